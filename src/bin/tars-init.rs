@@ -1,0 +1,3 @@
+//! PID 1 of the images that tarsup builds.
+
+fn main() {}

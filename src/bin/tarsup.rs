@@ -1,0 +1,3 @@
+//! The tarsup command.
+
+fn main() {}

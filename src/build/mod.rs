@@ -1,0 +1,1 @@
+//! Recipe → packages → layers → image; the pipeline in order.

@@ -1,0 +1,1 @@
+//! Arguments, settings, wiring, reports and exit codes: one file a command family.

@@ -1,0 +1,131 @@
+//! The desired state: a compose file with its `x-tars` roles, resolved into the Docker API's own words.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::diagnose::Place;
+use crate::engine::{CreateBody, RestartPolicy};
+use crate::oci::Reference;
+use crate::tars::Role;
+
+/// The deployment that the files declare.
+#[derive(Clone, Debug)]
+pub struct Desired {
+    /// The deployment's name: compose's project name, by compose's rules.
+    pub deployment: String,
+    /// The compose files, in the order in which they were merged.
+    pub files: Vec<PathBuf>,
+    /// The folder of the first file: `.tarsup/` and `tarsup.lock` lie here.
+    pub directory: PathBuf,
+    /// The services, in the order of declaration.
+    pub services: Vec<Service>,
+    /// The networks that the services use.
+    pub networks: Vec<Resource>,
+    /// The named volumes that the services use.
+    pub volumes: Vec<Resource>,
+    /// How to roll.
+    pub policy: Policy,
+}
+
+impl Desired {
+    /// The service of that name.
+    pub fn service(&self, name: &str) -> Option<&Service> {
+        self.services.iter().find(|service| service.name == name)
+    }
+}
+
+/// One service: exactly one container.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// The key under `services`.
+    pub name: String,
+    /// Where it is declared.
+    pub place: Place,
+    /// The container's name: `container_name`, or `<deployment>-<service>-1` as compose names it.
+    pub container: String,
+    /// What it is in the framework, where it is a part of it.
+    pub role: Option<Role>,
+    /// The image it runs.
+    pub image: Reference,
+    /// Where the image's tag is written.
+    pub image_origin: ImageOrigin,
+    /// The create body, complete but for the image's id and tarsup's own labels.
+    pub body: CreateBody,
+    /// Further networks, to be connected between create and start: name and endpoint configuration.
+    pub connect: Vec<(String, Value)>,
+    /// The restart policy once proven; also in `body`.
+    pub restart: RestartPolicy,
+    /// `stop_grace_period`; compose's default is 10 s.
+    pub stop_grace: Duration,
+    /// Services that must be started before it.
+    pub depends_on: Vec<String>,
+    /// `REBUILD` as the container would get it, and where that is written; `None` where it is not set.
+    pub rebuild: Option<(String, Place)>,
+    /// The values of `DOMAIN`, `MYSQL_HOST` and such that hold white space: name and place.
+    pub blanks: Vec<(String, Place)>,
+}
+
+/// Where the tag of an image is written, so that a commit can rewrite it and nothing else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageOrigin {
+    /// In the compose file itself: the line of `image:`.
+    File(Place),
+    /// In a variable of the `.env` file: its name and line.
+    DotEnv {
+        /// The variable.
+        variable: String,
+        /// The line in `.env`.
+        place: Place,
+    },
+    /// In a variable of the shell, or built from several: cannot be rewritten.
+    Elsewhere {
+        /// The line of `image:`.
+        place: Place,
+        /// Why it cannot be rewritten, for the person who must do it.
+        why: String,
+    },
+}
+
+/// A network or a volume.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resource {
+    /// The key in the file.
+    pub key: String,
+    /// The name on the engine.
+    pub name: String,
+    /// True where it must exist already.
+    pub external: bool,
+    /// The create body, in the API's own words.
+    pub body: Value,
+    /// Where it is declared.
+    pub place: Place,
+}
+
+/// The rollout's policy: the top-level `x-tars`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// How many nodes are swapped at a time (`batch`).
+    pub batch: usize,
+    /// How long a container may take until it is healthy (`gate_timeout`).
+    pub gate_timeout: Duration,
+    /// How long it must stay healthy then (`dwell`).
+    pub dwell: Duration,
+    /// How many parked predecessors of a service are kept (`keep_parked`).
+    pub keep_parked: usize,
+    /// How many versions of an image are kept (`keep_images`).
+    pub keep_images: usize,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            batch: 1,
+            gate_timeout: Duration::from_mins(2),
+            dwell: Duration::from_secs(5),
+            keep_parked: 2,
+            keep_images: 3,
+        }
+    }
+}

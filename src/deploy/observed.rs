@@ -1,0 +1,40 @@
+//! The observed state: what the engine holds of a deployment, read once per command.
+
+use std::collections::BTreeMap;
+
+use crate::engine::{Container, EngineImage, EngineInfo, Network};
+
+/// The label that names the deployment; on every container made here, the lock among them.
+pub const LABEL_DEPLOYMENT: &str = "io.tarsup.deployment";
+/// The label that names the compose service.
+pub const LABEL_SERVICE: &str = "io.tarsup.service";
+/// The label that names the role.
+pub const LABEL_ROLE: &str = "io.tarsup.role";
+/// The label that names the deploy that made the container.
+pub const LABEL_DEPLOY: &str = "io.tarsup.deploy";
+/// The label that holds the hash of the create body.
+pub const LABEL_SPEC: &str = "io.tarsup.spec";
+/// The label that holds the id of the container it replaces.
+pub const LABEL_PREDECESSOR: &str = "io.tarsup.predecessor";
+
+/// What is there. Plain data: the planner reads nothing else.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// The engine.
+    pub engine: EngineInfo,
+    /// Every container that bears the deployment's label, and every one that bears a name the deployment wants.
+    pub containers: Vec<Container>,
+    /// The images that the desired state names, by reference; `None` where the engine lacks one.
+    pub images: BTreeMap<String, Option<EngineImage>>,
+    /// The networks that the desired state names.
+    pub networks: BTreeMap<String, Option<Network>>,
+    /// The volumes that the desired state names: their labels.
+    pub volumes: BTreeMap<String, Option<BTreeMap<String, String>>>,
+}
+
+impl Observed {
+    /// The container of that name.
+    pub fn container(&self, name: &str) -> Option<&Container> {
+        self.containers.iter().find(|container| container.name == name)
+    }
+}

@@ -1,0 +1,341 @@
+//! The Docker API as one trait: one method per engine call, in the API's own words.
+//!
+//! Nothing here decides anything. `docker` speaks to a real engine, `fake` is an engine in memory for planner and
+//! crash tests; `upgrade` and `deploy` know only this file.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::Stream;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::diagnose::{Diagnose, Exit};
+use crate::oci::Digest;
+
+/// The body of `POST /containers/create`, in the API's own words and canonical (sorted) order.
+///
+/// It carries the environment, secrets included: never log, journal or label it. [`CreateBody::spec_hash`] may be.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct CreateBody(pub Map<String, Value>);
+
+impl CreateBody {
+    /// The digest of the canonical JSON: what the label `io.tarsup.spec` says.
+    ///
+    /// Labels of tarsup's own that differ from deploy to deploy are left out.
+    pub fn spec_hash(&self) -> Digest {
+        let mut body = self.0.clone();
+        if let Some(Value::Object(labels)) = body.get_mut("Labels") {
+            labels.retain(|key, _| !key.starts_with("io.tarsup."));
+        }
+        Digest::of(Value::Object(body).to_string())
+    }
+
+    /// The value of one environment variable; the last one wins, as in the engine.
+    pub fn env(&self, name: &str) -> Option<&str> {
+        let entries = self.0.get("Env")?.as_array()?;
+        entries.iter().rev().filter_map(Value::as_str).find_map(|entry| match entry.split_once('=') {
+            Some((key, value)) if key == name => Some(value),
+            _ => None,
+        })
+    }
+}
+
+impl std::fmt::Debug for CreateBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "CreateBody({})", self.spec_hash().short())
+    }
+}
+
+/// How an engine stores images: decides what an incremental load must contain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImageStore {
+    /// Graph drivers: layers are looked up by chain id.
+    Classic,
+    /// containerd's store: blobs are looked up by compressed digest.
+    Containerd,
+}
+
+/// `GET /version` and `GET /info`, as far as they matter.
+#[derive(Clone, Debug)]
+pub struct EngineInfo {
+    /// The engine's id: the same on every connection to it.
+    pub id: String,
+    /// The engine's version, such as `20.10.24`.
+    pub version: String,
+    /// The API version in use, such as `1.41`.
+    pub api_version: String,
+    /// `amd64`, `arm64`, ... as in image configs.
+    pub architecture: String,
+    /// How it stores images.
+    pub image_store: ImageStore,
+    /// Its root directory on the engine's host.
+    pub data_root: String,
+}
+
+/// A restart policy, as `HostConfig.RestartPolicy` has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct RestartPolicy {
+    /// `no`, `always`, `unless-stopped` or `on-failure`; the engine treats an empty name as `no`.
+    pub name: String,
+    /// With `on-failure`: how often.
+    #[serde(default)]
+    pub maximum_retry_count: u32,
+}
+
+impl RestartPolicy {
+    /// Never restart: what a parked container has.
+    pub fn no() -> Self {
+        Self { name: "no".to_owned(), maximum_retry_count: 0 }
+    }
+}
+
+/// `State.Status` of a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names are the API's own")]
+pub enum Status {
+    Created,
+    Running,
+    Paused,
+    Restarting,
+    Removing,
+    Exited,
+    Dead,
+}
+
+/// `State.Health.Status` of a container that has a health check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names are the API's own")]
+pub enum Health {
+    Starting,
+    Healthy,
+    Unhealthy,
+}
+
+/// `GET /containers/{id}/json`, as far as it matters, and the whole answer beside it.
+#[derive(Clone, Debug)]
+pub struct Container {
+    /// The full id.
+    pub id: String,
+    /// The name, without the leading slash.
+    pub name: String,
+    /// Labels, the image's among them.
+    pub labels: BTreeMap<String, String>,
+    /// The image as the container was created from it (`Config.Image`).
+    pub image: String,
+    /// The id of the image (`Image`).
+    pub image_id: String,
+    /// `State.Status`.
+    pub status: Status,
+    /// `State.Health.Status`, where there is a health check.
+    pub health: Option<Health>,
+    /// `State.ExitCode`.
+    pub exit_code: i64,
+    /// `State.Error`: why a start failed.
+    pub error: String,
+    /// `RestartCount`.
+    pub restart_count: u64,
+    /// `State.StartedAt`, RFC 3339; empty or year 1 where it never started.
+    pub started_at: String,
+    /// `HostConfig.RestartPolicy`.
+    pub restart: RestartPolicy,
+    /// The environment, `NAME=value`; secrets included.
+    pub env: Vec<String>,
+    /// Network name → address in use (empty while stopped).
+    pub addresses: BTreeMap<String, String>,
+    /// The answer of the engine, whole.
+    pub raw: Value,
+}
+
+/// `GET /images/{name}/json`, as far as it matters.
+#[derive(Clone, Debug)]
+pub struct EngineImage {
+    /// The image id; on a classic store the digest of the config.
+    pub id: String,
+    /// `RepoTags`.
+    pub tags: Vec<String>,
+    /// `RootFS.Layers`.
+    pub diff_ids: Vec<Digest>,
+    /// `Config.Env`.
+    pub env: Vec<String>,
+    /// `Config.Labels`.
+    pub labels: BTreeMap<String, String>,
+    /// Size in bytes.
+    pub size: u64,
+    /// `Created`, RFC 3339.
+    pub created: String,
+    /// `Architecture`.
+    pub architecture: String,
+    /// The answer of the engine, whole.
+    pub raw: Value,
+}
+
+/// `GET /networks/{name}`, as far as it matters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// The full id.
+    pub id: String,
+    /// The name.
+    pub name: String,
+    /// `Driver`.
+    pub driver: String,
+    /// `IPAM.Config[].Subnet`.
+    pub subnets: Vec<String>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Container id → address with prefix length, of the containers that run on it.
+    pub addresses: BTreeMap<String, String>,
+}
+
+/// What a command inside a container printed, and its exit code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExecOutput {
+    /// The exit code.
+    pub exit_code: i64,
+    /// Standard output, as text.
+    pub stdout: String,
+    /// Standard error, as text.
+    pub stderr: String,
+}
+
+/// A body that is sent in pieces.
+pub type ByteStream = Pin<Box<dyn Stream<Item = std::io::Result<Bytes>> + Send + Sync>>;
+
+/// Why an engine call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// No engine answers at this address.
+    #[error("no Docker engine answers at {address}: {why}")]
+    Unreachable {
+        /// Where it was looked for.
+        address: String,
+        /// The operating system's or the TLS library's words.
+        why: String,
+    },
+    /// It answered before, and does so no more. What the call did is not known.
+    #[error("the Docker engine went away during `{call}`: {why}")]
+    Lost {
+        /// The call, such as `create tars-framework`.
+        call: String,
+        /// The transport's words.
+        why: String,
+    },
+    /// 404.
+    #[error("{call}: {message}")]
+    NotFound {
+        /// The call.
+        call: String,
+        /// The engine's words.
+        message: String,
+    },
+    /// 409: a name or a state is in the way.
+    #[error("{call}: {message}")]
+    Conflict {
+        /// The call.
+        call: String,
+        /// The engine's words.
+        message: String,
+    },
+    /// Any other answer that is not success.
+    #[error("{call}: the engine answered {status}: {message}")]
+    Answered {
+        /// The call.
+        call: String,
+        /// The HTTP status; 0 for an error inside a stream that began well.
+        status: u16,
+        /// The engine's words.
+        message: String,
+    },
+    /// The engine's address or context cannot be used as configured.
+    #[error("{what}")]
+    Configuration {
+        /// What is wrong.
+        what: String,
+        /// What to do.
+        hint: String,
+    },
+}
+
+impl Diagnose for EngineError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Configuration { .. } => Exit::Usage,
+            _ => Exit::Failed,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Unreachable { .. } => {
+                Some("start the engine, or name another one with -H, --context or DOCKER_HOST".to_owned())
+            }
+            Self::Lost { .. } => Some("when the engine is back, run `tarsup status`".to_owned()),
+            Self::Configuration { hint, .. } => Some(hint.clone()),
+            _ => None,
+        }
+    }
+}
+
+/// The result of an engine call.
+pub type Result<T> = std::result::Result<T, EngineError>;
+
+/// A Docker engine. Containers are named by id or name, as the API takes both.
+#[async_trait]
+pub trait Engine: Send + Sync {
+    /// `GET /version` and `GET /info`.
+    async fn info(&self) -> Result<EngineInfo>;
+
+    /// `GET /containers/json?all=1`, filtered by labels (`key` or `key=value`), each inspected.
+    async fn list_containers(&self, labels: &[String]) -> Result<Vec<Container>>;
+    /// `GET /containers/{id}/json`; `None` where there is none.
+    async fn inspect_container(&self, container: &str) -> Result<Option<Container>>;
+    /// `POST /containers/create`; the new container's id.
+    async fn create_container(&self, name: &str, body: &CreateBody) -> Result<String>;
+    /// `POST /containers/{id}/start`; starting one that runs is no error.
+    async fn start_container(&self, container: &str) -> Result<()>;
+    /// `POST /containers/{id}/stop` with a grace period; stopping one that is stopped is no error.
+    async fn stop_container(&self, container: &str, grace: Duration) -> Result<()>;
+    /// `POST /containers/{id}/rename`.
+    async fn rename_container(&self, container: &str, name: &str) -> Result<()>;
+    /// `POST /containers/{id}/update` of the restart policy alone.
+    async fn update_restart(&self, container: &str, policy: &RestartPolicy) -> Result<()>;
+    /// `DELETE /containers/{id}`: never forced, never with its volumes.
+    async fn remove_container(&self, container: &str) -> Result<()>;
+    /// `POST /containers/{id}/wait`: the exit code of a container that ends by itself.
+    async fn wait_container(&self, container: &str) -> Result<i64>;
+    /// `GET /containers/{id}/logs`: the last `tail` lines of both streams, as text.
+    async fn logs(&self, container: &str, tail: u32) -> Result<String>;
+    /// `POST /containers/{id}/exec`, started and waited for; an error after `timeout`.
+    async fn exec(&self, container: &str, command: &[&str], timeout: Duration) -> Result<ExecOutput>;
+    /// `PUT /containers/{id}/archive`: unpacks a tar at `path`; works on a created container too.
+    async fn put_archive(&self, container: &str, path: &str, tar: Vec<u8>) -> Result<()>;
+    /// `GET /containers/{id}/archive`: the tar of `path`; `None` where there is no such path.
+    async fn get_archive(&self, container: &str, path: &str) -> Result<Option<Vec<u8>>>;
+    /// `POST /networks/{id}/connect` with an endpoint configuration in the API's own words.
+    async fn connect_network(&self, network: &str, container: &str, endpoint: &Value) -> Result<()>;
+
+    /// `GET /images/json`, each inspected.
+    async fn list_images(&self) -> Result<Vec<EngineImage>>;
+    /// `GET /images/{name}/json`; `None` where there is none.
+    async fn inspect_image(&self, image: &str) -> Result<Option<EngineImage>>;
+    /// `POST /images/load`: the engine's progress messages; an error in the stream is an error here.
+    async fn load_image(&self, tar: ByteStream) -> Result<Vec<String>>;
+    /// `GET /images/{name}/get`: a docker-archive.
+    async fn save_image(&self, image: &str) -> Result<ByteStream>;
+    /// `POST /images/{name}/tag`.
+    async fn tag_image(&self, image: &str, repository: &str, tag: &str) -> Result<()>;
+
+    /// `GET /networks/{name}`; `None` where there is none.
+    async fn inspect_network(&self, network: &str) -> Result<Option<Network>>;
+    /// `POST /networks/create` with a body in the API's own words; the new network's id.
+    async fn create_network(&self, body: &Value) -> Result<String>;
+    /// `GET /volumes/{name}`: its labels; `None` where there is none.
+    async fn inspect_volume(&self, volume: &str) -> Result<Option<BTreeMap<String, String>>>;
+    /// `POST /volumes/create` with a body in the API's own words.
+    async fn create_volume(&self, body: &Value) -> Result<()>;
+}

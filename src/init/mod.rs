@@ -1,0 +1,1 @@
+//! PID 1 of the images: signals, children, database, configuration, health.

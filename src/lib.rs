@@ -1,0 +1,40 @@
+//! tarsup builds the container images of the TARS RPC framework and rolls them through a deployment.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`tars`] | what TARS is: services and ports, configuration grammar, tars_ping, the `REBUILD` rule |
+//! | `oci` | the words of the OCI image specification: digest, reference, layer, image |
+//! | `build` | recipe → packages → layers → image |
+//! | `store` | the local content store, an OCI layout |
+//! | `transport` | where images come from and go to: layout, archive, engine |
+//! | `deploy` | what is wanted (compose file, lock) and what is (observed state) |
+//! | `upgrade` | plan, journal, gate: pure; `run` is the one loop that acts |
+//! | `engine` | the Docker API as one trait, one method per call |
+//! | `init` | PID 1 of the images |
+//! | `cli` | arguments, wiring, reports |
+//! | [`diagnose`] | what an expected error says: exit code, place, hint |
+//!
+//! ARCHITECTURE.md says who may import whom; `tests/it/house.rs` holds it.
+
+pub mod diagnose;
+pub mod tars;
+
+#[cfg(feature = "host")]
+pub mod build;
+#[cfg(feature = "host")]
+pub mod cli;
+#[cfg(feature = "host")]
+pub mod deploy;
+#[cfg(feature = "host")]
+pub mod engine;
+#[cfg(feature = "host")]
+pub mod oci;
+#[cfg(feature = "host")]
+pub mod store;
+#[cfg(feature = "host")]
+pub mod transport;
+#[cfg(feature = "host")]
+pub mod upgrade;
+
+#[cfg(feature = "init")]
+pub mod init;

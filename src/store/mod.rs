@@ -1,0 +1,1 @@
+//! The local content store: a plain OCI layout that any other tool can read.

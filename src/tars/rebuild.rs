@@ -1,0 +1,33 @@
+//! The rule for `REBUILD`: an allow list. Unset, empty or exactly `false` pass; everything else is refused.
+//!
+//! Upstream's shell turns ` true `, `-n true` and others into `true`, and an exact `true` drops six databases at every
+//! start, so a deny list can never be complete.
+
+/// The variable's name.
+pub const REBUILD: &str = "REBUILD";
+
+/// The schemas that upstream's installer drops when `REBUILD` is `true`.
+pub const DROPPED_SCHEMAS: [&str; 6] =
+    ["db_tars", "tars_stat", "tars_property", "db_tars_web", "db_user_system", "db_cache_web"];
+
+/// True where a container may be started with this value of `REBUILD` (`None`: the variable is not set).
+pub fn is_allowed(value: Option<&str>) -> bool {
+    matches!(value, None | Some("" | "false"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rebuild_only_unset_empty_and_false_pass() {
+        for value in [None, Some(""), Some("false")] {
+            assert!(is_allowed(value), "{value:?}");
+        }
+        for value in [
+            "true", " true", "true\n", "-n true", "-e true", "TRUE", "1", "yes", "False", " false", "0", "no",
+        ] {
+            assert!(!is_allowed(Some(value)), "{value:?}");
+        }
+    }
+}

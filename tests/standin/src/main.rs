@@ -1,0 +1,3 @@
+//! Stand-ins for the TARS services.
+
+fn main() {}

@@ -1,3 +1,7 @@
-//! The tarsup command.
+//! The tarsup command: see `tarsup --help`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(tarsup::cli::main(std::env::args_os()) as u8)
+}

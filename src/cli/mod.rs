@@ -1,1 +1,83 @@
 //! Arguments, settings, wiring, reports and exit codes: one file a command family.
+
+pub mod failure;
+pub mod options;
+pub mod ui;
+
+use std::ffi::OsString;
+
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+use crate::diagnose::Exit;
+
+pub use failure::{Failure, Outcome};
+pub use ui::Ui;
+
+/// Container-image builder and Docker-mode upgrader for the TARS RPC framework.
+#[derive(Debug, Parser)]
+#[command(name = "tarsup", version, propagate_version = true, max_term_width = 100)]
+struct Cli {
+    /// Print one JSON document on standard output
+    #[arg(long, global = true)]
+    json: bool,
+
+    /// Say more on standard error; twice, even more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// The commands. Each family lives in a file of its own.
+#[derive(Debug, Subcommand)]
+enum Command {}
+
+fn run(command: Command, _ui: &Ui) -> Outcome {
+    match command {}
+}
+
+/// Parses the arguments, runs the command, reports its failure; the exit code of the process.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let cli = match parse(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => return report_usage(&error, arguments.iter().any(|argument| argument == "--json")),
+    };
+    trace(cli.verbose);
+    let ui = Ui::new(cli.json);
+    run(cli.command, &ui).unwrap_or_else(|failure| failure.report(&ui))
+}
+
+fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
+    Cli::from_arg_matches(&Cli::command().try_get_matches_from(arguments)?)
+}
+
+/// Help and version are no errors; wrong usage is exit 2, and JSON where JSON was asked for.
+fn report_usage(error: &clap::Error, json: bool) -> Exit {
+    if !error.use_stderr() {
+        let _ = error.print();
+        return Exit::Done;
+    }
+    if json {
+        let text = error.to_string();
+        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        failure::report_usage_json(&Ui::new(true), message);
+    } else {
+        let _ = error.print();
+    }
+    Exit::Usage
+}
+
+/// `TARSUP_LOG` takes tracing's filter syntax and wins over `-v`.
+fn trace(verbose: u8) {
+    use tracing_subscriber::EnvFilter;
+    let level = match verbose {
+        0 => "warn",
+        1 => "tarsup=info",
+        2 => "tarsup=debug",
+        _ => "trace",
+    };
+    let filter = EnvFilter::try_from_env("TARSUP_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+}

@@ -1,0 +1,128 @@
+//! How a command fails: the error as a person and as a script reads it.
+
+use std::error::Error;
+use std::fmt;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+
+use serde_json::json;
+
+use super::ui::Ui;
+use crate::diagnose::{Diagnose, Exit, Place};
+
+/// What a command returns: the exit code when it is done, or the error that ended it.
+pub type Outcome = Result<Exit, Failure>;
+
+/// An expected error on its way to the user.
+#[derive(Debug)]
+pub struct Failure(Box<dyn Diagnose>);
+
+impl<E: Diagnose> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self(Box::new(error))
+    }
+}
+
+impl Failure {
+    /// The error itself.
+    pub fn error(&self) -> &dyn Diagnose {
+        self.0.as_ref()
+    }
+
+    /// Prints it, on standard error or as JSON on standard output; the exit code to end with.
+    pub fn report(&self, ui: &Ui) -> Exit {
+        let exit = self.0.exit();
+        let place = self.0.place();
+        if ui.is_json() {
+            ui.json(&json!({ "error": {
+                "message": chain(self.0.as_ref()),
+                "hint": self.0.hint(),
+                "file": place.as_ref().map(|place| place.file.display().to_string()),
+                "line": place.and_then(|place| place.line),
+                "exit": exit as u8,
+            }}));
+        } else {
+            ui.error(&self.to_string());
+        }
+        exit
+    }
+}
+
+/// Several lines: the message with its sources, the place with its line, the hint.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&chain(self.0.as_ref()))?;
+        if let Some(place) = self.0.place() {
+            write!(f, "\n  at {place}")?;
+            if let Some(line) = source_line(&place) {
+                write!(f, "\n     | {line}")?;
+            }
+        }
+        if let Some(hint) = self.0.hint() {
+            write!(f, "\n  hint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The message and those of its sources, joined by `: ` as texts do not repeat their source.
+fn chain(error: &dyn Diagnose) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let _ = write!(text, ": {error}");
+        source = Error::source(error);
+    }
+    text
+}
+
+/// The line itself, unless it may hold a secret.
+fn source_line(place: &Place) -> Option<String> {
+    const SECRET: [&str; 4] = ["PASS", "SECRET", "TOKEN", "PWD"];
+    let number = usize::try_from(place.line?).ok()?.checked_sub(1)?;
+    let line = BufReader::new(File::open(&place.file).ok()?).lines().nth(number)?.ok()?;
+    let upper = line.to_uppercase();
+    let printable = !SECRET.iter().any(|word| upper.contains(word)) && !line.chars().any(char::is_control);
+    (printable && line.len() <= 200).then(|| line.trim().to_owned())
+}
+
+/// Wrong usage, as JSON.
+pub(super) fn report_usage_json(ui: &Ui, message: &str) {
+    ui.json(&json!({ "error": {
+        "message": message, "hint": "see `tarsup --help`", "file": null, "line": null, "exit": Exit::Usage as u8,
+    }}));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("REBUILD is `true`")]
+    struct Refused(std::path::PathBuf, u64);
+
+    impl Diagnose for Refused {
+        fn exit(&self) -> Exit {
+            Exit::Refused
+        }
+        fn hint(&self) -> Option<String> {
+            Some("remove it".to_owned())
+        }
+        fn place(&self) -> Option<Place> {
+            Some(Place::line(&self.0, self.1))
+        }
+    }
+
+    #[test]
+    fn failure_shows_the_line_but_never_a_password() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        write!(file, "environment:\n  REBUILD: \"true\"\n  MYSQL_ROOT_PASSWORD: hunter2\n").unwrap();
+        let path = file.path().to_owned();
+        let shown = Failure::from(Refused(path.clone(), 2)).to_string();
+        assert!(shown.contains("     | REBUILD: \"true\"\n  hint: remove it"), "{shown}");
+        let shown = Failure::from(Refused(path, 3)).to_string();
+        assert!(shown.contains(":3\n  hint") && !shown.contains("hunter2"), "{shown}");
+    }
+}

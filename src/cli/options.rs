@@ -1,0 +1,33 @@
+//! Options that several command families share: which engine, which deployment.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// Which engine: `-H`, `--context`, and the environment as docker reads it.
+#[derive(Clone, Debug, Default, Args)]
+pub struct EngineOptions {
+    /// The engine's address, such as unix:///var/run/docker.sock (default: `DOCKER_HOST`, then the docker context)
+    #[arg(short = 'H', long = "host", value_name = "ADDRESS")]
+    pub host: Option<String>,
+
+    /// The docker context to use (default: `DOCKER_CONTEXT`, then the current one)
+    #[arg(long, value_name = "NAME", conflicts_with = "host")]
+    pub context: Option<String>,
+}
+
+/// Which deployment: `-f`, `-p`, and which engine it runs on.
+#[derive(Clone, Debug, Default, Args)]
+pub struct DeploymentOptions {
+    /// A compose file; several are merged in order (default: what docker compose would take)
+    #[arg(short = 'f', long = "file", value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+
+    /// The deployment's name (default: compose's project name)
+    #[arg(short = 'p', long = "project-name", value_name = "NAME")]
+    pub project: Option<String>,
+
+    /// The engine it runs on
+    #[command(flatten)]
+    pub engine: EngineOptions,
+}

@@ -1,0 +1,156 @@
+//! What a person sees: results on standard output, progress and remarks on standard error.
+
+use std::future::Future;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use crate::diagnose::{Diagnose, Exit};
+
+/// The two streams, and whether a person or a script reads them.
+#[derive(Debug)]
+pub struct Ui {
+    json: bool,
+    terminal: bool,
+    started: Instant,
+}
+
+impl Ui {
+    /// With `json`, standard output carries one JSON document and nothing else.
+    pub fn new(json: bool) -> Self {
+        Self { json, terminal: io::stderr().is_terminal(), started: Instant::now() }
+    }
+
+    /// True where the result is to be a JSON document.
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// How long the command has been running.
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// A result, on standard output; nothing with `--json`.
+    pub fn result(&self, text: &str) {
+        if !self.json {
+            print(text);
+        }
+    }
+
+    /// The one JSON document, on standard output; nothing without `--json`.
+    pub fn json(&self, document: &impl Serialize) {
+        if self.json
+            && let Ok(text) = serde_json::to_string_pretty(document)
+        {
+            print(&text);
+        }
+    }
+
+    /// Progress in words, on standard error.
+    pub fn note(&self, text: &str) {
+        let _ = writeln!(io::stderr(), "{text}");
+    }
+
+    /// Something that is not an error but ought to be read, on standard error.
+    pub fn warn(&self, text: &str) {
+        let _ = writeln!(io::stderr(), "warning: {text}");
+    }
+
+    /// Why the command failed, on standard error.
+    pub fn error(&self, text: &str) {
+        let _ = writeln!(io::stderr(), "error: {text}");
+    }
+
+    /// Progress in bytes: a bar on a terminal, one line at the end elsewhere.
+    pub fn progress(&self, label: &str, total: u64) -> Progress {
+        let bar = self.terminal.then(|| {
+            let style =
+                ProgressStyle::with_template("{prefix:<28} {bar:24} {bytes:>10} of {total_bytes} {eta}");
+            ProgressBar::new(total)
+                .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+                .with_prefix(label.to_owned())
+        });
+        Progress { bar }
+    }
+
+    /// Asks a person. `yes` answers for them; without a terminal and without `yes` it refuses rather than guesses.
+    pub fn confirm(&self, question: &str, yes: bool) -> Result<(), Unconfirmed> {
+        if yes {
+            return Ok(());
+        }
+        if self.json || !self.terminal || !io::stdin().is_terminal() {
+            return Err(Unconfirmed::NoTerminal { question: question.to_owned() });
+        }
+        let _ = write!(io::stderr(), "{question} [y/N] ");
+        let mut answer = String::new();
+        match io::stdin().read_line(&mut answer) {
+            Ok(_) if matches!(answer.trim(), "y" | "Y" | "yes") => Ok(()),
+            _ => Err(Unconfirmed::Declined),
+        }
+    }
+
+    /// Runs a future to its end on a runtime of its own.
+    pub fn block_on<T>(&self, future: impl Future<Output = T>) -> io::Result<T> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        Ok(runtime.block_on(future))
+    }
+}
+
+/// A reader that goes away (`tarsup images | head -1`) is no error.
+fn print(text: &str) {
+    let _ = writeln!(io::stdout(), "{text}");
+}
+
+/// A bar that may not be there.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    bar: Option<ProgressBar>,
+}
+
+impl Progress {
+    /// `bytes` more are done.
+    pub fn advance(&self, bytes: u64) {
+        if let Some(bar) = &self.bar {
+            bar.inc(bytes);
+        }
+    }
+
+    /// Done: the bar goes away, what it measured is said by the result.
+    pub fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// Why nothing was done.
+#[derive(Debug, thiserror::Error)]
+pub enum Unconfirmed {
+    /// Nobody can be asked.
+    #[error("not confirmed: {question}")]
+    NoTerminal {
+        /// What would have been asked.
+        question: String,
+    },
+    /// A person said no.
+    #[error("not confirmed; nothing was changed")]
+    Declined,
+}
+
+impl Diagnose for Unconfirmed {
+    fn exit(&self) -> Exit {
+        Exit::Refused
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoTerminal { .. } => {
+                Some("this is not a terminal: pass --yes, or --dry-run to look first".to_owned())
+            }
+            Self::Declined => None,
+        }
+    }
+}

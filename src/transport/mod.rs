@@ -1,1 +1,270 @@
-//! Where images come from and go to: each file a source and a sink.
+//! Where images come from and go to: `ImageName` says where, a `Source` yields an `oci::Image`, a `Sink` takes one.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use async_trait::async_trait;
+use serde::Serialize;
+
+use crate::diagnose::{Diagnose, Exit, Place};
+use crate::engine::EngineError;
+use crate::oci::{Digest, Image, Reference};
+
+pub mod archive;
+
+/// An image with its transport, in the words that skopeo and podman made common.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageName {
+    /// `oci:DIR[:TAG]`: an OCI layout; without a tag, the only image in it.
+    Oci {
+        /// The folder of the layout.
+        directory: PathBuf,
+        /// The value of `org.opencontainers.image.ref.name`.
+        tag: Option<String>,
+    },
+    /// `docker-archive:FILE[:REF]`: what `docker save` writes and `docker load` reads.
+    Archive {
+        /// The tar.
+        file: PathBuf,
+        /// The image in it.
+        reference: Option<Reference>,
+    },
+    /// `docker-daemon:REF`: an image of the engine.
+    Daemon(Reference),
+    /// `docker://REF`: an image of a registry.
+    Registry(Reference),
+    /// `NAME:VERSION`: an image of the local store.
+    Store(Reference),
+}
+
+impl fmt::Display for ImageName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Oci { directory, tag: Some(tag) } => write!(f, "oci:{}:{tag}", directory.display()),
+            Self::Oci { directory, tag: None } => write!(f, "oci:{}", directory.display()),
+            Self::Archive { file, reference: Some(reference) } => {
+                write!(f, "docker-archive:{}:{reference}", file.display())
+            }
+            Self::Archive { file, reference: None } => write!(f, "docker-archive:{}", file.display()),
+            Self::Daemon(reference) => write!(f, "docker-daemon:{reference}"),
+            Self::Registry(reference) => write!(f, "docker://{reference}"),
+            Self::Store(reference) => write!(f, "{reference}"),
+        }
+    }
+}
+
+impl FromStr for ImageName {
+    type Err = TransportError;
+
+    /// The path of `oci:` and `docker-archive:` ends at its first `:`, as with skopeo.
+    fn from_str(text: &str) -> Result<Self> {
+        let invalid = |why: String| TransportError::Name { text: text.to_owned(), why };
+        let reference = |name: &str| name.parse::<Reference>().map_err(|error| invalid(error.to_string()));
+        let path = |rest: &str| -> Result<(PathBuf, Option<String>)> {
+            let (path, tag) = match rest.split_once(':') {
+                Some((path, tag)) => (path, Some(tag.to_owned())),
+                None => (rest, None),
+            };
+            match (path, tag.as_deref()) {
+                ("", _) => Err(invalid("a path must follow the transport".to_owned())),
+                (_, Some("")) => Err(invalid("nothing follows the last `:`".to_owned())),
+                _ => Ok((PathBuf::from(path), tag)),
+            }
+        };
+        if let Some(rest) = text.strip_prefix("oci:") {
+            let (directory, tag) = path(rest)?;
+            Ok(Self::Oci { directory, tag })
+        } else if let Some(rest) = text.strip_prefix("docker-archive:") {
+            let (file, tag) = path(rest)?;
+            Ok(Self::Archive { file, reference: tag.as_deref().map(reference).transpose()? })
+        } else if let Some(rest) = text.strip_prefix("docker-daemon:") {
+            Ok(Self::Daemon(reference(rest)?))
+        } else if let Some(rest) = text.strip_prefix("docker://") {
+            Ok(Self::Registry(reference(rest)?))
+        } else {
+            Ok(Self::Store(reference(text)?))
+        }
+    }
+}
+
+/// What a sink did with an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Receipt {
+    /// The digest of the manifest, as the sink now holds it.
+    pub digest: Digest,
+    /// Bytes written or sent: blobs, and what wraps them.
+    pub bytes_sent: u64,
+    /// Layers that were written or sent.
+    pub layers_sent: usize,
+    /// Layers that were there already.
+    pub layers_skipped: usize,
+}
+
+/// Hears how far a transfer is, in bytes.
+pub trait Progress: Send + Sync {
+    /// `bytes` more are done.
+    fn advance(&self, bytes: u64);
+}
+
+/// Hears nothing.
+impl Progress for () {
+    fn advance(&self, _: u64) {}
+}
+
+/// A place that one image can be read from.
+#[async_trait]
+pub trait Source: Send + Sync {
+    /// The image. Its layers may still be read from the source when they are opened.
+    async fn get(&self) -> Result<Image>;
+}
+
+/// A place that an image can be written to, name included. Nothing half-written shows, whatever happens.
+#[async_trait]
+pub trait Sink: Send + Sync {
+    /// Writes the image, without what is there already.
+    async fn put(&self, image: &Image, progress: &dyn Progress) -> Result<Receipt>;
+}
+
+/// The result of a transfer.
+pub type Result<T> = std::result::Result<T, TransportError>;
+
+/// Why an image cannot be named, read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// A text that names no image.
+    #[error("`{text}` names no image: {why}")]
+    Name {
+        /// The text.
+        text: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Nothing of that name is there.
+    #[error("there is no image {name}")]
+    Absent {
+        /// The image's name, with transport.
+        name: String,
+        /// What there is instead, or how to get it.
+        hint: String,
+    },
+    /// A transport that this version does not have.
+    #[error("{what}: not yet possible")]
+    NotYet {
+        /// What was asked for.
+        what: String,
+        /// What to do instead.
+        hint: String,
+    },
+    /// A layout or an archive that is not what it should be.
+    #[error("{}: {why}", file.display())]
+    Malformed {
+        /// The file or folder.
+        file: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A file that cannot be read or written.
+    #[error("cannot {act} {}: {source}", path.display())]
+    Io {
+        /// What failed, such as `read`.
+        act: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The operating system's words.
+        source: io::Error,
+    },
+    /// The bytes of an image cannot be read while they are being sent.
+    #[error("cannot read the image {name}: {source}")]
+    Read {
+        /// The image's name.
+        name: String,
+        /// What failed.
+        source: io::Error,
+    },
+    /// The engine did not take it, although it said it did, or took something else.
+    #[error("the engine did not load {name}: {why}")]
+    NotLoaded {
+        /// The image's name.
+        name: String,
+        /// What was seen.
+        why: String,
+    },
+    /// An engine call failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+impl Diagnose for TransportError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Name { .. } | Self::Absent { .. } | Self::NotYet { .. } | Self::Malformed { .. } => {
+                Exit::Usage
+            }
+            Self::Engine(error) => error.exit(),
+            Self::Io { .. } | Self::Read { .. } | Self::NotLoaded { .. } => Exit::Failed,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Name { .. } => Some(
+                "write oci:DIR[:TAG], docker-archive:FILE[:REF], docker-daemon:REF, or NAME:VERSION of the local store"
+                    .to_owned(),
+            ),
+            Self::Absent { hint, .. } | Self::NotYet { hint, .. } => Some(hint.clone()),
+            Self::Malformed { .. } => Some("make it again, or name another one".to_owned()),
+            Self::Io { .. } => Some("see whether the disk is full and the permissions fit".to_owned()),
+            Self::Read { .. } => Some("build the image again: the cache keeps what did not change".to_owned()),
+            Self::NotLoaded { .. } => Some("look at the engine's log, then copy it again".to_owned()),
+            Self::Engine(error) => error.hint(),
+        }
+    }
+
+    fn place(&self) -> Option<Place> {
+        match self {
+            Self::Malformed { file, .. } => Some(Place::file(file)),
+            Self::Io { path, .. } => Some(Place::file(path)),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn image_name_round_trips_for_each_transport() {
+        for text in [
+            "oci:out",
+            "oci:out/images:3.0.17",
+            "oci:/tmp/x:tars/framework:3.0.17",
+            "docker-archive:framework.tar",
+            "docker-archive:framework.tar:tars/framework:3.0.17",
+            "docker-daemon:tars/framework:3.0.17",
+            "docker://localhost:5000/tars/node:1",
+            "tars/framework:3.0.17",
+        ] {
+            assert_eq!(text.parse::<ImageName>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn image_name_without_path_or_reference_is_refused() {
+        for text in [
+            "",
+            "oci:",
+            "oci::tag",
+            "oci:dir:",
+            "docker-archive:",
+            "docker-daemon:",
+            "docker://",
+            "docker-archive:f:A",
+        ] {
+            let error = text.parse::<ImageName>().unwrap_err();
+            assert_eq!(error.exit(), Exit::Usage, "{text}");
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! One tar that is both a docker-archive and an OCI layout: classic engines read `manifest.json`, containerd's image
+//! store reads `index.json`.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::Progress;
+use crate::oci::image::{
+    ANNOTATION_CONTAINERD_NAME, ANNOTATION_REF_NAME, MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFEST,
+};
+use crate::oci::{Descriptor, Digest, Image, Reference};
+
+/// The one line of the file `oci-layout`.
+const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+
+/// What an archive is to hold: the image, its name, and which of its layers.
+pub struct Archive<'a> {
+    /// The image.
+    pub image: &'a Image,
+    /// The name under which it is loaded.
+    pub reference: &'a Reference,
+    /// Whether the layer at this index goes in. An engine that has the others takes the archive all the same.
+    pub includes: &'a (dyn Fn(usize) -> bool + Sync),
+}
+
+/// The entry of `manifest.json` (docker's image spec v1.2).
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct DockerManifest {
+    config: String,
+    repo_tags: Vec<String>,
+    layers: Vec<String>,
+}
+
+impl Archive<'_> {
+    /// Writes the tar, and answers how many bytes it has. Same image, name and layers: same bytes.
+    ///
+    /// # Errors
+    /// Whatever `out` or the layers' readers fail with; a layer with fewer bytes than its descriptor says.
+    pub fn write(&self, out: &mut dyn Write, progress: &dyn Progress) -> io::Result<u64> {
+        let mut tar = Tar { out, size: 0, progress };
+        tar.bytes("oci-layout", OCI_LAYOUT)?;
+        tar.directory("blobs/")?;
+        tar.directory("blobs/sha256/")?;
+        tar.bytes(&blob_path(&self.image.config_digest()), &self.image.config)?;
+        tar.bytes(&blob_path(&self.image.digest()), &self.image.manifest)?;
+        let mut written = Vec::new();
+        for (index, layer) in self.image.layers.iter().enumerate() {
+            let digest = layer.descriptor.digest;
+            if (self.includes)(index) && !written.contains(&digest) {
+                tar.stream(&blob_path(&digest), layer.descriptor.size, &mut layer.source.open()?)?;
+                written.push(digest);
+            }
+        }
+        tar.bytes("index.json", &self.index()?)?;
+        tar.bytes("manifest.json", &self.manifest()?)?;
+        tar.end()
+    }
+
+    /// `index.json`: the manifest under the names that the OCI specification and containerd give it.
+    fn index(&self) -> io::Result<Vec<u8>> {
+        let annotations = BTreeMap::from([
+            (
+                ANNOTATION_REF_NAME.to_owned(),
+                self.reference.tag.clone().unwrap_or_else(|| "latest".to_owned()),
+            ),
+            (ANNOTATION_CONTAINERD_NAME.to_owned(), self.reference.canonical()),
+        ]);
+        let manifest = Descriptor {
+            media_type: MEDIA_TYPE_MANIFEST.to_owned(),
+            digest: self.image.digest(),
+            size: self.image.manifest.len() as u64,
+            annotations,
+        };
+        let index = json!({ "schemaVersion": 2, "mediaType": MEDIA_TYPE_INDEX, "manifests": [manifest] });
+        Ok(serde_json::to_vec(&index)?)
+    }
+
+    /// `manifest.json`: every layer, whether it is in the archive or not.
+    fn manifest(&self) -> io::Result<Vec<u8>> {
+        let layers = self.image.layers.iter().map(|layer| blob_path(&layer.descriptor.digest)).collect();
+        let tag = self.reference.tag.as_deref().unwrap_or("latest");
+        let manifest = DockerManifest {
+            config: blob_path(&self.image.config_digest()),
+            repo_tags: vec![format!("{}:{tag}", self.reference.familiar_name())],
+            layers,
+        };
+        Ok(serde_json::to_vec(&[manifest])?)
+    }
+}
+
+/// Where a blob lies in an OCI layout.
+fn blob_path(digest: &Digest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
+}
+
+/// A tar that is written entry by entry, with nothing in its headers that could differ from run to run.
+struct Tar<'a> {
+    out: &'a mut dyn Write,
+    size: u64,
+    progress: &'a dyn Progress,
+}
+
+impl Tar<'_> {
+    fn directory(&mut self, name: &str) -> io::Result<()> {
+        self.header(name, 0, tar::EntryType::Directory, 0o755)
+    }
+
+    fn bytes(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.stream(name, bytes.len() as u64, &mut &*bytes)
+    }
+
+    fn stream(&mut self, name: &str, size: u64, reader: &mut dyn Read) -> io::Result<()> {
+        self.header(name, size, tar::EntryType::Regular, 0o644)?;
+        let mut buffer = vec![0; 128 * 1024];
+        let mut rest = size;
+        while rest > 0 {
+            let want = buffer.len().min(usize::try_from(rest).unwrap_or(usize::MAX));
+            let read = reader.read(&mut buffer[..want])?;
+            if read == 0 {
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    format!("{name} is {rest} bytes short"),
+                ));
+            }
+            self.write(&buffer[..read])?;
+            rest -= read as u64;
+        }
+        let padding = usize::try_from((512 - size % 512) % 512).unwrap_or(0);
+        self.write(&[0; 512][..padding])
+    }
+
+    fn header(&mut self, name: &str, size: u64, kind: tar::EntryType, mode: u32) -> io::Result<()> {
+        let mut header = tar::Header::new_ustar();
+        header.set_path(name)?;
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header.set_size(size);
+        header.set_cksum();
+        self.write(header.as_bytes())
+    }
+
+    fn end(mut self) -> io::Result<u64> {
+        self.write(&[0; 1024])?;
+        self.out.flush()?;
+        Ok(self.size)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.out.write_all(bytes)?;
+        self.size += bytes.len() as u64;
+        self.progress.advance(bytes.len() as u64);
+        Ok(())
+    }
+}

@@ -1,0 +1,1 @@
+//! Tests of tars-init with real processes and a real MariaDB.

@@ -1,0 +1,131 @@
+//! The rules of the tree itself: who imports whom, how files open, how long they may be.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Module → what it may name of ours. ARCHITECTURE.md explains each line.
+const MAY_IMPORT: [(&str, &[&str]); 11] = [
+    ("diagnose", &[]),
+    ("tars", &["diagnose"]),
+    ("oci", &["diagnose"]),
+    ("engine", &["diagnose", "oci"]),
+    ("store", &["diagnose", "oci", "tars"]),
+    ("build", &["diagnose", "oci", "store", "tars"]),
+    ("transport", &["diagnose", "engine", "oci", "store"]),
+    ("deploy", &["diagnose", "engine", "oci", "tars"]),
+    ("upgrade", &["deploy", "diagnose", "engine", "oci", "tars"]),
+    ("init", &["diagnose", "tars"]),
+    ("cli", &["build", "deploy", "diagnose", "engine", "oci", "store", "tars", "transport", "upgrade"]),
+];
+
+/// Beyond this a file needs to be taken apart.
+const LONGEST_FILE: usize = 600;
+
+#[test]
+fn modules_import_only_what_the_house_allows() {
+    let mut broken = Vec::new();
+    for (path, code) in sources() {
+        let Some(module) = module_of(&path) else { continue };
+        let allowed =
+            MAY_IMPORT.iter().find(|(name, _)| *name == module).map(|(_, allowed)| *allowed).unwrap_or_else(
+                || panic!("{}: module `{module}` is not in the table of tests/it/house.rs", path.display()),
+            );
+        for import in imports(&code) {
+            if import != module && !allowed.contains(&import.as_str()) {
+                broken.push(format!("{}: `{module}` imports `{import}`", path.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "\n{}", broken.join("\n"));
+}
+
+#[test]
+fn deciding_modules_know_the_engine_only_as_a_trait() {
+    for (path, code) in sources() {
+        if matches!(module_of(&path).as_deref(), Some("deploy" | "upgrade")) {
+            for concrete in ["engine::docker", "engine::fake", "bollard::"] {
+                assert!(!code.contains(concrete), "{} names {concrete}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn files_open_with_a_sentence_and_stay_short() {
+    for (path, code) in sources() {
+        assert!(code.starts_with("//! "), "{} does not open with a `//!` sentence", path.display());
+        let lines = code.lines().count();
+        assert!(lines <= LONGEST_FILE, "{} has {lines} lines, {LONGEST_FILE} are the most", path.display());
+    }
+}
+
+#[test]
+fn no_module_is_a_drawer_for_odds_and_ends() {
+    for (path, _) in sources() {
+        for part in path.iter().map(|part| part.to_string_lossy()) {
+            let stem = part.trim_end_matches(".rs");
+            assert!(!matches!(stem, "util" | "utils" | "common" | "helpers" | "misc"), "{}", path.display());
+        }
+    }
+}
+
+/// Every source file below `src`, without its tests.
+fn sources() -> Vec<(PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    let mut folders = vec![root.join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in
+            fs::read_dir(&folder).expect("src is readable").map(|entry| entry.expect("an entry").path())
+        {
+            if entry.is_dir() {
+                folders.push(entry);
+            } else if entry.extension().is_some_and(|extension| extension == "rs") {
+                let code = fs::read_to_string(&entry).expect("a source file is text");
+                let code = code.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default().to_owned();
+                found.push((entry.strip_prefix(root).expect("below the root").to_owned(), code));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The module below `src` that a file belongs to; `None` for the crate's root and its binaries.
+fn module_of(path: &Path) -> Option<String> {
+    let mut parts = path.iter().skip(1).map(|part| part.to_string_lossy().into_owned());
+    let first = parts.next()?;
+    let module = first.strip_suffix(".rs").unwrap_or(&first).to_owned();
+    (!matches!(module.as_str(), "lib" | "bin")).then_some(module)
+}
+
+/// The modules of ours that code names, as `crate::x` or in `use crate::{x, y::z}`.
+fn imports(code: &str) -> BTreeSet<String> {
+    let word = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    let mut found = BTreeSet::new();
+    for line in code.lines().map(str::trim_start).filter(|line| !line.starts_with("//")) {
+        for (at, marker) in line.match_indices("crate::") {
+            found.insert(word(&line[at + marker.len()..]));
+        }
+    }
+    for (at, marker) in code.match_indices("use crate::{") {
+        let mut depth = 0;
+        let mut start = true;
+        for (offset, c) in code[at + marker.len()..].char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' if depth == 0 => break,
+                '}' => depth -= 1,
+                ',' if depth == 0 => start = true,
+                c if start && c.is_alphabetic() => {
+                    found.insert(word(&code[at + marker.len() + offset..]));
+                    start = false;
+                }
+                _ => {}
+            }
+        }
+    }
+    found.remove("");
+    found
+}

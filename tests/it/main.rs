@@ -1,0 +1,3 @@
+//! Tests that need no engine and no database.
+
+mod house;

@@ -17,6 +17,11 @@ pub const LABEL_SPEC: &str = "io.tarsup.spec";
 /// The label that holds the id of the container it replaces.
 pub const LABEL_PREDECESSOR: &str = "io.tarsup.predecessor";
 
+/// The label that holds the declared restart policy as JSON: a parked container has `no`, and gets this one back.
+pub const LABEL_RESTART: &str = "io.tarsup.restart";
+/// The label of a deployment's lock container (and of no other): the deploy that holds it.
+pub const LABEL_LOCK: &str = "io.tarsup.lock";
+
 /// What is there. Plain data: the planner reads nothing else.
 #[derive(Clone, Debug)]
 pub struct Observed {
@@ -24,7 +29,8 @@ pub struct Observed {
     pub engine: EngineInfo,
     /// Every container that bears the deployment's label, and every one that bears a name the deployment wants.
     pub containers: Vec<Container>,
-    /// The images that the desired state names, by reference; `None` where the engine lacks one.
+    /// The images that the desired state names, by reference (`None` where the engine lacks one), and those that the
+    /// containers were made from, by id.
     pub images: BTreeMap<String, Option<EngineImage>>,
     /// The networks that the desired state names.
     pub networks: BTreeMap<String, Option<Network>>,

@@ -3,6 +3,8 @@
 //! Nothing here decides anything. `docker` speaks to a real engine, `fake` is an engine in memory for planner and
 //! crash tests; `upgrade` and `deploy` know only this file.
 
+pub mod fake;
+
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::time::Duration;

@@ -1,3 +1,4 @@
 //! Tests that need no engine and no database.
 
+mod fake_engine;
 mod house;

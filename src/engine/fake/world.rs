@@ -1,0 +1,485 @@
+//! What the fake engine holds, and the real engine's rules about it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+use tokio::time::Instant;
+
+use super::super::{
+    Container, CreateBody, EngineError, EngineImage, Health, Network, RestartPolicy, Result, Status,
+};
+use crate::oci::Digest;
+
+/// How containers of an image behave; the default starts at once, answers healthy and never dies.
+#[derive(Clone, Debug)]
+pub struct Behaviour {
+    /// How long after its start it answers healthy; `None`: never.
+    pub healthy_after: Option<Duration>,
+    /// How long after its start it exits by itself, and with which code.
+    pub dies: Option<(Duration, i64)>,
+    /// True where the image has a health check.
+    pub health_check: bool,
+    /// The exit code of a run whose entrypoint ends in `migrate`.
+    pub migrate_exit: i64,
+    /// What `tars-init probe` says of the registration.
+    pub registered: Option<bool>,
+}
+
+impl Default for Behaviour {
+    fn default() -> Self {
+        Self {
+            healthy_after: Some(Duration::ZERO),
+            dies: None,
+            health_check: false,
+            migrate_exit: 0,
+            registered: Some(true),
+        }
+    }
+}
+
+/// One container.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub id: String,
+    pub name: String,
+    pub body: CreateBody,
+    /// Network name → endpoint configuration.
+    pub endpoints: BTreeMap<String, Value>,
+    /// Network name → address, while it runs.
+    pub addresses: BTreeMap<String, String>,
+    pub image_id: String,
+    pub status: Status,
+    pub exit_code: i64,
+    pub error: String,
+    pub restart: RestartPolicy,
+    pub restart_count: u64,
+    pub started: Option<Instant>,
+    pub files: BTreeMap<String, Vec<u8>>,
+    pub log: Vec<String>,
+}
+
+/// Everything the engine holds.
+#[derive(Debug, Default)]
+pub(super) struct World {
+    pub containers: BTreeMap<String, Held>,
+    pub images: BTreeMap<String, EngineImage>,
+    /// Familiar reference → image id.
+    pub tags: BTreeMap<String, String>,
+    pub networks: BTreeMap<String, Network>,
+    pub volumes: BTreeMap<String, BTreeMap<String, String>>,
+    /// Image id → behaviour.
+    pub behaviours: BTreeMap<String, Behaviour>,
+    /// Container name → behaviour, before that of its image.
+    pub named: BTreeMap<String, Behaviour>,
+    pub counter: u64,
+}
+
+fn answered(call: &str, status: u16, message: impl Into<String>) -> EngineError {
+    EngineError::Answered { call: call.to_owned(), status, message: message.into() }
+}
+
+pub(super) fn not_found(call: &str, message: impl Into<String>) -> EngineError {
+    EngineError::NotFound { call: call.to_owned(), message: message.into() }
+}
+
+fn conflict(call: &str, message: impl Into<String>) -> EngineError {
+    EngineError::Conflict { call: call.to_owned(), message: message.into() }
+}
+
+fn object(value: Option<&Value>) -> Map<String, Value> {
+    value.and_then(Value::as_object).cloned().unwrap_or_default()
+}
+
+fn static_address(endpoint: &Value) -> Option<String> {
+    endpoint.pointer("/IPAMConfig/IPv4Address")?.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+impl Held {
+    /// Host ports that it claims at start, as `port/protocol`.
+    fn host_ports(&self) -> BTreeSet<String> {
+        let bindings = object(self.body.0.get("HostConfig").and_then(|host| host.get("PortBindings")));
+        let mut ports = BTreeSet::new();
+        for (container_port, hosts) in &bindings {
+            let protocol = container_port.split_once('/').map_or("tcp", |(_, protocol)| protocol);
+            for host in hosts.as_array().into_iter().flatten() {
+                if let Some(port) = host.get("HostPort").and_then(Value::as_str) {
+                    ports.insert(format!("{port}/{protocol}"));
+                }
+            }
+        }
+        ports
+    }
+
+    fn is_up(&self) -> bool {
+        matches!(self.status, Status::Running | Status::Paused | Status::Restarting)
+    }
+
+    /// True where it was created to run `tars-init migrate`.
+    fn migrates(&self) -> bool {
+        let entrypoint = self.body.0.get("Entrypoint").and_then(Value::as_array);
+        entrypoint.and_then(|words| words.last()).and_then(Value::as_str) == Some("migrate")
+    }
+}
+
+impl World {
+    pub fn next_id(&mut self) -> String {
+        self.counter += 1;
+        Digest::of(format!("container {}", self.counter)).hex()
+    }
+
+    /// The container of that id, id prefix (twelve digits and more) or name.
+    pub fn find(&self, call: &str, container: &str) -> Result<String> {
+        let by_name = self.containers.values().find(|held| held.name == container);
+        let by_id = || {
+            let fits = |held: &&Held| container.len() >= 12 && held.id.starts_with(container);
+            self.containers.values().find(fits)
+        };
+        match by_name.or_else(by_id) {
+            Some(held) => Ok(held.id.clone()),
+            None => Err(not_found(call, format!("No such container: {container}"))),
+        }
+    }
+
+    pub fn get(&mut self, call: &str, container: &str) -> Result<&mut Held> {
+        let id = self.find(call, container)?;
+        self.containers.get_mut(&id).ok_or_else(|| not_found(call, format!("No such container: {container}")))
+    }
+
+    pub fn image_id(&self, image: &str) -> Option<String> {
+        if self.images.contains_key(image) {
+            return Some(image.to_owned());
+        }
+        let familiar = image.parse::<crate::oci::Reference>().map(|reference| reference.to_string());
+        familiar.ok().and_then(|familiar| self.tags.get(&familiar).cloned())
+    }
+
+    pub fn behaviour(&self, held: &Held) -> Behaviour {
+        let named = self.named.get(&held.name);
+        named.or_else(|| self.behaviours.get(&held.image_id)).cloned().unwrap_or_default()
+    }
+
+    /// Lets the containers die that should have died by now, and their restart policies act.
+    pub fn settle(&mut self, now: Instant) {
+        let ids: Vec<String> = self.containers.keys().cloned().collect();
+        for id in ids {
+            let Some(held) = self.containers.get(&id) else { continue };
+            let behaviour = self.behaviour(held);
+            let Some(started) = held.started.filter(|_| held.status == Status::Running) else { continue };
+            let death = if held.migrates() {
+                Some((Duration::from_millis(100), behaviour.migrate_exit))
+            } else {
+                behaviour.dies
+            };
+            let Some((after, code)) = death.filter(|(after, _)| now >= started + *after) else { continue };
+            let Some(held) = self.containers.get_mut(&id) else { continue };
+            held.exit_code = code;
+            held.log.push(format!("exited with {code}"));
+            let again = match held.restart.name.as_str() {
+                "always" | "unless-stopped" => true,
+                "on-failure" => code != 0,
+                _ => false,
+            };
+            if again {
+                held.restart_count += 1;
+                held.started = Some(started + after);
+            } else {
+                held.status = Status::Exited;
+                held.addresses.clear();
+            }
+        }
+    }
+
+    pub fn create(&mut self, call: &str, name: &str, body: &CreateBody) -> Result<String> {
+        let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+        if name.len() < 2
+            || !name.starts_with(|c: char| c.is_ascii_alphanumeric())
+            || !name.chars().all(valid)
+        {
+            return Err(answered(call, 400, format!("Invalid container name ({name})")));
+        }
+        let image = body.0.get("Image").and_then(Value::as_str).unwrap_or_default();
+        let Some(image_id) = self.image_id(image) else {
+            return Err(not_found(call, format!("No such image: {image}")));
+        };
+        if let Some(held) = self.containers.values().find(|held| held.name == name) {
+            let message = format!(
+                "Conflict. The container name \"/{name}\" is already in use by container \"{}\".",
+                held.id
+            );
+            return Err(conflict(call, message));
+        }
+        let config = self.images[&image_id].raw.get("Config").cloned().unwrap_or_default();
+        let given = |key: &str| {
+            let filled = |value: Option<&Value>| {
+                value.and_then(Value::as_array).is_some_and(|words| !words.is_empty())
+            };
+            filled(body.0.get(key)) || filled(config.get(key))
+        };
+        if !given("Entrypoint") && !given("Cmd") {
+            return Err(answered(call, 400, "No command specified"));
+        }
+        let mut endpoints: BTreeMap<String, Value> =
+            object(body.0.get("NetworkingConfig").and_then(|config| config.get("EndpointsConfig")))
+                .into_iter()
+                .collect();
+        if endpoints.len() > 1 {
+            return Err(answered(call, 400, "Container cannot be connected to network endpoints"));
+        }
+        let mode = body.0.get("HostConfig").and_then(|host| host.get("NetworkMode")).and_then(Value::as_str);
+        if endpoints.is_empty() {
+            match mode {
+                None | Some("default") => endpoints.insert("bridge".to_owned(), json!({})),
+                Some("none" | "host") => None,
+                Some(other) if other.starts_with("container:") => None,
+                Some(network) => endpoints.insert(network.to_owned(), json!({})),
+            };
+        }
+        let restart = body.0.get("HostConfig").and_then(|host| host.get("RestartPolicy"));
+        let restart = RestartPolicy {
+            name: restart
+                .and_then(|policy| policy.get("Name"))
+                .and_then(Value::as_str)
+                .filter(|name| !name.is_empty())
+                .unwrap_or("no")
+                .to_owned(),
+            maximum_retry_count: restart
+                .and_then(|policy| policy.get("MaximumRetryCount"))
+                .and_then(Value::as_u64)
+                .and_then(|count| u32::try_from(count).ok())
+                .unwrap_or(0),
+        };
+        let id = self.next_id();
+        let held = Held {
+            id: id.clone(),
+            name: name.to_owned(),
+            body: body.clone(),
+            endpoints,
+            addresses: BTreeMap::new(),
+            image_id,
+            status: Status::Created,
+            exit_code: 0,
+            error: String::new(),
+            restart,
+            restart_count: 0,
+            started: None,
+            files: BTreeMap::new(),
+            log: Vec::new(),
+        };
+        self.containers.insert(id.clone(), held);
+        Ok(id)
+    }
+
+    pub fn start(&mut self, call: &str, container: &str, now: Instant) -> Result<()> {
+        let id = self.find(call, container)?;
+        let held = self.containers[&id].clone();
+        if held.is_up() {
+            return Ok(());
+        }
+        let claimed = self.claim(call, &held);
+        let name = held.name;
+        let Some(held) = self.containers.get_mut(&id) else {
+            return Err(not_found(call, format!("No such container: {name}")));
+        };
+        match claimed {
+            Ok(addresses) => {
+                held.addresses = addresses;
+                held.status = Status::Running;
+                held.error.clear();
+                held.exit_code = 0;
+                held.restart_count = 0;
+                held.started = Some(now);
+                held.log.push("started".to_owned());
+                Ok(())
+            }
+            // The container stays as it was: `created`, or `exited`.
+            Err(error) => {
+                held.error = error.to_string();
+                Err(error)
+            }
+        }
+    }
+
+    /// The addresses that a start of `held` gets, if nobody has its addresses and host ports.
+    fn claim(&self, call: &str, held: &Held) -> Result<BTreeMap<String, String>> {
+        let others = || self.containers.values().filter(|other| other.id != held.id && other.is_up());
+        let mut addresses = BTreeMap::new();
+        for (name, endpoint) in &held.endpoints {
+            let network = self.network(name);
+            if network.is_none() && name != "bridge" {
+                return Err(not_found(call, format!("network {name} not found")));
+            }
+            let taken: BTreeSet<&String> = others().filter_map(|other| other.addresses.get(name)).collect();
+            let address = match static_address(endpoint) {
+                Some(address) if taken.contains(&address) => {
+                    return Err(answered(call, 403, "Address already in use"));
+                }
+                Some(address) => address,
+                None => free_address(network.and_then(|network| network.subnets.first()), &taken),
+            };
+            addresses.insert(name.clone(), address);
+        }
+        let ports = held.host_ports();
+        for other in others() {
+            if let Some(port) = other.host_ports().intersection(&ports).next() {
+                let port = port.split('/').next().unwrap_or_default();
+                let message = format!(
+                    "driver failed programming external connectivity on endpoint {}: Bind for 0.0.0.0:{port} \
+                     failed: port is already allocated",
+                    held.name
+                );
+                return Err(answered(call, 500, message));
+            }
+        }
+        Ok(addresses)
+    }
+
+    pub fn network(&self, name: &str) -> Option<&Network> {
+        self.networks.values().find(|network| network.name == name || network.id == name)
+    }
+
+    pub fn stop(&mut self, call: &str, container: &str) -> Result<()> {
+        let held = self.get(call, container)?;
+        if held.is_up() {
+            held.status = Status::Exited;
+            held.exit_code = 0;
+            held.addresses.clear();
+            held.log.push("stopped".to_owned());
+        }
+        Ok(())
+    }
+
+    pub fn rename(&mut self, call: &str, container: &str, name: &str) -> Result<()> {
+        let id = self.find(call, container)?;
+        if self.containers[&id].name == name {
+            return Err(answered(call, 400, "Renaming a container with the same name as its current name"));
+        }
+        if self.containers.values().any(|held| held.name == name) {
+            return Err(conflict(
+                call,
+                format!("Conflict. The container name \"/{name}\" is already in use"),
+            ));
+        }
+        name.clone_into(&mut self.get(call, &id)?.name);
+        Ok(())
+    }
+
+    pub fn remove(&mut self, call: &str, container: &str) -> Result<()> {
+        let id = self.find(call, container)?;
+        if self.containers[&id].is_up() {
+            return Err(conflict(call, format!("You cannot remove a running container {id}.")));
+        }
+        self.containers.remove(&id);
+        Ok(())
+    }
+
+    pub fn connect(&mut self, call: &str, network: &str, container: &str, endpoint: &Value) -> Result<()> {
+        let Some(name) = self.network(network).map(|network| network.name.clone()) else {
+            return Err(not_found(call, format!("network {network} not found")));
+        };
+        let held = self.get(call, container)?;
+        if held.endpoints.contains_key(&name) {
+            let message = format!("endpoint with name {} already exists in network {name}", held.name);
+            return Err(answered(call, 403, message));
+        }
+        held.endpoints.insert(name, endpoint.clone());
+        Ok(())
+    }
+
+    /// The health of the container's own check, where its image has one.
+    pub fn health(&self, held: &Held, now: Instant) -> Option<Health> {
+        let behaviour = self.behaviour(held);
+        if !behaviour.health_check || held.started.is_none() {
+            return None;
+        }
+        Some(if self.is_healthy(held, now) { Health::Healthy } else { Health::Starting })
+    }
+
+    pub fn is_healthy(&self, held: &Held, now: Instant) -> bool {
+        let after = self.behaviour(held).healthy_after;
+        held.is_up() && held.started.zip(after).is_some_and(|(started, after)| now >= started + after)
+    }
+
+    /// The container as `GET /containers/{id}/json` shows it.
+    pub fn shown(&self, held: &Held, now: Instant) -> Container {
+        let image = self.images.get(&held.image_id);
+        let own = |key: &str| held.body.0.get(key).cloned().unwrap_or_default();
+        let strings = |value: &Value| -> Vec<String> {
+            value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+        };
+        let mut env = strings(&own("Env"));
+        let names: BTreeSet<String> = env.iter().map(|entry| env_name(entry).to_owned()).collect();
+        env.extend(
+            image
+                .into_iter()
+                .flat_map(|image| image.env.clone())
+                .filter(|entry| !names.contains(env_name(entry))),
+        );
+        let mut labels = image.map(|image| image.labels.clone()).unwrap_or_default();
+        labels.extend(
+            object(held.body.0.get("Labels"))
+                .into_iter()
+                .filter_map(|(key, value)| Some((key, value.as_str()?.to_owned()))),
+        );
+        let networks: Map<String, Value> = held
+            .endpoints
+            .iter()
+            .map(|(name, endpoint)| {
+                let mut endpoint = object(Some(endpoint));
+                let address = held.addresses.get(name).cloned().unwrap_or_default();
+                endpoint.insert("IPAddress".to_owned(), address.into());
+                (name.clone(), Value::Object(endpoint))
+            })
+            .collect();
+        let mut config = held.body.0.clone();
+        let host = config.remove("HostConfig").unwrap_or_else(|| json!({}));
+        config.remove("NetworkingConfig");
+        config.insert("Env".to_owned(), json!(env));
+        config.insert("Labels".to_owned(), json!(labels));
+        let health = self.health(held, now);
+        Container {
+            id: held.id.clone(),
+            name: held.name.clone(),
+            labels,
+            image: own("Image").as_str().unwrap_or_default().to_owned(),
+            image_id: held.image_id.clone(),
+            status: held.status,
+            health,
+            exit_code: held.exit_code,
+            error: held.error.clone(),
+            restart_count: held.restart_count,
+            started_at: held.started.map(|_| "2026-01-02T03:04:05Z".to_owned()).unwrap_or_default(),
+            restart: held.restart.clone(),
+            env,
+            addresses: held
+                .endpoints
+                .keys()
+                .map(|name| (name.clone(), held.addresses.get(name).cloned().unwrap_or_default()))
+                .collect(),
+            raw: json!({
+                "Id": held.id,
+                "Name": format!("/{}", held.name),
+                "Image": held.image_id,
+                "Config": config,
+                "HostConfig": host,
+                "NetworkSettings": {"Networks": networks},
+                "State": {"Status": held.status, "ExitCode": held.exit_code, "Error": held.error},
+            }),
+        }
+    }
+}
+
+/// The name in `NAME=value`.
+fn env_name(entry: &str) -> &str {
+    entry.split_once('=').map_or(entry, |(name, _)| name)
+}
+
+/// The lowest free address of a subnet, from `.2` on, as the engine's own IPAM gives them.
+fn free_address(subnet: Option<&String>, taken: &BTreeSet<&String>) -> String {
+    let subnet = subnet.map_or("172.17.0.0/16", String::as_str);
+    let prefix = subnet.rsplit_once('.').map_or("172.17.0", |(prefix, _)| prefix);
+    (2..=254)
+        .map(|last| format!("{prefix}.{last}"))
+        .find(|address| !taken.contains(address))
+        .unwrap_or_else(|| format!("{prefix}.254"))
+}

@@ -100,6 +100,7 @@ launch() {
     fi
     [ ! -e "$dir/log" ] || mv "$dir/log" "$dir/log.1"
     rm -f "$dir/docker.sock" "$dir/dockerd.pid"
+    : >"$dir/log"
     # systemd's cgroup driver would hand pids of this namespace to the host's systemd: hence cgroupfs.
     # An empty configuration file, because the host's own is not meant for this engine.
     echo '{}' >"$dir/daemon.json"

@@ -18,6 +18,14 @@ use serde_json::{Map, Value};
 use crate::diagnose::{Diagnose, Exit};
 use crate::oci::Digest;
 
+mod address;
+mod answers;
+pub mod docker;
+mod raw;
+
+pub use address::ConnectOptions;
+pub use docker::DockerEngine;
+
 /// The body of `POST /containers/create`, in the API's own words and canonical (sorted) order.
 ///
 /// It carries the environment, secrets included: never log, journal or label it. [`CreateBody::spec_hash`] may be.
@@ -244,7 +252,7 @@ pub enum EngineError {
         message: String,
     },
     /// Any other answer that is not success.
-    #[error("{call}: the engine answered {status}: {message}")]
+    #[error("{call}: {}{message}", answered(*status))]
     Answered {
         /// The call.
         call: String,
@@ -252,6 +260,14 @@ pub enum EngineError {
         status: u16,
         /// The engine's words.
         message: String,
+    },
+    /// A command inside a container took longer than it was given; it may still run.
+    #[error("{call}: not done within {} s", after.as_secs_f32())]
+    TimedOut {
+        /// The call.
+        call: String,
+        /// How long it was waited for.
+        after: Duration,
     },
     /// The engine's address or context cannot be used as configured.
     #[error("{what}")]
@@ -261,6 +277,11 @@ pub enum EngineError {
         /// What to do.
         hint: String,
     },
+}
+
+/// How an error says a status; there is none for an error inside a stream.
+fn answered(status: u16) -> String {
+    if status == 0 { String::new() } else { format!("the engine answered {status}: ") }
 }
 
 impl Diagnose for EngineError {
@@ -319,6 +340,9 @@ pub trait Engine: Send + Sync {
     /// `GET /containers/{id}/archive`: the tar of `path`; `None` where there is no such path.
     async fn get_archive(&self, container: &str, path: &str) -> Result<Option<Vec<u8>>>;
     /// `POST /networks/{id}/connect` with an endpoint configuration in the API's own words.
+    ///
+    /// A container that does not run is joined to a network that is not there without an error; its start then fails
+    /// (seen on 20.10).
     async fn connect_network(&self, network: &str, container: &str, endpoint: &Value) -> Result<()>;
 
     /// `GET /images/json`, each inspected.

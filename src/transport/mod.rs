@@ -13,6 +13,7 @@ use crate::engine::EngineError;
 use crate::oci::{Digest, Image, Reference};
 
 pub mod archive;
+pub mod daemon;
 
 /// An image with its transport, in the words that skopeo and podman made common.
 #[derive(Clone, Debug, PartialEq, Eq)]

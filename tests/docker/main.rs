@@ -1,1 +1,10 @@
 //! Tests against a real Docker engine, named by `DOCKER_HOST`: `sh tests/all.sh` brings one.
+
+#![expect(clippy::unwrap_used, reason = "a test says what failed by failing")]
+
+#[macro_use]
+#[path = "../contract/mod.rs"]
+mod contract;
+mod daemon_copy;
+mod engine_contract;
+mod tiny;

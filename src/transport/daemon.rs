@@ -1,0 +1,271 @@
+//! `docker-daemon:`: images into an engine, only the layers that it lacks, and out of it.
+
+use std::collections::BTreeSet;
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use futures_util::stream;
+use tokio::sync::mpsc;
+
+use super::archive::Archive;
+use super::{Progress, Receipt, Result, Sink, TransportError};
+use crate::engine::{ByteStream, CreateBody, Engine, EngineError, EngineImage, ImageStore};
+use crate::oci::{Digest, Image, Reference};
+
+/// How much of the archive is sent at once.
+const PIECE: usize = 256 * 1024;
+/// How many pieces may wait for the engine: what an image of any size takes of memory.
+const WAITING: usize = 4;
+
+/// An image of an engine, by name.
+pub struct Daemon {
+    engine: Arc<dyn Engine>,
+    reference: Reference,
+}
+
+impl Daemon {
+    /// The image of this name in this engine, whether it is there or not.
+    pub fn new(engine: Arc<dyn Engine>, reference: Reference) -> Self {
+        Self { engine, reference }
+    }
+
+    /// What the reference leads to, where that is this very image.
+    async fn holds(&self, name: &str, image: &Image) -> Result<Option<EngineImage>> {
+        let found = self.engine.inspect_image(name).await?;
+        Ok(found.filter(|found| is_same(found, image)))
+    }
+
+    /// Sends the layers that `skipped` does not name, and proves that the engine has the image afterwards.
+    async fn load(
+        &self,
+        image: &Image,
+        skipped: &BTreeSet<usize>,
+        sent: &mut u64,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        let (pieces, mut receiver) = mpsc::channel(WAITING);
+        let (counter, mut progressed) = mpsc::unbounded_channel();
+        let (image_sent, reference, left_out) = (image.clone(), self.reference.clone(), skipped.clone());
+        let writer = tokio::task::spawn_blocking(move || {
+            let mut out = Pieces { out: pieces, piece: BytesMut::new() };
+            let includes = |index: usize| !left_out.contains(&index);
+            let archive = Archive { image: &image_sent, reference: &reference, includes: &includes };
+            let written = archive.write(&mut out, &Counter(counter));
+            if written.is_err() {
+                // A body that merely ends would look whole to the engine.
+                let _ = out.out.blocking_send(Err(io::Error::other("the image cannot be read")));
+            }
+            written
+        });
+        let body: ByteStream = Box::pin(stream::poll_fn(move |context| receiver.poll_recv(context)));
+        let mut load = self.engine.load_image(body);
+        let answer = loop {
+            tokio::select! {
+                answer = &mut load => break answer,
+                Some(bytes) = progressed.recv() => {
+                    *sent += bytes;
+                    progress.advance(bytes);
+                }
+            }
+        };
+        drop(load);
+        let written = writer.await.unwrap_or_else(|panic| Err(io::Error::other(panic)));
+        while let Ok(bytes) = progressed.try_recv() {
+            *sent += bytes;
+            progress.advance(bytes);
+        }
+        match (answer, written) {
+            // An engine that has all it needs may not read the tar's last zeros; one that failed reads no further.
+            (answer, Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => answer.map(drop)?,
+            (_, Err(source)) => {
+                return Err(TransportError::Read { name: self.reference.to_string(), source });
+            }
+            (answer, Ok(_)) => answer.map(drop)?,
+        }
+        self.prove(image, !skipped.is_empty()).await
+    }
+
+    /// A load may fail without saying so: the image is asked for, and where layers were guessed, mounted.
+    async fn prove(&self, image: &Image, guessed: bool) -> Result<()> {
+        let not_loaded = |why: String| TransportError::NotLoaded { name: self.reference.to_string(), why };
+        let found = self.engine.inspect_image(&self.reference.to_string()).await?;
+        match found {
+            None => return Err(not_loaded("it is not there afterwards".to_owned())),
+            Some(found) if !is_same(&found, image) => {
+                return Err(not_loaded(format!("the name leads to {}, another image", found.id)));
+            }
+            Some(_) => {}
+        }
+        if !guessed || self.engine.info().await?.image_store == ImageStore::Classic {
+            return Ok(());
+        }
+        // containerd's store takes an image whose blobs are missing; only a container of it needs them.
+        let body = CreateBody(
+            [
+                ("Image".to_owned(), self.reference.to_string().into()),
+                ("Cmd".to_owned(), ["none"].as_slice().into()),
+            ]
+            .into_iter()
+            .collect(),
+        );
+        let name = format!("tarsup-load-{}", image.digest().short());
+        let created = self.engine.create_container(&name, &body).await;
+        match created {
+            Ok(id) => Ok(self.engine.remove_container(&id).await?),
+            Err(EngineError::Conflict { .. }) => Ok(()),
+            Err(error @ (EngineError::Unreachable { .. } | EngineError::Lost { .. })) => Err(error.into()),
+            Err(error) => Err(not_loaded(error.to_string())),
+        }
+    }
+
+    /// True where an engine that did not take a pruned archive may take the whole one.
+    async fn is_worth_another_try(&self, error: &TransportError) -> bool {
+        match error {
+            TransportError::NotLoaded { .. } | TransportError::Engine(EngineError::Answered { .. }) => true,
+            // An engine that refuses early closes the connection while it is being sent to.
+            TransportError::Engine(EngineError::Lost { .. }) => self.engine.info().await.is_ok(),
+            _ => false,
+        }
+    }
+}
+
+#[async_trait]
+impl Sink for Daemon {
+    async fn put(&self, image: &Image, progress: &dyn Progress) -> Result<Receipt> {
+        let Some(tag) = self.reference.tag.clone() else {
+            return Err(TransportError::Name {
+                text: format!("docker-daemon:{}", self.reference),
+                why: "an engine takes an image under a tag, not a digest".to_owned(),
+            });
+        };
+        let layers = image.layers.len();
+        let mut receipt =
+            Receipt { digest: image.digest(), bytes_sent: 0, layers_sent: 0, layers_skipped: layers };
+        if self.holds(&self.reference.to_string(), image).await?.is_some() {
+            return Ok(receipt);
+        }
+        for id in [image.config_digest(), image.digest()] {
+            if self.holds(&id.to_string(), image).await?.is_some() {
+                let repository = self.reference.familiar_name();
+                self.engine.tag_image(&id.to_string(), &repository, &tag).await?;
+                return Ok(receipt);
+            }
+        }
+        let store = self.engine.info().await?.image_store;
+        let mut skipped = held_layers(store, &image.diff_ids(), &self.engine.list_images().await?);
+        let mut loaded = self.load(image, &skipped, &mut receipt.bytes_sent, progress).await;
+        if let Err(error) = &loaded
+            && !skipped.is_empty()
+            && self.is_worth_another_try(error).await
+        {
+            tracing::info!(image = %self.reference, %error, "the engine lacks more layers than it seemed: sending all");
+            skipped.clear();
+            loaded = self.load(image, &skipped, &mut receipt.bytes_sent, progress).await;
+        }
+        loaded?;
+        receipt.layers_skipped = skipped.len();
+        receipt.layers_sent = layers - skipped.len();
+        Ok(receipt)
+    }
+}
+
+/// Identity across stores is content: the config (or, with containerd, the manifest) and the diff ids.
+fn is_same(found: &EngineImage, image: &Image) -> bool {
+    let id = found.id.parse::<Digest>().ok();
+    (id == Some(image.config_digest()) || id == Some(image.digest())) && found.diff_ids == image.diff_ids()
+}
+
+/// The layers, by index, that an engine with these images need not be sent.
+///
+/// A classic store looks layers up by chain: what counts is the longest common beginning with any one image. containerd
+/// looks them up by compressed digest, which the engine does not tell; but equal content was compressed by the same
+/// encoder if tarsup built it, and a wrong guess costs one full load.
+fn held_layers(store: ImageStore, wanted: &[Digest], images: &[EngineImage]) -> BTreeSet<usize> {
+    match store {
+        ImageStore::Classic => {
+            let common = |image: &EngineImage| {
+                image.diff_ids.iter().zip(wanted).take_while(|(held, wanted)| held == wanted).count()
+            };
+            (0..images.iter().map(common).max().unwrap_or_default()).collect()
+        }
+        ImageStore::Containerd => {
+            let held: BTreeSet<Digest> =
+                images.iter().flat_map(|image| image.diff_ids.iter().copied()).collect();
+            (0..wanted.len()).filter(|index| held.contains(&wanted[*index])).collect()
+        }
+    }
+}
+
+/// A writer whose bytes become the pieces of a request's body. It waits while the engine is slower.
+struct Pieces {
+    out: mpsc::Sender<io::Result<Bytes>>,
+    piece: BytesMut,
+}
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.piece.extend_from_slice(bytes);
+        if self.piece.len() >= PIECE {
+            self.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let piece = self.piece.split().freeze();
+        self.out.blocking_send(Ok(piece)).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+/// Carries progress out of the thread that writes.
+struct Counter(mpsc::UnboundedSender<u64>);
+
+impl Progress for Counter {
+    fn advance(&self, bytes: u64) {
+        // Nobody listens any more once the call has ended.
+        let _ = self.0.send(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    fn holding(layers: &[&str]) -> EngineImage {
+        EngineImage {
+            id: String::new(),
+            tags: Vec::new(),
+            diff_ids: digests(layers),
+            env: Vec::new(),
+            labels: std::collections::BTreeMap::new(),
+            size: 0,
+            created: String::new(),
+            architecture: String::new(),
+            raw: Value::Null,
+        }
+    }
+
+    fn digests(layers: &[&str]) -> Vec<Digest> {
+        layers.iter().map(Digest::of).collect()
+    }
+
+    #[test]
+    fn classic_store_skips_the_longest_beginning_and_containerd_whatever_it_has() {
+        let images = [holding(&["a", "b", "c"]), holding(&["a", "x"]), holding(&["d"])];
+        for (wanted, classic, containerd) in [
+            (&["a", "b", "n"][..], &[0, 1][..], &[0, 1][..]),
+            (&["a", "n", "c", "d"], &[0], &[0, 2, 3]),
+            (&["n", "a"], &[], &[1]),
+            (&["a", "x"], &[0, 1], &[0, 1]),
+        ] {
+            let held = |store| held_layers(store, &digests(wanted), &images).into_iter().collect::<Vec<_>>();
+            assert_eq!(held(ImageStore::Classic), classic, "{wanted:?}");
+            assert_eq!(held(ImageStore::Containerd), containerd, "{wanted:?}");
+        }
+        assert!(held_layers(ImageStore::Classic, &digests(&["a"]), &[]).is_empty());
+    }
+}

@@ -1,0 +1,343 @@
+//! What every engine must do, the real one and the one in memory: the same assertions for both.
+//!
+//! `contract_tests!(setting)` makes a test of each behaviour; `setting` answers a [`Setting`] of its own for each.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use tarsup::engine::{CreateBody, Engine, EngineError, RestartPolicy, Status};
+
+/// An engine, and what a test may use of it.
+pub struct Setting {
+    /// The engine.
+    pub engine: Box<dyn Engine>,
+    /// An image whose command `sleep` runs until it is stopped, and which has `/` and `/data`.
+    pub image: String,
+    /// What every name begins with, so that tests can share an engine.
+    pub prefix: String,
+    /// The first two numbers of a subnet that nobody else uses, such as `10.71`.
+    pub subnet: String,
+}
+
+impl Setting {
+    fn name(&self, name: &str) -> String {
+        format!("{}-{name}", self.prefix)
+    }
+
+    fn address(&self, host: u8) -> String {
+        format!("{}.0.{host}", self.subnet)
+    }
+
+    fn body(&self) -> Value {
+        json!({
+            "Image": self.image,
+            "Cmd": ["sleep"],
+            "Env": ["GREETING=hello", "EMPTY="],
+            "Labels": {"io.tarsup.deployment": self.prefix},
+            "HostConfig": {"RestartPolicy": {"Name": "no", "MaximumRetryCount": 0}},
+        })
+    }
+
+    fn body_at(&self, network: &str, host: u8) -> Value {
+        let mut body = self.body();
+        body["HostConfig"]["NetworkMode"] = json!(network);
+        body["NetworkingConfig"] = json!({
+            "EndpointsConfig": {network: {"IPAMConfig": {"IPv4Address": self.address(host)}}}
+        });
+        body
+    }
+
+    async fn create(&self, name: &str, body: Value) -> Result<String, EngineError> {
+        let Value::Object(body) = body else { panic!("a body is an object") };
+        self.engine.create_container(&self.name(name), &CreateBody(body)).await
+    }
+
+    async fn network(&self, name: &str) -> String {
+        let name = self.name(name);
+        let subnet = format!("{}.0.0/24", self.subnet);
+        let body = json!({
+            "Name": name, "Driver": "bridge", "Labels": {"made": "here"}, "IPAM": {"Config": [{"Subnet": subnet}]}
+        });
+        self.engine.create_network(&body).await.unwrap();
+        name
+    }
+
+    async fn status(&self, container: &str) -> Status {
+        self.engine.inspect_container(container).await.unwrap().expect("it is there").status
+    }
+}
+
+/// Makes a test of each behaviour of the contract.
+macro_rules! contract_tests {
+    ($setting:path) => {
+        contract_tests!(@each $setting:
+            created_container_shows_what_it_was_created_with
+            container_is_listed_by_its_labels
+            name_is_given_to_one_of_four_at_once
+            absent_thing_is_none_or_not_found
+            started_container_runs_until_it_is_stopped
+            running_container_is_not_removed
+            rename_to_a_taken_name_is_a_conflict
+            restart_policy_changes_on_running_and_stopped
+            address_is_claimed_at_start
+            host_port_is_claimed_at_start
+            archive_is_written_and_read_before_the_first_start
+            exec_needs_a_running_container
+            network_is_made_once_and_joined
+            volume_keeps_its_labels
+            image_gets_a_second_tag
+        );
+    };
+    (@each $setting:path: $($behaviour:ident)+) => {
+        $(#[tokio::test]
+        async fn $behaviour() {
+            let setting = $setting(stringify!($behaviour)).await;
+            crate::contract::$behaviour(&setting).await;
+        })+
+    };
+}
+
+pub async fn created_container_shows_what_it_was_created_with(s: &Setting) {
+    let id = s.create("a", s.body()).await.unwrap();
+    let container = s.engine.inspect_container(&s.name("a")).await.unwrap().expect("found by name");
+    assert_eq!((container.id.as_str(), container.name.as_str()), (id.as_str(), s.name("a").as_str()));
+    assert_eq!((container.status, container.restart_count), (Status::Created, 0));
+    assert_eq!(container.restart, RestartPolicy::no());
+    assert_eq!(container.image, s.image);
+    assert_eq!(container.labels["io.tarsup.deployment"], s.prefix);
+    assert!(container.env.contains(&"GREETING=hello".to_owned()), "the environment is there");
+    let image = s.engine.inspect_image(&s.image).await.unwrap().expect("the image is there");
+    assert_eq!(container.image_id, image.id);
+    assert_eq!(s.engine.inspect_container(&id).await.unwrap().expect("found by id").id, id);
+    s.engine.remove_container(&id).await.unwrap();
+    assert!(s.engine.inspect_container(&id).await.unwrap().is_none());
+}
+
+pub async fn container_is_listed_by_its_labels(s: &Setting) {
+    let id = s.create("a", s.body()).await.unwrap();
+    let ids = async |labels: &[String]| -> Vec<String> {
+        s.engine.list_containers(labels).await.unwrap().into_iter().map(|found| found.id).collect()
+    };
+    let pair = format!("io.tarsup.deployment={}", s.prefix);
+    assert_eq!(ids(std::slice::from_ref(&pair)).await, std::slice::from_ref(&id));
+    assert!(ids(&["io.tarsup.deployment".to_owned()]).await.contains(&id));
+    assert!(ids(&[pair, "absent".to_owned()]).await.is_empty());
+    assert!(ids(&[format!("io.tarsup.deployment={}x", s.prefix)]).await.is_empty());
+    s.engine.remove_container(&id).await.unwrap();
+}
+
+pub async fn name_is_given_to_one_of_four_at_once(s: &Setting) {
+    let results = join_all((0..4).map(|_| s.create("lock", s.body()))).await;
+    let won = results.iter().filter(|result| result.is_ok()).count();
+    let lost = results.iter().filter(|result| matches!(result, Err(EngineError::Conflict { .. }))).count();
+    assert_eq!((won, lost), (1, 3), "{results:?}");
+    s.engine.remove_container(&s.name("lock")).await.unwrap();
+}
+
+pub async fn absent_thing_is_none_or_not_found(s: &Setting) {
+    let engine = &s.engine;
+    let name = s.name("absent");
+    assert!(engine.inspect_container(&name).await.unwrap().is_none());
+    assert!(engine.inspect_image(&format!("{name}:1")).await.unwrap().is_none());
+    assert!(engine.inspect_network(&name).await.unwrap().is_none());
+    assert!(engine.inspect_volume(&name).await.unwrap().is_none());
+    let mut body = s.body();
+    body["Image"] = json!(format!("{name}:1"));
+    for (call, result) in [
+        ("start", engine.start_container(&name).await),
+        ("stop", engine.stop_container(&name, Duration::ZERO).await),
+        ("rename", engine.rename_container(&name, &s.name("other")).await),
+        ("update", engine.update_restart(&name, &RestartPolicy::no()).await),
+        ("remove", engine.remove_container(&name).await),
+        ("wait", engine.wait_container(&name).await.map(drop)),
+        ("logs", engine.logs(&name, 1).await.map(drop)),
+        ("exec", engine.exec(&name, &["sleep"], Duration::from_secs(1)).await.map(drop)),
+        ("put", engine.put_archive(&name, "/", tar("x", b"")).await),
+        ("get", engine.get_archive(&name, "/").await.map(drop)),
+        ("tag", engine.tag_image(&format!("{name}:1"), &name, "2").await),
+        ("create", s.create("of-absent-image", body).await.map(drop)),
+    ] {
+        assert!(matches!(result, Err(EngineError::NotFound { .. })), "{call}: {result:?}");
+    }
+}
+
+pub async fn started_container_runs_until_it_is_stopped(s: &Setting) {
+    let id = s.create("a", s.body()).await.unwrap();
+    s.engine.stop_container(&id, Duration::ZERO).await.unwrap();
+    assert_eq!(s.status(&id).await, Status::Created, "a container that never ran is not stopped");
+    for _ in 0..2 {
+        s.engine.start_container(&id).await.unwrap();
+        assert_eq!(s.status(&id).await, Status::Running);
+    }
+    for _ in 0..2 {
+        s.engine.stop_container(&id, Duration::from_secs(10)).await.unwrap();
+        assert_eq!(s.status(&id).await, Status::Exited);
+    }
+    s.engine.start_container(&id).await.unwrap();
+    assert_eq!(s.status(&id).await, Status::Running);
+    s.engine.stop_container(&id, Duration::ZERO).await.unwrap();
+    s.engine.remove_container(&id).await.unwrap();
+}
+
+pub async fn running_container_is_not_removed(s: &Setting) {
+    let id = s.create("a", s.body()).await.unwrap();
+    s.engine.start_container(&id).await.unwrap();
+    let refused = s.engine.remove_container(&id).await;
+    assert!(matches!(refused, Err(EngineError::Conflict { .. })), "{refused:?}");
+    assert_eq!(s.status(&id).await, Status::Running);
+    s.engine.stop_container(&id, Duration::ZERO).await.unwrap();
+    s.engine.remove_container(&id).await.unwrap();
+}
+
+pub async fn rename_to_a_taken_name_is_a_conflict(s: &Setting) {
+    let a = s.create("a", s.body()).await.unwrap();
+    let b = s.create("b", s.body()).await.unwrap();
+    let taken = s.engine.rename_container(&a, &s.name("b")).await;
+    assert!(matches!(taken, Err(EngineError::Conflict { .. })), "{taken:?}");
+    assert!(s.engine.rename_container(&a, &s.name("a")).await.is_err(), "a name is not changed to itself");
+    s.engine.rename_container(&s.name("a"), &s.name("a.old.1")).await.unwrap();
+    assert!(s.engine.inspect_container(&s.name("a")).await.unwrap().is_none());
+    assert_eq!(s.engine.inspect_container(&s.name("a.old.1")).await.unwrap().expect("renamed").id, a);
+    s.engine.start_container(&b).await.unwrap();
+    s.engine.rename_container(&b, &s.name("a")).await.unwrap();
+    assert_eq!(s.status(&s.name("a")).await, Status::Running, "a running container is renamed as well");
+    s.engine.stop_container(&b, Duration::ZERO).await.unwrap();
+    for id in [a, b] {
+        s.engine.remove_container(&id).await.unwrap();
+    }
+}
+
+pub async fn restart_policy_changes_on_running_and_stopped(s: &Setting) {
+    let mut body = s.body();
+    body["HostConfig"]["RestartPolicy"]["Name"] = json!("always");
+    let id = s.create("a", body).await.unwrap();
+    let policy = async || s.engine.inspect_container(&id).await.unwrap().expect("it is there").restart;
+    assert_eq!(policy().await.name, "always");
+    s.engine.start_container(&id).await.unwrap();
+    s.engine.update_restart(&id, &RestartPolicy::no()).await.unwrap();
+    assert_eq!(policy().await, RestartPolicy::no());
+    s.engine.stop_container(&id, Duration::ZERO).await.unwrap();
+    let on_failure = RestartPolicy { name: "on-failure".to_owned(), maximum_retry_count: 3 };
+    s.engine.update_restart(&id, &on_failure).await.unwrap();
+    assert_eq!(policy().await, on_failure);
+    assert_eq!(s.status(&id).await, Status::Exited);
+    s.engine.remove_container(&id).await.unwrap();
+}
+
+pub async fn address_is_claimed_at_start(s: &Setting) {
+    let network = s.network("net").await;
+    let old = s.create("old", s.body_at(&network, 3)).await.unwrap();
+    s.engine.start_container(&old).await.unwrap();
+    let new = s.create("new", s.body_at(&network, 3)).await.unwrap();
+    let refused = s.engine.start_container(&new).await.unwrap_err();
+    assert!(matches!(refused, EngineError::Answered { .. }), "{refused:?}");
+    assert!(refused.to_string().contains("Address already in use"), "{refused}");
+    assert_eq!(s.status(&new).await, Status::Created);
+
+    s.engine.stop_container(&old, Duration::ZERO).await.unwrap();
+    s.engine.start_container(&new).await.unwrap();
+    let container = s.engine.inspect_container(&new).await.unwrap().expect("it is there");
+    assert_eq!(container.addresses[&network], s.address(3));
+    let members = s.engine.inspect_network(&network).await.unwrap().expect("it is there").addresses;
+    assert_eq!(members, BTreeMap::from([(new.clone(), format!("{}/24", s.address(3)))]));
+    s.engine.stop_container(&new, Duration::ZERO).await.unwrap();
+    let stopped = s.engine.inspect_container(&new).await.unwrap().expect("it is there").addresses;
+    assert!(stopped.values().all(String::is_empty), "{stopped:?}");
+    for id in [old, new] {
+        s.engine.remove_container(&id).await.unwrap();
+    }
+}
+
+pub async fn host_port_is_claimed_at_start(s: &Setting) {
+    let mut body = s.body();
+    body["ExposedPorts"] = json!({"80/tcp": {}});
+    body["HostConfig"]["PortBindings"] = json!({"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "28080"}]});
+    let old = s.create("old", body.clone()).await.unwrap();
+    let new = s.create("new", body).await.unwrap();
+    s.engine.start_container(&old).await.unwrap();
+    let refused = s.engine.start_container(&new).await.unwrap_err();
+    assert!(refused.to_string().contains("port is already allocated"), "{refused}");
+    assert_eq!(s.status(&new).await, Status::Created);
+    s.engine.stop_container(&old, Duration::ZERO).await.unwrap();
+    s.engine.start_container(&new).await.unwrap();
+    s.engine.stop_container(&new, Duration::ZERO).await.unwrap();
+    for id in [old, new] {
+        s.engine.remove_container(&id).await.unwrap();
+    }
+}
+
+pub async fn archive_is_written_and_read_before_the_first_start(s: &Setting) {
+    let id = s.create("a", s.body()).await.unwrap();
+    s.engine.put_archive(&id, "/data", tar("lease.json", b"{\"owner\":1}")).await.unwrap();
+    s.engine.put_archive(&id, "/data", tar("lease.json", b"{\"owner\":2}")).await.unwrap();
+    let archive = s.engine.get_archive(&id, "/data/lease.json").await.unwrap().expect("it was written");
+    let mut archive = tar::Archive::new(archive.as_slice());
+    let mut entry = archive.entries().unwrap().next().unwrap().unwrap();
+    let mut content = String::new();
+    std::io::Read::read_to_string(&mut entry, &mut content).unwrap();
+    assert_eq!(content, "{\"owner\":2}");
+    assert_eq!(s.engine.get_archive(&id, "/data/absent").await.unwrap(), None);
+    assert_eq!(s.status(&id).await, Status::Created);
+    s.engine.remove_container(&id).await.unwrap();
+}
+
+pub async fn exec_needs_a_running_container(s: &Setting) {
+    let id = s.create("a", s.body()).await.unwrap();
+    let refused = s.engine.exec(&id, &["true"], Duration::from_secs(5)).await;
+    assert!(matches!(refused, Err(EngineError::Conflict { .. })), "{refused:?}");
+    assert_eq!(s.engine.logs(&id, 10).await.unwrap(), "");
+    s.engine.remove_container(&id).await.unwrap();
+}
+
+pub async fn network_is_made_once_and_joined(s: &Setting) {
+    let name = s.network("net").await;
+    let again = s.engine.create_network(&json!({"Name": name, "Driver": "bridge"})).await;
+    assert!(matches!(again, Err(EngineError::Conflict { .. })), "{again:?}");
+    let network = s.engine.inspect_network(&name).await.unwrap().expect("it was made");
+    assert_eq!((network.name.as_str(), network.driver.as_str()), (name.as_str(), "bridge"));
+    assert_eq!(network.subnets, [format!("{}.0.0/24", s.subnet)]);
+    assert_eq!(network.labels["made"], "here");
+    assert!(network.addresses.is_empty());
+
+    let id = s.create("a", s.body()).await.unwrap();
+    let endpoint = json!({"IPAMConfig": {"IPv4Address": s.address(9)}, "Aliases": ["alias"]});
+    s.engine.connect_network(&name, &id, &endpoint).await.unwrap();
+    s.engine.start_container(&id).await.unwrap();
+    let container = s.engine.inspect_container(&id).await.unwrap().expect("it is there");
+    assert_eq!(container.addresses[&name], s.address(9));
+    s.engine.stop_container(&id, Duration::ZERO).await.unwrap();
+    s.engine.remove_container(&id).await.unwrap();
+}
+
+pub async fn volume_keeps_its_labels(s: &Setting) {
+    let name = s.name("data");
+    let body = json!({"Name": name, "Labels": {"made": "here"}});
+    for _ in 0..2 {
+        s.engine.create_volume(&body).await.unwrap();
+        let labels = s.engine.inspect_volume(&name).await.unwrap().expect("it was made");
+        assert_eq!(labels, BTreeMap::from([("made".to_owned(), "here".to_owned())]));
+    }
+}
+
+pub async fn image_gets_a_second_tag(s: &Setting) {
+    s.engine.tag_image(&s.image, &s.name("copy"), "2").await.unwrap();
+    let copy =
+        s.engine.inspect_image(&format!("{}:2", s.name("copy"))).await.unwrap().expect("it was tagged");
+    let image = s.engine.inspect_image(&s.image).await.unwrap().expect("it is there");
+    assert_eq!((&copy.id, &copy.diff_ids), (&image.id, &image.diff_ids));
+    assert!(image.tags.contains(&format!("{}:2", s.name("copy"))), "{:?}", image.tags);
+    let listed = s.engine.list_images().await.unwrap();
+    assert_eq!(listed.iter().filter(|listed| listed.id == image.id).count(), 1);
+}
+
+/// A tar of one file.
+pub fn tar(name: &str, content: &[u8]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_ustar();
+    header.set_size(content.len() as u64);
+    header.set_mode(0o644);
+    builder.append_data(&mut header, name, content).unwrap();
+    builder.into_inner().unwrap()
+}

@@ -1,0 +1,139 @@
+//! Images into a real engine: only what it lacks is sent, and a container of the image has every file.
+
+use std::sync::{Arc, Mutex};
+
+use serde_json::json;
+use tarsup::engine::{CreateBody, DockerEngine, Engine as _, ImageStore};
+use tarsup::oci::Image;
+use tarsup::transport::daemon::Daemon;
+use tarsup::transport::{Progress, Receipt, Sink as _};
+
+use crate::tiny;
+
+/// Half a mebibyte that no compressor makes smaller, different for each name.
+fn noise(name: &str) -> Vec<u8> {
+    let mut state =
+        name.bytes().fold(0x9e37_79b9_u64, |state, byte| state.wrapping_mul(31) + u64::from(byte));
+    std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    })
+    .take(64 * 1024)
+    .flatten()
+    .collect()
+}
+
+/// An image of the actor and a layer for each name, which holds a file of that name. A test's own name is in all of
+/// them, because what one test loads another finds.
+fn image(test: &str, names: &[&str]) -> Image {
+    let mut layers = vec![tiny::actor_layer()];
+    layers[0].push(("test", noise(test)));
+    layers.extend(names.iter().map(|name| {
+        let content = format!("{test}-{name}");
+        vec![(&name[..1], content.clone().into_bytes()), ("blob", noise(&content))]
+    }));
+    tiny::image(&layers, &[&format!("TEST={test}")])
+}
+
+async fn copy(engine: &DockerEngine, image: &Image, name: &str) -> Receipt {
+    let daemon = Daemon::new(Arc::new(engine.clone()), name.parse().unwrap());
+    daemon.put(image, &()).await.unwrap()
+}
+
+/// What a container of the image reads from its files.
+async fn read(engine: &DockerEngine, image: &str, files: &[&str]) -> String {
+    let name = image.replace(':', "-");
+    tiny::remove_container(&name).await;
+    let command: Vec<&str> = ["cat"].iter().chain(files).copied().collect();
+    let body = json!({"Image": image, "Cmd": command});
+    let body = CreateBody(body.as_object().unwrap().clone());
+    let id = engine.create_container(&name, &body).await.unwrap();
+    engine.start_container(&id).await.unwrap();
+    assert_eq!(engine.wait_container(&id).await.unwrap(), 0, "{}", engine.logs(&id, 10).await.unwrap());
+    let said = engine.logs(&id, 100).await.unwrap();
+    engine.remove_container(&id).await.unwrap();
+    said
+}
+
+#[tokio::test]
+async fn successor_sends_the_changed_layer_alone() {
+    let engine = tiny::engine().await;
+    for name in ["copy-next:1", "copy-next:2", "copy-next:same"] {
+        tiny::remove_image(name).await;
+    }
+    let first = image("next", &["a1", "b1", "c1"]);
+    let sent = copy(&engine, &first, "copy-next:1").await;
+    assert_eq!((sent.layers_sent, sent.layers_skipped, sent.digest), (4, 0, first.digest()));
+    let whole: u64 = first.layers.iter().map(|layer| layer.descriptor.size).sum();
+    assert!(sent.bytes_sent > whole, "{sent:?}");
+
+    let second = image("next", &["a1", "b1", "c2"]);
+    let sent = copy(&engine, &second, "copy-next:2").await;
+    assert_eq!((sent.layers_sent, sent.layers_skipped), (1, 3));
+    let changed = second.layers[3].descriptor.size;
+    assert!(sent.bytes_sent < changed + 16 * 1024, "{sent:?}, the layer has {changed}");
+    assert_eq!(read(&engine, "copy-next:2", &["/a", "/b", "/c"]).await, "next-a1next-b1next-c2");
+
+    for name in ["copy-next:2", "copy-next:same"] {
+        let again = copy(&engine, &second, name).await;
+        assert_eq!((again.bytes_sent, again.layers_sent, again.layers_skipped), (0, 0, 4), "{name}");
+        let found = engine.inspect_image(name).await.unwrap().unwrap();
+        assert_eq!(found.diff_ids, second.diff_ids());
+    }
+}
+
+#[tokio::test]
+async fn change_in_the_middle_sends_what_follows_it_to_a_classic_store() {
+    let engine = tiny::engine().await;
+    for name in ["copy-order:1", "copy-order:2"] {
+        tiny::remove_image(name).await;
+    }
+    copy(&engine, &image("order", &["a1", "b1", "c1"]), "copy-order:1").await;
+    let sent = copy(&engine, &image("order", &["a2", "b1", "c1"]), "copy-order:2").await;
+    let expected = match engine.info().await.unwrap().image_store {
+        ImageStore::Classic => (3, 1),
+        ImageStore::Containerd => (1, 3),
+    };
+    assert_eq!((sent.layers_sent, sent.layers_skipped), expected);
+    assert_eq!(read(&engine, "copy-order:2", &["/a", "/b", "/c"]).await, "order-a2order-b1order-c1");
+}
+
+#[tokio::test]
+async fn progress_counts_every_byte_that_is_sent() {
+    struct Sum(Mutex<u64>);
+    impl Progress for Sum {
+        fn advance(&self, bytes: u64) {
+            *self.0.lock().unwrap() += bytes;
+        }
+    }
+    let engine = tiny::engine().await;
+    tiny::remove_image("copy-progress:1").await;
+    let daemon = Daemon::new(Arc::new(engine), "copy-progress:1".parse().unwrap());
+    let sum = Sum(Mutex::new(0));
+    let sent = daemon.put(&image("progress", &["a1"]), &sum).await.unwrap();
+    assert_eq!(*sum.0.lock().unwrap(), sent.bytes_sent);
+}
+
+#[tokio::test]
+async fn name_of_another_image_is_taken_over() {
+    let engine = tiny::engine().await;
+    copy(&engine, &image("over", &["a1"]), "copy-over:1").await;
+    let other = image("over", &["a2"]);
+    copy(&engine, &other, "copy-over:1").await;
+    assert_eq!(engine.inspect_image("copy-over:1").await.unwrap().unwrap().diff_ids, other.diff_ids());
+    assert_eq!(read(&engine, "copy-over:1", &["/a"]).await, "over-a2");
+}
+
+#[tokio::test]
+async fn unreadable_layer_fails_and_leaves_no_image() {
+    let engine = tiny::engine().await;
+    tiny::remove_image("copy-broken:1").await;
+    let mut broken = image("broken", &["a1"]);
+    broken.layers[1].source = Arc::new(tiny::Cut);
+    let daemon = Daemon::new(Arc::new(engine.clone()), "copy-broken:1".parse().unwrap());
+    let error = daemon.put(&broken, &()).await.unwrap_err();
+    assert!(error.to_string().starts_with("cannot read the image copy-broken:1"), "{error}");
+    assert!(engine.inspect_image("copy-broken:1").await.unwrap().is_none());
+}

@@ -467,9 +467,11 @@ impl Engine for FakeEngine {
     async fn inspect_network(&self, network: &str) -> Result<Option<Network>> {
         self.call(format!("inspect network {network}"), |world, _| {
             let Some(mut found) = world.network(network).cloned() else { return Ok(None) };
+            let length =
+                found.subnets.first().and_then(|subnet| subnet.split('/').nth(1)).unwrap_or("16").to_owned();
             for held in world.containers.values() {
                 if let Some(address) = held.addresses.get(&found.name) {
-                    found.addresses.insert(held.id.clone(), format!("{address}/16"));
+                    found.addresses.insert(held.id.clone(), format!("{address}/{length}"));
                 }
             }
             Ok(Some(found))

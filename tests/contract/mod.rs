@@ -1,6 +1,7 @@
 //! What every engine must do, the real one and the one in memory: the same assertions for both.
 //!
 //! `contract_tests!(setting)` makes a test of each behaviour; `setting` answers a [`Setting`] of its own for each.
+#![allow(clippy::unwrap_used, reason = "a test says what failed by failing")]
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,0 +1,18 @@
+//! The engine in memory keeps the contract that the real one keeps.
+
+use tarsup::engine::fake::FakeEngine;
+
+use crate::contract::Setting;
+
+async fn setting(behaviour: &str) -> Setting {
+    let engine = FakeEngine::new();
+    engine.add_image("actor:1", behaviour, &["PATH=/"]);
+    Setting {
+        engine: Box::new(engine),
+        image: "actor:1".to_owned(),
+        prefix: behaviour.replace('_', "-"),
+        subnet: "10.1".to_owned(),
+    }
+}
+
+contract_tests!(setting);

@@ -1,5 +1,6 @@
 //! The desired state: a compose file with its `x-tars` roles, resolved into the Docker API's own words.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ pub struct Desired {
     pub volumes: Vec<Resource>,
     /// How to roll.
     pub policy: Policy,
+    /// What compose would warn of, each a sentence: variables without a value and such.
+    pub notes: Vec<String>,
 }
 
 impl Desired {
@@ -62,9 +65,31 @@ pub struct Service {
     /// Services that must be started before it.
     pub depends_on: Vec<String>,
     /// `REBUILD` as the container would get it, and where that is written; `None` where it is not set.
-    pub rebuild: Option<(String, Place)>,
+    pub rebuild: Option<Setting>,
     /// The values of `DOMAIN`, `MYSQL_HOST` and such that hold white space: name and place.
     pub blanks: Vec<(String, Place)>,
+    /// How the file puts it, where the create body cannot say it.
+    pub written: Written,
+}
+
+/// The value of an environment variable, and where a person would change it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// The value as the container would get it.
+    pub value: String,
+    /// The line that the value itself stands on: in a compose file, an `env_file` or `.env`.
+    pub place: Place,
+    /// How it gets from there into the container, where the line does not show it.
+    pub through: Option<String>,
+}
+
+/// What the file says of a service beyond its create body.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Where each of its keys stands; each mount as `volumes <target>`.
+    pub keys: BTreeMap<String, Place>,
+    /// `platform`, such as `linux/amd64`: what the image must be.
+    pub platform: Option<String>,
 }
 
 /// Where the tag of an image is written, so that a commit can rewrite it and nothing else.

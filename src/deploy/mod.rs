@@ -1,8 +1,12 @@
 //! What is wanted (compose file, lock) and what is (observed state): plain data, no decisions.
 
+pub mod compose;
 pub mod desired;
+pub mod dotenv;
+pub mod interpolate;
 pub mod observe;
 pub mod observed;
+pub mod yaml;
 
 pub use desired::Desired;
 pub use observed::Observed;

@@ -1,5 +1,6 @@
 //! Tests that need no engine and no database.
 
+mod compose;
 #[macro_use]
 #[path = "../contract/mod.rs"]
 mod contract;

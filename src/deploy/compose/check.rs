@@ -1,0 +1,211 @@
+//! What only shows across services: names, addresses and ports taken twice, circles, roles.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::error::{ComposeError, Result};
+use super::resource::Resources;
+use crate::deploy::desired::Service;
+use crate::deploy::yaml::Node;
+use crate::diagnose::Place;
+use crate::tars::Role;
+
+fn invalid(place: &Place, what: String, hint: &str) -> ComposeError {
+    ComposeError::Invalid { what, hint: Some(hint.to_owned()), place: place.clone() }
+}
+
+/// Checks the services against each other and against their networks.
+pub(super) fn across(
+    services: &[Service],
+    resources: &Resources,
+    tree: &Node,
+    notes: &mut Vec<String>,
+) -> Result<()> {
+    names(services)?;
+    roles(services)?;
+    ports(services)?;
+    addresses(services, resources, notes)?;
+    depends(services)?;
+    unused(services, resources, tree, notes);
+    Ok(())
+}
+
+fn names(services: &[Service]) -> Result<()> {
+    let mut seen: BTreeMap<&str, &Service> = BTreeMap::new();
+    for service in services {
+        if let Some(first) = seen.insert(&service.container, service) {
+            let place = service.written.keys.get("container_name").unwrap_or(&service.place);
+            let what = format!(
+                "`{}` and `{}` have one container name: {}",
+                first.name, service.name, service.container
+            );
+            return Err(invalid(place, what, "give each its own `container_name`"));
+        }
+    }
+    Ok(())
+}
+
+fn roles(services: &[Service]) -> Result<()> {
+    let mut masters = services.iter().filter(|service| service.role == Some(Role::Master));
+    if let (Some(first), Some(second)) = (masters.next(), masters.next()) {
+        let what = format!("two masters: `{}` and `{}`", first.name, second.name);
+        return Err(invalid(&second.place, what, "make one of them `x-tars: {role: slave}`"));
+    }
+    Ok(())
+}
+
+/// The host's ports, as `address:port/protocol`. A port on every address collides with that port on one.
+fn ports(services: &[Service]) -> Result<()> {
+    let mut taken: Vec<(String, String, &Service)> = Vec::new();
+    for service in services {
+        let Some(bindings) =
+            service.body.0.get("HostConfig").and_then(|host| host["PortBindings"].as_object())
+        else {
+            continue;
+        };
+        let mut own = Vec::new();
+        for (target, bindings) in bindings {
+            let protocol = target.rsplit_once('/').map_or("tcp", |(_, protocol)| protocol);
+            for binding in bindings.as_array().into_iter().flatten() {
+                let port = binding["HostPort"].as_str().unwrap_or_default();
+                let ip = binding["HostIp"].as_str().unwrap_or_default().to_owned();
+                if !port.is_empty() && !port.contains('-') {
+                    own.push((ip, format!("{port}/{protocol}"), service));
+                }
+            }
+        }
+        let everywhere = |ip: &str| matches!(ip, "" | "0.0.0.0" | "::");
+        for (ip, port, _) in &own {
+            let clash = taken.iter().find(|(other_ip, other, _)| {
+                other == port && (other_ip == ip || everywhere(ip) || everywhere(other_ip))
+            });
+            if let Some((_, _, other)) = clash {
+                let place = service.written.keys.get("ports").unwrap_or(&service.place);
+                let what = format!("`{}` and `{}` both publish port {port}", other.name, service.name);
+                return Err(invalid(place, what, "publish one of them on another port of the host"));
+            }
+        }
+        taken.extend(own);
+    }
+    Ok(())
+}
+
+/// The network's name and endpoint of each network of a service.
+fn endpoints(service: &Service) -> impl Iterator<Item = (&str, &serde_json::Value)> {
+    let first =
+        service.body.0.get("NetworkingConfig").and_then(|config| config["EndpointsConfig"].as_object());
+    let first = first.into_iter().flatten().map(|(name, endpoint)| (name.as_str(), endpoint));
+    first.chain(service.connect.iter().map(|(name, endpoint)| (name.as_str(), endpoint)))
+}
+
+fn addresses(services: &[Service], resources: &Resources, notes: &mut Vec<String>) -> Result<()> {
+    let mut seen: BTreeMap<(&str, IpAddr), &Service> = BTreeMap::new();
+    for service in services {
+        let place = service.written.keys.get("networks").unwrap_or(&service.place);
+        for (name, endpoint) in endpoints(service) {
+            let ipam = &endpoint["IPAMConfig"];
+            for (version, key) in [(4, "IPv4Address"), (6, "IPv6Address")] {
+                let Some(written) = ipam[key].as_str() else { continue };
+                let wrong = || {
+                    let what = format!("`{written}` is no IPv{version} address");
+                    invalid(place, what, "write it without a prefix length, such as 172.25.0.3")
+                };
+                let address: IpAddr = written.parse().map_err(|_| wrong())?;
+                if address.is_ipv4() != (version == 4) {
+                    return Err(wrong());
+                }
+                if let Some(first) = seen.insert((name, address), service) {
+                    let what = format!("`{}` and `{}` have one address: {address}", first.name, service.name);
+                    return Err(invalid(place, what, "give each its own address"));
+                }
+                fits(service, name, address, place, resources, notes)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A fixed address needs a subnet of the network that holds it, and that nothing else may take it.
+fn fits(
+    service: &Service,
+    name: &str,
+    address: IpAddr,
+    place: &Place,
+    resources: &Resources,
+    notes: &mut Vec<String>,
+) -> Result<()> {
+    let Some(network) = resources.networks().values().find(|network| network.resource.name == name) else {
+        return Ok(());
+    };
+    if network.resource.external {
+        return Ok(()); // the engine knows its subnet, the file does not
+    }
+    let key = &network.resource.key;
+    if network.subnets.is_empty() {
+        let what = format!(
+            "`{}` has the fixed address {address} on `{key}`, which declares no subnet",
+            service.name
+        );
+        return Err(invalid(place, what, "declare `ipam: {config: [{subnet: ...}]}` of the network"));
+    }
+    if !network.subnets.iter().any(|subnet| subnet.contains(address)) {
+        let what = format!("the address {address} of `{}` is outside the subnet of `{key}`", service.name);
+        return Err(invalid(place, what, &format!("choose one inside it; see {}", network.at.place())));
+    }
+    if network.reserved.contains(&address) {
+        let what =
+            format!("the address {address} of `{}` is the gateway or reserved on `{key}`", service.name);
+        return Err(invalid(place, what, &format!("choose another; see {}", network.at.place())));
+    }
+    if network.ranges.iter().any(|range| range.contains(address)) {
+        notes.push(format!(
+            "{place}: the address {address} of `{}` lies in the `ip_range` of `{key}`: another container may be \
+             given it while this one is down",
+            service.name
+        ));
+    }
+    Ok(())
+}
+
+fn depends(services: &[Service]) -> Result<()> {
+    fn visit<'s>(
+        service: &'s Service,
+        services: &'s [Service],
+        path: &mut Vec<&'s str>,
+        done: &mut Vec<&'s str>,
+    ) -> Result<()> {
+        if done.contains(&service.name.as_str()) {
+            return Ok(());
+        }
+        let place = service.written.keys.get("depends_on").unwrap_or(&service.place);
+        if path.contains(&service.name.as_str()) {
+            let what = format!("`depends_on` goes in a circle: {} -> {}", path.join(" -> "), service.name);
+            return Err(invalid(place, what, "remove one of them"));
+        }
+        path.push(&service.name);
+        for name in &service.depends_on {
+            let Some(next) = services.iter().find(|service| service.name == *name) else {
+                let what = format!("`{}` depends on `{name}`, which is not declared", service.name);
+                return Err(invalid(place, what, "declare it, or remove it from `depends_on`"));
+            };
+            visit(next, services, path, done)?;
+        }
+        path.pop();
+        done.push(&service.name);
+        Ok(())
+    }
+    let mut done = Vec::new();
+    services.iter().try_for_each(|service| visit(service, services, &mut Vec::new(), &mut done))
+}
+
+/// Declared and used by nobody: compose makes them not, and neither does tarsup; said, because it is often a slip.
+fn unused(services: &[Service], resources: &Resources, tree: &Node, notes: &mut Vec<String>) {
+    let (networks, volumes) = resources.used(services);
+    for (key, used) in [("networks", networks), ("volumes", volumes)] {
+        let declared =
+            tree.get(key).and_then(|node| super::value::entries(node, key).ok()).unwrap_or_default();
+        for entry in declared.iter().filter(|entry| !used.iter().any(|resource| resource.key == entry.key)) {
+            notes.push(format!("{}: no service uses `{}` of `{key}`", entry.at.place(), entry.key));
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! From files to one tree: discovery, `.env`, interpolation, `extends`, and the merge of override files.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::LoadOptions;
+use super::error::{ComposeError, Result};
+use super::merge::{merge_service, merge_top};
+use super::value::{entries, text};
+use crate::deploy::dotenv;
+use crate::deploy::interpolate::{Variables, interpolate_tree};
+use crate::deploy::yaml::{self, Directive, Node, Source, Value};
+use crate::diagnose::Place;
+
+/// What compose looks for, in its order.
+const NAMES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
+/// The override files that it takes beside one of them.
+const OVERRIDES: [&str; 4] = [
+    "compose.override.yml",
+    "compose.override.yaml",
+    "docker-compose.override.yml",
+    "docker-compose.override.yaml",
+];
+/// A chain of `extends` longer than this is a mistake.
+const LONGEST_EXTENDS: usize = 16;
+
+/// All files as one tree.
+pub(super) struct Merged {
+    /// The files, in the order in which they were merged.
+    pub files: Vec<PathBuf>,
+    /// The folder of the first.
+    pub directory: PathBuf,
+    /// The variables that they were interpolated with.
+    pub variables: Variables,
+    /// The tree.
+    pub tree: Node,
+    /// What compose would warn of.
+    pub notes: Vec<String>,
+}
+
+/// Reads and merges the files of a deployment.
+pub(super) fn read(options: &LoadOptions) -> Result<Merged> {
+    let files = discover(options)?;
+    let directory = match files.first().and_then(|file| file.parent()) {
+        Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
+        Some(parent) => parent.to_owned(),
+        None => return Err(ComposeError::NoFile { directory: options.directory.clone() }),
+    };
+    let variables = Variables {
+        shell: options.environment.clone(),
+        dotenv: read_dotenv(&directory.join(".env"), &options.environment)?,
+    };
+    let mut reader = Reader { variables, blank: Vec::new() };
+    let mut tree: Option<Node> = None;
+    for file in &files {
+        let next = reader.file(file, &directory)?;
+        tree = Some(match tree {
+            None => next,
+            Some(base) => merge_top(base, next)?,
+        });
+    }
+    let Some(mut tree) = tree else { return Err(ComposeError::NoFile { directory }) };
+    drop_resets(&mut tree);
+    let notes = reader
+        .blank
+        .iter()
+        .map(|(name, place)| format!("{place}: the variable `{name}` is not set and counts as empty"))
+        .collect();
+    Ok(Merged { files, directory, variables: reader.variables, tree, notes })
+}
+
+/// The files named, or those that compose would take.
+fn discover(options: &LoadOptions) -> Result<Vec<PathBuf>> {
+    let within = |file: &Path| {
+        if options.directory.as_os_str().is_empty() || options.directory == Path::new(".") {
+            file.to_owned()
+        } else {
+            options.directory.join(file)
+        }
+    };
+    if !options.files.is_empty() {
+        return Ok(options.files.iter().map(|file| within(file)).collect());
+    }
+    if let Some(list) = options.environment.get("COMPOSE_FILE").filter(|list| !list.is_empty()) {
+        let separator = options.environment.get("COMPOSE_PATH_SEPARATOR").map_or(":", String::as_str);
+        return Ok(list.split(separator).map(|file| within(Path::new(file))).collect());
+    }
+    // Compose looks in the folders above, too; `ancestors` of a relative path end at the current folder.
+    let start = within(Path::new(""));
+    for folder in start.ancestors() {
+        if let Some(file) = NAMES.iter().map(|name| folder.join(name)).find(|file| file.is_file()) {
+            let beside = OVERRIDES.iter().map(|name| folder.join(name)).find(|file| file.is_file());
+            return Ok(std::iter::once(file).chain(beside).collect());
+        }
+    }
+    Err(ComposeError::NoFile { directory: options.directory.clone() })
+}
+
+fn read_file(path: &Path, named: Option<&Place>) -> Result<String> {
+    let read = |source| ComposeError::Read { path: path.to_owned(), named: named.cloned(), source };
+    let bytes = fs::read(path).map_err(read)?;
+    String::from_utf8(bytes).map_err(|error| {
+        read(std::io::Error::new(std::io::ErrorKind::InvalidData, format!("it is no UTF-8 text: {error}")))
+    })
+}
+
+/// The `.env` file, where there is one.
+fn read_dotenv(path: &Path, shell: &BTreeMap<String, String>) -> Result<BTreeMap<String, (String, Place)>> {
+    if !path.exists() {
+        return Ok(BTreeMap::new());
+    }
+    let assignments = assignments(path, None, &|name| shell.get(name).cloned())?;
+    Ok(assignments
+        .into_iter()
+        .filter_map(|one| one.value.map(|value| (one.name, (value, Place::line(path, one.line)))))
+        .collect())
+}
+
+/// The assignments of a `.env` or `env_file`.
+pub(super) fn assignments(
+    path: &Path,
+    named: Option<&Place>,
+    lookup: &dyn Fn(&str) -> Option<String>,
+) -> Result<Vec<dotenv::Assignment>> {
+    let text = read_file(path, named)?;
+    dotenv::parse(&text, lookup)
+        .map_err(|error| ComposeError::DotEnv { what: error.what, place: Place::line(path, error.line) })
+}
+
+struct Reader {
+    variables: Variables,
+    blank: Vec<(String, Place)>,
+}
+
+impl Reader {
+    /// One file: parsed, interpolated, its `extends` carried out.
+    fn file(&mut self, path: &Path, base: &Path) -> Result<Node> {
+        let mut tree = self.parse(path, base, None)?;
+        let original = tree.clone();
+        let Value::Map(top) = &mut tree.value else { return Ok(tree) };
+        if let Some(services) = top.iter_mut().find(|entry| entry.key == "services")
+            && let Value::Map(services) = &mut services.value.value
+        {
+            for service in services {
+                let name = service.key.clone();
+                let node = std::mem::replace(&mut service.value, Node::null(service.at.clone()));
+                service.value = self.extend(&name, node, &original, &mut Vec::new())?;
+            }
+        }
+        Ok(tree)
+    }
+
+    fn parse(&mut self, path: &Path, base: &Path, named: Option<&Place>) -> Result<Node> {
+        let text = read_file(path, named)?;
+        let source = Arc::new(Source { path: path.to_owned(), base: base.to_owned() });
+        let mut tree = yaml::parse(&text, &source)?;
+        let Value::Map(top) = &mut tree.value else {
+            return Err(ComposeError::invalid_but(
+                &tree.at,
+                format!("{} holds {}, not a mapping with `services`", path.display(), tree.kind()),
+                "see the compose specification for what it takes",
+            ));
+        };
+        for entry in top {
+            if entry.key == "x-tars" || !entry.key.starts_with("x-") {
+                interpolate_tree(&mut entry.value, &self.variables, &mut self.blank)
+                    .map_err(|(source, place)| ComposeError::Interpolation { source, place })?;
+            }
+        }
+        Ok(tree)
+    }
+
+    /// Carries out `extends` of one service; `chain` holds the services on the way, to find a circle.
+    fn extend(
+        &mut self,
+        name: &str,
+        mut service: Node,
+        tree: &Node,
+        chain: &mut Vec<(PathBuf, String)>,
+    ) -> Result<Node> {
+        let Value::Map(keys) = &mut service.value else { return Ok(service) };
+        let Some(at) = keys.iter().position(|entry| entry.key == "extends") else { return Ok(service) };
+        let extends = keys.remove(at).value;
+        let here = extends.at.source.path.clone();
+        if chain.contains(&(here.clone(), name.to_owned())) || chain.len() >= LONGEST_EXTENDS {
+            return Err(ComposeError::invalid(
+                &extends.at,
+                format!("`extends` of `{name}` goes in a circle"),
+            ));
+        }
+        chain.push((here, name.to_owned()));
+        let (file, wanted) = extends_target(&extends)?;
+        let other = match &file {
+            Some(file) => {
+                let path = extends.at.base().join(file);
+                let base = path.parent().map(Path::to_owned).unwrap_or_default();
+                Some(self.parse(&path, &base, Some(&extends.at.place()))?)
+            }
+            None => None,
+        };
+        let tree = other.as_ref().unwrap_or(tree);
+        let base =
+            tree.get("services").and_then(|services| services.get(&wanted)).cloned().ok_or_else(|| {
+                let file = tree.at.source.path.display();
+                ComposeError::invalid(
+                    &extends.at,
+                    format!("`extends`: there is no service `{wanted}` in {file}"),
+                )
+            })?;
+        let base = self.extend(&wanted, base, tree, chain)?;
+        merge_service(base, service)
+    }
+}
+
+/// The file and the service that `extends` names.
+fn extends_target(extends: &Node) -> Result<(Option<String>, String)> {
+    let Value::Map(_) = &extends.value else { return Ok((None, text(extends, "extends")?)) };
+    let (mut file, mut service) = (None, None);
+    for entry in entries(extends, "extends")? {
+        match entry.key.as_str() {
+            "file" => file = Some(text(&entry.value, "extends.file")?),
+            "service" => service = Some(text(&entry.value, "extends.service")?),
+            other => {
+                return Err(ComposeError::UnknownKey {
+                    key: other.to_owned(),
+                    within: "`extends`".to_owned(),
+                    meant: None,
+                    place: entry.at.place(),
+                });
+            }
+        }
+    }
+    let service =
+        service.ok_or_else(|| ComposeError::invalid(&extends.at, "`extends` names no `service`"))?;
+    Ok((file, service))
+}
+
+/// Takes out what a `!reset` removed.
+fn drop_resets(node: &mut Node) {
+    match &mut node.value {
+        Value::Map(entries) => {
+            entries.retain(|entry| entry.value.directive != Directive::Reset);
+            for entry in entries {
+                drop_resets(&mut entry.value);
+            }
+        }
+        Value::List(items) => {
+            items.retain(|item| item.directive != Directive::Reset);
+            items.iter_mut().for_each(drop_resets);
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,180 @@
+//! The compose loader: files → one tree → the desired state, in the Docker API's own words.
+//!
+//! The rule of this module: what compose would do, or an error with file and line. Nothing is ignored in silence.
+//! `files` and `merge` give one tree, `service` and `resource` read it, `check` looks across services.
+
+mod body;
+mod check;
+mod endpoint;
+mod environment;
+mod error;
+mod files;
+mod merge;
+mod mounts;
+mod ports;
+mod resource;
+mod service;
+mod value;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+pub use error::ComposeError;
+use error::Result;
+use value::{Handling, check_keys, entries, integer, text};
+
+use super::desired::{Desired, Policy};
+use super::yaml::Node;
+
+/// What to load, and from which surroundings.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    /// The files of `-f`, in order; empty: what compose would take.
+    pub files: Vec<PathBuf>,
+    /// The name of `-p`.
+    pub project: Option<String>,
+    /// The folder that the command runs in.
+    pub directory: PathBuf,
+    /// The environment of the command: it wins over `.env`.
+    pub environment: BTreeMap<String, String>,
+}
+
+impl LoadOptions {
+    /// The process's own folder and environment. Variables that are no text are left out, as they cannot be interpolated.
+    pub fn from_process(files: Vec<PathBuf>, project: Option<String>) -> Self {
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        let directory = std::env::current_dir().unwrap_or_default();
+        Self { files, project, directory, environment }
+    }
+}
+
+const TOP: &value::Keys = &[
+    ("version", Handling::Done),
+    ("name", Handling::Done),
+    ("services", Handling::Done),
+    ("networks", Handling::Done),
+    ("volumes", Handling::Done),
+    ("x-tars", Handling::Done),
+    ("include", Handling::Not("name the files with -f instead")),
+    ("secrets", Handling::Not("bind-mount the file under `volumes` of the service instead")),
+    ("configs", Handling::Not("bind-mount the file under `volumes` of the service instead")),
+    ("models", Handling::Not("remove it")),
+];
+
+/// Loads a deployment.
+pub fn load(options: &LoadOptions) -> Result<Desired> {
+    let files::Merged { files, directory, variables, tree, mut notes } = files::read(options)?;
+    check_keys(&tree, "a compose file", TOP)?;
+    let deployment = project_name(options, &variables, &tree, &directory)?;
+    let declared = tree.get("services").map_or(Ok(&[][..]), |node| entries(node, "services"))?;
+    if declared.is_empty() {
+        return Err(ComposeError::invalid_but(
+            &tree.at,
+            "no service is declared",
+            "declare one under `services`",
+        ));
+    }
+    let resources = resource::Resources::read(&deployment, &tree)?;
+    let context = service::Context { deployment: &deployment, variables: &variables, resources: &resources };
+    let services =
+        declared.iter().map(|entry| service::service(&context, entry)).collect::<Result<Vec<_>>>()?;
+    let policy = tree.get("x-tars").map_or(Ok(Policy::default()), policy)?;
+    check::across(&services, &resources, &tree, &mut notes)?;
+    let (networks, volumes) = resources.used(&services);
+    Ok(Desired { deployment, files, directory, services, networks, volumes, policy, notes })
+}
+
+/// `-p`, `COMPOSE_PROJECT_NAME`, `name:`, the folder's name: the first that is there.
+fn project_name(
+    options: &LoadOptions,
+    variables: &super::interpolate::Variables,
+    tree: &Node,
+    directory: &std::path::Path,
+) -> Result<String> {
+    let valid = |name: &str| {
+        name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+            && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-'))
+    };
+    let given = options
+        .project
+        .clone()
+        .or_else(|| variables.lookup("COMPOSE_PROJECT_NAME").0.map(str::to_owned))
+        .filter(|name| !name.is_empty());
+    let (name, at) = match (given, tree.get("name").filter(|node| !node.is_null())) {
+        (Some(name), _) => (name, &tree.at),
+        (None, Some(node)) => (text(node, "name")?, &node.at),
+        (None, None) => {
+            let folder = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
+            let folder =
+                folder.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
+            let kept: String = folder
+                .chars()
+                .filter(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-'))
+                .collect();
+            (kept.trim_start_matches(['_', '-']).to_owned(), &tree.at)
+        }
+    };
+    if valid(&name) {
+        return Ok(name);
+    }
+    Err(ComposeError::invalid_but(
+        at,
+        format!("`{name}` cannot be a project's name"),
+        "name it with -p or `name:`, in lower-case letters, digits, `-` and `_`, a letter or digit first",
+    ))
+}
+
+const POLICY: &value::Keys = &[
+    ("batch", Handling::Done),
+    ("gate_timeout", Handling::Done),
+    ("dwell", Handling::Done),
+    ("keep_parked", Handling::Done),
+    ("keep_images", Handling::Done),
+];
+
+/// The top-level `x-tars`.
+fn policy(node: &Node) -> Result<Policy> {
+    check_own_keys(node, "the top-level `x-tars`", POLICY)?;
+    let mut policy = Policy::default();
+    for entry in entries(node, "x-tars")? {
+        let (key, value) = (entry.key.as_str(), &entry.value);
+        let at_least = |least: i64| {
+            let number = integer(value, key)?;
+            usize::try_from(number)
+                .ok()
+                .filter(|_| number >= least)
+                .ok_or_else(|| ComposeError::invalid(&value.at, format!("`{key}` is at least {least}")))
+        };
+        match key {
+            "batch" => policy.batch = at_least(1)?,
+            "gate_timeout" => policy.gate_timeout = value::duration(value, key)?,
+            "dwell" => policy.dwell = value::duration(value, key)?,
+            "keep_parked" => policy.keep_parked = at_least(1)?,
+            "keep_images" => policy.keep_images = at_least(1)?,
+            _ => {}
+        }
+    }
+    if policy.gate_timeout.is_zero() {
+        return Err(ComposeError::invalid(
+            &node.at,
+            "`gate_timeout` of zero lets no container become healthy",
+        ));
+    }
+    Ok(policy)
+}
+
+/// As `check_keys`, where even `x-` keys are ours and must be known.
+fn check_own_keys(node: &Node, within: &str, keys: &value::Keys) -> Result<()> {
+    check_keys(node, within, keys)?;
+    match entries(node, within)?.iter().find(|entry| entry.key.starts_with("x-")) {
+        Some(entry) => Err(ComposeError::UnknownKey {
+            key: entry.key.clone(),
+            within: within.to_owned(),
+            meant: None,
+            place: entry.at.place(),
+        }),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,260 @@
+//! Interpolation by compose's rules: `$VAR`, `${VAR}`, `${VAR:-default}` and its kin, nested, with `$$` for a dollar.
+//!
+//! Source: compose specification, "Interpolation"; compose-go, template.go.
+
+use std::collections::BTreeMap;
+
+use super::yaml::{Directive, Entry, Node, Origin, Text, Use, Value};
+use crate::diagnose::Place;
+
+/// `${A:-${B:-...}}` deeper than this is an attack.
+const DEEPEST: usize = 32;
+
+/// The variables that a compose file sees: the shell's win over the `.env` file's.
+#[derive(Clone, Default)]
+pub struct Variables {
+    /// The environment of the command.
+    pub shell: BTreeMap<String, String>,
+    /// The `.env` file: value and place of each.
+    pub dotenv: BTreeMap<String, (String, Place)>,
+}
+
+impl Variables {
+    /// The value of a variable, and where it comes from.
+    pub fn lookup(&self, name: &str) -> (Option<&str>, Origin) {
+        if let Some(value) = self.shell.get(name) {
+            (Some(value), Origin::Shell)
+        } else if let Some((value, place)) = self.dotenv.get(name) {
+            (Some(value), Origin::DotEnv(place.clone()))
+        } else {
+            (None, Origin::Unset)
+        }
+    }
+}
+
+/// Why a text cannot be interpolated.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InterpolationError {
+    /// A `$` that begins neither a variable nor `$$`.
+    #[error("`{0}` is no interpolation")]
+    Malformed(String),
+    /// `${VAR:?message}` or `${VAR?message}` without a value.
+    #[error("the variable `{variable}` is required but not set{}", if message.is_empty() { String::new() } else { format!(": {message}") })]
+    Required {
+        /// The variable.
+        variable: String,
+        /// The file's own message.
+        message: String,
+    },
+}
+
+/// A text with its variables replaced.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Interpolated {
+    /// The text.
+    pub text: String,
+    /// The variables that were asked for, in order.
+    pub uses: Vec<Use>,
+    /// Those that have no value and no default: compose takes an empty text and warns.
+    pub blank: Vec<String>,
+}
+
+/// Replaces the variables in `text`.
+pub fn interpolate(
+    text: &str,
+    lookup: &dyn Fn(&str) -> (Option<String>, Origin),
+) -> Result<Interpolated, InterpolationError> {
+    let mut result = Interpolated::default();
+    result.text = substitute(text, lookup, &mut result, 0)?;
+    Ok(result)
+}
+
+fn substitute(
+    text: &str,
+    lookup: &dyn Fn(&str) -> (Option<String>, Origin),
+    notes: &mut Interpolated,
+    depth: usize,
+) -> Result<String, InterpolationError> {
+    let malformed = |at: &str| InterpolationError::Malformed(at.chars().take(40).collect());
+    if depth > DEEPEST {
+        return Err(malformed(text));
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(dollar) = rest.find('$') {
+        out.push_str(&rest[..dollar]);
+        let here = &rest[dollar..];
+        let after = &here[1..];
+        if let Some(after) = after.strip_prefix('$') {
+            out.push('$');
+            rest = after;
+        } else if let Some(braced) = after.strip_prefix('{') {
+            let end = closing_brace(braced).ok_or_else(|| malformed(here))?;
+            let inner = &braced[..end];
+            let name = &inner[..name_length(inner)];
+            if name.is_empty() {
+                return Err(malformed(here));
+            }
+            let operator = &inner[name.len()..];
+            out.push_str(&expand(name, operator, lookup, notes, depth)?.ok_or_else(|| malformed(here))?);
+            rest = &braced[end + 1..];
+        } else {
+            let length = name_length(after);
+            if length == 0 {
+                return Err(malformed(here));
+            }
+            out.push_str(&expand(&after[..length], "", lookup, notes, depth)?.unwrap_or_default());
+            rest = &after[length..];
+        }
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+/// One variable with its operator; `None` where the operator is none of compose's.
+fn expand(
+    name: &str,
+    operator: &str,
+    lookup: &dyn Fn(&str) -> (Option<String>, Origin),
+    notes: &mut Interpolated,
+    depth: usize,
+) -> Result<Option<String>, InterpolationError> {
+    let (value, origin) = lookup(name);
+    notes.uses.push(Use { variable: name.to_owned(), origin });
+    let filled = value.clone().filter(|value| !value.is_empty());
+    let operators = [":-", ":?", ":+", "-", "?", "+"];
+    let Some((kind, word)) =
+        operators.iter().find_map(|kind| operator.strip_prefix(kind).map(|word| (*kind, word)))
+    else {
+        if !operator.is_empty() {
+            return Ok(None);
+        }
+        if value.is_none() && !notes.blank.iter().any(|blank| blank == name) {
+            notes.blank.push(name.to_owned());
+        }
+        return Ok(Some(value.unwrap_or_default()));
+    };
+    let present = if kind.starts_with(':') { filled } else { value };
+    match (kind.trim_start_matches(':'), present) {
+        ("-" | "?", Some(value)) => Ok(Some(value)),
+        ("+", None) => Ok(Some(String::new())),
+        ("?", None) => Err(InterpolationError::Required {
+            variable: name.to_owned(),
+            message: substitute(word, lookup, notes, depth + 1)?,
+        }),
+        _ => substitute(word, lookup, notes, depth + 1).map(Some),
+    }
+}
+
+/// The offset of the brace that closes the one before `text`.
+fn closing_brace(text: &str) -> Option<usize> {
+    let mut open = 1usize;
+    let bytes = text.as_bytes();
+    for (at, byte) in bytes.iter().enumerate() {
+        match byte {
+            b'{' if at > 0 && bytes[at - 1] == b'$' => open += 1,
+            b'}' => {
+                open -= 1;
+                if open == 0 {
+                    return Some(at);
+                }
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// The length of the variable's name that `text` begins with: `[_A-Za-z][_A-Za-z0-9]*`.
+fn name_length(text: &str) -> usize {
+    if !text.starts_with(|c: char| c == '_' || c.is_ascii_alphabetic()) {
+        return 0;
+    }
+    text.find(|c: char| c != '_' && !c.is_ascii_alphanumeric()).unwrap_or(text.len())
+}
+
+/// Interpolates every text of a tree; keys stay as they are. The answer lists variables without a value: name, place.
+pub fn interpolate_tree(
+    node: &mut Node,
+    variables: &Variables,
+    blank: &mut Vec<(String, Place)>,
+) -> Result<(), (InterpolationError, Place)> {
+    match &mut node.value {
+        Value::Text(text) if text.text.contains('$') => {
+            let lookup = |name: &str| {
+                let (value, origin) = variables.lookup(name);
+                (value.map(str::to_owned), origin)
+            };
+            let done = interpolate(&text.text, &lookup).map_err(|error| (error, node.at.place()))?;
+            blank.extend(done.blank.into_iter().map(|name| (name, node.at.place())));
+            let raw = std::mem::take(&mut text.text);
+            *text = Text { text: done.text, raw: Some(raw), uses: done.uses };
+            Ok(())
+        }
+        Value::List(items) => items.iter_mut().try_for_each(|item| interpolate_tree(item, variables, blank)),
+        Value::Map(entries) => entries
+            .iter_mut()
+            .filter(|Entry { value, .. }| value.directive != Directive::Reset)
+            .try_for_each(|entry| interpolate_tree(&mut entry.value, variables, blank)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(text: &str) -> Result<String, InterpolationError> {
+        let lookup = |name: &str| match name {
+            "SET" => (Some("value".to_owned()), Origin::Shell),
+            "EMPTY" => (Some(String::new()), Origin::Shell),
+            _ => (None, Origin::Unset),
+        };
+        interpolate(text, &lookup).map(|done| done.text)
+    }
+
+    #[test]
+    fn every_form_means_what_compose_says() {
+        for (text, expected) in [
+            ("plain", "plain"),
+            ("$SET", "value"),
+            ("${SET}", "value"),
+            ("a$SET-b", "avalue-b"),
+            ("$UNSET.", "."),
+            ("${UNSET:-d}", "d"),
+            ("${EMPTY:-d}", "d"),
+            ("${EMPTY-d}", ""),
+            ("${UNSET-d}", "d"),
+            ("${SET:+other}", "other"),
+            ("${EMPTY:+other}", ""),
+            ("${EMPTY+other}", "other"),
+            ("${UNSET+other}", ""),
+            ("${SET:?no}", "value"),
+            ("${EMPTY?no}", ""),
+            ("${UNSET:-${SET}}", "value"),
+            ("${UNSET:-${EMPTY:-x}y}", "xy"),
+            ("${UNSET:-a:b-c?d}", "a:b-c?d"),
+            ("$$SET", "$SET"),
+            ("$${SET}", "${SET}"),
+            ("${UNSET:-}", ""),
+        ] {
+            assert_eq!(with(text).as_deref(), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_required_variable_without_value_is_an_error_with_its_message() {
+        let error = with("${UNSET:?set it in .env}").unwrap_err();
+        assert_eq!(error.to_string(), "the variable `UNSET` is required but not set: set it in .env");
+        assert!(with("${EMPTY:?x}").is_err());
+    }
+
+    #[test]
+    fn what_is_no_interpolation_is_an_error() {
+        for text in ["$", "a$ b", "${", "${}", "${SET", "${SET!x}", "$1", "${-x}", "${ SET}"] {
+            assert!(matches!(with(text), Err(InterpolationError::Malformed(_))), "{text}");
+        }
+        let deep = "${A:-".repeat(500) + &"}".repeat(500);
+        assert!(with(&deep).is_err());
+    }
+}

@@ -1,0 +1,285 @@
+//! Compose files as they are found in the wild, and the create bodies that come of them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use tarsup::deploy::Desired;
+use tarsup::deploy::compose::{ComposeError, LoadOptions, load};
+use tarsup::deploy::desired::ImageOrigin;
+use tarsup::diagnose::{Diagnose, Place};
+
+/// A folder with files, and a shell.
+pub(crate) struct Project {
+    folder: tempfile::TempDir,
+    shell: BTreeMap<String, String>,
+}
+
+impl Project {
+    /// A folder that holds `files`.
+    pub(crate) fn new(files: &[(&str, &str)]) -> Self {
+        let project =
+            Self { folder: tempfile::tempdir().expect("a temporary folder"), shell: BTreeMap::new() };
+        for (name, text) in files {
+            let path = project.path(name);
+            fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+            fs::write(path, text).expect("written");
+        }
+        project
+    }
+
+    /// The same with a variable in the shell.
+    pub(crate) fn shell(mut self, name: &str, value: &str) -> Self {
+        self.shell.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// A path in the folder.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Loads what compose would take, as project `p`.
+    pub(crate) fn load(&self) -> Result<Desired, ComposeError> {
+        self.load_files(&[])
+    }
+
+    /// Loads the named files, as project `p`.
+    pub(crate) fn load_files(&self, files: &[&str]) -> Result<Desired, ComposeError> {
+        load(&LoadOptions {
+            files: files.iter().map(PathBuf::from).collect(),
+            project: Some("p".to_owned()),
+            directory: self.folder.path().to_owned(),
+            environment: self.shell.clone(),
+        })
+    }
+
+    /// The place of an error as `file:line` below the folder.
+    pub(crate) fn shown(&self, place: &Place) -> String {
+        let file = place.file.strip_prefix(self.folder.path()).unwrap_or(&place.file);
+        match place.line {
+            Some(line) => format!("{}:{line}", file.display()),
+            None => file.display().to_string(),
+        }
+    }
+
+    /// The error of loading: text, place, hint.
+    pub(crate) fn error(&self) -> (String, String, String) {
+        let error = self.load().expect_err("an error");
+        let place = error.place().map(|place| self.shown(&place)).unwrap_or_default();
+        (error.to_string(), place, error.hint().unwrap_or_default())
+    }
+}
+
+/// The create body of a service, with the project's folder as `@`.
+fn body(project: &Project, desired: &Desired, service: &str) -> Value {
+    let service = desired.service(service).expect("the service");
+    let text = Value::Object(service.body.0.clone()).to_string();
+    let folder = project.folder.path().display().to_string();
+    serde_json::from_str(&text.replace(&folder, "@")).expect("JSON")
+}
+
+fn documented() -> Project {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/compose/documented.yaml");
+    let text = fs::read_to_string(path).expect("the fixture");
+    Project::new(&[("compose.yaml", &text), (".env", "PASSWORD='s3cret $x'\nVERSION=2.4.0\nTAG=v2.4.0\n")])
+        .shell("HTTP_PROXY", "http://proxy")
+}
+
+#[test]
+fn documented_run_lines_become_the_bodies_of_docker_run() {
+    let project = documented();
+    let desired = project.load().unwrap();
+    assert_eq!(
+        body(&project, &desired, "framework"),
+        json!({
+            "Image": "tarscloud/framework:v2.4.0",
+            "Env": [
+                "INET=eth0", "MYSQL_HOST=172.25.0.2", "MYSQL_PORT=3306", "MYSQL_ROOT_PASSWORD=s3cret $x",
+                "MYSQL_USER=root", "REBUILD=false", "SLAVE=false",
+            ],
+            "ExposedPorts": {"3000/tcp": {}, "3001/tcp": {}},
+            "Labels": {
+                "io.tarsup.deployment": "p", "io.tarsup.role": "master", "io.tarsup.service": "framework",
+            },
+            "HostConfig": {
+                "Binds": ["@/framework/data:/data/tars:rw", "/etc/localtime:/etc/localtime:ro"],
+                "NetworkMode": "tars",
+                "PortBindings": {
+                    "3000/tcp": [{"HostIp": "", "HostPort": "3000"}],
+                    "3001/tcp": [{"HostIp": "", "HostPort": "3001"}],
+                },
+                "RestartPolicy": {"Name": "always", "MaximumRetryCount": 0},
+            },
+            "NetworkingConfig": {"EndpointsConfig": {"tars": {
+                "Aliases": ["tars-framework", "framework"],
+                "IPAMConfig": {"IPv4Address": "172.25.0.3"},
+            }}},
+        })
+    );
+    assert_eq!(
+        body(&project, &desired, "slave")["Env"],
+        json!([
+            "INET=eth0",
+            "MYSQL_HOST=172.25.0.2",
+            "MYSQL_PORT=3306",
+            "MYSQL_ROOT_PASSWORD=s3cret $x",
+            "MYSQL_USER=root",
+            "REBUILD=false",
+            "SLAVE=true",
+        ])
+    );
+}
+
+#[test]
+fn node_with_every_kind_of_key_becomes_the_body_that_compose_sends() {
+    let project = documented();
+    let desired = project.load().unwrap();
+    let node = desired.service("node").unwrap();
+    assert_eq!(
+        body(&project, &desired, "node"),
+        json!({
+            "Image": "tarscloud/tars-node:latest",
+            "Env": ["HTTP_PROXY=http://proxy", "INET=eth0", "WEB_HOST=http://172.25.0.3:3000"],
+            "ExposedPorts": {"9000/tcp": {}, "9001/tcp": {}, "9002/tcp": {}},
+            "Healthcheck": {
+                "Test": ["CMD-SHELL", "curl -f localhost"], "Interval": 30_000_000_000u64, "Retries": 3,
+            },
+            "Labels": {"io.tarsup.deployment": "p", "io.tarsup.role": "node", "io.tarsup.service": "node"},
+            "StopTimeout": 60,
+            "HostConfig": {
+                "Binds": ["p_node:/data/tars:rw"],
+                "ExtraHosts": ["web.tars:172.25.0.3"],
+                "LogConfig": {"Type": "json-file", "Config": {"max-file": "3", "max-size": "10m"}},
+                "Memory": 2_147_483_648u64,
+                "NanoCpus": 1_500_000_000,
+                "NetworkMode": "p_other",
+                "PortBindings": {
+                    "9000/tcp": [{"HostIp": "", "HostPort": "9000"}],
+                    "9001/tcp": [{"HostIp": "", "HostPort": "9001"}],
+                    "9002/tcp": [{"HostIp": "", "HostPort": "9002"}],
+                },
+                "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+                "Ulimits": [
+                    {"Name": "nofile", "Soft": 65536, "Hard": 65536},
+                    {"Name": "nproc", "Soft": 1024, "Hard": 2048},
+                ],
+            },
+            "NetworkingConfig": {"EndpointsConfig": {"p_other": {"Aliases": ["p-node-1", "node"]}}},
+        })
+    );
+    assert_eq!(
+        node.connect,
+        [(
+            "tars".to_owned(),
+            json!({
+                "Aliases": ["p-node-1", "node", "node.tars"], "IPAMConfig": {"IPv4Address": "172.25.0.5"},
+            })
+        )]
+    );
+    assert_eq!((node.container.as_str(), node.stop_grace.as_secs()), ("p-node-1", 60));
+}
+
+#[test]
+fn networks_volumes_and_policy_are_what_the_file_says() {
+    let desired = documented().load().unwrap();
+    let names: Vec<&str> = desired.networks.iter().map(|network| network.name.as_str()).collect();
+    assert_eq!(names, ["p_other", "tars"]);
+    assert_eq!(
+        desired.networks[1].body["IPAM"]["Config"],
+        json!([{"Subnet": "172.25.0.0/16", "Gateway": "172.25.0.1"}])
+    );
+    assert_eq!(desired.volumes[0].name, "p_node");
+    let policy = &desired.policy;
+    assert_eq!((policy.batch, policy.gate_timeout.as_secs(), policy.dwell.as_secs()), (2, 180, 10));
+    assert_eq!(desired.notes, Vec::<String>::new());
+}
+
+#[test]
+fn image_origin_is_the_line_that_a_person_would_edit() {
+    let project = documented();
+    let desired = project.load().unwrap();
+    let origin = |name: &str| desired.service(name).unwrap().image_origin.clone();
+    assert_eq!(origin("mysql"), ImageOrigin::File(Place::line(project.path("compose.yaml"), 20)));
+    assert!(matches!(origin("framework"), ImageOrigin::Elsewhere { .. }));
+    assert_eq!(
+        origin("slave"),
+        ImageOrigin::DotEnv { variable: "TAG".to_owned(), place: Place::line(project.path(".env"), 3) }
+    );
+}
+
+/// A file with one service `s` that has an image and `lines`.
+fn with(lines: &str) -> String {
+    let lines = lines.replace('\n', "\n    ");
+    format!("services:\n  s:\n    image: a/b:1\n    {lines}\n")
+}
+
+#[test]
+fn every_refusal_names_the_line_and_what_to_do() {
+    for (text, place, message, hint) in [
+        (with("enviroment: {A: 1}"), "compose.yaml:4", "compose knows no key `enviroment`", "`environment`?"),
+        (with("build: ."), "compose.yaml:4", "does not carry out `build`", "tarsup build"),
+        (with("deploy: {replicas: 2}"), "compose.yaml:4", "does not carry out `deploy`", "mem_limit"),
+        (with("scale: 2"), "compose.yaml:4", "does not carry out `scale`", "one service for each"),
+        (with("secrets: [a]"), "compose.yaml:4", "does not carry out `secrets`", "volumes"),
+        (with("profiles: [a]"), "compose.yaml:4", "does not carry out `profiles`", "-f"),
+        (with("pull_policy: always"), "compose.yaml:4", "pull_policy: always", "tarsup copy"),
+        (with("network_mode: service:x"), "compose.yaml:4", "network_mode: service:x", "namespace"),
+        (with("x-tars: {role: mastr}"), "compose.yaml:4", "`mastr` is no role", "`master`?"),
+        (with("x-tars: {rol: master}"), "compose.yaml:4", "no key `rol`", "`role`?"),
+        (with("restart: sometimes"), "compose.yaml:4", "`restart` is one of", "quotes"),
+        (with("ports:\n- a:b"), "compose.yaml:5", "`b` is no port", "container port"),
+        (with("volumes:\n- data:/data"), "compose.yaml:5", "volume `data` is not declared", "./data"),
+        (with("networks: [x]"), "compose.yaml:4", "network `x` is not declared", "networks"),
+        (with("environment:\n  A: [1]"), "compose.yaml:5", "takes a scalar", ""),
+        (with("environment:\n  A: ${B"), "compose.yaml:5", "no interpolation", "$$"),
+        (with("environment:\n  A: ${B:?say B}"), "compose.yaml:5", "say B", "set `B`"),
+        (with("image: c"), "compose.yaml:4", "`image` stands on line 3 already", ""),
+        (with("env_file: none.env"), "compose.yaml:4", "cannot read", "write it"),
+        (with("depends_on: [x]"), "compose.yaml:4", "depends on `x`", "declare"),
+        (with("depends_on: [s]"), "compose.yaml:4", "circle", "remove"),
+        (with("stop_grace_period: 30"), "compose.yaml:4", "takes a duration", "90s"),
+        (with("labels: {io.tarsup.role: x}"), "compose.yaml:4", "io.tarsup.role", "remove"),
+        (with("extends: {service: s}"), "compose.yaml:4", "circle", ""),
+        (with("extends: {file: gone.yaml, service: s}"), "compose.yaml:4", "cannot read", "write it"),
+        (with("healthcheck: {tst: x}"), "compose.yaml:4", "no key `tst`", "`test`?"),
+        ("services: {}\nsecrets: {a: {}}\n".into(), "compose.yaml:2", "does not carry out `secrets`", ""),
+        ("service:\n  a: {}\n".into(), "compose.yaml:1", "no key `service`", "`services`?"),
+        ("services:\n  a: {}\n".into(), "compose.yaml:2", "names no image", "image"),
+        ("- a\n".into(), "compose.yaml:1", "a list", ""),
+        ("".into(), "compose.yaml:1", "nothing", ""),
+        ("services:\n  a: [\n".into(), "compose.yaml:3", "not YAML", ""),
+        (with("") + "x-tars: {bach: 1}\n", "compose.yaml:4", "no key `bach`", "`batch`?"),
+        (with("") + "x-tars: {batch: 0}\n", "compose.yaml:4", "at least 1", ""),
+    ] {
+        let project = Project::new(&[("compose.yaml", &text)]);
+        let (shown, at, advice) = project.error();
+        assert!(shown.contains(message), "{text}\n{shown}");
+        assert_eq!(at, place, "{text}\n{shown}");
+        assert!(advice.contains(hint), "{text}\n{advice}");
+    }
+}
+
+#[test]
+fn services_that_cannot_run_beside_each_other_are_refused() {
+    let network = "networks: {n: {ipam: {config: [{subnet: 10.1.0.0/24, gateway: 10.1.0.1}]}}, m: {}}\n";
+    let two =
+        |a: &str, b: &str| format!("services:\n  a: {{image: i, {a}}}\n  b: {{image: i, {b}}}\n{network}");
+    let on = |address: &str| format!("networks: {{n: {{ipv4_address: {address}}}}}");
+    for (text, message) in [
+        (two("container_name: x", "container_name: x"), "one container name"),
+        (two(&on("10.1.0.2"), &on("10.1.0.2")), "one address"),
+        (two(&on("10.1.0.2"), &on("10.2.0.2")), "outside the subnet"),
+        (two(&on("10.1.0.2"), &on("10.1.0.1")), "gateway"),
+        (two(&on("10.1.0.2"), &on("10.1.0.x")), "no IPv4 address"),
+        (two("init: true", "networks: {m: {ipv4_address: 10.1.0.2}}"), "declares no subnet"),
+        (two("ports: ['1:1']", "ports: ['127.0.0.1:1:2']"), "both publish port 1/tcp"),
+        (two("x-tars: {role: master}", "x-tars: {role: master}"), "two masters"),
+        (two("depends_on: [b]", "depends_on: [a]"), "circle: a -> b -> a"),
+    ] {
+        let (shown, _, hint) = Project::new(&[("compose.yaml", &text)]).error();
+        assert!(shown.contains(message), "{text}\n{shown}");
+        assert!(!hint.is_empty(), "{shown}");
+    }
+}

@@ -212,7 +212,7 @@ fn image_origin_is_the_line_that_a_person_would_edit() {
 /// A file with one service `s` that has an image and `lines`.
 fn with(lines: &str) -> String {
     let lines = lines.replace('\n', "\n    ");
-    format!("services:\n  s:\n    image: a/b:1\n    {lines}\n")
+    format!("services:\n  s:\n    image: a/b:1\n    {lines}\n").replace("    \n", "")
 }
 
 #[test]
@@ -248,7 +248,7 @@ fn every_refusal_names_the_line_and_what_to_do() {
         ("service:\n  a: {}\n".into(), "compose.yaml:1", "no key `service`", "`services`?"),
         ("services:\n  a: {}\n".into(), "compose.yaml:2", "names no image", "image"),
         ("- a\n".into(), "compose.yaml:1", "a list", ""),
-        ("".into(), "compose.yaml:1", "nothing", ""),
+        (String::new(), "compose.yaml:1", "nothing", ""),
         ("services:\n  a: [\n".into(), "compose.yaml:3", "not YAML", ""),
         (with("") + "x-tars: {bach: 1}\n", "compose.yaml:4", "no key `bach`", "`batch`?"),
         (with("") + "x-tars: {batch: 0}\n", "compose.yaml:4", "at least 1", ""),

@@ -2,15 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
+use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
 
 use super::archive::Archive;
-use super::{Progress, Receipt, Result, Sink, TransportError};
+use super::{Progress, Receipt, Result, Sink, Source, TransportError, saved};
 use crate::engine::{ByteStream, CreateBody, Engine, EngineError, EngineImage, ImageStore};
 use crate::oci::{Digest, Image, Reference};
 
@@ -128,6 +130,40 @@ impl Daemon {
             TransportError::Engine(EngineError::Lost { .. }) => self.engine.info().await.is_ok(),
             _ => false,
         }
+    }
+}
+
+#[async_trait]
+impl Source for Daemon {
+    /// The image is spooled to a temporary file, which goes with the last of its layers.
+    async fn get(&self) -> Result<Image> {
+        let name = self.reference.to_string();
+        let mut tar = match self.engine.save_image(&name).await {
+            Ok(tar) => tar,
+            Err(EngineError::NotFound { .. }) => {
+                return Err(TransportError::Absent {
+                    name: format!("docker-daemon:{name}"),
+                    hint: "`tarsup images` lists what the engine holds".to_owned(),
+                });
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let unwritable =
+            |path: &Path, source| TransportError::Io { act: "write", path: path.to_owned(), source };
+        let (file, path) = tempfile::NamedTempFile::new()
+            .map_err(|error| unwritable(&std::env::temp_dir(), error))?
+            .into_parts();
+        let mut file = tokio::fs::File::from_std(file);
+        while let Some(piece) = tar.next().await {
+            let piece = piece.map_err(|source| TransportError::Read { name: name.clone(), source })?;
+            file.write_all(&piece).await.map_err(|error| unwritable(&path, error))?;
+        }
+        file.flush().await.map_err(|error| unwritable(&path, error))?;
+        let reference = self.reference.tag.is_some().then(|| self.reference.clone());
+        let read = tokio::task::spawn_blocking(move || {
+            saved::read(saved::Archived::spool(path), reference.as_ref())
+        });
+        read.await.unwrap_or_else(|panic| Err(TransportError::Read { name, source: io::Error::other(panic) }))
     }
 }
 

@@ -14,6 +14,7 @@ use crate::oci::{Digest, Image, Reference};
 
 pub mod archive;
 pub mod daemon;
+pub mod saved;
 
 /// An image with its transport, in the words that skopeo and podman made common.
 #[derive(Clone, Debug, PartialEq, Eq)]

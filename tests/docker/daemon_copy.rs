@@ -1,38 +1,24 @@
 //! Images into a real engine: only what it lacks is sent, and a container of the image has every file.
 
+use std::io::Read as _;
 use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 use tarsup::engine::{CreateBody, DockerEngine, Engine as _, ImageStore};
-use tarsup::oci::Image;
+use tarsup::oci::{Digest, Image, Layer};
 use tarsup::transport::daemon::Daemon;
-use tarsup::transport::{Progress, Receipt, Sink as _};
+use tarsup::transport::{Progress, Receipt, Sink as _, Source as _, TransportError};
 
 use crate::tiny;
-
-/// Half a mebibyte that no compressor makes smaller, different for each name.
-fn noise(name: &str) -> Vec<u8> {
-    let mut state =
-        name.bytes().fold(0x9e37_79b9_u64, |state, byte| state.wrapping_mul(31) + u64::from(byte));
-    std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    })
-    .take(64 * 1024)
-    .flatten()
-    .collect()
-}
 
 /// An image of the actor and a layer for each name, which holds a file of that name. A test's own name is in all of
 /// them, because what one test loads another finds.
 fn image(test: &str, names: &[&str]) -> Image {
     let mut layers = vec![tiny::actor_layer()];
-    layers[0].push(("test", noise(test)));
+    layers[0].push(("test", tiny::noise(test, 512 << 10)));
     layers.extend(names.iter().map(|name| {
         let content = format!("{test}-{name}");
-        vec![(&name[..1], content.clone().into_bytes()), ("blob", noise(&content))]
+        vec![(&name[..1], content.clone().into_bytes()), ("blob", tiny::noise(&content, 512 << 10))]
     }));
     tiny::image(&layers, &[&format!("TEST={test}")])
 }
@@ -124,6 +110,38 @@ async fn name_of_another_image_is_taken_over() {
     copy(&engine, &other, "copy-over:1").await;
     assert_eq!(engine.inspect_image("copy-over:1").await.unwrap().unwrap().diff_ids, other.diff_ids());
     assert_eq!(read(&engine, "copy-over:1", &["/a"]).await, "over-a2");
+}
+
+#[tokio::test]
+async fn image_read_from_the_engine_is_the_one_that_went_in() {
+    let engine = tiny::engine().await;
+    let loaded = image("read", &["a1", "b1"]);
+    copy(&engine, &loaded, "copy-read:1").await;
+    let daemon = |name: &str| Daemon::new(Arc::new(engine.clone()), name.parse().unwrap());
+    let read = daemon("copy-read:1").get().await.unwrap();
+    assert_eq!(read.config, loaded.config);
+    assert_eq!(read.diff_ids(), loaded.diff_ids());
+    for (layer, original) in read.layers.iter().zip(&loaded.layers) {
+        assert_eq!(plain(layer), plain(original));
+    }
+    // What came out is an image like any other: a copy of it under another name is not sent.
+    let sent = copy(&engine, &read, "copy-read:2").await;
+    assert_eq!((sent.bytes_sent, sent.layers_skipped), (0, 3));
+    let absent = daemon("copy-read:absent").get().await.unwrap_err();
+    assert!(matches!(absent, TransportError::Absent { .. }), "{absent}");
+}
+
+/// A layer's tar.
+fn plain(layer: &Layer) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    layer.source.open().unwrap().read_to_end(&mut bytes).unwrap();
+    assert_eq!(Digest::of(&bytes), layer.descriptor.digest);
+    if layer.descriptor.digest == layer.diff_id {
+        return bytes;
+    }
+    let mut plain = Vec::new();
+    flate2::read::GzDecoder::new(bytes.as_slice()).read_to_end(&mut plain).unwrap();
+    plain
 }
 
 #[tokio::test]

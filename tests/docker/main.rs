@@ -7,4 +7,5 @@
 mod contract;
 mod daemon_copy;
 mod engine_contract;
+mod engine_lost;
 mod tiny;

@@ -96,6 +96,19 @@ impl BlobSource for Bytes {
     }
 }
 
+/// Bytes that no compressor makes smaller, different for each name.
+pub fn noise(name: &str, size: usize) -> Vec<u8> {
+    let mut state =
+        name.bytes().fold(0x9e37_79b9_u64, |state, byte| state.wrapping_mul(31) + u64::from(byte));
+    let words = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    });
+    words.take(size / 8).flatten().collect()
+}
+
 /// A blob whose bytes end too soon.
 pub struct Cut;
 

@@ -4,6 +4,7 @@ use tarsup::engine::fake::FakeEngine;
 
 use crate::contract::Setting;
 
+#[expect(clippy::unused_async, reason = "a real engine must be asked")]
 async fn setting(behaviour: &str) -> Setting {
     let engine = FakeEngine::new();
     engine.add_image("actor:1", behaviour, &["PATH=/"]);

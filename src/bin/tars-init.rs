@@ -1,3 +1,7 @@
 //! PID 1 of the images that tarsup builds.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tarsup::init::main()
+}

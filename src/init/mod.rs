@@ -1,1 +1,169 @@
 //! PID 1 of the images: signals, children, database, configuration, health.
+//!
+//! [`main`] reads as its specification. This module knows TARS and one MySQL server; it knows nothing of images,
+//! engines or deployments, and never drops a table or a schema.
+
+mod account;
+mod address;
+mod boot;
+mod database;
+mod environment;
+mod failure;
+mod guard;
+mod health;
+mod layout;
+mod migrate;
+mod paths;
+mod probe;
+mod processes;
+mod render;
+mod rows;
+mod schema;
+mod services;
+mod signals;
+mod sql;
+mod story;
+mod supervisor;
+mod templates;
+mod upgrade_conf;
+mod watch;
+mod web;
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::mpsc;
+
+use nix::sys::prctl;
+
+use crate::tars::Role;
+
+use environment::{Environment, ImageRole, Naming};
+use failure::{Code, Failure};
+use paths::Paths;
+use render::Substitution;
+use story::Story;
+use supervisor::Supervisor;
+
+const USAGE: &str = "usage: tars-init framework | node | health | probe --json | migrate | version";
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    let arguments: Vec<String> =
+        std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let paths = Paths::of_container();
+    let done = match words.as_slice() {
+        ["framework"] => run(ImageRole::Framework, &paths),
+        ["node"] => run(ImageRole::Node, &paths),
+        ["migrate"] => run_migrate(&paths),
+        ["health"] => health::run(&paths),
+        ["probe"] | ["probe", "--json"] => probe::run(&paths),
+        ["version" | "--version"] => print(&format!("tars-init {}", env!("CARGO_PKG_VERSION"))),
+        ["help" | "--help" | "-h"] => print(USAGE),
+        other => {
+            Err(Failure::new(Code::Environment, format!("`{}` is not understood.", other.join(" ")), USAGE))
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::from(Code::Done as u8),
+        Err(failure) => {
+            if !failure.message.is_empty() {
+                let _ = writeln!(std::io::stderr(), "tars-init: {failure}");
+            }
+            ExitCode::from(failure.code as u8)
+        }
+    }
+}
+
+/// PID 1: from the environment to healthy services, until told to stop.
+fn run(image: ImageRole, paths: &Paths) -> Result<(), Failure> {
+    let story = Story::begin();
+    guard::check()?;
+    let environment = Environment::read(image)?;
+    let events = mpsc::channel();
+    let stop = signals::listen(&story, events.0.clone())?;
+    become_parent_of_orphans()?;
+
+    let address = address::own(&environment.naming)?;
+    story.say(introduction(&environment, &address));
+    if let Some(doubt) = doubt(&environment.naming) {
+        story.say(format!("warning: {doubt}"));
+    }
+    let is_new = !paths.started_mark().exists();
+    layout::prepare(paths, environment.role.services(), &story)?;
+
+    let prepared = boot::prepare(&environment, paths, &address, is_new, &stop, &story)?;
+    let substitution =
+        Substitution::new(paths, &address, environment.database.as_ref(), prepared.registries.clone());
+    render::render(paths, environment.role.services(), &substitution)?;
+    let web = prepare_web(&environment, paths, &address, &story)?;
+    render::write(&paths.started_mark(), supervisor::mark(environment.role)).map_err(|error| {
+        Failure::new(Code::Configuration, format!("cannot note the first start: {error}."), "")
+    })?;
+
+    let (environment, address) = (&environment, address.as_str());
+    Supervisor { story: &story, paths, environment, address, prepared, web, stop, events }.run();
+    Ok(())
+}
+
+fn run_migrate(paths: &Paths) -> Result<(), Failure> {
+    let story = Story::begin();
+    let stop = signals::listen(&story, mpsc::channel().0)?;
+    migrate::run(paths, &stop, &story)
+}
+
+/// tarsnode daemonizes by a double fork: its grandchildren must become ours to be reaped and stopped.
+fn become_parent_of_orphans() -> Result<(), Failure> {
+    if std::process::id() == 1 {
+        return Ok(());
+    }
+    prctl::set_child_subreaper(true).map_err(|error| {
+        Failure::new(Code::Internal, format!("cannot become the parent of orphans: {error}."), "")
+    })
+}
+
+fn introduction(environment: &Environment, address: &str) -> String {
+    let version = environment.version.as_deref().unwrap_or("of unknown version");
+    let place = match &environment.database {
+        Some(account) => format!("database {account:?}"),
+        None => environment.registries.iter().map(ToString::to_string).collect::<Vec<_>>().join(":"),
+    };
+    format!("TARS {version}, {} at {address}, {place}", environment.role)
+}
+
+fn doubt(naming: &Naming) -> Option<String> {
+    match naming {
+        Naming::Domain(domain) => address::doubt(domain),
+        Naming::Interfaces(_) => None,
+    }
+}
+
+fn prepare_web(
+    environment: &Environment,
+    paths: &Paths,
+    address: &str,
+    story: &Story,
+) -> Result<Option<web::Web>, Failure> {
+    let (Role::Master, Some(account)) = (environment.role, &environment.database) else { return Ok(None) };
+    match web::find(paths) {
+        Ok(web) => {
+            web::Web::render(paths, address, account).map_err(|error| {
+                Failure::new(
+                    Code::Configuration,
+                    format!("cannot write the web console's configuration: {error}."),
+                    "",
+                )
+            })?;
+            Ok(Some(web))
+        }
+        Err(why) => {
+            story.say(format!("{why}: none is started"));
+            Ok(None)
+        }
+    }
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    writeln!(std::io::stdout(), "{text}")
+        .map_err(|error| Failure::new(Code::Internal, format!("cannot write: {error}."), ""))
+}

@@ -1,0 +1,130 @@
+//! What happens between the first line and the first service: the database, the rows, the configuration.
+
+use std::collections::BTreeSet;
+
+use crate::tars::{Role, Service};
+
+use super::account;
+use super::database::{self, DB_TARS, DatabaseError, Presence, Server, Session};
+use super::environment::{Account, Endpoint, Environment};
+use super::failure::Failure;
+use super::health;
+use super::paths::Paths;
+use super::render::Substitution;
+use super::rows::{self, Node};
+use super::schema;
+use super::signals::Stop;
+use super::story::Story;
+use super::templates;
+use super::upgrade_conf;
+
+/// What the supervisor must know of the preparation.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// The services to start, in upstream's order.
+    pub services: Vec<Service>,
+    /// Where tarsnode finds a registry; the first is this node's own, if it has one.
+    pub registries: Vec<Endpoint>,
+}
+
+/// Asks and prepares the database for a master or slave; a node has none, and needs only its registries.
+pub fn prepare(
+    environment: &Environment,
+    paths: &Paths,
+    address: &str,
+    is_new: bool,
+    stop: &Stop,
+    story: &Story,
+) -> Result<Prepared, Failure> {
+    let Some(account) = &environment.database else {
+        return Ok(Prepared {
+            services: environment.role.services().to_vec(),
+            registries: environment.registries.clone(),
+        });
+    };
+    let server = Server::of(account);
+    let node = Node { role: environment.role, address, version: environment.version.as_deref(), is_new };
+    database::patiently(story, stop, environment.patience, &server.place(), || {
+        let mut session = connect(&server, story)?;
+        session.lock()?;
+        if node.role == Role::Master {
+            bring_forward(&server, account, &mut session, paths, node.version, Some(address), story)?;
+        } else {
+            join(account, &mut session)?;
+        }
+        rows::register(&server, &mut session, paths, node)?;
+        story.say(format!("node {address} is registered"));
+        let services = wanted(&mut session, node.role, address, story)?;
+        let mut registries = vec![Endpoint::registry(address)];
+        registries.extend(rows::other_registries(&mut session, address)?);
+        Ok(Prepared { services, registries })
+    })
+}
+
+/// Schemas, columns, templates and the services' account, all by adding only. The caller holds the lock.
+pub fn bring_forward(
+    server: &Server,
+    account: &Account,
+    session: &mut Session,
+    paths: &Paths,
+    version: Option<&str>,
+    address: Option<&str>,
+    story: &Story,
+) -> Result<(), DatabaseError> {
+    account::ensure(account, session, address, story)?;
+    schema::bring_forward(server, session, paths, version, story)?;
+    upgrade_conf::apply(server, session, paths, story)?;
+    let registries = address.map(Endpoint::registry).into_iter().collect();
+    let substitution = Substitution::new(paths, address.unwrap_or_default(), Some(account), registries);
+    let added = templates::add_missing(session, paths, &substitution)?;
+    if !added.is_empty() {
+        story.say(format!("{} templates added", added.len()));
+    }
+    Ok(())
+}
+
+/// Says that the database answered.
+pub fn connect(server: &Server, story: &Story) -> Result<Session, DatabaseError> {
+    let mut session = server.connect(None)?;
+    let version = session.version()?;
+    story.say(format!("database {version} at {} answers", server.place()));
+    Ok(session)
+}
+
+/// A slave adds nothing: it waits for a master that has installed the database.
+fn join(account: &Account, session: &mut Session) -> Result<(), DatabaseError> {
+    match session.presence(DB_TARS)? {
+        Presence::Exists { tables } if tables > 0 => {}
+        _ => {
+            return Err(DatabaseError::Unreachable(format!(
+                "{DB_TARS} is not there; a slave needs a master that has installed it"
+            )));
+        }
+    }
+    if schema::is_half_installed(session)? {
+        return Err(DatabaseError::Unreachable(format!(
+            "{DB_TARS} is half-installed; the next start of the master finishes it"
+        )));
+    }
+    match account::prove(account) {
+        Err(DatabaseError::Unfit(reason)) => Err(DatabaseError::Unreachable(reason)),
+        proven => proven,
+    }
+}
+
+fn wanted(
+    session: &mut Session,
+    role: Role,
+    address: &str,
+    story: &Story,
+) -> Result<Vec<Service>, DatabaseError> {
+    let mut unwanted: BTreeSet<Service> = rows::unwanted(session, role.services(), address)?;
+    for service in health::indispensable(role) {
+        unwanted.remove(service);
+    }
+    if !unwanted.is_empty() {
+        let names: Vec<_> = unwanted.iter().map(|service| service.name()).collect();
+        story.say(format!("not started, as an administrator wants it: {}", names.join(", ")));
+    }
+    Ok(role.services().iter().copied().filter(|service| !unwanted.contains(service)).collect())
+}

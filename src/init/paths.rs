@@ -1,0 +1,97 @@
+//! Where everything lies in the container: upstream's paths, below a root that tests may move.
+
+use std::path::{Path, PathBuf};
+
+use crate::tars::Service;
+use crate::tars::catalogue::{DATA_PATH, DEPLOY_PATH, TARS_PATH, UPLOAD_PATH, WEB_PATH};
+
+/// Upstream's paths below a root.
+#[derive(Clone, Debug)]
+pub struct Paths {
+    root: PathBuf,
+}
+
+impl Paths {
+    /// The container's own; `TARSUP_ROOT` (for tests only) puts all of them below another folder.
+    pub fn of_container() -> Self {
+        Self::below(std::env::var_os("TARSUP_ROOT").unwrap_or_else(|| "/".into()))
+    }
+
+    /// All paths below `root`.
+    pub fn below(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    fn at(&self, absolute: &str) -> PathBuf {
+        self.root.join(absolute.trim_start_matches('/'))
+    }
+
+    /// `/usr/local/app/tars`, `TARS_PATH` of the templates.
+    pub fn tars(&self) -> PathBuf {
+        self.at(TARS_PATH)
+    }
+
+    /// `/usr/local/app/patchs`, `UPLOAD_PATH` of the templates.
+    pub fn upload(&self) -> PathBuf {
+        self.at(UPLOAD_PATH)
+    }
+
+    /// `/usr/local/app/web`
+    pub fn web(&self) -> PathBuf {
+        self.at(WEB_PATH)
+    }
+
+    /// `/data/tars`, the volume.
+    pub fn data(&self) -> PathBuf {
+        self.at(DATA_PATH)
+    }
+
+    /// `conf`, `sql`, `servers` of the image's version.
+    pub fn deploy(&self, part: &str) -> PathBuf {
+        self.at(DEPLOY_PATH).join("framework").join(part)
+    }
+
+    /// A service's folder.
+    pub fn service(&self, service: Service) -> PathBuf {
+        self.tars().join(service.name())
+    }
+
+    /// A service's program.
+    pub fn program(&self, service: Service) -> PathBuf {
+        self.service(service).join("bin").join(service.name())
+    }
+
+    /// The configuration that tarsnode makes from the templates in the database. It wins over [`Self::own_conf`].
+    pub fn generated_conf(&self, service: Service) -> PathBuf {
+        self.tars()
+            .join("tarsnode/data")
+            .join(format!("tars.{service}"))
+            .join("conf")
+            .join(conf_name(service))
+    }
+
+    /// The configuration that tars-init renders.
+    pub fn own_conf(&self, service: Service) -> PathBuf {
+        self.service(service).join("conf").join(conf_name(service))
+    }
+
+    /// Where a service's own words at start go; `docker logs` shows their end when it dies.
+    pub fn start_log(&self, service: &str) -> PathBuf {
+        self.data().join("app_log/tars-init").join(format!("{service}.log"))
+    }
+
+    /// Lies in the container's own layer: there after its first start, gone when it is made anew.
+    pub fn started_mark(&self) -> PathBuf {
+        self.tars().join(".tars-init-started")
+    }
+}
+
+/// `tars.<service>.config.conf`
+pub fn conf_name(service: Service) -> String {
+    format!("tars.{service}.config.conf")
+}
+
+/// As text for configuration files; ours are all UTF-8.
+pub fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}

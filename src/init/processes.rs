@@ -1,0 +1,84 @@
+//! What runs in the container, read from `/proc`: a service by its program, and everything below PID 1.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use nix::unistd::Pid;
+
+/// The processes that run this program, directly or (a script) through its interpreter; dead ones do not count.
+///
+/// By the command line rather than by `/proc/PID/exe`: a publish replaces a program's file while it runs.
+pub fn running(program: &Path) -> Vec<Pid> {
+    let program = program.as_os_str().as_encoded_bytes();
+    all()
+        .into_iter()
+        .filter(|pid| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.split(|byte| *byte == 0).take(2).any(|word| word == program)
+        })
+        .collect()
+}
+
+/// All processes below `root`, without those that are dead and wait to be reaped.
+pub fn descendants(root: Pid) -> Vec<Pid> {
+    let parents: BTreeMap<i32, (i32, char)> =
+        all().into_iter().filter_map(|pid| Some((pid.as_raw(), parent_and_state(pid)?))).collect();
+    let is_below = |pid: i32| {
+        let mut at = pid;
+        // Deeper than this it is a circle, made by pids that were used again while we read.
+        for _ in 0..64 {
+            match parents.get(&at) {
+                Some((parent, _)) if *parent == root.as_raw() => return true,
+                Some((parent, _)) => at = *parent,
+                None => return false,
+            }
+        }
+        false
+    };
+    parents
+        .iter()
+        .filter(|(pid, (_, state))| *state != 'Z' && is_below(**pid))
+        .map(|(pid, _)| Pid::from_raw(*pid))
+        .collect()
+}
+
+fn all() -> Vec<Pid> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).map(Pid::from_raw).collect()
+}
+
+fn parent_and_state(pid: Pid) -> Option<(i32, char)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name stands between parentheses and may hold anything.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let state = fields.next()?.chars().next()?;
+    Some((fields.next()?.parse().ok()?, state))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn child_is_found_by_its_program_and_below_its_parent() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("sleeper");
+        fs::copy("/bin/sleep", &program).unwrap();
+        let mut child = std::process::Command::new(&program).arg("60").spawn().unwrap();
+        let pid = Pid::from_raw(child.id().cast_signed());
+        // The kernel shows the new command line a moment after exec has let the parent go on.
+        while running(&program) != [pid] {
+            std::thread::yield_now();
+        }
+        assert!(descendants(Pid::this()).contains(&pid));
+        child.kill().unwrap();
+        // Dead, not yet reaped: it runs no more.
+        while parent_and_state(pid).is_some_and(|(_, state)| state != 'Z') {
+            std::thread::yield_now();
+        }
+        assert!(running(&program).is_empty());
+        assert!(!descendants(Pid::this()).contains(&pid));
+        child.wait().unwrap();
+    }
+}

@@ -1,0 +1,214 @@
+//! The node's rows: registered where they are missing, otherwise left as the administrator has them.
+//!
+//! Upstream's SQL replaces the rows at every start, which undoes a stop and every tuning, and deletes rows of other
+//! nodes. Here `REPLACE` becomes an insert that keeps what exists, and `DELETE` is confined to this node.
+
+use std::collections::BTreeSet;
+
+use crate::tars::{Role, Service};
+
+use super::database::{DB_TARS, DatabaseError, Server, Session};
+use super::environment::Endpoint;
+use super::paths::{self, Paths};
+use super::schema;
+use super::sql::{self, Kind, Statement, quote};
+
+/// The framework's version in upstream's SQL.
+const VERSION_MARK: &str = "2.1.0";
+/// This node's address in upstream's SQL.
+const ADDRESS_MARK: &str = "localip.tars.com";
+/// A node whose heartbeat is older than this many seconds is gone: tarsregistry's own `nodeTimeout`.
+const NODE_GONE: u32 = 250;
+
+/// Who registers.
+#[derive(Clone, Copy, Debug)]
+pub struct Node<'a> {
+    /// Master or slave.
+    pub role: Role,
+    /// Its address, the key of its rows.
+    pub address: &'a str,
+    /// The version of the image.
+    pub version: Option<&'a str>,
+    /// True at the first start of a container: its programs are the image's, so the rows say the image's version.
+    pub is_new: bool,
+}
+
+/// Writes the rows of this node, all or none.
+pub fn register(
+    server: &Server,
+    session: &mut Session,
+    paths: &Paths,
+    node: Node<'_>,
+) -> Result<(), DatabaseError> {
+    let with_log = node.role == Role::Master && schema::wants_log_rows(session)?;
+    let mut files = Vec::new();
+    if with_log {
+        files.push("tars_servers_logs.sql");
+    }
+    if node.role == Role::Master {
+        files.push("tars_servers_master.sql");
+    }
+    files.extend(["tars_servers.sql", "tars_node_init.sql"]);
+    let mut own = server.connect(Some(DB_TARS))?;
+    own.run("beginning to register the node", "START TRANSACTION")?;
+    for file in files {
+        let dump = node.substituted(&schema::read_dump(paths, file)?, paths);
+        for statement in sql::split(&dump) {
+            let act = format!("registering the node by {file}, line {}", statement.line);
+            match (&statement.kind, own.run(&act, &node.confined(&statement))) {
+                (Kind::Set, Err(error)) if error.number().is_some() => {}
+                (_, done) => done?,
+            }
+        }
+    }
+    own.run("registering the node", "COMMIT")?;
+    if with_log { schema::log_rows_written(session) } else { Ok(()) }
+}
+
+impl Node<'_> {
+    fn substituted(&self, dump: &str, paths: &Paths) -> String {
+        let dump = dump.replace(ADDRESS_MARK, self.address);
+        let dump = dump.replace(crate::tars::catalogue::TARS_PATH, &paths::text(&paths.tars()));
+        match self.version {
+            Some(version) => dump.replace(VERSION_MARK, version),
+            None => dump,
+        }
+    }
+
+    fn confined(&self, statement: &Statement) -> String {
+        match &statement.kind {
+            Kind::Replace(table) => match after_replace(&statement.text) {
+                Some(rest) => format!("INSERT{rest} ON DUPLICATE KEY UPDATE {}", self.follows(table)),
+                None => statement.text.clone(),
+            },
+            Kind::Delete(_) => format!("{} AND node_name = {}", statement.text, quote(self.address)),
+            Kind::Drop => "DO 0".to_owned(),
+            _ => statement.text.clone(),
+        }
+    }
+
+    /// What of an existing row follows the image: nothing but its version, and that only in a new container.
+    fn follows(&self, table: &str) -> &'static str {
+        match (table, self.is_new) {
+            ("t_server_conf", true) => {
+                "tars_version = VALUES(tars_version), patch_version = VALUES(patch_version), \
+                 exe_path = VALUES(exe_path)"
+            }
+            ("t_node_info", true) => "tars_version = VALUES(tars_version)",
+            _ => "id = id",
+        }
+    }
+}
+
+fn after_replace(text: &str) -> Option<&str> {
+    let (word, rest) = text.split_at_checked("replace".len())?;
+    word.eq_ignore_ascii_case("replace").then_some(rest)
+}
+
+/// True where the node has its row in `t_node_info`.
+pub fn is_registered(session: &mut Session, address: &str) -> Result<bool, DatabaseError> {
+    let query = "SELECT COUNT(*) FROM db_tars.t_node_info WHERE node_name = ?";
+    Ok(session.number("asking for the node's row", query, (address,))? > 0)
+}
+
+/// The services that are not to run here: stopped by an administrator, or moved to another node that lives.
+pub fn unwanted(
+    session: &mut Session,
+    services: &[Service],
+    address: &str,
+) -> Result<BTreeSet<Service>, DatabaseError> {
+    let query = format!(
+        "SELECT c.server_name, c.node_name = ?, c.setting_state = 'inactive', \
+         COALESCE(n.last_heartbeat > NOW() - INTERVAL {NODE_GONE} SECOND, 0) \
+         FROM db_tars.t_server_conf c LEFT JOIN db_tars.t_node_info n ON n.node_name = c.node_name \
+         WHERE c.application = 'tars'"
+    );
+    let rows: Vec<(String, bool, bool, bool)> =
+        session.rows("asking which services are to run", &query, (address,))?;
+    Ok(services.iter().copied().filter(|service| is_unwanted(*service, &rows)).collect())
+}
+
+/// Rows: service, is it on this node, is it stopped by an administrator, does the node live.
+fn is_unwanted(service: Service, rows: &[(String, bool, bool, bool)]) -> bool {
+    let mut rows = rows.iter().filter(|(name, ..)| name == service.name()).peekable();
+    // tarsnode has no row, and a service that the database does not know is started as upstream does.
+    if rows.peek().is_none() {
+        return false;
+    }
+    let rows: Vec<_> = rows.collect();
+    match rows.iter().find(|(_, here, ..)| *here) {
+        Some((_, _, stopped, _)) => *stopped,
+        // Only tarslog's rows are written once: an administrator may have moved it.
+        None => service == Service::Log && rows.iter().any(|(_, _, stopped, lives)| *lives && !*stopped),
+    }
+}
+
+/// The registries of other nodes that are alive by the database's clock.
+pub fn other_registries(session: &mut Session, address: &str) -> Result<Vec<Endpoint>, DatabaseError> {
+    let query = "SELECT endpoint FROM db_tars.t_registry_info WHERE servant = 'tars.tarsregistry.QueryObj' \
+                 AND present_state = 'active' AND last_heartbeat > NOW() - INTERVAL 150 SECOND ORDER BY endpoint";
+    let endpoints: Vec<String> = session.rows("asking for other registries", query, ())?;
+    let mut found: Vec<Endpoint> = Vec::new();
+    for endpoint in endpoints.iter().filter_map(|text| Endpoint::parse(text)) {
+        if endpoint.host != address && !found.contains(&endpoint) {
+            found.push(endpoint);
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NODE: Node<'_> =
+        Node { role: Role::Master, address: "172.25.0.3", version: Some("3.0.17"), is_new: false };
+
+    fn confined(node: Node<'_>, sql: &str) -> String {
+        let dump = node.substituted(sql, &Paths::below("/"));
+        node.confined(&sql::split(&dump)[0])
+    }
+
+    #[test]
+    fn replace_keeps_the_row_that_is_there() {
+        let sql =
+            "replace into `t_server_conf` (`node_name`, `tars_version`) VALUES ('localip.tars.com','2.1.0');";
+        assert_eq!(
+            confined(NODE, sql),
+            "INSERT into `t_server_conf` (`node_name`, `tars_version`) VALUES ('172.25.0.3','3.0.17') \
+             ON DUPLICATE KEY UPDATE id = id"
+        );
+        let new = confined(Node { is_new: true, ..NODE }, sql);
+        assert!(
+            new.contains("tars_version = VALUES(tars_version)") && !new.contains("setting_state"),
+            "{new}"
+        );
+        let adapter = confined(Node { is_new: true, ..NODE }, "replace into `t_adapter_conf` (a) VALUES (1)");
+        assert!(adapter.ends_with("id = id"), "{adapter}");
+    }
+
+    #[test]
+    fn delete_touches_this_node_alone() {
+        let sql = "delete from t_adapter_conf where application = 'tars' and adapter_name = 'x'";
+        assert_eq!(confined(NODE, sql), format!("{sql} AND node_name = '172.25.0.3'"));
+    }
+
+    #[test]
+    fn services_stopped_or_moved_away_are_unwanted() {
+        let row = |name: &str, here, stopped, lives| (name.to_owned(), here, stopped, lives);
+        let rows = [
+            row("tarsstat", true, true, true),
+            row("tarsconfig", true, false, true),
+            row("tarsconfig", false, true, true),
+            row("tarslog", false, false, true),
+            row("tarsnotify", false, false, true),
+        ];
+        assert!(is_unwanted(Service::Stat, &rows), "stopped here");
+        assert!(!is_unwanted(Service::Config, &rows), "stopped elsewhere only");
+        assert!(is_unwanted(Service::Log, &rows), "moved to a node that lives");
+        assert!(!is_unwanted(Service::Notify, &rows), "not moved: every node has its own");
+        assert!(!is_unwanted(Service::Node, &rows), "the database does not know it");
+        let gone = [row("tarslog", false, false, false)];
+        assert!(!is_unwanted(Service::Log, &gone), "the other node is gone");
+    }
+}

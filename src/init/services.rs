@@ -1,0 +1,60 @@
+//! How a service is started: its program, configuration and library path, and where its first words go.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::process::{Command, Stdio};
+
+use nix::unistd::Pid;
+
+use crate::tars::Service;
+
+use super::paths::Paths;
+
+/// The lines of a dead service's own words that `docker logs` shows.
+const LAST_WORDS: usize = 5;
+
+/// Starts a service. tarsnode's process ends at once: it daemonizes itself.
+pub fn start(paths: &Paths, service: Service, address: &str) -> io::Result<Pid> {
+    let mut command = Command::new(paths.program(service));
+    if service == Service::Node {
+        command.arg(format!("--nodeid={address}"));
+    }
+    let mut conf = OsString::from("--config=");
+    let generated = paths.generated_conf(service);
+    conf.push(if generated.is_file() { generated } else { paths.own_conf(service) });
+    command.arg(conf).env("LD_LIBRARY_PATH", library_path(paths, service)).current_dir(paths.tars());
+    launch(command, paths, service.name())
+}
+
+/// Starts a prepared command with its words in a file of the volume, and without the administrator's password: what
+/// tarsnode starts would inherit it.
+pub fn launch(mut command: Command, paths: &Paths, name: &str) -> io::Result<Pid> {
+    let log = File::create(paths.start_log(name))?;
+    let child = command
+        .env_remove("MYSQL_ROOT_PASSWORD")
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()?;
+    Ok(Pid::from_raw(child.id().cast_signed()))
+}
+
+fn library_path(paths: &Paths, service: Service) -> OsString {
+    let mut value = std::env::var_os("LD_LIBRARY_PATH").filter(|value| !value.is_empty()).unwrap_or_default();
+    for folder in [paths.service(service).join("bin"), paths.tars().join("tarsnode/data/lib")] {
+        if !value.is_empty() {
+            value.push(":");
+        }
+        value.push(folder);
+    }
+    value
+}
+
+/// The last lines that a service wrote at its start.
+pub fn last_words(paths: &Paths, name: &str) -> Vec<String> {
+    let bytes = fs::read(paths.start_log(name)).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(4096)..]).into_owned();
+    let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+    lines[lines.len().saturating_sub(LAST_WORDS)..].iter().map(|line| (*line).to_owned()).collect()
+}

@@ -1,0 +1,73 @@
+//! Signals as events: SIGTERM and SIGINT stop the container, SIGCHLD says that a process ended.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::failure::{Code, Failure};
+use super::story::Story;
+use super::supervisor::Event;
+
+/// Whether the container was told to stop.
+#[derive(Clone, Debug, Default)]
+pub struct Stop {
+    told: Arc<AtomicBool>,
+    may_exit: Arc<AtomicBool>,
+}
+
+impl Stop {
+    /// True once SIGTERM or SIGINT has come.
+    pub fn is_told(&self) -> bool {
+        self.told.load(Ordering::SeqCst)
+    }
+
+    /// Runs something that may hang (a connection, a name look-up) and that may be cut off at any point: a signal
+    /// ends the process at once meanwhile.
+    pub fn may_exit_during<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.may_exit.store(true, Ordering::SeqCst);
+        if self.is_told() {
+            std::process::exit(0);
+        }
+        let done = work();
+        self.may_exit.store(false, Ordering::SeqCst);
+        done
+    }
+
+    /// Sleeps; a signal ends the process at once meanwhile.
+    pub fn nap(&self, length: Duration) {
+        self.may_exit_during(|| {
+            let until = Instant::now() + length;
+            while !self.is_told() && Instant::now() < until {
+                thread::sleep(Duration::from_millis(20).min(until.saturating_duration_since(Instant::now())));
+            }
+        });
+    }
+}
+
+/// Takes the signals from now on and turns them into events.
+pub fn listen(story: &Story, events: Sender<Event>) -> Result<Stop, Failure> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGCHLD])
+        .map_err(|error| Failure::new(Code::Internal, format!("cannot take signals: {error}."), ""))?;
+    let stop = Stop::default();
+    let (story, shared) = (story.clone(), stop.clone());
+    thread::spawn(move || {
+        for signal in &mut signals {
+            if signal == SIGCHLD {
+                let _ = events.send(Event::ChildEnded);
+                continue;
+            }
+            shared.told.store(true, Ordering::SeqCst);
+            if shared.may_exit.load(Ordering::SeqCst) {
+                story.say("told to stop before anything was started");
+                std::process::exit(0);
+            }
+            let _ = events.send(Event::Stop);
+        }
+    });
+    Ok(stop)
+}

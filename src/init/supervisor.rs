@@ -1,0 +1,358 @@
+//! The supervisor: starts the services, reaps whatever dies, restarts tarsregistry and tarsnode, stops everything.
+//!
+//! The other services are tarsnode's: it restarts them itself, and a second copy would be in its way.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use crate::tars::{Role, Service, ping};
+
+use super::address;
+use super::boot::Prepared;
+use super::database::Server;
+use super::environment::{Endpoint, Environment};
+use super::health;
+use super::paths::Paths;
+use super::processes;
+use super::rows;
+use super::services;
+use super::signals::Stop;
+use super::story::Story;
+use super::watch::{Verdict, Watch};
+use super::web::{self, Web};
+
+/// How often processes are looked at without a signal.
+const TICK: Duration = Duration::from_millis(500);
+/// How often a service that starts is asked whether it answers.
+const ASK: Duration = Duration::from_millis(40);
+/// SIGTERM is sent again so often: tarsnode ignores it until its own handlers are in.
+const REMIND: Duration = Duration::from_secs(1);
+/// After this time without an answer the story names who is missing.
+const LATE: Duration = Duration::from_secs(30);
+
+/// What the supervisor waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// SIGTERM or SIGINT.
+    Stop,
+    /// SIGCHLD.
+    ChildEnded,
+    /// All servants of a service have answered.
+    Answers(Service),
+    /// A registry has answered: tarsnode can start.
+    RegistryAnswers,
+}
+
+/// Everything that the supervisor acts on.
+pub struct Supervisor<'a> {
+    /// Where the lines go.
+    pub story: &'a Story,
+    /// Where everything lies.
+    pub paths: &'a Paths,
+    /// What we were told.
+    pub environment: &'a Environment,
+    /// This node's address.
+    pub address: &'a str,
+    /// What the preparation found.
+    pub prepared: Prepared,
+    /// The web console, if it runs here.
+    pub web: Option<Web>,
+    /// Set once we are to stop.
+    pub stop: Stop,
+    /// Where events come from, and where helper threads send them.
+    pub events: (Sender<Event>, Receiver<Event>),
+}
+
+/// What is watched: two services and the web console.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Watched {
+    Service(Service),
+    Web,
+}
+
+impl Watched {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Service(service) => service.name(),
+            Self::Web => web::NAME,
+        }
+    }
+}
+
+/// What changes while it runs.
+struct State {
+    children: BTreeMap<i32, Watched>,
+    watches: BTreeMap<Watched, Watch>,
+    awaited: Vec<Service>,
+    started: Instant,
+    said_late: bool,
+}
+
+impl Supervisor<'_> {
+    /// Runs until told to stop.
+    pub fn run(self) {
+        let mut state = State {
+            children: BTreeMap::new(),
+            watches: BTreeMap::new(),
+            awaited: self.prepared.services.clone(),
+            started: Instant::now(),
+            said_late: false,
+        };
+        self.start_all(&mut state);
+        while !self.stop.is_told() {
+            match self.events.1.recv_timeout(TICK) {
+                Ok(Event::Answers(service)) => self.note_answer(&mut state, service),
+                Ok(Event::RegistryAnswers) => self.start(&mut state, Watched::Service(Service::Node)),
+                Ok(Event::Stop) => break,
+                Ok(Event::ChildEnded) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+            }
+            self.reap(&mut state);
+            self.watch(&mut state);
+            self.note_lateness(&mut state);
+        }
+        self.stop_all(&mut state);
+    }
+
+    fn start_all(&self, state: &mut State) {
+        let names: Vec<_> = self.prepared.services.iter().map(|service| service.name()).collect();
+        self.story.say(format!("starting {}", names.join(" ")));
+        for service in self.prepared.services.iter().copied() {
+            if service == Service::Node {
+                // tarsnode gives up for ten minutes after five failures to reach a registry.
+                self.await_registry();
+            } else {
+                self.start(state, Watched::Service(service));
+            }
+            self.await_service(service);
+        }
+        if self.web.is_some() {
+            self.start(state, Watched::Web);
+        }
+    }
+
+    fn start(&self, state: &mut State, what: Watched) {
+        let started = match what {
+            Watched::Service(service) => services::start(self.paths, service, self.address),
+            Watched::Web => match &self.web {
+                Some(web) => web.start(self.paths),
+                None => return,
+            },
+        };
+        let is_watched = matches!(what, Watched::Service(Service::Registry | Service::Node) | Watched::Web);
+        if is_watched {
+            state.watches.entry(what).or_default().begin(Instant::now());
+        }
+        match started {
+            Ok(pid) => {
+                state.children.insert(pid.as_raw(), what);
+            }
+            Err(error) => self.story.say(format!("{} cannot be started: {error}", what.name())),
+        }
+    }
+
+    /// Asks in a thread until the service answers.
+    fn await_service(&self, service: Service) {
+        let (sender, host) = (self.events.0.clone(), self.address.to_owned());
+        thread::spawn(move || {
+            while !health::answers(service, &host, Duration::from_secs(1)) {
+                thread::sleep(ASK);
+            }
+            let _ = sender.send(Event::Answers(service));
+        });
+    }
+
+    /// Asks in a thread until one of the registries answers.
+    fn await_registry(&self) {
+        let (sender, registries) = (self.events.0.clone(), self.prepared.registries.clone());
+        thread::spawn(move || {
+            while !registries.iter().any(registry_answers) {
+                thread::sleep(ASK);
+            }
+            let _ = sender.send(Event::RegistryAnswers);
+        });
+    }
+
+    fn note_answer(&self, state: &mut State, service: Service) {
+        let before = state.awaited.len();
+        state.awaited.retain(|awaited| *awaited != service);
+        if before > 0 && state.awaited.is_empty() {
+            let count = self.prepared.services.len();
+            let after = state.started.elapsed().as_secs_f32();
+            self.story
+                .say(format!("healthy: {count} services answer tars_ping, {after:.1} s after their start"));
+        }
+    }
+
+    fn note_lateness(&self, state: &mut State) {
+        if state.said_late || state.awaited.is_empty() || state.started.elapsed() < LATE {
+            return;
+        }
+        state.said_late = true;
+        let names: Vec<_> = state.awaited.iter().map(|service| service.name()).collect();
+        self.story.say(format!("no answer yet from {}", names.join(", ")));
+        for service in &state.awaited {
+            self.say_last_words(service.name());
+        }
+    }
+
+    /// Takes every dead child, ours or adopted; PID 1 is the parent of all orphans.
+    fn reap(&self, state: &mut State) {
+        loop {
+            let (pid, how, clean) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) => (pid, format!("exited with {code}"), code == 0),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, format!("was killed by {signal}"), false),
+                Err(Errno::EINTR) => continue,
+                Ok(_) | Err(_) => return,
+            };
+            let Some(what) = state.children.remove(&pid.as_raw()) else { continue };
+            if what == Watched::Service(Service::Node) && clean {
+                continue; // it daemonized
+            }
+            if self.stop.is_told() {
+                continue;
+            }
+            let next = match what {
+                Watched::Service(Service::Registry | Service::Node) | Watched::Web => "",
+                Watched::Service(_) => "; tarsnode restarts it",
+            };
+            self.story.say(format!("{} (pid {pid}) {how}{next}", what.name()));
+            self.say_last_words(what.name());
+        }
+    }
+
+    fn say_last_words(&self, name: &str) {
+        for line in services::last_words(self.paths, name) {
+            self.story.say(format!("  {name}: {line}"));
+        }
+    }
+
+    /// Restarts what is ours to restart.
+    fn watch(&self, state: &mut State) {
+        let watched: Vec<Watched> = state.watches.keys().copied().collect();
+        for what in watched {
+            let alive = self.is_alive(state, what);
+            let Some(watch) = state.watches.get_mut(&what) else { continue };
+            match watch.look(alive, Instant::now()) {
+                Verdict::Leave => {}
+                Verdict::Died { restart_in } => {
+                    let when = if restart_in.is_zero() {
+                        "restarting".to_owned()
+                    } else {
+                        format!("restarting in {} s", restart_in.as_secs())
+                    };
+                    self.story.say(format!("{} is gone: {when}", what.name()));
+                    // What needs no pause gets none: within 50 ms tarsnode takes the new one for its own.
+                    if restart_in.is_zero() {
+                        self.restart(state, what);
+                    }
+                }
+                Verdict::Due => self.restart(state, what),
+            }
+        }
+    }
+
+    fn restart(&self, state: &mut State, what: Watched) {
+        if self.is_stopped_by_administrator(what) {
+            self.story.say(format!("{} was stopped by an administrator: left alone", what.name()));
+            if let Some(watch) = state.watches.get_mut(&what) {
+                watch.leave_alone();
+            }
+            return;
+        }
+        if what == Watched::Service(Service::Node) {
+            if let Some(watch) = state.watches.get_mut(&what) {
+                watch.hold();
+            }
+            self.await_registry();
+        } else {
+            self.start(state, what);
+        }
+    }
+
+    fn is_alive(&self, state: &State, what: Watched) -> bool {
+        let has_child = state.children.values().any(|child| *child == what);
+        match what {
+            Watched::Service(service) => {
+                has_child || !processes::running(&self.paths.program(service)).is_empty()
+            }
+            Watched::Web => has_child,
+        }
+    }
+
+    fn is_stopped_by_administrator(&self, what: Watched) -> bool {
+        let (Watched::Service(service), Some(account)) = (what, &self.environment.database) else {
+            return false;
+        };
+        if health::indispensable(self.environment.role).contains(&service) {
+            return false;
+        }
+        let ask = || {
+            let mut session = Server::of(account).answering_within(Duration::from_secs(1)).connect(None)?;
+            rows::unwanted(&mut session, &[service], self.address)
+        };
+        ask().is_ok_and(|unwanted| !unwanted.is_empty())
+    }
+
+    /// SIGTERM to everything below us until it is gone, SIGKILL when the grace period is over.
+    fn stop_all(&self, state: &mut State) {
+        let begun = Instant::now();
+        let first = processes::descendants(Pid::this()).len();
+        self.story.say(format!("told to stop: SIGTERM to {first} processes"));
+        let mut reminded: Option<Instant> = None;
+        loop {
+            self.reap(state);
+            let left = processes::descendants(Pid::this());
+            if left.is_empty() {
+                break;
+            }
+            if begun.elapsed() >= self.environment.grace {
+                let names: Vec<_> =
+                    left.iter().map(|pid| format!("{} ({pid})", command_name(*pid))).collect();
+                self.story.say(format!("still there, killed: {}", names.join(", ")));
+                signal_all(&left, Signal::SIGKILL);
+                thread::sleep(ASK);
+                self.reap(state);
+                break;
+            }
+            if reminded.is_none_or(|at| at.elapsed() >= REMIND) {
+                signal_all(&left, Signal::SIGTERM);
+                reminded = Some(Instant::now());
+            }
+            let _ = self.events.1.recv_timeout(Duration::from_millis(20));
+        }
+        self.story.say(format!("stopped after {:.1} s", begun.elapsed().as_secs_f32()));
+    }
+}
+
+fn registry_answers(registry: &Endpoint) -> bool {
+    address::socket(&registry.host, registry.port).is_ok_and(|address| {
+        ping::ping(address, "tars.tarsregistry.QueryObj", Duration::from_secs(1)).is_ok()
+    })
+}
+
+fn signal_all(pids: &[Pid], signal: Signal) {
+    for pid in pids {
+        // It may be gone by now.
+        let _ = kill(*pid, signal);
+    }
+}
+
+fn command_name(pid: Pid) -> String {
+    fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
+}
+
+/// The role as the mark of a first start has it.
+pub const fn mark(role: Role) -> &'static str {
+    match role {
+        Role::Node => "node",
+        _ => "framework",
+    }
+}

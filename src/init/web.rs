@@ -1,0 +1,127 @@
+//! The web console of a master, where the image carries one: its configuration, and how it is started.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::unistd::Pid;
+
+use super::account;
+use super::environment::Account;
+use super::paths::{self, Paths};
+use super::render;
+use super::services;
+
+/// Its name in the story and of its log.
+pub const NAME: &str = "web";
+
+/// A web console that can be started.
+#[derive(Clone, Debug)]
+pub struct Web {
+    node: PathBuf,
+}
+
+/// The web console of the image; `Err` says in words what is missing.
+pub fn find(paths: &Paths) -> Result<Web, String> {
+    let start = paths.web().join("bin/www");
+    if !start.is_file() {
+        return Err("the image has no web console".to_owned());
+    }
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&folders)
+        .map(|folder| folder.join("node"))
+        .find(|node| node.is_file())
+        .map(|node| Web { node })
+        .ok_or_else(|| "the image has a web console but no `node` to run it".to_owned())
+}
+
+impl Web {
+    /// Fills in addresses and the services' account, and turns the log-in on, as upstream's installer does.
+    pub fn render(paths: &Paths, address: &str, database: &Account) -> io::Result<()> {
+        let config = paths.web().join("config");
+        if !config.is_dir() {
+            return Ok(());
+        }
+        for entry in fs::read_dir(config)? {
+            let path = entry?.path();
+            if path.is_file() {
+                render_file(&path, &replacements(paths, address, database))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts it.
+    pub fn start(&self, paths: &Paths) -> io::Result<Pid> {
+        let mut command = Command::new(&self.node);
+        command.arg(paths.web().join("bin/www")).current_dir(paths.web()).env("NODE_ENV", "production");
+        services::launch(command, paths, NAME)
+    }
+}
+
+fn replacements(paths: &Paths, address: &str, database: &Account) -> Vec<(&'static str, String)> {
+    vec![
+        ("localip.tars.com", address.to_owned()),
+        ("registry.tars.com", address.to_owned()),
+        ("db.tars.com", database.host.clone()),
+        ("3306", database.port.to_string()),
+        ("user: 'tars'", format!("user: '{}'", account::USER)),
+        ("password: 'tars2015'", format!("password: '{}'", account::PASSWORD)),
+        ("enableAuth: false", "enableAuth: true".to_owned()),
+        ("enableLogin: false", "enableLogin: true".to_owned()),
+        ("TARS_PATH", paths::text(&paths.tars())),
+    ]
+}
+
+/// A pristine copy is kept beside the file: the next start may have another address.
+fn render_file(path: &Path, replacements: &[(&str, String)]) -> io::Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    if name.starts_with('.') {
+        return Ok(());
+    }
+    let pristine = path.with_file_name(format!(".{name}.template"));
+    let text = match fs::read_to_string(&pristine) {
+        Ok(text) => text,
+        Err(_) => match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => return Ok(()),
+            Err(error) => return Err(error),
+        },
+    };
+    let filled = replacements.iter().fold(text.clone(), |text, (mark, value)| text.replace(mark, value));
+    if filled == text {
+        return Ok(());
+    }
+    render::write(&pristine, &text)?;
+    render::write(path, &filled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rendering_twice_with_another_address_gives_the_second() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        let config = paths.web().join("config/webConf.js");
+        render::write(
+            &config,
+            "host: 'db.tars.com', port: '3306', user: 'tars', enableAuth: false, ip localip.tars.com",
+        )
+        .unwrap();
+        let account = Account {
+            host: "db".to_owned(),
+            port: 3307,
+            user: "root".to_owned(),
+            password: "secret".to_owned(),
+        };
+        Web::render(&paths, "172.25.0.3", &account).unwrap();
+        Web::render(&paths, "172.25.0.9", &account).unwrap();
+        assert_eq!(
+            fs::read_to_string(&config).unwrap(),
+            "host: 'db', port: '3307', user: 'tarsAdmin', enableAuth: true, ip 172.25.0.9"
+        );
+    }
+}

@@ -1,1 +1,422 @@
-//! Recipe → packages → layers → image; the pipeline in order.
+//! Recipe → packages → trees → layers → image: the pipeline, in order. It knows no engine and no transport.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write as _};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::diagnose::{Diagnose, Exit, Place};
+use crate::oci::{Digest, HashingWriter, Image};
+use crate::store::cache::Record;
+use crate::store::{Cache, StoreError};
+use crate::tars::Service;
+use crate::tars::catalogue::{DEPLOY_PATH, TARS_PATH, WEB_PATH};
+
+pub mod base;
+pub mod check;
+pub mod compress;
+pub mod glob;
+pub mod image;
+pub mod layer;
+pub mod order;
+pub mod package;
+pub mod recipe;
+pub mod skeleton;
+pub mod tree;
+pub mod unpack;
+
+use base::Contents;
+use check::CheckError;
+use compress::Compressors;
+use order::Predecessor;
+use package::{PackageError, ServiceFiles};
+use recipe::{Base, ImageRole, Recipe, RecipeError};
+use tree::Tree;
+use unpack::UnpackError;
+
+/// Everything that decides an image besides the recipe.
+#[derive(Debug)]
+pub struct Settings {
+    /// `amd64`, `arm64`, ...
+    pub architecture: String,
+    /// The date of config and history, in seconds since 1970: `SOURCE_DATE_EPOCH`.
+    pub created: Option<i64>,
+    /// How many threads compress. Does not show in any byte.
+    pub threads: NonZeroUsize,
+    /// Layers that were made before.
+    pub cache: Cache,
+    /// The image whose order of layers is kept.
+    pub predecessor: Option<Predecessor>,
+    /// tars-init, where the recipe names none.
+    pub init: Option<PathBuf>,
+}
+
+/// What would be built: the recipe and its inputs, read and checked; nothing is written.
+pub struct Prepared<'a> {
+    recipe: &'a Recipe,
+    settings: &'a Settings,
+    base: Option<BaseInput>,
+    /// In canonical order.
+    layers: Vec<LayerInput>,
+    /// What a person ought to read.
+    pub warnings: Vec<String>,
+}
+
+struct BaseInput {
+    path: PathBuf,
+    key: Digest,
+    cached: Option<Record<Contents>>,
+}
+
+/// A layer that is known, but not made yet.
+struct LayerInput {
+    name: String,
+    what: String,
+    tree: Tree,
+}
+
+/// One line of a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedLayer {
+    /// Its name: `base`, a service, `web`, `deploy`, `tars-init`, `files`.
+    pub name: String,
+    /// Where it goes, or what it is.
+    pub what: String,
+    /// Bytes of the files in it; of the file itself for a base.
+    pub content: u64,
+    /// The blob's size, where the cache has it.
+    pub cached: Option<u64>,
+    /// The digest of the uncompressed tar, where the cache has it.
+    pub diff_id: Option<Digest>,
+}
+
+/// A finished layer.
+#[derive(Clone, Debug)]
+pub struct Packed {
+    /// Its name.
+    pub name: String,
+    /// Where it goes, or what it is.
+    pub what: String,
+    /// The digest of the uncompressed tar.
+    pub diff_id: Digest,
+    /// The digest of the blob.
+    pub digest: Digest,
+    /// The blob's size in bytes.
+    pub size: u64,
+    /// True where nothing had to be compressed.
+    pub cached: bool,
+}
+
+/// A finished image.
+pub struct Built {
+    /// The image. Its layers lie in the cache.
+    pub image: Image,
+    /// Its layers, in order.
+    pub layers: Vec<Packed>,
+}
+
+/// Why an image cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The recipe.
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
+    /// A package.
+    #[error(transparent)]
+    Package(#[from] PackageError),
+    /// An archive or folder that is no package: base, deploy, tars-init, files.
+    #[error(transparent)]
+    Input(#[from] UnpackError),
+    /// The parts do not fit together.
+    #[error(transparent)]
+    Check(#[from] CheckError),
+    /// The cache.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A layer cannot be written.
+    #[error("cannot make the layer {layer}: {source}")]
+    Compress {
+        /// The layer.
+        layer: String,
+        /// What failed.
+        source: io::Error,
+    },
+}
+
+impl BuildError {
+    fn compress(layer: &str) -> impl Fn(io::Error) -> Self {
+        move |source| Self::Compress { layer: layer.to_owned(), source }
+    }
+
+    fn inner(&self) -> Option<&dyn Diagnose> {
+        match self {
+            Self::Recipe(error) => Some(error),
+            Self::Package(error) => Some(error),
+            Self::Input(error) => Some(error),
+            Self::Check(error) => Some(error),
+            Self::Store(error) => Some(error),
+            Self::Compress { .. } => None,
+        }
+    }
+}
+
+impl Diagnose for BuildError {
+    fn exit(&self) -> Exit {
+        self.inner().map_or(Exit::Failed, Diagnose::exit)
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self.inner() {
+            Some(error) => error.hint(),
+            None => Some("see whether the disk is full".to_owned()),
+        }
+    }
+
+    fn place(&self) -> Option<Place> {
+        self.inner().and_then(Diagnose::place)
+    }
+}
+
+/// Reads and checks all inputs. Writes nothing that has a name.
+pub fn prepare<'a>(recipe: &'a Recipe, settings: &'a Settings) -> Result<Prepared<'a>, BuildError> {
+    check::keys(recipe)?;
+    let init = init_of(recipe, settings)?;
+    let packages = parallel(settings.threads, &recipe.packages, |path| package::read(path))?;
+    let mut services = package::by_service(packages)?;
+    let mut warnings = package::stale(&services);
+    check::complete(recipe, &services.keys().copied().collect::<BTreeSet<_>>())?;
+    leave_out(recipe.role, &mut services, &mut warnings);
+    let base = match &recipe.base {
+        Base::Scratch => None,
+        Base::Rootfs(path) => {
+            let key = base::key(path)?;
+            Some(BaseInput { path: path.clone(), key, cached: settings.cache.find(&key) })
+        }
+    };
+    let layers = layers(recipe, services, init.as_deref())?;
+    Ok(Prepared { recipe, settings, base, layers, warnings })
+}
+
+/// tars-init: in every image of TARS, in a plain one where the recipe names it.
+fn init_of(recipe: &Recipe, settings: &Settings) -> Result<Option<PathBuf>, BuildError> {
+    let path = match (&recipe.init, recipe.role) {
+        (Some(path), _) => path.clone(),
+        (None, ImageRole::Plain) => return Ok(None),
+        (None, _) => settings.init.clone().unwrap_or_else(|| PathBuf::from("tars-init")),
+    };
+    if !path.is_file() {
+        return Err(CheckError::NoInit { path }.into());
+    }
+    if recipe.base == Base::Scratch && skeleton::needs_loader(&path)? {
+        return Err(CheckError::DynamicInit { path }.into());
+    }
+    Ok(Some(path))
+}
+
+/// A node's image takes tarsnode alone, also from the bundle, and says so.
+fn leave_out(
+    role: ImageRole,
+    services: &mut BTreeMap<Service, (PathBuf, ServiceFiles)>,
+    warnings: &mut Vec<String>,
+) {
+    let wanted = check::services_of(role);
+    let unused: Vec<&str> =
+        services.keys().filter(|service| !wanted.contains(service)).map(|service| service.name()).collect();
+    if !unused.is_empty() {
+        warnings.push(format!("role {} leaves out {}", role.name(), unused.join(", ")));
+    }
+    services.retain(|service, _| wanted.contains(service));
+}
+
+/// In canonical order: what is large and changes seldom first, so that a change sends little again.
+fn layers(
+    recipe: &Recipe,
+    services: BTreeMap<Service, (PathBuf, ServiceFiles)>,
+    init: Option<&Path>,
+) -> Result<Vec<LayerInput>, BuildError> {
+    let mut layers = Vec::new();
+    let mut add = |name: &str, what: String, tree: Tree| {
+        if !tree.is_empty() {
+            layers.push(LayerInput { name: name.to_owned(), what, tree });
+        }
+    };
+    if let Some(web) = &recipe.web {
+        let mut tree = package::read_web(web)?;
+        skeleton::link_web_logs(&mut tree);
+        add("web", format!("the web console at {WEB_PATH}"), tree);
+    }
+    for (service, (_, files)) in services {
+        add(service.name(), format!("{TARS_PATH}/{service}"), files.tree);
+    }
+    add("files", "files that the recipe names".to_owned(), skeleton::files(&recipe.plain.files)?);
+    if let Some(deploy) = &recipe.deploy {
+        let tree = skeleton::deploy(deploy, recipe.role)?;
+        add("deploy", format!("configuration templates and SQL at {DEPLOY_PATH}/framework"), tree);
+    }
+    if let Some(init) = init {
+        let tree = skeleton::skeleton(init, recipe.role, recipe.base == Base::Scratch)?;
+        add("tars-init", "PID 1, and the links into the volume".to_owned(), tree);
+    }
+    Ok(layers)
+}
+
+impl Prepared<'_> {
+    /// What would be built, in canonical order.
+    pub fn plan(&self) -> Vec<PlannedLayer> {
+        let base = self.base.iter().map(|base| PlannedLayer {
+            name: "base".to_owned(),
+            what: base_name(&base.path),
+            content: std::fs::metadata(&base.path).map_or(0, |metadata| metadata.len()),
+            cached: base.cached.as_ref().map(|record| record.size),
+            diff_id: base.cached.as_ref().map(|record| record.diff_id),
+        });
+        // Without the base's folders the keys of the layers above it are not known.
+        let contents = match &self.base {
+            Some(base) => base.cached.as_ref().map(|record| record.extra.clone()),
+            None => Some(Contents::default()),
+        };
+        let above = self.layers.iter().map(|input| {
+            let key = contents.as_ref().map(|contents| layer::key(&input.tree, &contents.folders));
+            let cached: Option<Record<()>> = key.and_then(|key| self.settings.cache.find(&key));
+            PlannedLayer {
+                name: input.name.clone(),
+                what: input.what.clone(),
+                content: input.tree.size(),
+                cached: cached.as_ref().map(|record| record.size),
+                diff_id: cached.as_ref().map(|record| record.diff_id),
+            }
+        });
+        base.chain(above).collect()
+    }
+
+    /// Makes what the cache does not have, and puts the image together.
+    pub fn build(&self, hear: &(dyn Fn(&Packed) + Sync)) -> Result<Built, BuildError> {
+        let compressors = Compressors::new(self.settings.threads);
+        let mut packed = Vec::new();
+        let contents = match &self.base {
+            None => Contents::default(),
+            Some(base) => {
+                let (layer, contents) = self.pack_base(base, &compressors)?;
+                hear(&layer);
+                packed.push(layer);
+                contents
+            }
+        };
+        let base_path = self.base.as_ref().map_or(Path::new(""), |base| &base.path);
+        for input in &self.layers {
+            check::on_base(&input.name, &input.tree, &contents, base_path)?;
+        }
+        packed.extend(parallel(self.settings.threads, &self.layers, |input| {
+            let layer = self.pack(input, &contents, &compressors)?;
+            hear(&layer);
+            Ok::<_, BuildError>(layer)
+        })?);
+        self.assemble(&packed)
+    }
+
+    fn pack_base(
+        &self,
+        base: &BaseInput,
+        compressors: &Compressors,
+    ) -> Result<(Packed, Contents), BuildError> {
+        let record = match &base.cached {
+            Some(record) => record.clone(),
+            None => base::pack(&base.path, &base.key, &self.settings.cache, compressors)?,
+        };
+        let layer = Packed {
+            name: "base".to_owned(),
+            what: "root file system".to_owned(),
+            diff_id: record.diff_id,
+            digest: record.digest,
+            size: record.size,
+            cached: base.cached.is_some(),
+        };
+        Ok((layer, record.extra))
+    }
+
+    fn pack(
+        &self,
+        input: &LayerInput,
+        contents: &Contents,
+        compressors: &Compressors,
+    ) -> Result<Packed, BuildError> {
+        let cache = &self.settings.cache;
+        let key = layer::key(&input.tree, &contents.folders);
+        let packed = |record: &Record<()>, cached| Packed {
+            name: input.name.clone(),
+            what: input.what.clone(),
+            diff_id: record.diff_id,
+            digest: record.digest,
+            size: record.size,
+            cached,
+        };
+        if let Some(record) = cache.find(&key) {
+            return Ok(packed(&record, true));
+        }
+        let failed = BuildError::compress(&input.name);
+        let blob = HashingWriter::new(cache.start()?);
+        let mut tar = HashingWriter::new(compressors.writer(blob).map_err(&failed)?);
+        layer::write(&input.tree, &contents.folders, &mut tar).map_err(&failed)?;
+        tar.flush().map_err(&failed)?;
+        let (gzip, diff_id, tar_size) = tar.finish();
+        let (file, digest, size) = gzip.finish().map_err(&failed)?.finish();
+        let record = Record::new(diff_id, digest, size, tar_size, ());
+        cache.keep(&key, file, &record)?;
+        Ok(packed(&record, false))
+    }
+
+    fn assemble(&self, packed: &[Packed]) -> Result<Built, BuildError> {
+        let diff_ids: Vec<Digest> = packed.iter().map(|layer| layer.diff_id).collect();
+        let predecessor = self.settings.predecessor.as_ref();
+        let before = predecessor.map(|image| image.diff_ids.clone()).unwrap_or_default();
+        let order = order::order(&diff_ids, usize::from(self.base.is_some()), &before);
+        let layers: Vec<Packed> = order.into_iter().map(|index| packed[index].clone()).collect();
+        let parts = image::Parts {
+            recipe: self.recipe,
+            architecture: &self.settings.architecture,
+            created: self.settings.created,
+            layers: &layers,
+            after: predecessor.and_then(Predecessor::chain_id),
+        };
+        let image =
+            image::assemble(&parts, &self.settings.cache).map_err(BuildError::compress("of the config"))?;
+        Ok(Built { image, layers })
+    }
+}
+
+fn base_name(path: &Path) -> String {
+    path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+}
+
+/// Does the same with each item on several threads; the answers are in the items' order, and so is the first error.
+fn parallel<T: Sync, R: Send, E: Send>(
+    threads: NonZeroUsize,
+    items: &[T],
+    work: impl Fn(&T) -> Result<R, E> + Sync,
+) -> Result<Vec<R>, E> {
+    let next = AtomicUsize::new(0);
+    let answers: Vec<Mutex<Option<Result<R, E>>>> = items.iter().map(|_| Mutex::new(None)).collect();
+    std::thread::scope(|scope| {
+        for _ in 0..threads.get().min(items.len()) {
+            scope.spawn(|| {
+                while let Some(index) =
+                    Some(next.fetch_add(1, Ordering::Relaxed)).filter(|i| *i < items.len())
+                {
+                    let answer = work(&items[index]);
+                    if let Ok(mut place) = answers[index].lock() {
+                        *place = Some(answer);
+                    }
+                }
+            });
+        }
+    });
+    answers
+        .into_iter()
+        .map(|place| {
+            let answer = place.into_inner().ok().flatten();
+            answer.expect("every item was taken by a thread, and a thread that panics ends the scope")
+        })
+        .collect()
+}

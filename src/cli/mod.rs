@@ -1,6 +1,8 @@
 //! Arguments, settings, wiring, reports and exit codes: one file a command family.
 
+pub mod build;
 pub mod failure;
+pub mod image;
 pub mod options;
 pub mod ui;
 
@@ -31,10 +33,18 @@ struct Cli {
 
 /// The commands. Each family lives in a file of its own.
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    Build(build::BuildArgs),
+    Copy(image::CopyArgs),
+    Inspect(image::InspectArgs),
+}
 
-fn run(command: Command, _ui: &Ui) -> Outcome {
-    match command {}
+fn run(command: Command, ui: &Ui) -> Outcome {
+    match command {
+        Command::Build(args) => build::run(&args, ui),
+        Command::Copy(args) => image::copy(&args, ui),
+        Command::Inspect(args) => image::inspect(&args, ui),
+    }
 }
 
 /// Parses the arguments, runs the command, reports its failure; the exit code of the process.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read};
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,13 @@ pub const MEDIA_TYPE_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub const ANNOTATION_REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// The annotation by which containerd names an image: the canonical reference.
 pub const ANNOTATION_CONTAINERD_NAME: &str = "io.containerd.image.name";
+
+/// The annotation of a layer's descriptor that names it, such as `tarsstat`.
+pub const ANNOTATION_LAYER: &str = "io.tarsup.layer";
+/// What `created_by` of a layer's history entry begins with; the layer's name and `: ` follow.
+pub const CREATED_BY: &str = "tarsup build ";
+/// The annotation of a manifest that holds the chain id of the image whose order of layers it keeps.
+pub const ANNOTATION_AFTER: &str = "io.tarsup.after";
 
 /// A content descriptor (image-spec, descriptor.md).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +49,11 @@ pub struct Descriptor {
 pub trait BlobSource: Send + Sync {
     /// A reader from the blob's first byte.
     fn open(&self) -> io::Result<Box<dyn Read + Send>>;
+
+    /// The file that holds exactly these bytes, where there is one.
+    fn path(&self) -> Option<&Path> {
+        None
+    }
 }
 
 /// One layer: what it is uncompressed (`diff_id`), what is stored (`descriptor`), and its bytes.
@@ -83,6 +96,31 @@ impl Image {
     /// The digest of the config: the image id of a classic engine.
     pub fn config_digest(&self) -> Digest {
         Digest::of(&self.config)
+    }
+
+    /// The config, parsed.
+    pub fn parsed_config(&self) -> serde_json::Result<super::Config> {
+        serde_json::from_slice(&self.config)
+    }
+
+    /// What the layers are called, the base first: their annotation, else `layer 1`, `layer 2`, ...
+    ///
+    /// An engine keeps no annotations, but history: what tarsup wrote there names the layer as well.
+    pub fn layer_names(&self) -> Vec<String> {
+        let history: Vec<String> = self
+            .parsed_config()
+            .map(|config| config.history.into_iter().filter(|entry| !entry.empty_layer))
+            .map(|entries| entries.map(|entry| entry.created_by).collect())
+            .unwrap_or_default();
+        let from_history = |index: usize| {
+            let text = history.get(index)?.strip_prefix(CREATED_BY)?;
+            Some(text.split_once(':').map_or(text, |(name, _)| name).to_owned())
+        };
+        let name = |(index, layer): (usize, &Layer)| {
+            let annotation = layer.descriptor.annotations.get(ANNOTATION_LAYER).cloned();
+            annotation.or_else(|| from_history(index)).unwrap_or_else(|| format!("layer {}", index + 1))
+        };
+        self.layers.iter().enumerate().map(name).collect()
     }
 
     /// The diff ids, the base first.

@@ -1,1 +1,113 @@
-//! The local content store: a plain OCI layout that any other tool can read.
+//! The local content store: an OCI layout that any tool can read, and the cache of layers beside it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::diagnose::{Diagnose, Exit, Place};
+
+pub mod cache;
+pub mod layout;
+
+pub use cache::Cache;
+pub use layout::Layout;
+
+/// Why the store, the cache or a layout cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A file that cannot be read or written.
+    #[error("cannot {act} {}: {source}", path.display())]
+    Io {
+        /// What failed, such as `read`.
+        act: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The operating system's words.
+        source: io::Error,
+    },
+    /// A layout that is not what it should be.
+    #[error("{}: {why}", path.display())]
+    Malformed {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// No image of that name.
+    #[error("there is no image {name} in {}", layout.display())]
+    Absent {
+        /// The layout's folder.
+        layout: PathBuf,
+        /// The name.
+        name: String,
+        /// The names that there are, joined by commas.
+        present: String,
+    },
+    /// Neither a variable nor a home says where the store is.
+    #[error("there is no home folder to keep {what} in")]
+    NoHome {
+        /// The store or the cache.
+        what: &'static str,
+        /// The variable that names it.
+        variable: &'static str,
+    },
+}
+
+impl Diagnose for StoreError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Io { .. } => Exit::Failed,
+            Self::Malformed { .. } | Self::Absent { .. } | Self::NoHome { .. } => Exit::Usage,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Io { .. } => "see whether the disk is full and the permissions fit".to_owned(),
+            Self::Malformed { .. } => {
+                "name an OCI layout, or a folder that is empty or does not exist".to_owned()
+            }
+            Self::Absent { present, .. } if present.is_empty() => {
+                "there is none in it yet: `tarsup build` makes one".to_owned()
+            }
+            Self::Absent { present, .. } => format!("there are: {present}"),
+            Self::NoHome { variable, .. } => format!("set {variable}"),
+        })
+    }
+
+    fn place(&self) -> Option<Place> {
+        match self {
+            Self::Io { path, .. } | Self::Malformed { path, .. } => Some(Place::file(path)),
+            Self::Absent { layout, .. } => Some(Place::file(layout)),
+            Self::NoHome { .. } => None,
+        }
+    }
+}
+
+/// The local store: `$TARSUP_STORE`, else `$XDG_DATA_HOME/tarsup/store`, else `~/.local/share/tarsup/store`.
+pub fn local() -> Result<Layout, StoreError> {
+    place("TARSUP_STORE", "XDG_DATA_HOME", ".local/share", "tarsup/store", "the store").map(Layout::at)
+}
+
+/// The cache's folder: `$TARSUP_CACHE`, else `$XDG_CACHE_HOME/tarsup`, else `~/.cache/tarsup`.
+pub fn cache_folder() -> Result<PathBuf, StoreError> {
+    place("TARSUP_CACHE", "XDG_CACHE_HOME", ".cache", "tarsup", "the cache")
+}
+
+fn place(
+    variable: &'static str,
+    xdg: &str,
+    below_home: &str,
+    name: &str,
+    what: &'static str,
+) -> Result<PathBuf, StoreError> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(path) = set(variable) {
+        return std::path::absolute(&path).map_err(|source| StoreError::Io { act: "find", path, source });
+    }
+    // The XDG specification ignores relative paths.
+    if let Some(path) = set(xdg).filter(|path| path.is_absolute()) {
+        return Ok(path.join(name));
+    }
+    let home = std::env::home_dir().filter(|home| home != Path::new("/") && !home.as_os_str().is_empty());
+    home.map(|home| home.join(below_home).join(name)).ok_or(StoreError::NoHome { what, variable })
+}

@@ -2,12 +2,16 @@
 //! store reads `index.json`.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
+use std::fs::Permissions;
+use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 
+use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::json;
 
-use super::Progress;
+use super::{Progress, Receipt, Result, Sink, TransportError};
 use crate::oci::image::{
     ANNOTATION_CONTAINERD_NAME, ANNOTATION_REF_NAME, MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFEST,
 };
@@ -89,6 +93,35 @@ impl Archive<'_> {
             layers,
         };
         Ok(serde_json::to_vec(&[manifest])?)
+    }
+}
+
+/// A file that `docker load` and every reader of OCI layouts take.
+#[derive(Clone, Debug)]
+pub struct ArchiveFile {
+    /// The tar.
+    pub file: PathBuf,
+    /// The name of the image in it.
+    pub reference: Reference,
+}
+
+#[async_trait]
+impl Sink for ArchiveFile {
+    async fn put(&self, image: &Image, progress: &dyn Progress) -> Result<Receipt> {
+        let io = |source| TransportError::Io { act: "write", path: self.file.clone(), source };
+        let folder = self.file.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let temporary = tempfile::Builder::new()
+            .prefix(".tarsup-")
+            .permissions(Permissions::from_mode(0o644))
+            .tempfile_in(folder.unwrap_or(Path::new(".")))
+            .map_err(io)?;
+        let mut out = BufWriter::with_capacity(256 * 1024, temporary);
+        let archive = Archive { image, reference: &self.reference, includes: &|_| true };
+        let bytes_sent = archive.write(&mut out, progress).map_err(io)?;
+        let temporary = out.into_inner().map_err(|error| io(error.into_error()))?;
+        temporary.as_file().sync_all().map_err(io)?;
+        temporary.persist(&self.file).map_err(|error| io(error.error))?;
+        Ok(Receipt { digest: image.digest(), bytes_sent, layers_sent: image.layers.len(), layers_skipped: 0 })
     }
 }
 

@@ -11,9 +11,11 @@ use serde::Serialize;
 use crate::diagnose::{Diagnose, Exit, Place};
 use crate::engine::EngineError;
 use crate::oci::{Digest, Image, Reference};
+use crate::store::StoreError;
 
 pub mod archive;
 pub mod daemon;
+pub mod layout;
 pub mod saved;
 
 /// An image with its transport, in the words that skopeo and podman made common.
@@ -193,6 +195,9 @@ pub enum TransportError {
         /// What was seen.
         why: String,
     },
+    /// A layout or the local store cannot be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// An engine call failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -204,6 +209,7 @@ impl Diagnose for TransportError {
             Self::Name { .. } | Self::Absent { .. } | Self::NotYet { .. } | Self::Malformed { .. } => {
                 Exit::Usage
             }
+            Self::Store(error) => error.exit(),
             Self::Engine(error) => error.exit(),
             Self::Io { .. } | Self::Read { .. } | Self::NotLoaded { .. } => Exit::Failed,
         }
@@ -220,6 +226,7 @@ impl Diagnose for TransportError {
             Self::Io { .. } => Some("see whether the disk is full and the permissions fit".to_owned()),
             Self::Read { .. } => Some("build the image again: the cache keeps what did not change".to_owned()),
             Self::NotLoaded { .. } => Some("look at the engine's log, then copy it again".to_owned()),
+            Self::Store(error) => error.hint(),
             Self::Engine(error) => error.hint(),
         }
     }
@@ -228,6 +235,7 @@ impl Diagnose for TransportError {
         match self {
             Self::Malformed { file, .. } => Some(Place::file(file)),
             Self::Io { path, .. } => Some(Place::file(path)),
+            Self::Store(error) => error.place(),
             _ => None,
         }
     }

@@ -1,0 +1,188 @@
+//! Config and manifest: everything in one order of keys, dates from `SOURCE_DATE_EPOCH` or a constant.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+
+use super::Packed;
+use super::check::services_of;
+use super::layer::MODIFIED;
+use super::recipe::{Command, HealthcheckRecipe, ImageRole, Recipe};
+use super::skeleton::INIT_PATH;
+use crate::oci::config::{Healthcheck, History, RootFs, Run};
+use crate::oci::image::{
+    ANNOTATION_AFTER, ANNOTATION_LAYER, CREATED_BY, MEDIA_TYPE_CONFIG, MEDIA_TYPE_LAYER_GZIP,
+    MEDIA_TYPE_MANIFEST,
+};
+use crate::oci::{Config, Descriptor, Digest, Image, Layer, Manifest};
+use crate::store::Cache;
+use crate::store::layout::FileBlob;
+use crate::tars::catalogue::{DATA_PATH, WEB_PORT};
+
+/// The label that says what the image is for.
+pub const LABEL_IMAGE_ROLE: &str = "io.tarsup.image.role";
+/// The label with the services in it, joined by commas.
+pub const LABEL_IMAGE_SERVICES: &str = "io.tarsup.image.services";
+
+/// What an image is made of, once its layers are there.
+pub struct Parts<'a> {
+    /// The recipe.
+    pub recipe: &'a Recipe,
+    /// `amd64`, `arm64`, ...
+    pub architecture: &'a str,
+    /// Seconds since 1970 for config and history.
+    pub created: Option<i64>,
+    /// The layers in their final order.
+    pub layers: &'a [Packed],
+    /// The chain id of the predecessor, where there is one.
+    pub after: Option<Digest>,
+}
+
+/// Puts an image together.
+pub fn assemble(parts: &Parts<'_>, cache: &Cache) -> io::Result<Image> {
+    let created = rfc3339(parts.created);
+    let history = |layer: &Packed| History {
+        created: created.clone(),
+        created_by: format!("{CREATED_BY}{}: {}", layer.name, layer.what),
+        empty_layer: false,
+    };
+    let config = Config {
+        created: created.clone(),
+        architecture: parts.architecture.to_owned(),
+        os: "linux".to_owned(),
+        variant: None,
+        config: run(parts.recipe),
+        rootfs: RootFs {
+            diff_ids: parts.layers.iter().map(|layer| layer.diff_id).collect(),
+            ..RootFs::default()
+        },
+        history: parts.layers.iter().map(history).collect(),
+    };
+    let config = serde_json::to_vec(&config)?;
+    let layers: Vec<Layer> = parts.layers.iter().map(|layer| as_layer(layer, cache)).collect();
+    let manifest = Manifest {
+        schema_version: 2,
+        media_type: MEDIA_TYPE_MANIFEST.to_owned(),
+        config: Descriptor {
+            media_type: MEDIA_TYPE_CONFIG.to_owned(),
+            digest: Digest::of(&config),
+            size: config.len() as u64,
+            annotations: BTreeMap::new(),
+        },
+        layers: layers.iter().map(|layer| layer.descriptor.clone()).collect(),
+        annotations: parts
+            .after
+            .map(|digest| (ANNOTATION_AFTER.to_owned(), digest.to_string()))
+            .into_iter()
+            .collect(),
+    };
+    Ok(Image { manifest: serde_json::to_vec(&manifest)?, config, layers })
+}
+
+fn as_layer(layer: &Packed, cache: &Cache) -> Layer {
+    Layer {
+        diff_id: layer.diff_id,
+        descriptor: Descriptor {
+            media_type: MEDIA_TYPE_LAYER_GZIP.to_owned(),
+            digest: layer.digest,
+            size: layer.size,
+            annotations: BTreeMap::from([(ANNOTATION_LAYER.to_owned(), layer.name.clone())]),
+        },
+        source: Arc::new(FileBlob(cache.blob(&layer.digest))),
+    }
+}
+
+/// The date of config and history: `SOURCE_DATE_EPOCH`, else that of the files.
+fn rfc3339(seconds: Option<i64>) -> String {
+    let seconds = seconds.unwrap_or(i64::try_from(MODIFIED).unwrap_or(0));
+    time::OffsetDateTime::from_unix_timestamp(seconds)
+        .ok()
+        .and_then(|date| date.format(&time::format_description::well_known::Rfc3339).ok())
+        .unwrap_or_else(|| "1970-01-01T00:00:00Z".to_owned())
+}
+
+/// What a container of the image starts with, by its role.
+fn run(recipe: &Recipe) -> Run {
+    let mut run = match recipe.role {
+        ImageRole::Plain => plain(recipe),
+        role => tars(recipe, role),
+    };
+    let mut labels = BTreeMap::from([
+        ("org.opencontainers.image.title".to_owned(), recipe.reference.familiar_name()),
+        ("org.opencontainers.image.version".to_owned(), recipe.version.clone()),
+        (LABEL_IMAGE_ROLE.to_owned(), recipe.role.name().to_owned()),
+    ]);
+    let services =
+        services_of(recipe.role).iter().map(|service| service.name()).collect::<Vec<_>>().join(",");
+    if !services.is_empty() {
+        labels.insert(LABEL_IMAGE_SERVICES.to_owned(), services);
+    }
+    labels.extend(recipe.labels.clone());
+    run.labels = labels;
+    run
+}
+
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const SECOND: u64 = 1_000_000_000;
+
+/// An image of the framework or of a node: tars-init is its PID 1.
+fn tars(recipe: &Recipe, role: ImageRole) -> Run {
+    let mut ports: Vec<u16> = services_of(role).iter().flat_map(|service| service.exposed_ports()).collect();
+    if recipe.web.is_some() {
+        ports.extend([WEB_PORT, WEB_PORT + 1]);
+    }
+    let mut env = vec![PATH.to_owned(), format!("TARSUP_VERSION={}", recipe.version)];
+    env.extend(recipe.plain.env.iter().map(|(name, value)| format!("{name}={value}")));
+    Run {
+        exposed_ports: ports.into_iter().map(|port| format!("{port}/tcp")).collect(),
+        env,
+        entrypoint: vec![INIT_PATH.to_owned(), role.name().to_owned()],
+        volumes: BTreeSet::from([DATA_PATH.to_owned()]),
+        stop_signal: "SIGTERM".to_owned(),
+        healthcheck: Some(Healthcheck {
+            test: vec!["CMD".to_owned(), INIT_PATH.to_owned(), "health".to_owned()],
+            interval: 10 * SECOND,
+            timeout: 5 * SECOND,
+            start_period: 60 * SECOND,
+            retries: 3,
+        }),
+        ..Run::default()
+    }
+}
+
+/// Any other image: what the recipe says.
+fn plain(recipe: &Recipe) -> Run {
+    let plain = &recipe.plain;
+    let mut env: BTreeMap<String, String> = plain.env.clone();
+    let (name, value) = PATH.split_once('=').unwrap_or(("PATH", ""));
+    env.entry(name.to_owned()).or_insert_with(|| value.to_owned());
+    Run {
+        user: plain.user.clone().unwrap_or_default(),
+        exposed_ports: plain.ports.iter().cloned().collect(),
+        env: env.into_iter().map(|(name, value)| format!("{name}={value}")).collect(),
+        entrypoint: plain.entrypoint.clone(),
+        cmd: plain.cmd.clone(),
+        volumes: plain.volumes.iter().cloned().collect(),
+        working_dir: plain.workdir.clone().unwrap_or_default(),
+        stop_signal: plain.stop_signal.clone().unwrap_or_default(),
+        healthcheck: plain.healthcheck.as_ref().map(healthcheck),
+        ..Run::default()
+    }
+}
+
+fn healthcheck(recipe: &HealthcheckRecipe) -> Healthcheck {
+    let nanoseconds = |duration: Option<std::time::Duration>| {
+        duration.map_or(0, |duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
+    };
+    let test = match &recipe.test {
+        Command::Line(line) => vec!["CMD-SHELL".to_owned(), line.clone()],
+        Command::Words(words) => words.clone(),
+    };
+    Healthcheck {
+        test,
+        interval: nanoseconds(recipe.interval),
+        timeout: nanoseconds(recipe.timeout),
+        start_period: nanoseconds(recipe.start_period),
+        retries: recipe.retries.unwrap_or(0),
+    }
+}

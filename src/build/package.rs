@@ -1,0 +1,261 @@
+//! A TARS package: which services it holds, and where their files lie in an image.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::tree::{Node, Tree};
+use super::unpack::{self, LIMITS, UnpackError, Unpacked};
+use crate::diagnose::{Diagnose, Exit, Place};
+use crate::tars::Service;
+use crate::tars::catalogue::{DEPLOY_PATH, TARS_PATH, WEB_PATH};
+
+/// What one package brings.
+#[derive(Debug)]
+pub struct Package {
+    /// The file, or the folder that `make install` made.
+    pub path: PathBuf,
+    /// Service → its files.
+    pub services: BTreeMap<Service, ServiceFiles>,
+}
+
+/// The files of one service, at their places in the image.
+#[derive(Debug, Default)]
+pub struct ServiceFiles {
+    /// Paths in the image, without leading slash.
+    pub tree: Tree,
+    /// When the binary was made, seconds since 1970.
+    pub built: u64,
+}
+
+/// Why a package cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PackageError {
+    /// Its archive or folder cannot be read, or holds what it must not.
+    #[error(transparent)]
+    Unpack(#[from] UnpackError),
+    /// It is of no layout that `make *-tar` writes.
+    #[error("{}: entry `{entry}` {why}", path.display())]
+    Layout {
+        /// The package.
+        path: PathBuf,
+        /// The entry.
+        entry: String,
+        /// What is wrong.
+        why: String,
+        /// What to do.
+        hint: String,
+    },
+    /// The service's program is not in it.
+    #[error("{}: there is no program `{binary}` in it", path.display())]
+    NoBinary {
+        /// The package.
+        path: PathBuf,
+        /// Where it should be.
+        binary: String,
+    },
+    /// Two packages bring the same service.
+    #[error("{} and {} both bring {service}", first.display(), second.display())]
+    Twice {
+        /// One package.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+        /// The service.
+        service: Service,
+    },
+}
+
+impl Diagnose for PackageError {
+    fn exit(&self) -> Exit {
+        Exit::Usage
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Unpack(error) => error.hint(),
+            Self::Layout { hint, .. } => Some(hint.clone()),
+            Self::NoBinary { .. } => {
+                Some("build the service, delete the package, and make it again".to_owned())
+            }
+            Self::Twice { .. } => Some("leave one of them out of `packages`".to_owned()),
+        }
+    }
+
+    fn place(&self) -> Option<Place> {
+        match self {
+            Self::Unpack(error) => error.place(),
+            Self::Layout { path, .. } | Self::NoBinary { path, .. } => Some(Place::file(path)),
+            Self::Twice { second, .. } => Some(Place::file(second)),
+        }
+    }
+}
+
+/// `framework/servers` of a tree that `make install` made, where `folder` is one.
+pub fn install_tree(folder: &Path) -> Option<PathBuf> {
+    ["framework/servers", "deploy/framework/servers", "servers"]
+        .into_iter()
+        .map(|below| folder.join(below))
+        .find(|servers| servers.is_dir())
+}
+
+/// Reads a package: a `.tgz`, or a folder that `make install` made.
+pub fn read(path: &Path) -> Result<Package, PackageError> {
+    let unpacked = match install_tree(path) {
+        Some(servers) => unpack::read_folder(&servers)?,
+        None => unpack::read_tgz(path, LIMITS)?,
+    };
+    let prefix = install_prefix(&unpacked.tree);
+    let mut services: BTreeMap<Service, ServiceFiles> = BTreeMap::new();
+    for (entry, node) in unpacked.tree.iter() {
+        let Some(inner) = within(entry, prefix) else { continue };
+        place(path, entry, inner, node, &unpacked, &mut services)?;
+    }
+    for (service, files) in &mut services {
+        let binary = binary_path(*service);
+        match files.tree.get(&binary) {
+            Some(Node::File { content, .. }) if content.size > 0 => {}
+            _ => {
+                let binary = binary.trim_start_matches(&TARS_PATH[1..]).trim_start_matches('/').to_owned();
+                return Err(PackageError::NoBinary { path: path.to_owned(), binary });
+            }
+        }
+    }
+    Ok(Package { path: path.to_owned(), services })
+}
+
+/// Where the program of a service lies in the image, without leading slash.
+fn binary_path(service: Service) -> String {
+    format!("{}/{service}/bin/{service}", &TARS_PATH[1..])
+}
+
+/// What stands before the services in a packed install tree; nothing in every other layout.
+fn install_prefix(tree: &Tree) -> &'static str {
+    ["framework/servers", "deploy/framework/servers"]
+        .into_iter()
+        .find(|prefix| tree.has_below(prefix))
+        .unwrap_or("")
+}
+
+/// The entry's name below the prefix; `None` for what lies elsewhere.
+fn within<'a>(entry: &'a str, prefix: &str) -> Option<&'a str> {
+    if prefix.is_empty() {
+        return Some(entry);
+    }
+    entry.strip_prefix(prefix)?.strip_prefix('/')
+}
+
+/// Puts one entry to its place in the image.
+fn place(
+    path: &Path,
+    entry: &str,
+    inner: &str,
+    node: &Node,
+    unpacked: &Unpacked,
+    services: &mut BTreeMap<Service, ServiceFiles>,
+) -> Result<(), PackageError> {
+    let layout = |why: String, hint: &str| PackageError::Layout {
+        path: path.to_owned(),
+        entry: entry.to_owned(),
+        why,
+        hint: hint.to_owned(),
+    };
+    let (name, rest) = inner.split_once('/').unwrap_or((inner, ""));
+    let service: Service = name.parse().map_err(|_| {
+        layout(
+            format!("belongs to `{name}`, which is not a TARS framework service"),
+            "leave the package out; services of your own are published through the web",
+        )
+    })?;
+    let files = services.entry(service).or_default();
+    if rest.is_empty() {
+        return match node {
+            Node::Directory { .. } => Ok(()),
+            _ => Err(layout("is no folder".to_owned(), "make the package again with `make X-tar`")),
+        };
+    }
+    let target = image_path(service, rest, node);
+    let mut node = node.clone();
+    if target == binary_path(service)
+        && let Node::File { mode, .. } = &mut node
+    {
+        // A program is a program, whatever the umask of whoever packed it.
+        *mode = 0o755;
+        files.built = unpacked.modified.get(entry).copied().unwrap_or(0);
+    }
+    files.tree.insert(&target, node).map_err(|taken| {
+        layout(
+            format!("wants the place of another one, /{}", taken.path),
+            "the package mixes two layouts: make it again from a clean folder",
+        )
+    })
+}
+
+/// `X/X` and whatever stands beside it goes to `bin`; `data` to the installer's tree, as `tarsnode/data` is a link
+/// into the volume; everything else keeps its name.
+fn image_path(service: Service, rest: &str, node: &Node) -> String {
+    let first = rest.split('/').next().unwrap_or(rest);
+    let app = &TARS_PATH[1..];
+    if first == "data" {
+        return format!("{}/framework/servers/{service}/{rest}", &DEPLOY_PATH[1..]);
+    }
+    let beside_the_program = !rest.contains('/') && !matches!(node, Node::Directory { .. });
+    if beside_the_program { format!("{app}/{service}/bin/{rest}") } else { format!("{app}/{service}/{rest}") }
+}
+
+/// One service, one package.
+pub fn by_service(
+    packages: Vec<Package>,
+) -> Result<BTreeMap<Service, (PathBuf, ServiceFiles)>, PackageError> {
+    let mut services: BTreeMap<Service, (PathBuf, ServiceFiles)> = BTreeMap::new();
+    for package in packages {
+        for (service, files) in package.services {
+            if let Some((first, _)) = services.get(&service) {
+                return Err(PackageError::Twice { first: first.clone(), second: package.path, service });
+            }
+            services.insert(service, (package.path.clone(), files));
+        }
+    }
+    Ok(services)
+}
+
+/// Services whose program is days older than the newest one: `make X-tar` leaves an existing package alone, so it may be
+/// of the version before.
+pub fn stale(services: &BTreeMap<Service, (PathBuf, ServiceFiles)>) -> Vec<String> {
+    const DAY: u64 = 24 * 3600;
+    let newest = services.values().map(|(_, files)| files.built).max().unwrap_or(0);
+    services
+        .iter()
+        .filter(|(_, (_, files))| files.built > 0 && newest - files.built > DAY)
+        .map(|(service, (path, files))| {
+            let days = (newest - files.built) / DAY;
+            format!(
+                "{}: {service} was built {days} days before the newest of the services; \
+                 if it ought to be of the same build, delete the package and run `make {service}-tar`",
+                path.display()
+            )
+        })
+        .collect()
+}
+
+/// The web console's package: its files lie at the root, or below one folder.
+pub fn read_web(path: &Path) -> Result<Tree, PackageError> {
+    let unpacked = unpack::read_tgz(path, LIMITS)?;
+    let tops: Vec<&str> =
+        unpacked.tree.iter().map(|(entry, _)| entry).filter(|entry| !entry.contains('/')).collect();
+    let prefix = match tops.as_slice() {
+        [only] if matches!(unpacked.tree.get(only), Some(Node::Directory { .. })) => (*only).to_owned(),
+        _ => String::new(),
+    };
+    let mut tree = Tree::default();
+    for (entry, node) in unpacked.tree.iter() {
+        let Some(inner) = within(entry, &prefix) else { continue };
+        let target = format!("{}/{inner}", &WEB_PATH[1..]);
+        tree.insert(&target, node.clone()).map_err(|taken| PackageError::Layout {
+            path: path.to_owned(),
+            entry: entry.to_owned(),
+            why: format!("wants the place of another one, /{}", taken.path),
+            hint: "make the package again from a clean folder".to_owned(),
+        })?;
+    }
+    Ok(tree)
+}

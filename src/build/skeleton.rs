@@ -1,0 +1,143 @@
+//! What an image of TARS holds besides packages: folders, upstream's links into the volume, tars-init, deploy files.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::check::CheckError;
+use super::recipe::{ImageRole, PlacedFile};
+use super::tree::{Node, Tree};
+use super::unpack::{self, UnpackError};
+use crate::tars::Service;
+use crate::tars::catalogue::{DATA_PATH, DEPLOY_PATH, TARS_PATH, UPLOAD_PATH, WEB_PATH};
+
+/// Where tars-init lies in the image.
+pub const INIT_PATH: &str = "/usr/local/bin/tars-init";
+
+/// tars-init, the volume's folder, and the links into it. Source: upstream's images.
+pub fn skeleton(init: &Path, role: ImageRole, on_scratch: bool) -> Result<Tree, UnpackError> {
+    let mut tree = Tree::default();
+    let Node::File { content, .. } = unpack::read_file(init)? else { unreachable_file(init)? };
+    put(&mut tree, INIT_PATH, Node::File { mode: 0o755, content });
+    if role == ImageRole::Plain {
+        return Ok(tree);
+    }
+    put(&mut tree, DATA_PATH, Node::Directory { mode: 0o755 });
+    for (link, folder) in [
+        (format!("{TARS_PATH}/app_log"), "app_log"),
+        (format!("{TARS_PATH}/remote_app_log"), "remote_app_log"),
+        (format!("{TARS_PATH}/tarsnode/data"), "tarsnode-data"),
+        (UPLOAD_PATH.to_owned(), "patchs"),
+    ] {
+        put(&mut tree, &link, Node::Link { target: format!("{DATA_PATH}/{folder}") });
+    }
+    if on_scratch {
+        put(&mut tree, "/tmp", Node::Directory { mode: 0o1777 });
+    }
+    Ok(tree)
+}
+
+fn unreachable_file<T>(path: &Path) -> Result<T, UnpackError> {
+    Err(UnpackError::Archive {
+        path: path.to_owned(),
+        why: "it is no regular file".to_owned(),
+        hint: "name a file".to_owned(),
+    })
+}
+
+/// The web's log folders are links into the volume too; they come with the web.
+pub fn link_web_logs(tree: &mut Tree) {
+    for (link, folder) in [("log", "web_log"), ("demo/log", "demo_log")] {
+        let path = format!("{WEB_PATH}/{link}");
+        if tree.get(&path[1..]).is_none() && !tree.has_below(&path[1..]) {
+            put(tree, &path, Node::Link { target: format!("{DATA_PATH}/{folder}") });
+        }
+    }
+}
+
+/// A path that only this module writes, or one that is taken already and then stays.
+fn put(tree: &mut Tree, path: &str, node: Node) {
+    // Two of our own paths never collide: a test holds it.
+    let _ = tree.insert(path.trim_start_matches('/'), node);
+}
+
+/// `conf/` and `sql/` of the recipe's `deploy` folder, at their place in the image.
+pub fn deploy(folder: &Path, role: ImageRole) -> Result<Tree, super::BuildError> {
+    let needed: Vec<String> = match role {
+        ImageRole::Framework => {
+            let conf = Service::ALL.iter().map(|service| format!("conf/{service}/conf"));
+            conf.chain(["sql/db_tars.sql".to_owned()]).collect()
+        }
+        ImageRole::Node => vec!["conf/tarsnode/conf".to_owned()],
+        ImageRole::Plain => Vec::new(),
+    };
+    if let Some(missing) = needed.iter().find(|below| !folder.join(below).exists()) {
+        return Err(CheckError::Deploy { folder: folder.to_owned(), missing: missing.clone(), role }.into());
+    }
+    let mut tree = Tree::default();
+    for part in ["conf", "sql"] {
+        let from = folder.join(part);
+        if !from.is_dir() {
+            continue;
+        }
+        for (path, node) in unpack::read_folder(&from)?.tree.iter() {
+            put(&mut tree, &format!("{DEPLOY_PATH}/framework/{part}/{path}"), node.clone());
+        }
+    }
+    Ok(tree)
+}
+
+/// The files and folders that a plain recipe names.
+pub fn files(placed: &[PlacedFile]) -> Result<Tree, super::BuildError> {
+    let mut tree = Tree::default();
+    for PlacedFile { from, to, mode } in placed {
+        let target = to.trim_matches('/').to_owned();
+        let mut nodes: Vec<(String, Node)> = Vec::new();
+        if fs::metadata(from).is_ok_and(|metadata| metadata.is_dir()) {
+            for (path, node) in unpack::read_folder(from)?.tree.iter() {
+                nodes.push((format!("{target}/{path}"), node.clone()));
+            }
+            nodes.push((target, Node::Directory { mode: 0o755 }));
+        } else {
+            nodes.push((target, unpack::read_file(from)?));
+        }
+        for (path, mut node) in nodes {
+            if let (Node::File { mode: bits, .. }, Some(mode)) = (&mut node, mode) {
+                *bits = *mode;
+            }
+            tree.insert(&path, node).map_err(|taken| CheckError::Taken {
+                path: format!("/{}", taken.path),
+                file: from.clone(),
+            })?;
+        }
+    }
+    Ok(tree)
+}
+
+/// True for an ELF program that needs a loader from the base (it has a `PT_INTERP` segment).
+pub fn needs_loader(program: &Path) -> Result<bool, UnpackError> {
+    let bytes = fs::read(program).map_err(|source| UnpackError::Read { path: program.to_owned(), source })?;
+    Ok(has_interpreter(&bytes).unwrap_or(false))
+}
+
+/// 64-bit little-endian ELF alone: what tars-init is built for.
+fn has_interpreter(elf: &[u8]) -> Option<bool> {
+    const PT_INTERP: u32 = 3;
+    let number = |at: usize, size: usize| -> Option<usize> {
+        let bytes = elf.get(at..at + size)?;
+        bytes.iter().rev().try_fold(0_usize, |value, byte| Some(value.checked_mul(256)? + usize::from(*byte)))
+    };
+    if !elf.starts_with(b"\x7fELF\x02\x01") {
+        return None;
+    }
+    let (table, entry, count) = (number(0x20, 8)?, number(0x36, 2)?, number(0x38, 2)?);
+    (0..count).find_map(|index| {
+        let kind = number(table.checked_add(index * entry)?, 4)?;
+        (kind == PT_INTERP as usize).then_some(true)
+    })
+}
+
+/// The tars-init beside the running program.
+pub fn default_init() -> Option<PathBuf> {
+    let program = std::env::current_exe().ok()?;
+    Some(program.parent()?.join("tars-init"))
+}

@@ -1,0 +1,243 @@
+//! A file tree in canonical (byte) order; contents lie in memory or in an anonymous temporary file.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt as _;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::oci::{Digest, HashingReader};
+
+/// Files up to this size stay in memory.
+const IN_MEMORY: usize = 64 * 1024;
+
+/// What stands at a path.
+#[derive(Clone, Debug)]
+pub enum Node {
+    /// A folder with its permission bits.
+    Directory {
+        /// Permission bits.
+        mode: u32,
+    },
+    /// A regular file.
+    File {
+        /// Permission bits.
+        mode: u32,
+        /// What is in it.
+        content: Content,
+    },
+    /// A symbolic link.
+    Link {
+        /// Where it points, as written.
+        target: String,
+    },
+}
+
+/// The bytes of a file: known by digest and size, read when needed.
+#[derive(Clone, Debug)]
+pub struct Content {
+    /// The digest of the bytes.
+    pub digest: Digest,
+    /// How many there are.
+    pub size: u64,
+    place: Stored,
+}
+
+#[derive(Clone, Debug)]
+enum Stored {
+    Memory(Arc<[u8]>),
+    Spooled { file: Arc<File>, offset: u64 },
+}
+
+impl Content {
+    /// Content that is at hand.
+    pub fn bytes(bytes: impl Into<Arc<[u8]>>) -> Self {
+        let bytes = bytes.into();
+        Self { digest: Digest::of(&bytes), size: bytes.len() as u64, place: Stored::Memory(bytes) }
+    }
+
+    /// A reader from the first byte.
+    pub fn open(&self) -> ContentReader<'_> {
+        ContentReader { content: self, position: 0 }
+    }
+}
+
+/// Reads a content without moving anybody else's position.
+pub struct ContentReader<'a> {
+    content: &'a Content,
+    position: u64,
+}
+
+impl Read for ContentReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let rest = usize::try_from(self.content.size - self.position).unwrap_or(usize::MAX);
+        let want = rest.min(buffer.len());
+        let read = match &self.content.place {
+            Stored::Memory(bytes) => {
+                let start = usize::try_from(self.position).unwrap_or(usize::MAX);
+                buffer[..want].copy_from_slice(&bytes[start..start + want]);
+                want
+            }
+            Stored::Spooled { file, offset } => file.read_at(&mut buffer[..want], offset + self.position)?,
+        };
+        if read == 0 && want > 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.position += read as u64;
+        Ok(read)
+    }
+}
+
+/// Keeps contents: small ones in memory, others in a temporary file that has no name and goes away by itself.
+///
+/// One spool serves one reader of files; several readers have a spool each.
+#[derive(Debug, Default)]
+pub struct Spool(Mutex<Option<(Arc<File>, u64)>>);
+
+impl Spool {
+    /// Reads `reader` to its end.
+    pub fn keep(&self, reader: impl Read) -> io::Result<Content> {
+        let mut reader = HashingReader::new(reader);
+        let mut head = Vec::new();
+        (&mut reader).take(IN_MEMORY as u64 + 1).read_to_end(&mut head)?;
+        if head.len() <= IN_MEMORY {
+            let (digest, size) = reader.finish();
+            return Ok(Content { digest, size, place: Stored::Memory(head.into()) });
+        }
+        let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (file, end) = match &mut *guard {
+            Some((file, end)) => (Arc::clone(file), end),
+            empty => {
+                let file = Arc::new(tempfile::tempfile()?);
+                (Arc::clone(&file), &mut empty.insert((file, 0)).1)
+            }
+        };
+        let offset = *end;
+        let mut buffer = head;
+        loop {
+            file.write_all_at(&buffer, *end)?;
+            *end += buffer.len() as u64;
+            buffer.resize(256 * 1024, 0);
+            let read = reader.read(&mut buffer)?;
+            buffer.truncate(read);
+            if read == 0 {
+                break;
+            }
+        }
+        let (digest, size) = reader.finish();
+        Ok(Content { digest, size, place: Stored::Spooled { file, offset } })
+    }
+}
+
+/// Paths without leading slash → what stands there. Parents come before children; every parent is a folder.
+#[derive(Clone, Debug, Default)]
+pub struct Tree(BTreeMap<String, Node>);
+
+/// Two things want the same path, or one wants to lie below something that is no folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Collision {
+    /// The path that is taken.
+    pub path: String,
+}
+
+impl Tree {
+    /// Puts a node at a path, with folders (0755) above it where there are none.
+    ///
+    /// The same content or link again, or a folder again, is no collision.
+    pub fn insert(&mut self, path: &str, node: Node) -> Result<(), Collision> {
+        for (at, _) in path.match_indices('/') {
+            let parent = &path[..at];
+            match self.0.get(parent) {
+                Some(Node::Directory { .. }) => {}
+                Some(_) => return Err(Collision { path: parent.to_owned() }),
+                None => {
+                    self.0.insert(parent.to_owned(), Node::Directory { mode: 0o755 });
+                }
+            }
+        }
+        let taken = match (self.0.get(path), &node) {
+            (Some(Node::File { content: old, mode: one }), Node::File { content: new, mode: other }) => {
+                old.digest != new.digest || one != other
+            }
+            (Some(Node::Link { target: old }), Node::Link { target: new }) => old != new,
+            (None, _) | (Some(Node::Directory { .. }), Node::Directory { .. }) => false,
+            (Some(_), _) => true,
+        };
+        if taken {
+            return Err(Collision { path: path.to_owned() });
+        }
+        self.0.insert(path.to_owned(), node);
+        Ok(())
+    }
+
+    /// What stands at a path.
+    pub fn get(&self, path: &str) -> Option<&Node> {
+        self.0.get(path)
+    }
+
+    /// All of it, in byte order of the paths.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Node)> {
+        self.0.iter().map(|(path, node)| (path.as_str(), node))
+    }
+
+    /// True where something lies below this folder.
+    pub fn has_below(&self, folder: &str) -> bool {
+        let prefix = format!("{folder}/");
+        self.0.range(prefix.clone()..).next().is_some_and(|(path, _)| path.starts_with(&prefix))
+    }
+
+    /// How many bytes the files hold.
+    pub fn size(&self) -> u64 {
+        self.0.values().map(|node| if let Node::File { content, .. } = node { content.size } else { 0 }).sum()
+    }
+
+    /// True where there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> Node {
+        Node::File { mode: 0o644, content: Content::bytes(text.as_bytes()) }
+    }
+
+    #[test]
+    fn tree_keeps_parents_before_children_whatever_the_order() {
+        let mut tree = Tree::default();
+        for path in ["a/b/c", "a-b", "a/a", "a.b/c"] {
+            tree.insert(path, file(path)).unwrap();
+        }
+        let paths: Vec<&str> = tree.iter().map(|(path, _)| path).collect();
+        assert_eq!(paths, ["a", "a-b", "a.b", "a.b/c", "a/a", "a/b", "a/b/c"]);
+    }
+
+    #[test]
+    fn tree_refuses_two_things_at_one_path_and_anything_below_a_file() {
+        let mut tree = Tree::default();
+        tree.insert("a/b", file("1")).unwrap();
+        tree.insert("a/b", file("1")).unwrap();
+        assert_eq!(tree.insert("a/b", file("2")), Err(Collision { path: "a/b".to_owned() }));
+        assert_eq!(tree.insert("a/b/c", file("2")), Err(Collision { path: "a/b".to_owned() }));
+        assert_eq!(tree.insert("a", file("2")), Err(Collision { path: "a".to_owned() }));
+    }
+
+    #[test]
+    fn spooled_content_reads_back_and_leaves_others_alone() {
+        let spool = Spool::default();
+        let big = vec![7; 3 * IN_MEMORY];
+        let contents = [
+            spool.keep(&b"small"[..]).unwrap(),
+            spool.keep(&big[..]).unwrap(),
+            spool.keep(&big[1..]).unwrap(),
+        ];
+        for (content, bytes) in contents.iter().zip([&b"small"[..], &big, &big[1..]]) {
+            let mut read = Vec::new();
+            content.open().read_to_end(&mut read).unwrap();
+            assert!(read == bytes && content.digest == Digest::of(bytes));
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! `tarsup build`: a recipe becomes an image, in the local store or wherever `-o` says.
+
+use std::fmt::Write as _;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+use serde_json::json;
+
+use super::image::{self, Receipts};
+use super::options::EngineOptions;
+use super::{Failure, Outcome, Ui};
+use crate::build::order::Predecessor;
+use crate::build::recipe::{Overrides, Recipe};
+use crate::build::{self, Built, PlannedLayer, Prepared, Settings, skeleton};
+use crate::diagnose::{Diagnose, Exit};
+use crate::oci::Digest;
+use crate::store::{self, Cache};
+use crate::transport::ImageName;
+
+/// Build an image from a recipe; no engine is needed
+#[derive(Debug, Args)]
+#[command(disable_version_flag = true)]
+pub struct BuildArgs {
+    /// The recipe
+    recipe: PathBuf,
+
+    /// Take every .tgz in this folder instead of the recipe's packages
+    #[arg(long, value_name = "DIR")]
+    packages: Vec<PathBuf>,
+
+    /// The version, instead of the recipe's; also the image's tag
+    #[arg(long, value_name = "VERSION")]
+    version: Option<String>,
+
+    /// The platform of the image
+    #[arg(long, value_name = "OS/ARCH", default_value = "linux/amd64")]
+    platform: Vec<String>,
+
+    /// Keep the order of layers of this image: a host that has it is sent little more than what changed
+    #[arg(long, value_name = "IMAGE")]
+    after: Option<String>,
+
+    /// Where the image goes (default: the local store): oci:DIR[:TAG], docker-archive:FILE, docker-daemon:REF
+    #[arg(short, long = "output", value_name = "IMAGE")]
+    output: Vec<String>,
+
+    /// Show what would be built and write nothing
+    #[arg(long, alias = "dry-run")]
+    plan: bool,
+
+    #[command(flatten)]
+    engine: EngineOptions,
+}
+
+/// A flag that cannot be what it is.
+#[derive(Debug, thiserror::Error)]
+enum UsageError {
+    #[error("`--platform {0}`: not yet possible")]
+    Platform(String),
+    #[error("SOURCE_DATE_EPOCH is `{0}`, which is no number of seconds")]
+    Epoch(String),
+    #[error("TARSUP_THREADS is `{0}`, which is no number above 0")]
+    Threads(String),
+}
+
+impl Diagnose for UsageError {
+    fn exit(&self) -> Exit {
+        Exit::Usage
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Platform(_) => "name one: linux/amd64 or linux/arm64, as the packages are".to_owned(),
+            Self::Epoch(_) => "set it to seconds since 1970, or unset it".to_owned(),
+            Self::Threads(_) => "set it to a number, or unset it".to_owned(),
+        })
+    }
+}
+
+/// Builds, and writes the image to every output.
+pub fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
+    let overrides = Overrides { version: args.version.clone(), packages: args.packages.clone() };
+    let recipe = Recipe::read(&args.recipe, &overrides).map_err(build::BuildError::from)?;
+    let outputs = outputs(args, &recipe)?;
+    let settings = settings(args, ui)?;
+    let prepared = build::prepare(&recipe, &settings)?;
+    for warning in &prepared.warnings {
+        ui.warn(warning);
+    }
+    if args.plan {
+        show_plan(&prepared, &recipe, &outputs, ui);
+        return Ok(Exit::Done);
+    }
+    let built = prepared.build(&|layer| {
+        let how = if layer.cached { "unchanged" } else { "compressed" };
+        ui.note(&format!("  {:<18} {how}, {}", layer.name, image::bytes(layer.size)));
+    })?;
+    let mut receipts = Receipts::new();
+    for output in &outputs {
+        let receipt = image::send(&built.image, output, &recipe.reference, &args.engine, ui)?;
+        receipts.push((output.to_string(), receipt));
+    }
+    report(&recipe, &built, &receipts, ui);
+    Ok(Exit::Done)
+}
+
+/// The outputs are understood before anything is built.
+fn outputs(args: &BuildArgs, recipe: &Recipe) -> Result<Vec<ImageName>, Failure> {
+    if args.output.is_empty() {
+        return Ok(vec![ImageName::Store(recipe.reference.clone())]);
+    }
+    let mut outputs = Vec::new();
+    for text in &args.output {
+        let name: ImageName = text.parse()?;
+        image::refuse_registry(&name)?;
+        outputs.push(name);
+    }
+    Ok(outputs)
+}
+
+fn settings(args: &BuildArgs, ui: &Ui) -> Result<Settings, Failure> {
+    let architecture = match args.platform.as_slice() {
+        [one] => one.strip_prefix("linux/").filter(|arch| matches!(*arch, "amd64" | "arm64")),
+        _ => None,
+    };
+    let architecture = architecture.ok_or_else(|| UsageError::Platform(args.platform.join(",")))?;
+    let predecessor = match &args.after {
+        None => None,
+        Some(text) => {
+            let diff_ids = image::diff_ids(&text.parse()?, &args.engine, ui)?;
+            Some(Predecessor { diff_ids })
+        }
+    };
+    Ok(Settings {
+        architecture: architecture.to_owned(),
+        created: variable("SOURCE_DATE_EPOCH", UsageError::Epoch)?,
+        threads: variable("TARSUP_THREADS", UsageError::Threads)?
+            .or_else(|| std::thread::available_parallelism().ok())
+            .unwrap_or(NonZeroUsize::MIN),
+        cache: Cache::at(store::cache_folder()?),
+        predecessor,
+        init: skeleton::default_init(),
+    })
+}
+
+/// A number in the environment; unset and empty are none.
+fn variable<T: std::str::FromStr>(
+    name: &str,
+    error: impl Fn(String) -> UsageError,
+) -> Result<Option<T>, UsageError> {
+    match std::env::var(name) {
+        Ok(text) if !text.is_empty() => text.trim().parse().map(Some).map_err(|_| error(text)),
+        _ => Ok(None),
+    }
+}
+
+fn show_plan(prepared: &Prepared<'_>, recipe: &Recipe, outputs: &[ImageName], ui: &Ui) {
+    let layers = prepared.plan();
+    let mut text = format!("would build {} for role {}\n", recipe.reference, recipe.role.name());
+    for layer in &layers {
+        let state = match layer.cached {
+            Some(size) => format!("cached, {} compressed", image::bytes(size)),
+            None => "to be compressed".to_owned(),
+        };
+        let size = image::bytes(layer.content);
+        let _ = writeln!(text, "  {:<18} {size:>10}  {state}  {}", layer.name, layer.what);
+    }
+    for output in outputs {
+        let _ = writeln!(text, "would write {output}");
+    }
+    ui.result(text.trim_end());
+    let line = |layer: &PlannedLayer| {
+        json!({ "name": layer.name, "content": layer.content, "diff_id": layer.diff_id,
+                "size": layer.cached, "cached": layer.cached.is_some() })
+    };
+    ui.json(&json!({
+        "image": recipe.reference.to_string(),
+        "layers": layers.iter().map(line).collect::<Vec<_>>(),
+        "outputs": outputs.iter().map(ToString::to_string).collect::<Vec<_>>(),
+    }));
+}
+
+#[derive(Serialize)]
+struct LayerReport<'a> {
+    name: &'a str,
+    diff_id: Digest,
+    digest: Digest,
+    size: u64,
+    cached: bool,
+}
+
+fn report(recipe: &Recipe, built: &Built, receipts: &Receipts, ui: &Ui) {
+    let layers: Vec<LayerReport<'_>> = built
+        .layers
+        .iter()
+        .map(|layer| LayerReport {
+            name: &layer.name,
+            diff_id: layer.diff_id,
+            digest: layer.digest,
+            size: layer.size,
+            cached: layer.cached,
+        })
+        .collect();
+    let cached = layers.iter().filter(|layer| layer.cached).count();
+    let total: u64 = layers.iter().map(|layer| layer.size).sum();
+    let mut text = format!(
+        "{}\n  digest  {}\n  id      {}\n  layers  {} ({cached} from the cache), {} in all, {:.1} s",
+        recipe.reference,
+        built.image.digest(),
+        built.image.config_digest(),
+        layers.len(),
+        image::bytes(total),
+        ui.elapsed().as_secs_f64(),
+    );
+    for (output, receipt) in receipts {
+        let _ = write!(text, "\n  written to {output}: {}", image::receipt_text(receipt));
+    }
+    ui.result(&text);
+    let outputs: Vec<_> = receipts
+        .iter()
+        .map(|(output, receipt)| {
+            json!({ "image": output, "digest": receipt.digest, "bytes_sent": receipt.bytes_sent,
+                "layers_sent": receipt.layers_sent, "layers_skipped": receipt.layers_skipped })
+        })
+        .collect();
+    ui.json(&json!({
+        "image": recipe.reference.to_string(),
+        "digest": built.image.digest(),
+        "config_digest": built.image.config_digest(),
+        "layers": layers,
+        "outputs": outputs,
+    }));
+}

@@ -1,0 +1,264 @@
+//! `tarsup copy`, `inspect` and `diff`: images by name, wherever they lie.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use clap::Args;
+use serde_json::json;
+
+use super::options::EngineOptions;
+use super::{Failure, Outcome, Ui, ui};
+use crate::diagnose::Exit;
+use crate::engine::ConnectOptions;
+use crate::engine::Engine;
+use crate::engine::docker::DockerEngine;
+use crate::oci::{Digest, Image, Reference};
+use crate::transport::archive::ArchiveFile;
+use crate::transport::daemon::Daemon;
+use crate::transport::layout::LayoutImage;
+use crate::transport::{ImageName, Progress, Receipt, Sink, TransportError};
+
+/// Where each output went.
+pub type Receipts = Vec<(String, Receipt)>;
+
+/// Copy an image; an engine is sent only the layers that it lacks
+#[derive(Debug, Args)]
+pub struct CopyArgs {
+    /// The image: NAME:VERSION of the local store, or oci:DIR[:TAG]
+    source: String,
+
+    /// Where it goes: docker-daemon:REF, oci:DIR[:TAG], docker-archive:FILE[:REF], or NAME:VERSION of the local store
+    destination: String,
+
+    #[command(flatten)]
+    engine: EngineOptions,
+}
+
+/// Show what an image is made of
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// The image: NAME:VERSION of the local store, or oci:DIR[:TAG]
+    image: String,
+}
+
+/// Copies an image.
+pub fn copy(args: &CopyArgs, ui: &Ui) -> Outcome {
+    let source: ImageName = args.source.parse()?;
+    let destination: ImageName = args.destination.parse()?;
+    refuse_registry(&destination)?;
+    let image = read(&source)?;
+    let receipt = send(&image, &destination, &name_of(&source, &image), &args.engine, ui)?;
+    ui.result(&format!("{destination}: {}", receipt_text(&receipt)));
+    ui.json(&receipt);
+    Ok(Exit::Done)
+}
+
+/// Reads an image whose bytes lie on this machine's disk.
+pub fn read(name: &ImageName) -> Result<Image, Failure> {
+    match name {
+        ImageName::Oci { directory, tag } => Ok(LayoutImage::new(directory, tag.as_deref()).read()?),
+        ImageName::Store(reference) => Ok(LayoutImage::local(reference)?.read()?),
+        ImageName::Registry(_) => Err(registry(name)),
+        ImageName::Daemon(_) | ImageName::Archive { .. } => Err(TransportError::NotYet {
+            what: format!("reading {name}"),
+            hint: "name the image in the local store, as NAME:VERSION, or an OCI layout, as oci:DIR:TAG"
+                .to_owned(),
+        }
+        .into()),
+    }
+}
+
+/// The layers of an image, also of one in an engine.
+pub fn diff_ids(name: &ImageName, engine: &EngineOptions, ui: &Ui) -> Result<Vec<Digest>, Failure> {
+    let ImageName::Daemon(reference) = name else { return Ok(read(name)?.diff_ids()) };
+    let found = ui
+        .block_on(async { connect(engine).await?.inspect_image(&reference.to_string()).await })
+        .map_err(TransportError::runtime)?
+        .map_err(TransportError::from)?;
+    let found = found.ok_or_else(|| TransportError::Absent {
+        name: name.to_string(),
+        hint: "`docker images` lists what the engine has".to_owned(),
+    })?;
+    Ok(found.diff_ids)
+}
+
+async fn connect(options: &EngineOptions) -> crate::engine::Result<DockerEngine> {
+    let options = ConnectOptions { host: options.host.clone(), context: options.context.clone() };
+    DockerEngine::connect(&options).await
+}
+
+/// A registry is parsed and understood, but not yet spoken to.
+pub fn refuse_registry(name: &ImageName) -> Result<(), Failure> {
+    if matches!(name, ImageName::Registry(_)) { Err(registry(name)) } else { Ok(()) }
+}
+
+fn registry(name: &ImageName) -> Failure {
+    TransportError::NotYet {
+        what: format!("{name}: speaking to a registry"),
+        hint: "write an OCI layout with oci:DIR:TAG, and push it with skopeo".to_owned(),
+    }
+    .into()
+}
+
+/// Writes an image to where a name says. `reference` names it where the destination does not.
+pub fn send(
+    image: &Image,
+    destination: &ImageName,
+    reference: &Reference,
+    engine: &EngineOptions,
+    ui: &Ui,
+) -> Result<Receipt, Failure> {
+    let total = image.layers.iter().map(|layer| layer.descriptor.size).sum();
+    let bar = Bar(ui.progress(&destination.to_string(), total));
+    let receipt = ui
+        .block_on(async {
+            let sink = sink(destination, reference, engine).await?;
+            sink.put(image, &bar).await
+        })
+        .map_err(TransportError::runtime)?;
+    bar.0.finish();
+    Ok(receipt?)
+}
+
+async fn sink(
+    destination: &ImageName,
+    reference: &Reference,
+    engine: &EngineOptions,
+) -> Result<Box<dyn Sink>, TransportError> {
+    let tag = || reference.tag.clone().unwrap_or_else(|| "latest".to_owned());
+    Ok(match destination {
+        ImageName::Oci { directory, tag: name } => {
+            let name = name.clone().unwrap_or_else(tag);
+            Box::new(LayoutImage::new(directory, Some(&name)))
+        }
+        ImageName::Store(reference) => Box::new(LayoutImage::local(reference)?),
+        ImageName::Archive { file, reference: name } => {
+            let reference = name.clone().unwrap_or_else(|| reference.clone());
+            Box::new(ArchiveFile { file: file.clone(), reference })
+        }
+        ImageName::Daemon(reference) => {
+            Box::new(Daemon::new(Arc::new(connect(engine).await?), reference.clone()))
+        }
+        ImageName::Registry(_) => {
+            return Err(TransportError::NotYet {
+                what: format!("writing {destination}"),
+                hint: "write an OCI layout with oci:DIR:TAG, and push it with skopeo".to_owned(),
+            });
+        }
+    })
+}
+
+/// What a bar shows of a transfer.
+struct Bar(ui::Progress);
+
+impl Progress for Bar {
+    fn advance(&self, bytes: u64) {
+        self.0.advance(bytes);
+    }
+}
+
+/// The image's own name: that of its source, else what its labels say.
+fn name_of(source: &ImageName, image: &Image) -> Reference {
+    let labels = image.parsed_config().map(|config| config.config.labels).unwrap_or_default();
+    let title = labels.get("org.opencontainers.image.title");
+    let version = labels.get("org.opencontainers.image.version");
+    let labelled = title.zip(version).and_then(|(title, version)| format!("{title}:{version}").parse().ok());
+    match source {
+        ImageName::Store(reference) | ImageName::Daemon(reference) | ImageName::Registry(reference) => {
+            reference.clone()
+        }
+        ImageName::Archive { reference: Some(reference), .. } => reference.clone(),
+        ImageName::Oci { .. } | ImageName::Archive { reference: None, .. } => labelled.unwrap_or(Reference {
+            registry: "docker.io".to_owned(),
+            repository: "library/image".to_owned(),
+            tag: Some("latest".to_owned()),
+            digest: None,
+        }),
+    }
+}
+
+/// Shows an image.
+pub fn inspect(args: &InspectArgs, ui: &Ui) -> Outcome {
+    let name: ImageName = args.image.parse()?;
+    let image = read(&name)?;
+    let config = image.parsed_config().map_err(|error| TransportError::Malformed {
+        file: args.image.clone().into(),
+        why: format!("its config cannot be read: {error}"),
+    })?;
+    let labels = &config.config.labels;
+    let services: Vec<&str> = labels
+        .get(crate::build::image::LABEL_IMAGE_SERVICES)
+        .map(|text| text.split(',').collect())
+        .unwrap_or_default();
+    let mut text = format!(
+        "{name}\n  digest    {}\n  id        {}\n  platform  {}/{}\n  created   {}",
+        image.digest(),
+        image.config_digest(),
+        config.os,
+        config.architecture,
+        config.created
+    );
+    if !services.is_empty() {
+        let _ = write!(text, "\n  services  {}", services.join(" "));
+    }
+    text += "\n  layers";
+    let names = image.layer_names();
+    for (layer, name) in image.layers.iter().zip(&names) {
+        let size = bytes(layer.descriptor.size);
+        let _ = write!(text, "\n    {name:<18} {size:>10}  {}", layer.diff_id.short());
+    }
+    text += "\n  labels";
+    for (key, value) in labels {
+        let _ = write!(text, "\n    {key}={value}");
+    }
+    ui.result(&text);
+    let layers: Vec<_> = image
+        .layers
+        .iter()
+        .zip(&names)
+        .map(|(layer, name)| {
+            json!({ "name": name, "diff_id": layer.diff_id, "digest": layer.descriptor.digest,
+                "size": layer.descriptor.size })
+        })
+        .collect();
+    ui.json(&json!({
+        "image": name.to_string(), "digest": image.digest(), "config_digest": image.config_digest(),
+        "os": config.os, "architecture": config.architecture, "created": config.created, "services": services,
+        "entrypoint": config.config.entrypoint, "ports": config.config.exposed_ports,
+        "volumes": config.config.volumes, "labels": labels, "layers": layers,
+    }));
+    Ok(Exit::Done)
+}
+
+/// `12 layers sent, 3 skipped, 4.2 MB`.
+pub fn receipt_text(receipt: &Receipt) -> String {
+    format!(
+        "{} layers sent, {} there already, {}",
+        receipt.layers_sent,
+        receipt.layers_skipped,
+        bytes(receipt.bytes_sent)
+    )
+}
+
+/// Bytes as a person reads them: `512 B`, `4.2 MB`.
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
+    if count < 1000 {
+        return format!("{count} B");
+    }
+    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+    let mut value = count as f64 / 1000.0;
+    let mut unit = 0;
+    while value >= 999.95 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+impl TransportError {
+    /// The runtime for asynchronous calls cannot be made.
+    fn runtime(source: std::io::Error) -> Self {
+        Self::Io { act: "start the runtime for", path: "engine calls".into(), source }
+    }
+}

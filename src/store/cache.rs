@@ -1,0 +1,131 @@
+//! The cache of layers: the digest of what goes in → the blob that came out. What did not change is not compressed again.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tempfile::NamedTempFile;
+
+use super::StoreError;
+use crate::oci::Digest;
+
+/// The version of the records; others are made anew.
+const VERSION: u32 = 1;
+/// A temporary file of this age belongs to a run that was killed.
+const ABANDONED: Duration = Duration::from_hours(24);
+
+/// A folder with `records/<key>.json` and `blobs/sha256/<digest>`. All of it may be deleted at any time.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    root: PathBuf,
+}
+
+/// What the cache knows of a layer. `extra` is what the maker wants to remember beside it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record<E> {
+    version: u32,
+    /// The digest of the uncompressed tar.
+    pub diff_id: Digest,
+    /// The digest of the blob.
+    pub digest: Digest,
+    /// The blob's size in bytes.
+    pub size: u64,
+    /// The tar's size in bytes.
+    pub tar_size: u64,
+    /// What the maker remembers.
+    pub extra: E,
+}
+
+impl<E> Record<E> {
+    /// A record of this version.
+    pub fn new(diff_id: Digest, digest: Digest, size: u64, tar_size: u64, extra: E) -> Self {
+        Self { version: VERSION, diff_id, digest, size, tar_size, extra }
+    }
+}
+
+impl Cache {
+    /// The cache in this folder; nothing is made yet.
+    pub fn at(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// Where a blob lies.
+    pub fn blob(&self, digest: &Digest) -> PathBuf {
+        self.root.join("blobs/sha256").join(digest.hex())
+    }
+
+    /// The record of that key, where the blob is still there.
+    pub fn find<E: DeserializeOwned>(&self, key: &Digest) -> Option<Record<E>> {
+        let text = fs::read(self.record(key)).ok()?;
+        let record: Record<E> = serde_json::from_slice(&text).ok()?;
+        let whole =
+            fs::metadata(self.blob(&record.digest)).is_ok_and(|metadata| metadata.len() == record.size);
+        (record.version == VERSION && whole).then_some(record)
+    }
+
+    /// A temporary file for a blob that is being made.
+    pub fn start(&self) -> Result<NamedTempFile, StoreError> {
+        let folder = self.root.join("tmp");
+        for folder in [&folder, &self.root.join("records"), &self.root.join("blobs/sha256")] {
+            fs::create_dir_all(folder).map_err(|source| StoreError::Io {
+                act: "create",
+                path: folder.clone(),
+                source,
+            })?;
+        }
+        Self::sweep(&folder);
+        NamedTempFile::new_in(&folder).map_err(|source| StoreError::Io {
+            act: "write in",
+            path: folder,
+            source,
+        })
+    }
+
+    /// Keeps a finished blob under its digest, then its record under the key.
+    pub fn keep<E: Serialize>(
+        &self,
+        key: &Digest,
+        blob: NamedTempFile,
+        record: &Record<E>,
+    ) -> Result<(), StoreError> {
+        persist(blob, &self.blob(&record.digest))?;
+        let path = self.record(key);
+        let failed = |source| StoreError::Io { act: "write", path: path.clone(), source };
+        let mut file = self.start()?;
+        let text = serde_json::to_vec(record).map_err(|error| failed(io::Error::from(error)))?;
+        file.write_all(&text).map_err(failed)?;
+        persist(file, &path)
+    }
+
+    fn record(&self, key: &Digest) -> PathBuf {
+        self.root.join("records").join(format!("{}.json", key.hex()))
+    }
+
+    /// Removes what killed runs left behind.
+    fn sweep(folder: &Path) {
+        let Ok(entries) = fs::read_dir(folder) else { return };
+        let old = |path: &Path| {
+            let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
+            modified.is_ok_and(|modified| {
+                SystemTime::now().duration_since(modified).is_ok_and(|age| age > ABANDONED)
+            })
+        };
+        for path in entries.flatten().map(|entry| entry.path()).filter(|path| old(path)) {
+            // Somebody else may sweep at the same time.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Flushed to the disk before it gets its name; the folder after that.
+fn persist(file: NamedTempFile, path: &Path) -> Result<(), StoreError> {
+    let failed = |source| StoreError::Io { act: "write", path: path.to_owned(), source };
+    file.as_file().set_permissions(fs::Permissions::from_mode(0o644)).map_err(failed)?;
+    file.as_file().sync_all().map_err(failed)?;
+    file.persist(path).map_err(|error| failed(error.error))?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
+}

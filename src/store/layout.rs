@@ -1,0 +1,338 @@
+//! An OCI image layout on disk (image-spec, image-layout.md): blobs by digest, names in `index.json`.
+//!
+//! Whatever happens, a reader sees the old or the new `index.json` and only whole blobs. Writers exclude each other by
+//! a lock on the folder itself, so that no file is left beside those that the specification names.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{FlockOperation, flock};
+use serde_json::{Value, json};
+use tempfile::NamedTempFile;
+
+use super::StoreError;
+use crate::oci::image::{ANNOTATION_REF_NAME, MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFEST};
+use crate::oci::{BlobSource, Config, Descriptor, Digest, HashingWriter, Image, Layer, Manifest};
+
+type Result<T> = std::result::Result<T, StoreError>;
+
+/// A folder that is, or will be, an OCI layout.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    root: PathBuf,
+}
+
+/// A blob that lies in a file.
+#[derive(Clone, Debug)]
+pub struct FileBlob(pub PathBuf);
+
+impl BlobSource for FileBlob {
+    fn open(&self) -> io::Result<Box<dyn Read + Send>> {
+        Ok(Box::new(File::open(&self.0)?))
+    }
+
+    fn path(&self) -> Option<&Path> {
+        Some(&self.0)
+    }
+}
+
+/// What a write brought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Bytes of the blobs that were not there.
+    pub bytes: u64,
+    /// Layers that were not there.
+    pub layers: usize,
+}
+
+impl Layout {
+    /// The layout in this folder; nothing is made or read yet.
+    pub fn at(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where a blob lies.
+    pub fn blob(&self, digest: &Digest) -> PathBuf {
+        self.root.join("blobs/sha256").join(digest.hex())
+    }
+
+    /// The images in it, with their names, in the order of the index.
+    pub fn list(&self) -> Result<Vec<(Option<String>, Descriptor)>> {
+        let index = self.index()?;
+        let manifests = index.get("manifests").and_then(Value::as_array).cloned().unwrap_or_default();
+        manifests
+            .into_iter()
+            .map(|value| {
+                let descriptor: Descriptor = serde_json::from_value(value)
+                    .map_err(|error| malformed(&self.root.join("index.json"), &error.to_string()))?;
+                Ok((descriptor.annotations.get(ANNOTATION_REF_NAME).cloned(), descriptor))
+            })
+            .collect()
+    }
+
+    /// The image of that name; without a name, the only one there is.
+    pub fn read(&self, name: Option<&str>) -> Result<Image> {
+        let images = self.list()?;
+        let names = || images.iter().filter_map(|(name, _)| name.clone()).collect::<Vec<_>>().join(", ");
+        let absent = || StoreError::Absent {
+            layout: self.root.clone(),
+            name: name.unwrap_or("(no name)").to_owned(),
+            present: names(),
+        };
+        let descriptor = match name {
+            Some(name) => images.iter().find(|(have, _)| have.as_deref() == Some(name)),
+            None if images.len() == 1 => images.first(),
+            None => None,
+        };
+        let (_, descriptor) = descriptor.ok_or_else(absent)?;
+        self.image(descriptor)
+    }
+
+    /// The image that this descriptor names: its manifest, or an index with one manifest for linux.
+    pub fn image(&self, descriptor: &Descriptor) -> Result<Image> {
+        let bytes = self.read_blob(descriptor)?;
+        if descriptor.media_type == MEDIA_TYPE_INDEX {
+            let index: Value = serde_json::from_slice(&bytes)
+                .map_err(|error| malformed(&self.blob(&descriptor.digest), &error.to_string()))?;
+            let manifests = index.get("manifests").and_then(Value::as_array).cloned().unwrap_or_default();
+            let linux = |value: &&Value| value.pointer("/platform/os").is_none_or(|os| os == "linux");
+            let only = manifests.iter().find(linux).cloned();
+            let only = only.and_then(|value| serde_json::from_value::<Descriptor>(value).ok());
+            let only = only.filter(|only| only.media_type == MEDIA_TYPE_MANIFEST);
+            let only = only.ok_or_else(|| {
+                malformed(&self.blob(&descriptor.digest), "the index names no manifest for linux")
+            })?;
+            return self.image(&only);
+        }
+        let unreadable = |error: serde_json::Error| {
+            malformed(&self.blob(&descriptor.digest), &format!("no OCI manifest: {error}"))
+        };
+        let manifest: Manifest = serde_json::from_slice(&bytes).map_err(unreadable)?;
+        let config_bytes = self.read_blob(&manifest.config)?;
+        let config: Config = serde_json::from_slice(&config_bytes).map_err(unreadable)?;
+        if config.rootfs.diff_ids.len() != manifest.layers.len() {
+            return Err(malformed(
+                &self.blob(&descriptor.digest),
+                &format!(
+                    "{} layers in the manifest, {} in the config",
+                    manifest.layers.len(),
+                    config.rootfs.diff_ids.len()
+                ),
+            ));
+        }
+        let layers = manifest
+            .layers
+            .into_iter()
+            .zip(config.rootfs.diff_ids)
+            .map(|(descriptor, diff_id)| {
+                let source = Arc::new(FileBlob(self.blob(&descriptor.digest)));
+                Layer { diff_id, descriptor, source }
+            })
+            .collect();
+        Ok(Image { manifest: bytes, config: config_bytes, layers })
+    }
+
+    /// A small blob, whole, and known to be what its digest says.
+    fn read_blob(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
+        const LARGEST: u64 = 16 << 20;
+        let path = self.blob(&descriptor.digest);
+        if descriptor.size > LARGEST {
+            return Err(malformed(&path, "a manifest or config of more than 16 MiB"));
+        }
+        let bytes =
+            fs::read(&path).map_err(|source| StoreError::Io { act: "read", path: path.clone(), source })?;
+        if Digest::of(&bytes) != descriptor.digest {
+            return Err(malformed(&path, "the bytes are not those that its name says"));
+        }
+        Ok(bytes)
+    }
+
+    /// Writes an image under a name, which it takes away from another. Blobs that are there already stay.
+    pub fn write(&self, image: &Image, name: &str, progress: &dyn Fn(u64)) -> Result<Written> {
+        self.create()?;
+        let mut written = Written::default();
+        for layer in &image.layers {
+            if self.put_layer(layer)? {
+                written.bytes += layer.descriptor.size;
+                written.layers += 1;
+            }
+            progress(layer.descriptor.size);
+        }
+        for bytes in [&image.config, &image.manifest] {
+            if self.put_bytes(bytes)? {
+                written.bytes += bytes.len() as u64;
+            }
+        }
+        self.sync_blobs()?;
+        let manifest = Descriptor {
+            media_type: MEDIA_TYPE_MANIFEST.to_owned(),
+            digest: image.digest(),
+            size: image.manifest.len() as u64,
+            annotations: BTreeMap::from([(ANNOTATION_REF_NAME.to_owned(), name.to_owned())]),
+        };
+        self.publish(name, &manifest)?;
+        Ok(written)
+    }
+
+    /// The folders and `oci-layout`; an existing folder with something else in it is refused.
+    fn create(&self) -> Result<()> {
+        let io = |act, path: &Path| {
+            let path = path.to_owned();
+            move |source| StoreError::Io { act, path, source }
+        };
+        let marker = self.root.join("oci-layout");
+        if !marker.exists() {
+            let occupied = fs::read_dir(&self.root).is_ok_and(|mut entries| {
+                entries.any(|entry| entry.is_ok_and(|entry| entry.file_name() != "blobs"))
+            });
+            // Another writer may be here at the same moment: what it makes first is `blobs`, then the marker.
+            if occupied && !marker.exists() {
+                return Err(malformed(&self.root, "the folder is not empty, and no OCI layout"));
+            }
+        }
+        let blobs = self.root.join("blobs/sha256");
+        fs::create_dir_all(&blobs).map_err(io("create", &blobs))?;
+        if !marker.exists() {
+            self.replace(&marker, br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+        }
+        Ok(())
+    }
+
+    /// True where the layer was not there.
+    fn put_layer(&self, layer: &Layer) -> Result<bool> {
+        let target = self.blob(&layer.descriptor.digest);
+        let io = |act| {
+            let path = target.clone();
+            move |source| StoreError::Io { act, path, source }
+        };
+        if fs::metadata(&target).is_ok_and(|metadata| metadata.len() == layer.descriptor.size) {
+            return Ok(false);
+        }
+        // A second name for the cache's file costs nothing; blobs are never written to.
+        if let Some(path) = layer.source.path() {
+            match fs::hard_link(path, &target) {
+                Ok(()) => return Ok(true),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+                Err(_) => {}
+            }
+        }
+        let file = self.temporary()?;
+        let mut out = HashingWriter::new(file);
+        let mut reader = layer.source.open().map_err(io("read"))?;
+        io::copy(&mut reader, &mut out).map_err(io("write"))?;
+        let (file, digest, _) = out.finish();
+        if digest != layer.descriptor.digest {
+            return Err(malformed(
+                &target,
+                &format!("the layer's bytes are {digest}, not what they ought to be"),
+            ));
+        }
+        Self::persist(file, &target)?;
+        Ok(true)
+    }
+
+    /// True where the blob was not there.
+    fn put_bytes(&self, bytes: &[u8]) -> Result<bool> {
+        let target = self.blob(&Digest::of(bytes));
+        if fs::metadata(&target).is_ok_and(|metadata| metadata.len() == bytes.len() as u64) {
+            return Ok(false);
+        }
+        let mut file = self.temporary()?;
+        file.write_all(bytes).map_err(|source| StoreError::Io {
+            act: "write",
+            path: target.clone(),
+            source,
+        })?;
+        Self::persist(file, &target)?;
+        Ok(true)
+    }
+
+    /// Puts the name into the index, under the folder's lock.
+    fn publish(&self, name: &str, manifest: &Descriptor) -> Result<()> {
+        let _lock = self.lock()?;
+        let mut index = self.index()?;
+        let path = self.root.join("index.json");
+        let entry = serde_json::to_value(manifest).map_err(|error| malformed(&path, &error.to_string()))?;
+        let manifests = index.get_mut("manifests").and_then(Value::as_array_mut);
+        let manifests = manifests.ok_or_else(|| malformed(&path, "`manifests` is no list"))?;
+        let named = |value: &Value| {
+            value.get("annotations").and_then(|all| all.get(ANNOTATION_REF_NAME)).and_then(Value::as_str)
+                == Some(name)
+        };
+        match manifests.iter_mut().find(|value| named(value)) {
+            Some(old) => *old = entry,
+            None => manifests.push(entry),
+        }
+        let bytes = serde_json::to_vec(&index).map_err(|error| malformed(&path, &error.to_string()))?;
+        self.replace(&path, &bytes)
+    }
+
+    fn index(&self) -> Result<Value> {
+        let path = self.root.join("index.json");
+        match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| malformed(&path, &error.to_string())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Ok(json!({ "schemaVersion": 2, "mediaType": MEDIA_TYPE_INDEX, "manifests": [] }))
+            }
+            Err(source) => Err(StoreError::Io { act: "read", path, source }),
+        }
+    }
+
+    /// Held until it is dropped. The folder itself is locked: no file is left behind.
+    fn lock(&self) -> Result<File> {
+        let failed = |source| StoreError::Io { act: "lock", path: self.root.clone(), source };
+        let folder = File::open(&self.root).map_err(failed)?;
+        flock(&folder, FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
+        Ok(folder)
+    }
+
+    fn temporary(&self) -> Result<NamedTempFile> {
+        let folder = self.root.join("blobs/sha256");
+        tempfile::Builder::new().prefix(".tarsup-").tempfile_in(&folder).map_err(|source| StoreError::Io {
+            act: "write in",
+            path: folder,
+            source,
+        })
+    }
+
+    fn replace(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        let mut file = self.temporary()?;
+        file.write_all(bytes).map_err(|source| StoreError::Io {
+            act: "write",
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::persist(file, path)
+    }
+
+    /// Flushed to the disk before it gets its name.
+    fn persist(file: NamedTempFile, path: &Path) -> Result<()> {
+        let failed = |source| StoreError::Io { act: "write", path: path.to_owned(), source };
+        file.as_file().set_permissions(fs::Permissions::from_mode(0o644)).map_err(failed)?;
+        file.as_file().sync_all().map_err(failed)?;
+        file.persist(path).map_err(|error| failed(error.error))?;
+        Ok(())
+    }
+
+    fn sync_blobs(&self) -> Result<()> {
+        let folder = self.root.join("blobs/sha256");
+        File::open(&folder).and_then(|folder| folder.sync_all()).map_err(|source| StoreError::Io {
+            act: "write",
+            path: folder,
+            source,
+        })
+    }
+}
+
+fn malformed(path: &Path, why: &str) -> StoreError {
+    StoreError::Malformed { path: path.to_owned(), why: why.to_owned() }
+}

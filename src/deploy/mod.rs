@@ -3,6 +3,7 @@
 pub mod compose;
 pub mod desired;
 pub mod dotenv;
+pub mod guard;
 pub mod interpolate;
 pub mod observe;
 pub mod observed;

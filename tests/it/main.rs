@@ -6,4 +6,5 @@ mod compose;
 mod contract;
 mod fake_contract;
 mod fake_engine;
+mod guard;
 mod house;

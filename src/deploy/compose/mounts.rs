@@ -119,11 +119,13 @@ impl Mounts {
             }
             _ => mount.source.clone(),
         };
-        let needs_mount = if mount.kind == "bind" {
-            !mount.create_host_path || !mount.recursive.is_empty()
-        } else {
-            !mount.subpath.is_empty()
-        };
+        let colon = source.contains(':') || mount.target.contains(':'); // `Binds` separates with it
+        let needs_mount = colon
+            || if mount.kind == "bind" {
+                !mount.create_host_path || !mount.recursive.is_empty()
+            } else {
+                !mount.subpath.is_empty()
+            };
         if needs_mount {
             let mut body = json!({
                 "Type": mount.kind, "Source": source, "Target": mount.target, "ReadOnly": mount.read_only,
@@ -284,7 +286,7 @@ fn clean_target(written: &str, at: &At) -> Result<String> {
 }
 
 /// A path without `.`, `..` and double slashes, by its text alone.
-pub(super) fn clean(path: &str) -> String {
+pub(crate) fn clean(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
         match part {

@@ -13,6 +13,7 @@ use super::resource::{Resources, pairs};
 use super::value::{Handling, Keys, boolean, check_keys, duration, entries, list, text};
 use super::{check_own_keys, value};
 use crate::deploy::desired::{ImageOrigin, Service, Written};
+use crate::deploy::guard::UNQUOTED;
 use crate::deploy::interpolate::Variables;
 use crate::deploy::observed::{LABEL_DEPLOYMENT, LABEL_ROLE, LABEL_SERVICE};
 use crate::deploy::yaml::{At, Entry, Node, Origin, Value};
@@ -135,10 +136,6 @@ const KEYS: &Keys = {
         ("x-tars", Done),
     ]
 };
-
-/// Values that upstream's shell splits at white space, after which the next word may become `REBUILD`.
-pub const UNQUOTED: [&str; 7] =
-    ["DOMAIN", "TARS_DOMAIN", "MYSQL_HOST", "MYSQL_PORT", "MYSQL_USER", "MYSQL_ROOT_PASSWORD", "INET"];
 
 /// The service that `entry` declares.
 pub(super) fn service(context: &Context, entry: &Entry) -> Result<Service> {

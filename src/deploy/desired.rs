@@ -90,6 +90,10 @@ pub struct Written {
     pub keys: BTreeMap<String, Place>,
     /// `platform`, such as `linux/amd64`: what the image must be.
     pub platform: Option<String>,
+    /// `image` as it is written, interpolated: `mysql` where the reference says `mysql:latest`.
+    pub image: Option<String>,
+    /// True where the variable of `.env` that the image comes from holds the tag alone.
+    pub tag_alone: bool,
 }
 
 /// Where the tag of an image is written, so that a commit can rewrite it and nothing else.

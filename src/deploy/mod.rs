@@ -7,6 +7,7 @@ pub mod guard;
 pub mod interpolate;
 pub mod observe;
 pub mod observed;
+pub mod rewrite;
 pub mod yaml;
 
 pub use desired::Desired;

@@ -26,8 +26,11 @@ fn refusal(project: &Project) -> (String, String, String) {
     (place, error.to_string(), error.hint().unwrap_or_default())
 }
 
+/// A file's name and text.
+type File = (&'static str, String);
+
 /// Every place: files with `VALUE` in the place of the value, and where the refusal points.
-fn places() -> Vec<(&'static str, Vec<(&'static str, String)>, &'static str)> {
+fn places() -> Vec<(&'static str, Vec<File>, &'static str)> {
     let own = |lines: &str| ("compose.yaml", compose(lines));
     let dotenv = || (".env", "# c\nREBUILD=\"VALUE\"\nOTHER=\"VALUE\"\n".to_owned());
     let base = "services:\n  base:\n    environment: {REBUILD: \"VALUE\"}\n".to_owned();

@@ -8,3 +8,4 @@ mod fake_contract;
 mod fake_engine;
 mod guard;
 mod house;
+mod rewrite;

@@ -164,6 +164,8 @@ pub(super) fn service(context: &Context, entry: &Entry) -> Result<Service> {
         written.keys.insert(key.key.clone(), key.value.at.place());
     }
     written.platform = words_of("platform")?;
+    written.image = words_of("image")?;
+    written.tag_alone = tag_alone(field("image"));
     let mounts = Mounts::read(node, context.resources, context.variables)?;
     for (target, place) in &mounts.places {
         written.keys.insert(format!("volumes {target}"), place.clone());
@@ -373,6 +375,14 @@ fn is_whole(raw: &str, variable: &str, result: &str) -> bool {
         && nothing_after
         && !inner.is_some_and(|inner| inner[variable.len()..].starts_with(":+"))
         && (prefix.is_empty() || (prefix.ends_with(':') && is_tag(value)))
+}
+
+/// True where a text stands before the interpolation: the variable is the tag, not the whole reference.
+fn tag_alone(image: Option<&Node>) -> bool {
+    match image.map(|image| &image.value) {
+        Some(Value::Text(text)) => text.raw.as_ref().is_some_and(|raw| !raw.starts_with('$')),
+        _ => false,
+    }
 }
 
 fn restart(node: Option<&Node>) -> Result<RestartPolicy> {

@@ -34,18 +34,25 @@ quoted() { printf %s "$1" | sed -e 's/\\/\\\\/g' -e "s/'/''/g"; }
 
 # The password goes in by standard input, never by an argument that a process list shows.
 set_up() {
-    password=$(quoted "$(root_password)")
+    password=$(root_password) # by itself, so that its failure ends this script
+    password=$(quoted "$password")
     say "the directory $data is empty: setting up a new server"
     : >"$begun"
+    log=$(mktemp)
     chown mysql:mysql "$data"
-    mariadb-install-db --user=mysql --datadir="$data" --skip-test-db --skip-name-resolve --auth-root-authentication-method=normal >/dev/null
-    mariadbd --user=mysql --datadir="$data" --bootstrap --skip-name-resolve <<SQL >/dev/null
+    mariadb-install-db --user=mysql --datadir="$data" --skip-test-db --skip-name-resolve --auth-root-authentication-method=normal >"$log" 2>&1 ||
+        { cat "$log" >&2; die "the server could not be set up"; }
+    mariadbd --user=mysql --datadir="$data" --bootstrap --skip-name-resolve --log-warnings=0 <<SQL >"$log" 2>&1 || { cat "$log" >&2; die "the server could not be set up"; }
+-- The setup leaves accounts without a password for the addresses that the container happens to have.
+DELETE FROM mysql.global_priv WHERE NOT (User IN ('root', 'mariadb.sys') AND Host = 'localhost');
+DELETE FROM mysql.proxies_priv WHERE Host <> 'localhost';
 FLUSH PRIVILEGES;
 ALTER USER 'root'@'localhost' IDENTIFIED BY '$password';
 CREATE USER 'root'@'%' IDENTIFIED BY '$password';
 GRANT ALL PRIVILEGES ON *.* TO 'root'@'%' WITH GRANT OPTION;
 CREATE USER 'tarsup_health'@'localhost';
 SQL
+    rm "$log"
     sync
     rm "$begun"
     say "set up"

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::diagnose::Place;
 use crate::engine::{CreateBody, RestartPolicy};
-use crate::oci::Reference;
+use crate::oci::{Digest, Reference};
 use crate::tars::Role;
 
 /// The deployment that the files declare.
@@ -94,6 +94,20 @@ pub struct Written {
     pub image: Option<String>,
     /// True where the variable of `.env` that the image comes from holds the tag alone.
     pub tag_alone: bool,
+}
+
+impl Service {
+    /// The hash of what is declared beside the image: what the label `io.tarsup.spec` says of a container.
+    ///
+    /// The image is compared by its id instead, so that another tag of the same image changes nothing.
+    pub fn spec(&self) -> Digest {
+        let mut body = self.body.clone();
+        body.0.remove("Image");
+        if !self.connect.is_empty() {
+            body.0.insert("Connect".to_owned(), serde_json::json!(self.connect));
+        }
+        body.spec_hash()
+    }
 }
 
 /// Where the tag of an image is written, so that a commit can rewrite it and nothing else.

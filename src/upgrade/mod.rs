@@ -1,1 +1,37 @@
-//! Plan, step, journal, progress, gate and policy: pure; `run` is the one loop that acts.
+//! Rolling a deployment: plan, step, journal, gate and unwind are pure; `run` is the one loop that acts.
+//!
+//! One deploy: the engine's lock is taken ([`lock`]), the state observed, a plan made ([`plan`]), its record put into the
+//! lock, its steps carried out one by one ([`run`]), each in the journal before and after ([`journal`]). Then the deploy
+//! is committed, or unwound ([`unwind`]) from what the engine shows. [`drive`] is that sequence, [`intent`] what a
+//! command asks for, [`names`] how containers and deploys are called.
+//!
+//! The state of a deploy that was cut off is never replayed from a log. It follows from three things that the engine
+//! holds: the lock with its record, the labels of the containers, and their names and states. Every step therefore
+//! leaves a state that tells which step it was.
+
+pub mod body;
+pub mod differ;
+pub mod drive;
+pub mod gate;
+pub mod intent;
+pub mod journal;
+pub mod lock;
+pub mod names;
+pub mod owner;
+pub mod plan;
+pub mod preflight;
+pub mod refusal;
+pub mod render;
+pub mod retire;
+pub mod rollback;
+pub mod run;
+pub mod state;
+pub mod step;
+pub mod swap;
+pub mod unwind;
+
+pub use drive::{Deploy, Failure};
+pub use intent::Intent;
+pub use names::DeployId;
+pub use refusal::Refusal;
+pub use step::{Action, Plan, Step, Touched};

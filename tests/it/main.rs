@@ -9,3 +9,4 @@ mod fake_engine;
 mod guard;
 mod house;
 mod rewrite;
+mod rollout;

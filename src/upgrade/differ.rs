@@ -1,0 +1,101 @@
+//! In what a container differs from its declaration, in words: names of variables, never their values.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::deploy::Observed;
+use crate::deploy::desired::Service;
+use crate::deploy::observed::LABEL_SPEC;
+use crate::engine::{Container, EngineImage};
+
+/// Why the container has to be replaced; `None` where it is as declared.
+pub fn difference(service: &Service, container: &Container, observed: &Observed) -> Option<String> {
+    let wanted = observed.images.get(&service.image.to_string()).and_then(Option::as_ref);
+    let mut causes = Vec::new();
+    if let Some(wanted) = wanted
+        && wanted.id != container.image_id
+    {
+        causes.push(image_difference(service, container, wanted));
+    }
+    if container.labels.get(LABEL_SPEC) != Some(&service.spec().to_string()) {
+        causes.push(spec_difference(service, container, observed));
+    }
+    (!causes.is_empty()).then(|| causes.join("; "))
+}
+
+fn image_difference(service: &Service, container: &Container, wanted: &EngineImage) -> String {
+    let to = service.image.to_string();
+    if container.image == to {
+        let (old, new) = (short(&container.image_id), short(&wanted.id));
+        format!("image differs: {to} was {old}, is {new}")
+    } else {
+        format!("image differs: {} → {to}", container.image)
+    }
+}
+
+fn short(id: &str) -> &str {
+    let hex = id.strip_prefix("sha256:").unwrap_or(id);
+    hex.get(..12).unwrap_or(hex)
+}
+
+/// Which parts of the declaration are not what the container has. The hash decides; this only explains.
+fn spec_difference(service: &Service, container: &Container, observed: &Observed) -> String {
+    let mut parts = Vec::new();
+    let names = changed_variables(service, container, observed);
+    if !names.is_empty() {
+        parts.push(format!("environment differs: {}", names.into_iter().collect::<Vec<_>>().join(", ")));
+    }
+    let mut keys = BTreeSet::new();
+    for (key, value) in &service.body.0 {
+        match key.as_str() {
+            "Env" | "Image" | "Labels" | "NetworkingConfig" => {}
+            "HostConfig" => {
+                for (key, value) in value.as_object().into_iter().flatten() {
+                    // The policy is `no` while a container is not proven, and the label says what it will be.
+                    let has = container.raw.pointer(&format!("/HostConfig/{key}"));
+                    if key != "RestartPolicy" && !means_the_same(has, value) {
+                        keys.insert(key.clone());
+                    }
+                }
+            }
+            _ => {
+                let has = container.raw.pointer(&format!("/Config/{key}"));
+                if !means_the_same(has, value) {
+                    keys.insert(key.clone());
+                }
+            }
+        }
+    }
+    if !keys.is_empty() {
+        parts.push(format!("{} differs", keys.into_iter().collect::<Vec<_>>().join(", ")));
+    }
+    if parts.is_empty() { "declaration differs".to_owned() } else { parts.join("; ") }
+}
+
+/// The names of variables that were added, changed or taken away; what an image sets does not count.
+fn changed_variables(service: &Service, container: &Container, observed: &Observed) -> BTreeSet<String> {
+    let entries = service.body.0.get("Env").and_then(Value::as_array);
+    let wanted: BTreeSet<&str> = entries.into_iter().flatten().filter_map(Value::as_str).collect();
+    let has: BTreeSet<&str> = container.env.iter().map(String::as_str).collect();
+    let image = observed.images.get(&container.image_id).and_then(Option::as_ref);
+    let baked: BTreeSet<&str> =
+        image.map(|image| image.env.iter().map(String::as_str).collect()).unwrap_or_default();
+    let name = |entry: &&str| entry.split_once('=').map_or(*entry, |(name, _)| name).to_owned();
+    let added = wanted.difference(&has).map(name);
+    let gone = has.difference(&wanted).filter(|entry| !baked.contains(**entry)).map(name);
+    added.chain(gone).collect()
+}
+
+/// The engine shows what was not asked for as `null`, `""`, `0`, `false`, `[]` or `{}`.
+fn means_the_same(has: Option<&Value>, wanted: &Value) -> bool {
+    let is_empty = |value: &Value| match value {
+        Value::Null => true,
+        Value::Bool(value) => !value,
+        Value::Number(value) => value.as_i64() == Some(0),
+        Value::String(value) => value.is_empty(),
+        Value::Array(values) => values.is_empty(),
+        Value::Object(values) => values.is_empty(),
+    };
+    has == Some(wanted) || (is_empty(wanted) && has.is_none_or(is_empty))
+}

@@ -1,0 +1,91 @@
+//! What a command asks for.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::DeployId;
+use crate::deploy::Desired;
+use crate::deploy::desired::Service;
+use crate::oci::Reference;
+use crate::tars::Role;
+
+/// What a command asks for, with everything that the planner needs to know beside the two states.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "intent", rename_all = "kebab-case")]
+pub enum Intent {
+    /// Make the engine match the files.
+    Up,
+    /// Run these services with these images; the others are left alone.
+    Upgrade {
+        /// Service → image.
+        images: BTreeMap<String, Reference>,
+    },
+    /// Stop and start the same containers, one after the other.
+    Restart {
+        /// The services; none: all but the database.
+        services: Vec<String>,
+    },
+    /// Bring parked containers back.
+    Rollback {
+        /// The state as this deploy left it; `None`: as it was before the last deploy that parked something.
+        to: Option<DeployId>,
+        /// Service → id of the parked container that comes back: [`super::rollback::targets`].
+        targets: BTreeMap<String, String>,
+    },
+    /// Stop and park.
+    Down {
+        /// The database too.
+        all: bool,
+    },
+}
+
+/// True for the services whose image tarsup manages.
+pub fn is_framework(service: &Service) -> bool {
+    matches!(service.role, Some(Role::Master | Role::Slave | Role::Node))
+}
+
+impl Intent {
+    /// `upgrade`: the framework's services as declared, or with the tag `version`.
+    pub fn upgrade(desired: &Desired, version: Option<&str>) -> Self {
+        let services = desired.services.iter().filter(|service| is_framework(service));
+        let image = |service: &Service| {
+            version.map_or_else(|| service.image.clone(), |version| service.image.with_tag(version))
+        };
+        Self::Upgrade { images: services.map(|service| (service.name.clone(), image(service))).collect() }
+    }
+
+    /// `upgrade --image`: the services of the same repository. Empty where no service has it.
+    pub fn upgrade_image(desired: &Desired, image: &Reference) -> Self {
+        let services = desired
+            .services
+            .iter()
+            .filter(|service| service.role != Some(Role::Database) && service.image.same_repository(image));
+        Self::Upgrade { images: services.map(|service| (service.name.clone(), image.clone())).collect() }
+    }
+
+    /// The desired state with the images that this intent names. Applying it twice changes nothing.
+    #[must_use]
+    pub fn apply(&self, desired: &Desired) -> Desired {
+        let mut desired = desired.clone();
+        if let Self::Upgrade { images } = self {
+            for service in &mut desired.services {
+                if let Some(image) = images.get(&service.name) {
+                    service.image = image.clone();
+                }
+            }
+        }
+        desired
+    }
+
+    /// The command's word.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Upgrade { .. } => "upgrade",
+            Self::Restart { .. } => "restart",
+            Self::Rollback { .. } => "rollback",
+            Self::Down { .. } => "down",
+        }
+    }
+}

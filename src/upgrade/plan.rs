@@ -1,0 +1,510 @@
+//! The planner: desired and observed state and an intent in, a plan or a refusal out.
+//!
+//! No clock, no prompt, no log, no input or output; the same arguments give the same plan. The deploy's name is given,
+//! so the planner of an interrupted deploy recognises what that deploy made and plans its rest.
+
+use super::names::migrate_name;
+use super::preflight::{self, guard_container};
+use super::state::{by_id, is_fresh, is_parked_in_place, is_up, made, ours, same_restart, serving};
+use super::step::{Action, After, Plan, Purpose, Step};
+use super::swap::{Phases, Swap};
+use super::{DeployId, Intent, Refusal, differ, rollback};
+use crate::deploy::desired::{Resource, Service};
+use crate::deploy::observed::{LABEL_DEPLOY, LABEL_PREDECESSOR, LABEL_SERVICE};
+use crate::deploy::{Desired, Observed};
+use crate::engine::{Container, EngineImage};
+use crate::tars::Role;
+
+/// What has to be done. `desired` already has the intent applied ([`Intent::apply`]).
+pub fn plan(id: &DeployId, desired: &Desired, observed: &Observed, intent: &Intent) -> Result<Plan, Refusal> {
+    preflight::check(desired, observed, intent)?;
+    let mut planner = Planner {
+        id,
+        desired,
+        observed,
+        plan: Plan {
+            id: id.clone(),
+            deployment: desired.deployment.clone(),
+            intent: intent.clone(),
+            steps: Vec::new(),
+            notes: Vec::new(),
+            touched: Vec::new(),
+        },
+    };
+    match intent {
+        Intent::Up => planner.up()?,
+        Intent::Upgrade { .. } => planner.upgrade(intent)?,
+        Intent::Restart { services } => planner.restart(services)?,
+        Intent::Rollback { targets, .. } => rollback::plan(&mut planner, targets)?,
+        Intent::Down { all } => planner.down(*all),
+    }
+    Ok(planner.plan)
+}
+
+/// A plan that is being made.
+#[derive(Debug)]
+pub(super) struct Planner<'a> {
+    pub id: &'a DeployId,
+    pub desired: &'a Desired,
+    pub observed: &'a Observed,
+    pub plan: Plan,
+}
+
+/// What happens to one service.
+#[derive(Debug)]
+enum Decision<'a> {
+    Keep,
+    Create { made: Option<&'a Container> },
+    Start { container: &'a Container, cause: String },
+    Replace { old: &'a Container, made: Option<&'a Container>, cause: String },
+}
+
+impl<'a> Planner<'a> {
+    fn up(&mut self) -> Result<(), Refusal> {
+        self.resources();
+        let mut planned = Vec::new();
+        for service in self.ordered() {
+            planned.push((service, self.decide(service)?));
+        }
+        self.roll(planned);
+        self.note_orphans();
+        Ok(())
+    }
+
+    fn upgrade(&mut self, intent: &Intent) -> Result<(), Refusal> {
+        let Intent::Upgrade { images } = intent else { return Ok(()) };
+        self.database_runs("upgrade")?;
+        let mut planned = Vec::new();
+        let mut there = false;
+        for service in self.ordered() {
+            if service.role == Some(Role::Database) || !images.contains_key(&service.name) {
+                continue;
+            }
+            let decision = self.decide(service)?;
+            match decision {
+                Decision::Create { made: None } => {
+                    self.note(&service.name, "is declared and not there: `tarsup up` creates it");
+                    continue;
+                }
+                Decision::Start { container, .. } if !self.is_own(container) => {
+                    self.note(&service.name, "is stopped and stays so: `tarsup up` starts it");
+                    there = true;
+                    continue;
+                }
+                Decision::Replace { old, made: None, .. } if !is_up(old) && !self.is_own(old) => {
+                    self.note(&service.name, "is stopped and stays so: `tarsup up` replaces and starts it");
+                    there = true;
+                    continue;
+                }
+                _ => there = true,
+            }
+            planned.push((service, decision));
+        }
+        if !there {
+            return Err(self.nothing_there("upgrade"));
+        }
+        self.warn_of_outage(&planned);
+        self.roll(planned);
+        Ok(())
+    }
+
+    /// True where this deploy itself parked, started or made it: an interrupted run's.
+    fn is_own(&self, container: &Container) -> bool {
+        container.labels.get(LABEL_DEPLOY).is_some_and(|deploy| deploy == self.id.as_str())
+            || container.name.ends_with(&format!(".old.{}", self.id))
+            || made(
+                self.observed,
+                &self.desired.deployment,
+                container.labels.get(LABEL_SERVICE).map_or("", String::as_str),
+                self.id,
+            )
+            .is_some()
+    }
+
+    /// Compares one service with its declaration.
+    fn decide(&self, service: &'a Service) -> Result<Decision<'a>, Refusal> {
+        let deployment = &self.desired.deployment;
+        let made = made(self.observed, deployment, &service.name, self.id);
+        if let Some(made) = made {
+            if differ::difference(service, made, self.observed).is_some() {
+                let why =
+                    format!("what is declared for `{}` has changed since the deploy began", service.name);
+                return Err(Refusal::NoLongerFits { why });
+            }
+            let Some(predecessor) = made.labels.get(LABEL_PREDECESSOR) else {
+                return Ok(Decision::Create { made: Some(made) });
+            };
+            let Some(old) = by_id(self.observed, predecessor) else {
+                return Err(Refusal::PredecessorGone { service: service.name.clone() });
+            };
+            let cause = format!("image differs: {} → {}", old.image, service.image);
+            return Ok(Decision::Replace { old, made: Some(made), cause });
+        }
+        let Some(container) = serving(self.observed, deployment, service) else {
+            return Ok(Decision::Create { made: None });
+        };
+        let database = service.role == Some(Role::Database);
+        if let Some(cause) = differ::difference(service, container, self.observed)
+            && !database
+        {
+            // Going back would start it again.
+            guard_container(service, container)?;
+            return Ok(Decision::Replace { old: container, made: None, cause });
+        }
+        if is_up(container) {
+            let unproven =
+                !same_restart(&container.restart, &service.restart) && is_no(&container.restart.name);
+            if unproven && !database {
+                let cause = "it was started and never proven".to_owned();
+                return Ok(Decision::Start { container, cause });
+            }
+            return Ok(Decision::Keep);
+        }
+        guard_container(service, container)?;
+        let cause = if is_fresh(container) {
+            "it was created and never started"
+        } else if is_parked_in_place(container) {
+            "`tarsup down` stopped it"
+        } else {
+            "it is stopped"
+        };
+        Ok(Decision::Start { container, cause: cause.to_owned() })
+    }
+
+    /// Migration first, then service by service in the given order, nodes in batches.
+    fn roll(&mut self, planned: Vec<(&'a Service, Decision<'a>)>) {
+        let migration = self.migration(&planned);
+        let mut batch: Vec<Phases> = Vec::new();
+        let mut rest = Vec::new();
+        let mut migrated = false;
+        for (service, decision) in planned {
+            if matches!(decision, Decision::Replace { .. }) && !migrated {
+                // After the database's start, before the first swap.
+                rest.extend(migration.clone());
+                migrated = true;
+            }
+            let Some(phases) = self.phases(service, &decision) else { continue };
+            if service.role == Some(Role::Node) {
+                batch.push(phases);
+                if batch.len() >= self.desired.policy.batch.max(1) {
+                    rest.extend(together(&mut batch));
+                }
+            } else {
+                rest.extend(together(&mut batch));
+                rest.extend(phases.flatten());
+            }
+        }
+        rest.extend(together(&mut batch));
+        self.plan.steps.extend(rest);
+    }
+
+    fn phases(&mut self, service: &'a Service, decision: &Decision<'a>) -> Option<Phases> {
+        let (touched, phases) = match decision {
+            Decision::Keep => {
+                self.note_database(service);
+                return None;
+            }
+            Decision::Create { made } => {
+                let cause = "it is declared and not there";
+                let swap = self.swap(service, cause);
+                (swap.touched(None, After::Made), swap.create(self.image(service)?, *made))
+            }
+            Decision::Start { container, cause } => {
+                let swap = self.swap(service, cause);
+                (swap.touched(Some(container), After::Same), swap.start(container))
+            }
+            Decision::Replace { old, made, cause } => {
+                let swap = self.swap(service, cause);
+                (swap.touched(Some(old), After::Made), swap.replace(self.image(service)?, old, *made))
+            }
+        };
+        self.note_database(service);
+        self.plan.touched.push(touched);
+        (!phases.is_empty()).then_some(phases)
+    }
+
+    fn image(&self, service: &Service) -> Option<&'a EngineImage> {
+        self.observed.images.get(&service.image.to_string())?.as_ref()
+    }
+
+    pub(super) fn swap<'b>(&'b self, service: &'b Service, cause: &'b str) -> Swap<'b> {
+        Swap { deploy: self.id, service, cause, policy: &self.desired.policy }
+    }
+
+    /// One run of the new framework image, where a framework's image changes.
+    fn migration(&self, planned: &[(&'a Service, Decision<'a>)]) -> Vec<Step> {
+        let changes = |role: Role| {
+            planned.iter().find_map(|(service, decision)| match decision {
+                Decision::Replace { old, .. } if service.role == Some(role) => {
+                    let image = self.image(service)?;
+                    (image.id != old.image_id).then_some((*service, *old, image))
+                }
+                _ => None,
+            })
+        };
+        let Some((service, old, image)) = changes(Role::Master).or_else(|| changes(Role::Slave)) else {
+            return Vec::new();
+        };
+        let name = migrate_name(&self.desired.deployment, self.id);
+        let found = ours(self.observed, &self.desired.deployment).find(|container| container.name == name);
+        let (from, to) = (old.image.clone(), service.image.to_string());
+        let cause = format!("the schema must fit {to} before anything runs it");
+        let step = |action| Step { service: Some(service.name.clone()), cause: cause.clone(), action };
+        let mut steps = Vec::new();
+        if found.is_none() {
+            steps.push(step(Action::Create {
+                name: name.clone(),
+                image: service.image.clone(),
+                image_id: (!image.id.is_empty()).then(|| image.id.clone()),
+                spec: service.spec(),
+                purpose: Purpose::Migrate,
+                predecessor: None,
+                from: Some(from.clone()),
+                volumes: Vec::new(),
+            }));
+        }
+        for (network, _) in &service.connect {
+            if !found.is_some_and(|found| found.addresses.contains_key(network)) {
+                steps.push(step(Action::Connect { container: name.clone(), network: network.clone() }));
+            }
+        }
+        let done = found.is_some_and(|found| !is_up(found) && !is_fresh(found) && found.exit_code == 0);
+        if !done {
+            steps.push(step(Action::Migrate { container: name, from, to }));
+        }
+        steps
+    }
+
+    fn restart(&mut self, services: &[String]) -> Result<(), Refusal> {
+        for name in services {
+            let why = || "it is not declared".to_owned();
+            self.desired
+                .service(name)
+                .ok_or_else(|| Refusal::NoService { service: name.clone(), why: why() })?;
+        }
+        let named = |service: &Service| services.contains(&service.name);
+        let mut there = false;
+        for service in self.ordered() {
+            let wanted =
+                if services.is_empty() { service.role != Some(Role::Database) } else { named(service) };
+            if !wanted {
+                continue;
+            }
+            let Some(container) = serving(self.observed, &self.desired.deployment, service) else {
+                self.note(&service.name, "is declared and not there: `tarsup up` creates it");
+                continue;
+            };
+            there = true;
+            guard_container(service, container)?;
+            let cause =
+                if named(service) { "a restart was asked for" } else { "a restart of all was asked for" };
+            let swap = self.swap(service, cause);
+            let touched = swap.touched(Some(container), After::Same);
+            let phases = if is_up(container) {
+                swap.restart(container)
+            } else if is_cut_off_restart(container) {
+                swap.start(container)
+            } else {
+                self.note(&service.name, "is stopped and stays so: `tarsup up` starts it");
+                continue;
+            };
+            self.plan.touched.push(touched);
+            self.plan.steps.extend(phases.flatten());
+        }
+        if there { Ok(()) } else { Err(self.nothing_there("restart")) }
+    }
+
+    fn down(&mut self, all: bool) {
+        let mut services = self.ordered();
+        services.reverse();
+        for service in services {
+            let Some(container) = serving(self.observed, &self.desired.deployment, service) else { continue };
+            if service.role == Some(Role::Database) && !all {
+                if is_up(container) {
+                    self.note(
+                        &service.name,
+                        "is the database and goes on running: `tarsup down --all` stops it",
+                    );
+                }
+                continue;
+            }
+            if !is_up(container) {
+                continue;
+            }
+            let swap = self.swap(service, "the deployment is to be down");
+            let (touched, phases) = (swap.touched(Some(container), After::Same), swap.park(container));
+            self.plan.touched.push(touched);
+            self.plan.steps.extend(phases.flatten());
+        }
+    }
+
+    /// The order in which services are touched: what the framework depends on, slaves, master, nodes, the others.
+    ///
+    /// Slaves go before the master, so that one of them is the canary and a registry always answers. Where no master
+    /// runs there is nothing to lose, and slaves need its database: then the master goes first.
+    pub(super) fn ordered(&self) -> Vec<&'a Service> {
+        let services = by_dependency(&self.desired.services);
+        let with = |role: Option<Role>| services.iter().copied().filter(move |service| service.role == role);
+        let runs =
+            |service: &Service| serving(self.observed, &self.desired.deployment, service).is_some_and(is_up);
+        let needed = needed_by_framework(&self.desired.services);
+        let mut ordered: Vec<&Service> = with(Some(Role::Database)).collect();
+        ordered.extend(with(None).filter(|service| needed.contains(&service.name.as_str())));
+        let (master, slaves) = (with(Some(Role::Master)), with(Some(Role::Slave)));
+        if with(Some(Role::Master)).all(runs) || self.is_cut_off() {
+            ordered.extend(slaves.chain(master));
+        } else {
+            ordered.extend(master.chain(slaves));
+        }
+        ordered.extend(with(Some(Role::Node)));
+        ordered.extend(with(None).filter(|service| !needed.contains(&service.name.as_str())));
+        ordered
+    }
+
+    /// True where this deploy has begun to swap already: a master that is down then is its own work.
+    fn is_cut_off(&self) -> bool {
+        let suffix = format!(".old.{}", self.id);
+        ours(self.observed, &self.desired.deployment).any(|container| container.name.ends_with(&suffix))
+    }
+
+    fn resources(&mut self) {
+        let missing = |resources: &'a [Resource], is_there: &dyn Fn(&str) -> bool| {
+            let wanted = resources.iter().filter(|resource| !resource.external);
+            wanted.filter(|resource| !is_there(&resource.name)).collect::<Vec<_>>()
+        };
+        let observed = self.observed;
+        let network = |name: &str| observed.networks.get(name).is_some_and(Option::is_some);
+        let volume = |name: &str| observed.volumes.get(name).is_some_and(Option::is_some);
+        let step = |action| Step { service: None, cause: "it is declared and not there".to_owned(), action };
+        for resource in missing(&self.desired.networks, &network) {
+            self.plan.steps.push(step(Action::Network { name: resource.name.clone() }));
+        }
+        for resource in missing(&self.desired.volumes, &volume) {
+            self.plan.steps.push(step(Action::Volume { name: resource.name.clone() }));
+        }
+    }
+
+    pub(super) fn database_runs(&self, word: &'static str) -> Result<(), Refusal> {
+        for service in &self.desired.services {
+            let down = serving(self.observed, &self.desired.deployment, service).is_none_or(|c| !is_up(c));
+            if service.role == Some(Role::Database) && down {
+                return Err(Refusal::DatabaseDown { service: service.name.clone(), word });
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn nothing_there(&self, word: &'static str) -> Refusal {
+        Refusal::NothingThere { deployment: self.desired.deployment.clone(), word }
+    }
+
+    pub(super) fn note(&mut self, service: &str, text: &str) {
+        self.plan.notes.push(format!("`{service}` {text}"));
+    }
+
+    /// A database server that differs is left alone, and the plan says so.
+    fn note_database(&mut self, service: &Service) {
+        if service.role != Some(Role::Database) {
+            return;
+        }
+        if let Some(container) = serving(self.observed, &self.desired.deployment, service)
+            && let Some(cause) = differ::difference(service, container, self.observed)
+        {
+            self.note(&service.name, &format!("is the database and is left as it is ({cause})"));
+        }
+    }
+
+    fn note_orphans(&mut self) {
+        let orphans: Vec<String> = ours(self.observed, &self.desired.deployment)
+            .filter(|container| super::names::part_of(&container.name) == super::names::Part::Serving)
+            .filter(|container| {
+                container.labels.get(LABEL_SERVICE).is_none_or(|name| self.desired.service(name).is_none())
+            })
+            .map(|container| container.name.clone())
+            .collect();
+        for name in orphans {
+            self.plan
+                .notes
+                .push(format!("the container `{name}` belongs to no declared service and is left alone"));
+        }
+    }
+
+    /// While the master is swapped, only slaves answer: says so where none can.
+    fn warn_of_outage(&mut self, planned: &[(&'a Service, Decision<'a>)]) {
+        let swaps_master = planned.iter().any(|(service, decision)| {
+            service.role == Some(Role::Master) && matches!(decision, Decision::Replace { .. })
+        });
+        let slave_runs = self.desired.services.iter().any(|service| {
+            service.role == Some(Role::Slave)
+                && serving(self.observed, &self.desired.deployment, service).is_some_and(is_up)
+        });
+        if swaps_master && !slave_runs {
+            self.plan
+                .notes
+                .push("no slave runs: while the master is replaced no registry answers".to_owned());
+        }
+    }
+}
+
+/// The batch's phases side by side: all created, all swapped, then all proven.
+fn together(batch: &mut Vec<Phases>) -> Vec<Step> {
+    let mut phases: [Vec<Step>; 4] = Default::default();
+    for one in batch.drain(..) {
+        for (all, own) in phases.iter_mut().zip([one.prepare, one.swap, one.prove, one.settle]) {
+            all.extend(own);
+        }
+    }
+    phases.into_iter().flatten().collect()
+}
+
+/// Stopped with its restart policy in place: by an interrupted restart, not by `down`.
+fn is_cut_off_restart(container: &Container) -> bool {
+    !is_fresh(container) && !is_parked_in_place(container)
+}
+
+fn is_no(policy: &str) -> bool {
+    matches!(policy, "" | "no")
+}
+
+/// The services in the order of declaration, each after those that it depends on. A circle ends where it began.
+fn by_dependency(services: &[Service]) -> Vec<&Service> {
+    fn visit<'a>(
+        service: &'a Service,
+        services: &'a [Service],
+        seen: &mut Vec<&'a str>,
+        out: &mut Vec<&'a Service>,
+    ) {
+        if seen.contains(&service.name.as_str()) {
+            return;
+        }
+        seen.push(&service.name);
+        for name in &service.depends_on {
+            if let Some(needed) = services.iter().find(|other| other.name == *name) {
+                visit(needed, services, seen, out);
+            }
+        }
+        out.push(service);
+    }
+    let (mut seen, mut out) = (Vec::new(), Vec::new());
+    for service in services {
+        visit(service, services, &mut seen, &mut out);
+    }
+    out
+}
+
+/// The services without a role that one with a role depends on, directly or not.
+fn needed_by_framework(services: &[Service]) -> Vec<&str> {
+    let mut needed: Vec<&str> = Vec::new();
+    let mut open: Vec<&Service> = services.iter().filter(|service| service.role.is_some()).collect();
+    while let Some(service) = open.pop() {
+        for name in &service.depends_on {
+            if let Some(found) = services.iter().find(|other| other.name == *name && other.role.is_none())
+                && !needed.contains(&found.name.as_str())
+            {
+                needed.push(&found.name);
+                open.push(found);
+            }
+        }
+    }
+    needed
+}

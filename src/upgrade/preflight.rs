@@ -1,0 +1,209 @@
+//! What must hold before a plan is made: names, images, addresses, the guard. Pure, and the first thing of every plan.
+
+use std::net::Ipv4Addr;
+
+use serde_json::Value;
+
+use super::state::{by_id, of_service};
+use super::{Intent, Refusal};
+use crate::deploy::desired::{Resource, Service};
+use crate::deploy::observed::{LABEL_DEPLOYMENT, LABEL_SERVICE};
+use crate::deploy::{Desired, Observed, guard};
+use crate::engine::{Container, CreateBody};
+use crate::tars::Role;
+
+/// Docker 19.03's; older engines lack what a swap relies on.
+const LEAST_API: &str = "1.40";
+
+/// Checks what every command that starts or makes containers relies on.
+pub fn check(desired: &Desired, observed: &Observed, intent: &Intent) -> Result<(), Refusal> {
+    engine(observed)?;
+    // Stopping is allowed whatever is declared.
+    if !matches!(intent, Intent::Down { .. }) {
+        guard::check(desired).map_err(Box::new)?;
+    }
+    for service in &desired.services {
+        name(desired, observed, service)?;
+        if host_config(&service.body, "AutoRemove") == Some(&Value::Bool(true)) {
+            return Err(auto_remove(service));
+        }
+        if makes(intent, service) {
+            image(observed, service)?;
+            addresses(desired, observed, service)?;
+        }
+    }
+    if matches!(intent, Intent::Up) {
+        external(&desired.networks, "network", |name| {
+            observed.networks.get(name).is_some_and(Option::is_some)
+        })?;
+        external(&desired.volumes, "volume", |name| observed.volumes.get(name).is_some_and(Option::is_some))?;
+    }
+    Ok(())
+}
+
+/// True where a command may make a container of this service.
+fn makes(intent: &Intent, service: &Service) -> bool {
+    match intent {
+        Intent::Up => true,
+        Intent::Upgrade { images } => images.contains_key(&service.name),
+        Intent::Restart { .. } | Intent::Rollback { .. } | Intent::Down { .. } => false,
+    }
+}
+
+fn engine(observed: &Observed) -> Result<(), Refusal> {
+    let number = |text: &str| -> Option<(u32, u32)> {
+        let (major, minor) = text.split_once('.')?;
+        Some((major.parse().ok()?, minor.parse().ok()?))
+    };
+    let has = &observed.engine.api_version;
+    match number(has) {
+        Some(version) if Some(version) < number(LEAST_API) => {
+            Err(Refusal::EngineTooOld { has: has.clone(), wants: LEAST_API })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The wanted name is free, or its container is this service's.
+fn name(desired: &Desired, observed: &Observed, service: &Service) -> Result<(), Refusal> {
+    let Some(found) = observed.container(&service.container) else { return Ok(()) };
+    let (service_name, container) = (service.name.clone(), found.name.clone());
+    let place = Box::new(service.place.clone());
+    let Some(deployment) = found.labels.get(LABEL_DEPLOYMENT) else {
+        return Err(Refusal::Foreign { service: service_name, container, place });
+    };
+    let of = found.labels.get(LABEL_SERVICE);
+    if *deployment == desired.deployment && of == Some(&service.name) {
+        return Ok(());
+    }
+    let of = of.map_or_else(String::new, |of| format!("the service `{of}` of "));
+    let owner = format!("{of}the deployment `{deployment}`");
+    Err(Refusal::Other { service: service_name, container, owner, place })
+}
+
+fn image(observed: &Observed, service: &Service) -> Result<(), Refusal> {
+    let name = service.image.to_string();
+    let Some(Some(image)) = observed.images.get(&name) else {
+        return Err(Refusal::NoImage {
+            service: service.name.clone(),
+            image: name,
+            place: Box::new(service.place.clone()),
+        });
+    };
+    if image.architecture != observed.engine.architecture && !image.architecture.is_empty() {
+        return Err(Refusal::Architecture {
+            service: service.name.clone(),
+            image: name,
+            has: image.architecture.clone(),
+            wants: observed.engine.architecture.clone(),
+        });
+    }
+    if service.role != Some(Role::Database) {
+        guard::check_image(&image.env, &service.image).map_err(Box::new)?;
+    }
+    Ok(())
+}
+
+/// Fixed addresses lie inside the network and are nobody else's.
+fn addresses(desired: &Desired, observed: &Observed, service: &Service) -> Result<(), Refusal> {
+    for (name, address) in fixed_addresses(service) {
+        let Some(Some(network)) = observed.networks.get(&name) else { continue };
+        let inside = network.subnets.iter().any(|subnet| contains(subnet, &address));
+        if !network.subnets.is_empty() && !inside {
+            return Err(Refusal::AddressOutside {
+                service: service.name.clone(),
+                address,
+                network: name,
+                subnets: network.subnets.join(", "),
+                place: Box::new(service.place.clone()),
+            });
+        }
+        let holder = network.addresses.iter().find(|(_, taken)| taken.split('/').next() == Some(&address));
+        let own = |id: &str| of_service(observed, &desired.deployment, &service.name).any(|c| c.id == id);
+        if let Some((id, _)) = holder.filter(|(id, _)| !own(id)) {
+            let by = by_id(observed, id).map_or_else(|| id.chars().take(12).collect(), |c| c.name.clone());
+            return Err(Refusal::AddressTaken {
+                service: service.name.clone(),
+                address,
+                network: name,
+                by,
+                place: Box::new(service.place.clone()),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Network → declared address, of the first network and of those that are connected later.
+fn fixed_addresses(service: &Service) -> Vec<(String, String)> {
+    let first = service.body.0.get("NetworkingConfig").and_then(|config| config.get("EndpointsConfig"));
+    let first = first.and_then(Value::as_object).into_iter().flatten();
+    let later = service.connect.iter().map(|(network, endpoint)| (network, endpoint));
+    first
+        .chain(later)
+        .filter_map(|(network, endpoint)| {
+            let address = endpoint.pointer("/IPAMConfig/IPv4Address")?.as_str()?;
+            Some((network.clone(), address.to_owned()))
+        })
+        .collect()
+}
+
+/// True where an IPv4 subnet such as `172.25.0.0/16` contains the address; what is not IPv4 is not judged.
+fn contains(subnet: &str, address: &str) -> bool {
+    let parsed = || -> Option<bool> {
+        let (base, bits) = subnet.split_once('/')?;
+        let (base, address): (Ipv4Addr, Ipv4Addr) = (base.parse().ok()?, address.parse().ok()?);
+        let bits: u32 = bits.parse().ok()?;
+        let mask = u32::MAX.checked_shl(32u32.checked_sub(bits)?).unwrap_or(0);
+        Some(u32::from(base) & mask == u32::from(address) & mask)
+    };
+    parsed().unwrap_or(true)
+}
+
+fn external(
+    resources: &[Resource],
+    kind: &'static str,
+    is_there: impl Fn(&str) -> bool,
+) -> Result<(), Refusal> {
+    let missing = resources.iter().find(|resource| resource.external && !is_there(&resource.name));
+    match missing {
+        Some(resource) => Err(Refusal::NoExternal {
+            kind,
+            name: resource.name.clone(),
+            place: Box::new(resource.place.clone()),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// What a container that is about to be started again, or that a way back would have to start, must bear.
+pub fn guard_container(service: &Service, container: &Container) -> Result<(), Refusal> {
+    if service.role != Some(Role::Database) {
+        guard::check_container(container).map_err(Box::new)?;
+    }
+    if container.raw.pointer("/HostConfig/AutoRemove") == Some(&Value::Bool(true)) {
+        return Err(auto_remove(service));
+    }
+    Ok(())
+}
+
+fn auto_remove(service: &Service) -> Refusal {
+    Refusal::AutoRemove { service: service.name.clone(), place: Box::new(service.place.clone()) }
+}
+
+fn host_config<'a>(body: &'a CreateBody, key: &str) -> Option<&'a Value> {
+    body.0.get("HostConfig")?.get(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contains_follows_the_prefix() {
+        assert!(contains("172.25.0.0/16", "172.25.9.1"));
+        assert!(!contains("172.25.0.0/16", "172.26.0.1"));
+        assert!(!contains("10.0.0.0/30", "10.0.0.4"));
+        assert!(contains("0.0.0.0/0", "10.0.0.4"));
+    }
+}

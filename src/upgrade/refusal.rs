@@ -1,0 +1,215 @@
+//! Why a plan is not made: each names what stands in the way, where, and what to do about it.
+
+use crate::deploy::guard::GuardError;
+use crate::diagnose::{Diagnose, Exit, Place};
+
+/// Why a plan is not made. Nothing has been changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// A wanted name is taken by a container that tarsup did not make.
+    #[error("service `{service}`: the container `{container}` is there already, and tarsup did not make it")]
+    Foreign {
+        /// The service.
+        service: String,
+        /// The name.
+        container: String,
+        /// Where the service is declared.
+        place: Box<Place>,
+    },
+    /// A wanted name is taken by a container of ours that belongs to something else.
+    #[error("service `{service}`: the container `{container}` belongs to {owner}")]
+    Other {
+        /// The service.
+        service: String,
+        /// The name.
+        container: String,
+        /// Whose it is.
+        owner: String,
+        /// Where the service is declared.
+        place: Box<Place>,
+    },
+    /// A container that the engine removes as soon as it stops.
+    #[error("service `{service}`: the engine removes its container as soon as it stops (AutoRemove)")]
+    AutoRemove {
+        /// The service.
+        service: String,
+        /// Where it is declared.
+        place: Box<Place>,
+    },
+    /// The guard.
+    #[error(transparent)]
+    Guard(#[from] Box<GuardError>),
+    /// An image that is neither in the engine nor in the local store.
+    #[error("service `{service}`: the image `{image}` is neither in the engine nor in the local store")]
+    NoImage {
+        /// The service.
+        service: String,
+        /// The image.
+        image: String,
+        /// Where it is named.
+        place: Box<Place>,
+    },
+    /// An image for another machine.
+    #[error("service `{service}`: the image `{image}` is for {has}, the engine runs {wants}")]
+    Architecture {
+        /// The service.
+        service: String,
+        /// The image.
+        image: String,
+        /// The image's.
+        has: String,
+        /// The engine's.
+        wants: String,
+    },
+    /// An external network or volume that is not there.
+    #[error("the external {kind} `{name}` is not there")]
+    NoExternal {
+        /// `network` or `volume`.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+        /// Where it is declared.
+        place: Box<Place>,
+    },
+    /// A fixed address that another container has.
+    #[error("service `{service}`: the address {address} on `{network}` is in use by container {by}")]
+    AddressTaken {
+        /// The service.
+        service: String,
+        /// The address.
+        address: String,
+        /// The network.
+        network: String,
+        /// The name or id of who has it.
+        by: String,
+        /// Where the service is declared.
+        place: Box<Place>,
+    },
+    /// A fixed address that the network does not have.
+    #[error("service `{service}`: the address {address} is not in the network `{network}` ({subnets})")]
+    AddressOutside {
+        /// The service.
+        service: String,
+        /// The address.
+        address: String,
+        /// The network.
+        network: String,
+        /// The network's subnets.
+        subnets: String,
+        /// Where the service is declared.
+        place: Box<Place>,
+    },
+    /// An engine that is too old.
+    #[error("the engine speaks API {has}; {wants} is the least that tarsup works with")]
+    EngineTooOld {
+        /// What it speaks.
+        has: String,
+        /// What is needed.
+        wants: &'static str,
+    },
+    /// A service that is not declared, or that a command cannot act on.
+    #[error("no service `{service}`: {why}")]
+    NoService {
+        /// The service.
+        service: String,
+        /// Why not.
+        why: String,
+    },
+    /// Nothing runs that could be upgraded, restarted or rolled back.
+    #[error("nothing of the deployment `{deployment}` is there to {word}")]
+    NothingThere {
+        /// The deployment.
+        deployment: String,
+        /// The command.
+        word: &'static str,
+    },
+    /// The database server is down, and the command leaves it alone.
+    #[error("the database `{service}` does not run, and `{word}` never touches it")]
+    DatabaseDown {
+        /// Its service.
+        service: String,
+        /// The command.
+        word: &'static str,
+    },
+    /// What a rollback would bring back is gone.
+    #[error("service `{service}`: no parked container is left to go back to{before}")]
+    ParkedGone {
+        /// The service.
+        service: String,
+        /// ` before <deploy>`, or nothing.
+        before: String,
+    },
+    /// The plan that was shown is not the plan that would be made now.
+    #[error("the plan no longer fits: {why}")]
+    NoLongerFits {
+        /// What changed.
+        why: String,
+    },
+    /// What a deploy would have to give back is gone.
+    #[error("service `{service}`: the container that served before the deploy is gone")]
+    PredecessorGone {
+        /// The service.
+        service: String,
+    },
+}
+
+impl Diagnose for Refusal {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::NoImage { .. } | Self::NoExternal { .. } | Self::NoService { .. } => Exit::Usage,
+            _ => Exit::Refused,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Foreign { container, .. } => format!(
+                "look at it with `docker inspect {container}`; rename it, remove it, or declare another container_name"
+            ),
+            Self::Other { .. } => {
+                "declare another container_name, or another project name with -p".to_owned()
+            }
+            Self::AutoRemove { .. } => {
+                "a parked predecessor would vanish: do without AutoRemove (`docker run --rm`)".to_owned()
+            }
+            Self::Guard(guard) => return guard.hint(),
+            Self::NoImage { image, .. } => {
+                format!(
+                    "build it with `tarsup build`, or bring it with `tarsup copy SOURCE docker-daemon:{image}`"
+                )
+            }
+            Self::Architecture { wants, .. } => format!("build it with --platform linux/{wants}"),
+            Self::NoExternal { kind, name, .. } => {
+                format!("create it with `docker {kind} create {name}`, or declare it without `external`")
+            }
+            Self::AddressTaken { .. } => {
+                "stop the other container, or declare another ipv4_address".to_owned()
+            }
+            Self::AddressOutside { .. } => "declare an ipv4_address inside the network's subnet".to_owned(),
+            Self::EngineTooOld { .. } => "update the engine to Docker 19.03 or newer".to_owned(),
+            Self::NoService { .. } => "see `tarsup status` for the services".to_owned(),
+            Self::NothingThere { .. } | Self::DatabaseDown { .. } => "run `tarsup up` first".to_owned(),
+            Self::ParkedGone { .. } => {
+                "see `tarsup history`; an older version comes back with `tarsup upgrade --to VERSION`"
+                    .to_owned()
+            }
+            Self::NoLongerFits { .. } => "run the command again and look at the new plan".to_owned(),
+            Self::PredecessorGone { .. } => "go on instead of back: `tarsup resume --forward`".to_owned(),
+        };
+        Some(hint)
+    }
+
+    fn place(&self) -> Option<Place> {
+        match self {
+            Self::Foreign { place, .. }
+            | Self::Other { place, .. }
+            | Self::AutoRemove { place, .. }
+            | Self::NoImage { place, .. }
+            | Self::NoExternal { place, .. }
+            | Self::AddressTaken { place, .. }
+            | Self::AddressOutside { place, .. } => Some(Place::clone(place)),
+            Self::Guard(guard) => guard.place(),
+            _ => None,
+        }
+    }
+}

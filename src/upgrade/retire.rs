@@ -1,0 +1,53 @@
+//! What is cleared away after a commit: parked containers beyond the number to keep, and a deploy's own scaffolding.
+//!
+//! Only containers with the deployment's labels that do not run; never a volume, never one that serves.
+
+use std::cmp::Reverse;
+
+use super::DeployId;
+use super::names::{Part, part_of};
+use super::state::{is_fresh, is_up, of_service, ours};
+use super::step::{Action, Step};
+use crate::deploy::{Desired, Observed};
+
+/// The removals that follow the commit of `deploy`.
+pub fn retire(desired: &Desired, observed: &Observed, deploy: &DeployId) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for service in &desired.services {
+        let mut old = Vec::new();
+        let mut failed = Vec::new();
+        for container in of_service(observed, &desired.deployment, &service.name).filter(|c| !is_up(c)) {
+            match part_of(&container.name) {
+                Part::Old(by) => old.push((Reverse(by), container)),
+                Part::Failed(by) => failed.push((Reverse(by), container)),
+                // Left by a deploy that nobody resumed.
+                Part::New(by) if by != *deploy && is_fresh(container) => {
+                    steps.push(remove(&service.name, &container.name, "an interrupted deploy left it"));
+                }
+                Part::New(_) | Part::Migrate(_) | Part::Serving => {}
+            }
+        }
+        for mut parked in [old, failed] {
+            parked.sort_by(|a, b| a.0.cmp(&b.0));
+            for (_, container) in parked.iter().skip(desired.policy.keep_parked) {
+                let cause = format!("{} parked containers are kept", desired.policy.keep_parked);
+                steps.push(remove(&service.name, &container.name, &cause));
+            }
+        }
+    }
+    for container in ours(observed, &desired.deployment).filter(|container| !is_up(container)) {
+        if matches!(part_of(&container.name), Part::Migrate(_)) {
+            let action = Action::Remove { container: container.name.clone() };
+            steps.push(Step { service: None, cause: "the migration is done".to_owned(), action });
+        }
+    }
+    steps
+}
+
+fn remove(service: &str, container: &str, cause: &str) -> Step {
+    Step {
+        service: Some(service.to_owned()),
+        cause: cause.to_owned(),
+        action: Action::Remove { container: container.to_owned() },
+    }
+}

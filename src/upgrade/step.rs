@@ -1,0 +1,295 @@
+//! A plan and its steps: what will be done, in which order, and why.
+//!
+//! A step never carries an environment. It names the service and the hash of the create body; the executor takes the
+//! body from the desired state and asserts the hash. So a plan can be shown, journaled and left in the lock.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{DeployId, Intent};
+use crate::engine::RestartPolicy;
+use crate::oci::{Digest, Reference};
+use crate::tars::Role;
+
+/// What will be done. Made by [`super::plan::plan`] or [`super::unwind::unwind`]; carried out by [`super::run`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The deploy.
+    pub id: DeployId,
+    /// The deployment.
+    pub deployment: String,
+    /// What was asked for.
+    pub intent: Intent,
+    /// The steps, in order.
+    pub steps: Vec<Step>,
+    /// What is left alone although it differs, and what a person ought to know before saying yes.
+    pub notes: Vec<String>,
+    /// The services that the steps touch, in the order in which they are touched.
+    pub touched: Vec<Touched>,
+}
+
+/// One step: exactly one effect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// The service, where it is about one.
+    pub service: Option<String>,
+    /// Why, as a sentence without its full stop. Names of variables, never their values.
+    pub cause: String,
+    /// What.
+    #[serde(flatten)]
+    pub action: Action,
+}
+
+/// What a step does.
+///
+/// Containers are named, not numbered: a name is the engine's own atomic lock, and what a step leaves can be told from
+/// names, labels and states alone. Each variant says what must hold before (pre), what holds after (post), and what
+/// [`super::unwind`] does about it (undo).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Action {
+    /// Loads an image from the local store. Pre: the engine lacks it. Post: it has it. Undo: nothing; an image is no harm.
+    Load {
+        /// The image.
+        image: Reference,
+    },
+    /// Creates a network. Pre: none of that name. Undo: nothing; it stays for the next try.
+    Network {
+        /// Its name.
+        name: String,
+    },
+    /// Creates a named volume. Pre: none of that name. Undo: never.
+    Volume {
+        /// Its name.
+        name: String,
+    },
+    /// Creates a container with restart policy `no`. Pre: the name is free, the image is there. Post: `created`. Undo: removed if
+    /// it never started, else parked as failed.
+    Create {
+        /// The container's name.
+        name: String,
+        /// The image it is created from.
+        image: Reference,
+        /// The id that this reference must lead to; `None` where it is loaded first.
+        image_id: Option<String>,
+        /// The hash of the create body.
+        spec: Digest,
+        /// What it runs.
+        purpose: Purpose,
+        /// The id of the container that it replaces.
+        predecessor: Option<String>,
+        /// The image of that one.
+        from: Option<String>,
+        /// Anonymous volumes of the predecessor that it goes on with, as `volume:path`.
+        volumes: Vec<String>,
+    },
+    /// Connects a created container to one more network. Pre: not connected. Undo: goes with the container.
+    Connect {
+        /// The container.
+        container: String,
+        /// The network.
+        network: String,
+    },
+    /// Changes a restart policy. Undo: the policy that the record or the label names.
+    SetRestart {
+        /// The container.
+        container: String,
+        /// The policy before.
+        from: RestartPolicy,
+        /// The policy after.
+        to: RestartPolicy,
+    },
+    /// Stops a container, killing it after the grace period. Pre: it runs. Post: `exited`. Undo: started again.
+    Stop {
+        /// The container.
+        container: String,
+        /// The grace period.
+        grace: Duration,
+    },
+    /// Renames a container. Pre: `to` is free. Undo: renamed back.
+    Rename {
+        /// The container.
+        container: String,
+        /// Its new name.
+        to: String,
+    },
+    /// Starts a container. Pre: its addresses and host ports are free. Post: `running`. Undo: stopped.
+    Start {
+        /// The container.
+        container: String,
+    },
+    /// Waits until a container is proven. Changes nothing.
+    Gate {
+        /// The container.
+        container: String,
+        /// What is asked of it.
+        role: Option<Role>,
+        /// How long it may take until it is healthy.
+        timeout: Duration,
+        /// How long it must stay healthy then.
+        dwell: Duration,
+    },
+    /// Runs the migration container to its end. Pre: created. Post: exited with 0. Undo: none; it only adds, and may run
+    /// again.
+    Migrate {
+        /// The container.
+        container: String,
+        /// The image before.
+        from: String,
+        /// The image that brings the schema forward.
+        to: String,
+    },
+    /// Writes the last lines of a container's logs into `.tarsup/`. Changes nothing on the engine.
+    SaveLogs {
+        /// The container.
+        container: String,
+    },
+    /// Removes a container of ours that does not run; never its volumes. Undo: none, so it is one that never started, or
+    /// comes after the commit.
+    Remove {
+        /// The container.
+        container: String,
+    },
+}
+
+/// What a created container runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Purpose {
+    /// The service.
+    Serve,
+    /// `tars-init migrate`, once.
+    Migrate,
+}
+
+/// What a service was before the deploy touched it, so that it can be that again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Touched {
+    /// The service.
+    pub service: String,
+    /// The name that its container serves under.
+    pub container: String,
+    /// Its role.
+    pub role: Option<Role>,
+    /// The container that was there before; `None` where there was none.
+    pub before: Option<Before>,
+    /// What becomes of it.
+    pub after: After,
+    /// How long its container gets to stop.
+    pub grace: Duration,
+}
+
+/// The container of a service before a deploy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Before {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// True where it ran.
+    pub running: bool,
+    /// Its restart policy.
+    pub restart: RestartPolicy,
+}
+
+/// What a deploy puts in the place of what was before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "after", rename_all = "kebab-case")]
+pub enum After {
+    /// A container that the deploy makes: told by its label.
+    Made,
+    /// A container that was parked.
+    Parked {
+        /// Its id.
+        id: String,
+        /// The name under which it was parked.
+        name: String,
+    },
+    /// The same container.
+    Same,
+}
+
+impl Plan {
+    /// True where there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// The document that scripts may rely on: `{id, steps: [{kind, service, from, to, cause}]}`.
+    pub fn document(&self) -> Value {
+        let steps: Vec<Value> = self
+            .steps
+            .iter()
+            .map(|step| {
+                let (from, to) = step.action.change();
+                json!({
+                    "kind": step.action.kind(), "service": step.service, "container": step.action.container(),
+                    "from": from, "to": to, "cause": step.cause,
+                })
+            })
+            .collect();
+        json!({
+            "id": self.id, "deployment": self.deployment, "intent": self.intent.word(), "steps": steps,
+            "notes": self.notes,
+        })
+    }
+}
+
+impl Action {
+    /// The word for it, as in JSON.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Load { .. } => "load",
+            Self::Network { .. } => "network",
+            Self::Volume { .. } => "volume",
+            Self::Create { .. } => "create",
+            Self::Connect { .. } => "connect",
+            Self::SetRestart { .. } => "set-restart",
+            Self::Stop { .. } => "stop",
+            Self::Rename { .. } => "rename",
+            Self::Start { .. } => "start",
+            Self::Gate { .. } => "gate",
+            Self::Migrate { .. } => "migrate",
+            Self::SaveLogs { .. } => "save-logs",
+            Self::Remove { .. } => "remove",
+        }
+    }
+
+    /// The container it acts on, under the name that it has then.
+    pub fn container(&self) -> Option<&str> {
+        match self {
+            Self::Load { .. } | Self::Network { .. } | Self::Volume { .. } => None,
+            Self::Create { name, .. } => Some(name),
+            Self::Connect { container, .. }
+            | Self::SetRestart { container, .. }
+            | Self::Stop { container, .. }
+            | Self::Rename { container, .. }
+            | Self::Start { container }
+            | Self::Gate { container, .. }
+            | Self::Migrate { container, .. }
+            | Self::SaveLogs { container }
+            | Self::Remove { container } => Some(container),
+        }
+    }
+
+    /// What changes: before and after, in the words of the thing that changes.
+    pub fn change(&self) -> (Option<String>, Option<String>) {
+        let text = |text: &str| Some(text.to_owned());
+        match self {
+            Self::Load { image } => (None, Some(image.to_string())),
+            Self::Network { name } | Self::Volume { name } => (None, text(name)),
+            Self::Create { image, from, .. } => (from.clone(), Some(image.to_string())),
+            Self::Connect { network, .. } => (None, text(network)),
+            Self::SetRestart { from, to, .. } => (text(&from.name), text(&to.name)),
+            Self::Stop { .. } => (text("running"), text("exited")),
+            Self::Rename { container, to } => (text(container), text(to)),
+            Self::Start { .. } => (text("stopped"), text("running")),
+            Self::Gate { .. } => (text("running"), text("proven")),
+            Self::Migrate { from, to, .. } => (text(from), text(to)),
+            Self::SaveLogs { .. } => (None, None),
+            Self::Remove { container } => (text(container), None),
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! An upgrade that is killed before and after every engine call, and then resumed, either way.
+
+use super::deploys::{rollback, without_failed};
+use super::*;
+use tarsup::engine::fake::{Behaviour, Call, Fault, Moment};
+
+/// Master, slave and node with their database.
+async fn begun() -> (FakeEngine, Desired) {
+    let desired = desired();
+    let engine = running(&desired).await;
+    (engine, desired)
+}
+
+/// Carries `intent` out until it is killed at call `n`; false where it ended before.
+async fn killed_at(
+    engine: &FakeEngine,
+    desired: &Desired,
+    intent: &Intent,
+    n: usize,
+    moment: Moment,
+) -> bool {
+    let machine = Machine::killed();
+    let plan = deploy(engine, &machine, desired).plan(&id(2), intent).await.unwrap();
+    engine.fault(Call::Nth(n), moment, Fault::Crash);
+    let command = deploy(engine, &machine, desired);
+    let killed = tokio::select! {
+        _ = command.roll(&plan, "upgrade --to 2") => false,
+        () = engine.crashed() => true,
+    };
+    engine.clear_faults();
+    killed
+}
+
+/// Resumes until nothing is left to resume; how often that was.
+async fn resumed(engine: &FakeEngine, desired: &Desired, forward: bool) -> Vec<Resumed> {
+    let mut done = Vec::new();
+    loop {
+        match resume(engine, &Machine::new(), desired, forward).await.unwrap() {
+            Resumed::Nothing => return done,
+            other => done.push(other),
+        }
+        assert!(done.len() < 3, "it never ends: {done:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn upgrade_killed_at_any_call_is_undone_or_finished_by_resume() {
+    let (engine, desired) = begun().await;
+    let before = engine.dump();
+    assert!(!killed_at(&engine, &desired, &to_2(&desired), usize::MAX / 2, Moment::Before).await);
+    let after = engine.dump();
+    let (mut undone, mut finished) = (0, 0);
+    for moment in [Moment::Before, Moment::After] {
+        for n in 0.. {
+            let (engine, desired) = begun().await;
+            if !killed_at(&engine, &desired, &to_2(&desired), n, moment).await {
+                assert!(n > 60, "only {n} calls were made");
+                break;
+            }
+            let calls = engine.calls();
+            let context = format!("killed {moment:?} call {n}, {}", calls.last().unwrap());
+            let done = resumed(&engine, &desired, false).await;
+            let dump = without_failed(&engine.dump());
+            match done.as_slice() {
+                [] | [Resumed::Untouched(_)] if dump == before => undone += 1,
+                // Killed after the lock was given back: the deploy was complete.
+                [] | [Resumed::Finished(_)] => {
+                    assert_eq!(dump, after, "{context}");
+                    finished += 1;
+                }
+                [Resumed::Undone(_)] => {
+                    assert_eq!(dump, before, "{context}");
+                    undone += 1;
+                }
+                other => panic!("{context}: {other:?}"),
+            }
+            let still = engine.dump();
+            assert!(resumed(&engine, &desired, false).await.is_empty());
+            assert_eq!(engine.dump(), still, "{context}: a second resume changed something");
+            let up = planned(&engine, &desired, 3, &Intent::Up).await;
+            assert!(up.is_ok(), "{context}: {up:?}");
+        }
+    }
+    assert!(undone > 60 && finished > 5, "{undone} undone, {finished} finished");
+}
+
+#[tokio::test(start_paused = true)]
+async fn upgrade_killed_at_any_call_goes_on_with_resume_forward() {
+    let (engine, desired) = begun().await;
+    let before = engine.dump();
+    assert!(!killed_at(&engine, &desired, &to_2(&desired), usize::MAX / 2, Moment::Before).await);
+    let after = engine.dump();
+    for moment in [Moment::Before, Moment::After] {
+        for n in 0.. {
+            let (engine, desired) = begun().await;
+            if !killed_at(&engine, &desired, &to_2(&desired), n, moment).await {
+                break;
+            }
+            let calls = engine.calls();
+            let context = format!("killed {moment:?} call {n}, {}", calls.last().unwrap());
+            let done = resumed(&engine, &desired, true).await;
+            let dump = engine.dump();
+            match done.as_slice() {
+                // Killed before the record was in the lock, when nothing had been changed.
+                [] | [Resumed::Untouched(_)] if dump == before => {}
+                [] | [Resumed::Finished(_) | Resumed::Completed(_)] => assert_eq!(dump, after, "{context}"),
+                other => panic!("{context}: {other:?}\n{dump}"),
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn way_back_killed_at_any_call_is_completed_by_resume() {
+    let before = begun().await.0.dump();
+    let sick = Behaviour { healthy_after: None, ..Behaviour::default() };
+    for moment in [Moment::Before, Moment::After] {
+        for n in 0.. {
+            let (engine, desired) = begun().await;
+            // The slave passes, the master does not.
+            engine.behave_named("tars-slave", Behaviour::default());
+            engine.behave("tars/framework:2", sick.clone());
+            if !killed_at(&engine, &desired, &to_2(&desired), n, moment).await {
+                break;
+            }
+            let calls = engine.calls();
+            let context = format!("killed {moment:?} call {n}, {}", calls.last().unwrap());
+            resumed(&engine, &desired, false).await;
+            assert_eq!(without_failed(&engine.dump()), before, "{context}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn first_up_killed_at_any_call_can_be_resumed_forward_or_begun_again() {
+    let desired = desired();
+    let after = running(&desired).await.dump();
+    for forward in [true, false] {
+        for n in 0.. {
+            let engine = engine();
+            if !killed_at(&engine, &desired, &Intent::Up, n, Moment::After).await {
+                break;
+            }
+            let calls = engine.calls();
+            let context = format!("killed after call {n}, {}", calls.last().unwrap());
+            resumed(&engine, &desired, forward).await;
+            roll(&engine, &Machine::new(), &desired, &id(3), &Intent::Up).await.unwrap();
+            assert_eq!(without_failed(&engine.dump()), after, "{context}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rollback_killed_at_any_call_ends_on_one_side() {
+    let desired = desired();
+    let mut at_2 = desired.clone();
+    for name in ["framework", "slave", "node"] {
+        edit(&mut at_2, name, |service| service.image = service.image.with_tag("2"));
+    }
+    for forward in [true, false] {
+        for n in 0.. {
+            let (engine, desired) = begun().await;
+            roll(
+                &engine,
+                &Machine::new(),
+                &desired,
+                &"20260101T000001Z-0000".parse().unwrap(),
+                &to_2(&desired),
+            )
+            .await
+            .unwrap();
+            let began = engine.dump();
+            let back = rollback(&engine, &at_2, None).await;
+            if !killed_at(&engine, &at_2, &back, n, Moment::After).await {
+                break;
+            }
+            let calls = engine.calls();
+            let context = format!("killed after call {n}, {}", calls.last().unwrap());
+            let done = resumed(&engine, &at_2, forward).await;
+            let dump = engine.dump();
+            match done.as_slice() {
+                [Resumed::Undone(_) | Resumed::Untouched(_)] => assert_eq!(dump, began, "{context}"),
+                [Resumed::Completed(_) | Resumed::Finished(_)] => {
+                    let back = "container tars-slave running restart=always image=tars/framework:1";
+                    assert!(dump.contains(back), "{context}\n{dump}");
+                }
+                [] => {}
+                other => panic!("{context}: {other:?}"),
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn reboot_in_the_middle_of_a_swap_is_resumed() {
+    let before = begun().await.0.dump();
+    for n in (0..80).step_by(7) {
+        let (engine, desired) = begun().await;
+        if !killed_at(&engine, &desired, &to_2(&desired), n, Moment::After).await {
+            break;
+        }
+        engine.reboot();
+        if resumed(&engine, &desired, false).await.iter().any(|done| matches!(done, Resumed::Undone(_))) {
+            assert_eq!(without_failed(&engine.dump()), before, "rebooted after call {n}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn answer_lost_after_any_call_ends_where_it_began_or_where_it_wanted() {
+    let (engine, desired) = begun().await;
+    let before = engine.dump();
+    assert!(!killed_at(&engine, &desired, &to_2(&desired), usize::MAX / 2, Moment::Before).await);
+    let after = engine.dump();
+    for n in 0..120 {
+        let (engine, desired) = begun().await;
+        let machine = Machine::killed();
+        let plan = deploy(&engine, &machine, &desired).plan(&id(2), &to_2(&desired)).await.unwrap();
+        engine.fault(Call::Nth(n), Moment::After, Fault::Lost);
+        let calls = engine.calls().len();
+        let done = deploy(&engine, &machine, &desired).roll(&plan, "upgrade").await;
+        let call = engine.calls().get(calls + n).cloned().unwrap_or_default();
+        engine.clear_faults();
+        resumed(&engine, &desired, false).await;
+        let dump = without_failed(&engine.dump());
+        assert!(dump == before || dump == after, "lost the answer of call {n}, {call}: {done:?}\n{dump}");
+    }
+}

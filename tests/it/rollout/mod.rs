@@ -1,0 +1,241 @@
+//! Planning, carrying out, undoing and resuming, on the engine in memory.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
+
+mod crash;
+mod deploys;
+mod properties;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tarsup::deploy::Desired;
+use tarsup::deploy::desired::{ImageOrigin, Policy, Resource, Service, Written};
+use tarsup::deploy::observe::observe;
+use tarsup::diagnose::Place;
+use tarsup::engine::fake::FakeEngine;
+use tarsup::engine::{CreateBody, RestartPolicy};
+use tarsup::oci::Reference;
+use tarsup::tars::Role;
+use tarsup::upgrade::drive::Resumed;
+use tarsup::upgrade::journal::{Header, Journal, Line};
+use tarsup::upgrade::owner::Owner;
+use tarsup::upgrade::run::Local;
+use tarsup::upgrade::{Deploy, DeployId, Failure, Intent, Plan, Refusal};
+use time::OffsetDateTime;
+use tokio::sync::watch;
+
+/// The n-th deploy's name.
+pub fn id(n: u8) -> DeployId {
+    format!("202601{n:02}T000000Z-0000").parse().unwrap()
+}
+
+/// A service of the test deployment: `tars-<name>` on 172.25.0.<last>.
+pub fn service(name: &str, role: Option<Role>, image: &str, last: u8) -> Service {
+    let always = RestartPolicy { name: "always".to_owned(), maximum_retry_count: 0 };
+    let data = if role == Some(Role::Database) { "/var/lib/mysql" } else { "/data/tars" };
+    let body = json!({
+        "Env": ["MYSQL_ROOT_PASSWORD=s3cret", format!("SLAVE={}", role == Some(Role::Slave))],
+        "HostConfig": {
+            "Binds": [format!("tars_{name}:{data}")],
+            "NetworkMode": "tars_default",
+            "RestartPolicy": {"Name": "always", "MaximumRetryCount": 0},
+        },
+        "NetworkingConfig": {"EndpointsConfig": {"tars_default": {
+            "IPAMConfig": {"IPv4Address": format!("172.25.0.{last}")},
+        }}},
+    });
+    Service {
+        name: name.to_owned(),
+        place: Place::line("compose.yaml", u64::from(last)),
+        container: format!("tars-{name}"),
+        role,
+        image: image.parse().unwrap(),
+        image_origin: ImageOrigin::File(Place::line("compose.yaml", u64::from(last) + 1)),
+        body: CreateBody(body.as_object().unwrap().clone()),
+        connect: Vec::new(),
+        restart: always,
+        stop_grace: Duration::from_secs(10),
+        depends_on: Vec::new(),
+        rebuild: None,
+        blanks: Vec::new(),
+        written: Written::default(),
+    }
+}
+
+/// Database, master, slave and one node, in the order of a usual file.
+pub fn desired() -> Desired {
+    let framework = "tars/framework:1";
+    let services = vec![
+        service("mysql", Some(Role::Database), "mariadb:10.11", 2),
+        service("framework", Some(Role::Master), framework, 3),
+        service("slave", Some(Role::Slave), framework, 4),
+        service("node", Some(Role::Node), "tars/node:1", 5),
+    ];
+    let resource = |key: &str, name: String, body: Value| Resource {
+        key: key.to_owned(),
+        name,
+        external: false,
+        body,
+        place: Place::file("compose.yaml"),
+    };
+    let volumes = services.iter().map(|service| {
+        let name = format!("tars_{}", service.name);
+        resource(&service.name, name.clone(), json!({"Name": name}))
+    });
+    let subnet = json!({"Name": "tars_default", "IPAM": {"Config": [{"Subnet": "172.25.0.0/16"}]}});
+    Desired {
+        deployment: "tars".to_owned(),
+        files: vec![PathBuf::from("compose.yaml")],
+        directory: PathBuf::from("."),
+        volumes: volumes.collect(),
+        networks: vec![resource("default", "tars_default".to_owned(), subnet)],
+        services,
+        policy: Policy {
+            gate_timeout: Duration::from_secs(20),
+            dwell: Duration::from_secs(2),
+            ..Policy::default()
+        },
+        notes: Vec::new(),
+    }
+}
+
+/// Changes one service of a desired state.
+pub fn edit(desired: &mut Desired, name: &str, change: impl FnOnce(&mut Service)) {
+    change(desired.services.iter_mut().find(|service| service.name == name).unwrap());
+}
+
+/// An engine with the images of versions 1 and 2.
+pub fn engine() -> FakeEngine {
+    let engine = FakeEngine::new();
+    engine.add_image("mariadb:10.11", "mariadb", &[]);
+    for version in ["1", "2"] {
+        engine.add_image(
+            &format!("tars/framework:{version}"),
+            &format!("framework {version}"),
+            &["PATH=/bin"],
+        );
+        engine.add_image(&format!("tars/node:{version}"), &format!("node {version}"), &["PATH=/bin"]);
+    }
+    engine
+}
+
+/// The machine that a command runs on, and what it heard.
+#[derive(Clone)]
+pub struct Machine {
+    pub owner: Owner,
+    pub said: Arc<Mutex<Vec<String>>>,
+    pub written: Arc<Mutex<Vec<BTreeMap<String, Reference>>>>,
+    pub lines: Arc<Mutex<Vec<Line>>>,
+    pub now: OffsetDateTime,
+}
+
+struct Shared(Arc<Mutex<Vec<Line>>>);
+
+impl Journal for Shared {
+    fn append(&mut self, line: &Line) -> io::Result<()> {
+        self.0.lock().unwrap().push(line.clone());
+        Ok(())
+    }
+}
+
+impl Machine {
+    /// This process: alive.
+    pub fn new() -> Self {
+        Self {
+            owner: Owner { who: "ann@here".to_owned(), ..Owner::current() },
+            said: Arc::default(),
+            written: Arc::default(),
+            lines: Arc::default(),
+            now: OffsetDateTime::from_unix_timestamp(1_767_323_045).unwrap(),
+        }
+    }
+
+    /// A process of this boot that is gone.
+    pub fn killed() -> Self {
+        let new = Self::new();
+        Self { owner: Owner { started: "1".to_owned(), ..new.owner.clone() }, ..new }
+    }
+}
+
+impl Local for Machine {
+    fn now(&self) -> OffsetDateTime {
+        self.now
+    }
+    fn owner(&self) -> &Owner {
+        &self.owner
+    }
+    fn say(&self, text: &str) {
+        self.said.lock().unwrap().push(text.to_owned());
+    }
+    fn save_log(&self, name: &str, _text: &str) -> io::Result<PathBuf> {
+        Ok(PathBuf::from(format!(".tarsup/logs/{name}.log")))
+    }
+    fn journal(&self, _header: &Header) -> io::Result<Box<dyn Journal>> {
+        Ok(Box::new(Shared(self.lines.clone())))
+    }
+    fn rewrite(&self, images: &BTreeMap<String, Reference>) -> Result<(), String> {
+        self.written.lock().unwrap().push(images.clone());
+        Ok(())
+    }
+}
+
+/// One command of a machine.
+pub fn deploy<'a>(engine: &'a FakeEngine, machine: &'a Machine, desired: &'a Desired) -> Deploy<'a> {
+    let (keep, stop) = watch::channel(false);
+    // Nobody says stop in these tests but the one that does.
+    std::mem::forget(keep);
+    Deploy { engine, local: machine, desired, stop }
+}
+
+/// Plans and carries out.
+pub async fn roll(
+    engine: &FakeEngine,
+    machine: &Machine,
+    desired: &Desired,
+    id: &DeployId,
+    intent: &Intent,
+) -> Result<Plan, Failure> {
+    let deploy = deploy(engine, machine, desired);
+    let plan = deploy.plan(id, intent).await?;
+    if !plan.is_empty() {
+        deploy.roll(&plan, intent.word()).await?;
+    }
+    Ok(plan)
+}
+
+/// An engine on which the deployment runs, made by deploy 1.
+pub async fn running(desired: &Desired) -> FakeEngine {
+    let engine = engine();
+    roll(&engine, &Machine::new(), desired, &id(1), &Intent::Up).await.unwrap();
+    engine
+}
+
+pub async fn resume(
+    engine: &FakeEngine,
+    machine: &Machine,
+    desired: &Desired,
+    forward: bool,
+) -> Result<Resumed, Failure> {
+    deploy(engine, machine, desired).resume(forward, false).await
+}
+
+/// `upgrade --to 2`.
+pub fn to_2(desired: &Desired) -> Intent {
+    Intent::upgrade(desired, Some("2"))
+}
+
+/// What the planner says to an engine's state.
+pub async fn planned(
+    engine: &FakeEngine,
+    desired: &Desired,
+    n: u8,
+    intent: &Intent,
+) -> Result<Plan, Refusal> {
+    let desired = intent.apply(desired);
+    let observed = observe(engine, &desired).await.unwrap();
+    tarsup::upgrade::plan::plan(&id(n), &desired, &observed, intent)
+}

@@ -1,0 +1,134 @@
+//! A converged plan is empty; a plan and its unwinding end where it began; planning twice gives the same plan.
+
+use super::deploys::without_failed;
+use super::*;
+use proptest::prelude::*;
+use tarsup::engine::fake::{Call, Fault, Moment};
+
+/// What somebody changes in the file between two commands.
+#[derive(Clone, Copy, Debug)]
+enum Edit {
+    Tag(usize),
+    Environment(usize),
+    Batch(usize),
+    RemoveLast,
+}
+
+fn edits() -> impl Strategy<Value = Vec<Edit>> {
+    let one = prop_oneof![
+        (1usize..5).prop_map(Edit::Tag),
+        (1usize..5).prop_map(Edit::Environment),
+        (1usize..4).prop_map(Edit::Batch),
+        Just(Edit::RemoveLast),
+    ];
+    proptest::collection::vec(one, 0..4)
+}
+
+/// The usual deployment with a second node, and edited.
+fn edited(edits: &[Edit]) -> Desired {
+    let mut desired = with_two_nodes();
+    for one in edits {
+        match *one {
+            Edit::Tag(at) => {
+                if let Some(service) = desired.services.get_mut(at) {
+                    service.image = service.image.with_tag("2");
+                }
+            }
+            Edit::Environment(at) => {
+                if let Some(Value::Array(env)) =
+                    desired.services.get_mut(at).and_then(|service| service.body.0.get_mut("Env"))
+                {
+                    env.push(json!("DOMAIN=tars"));
+                }
+            }
+            Edit::Batch(batch) => desired.policy.batch = batch,
+            Edit::RemoveLast => {
+                if desired.services.len() > 4 {
+                    desired.services.pop();
+                }
+            }
+        }
+    }
+    desired
+}
+
+fn with_two_nodes() -> Desired {
+    let mut desired = desired();
+    desired.services.push(service("node2", Some(Role::Node), "tars/node:1", 6));
+    desired.volumes.push(Resource {
+        key: "node2".to_owned(),
+        name: "tars_node2".to_owned(),
+        external: false,
+        body: json!({"Name": "tars_node2"}),
+        place: Place::file("compose.yaml"),
+    });
+    desired
+}
+
+fn in_paused_time<T>(test: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .unwrap()
+        .block_on(test)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn converged_plan_is_empty(first in edits(), second in edits()) {
+        in_paused_time(async {
+            let engine = running(&edited(&first)).await;
+            let wanted = edited(&second);
+            let plan = roll(&engine, &Machine::new(), &wanted, &id(2), &Intent::Up).await.unwrap();
+            let again = planned(&engine, &wanted, 3, &Intent::Up).await.unwrap();
+            prop_assert!(again.is_empty(), "{}\nafter\n{}", tarsup::upgrade::render::plan(&again),
+                tarsup::upgrade::render::plan(&plan));
+            Ok(())
+        })?;
+    }
+
+    #[test]
+    fn plan_and_its_unwinding_end_where_it_began(second in edits(), at in 0usize..80) {
+        in_paused_time(async {
+            let engine = running(&with_two_nodes()).await;
+            let before = engine.dump();
+            let wanted = edited(&second);
+            let machine = Machine::new();
+            let plan = planned(&engine, &wanted, 2, &Intent::Up).await.unwrap();
+            let touched = plan.touched.len();
+            engine.fault(Call::Nth(at), Moment::Before, Fault::Answer(500, "no".to_owned()));
+            let done = deploy(&engine, &machine, &wanted).roll(&plan, "up").await;
+            engine.clear_faults();
+            if done.is_err() && touched > 0 {
+                // A fault in the way back itself needs a resume.
+                let _ = resume(&engine, &Machine::new(), &wanted, false).await;
+            }
+            match done {
+                Ok(()) => prop_assert!(planned(&engine, &wanted, 3, &Intent::Up).await.unwrap().is_empty()),
+                Err(Failure::RolledBack { .. } | Failure::Engine(_)) => {
+                    prop_assert_eq!(without_failed(&engine.dump()), before);
+                }
+                // What a live owner left is his; that he is one is the test's own make-believe.
+                Err(Failure::Stuck { .. } | Failure::Refused(_)) => {}
+                Err(other) => prop_assert!(false, "{}", other),
+            }
+            Ok(())
+        })?;
+    }
+
+    #[test]
+    fn planning_twice_gives_the_same_plan(second in edits()) {
+        in_paused_time(async {
+            let engine = running(&with_two_nodes()).await;
+            let wanted = edited(&second);
+            let plan = planned(&engine, &wanted, 2, &Intent::Up).await.unwrap();
+            prop_assert_eq!(&plan, &planned(&engine, &wanted, 2, &Intent::Up).await.unwrap());
+            let json = serde_json::to_string(&plan).unwrap();
+            prop_assert_eq!(serde_json::from_str::<Plan>(&json).unwrap(), plan);
+            Ok(())
+        })?;
+    }
+}

@@ -1,5 +1,6 @@
 //! `tarsup build`: a recipe becomes an image, in the local store or wherever `-o` says.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -14,8 +15,9 @@ use super::{Failure, Outcome, Ui};
 use crate::build::order::Predecessor;
 use crate::build::recipe::{Overrides, Recipe};
 use crate::build::{self, Built, PlannedLayer, Prepared, Settings, skeleton};
+use crate::deploy::lock::PACKAGE_ANNOTATION;
 use crate::diagnose::{Diagnose, Exit};
-use crate::oci::Digest;
+use crate::oci::{Digest, HashingReader};
 use crate::store::{self, Cache};
 use crate::transport::ImageName;
 
@@ -101,9 +103,26 @@ pub fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
     for output in &outputs {
         let receipt = image::send(&built.image, output, &recipe.reference, &args.engine, ui)?;
         receipts.push((output.to_string(), receipt));
+        note_packages(&recipe, output)?;
     }
     report(&recipe, &built, &receipts, ui);
     Ok(Exit::Done)
+}
+
+/// Notes beside the image in the store which packages it was made from: `tarsup lock` pins them. It is no part of the
+/// image, whose bytes depend on the packages' content alone.
+fn note_packages(recipe: &Recipe, output: &ImageName) -> Result<(), Failure> {
+    let ImageName::Store(reference) = output else { return Ok(()) };
+    let mut notes = BTreeMap::new();
+    for path in recipe.packages.iter().chain(&recipe.web) {
+        let io = |source| store::StoreError::Io { act: "read", path: path.clone(), source };
+        let mut reader = HashingReader::new(std::fs::File::open(path).map_err(io)?);
+        std::io::copy(&mut reader, &mut std::io::sink()).map_err(io)?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        notes.insert(format!("{PACKAGE_ANNOTATION}{name}"), reader.finish().0.to_string());
+    }
+    store::local()?.annotate(&reference.to_string(), &notes)?;
+    Ok(())
 }
 
 /// The outputs are understood before anything is built.

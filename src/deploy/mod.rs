@@ -5,9 +5,11 @@ pub mod desired;
 pub mod dotenv;
 pub mod guard;
 pub mod interpolate;
+pub mod lock;
 pub mod observe;
 pub mod observed;
 pub mod rewrite;
+pub mod verify;
 pub mod yaml;
 
 pub use desired::Desired;

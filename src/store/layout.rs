@@ -256,22 +256,27 @@ impl Layout {
         Ok(true)
     }
 
-    /// Puts the name into the index, under the folder's lock.
+    /// Puts the name into the index.
     fn publish(&self, name: &str, manifest: &Descriptor) -> Result<()> {
-        let _lock = self.lock()?;
-        let mut index = self.index()?;
         let path = self.root.join("index.json");
         let entry = serde_json::to_value(manifest).map_err(|error| malformed(&path, &error.to_string()))?;
-        let manifests = index.get_mut("manifests").and_then(Value::as_array_mut);
-        let manifests = manifests.ok_or_else(|| malformed(&path, "`manifests` is no list"))?;
         let named = |value: &Value| {
             value.get("annotations").and_then(|all| all.get(ANNOTATION_REF_NAME)).and_then(Value::as_str)
                 == Some(name)
         };
-        match manifests.iter_mut().find(|value| named(value)) {
+        self.edit_index(|manifests| match manifests.iter_mut().find(|value| named(value)) {
             Some(old) => *old = entry,
             None => manifests.push(entry),
-        }
+        })
+    }
+
+    /// Changes the index's `manifests`, under the folder's lock.
+    pub(super) fn edit_index(&self, edit: impl FnOnce(&mut Vec<Value>)) -> Result<()> {
+        let _lock = self.lock()?;
+        let mut index = self.index()?;
+        let path = self.root.join("index.json");
+        let manifests = index.get_mut("manifests").and_then(Value::as_array_mut);
+        edit(manifests.ok_or_else(|| malformed(&path, "`manifests` is no list"))?);
         let bytes = serde_json::to_vec(&index).map_err(|error| malformed(&path, &error.to_string()))?;
         self.replace(&path, &bytes)
     }

@@ -7,6 +7,7 @@ use crate::diagnose::{Diagnose, Exit, Place};
 
 pub mod cache;
 pub mod layout;
+mod origin;
 
 pub use cache::Cache;
 pub use layout::Layout;

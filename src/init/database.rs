@@ -214,8 +214,8 @@ pub fn patiently<T>(
             return Err(Failure::new(
                 Code::Database,
                 format!("the database at {place} did not answer within {} s: {error}.", patience.as_secs()),
-                "Nothing was created or changed by this attempt. Check MYSQL_HOST, MYSQL_PORT, the account and the network; \
-                 TARSUP_DATABASE_TIMEOUT sets how long to wait (seconds).",
+                "A database that cannot be asked is never taken for an empty one. Check MYSQL_HOST, MYSQL_PORT, the account \
+                 and the network; TARSUP_DATABASE_TIMEOUT sets how long to wait (seconds).",
             ));
         }
         if said.is_none_or(|at: Instant| at.elapsed() >= Duration::from_secs(10)) {

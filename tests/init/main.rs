@@ -1,1 +1,12 @@
 //! Tests of tars-init with real processes and a real MariaDB.
+#![allow(missing_docs, reason = "tests are named by what they hold")]
+#![allow(clippy::unwrap_used, reason = "a test ends where something unexpected happens")]
+
+mod container;
+mod database;
+mod fixture;
+mod guard;
+mod lifecycle;
+mod proxy;
+mod server;
+mod upstream;

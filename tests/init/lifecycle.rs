@@ -1,0 +1,204 @@
+//! Signals, reaping, restarts, health: with real processes.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+
+use crate::container::Container;
+use crate::server::{PASSWORD, Server, free_port};
+
+#[test]
+fn start_tells_a_story_of_about_twenty_lines_without_secrets() {
+    let server = Server::start();
+    let mut container = Container::framework(&server);
+    let log = container.run_once();
+    assert!((5..=25).contains(&log.lines().count()), "{log}");
+    assert!(!log.contains(PASSWORD) && !log.contains("Tars@2019"), "{log}");
+}
+
+#[test]
+fn administrators_password_reaches_no_file_argument_or_service() {
+    let server = Server::start();
+    let mut container = Container::framework(&server);
+    container.start();
+    container.await_words("healthy:");
+    for pid in container.processes("tarsnode").iter().chain(&container.processes("tarsregistry")) {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+        assert!(!String::from_utf8_lossy(&line).contains(PASSWORD));
+    }
+    let environment = fs::read_to_string(container.path("behaviour/tarsnode.environment")).unwrap();
+    assert!(environment.contains("LD_LIBRARY_PATH=") && !environment.contains(PASSWORD), "{environment}");
+    let found = std::process::Command::new("grep")
+        .args(["-rl", PASSWORD])
+        .arg(container.root.path())
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&found.stdout), "", "the password is in a file");
+}
+
+#[test]
+fn sigterm_stops_every_process_and_ends_with_0() {
+    let server = Server::start();
+    let mut container = Container::framework(&server);
+    container.start();
+    container.await_words("healthy:");
+    assert_eq!(container.processes("tarsnode").len(), 1);
+    let begun = Instant::now();
+    assert_eq!(container.stop().code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(5), "{}", container.log());
+    assert!(container.processes("").is_empty());
+}
+
+#[test]
+fn service_that_does_not_listen_is_killed_when_the_grace_is_over() {
+    let server = Server::start();
+    let mut container = Container::framework(&server);
+    container.behave("tarsconfig", "deaf");
+    container.set("TARSUP_STOP_TIMEOUT", "1").start();
+    container.await_words("healthy:");
+    assert_eq!(container.stop().code(), Some(0));
+    assert!(container.log().contains("still there, killed: tarsconfig"), "{}", container.log());
+    assert!(container.processes("tarsconfig").is_empty());
+}
+
+#[test]
+fn sigterm_while_the_database_is_awaited_ends_at_once() {
+    let server = Server::start();
+    let mut container = Container::framework(&server);
+    container.set("MYSQL_PORT", free_port().to_string()).start();
+    container.await_words("waiting for the database");
+    let begun = Instant::now();
+    assert_eq!(container.stop().code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(2));
+}
+
+#[test]
+fn registry_and_tarsnode_that_die_are_started_again_and_the_others_are_left_to_tarsnode() {
+    let server = Server::start();
+    let mut container = Container::framework(&server);
+    container.start();
+    container.await_words("healthy:");
+    for service in ["tarsregistry", "tarsnode"] {
+        let before = container.processes(service);
+        kill(before[0], Signal::SIGKILL).unwrap();
+        container.await_successor(service, &before);
+        assert!(container.log().contains(&format!("{service} is gone: restarting\n")), "{}", container.log());
+    }
+    kill(container.processes("tarsstat")[0], Signal::SIGKILL).unwrap();
+    container.await_words("was killed by SIGKILL; tarsnode restarts it");
+    assert!(container.processes("tarsstat").is_empty());
+}
+
+#[test]
+fn registry_that_dies_again_and_again_is_started_with_growing_pauses_and_its_words_are_shown() {
+    let server = Server::start();
+    let mut container = Container::framework(&server);
+    container.start();
+    container.await_words("healthy:");
+    container.behave("tarsregistry", "fail");
+    kill(container.processes("tarsregistry")[0], Signal::SIGKILL).unwrap();
+    container.await_words("exited with 255");
+    container.await_words("tarsregistry: cannot assign requested address");
+    container.await_words("tarsregistry is gone: restarting in 1 s");
+    container.await_words("tarsregistry is gone: restarting in 2 s");
+    container.behave("tarsregistry", "");
+    container.await_successor("tarsregistry", &[]);
+}
+
+#[test]
+fn registry_of_a_slave_that_an_administrator_stopped_stays_stopped() {
+    let server = Server::start();
+    Container::framework(&server).run_once();
+    let mut slave = Container::framework(&server);
+    slave.set("SLAVE", "true").start();
+    slave.await_words("healthy:");
+    server.run(&[&format!(
+        "UPDATE db_tars.t_server_conf SET setting_state = 'inactive' WHERE server_name = 'tarsregistry' AND \
+         node_name = '{}'",
+        slave.address
+    )]);
+    kill(slave.processes("tarsregistry")[0], Signal::SIGTERM).unwrap();
+    slave.await_words("tarsregistry was stopped by an administrator: left alone");
+    assert_eq!(slave.call(&["health"]).status.code(), Some(0));
+}
+
+#[test]
+fn orphans_are_reaped() {
+    let server = Server::start();
+    let mut container = Container::framework(&server);
+    container.start();
+    container.await_words("healthy:");
+    let orphan = container.processes("tarsnode")[0];
+    kill(orphan, Signal::SIGKILL).unwrap();
+    let begun = Instant::now();
+    while std::path::Path::new(&format!("/proc/{orphan}")).exists() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "the dead tarsnode was never reaped");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn health_is_an_answer_and_not_an_open_port() {
+    let server = Server::start();
+    let mut container = Container::framework(&server);
+    assert_eq!(container.call(&["health"]).status.code(), Some(1), "nothing runs yet");
+    container.behave("tarsconfig", "mute");
+    container.start();
+    container.await_words("starting ");
+    let _ = container.await_successor("tarsconfig", &[]);
+    let health = container.call(&["health"]);
+    assert_eq!(health.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&health.stderr).into_owned();
+    assert!(said.contains("tars.tarsconfig.ConfigObj"), "{said}");
+}
+
+#[test]
+fn probe_is_one_document_that_says_what_is_known() {
+    let server = Server::start();
+    let mut container = Container::framework(&server);
+    container.start();
+    container.await_words("healthy:");
+    let probe = |container: &Container| -> (Option<i32>, serde_json::Value) {
+        let output = container.call(&["probe", "--json"]);
+        (output.status.code(), serde_json::from_slice(&output.stdout).unwrap())
+    };
+    let (code, report) = probe(&container);
+    assert_eq!(code, Some(0), "{report}");
+    assert_eq!(report["healthy"], true);
+    assert_eq!(report["role"], "master");
+    assert_eq!(report["address"], container.address.as_str());
+    assert_eq!(report["version"], "3.0.17");
+    assert_eq!(report["database"], "exists");
+    assert_eq!(report["registered"], true);
+    assert_eq!(report["servants"].as_array().unwrap().len(), 12);
+    assert_eq!(report["servants"][1]["name"], "tars.tarsregistry.QueryObj");
+    assert_eq!(report["problems"].as_array().unwrap().len(), 0);
+    container.set("MYSQL_PORT", free_port().to_string());
+    let (code, report) = probe(&container);
+    assert_eq!((code, &report["database"]), (Some(0), &"unknown".into()), "{report}");
+    assert_eq!(report["registered"], serde_json::Value::Null);
+    kill(container.processes("tarsstat")[0], Signal::SIGKILL).unwrap();
+    container.await_words("tarsstat (pid");
+    let (code, report) = probe(&container);
+    assert_eq!((code, &report["healthy"]), (Some(1), &false.into()), "{report}");
+}
+
+#[test]
+fn node_starts_tarsnode_once_its_registry_answers() {
+    let server = Server::start();
+    let mut master = Container::framework(&server);
+    let mut node = Container::node(&master.address);
+    node.start();
+    node.await_words("starting tarsnode");
+    assert!(node.processes("tarsnode").is_empty(), "tarsnode runs without a registry");
+    master.start();
+    node.await_words("healthy: 1 services");
+    let line = fs::read(format!("/proc/{}/cmdline", node.processes("tarsnode")[0])).unwrap();
+    let line = String::from_utf8_lossy(&line).replace('\0', " ");
+    assert!(line.contains(&format!("--nodeid={}", node.address)), "{line}");
+    assert_eq!(node.call(&["health"]).status.code(), Some(0));
+    let probe = node.call(&["probe", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&probe.stdout).unwrap();
+    assert_eq!((&report["role"], &report["database"]), (&"node".into(), &"not-asked".into()), "{report}");
+}

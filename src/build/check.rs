@@ -8,6 +8,7 @@ use super::recipe::{ImageRole, Recipe};
 use super::tree::{Node, Tree};
 use crate::diagnose::{Diagnose, Exit, Place};
 use crate::tars::Service;
+use crate::tars::rebuild::{DROPPED_SCHEMAS, REBUILD, is_allowed};
 
 /// Why an image of this role cannot be made of these inputs.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +44,22 @@ pub enum CheckError {
         role: ImageRole,
         /// The key.
         key: &'static str,
+    },
+    /// The image itself would carry a value of `REBUILD` that drops databases.
+    #[error("`env: {{REBUILD: {value}}}` would make every start of the image drop the databases {}", DROPPED_SCHEMAS.join(", "))]
+    Rebuild {
+        /// The recipe.
+        recipe: PathBuf,
+        /// The value.
+        value: String,
+    },
+    /// A label that tarsup itself sets.
+    #[error("the label `{label}` is tarsup's own")]
+    Label {
+        /// The recipe.
+        recipe: PathBuf,
+        /// The label.
+        label: String,
     },
     /// The `deploy` folder lacks something.
     #[error("{}: there is no `{missing}` in it, which role {} needs", folder.display(), role.name())]
@@ -92,7 +109,7 @@ fn names(services: &[Service]) -> String {
 
 impl Diagnose for CheckError {
     fn exit(&self) -> Exit {
-        Exit::Usage
+        if matches!(self, Self::Rebuild { .. }) { Exit::Refused } else { Exit::Usage }
     }
 
     fn hint(&self) -> Option<String> {
@@ -105,6 +122,10 @@ impl Diagnose for CheckError {
             }
             Self::Key { hint, .. } => hint.clone(),
             Self::Useless { key, .. } => format!("remove `{key}`, or use another role"),
+            Self::Rebuild { .. } => {
+                format!("remove `{REBUILD}` from `env`; unset, empty and `false` are what an image may have")
+            }
+            Self::Label { .. } => "remove it: labels that begin with io.tarsup. say what a container is".to_owned(),
             Self::Deploy { .. } => {
                 "name the folder with conf/ and sql/ of the same version, such as deploy/framework of `make install`"
                     .to_owned()
@@ -122,9 +143,11 @@ impl Diagnose for CheckError {
 
     fn place(&self) -> Option<Place> {
         match self {
-            Self::Missing { recipe, .. } | Self::Key { recipe, .. } | Self::Useless { recipe, .. } => {
-                Some(Place::file(recipe))
-            }
+            Self::Missing { recipe, .. }
+            | Self::Key { recipe, .. }
+            | Self::Useless { recipe, .. }
+            | Self::Rebuild { recipe, .. }
+            | Self::Label { recipe, .. } => Some(Place::file(recipe)),
             Self::Deploy { folder: path, .. }
             | Self::NoInit { path }
             | Self::DynamicInit { path }
@@ -146,6 +169,13 @@ pub fn services_of(role: ImageRole) -> &'static [Service] {
 /// Refuses a recipe whose keys do not fit its role.
 pub fn keys(recipe: &Recipe) -> Result<(), CheckError> {
     let Recipe { role, file, .. } = recipe;
+    let rebuild = recipe.plain.env.get(REBUILD);
+    if let Some(value) = rebuild.filter(|value| !is_allowed(Some(value))) {
+        return Err(CheckError::Rebuild { recipe: file.clone(), value: value.clone() });
+    }
+    if let Some(label) = recipe.labels.keys().find(|label| label.starts_with("io.tarsup.")) {
+        return Err(CheckError::Label { recipe: file.clone(), label: label.clone() });
+    }
     let useless = match role {
         ImageRole::Plain => [
             ("packages", !recipe.packages.is_empty()),

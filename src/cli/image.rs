@@ -12,11 +12,12 @@ use crate::diagnose::Exit;
 use crate::engine::ConnectOptions;
 use crate::engine::Engine;
 use crate::engine::docker::DockerEngine;
+use crate::oci::diff::{Diff, FileChange, diff};
 use crate::oci::{Digest, Image, Reference};
 use crate::transport::archive::ArchiveFile;
 use crate::transport::daemon::Daemon;
 use crate::transport::layout::LayoutImage;
-use crate::transport::{ImageName, Progress, Receipt, Sink, TransportError};
+use crate::transport::{ImageName, Progress, Receipt, Sink, Source as _, TransportError, saved};
 
 /// Where each output went.
 pub type Receipts = Vec<(String, Receipt)>;
@@ -24,7 +25,7 @@ pub type Receipts = Vec<(String, Receipt)>;
 /// Copy an image; an engine is sent only the layers that it lacks
 #[derive(Debug, Args)]
 pub struct CopyArgs {
-    /// The image: NAME:VERSION of the local store, or oci:DIR[:TAG]
+    /// The image: NAME:VERSION of the local store, oci:DIR[:TAG], docker-archive:FILE or docker-daemon:REF
     source: String,
 
     /// Where it goes: docker-daemon:REF, oci:DIR[:TAG], docker-archive:FILE[:REF], or NAME:VERSION of the local store
@@ -37,8 +38,24 @@ pub struct CopyArgs {
 /// Show what an image is made of
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// The image: NAME:VERSION of the local store, or oci:DIR[:TAG]
+    /// The image: NAME:VERSION of the local store, oci:DIR[:TAG], docker-archive:FILE or docker-daemon:REF
     image: String,
+
+    #[command(flatten)]
+    engine: EngineOptions,
+}
+
+/// Show what differs between two images, and what a host that has the first would be sent
+#[derive(Debug, Args)]
+pub struct DiffArgs {
+    /// The first image: NAME:VERSION of the local store, oci:DIR[:TAG], docker-archive:FILE or docker-daemon:REF
+    from: String,
+
+    /// The second image
+    to: String,
+
+    #[command(flatten)]
+    engine: EngineOptions,
 }
 
 /// Copies an image.
@@ -46,31 +63,35 @@ pub fn copy(args: &CopyArgs, ui: &Ui) -> Outcome {
     let source: ImageName = args.source.parse()?;
     let destination: ImageName = args.destination.parse()?;
     refuse_registry(&destination)?;
-    let image = read(&source)?;
+    let image = read(&source, &args.engine, ui)?;
     let receipt = send(&image, &destination, &name_of(&source, &image), &args.engine, ui)?;
     ui.result(&format!("{destination}: {}", receipt_text(&receipt)));
     ui.json(&receipt);
     Ok(Exit::Done)
 }
 
-/// Reads an image whose bytes lie on this machine's disk.
-pub fn read(name: &ImageName) -> Result<Image, Failure> {
+/// Reads an image, wherever it lies.
+pub fn read(name: &ImageName, engine: &EngineOptions, ui: &Ui) -> Result<Image, Failure> {
     match name {
         ImageName::Oci { directory, tag } => Ok(LayoutImage::new(directory, tag.as_deref()).read()?),
         ImageName::Store(reference) => Ok(LayoutImage::local(reference)?.read()?),
-        ImageName::Registry(_) => Err(registry(name)),
-        ImageName::Daemon(_) | ImageName::Archive { .. } => Err(TransportError::NotYet {
-            what: format!("reading {name}"),
-            hint: "name the image in the local store, as NAME:VERSION, or an OCI layout, as oci:DIR:TAG"
-                .to_owned(),
+        ImageName::Archive { file, reference } => {
+            Ok(saved::read(saved::Archived::file(file), reference.as_ref())?)
         }
-        .into()),
+        ImageName::Daemon(reference) => {
+            let image = ui.block_on(async {
+                let engine = Arc::new(connect(engine).await?);
+                Daemon::new(engine, reference.clone()).get().await
+            });
+            Ok(image.map_err(TransportError::runtime)??)
+        }
+        ImageName::Registry(_) => Err(registry(name)),
     }
 }
 
 /// The layers of an image, also of one in an engine.
 pub fn diff_ids(name: &ImageName, engine: &EngineOptions, ui: &Ui) -> Result<Vec<Digest>, Failure> {
-    let ImageName::Daemon(reference) = name else { return Ok(read(name)?.diff_ids()) };
+    let ImageName::Daemon(reference) = name else { return Ok(read(name, engine, ui)?.diff_ids()) };
     let found = ui
         .block_on(async { connect(engine).await?.inspect_image(&reference.to_string()).await })
         .map_err(TransportError::runtime)?
@@ -180,7 +201,7 @@ fn name_of(source: &ImageName, image: &Image) -> Reference {
 /// Shows an image.
 pub fn inspect(args: &InspectArgs, ui: &Ui) -> Outcome {
     let name: ImageName = args.image.parse()?;
-    let image = read(&name)?;
+    let image = read(&name, &args.engine, ui)?;
     let config = image.parsed_config().map_err(|error| TransportError::Malformed {
         file: args.image.clone().into(),
         why: format!("its config cannot be read: {error}"),
@@ -228,6 +249,54 @@ pub fn inspect(args: &InspectArgs, ui: &Ui) -> Outcome {
         "volumes": config.config.volumes, "labels": labels, "layers": layers,
     }));
     Ok(Exit::Done)
+}
+
+/// Compares two images.
+pub fn compare(args: &DiffArgs, ui: &Ui) -> Outcome {
+    let (from, to): (ImageName, ImageName) = (args.from.parse()?, args.to.parse()?);
+    let (old, new) = (read(&from, &args.engine, ui)?, read(&to, &args.engine, ui)?);
+    let diff = diff(&old, &new)
+        .map_err(|source| TransportError::Read { name: format!("{from} or {to}"), source })?;
+    ui.result(&diff_text(&from, &to, &diff));
+    ui.json(&diff);
+    Ok(Exit::Done)
+}
+
+fn diff_text(from: &ImageName, to: &ImageName, diff: &Diff) -> String {
+    let mut text = format!("{from} -> {to}");
+    let same: u64 = diff.same.iter().map(|layer| layer.size).sum();
+    let _ = write!(text, "\n  = {} layers the same, {}", diff.same.len(), bytes(same));
+    for layer in &diff.changed {
+        let _ = write!(text, "\n  ~ {:<18} {} -> {}", layer.name, bytes(layer.from), bytes(layer.to));
+        for FileChange { path, from, to } in &layer.files {
+            let _ = match (from, to) {
+                (None, Some(size)) => write!(text, "\n      + {path}  {}", bytes(*size)),
+                (Some(size), None) => write!(text, "\n      - {path}  {}", bytes(*size)),
+                (from, to) => {
+                    let (from, to) = (from.unwrap_or(0), to.unwrap_or(0));
+                    write!(text, "\n      ~ {path}  {} -> {}", bytes(from), bytes(to))
+                }
+            };
+        }
+    }
+    for (sign, layers) in [('+', &diff.added), ('-', &diff.removed)] {
+        for layer in layers {
+            let _ = write!(text, "\n  {sign} {:<18} {}", layer.name, bytes(layer.size));
+        }
+    }
+    for change in &diff.config {
+        let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "(not set)".to_owned());
+        let _ = write!(text, "\n  config {}: {} -> {}", change.key, shown(&change.from), shown(&change.to));
+    }
+    let _ = write!(
+        text,
+        "\nan engine that has the first is sent {} layers, {} (with containerd's store: {}, {})",
+        diff.classic.layers,
+        bytes(diff.classic.bytes),
+        diff.containerd.layers,
+        bytes(diff.containerd.bytes)
+    );
+    text
 }
 
 /// `12 layers sent, 3 skipped, 4.2 MB`.

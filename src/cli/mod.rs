@@ -37,6 +37,7 @@ enum Command {
     Build(build::BuildArgs),
     Copy(image::CopyArgs),
     Inspect(image::InspectArgs),
+    Diff(image::DiffArgs),
 }
 
 fn run(command: Command, ui: &Ui) -> Outcome {
@@ -44,6 +45,7 @@ fn run(command: Command, ui: &Ui) -> Outcome {
         Command::Build(args) => build::run(&args, ui),
         Command::Copy(args) => image::copy(&args, ui),
         Command::Inspect(args) => image::inspect(&args, ui),
+        Command::Diff(args) => image::compare(&args, ui),
     }
 }
 

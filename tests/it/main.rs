@@ -1,5 +1,8 @@
 //! Tests that need no engine and no database.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod bad_input;
+mod build;
 mod compose;
 #[macro_use]
 #[path = "../contract/mod.rs"]
@@ -8,5 +11,7 @@ mod fake_contract;
 mod fake_engine;
 mod guard;
 mod house;
+mod packages;
 mod rewrite;
 mod rollout;
+mod store;

@@ -1,0 +1,248 @@
+//! What differs between two images: layers by name, files within a changed layer, and what a host would be sent.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, BufRead as _, BufReader, Read};
+
+use flate2::bufread::MultiGzDecoder;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{Digest, HashingWriter, Image, Layer};
+
+/// The differences of two images.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Diff {
+    /// Layers that both have.
+    pub same: Vec<LayerSize>,
+    /// Layers of one name with different content.
+    pub changed: Vec<ChangedLayer>,
+    /// Layers that only the second has.
+    pub added: Vec<LayerSize>,
+    /// Layers that only the first has.
+    pub removed: Vec<LayerSize>,
+    /// What differs in the config besides layers, history and dates.
+    pub config: Vec<ConfigChange>,
+    /// What a classic engine that has the first is sent: it needs everything after the first difference.
+    pub classic: Sent,
+    /// What an engine with containerd's store is sent: the blobs that it lacks.
+    pub containerd: Sent,
+}
+
+/// A layer and its size as stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LayerSize {
+    /// The layer's name.
+    pub name: String,
+    /// Bytes, as stored.
+    pub size: u64,
+}
+
+/// A layer that has other content now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ChangedLayer {
+    /// The layer's name.
+    pub name: String,
+    /// Bytes before, as stored.
+    pub from: u64,
+    /// Bytes now, as stored.
+    pub to: u64,
+    /// The files that differ, by path.
+    pub files: Vec<FileChange>,
+}
+
+/// A file, folder or link that differs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FileChange {
+    /// The path in the image.
+    pub path: String,
+    /// Bytes before; `None` where it was not there.
+    pub from: Option<u64>,
+    /// Bytes now; `None` where it is there no more.
+    pub to: Option<u64>,
+}
+
+/// A value of the config that differs. Values of environment variables are not told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ConfigChange {
+    /// Such as `Labels.org.opencontainers.image.version`.
+    pub key: String,
+    /// Before.
+    pub from: Option<String>,
+    /// Now.
+    pub to: Option<String>,
+}
+
+/// How much travels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Sent {
+    /// Layers.
+    pub layers: usize,
+    /// Their bytes, as stored.
+    pub bytes: u64,
+}
+
+/// Compares two images.
+///
+/// # Errors
+/// A layer that differs and cannot be read.
+pub fn diff(from: &Image, to: &Image) -> io::Result<Diff> {
+    let (old, new) = (named(from), named(to));
+    let old_ids: BTreeSet<Digest> = from.diff_ids().into_iter().collect();
+    let new_ids: BTreeSet<Digest> = to.diff_ids().into_iter().collect();
+    let gone: BTreeMap<&str, &Layer> = old
+        .iter()
+        .filter(|(_, layer)| !new_ids.contains(&layer.diff_id))
+        .map(|(name, layer)| (name.as_str(), *layer))
+        .collect();
+    let mut diff = Diff {
+        same: Vec::new(),
+        changed: Vec::new(),
+        added: Vec::new(),
+        removed: Vec::new(),
+        config: config_changes(from, to),
+        classic: after_common_chain(from, to),
+        containerd: missing_blobs(from, to),
+    };
+    let mut replaced = BTreeSet::new();
+    for (name, layer) in &new {
+        if old_ids.contains(&layer.diff_id) {
+            diff.same.push(size(name, layer));
+        } else if let Some(before) = gone.get(name.as_str()) {
+            replaced.insert(name.as_str());
+            diff.changed.push(ChangedLayer {
+                name: name.clone(),
+                from: before.descriptor.size,
+                to: layer.descriptor.size,
+                files: file_changes(&files(before)?, &files(layer)?),
+            });
+        } else {
+            diff.added.push(size(name, layer));
+        }
+    }
+    diff.removed = old
+        .iter()
+        .filter(|(name, layer)| !new_ids.contains(&layer.diff_id) && !replaced.contains(name.as_str()))
+        .map(|(name, layer)| size(name, layer))
+        .collect();
+    Ok(diff)
+}
+
+fn named(image: &Image) -> Vec<(String, &Layer)> {
+    image.layer_names().into_iter().zip(&image.layers).collect()
+}
+
+fn size(name: &str, layer: &Layer) -> LayerSize {
+    LayerSize { name: name.to_owned(), size: layer.descriptor.size }
+}
+
+/// A classic engine finds a layer by the chain below it.
+fn after_common_chain(from: &Image, to: &Image) -> Sent {
+    let common =
+        from.layers.iter().zip(&to.layers).take_while(|(old, new)| old.diff_id == new.diff_id).count();
+    sum(to.layers.iter().skip(common))
+}
+
+fn missing_blobs(from: &Image, to: &Image) -> Sent {
+    let present: BTreeSet<Digest> = from.layers.iter().map(|layer| layer.descriptor.digest).collect();
+    sum(to.layers.iter().filter(|layer| !present.contains(&layer.descriptor.digest)))
+}
+
+fn sum<'a>(layers: impl Iterator<Item = &'a Layer>) -> Sent {
+    layers.fold(Sent::default(), |sent, layer| Sent {
+        layers: sent.layers + 1,
+        bytes: sent.bytes + layer.descriptor.size,
+    })
+}
+
+/// What is at a path: two that are equal need not be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
+    kind: u8,
+    mode: u32,
+    owner: (u64, u64),
+    link: String,
+    size: u64,
+    content: Digest,
+}
+
+fn files(layer: &Layer) -> io::Result<BTreeMap<String, Entry>> {
+    let mut reader = BufReader::with_capacity(256 * 1024, layer.source.open()?);
+    let gzipped = reader.fill_buf()?.starts_with(&[0x1f, 0x8b]);
+    let tar: Box<dyn Read> = if gzipped { Box::new(MultiGzDecoder::new(reader)) } else { Box::new(reader) };
+    let mut found = BTreeMap::new();
+    for entry in tar::Archive::new(tar).entries()? {
+        let mut entry = entry?;
+        let path = String::from_utf8_lossy(&entry.path_bytes()).trim_matches('/').to_owned();
+        let link = entry.link_name_bytes().unwrap_or_default();
+        let link = String::from_utf8_lossy(&link).into_owned();
+        let mut out = HashingWriter::new(io::sink());
+        io::copy(&mut entry, &mut out)?;
+        let (_, content, size) = out.finish();
+        let header = entry.header();
+        let owner = (header.uid()?, header.gid()?);
+        let kind = header.entry_type().as_byte();
+        found.insert(path, Entry { kind, mode: header.mode()?, owner, link, size, content });
+    }
+    Ok(found)
+}
+
+fn file_changes(old: &BTreeMap<String, Entry>, new: &BTreeMap<String, Entry>) -> Vec<FileChange> {
+    let paths: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    paths
+        .into_iter()
+        .filter(|path| old.get(*path) != new.get(*path))
+        .map(|path| FileChange {
+            path: format!("/{path}"),
+            from: old.get(path).map(|entry| entry.size),
+            to: new.get(path).map(|entry| entry.size),
+        })
+        .collect()
+}
+
+fn config_changes(from: &Image, to: &Image) -> Vec<ConfigChange> {
+    let (old, new) = (flattened(from), flattened(to));
+    let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let told = |key: &str, value: Option<&String>| {
+        value.map(|value| if key.starts_with("Env.") { "(not shown)".to_owned() } else { value.clone() })
+    };
+    keys.into_iter()
+        .filter(|key| old.get(*key) != new.get(*key))
+        .map(|key| ConfigChange {
+            key: key.clone(),
+            from: told(key, old.get(key)),
+            to: told(key, new.get(key)),
+        })
+        .collect()
+}
+
+/// `config` of an image config as one level of keys; environment variables by name.
+fn flattened(image: &Image) -> BTreeMap<String, String> {
+    let mut flat = BTreeMap::new();
+    let config: Value = serde_json::from_slice(&image.config).unwrap_or_default();
+    for key in ["architecture", "os"] {
+        flat.insert(key.to_owned(), config.get(key).map(shown).unwrap_or_default());
+    }
+    let Some(run) = config.get("config").and_then(Value::as_object) else { return flat };
+    for (key, value) in run {
+        match (key.as_str(), value) {
+            (_, Value::Object(inner)) => {
+                flat.extend(inner.iter().map(|(name, value)| (format!("{key}.{name}"), shown(value))));
+            }
+            ("Env", Value::Array(variables)) => {
+                for variable in variables.iter().filter_map(Value::as_str) {
+                    let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
+                    flat.insert(format!("Env.{name}"), value.to_owned());
+                }
+            }
+            (_, Value::Null) => {}
+            _ => {
+                flat.insert(key.clone(), shown(value));
+            }
+        }
+    }
+    flat
+}
+
+fn shown(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned)
+}

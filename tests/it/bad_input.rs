@@ -1,0 +1,255 @@
+//! Bad input: each a sentence that names file and entry and what to do, exit 2, and nothing left behind.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+
+use tarsup::tars::Service;
+
+use crate::packages::{Entry, Packer, RECIPE, Workshop, entries};
+
+/// The build must refuse, name all of this, and leave every file as it was.
+fn refused(workshop: &Workshop, expected: &[&str]) {
+    let before = workshop.listing();
+    let message = workshop.refused(&["build", "framework.yaml"], 2);
+    for part in expected {
+        assert!(message.contains(part), "`{part}` is not in: {message}");
+    }
+    assert_eq!(workshop.listing(), before, "something was left behind");
+}
+
+/// tarsstat's package, with one more entry.
+fn with_entry(entry: Entry) -> Workshop {
+    let workshop = Workshop::new();
+    let mut all = entries(Service::Stat, "3.0.17");
+    all.push(entry);
+    Packer::default().write(&workshop.path("packages/tarsstat.tgz"), all);
+    workshop
+}
+
+fn file(name: &str) -> Entry {
+    Entry::File(name.to_owned(), b"x".to_vec(), false)
+}
+
+#[test]
+fn package_that_is_no_gzip_is_refused() {
+    let workshop = Workshop::new();
+    workshop.write("packages/tarsstat.tgz", "PK\u{3}\u{4} this is a zip");
+    refused(&workshop, &["tarsstat.tgz", "not gzipped", "make X-tar"]);
+    workshop.write("packages/tarsstat.tgz", "");
+    refused(&workshop, &["tarsstat.tgz", "empty"]);
+}
+
+#[test]
+fn package_that_is_cut_off_anywhere_is_refused() {
+    let workshop = Workshop::new();
+    let path = workshop.path("packages/tarsstat.tgz");
+    let whole = fs::read(&path).unwrap();
+    for length in [3, 11, whole.len() / 2, whole.len() - 9, whole.len() - 1] {
+        fs::write(&path, &whole[..length]).unwrap();
+        refused(&workshop, &["tarsstat.tgz", "cut off"]);
+    }
+    // A gzip that is whole, around a tar that is not.
+    let mut tar = Vec::new();
+    std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(whole.as_slice()), &mut tar).unwrap();
+    for length in [tar.len() - 1024, tar.len() - 1536, 1500] {
+        gzip(&path, &tar[..length]);
+        refused(&workshop, &["tarsstat.tgz", "cut off"]);
+    }
+    let mut damaged = whole.clone();
+    let checksum = whole.len() - 6;
+    damaged[checksum] ^= 0x55;
+    fs::write(&path, damaged).unwrap();
+    refused(&workshop, &["tarsstat.tgz", "damaged"]);
+}
+
+fn gzip(path: &Path, content: &[u8]) {
+    let mut gzip =
+        flate2::write::GzEncoder::new(fs::File::create(path).unwrap(), flate2::Compression::fast());
+    gzip.write_all(content).unwrap();
+    gzip.finish().unwrap();
+}
+
+#[test]
+fn package_with_names_that_leave_it_is_refused() {
+    for (name, why) in [
+        ("tarsstat/../../etc/passwd", "climbs out"),
+        ("..", "climbs out"),
+        ("/etc/passwd", "absolute"),
+        ("tarsstat/.wh.tarsstat", ".wh."),
+        ("tarsstat/.wh..wh..opq", ".wh."),
+        ("tarsstat/a\nb", "control characters"),
+    ] {
+        let shown = name.escape_debug().to_string();
+        refused(&with_entry(file(name)), &["tarsstat.tgz", &shown, why]);
+    }
+}
+
+#[test]
+fn package_with_links_that_leave_it_is_refused() {
+    for (name, target, kind) in [
+        ("tarsstat/bad", "/etc/passwd", tar::EntryType::Symlink),
+        ("tarsstat/bad", "../../etc/passwd", tar::EntryType::Symlink),
+        ("tarsstat/bad", "x/../../../etc", tar::EntryType::Symlink),
+        ("tarsstat/bad", "/etc/passwd", tar::EntryType::Link),
+        ("tarsstat/bad", "../etc/passwd", tar::EntryType::Link),
+        ("tarsstat/bad", "tarsstat/none", tar::EntryType::Link),
+    ] {
+        let entry = Entry::Odd(name.to_owned(), target.to_owned(), kind);
+        refused(&with_entry(entry), &["tarsstat.tgz", "tarsstat/bad", target]);
+    }
+}
+
+#[test]
+fn package_with_devices_and_pipes_is_refused() {
+    for (kind, why) in [
+        (tar::EntryType::Block, "block device"),
+        (tar::EntryType::Char, "character device"),
+        (tar::EntryType::Fifo, "named pipe"),
+    ] {
+        let entry = Entry::Odd("tarsstat/bad".to_owned(), String::new(), kind);
+        refused(&with_entry(entry), &["tarsstat.tgz", "tarsstat/bad", why]);
+    }
+}
+
+#[test]
+fn package_that_writes_through_a_link_or_over_a_file_is_refused() {
+    let workshop = Workshop::new();
+    let mut all = entries(Service::Stat, "3.0.17");
+    all.push(Entry::Link("tarsstat/conf".to_owned(), "tarsstat".to_owned()));
+    all.push(file("tarsstat/conf/x"));
+    Packer::default().write(&workshop.path("packages/tarsstat.tgz"), all);
+    refused(&workshop, &["tarsstat.tgz", "tarsstat/conf/x", "no folder"]);
+    refused(&with_entry(file("tarsstat/tarsstat")), &["tarsstat.tgz", "there twice"]);
+    let both = Entry::File("tarsstat/bin/tarsstat".to_owned(), b"other".to_vec(), true);
+    refused(&with_entry(both), &["tarsstat.tgz", "mixes two layouts"]);
+}
+
+#[test]
+fn package_of_an_unknown_service_or_without_its_program_is_refused() {
+    refused(
+        &with_entry(file("tarsfoo/tarsfoo")),
+        &["tarsstat.tgz", "tarsfoo", "not a TARS framework service"],
+    );
+    let workshop = Workshop::new();
+    let name = "tarsstat/conf/x.conf";
+    Packer::default().write(&workshop.path("packages/tarsstat.tgz"), vec![file(name)]);
+    refused(&workshop, &["tarsstat.tgz", "no program `tarsstat/bin/tarsstat`"]);
+}
+
+#[test]
+fn packages_with_the_same_service_are_refused() {
+    let workshop = Workshop::new();
+    fs::copy(workshop.path("packages/tarslog.tgz"), workshop.path("packages/zz.tgz")).unwrap();
+    refused(&workshop, &["tarslog.tgz", "zz.tgz", "both bring tarslog"]);
+}
+
+#[test]
+fn role_without_one_of_its_services_is_refused() {
+    let workshop = Workshop::new();
+    fs::remove_file(workshop.path("packages/tarsquerystat.tgz")).unwrap();
+    refused(&workshop, &["framework.yaml", "needs tarsquerystat", "make tarsquerystat-tar"]);
+    fs::remove_file(workshop.path("packages/framework.tgz")).unwrap();
+    refused(&workshop, &["tarsAdminRegistry, tarsregistry, tarsconfig, tarsnode", "make framework-tar"]);
+}
+
+#[test]
+fn decompression_bomb_is_refused() {
+    let workshop = Workshop::new();
+    let mut gzip = flate2::write::GzEncoder::new(
+        fs::File::create(workshop.path("packages/tarsstat.tgz")).unwrap(),
+        flate2::Compression::fast(),
+    );
+    let mut header = tar::Header::new_gnu();
+    header.set_path("tarsstat/tarsstat").unwrap();
+    header.set_mode(0o755);
+    header.set_size(300 << 20);
+    header.set_cksum();
+    gzip.write_all(header.as_bytes()).unwrap();
+    let zeros = vec![0; 1 << 20];
+    for _ in 0..300 {
+        gzip.write_all(&zeros).unwrap();
+    }
+    gzip.write_all(&[0; 1024]).unwrap();
+    gzip.finish().unwrap();
+    refused(&workshop, &["tarsstat.tgz", "more than a package may hold"]);
+}
+
+#[test]
+fn recipe_that_is_wrong_is_refused_with_its_line() {
+    for (from, to, expected) in [
+        ("role: framework", "roel: framework", vec!["unknown field `roel`", "framework.yaml\":3"]),
+        ("role: framework", "role: master", vec!["unknown variant `master`", "framework.yaml\":3"]),
+        ("version: 3.0.17", "version: 3 0", vec!["3 0", "framework.yaml\":2"]),
+        ("name: tars/framework", "name: Tars/x", vec!["Tars/x", "framework.yaml\":1"]),
+        ("name: tars/framework", "name: tars/x:1", vec!["a name has no tag", "framework.yaml\":1"]),
+        ("base: scratch", "base: debian:12", vec!["debian:12", "rootfs:FILE", "framework.yaml\":4"]),
+        ("base: scratch", "base: rootfs:none.tar", vec!["none.tar", "cannot read"]),
+        ("packages/*.tgz", "nowhere/*.tgz", vec!["nowhere/*.tgz", "no such file", "framework.yaml\":5"]),
+        ("deploy: deploy", "deploy: none", vec!["none", "conf/tarsAdminRegistry/conf"]),
+        ("deploy: deploy\n", "", vec!["needs `deploy`"]),
+        ("init: tars-init", "init: none", vec!["no tars-init at"]),
+        ("init: tars-init", "user: root", vec!["role framework decides that", "framework.yaml\":7"]),
+        ("init: tars-init", "waive: [abi]", vec!["no gate of that name"]),
+        ("init: tars-init", "labels: {io.tarsup.role: x}", vec!["tarsup's own"]),
+        ("name: tars/framework", "name: [", vec!["framework.yaml"]),
+    ] {
+        let workshop = Workshop::new();
+        workshop.write("framework.yaml", &RECIPE.replace(from, to));
+        refused(&workshop, &expected);
+    }
+    let message = Workshop::new().refused(&["build", "none.yaml"], 2);
+    assert!(message.contains("none.yaml"), "{message}");
+}
+
+#[test]
+fn recipe_that_bakes_rebuild_into_the_image_is_refused_by_the_guard() {
+    let workshop = Workshop::new();
+    workshop.write("framework.yaml", &format!("{RECIPE}env: {{REBUILD: \"true\"}}\n"));
+    let before = workshop.listing();
+    let message = workshop.refused(&["build", "framework.yaml"], 3);
+    assert!(message.contains("REBUILD") && message.contains("db_tars"), "{message}");
+    assert_eq!(workshop.listing(), before);
+}
+
+#[test]
+fn init_that_needs_a_loader_is_refused_on_scratch() {
+    let workshop = Workshop::new();
+    // The test itself is dynamically linked.
+    fs::copy(std::env::current_exe().unwrap(), workshop.path("tars-init")).unwrap();
+    refused(&workshop, &["tars-init", "dynamically linked", "statically"]);
+}
+
+#[test]
+fn flags_that_cannot_be_are_refused() {
+    let workshop = Workshop::new();
+    let run = |arguments: &[&str], expected: &str| {
+        let message = workshop.refused(&[&["build", "framework.yaml"], arguments].concat(), 2);
+        assert!(message.contains(expected), "{message}");
+    };
+    run(&["--platform", "windows/amd64"], "not yet possible");
+    run(&["--platform", "linux/amd64", "--platform", "linux/arm64"], "not yet possible");
+    run(&["--packages", "nowhere"], "nowhere");
+    run(&["--after", "tars/none:1"], "tars/none:1");
+    run(&["-o", "oci:"], "a path must follow");
+    run(&["--version", "a b"], "a b");
+}
+
+#[test]
+fn base_that_is_no_root_file_system_is_refused() {
+    let workshop = Workshop::new();
+    workshop.write("framework.yaml", &RECIPE.replace("base: scratch", "base: rootfs:base.tar"));
+    let base = workshop.path("base.tar");
+    fs::write(&base, "").unwrap();
+    refused(&workshop, &["base.tar", "empty"]);
+    for (content, why) in [
+        (&b"just some text that is long enough"[..], "base.tar"),
+        (&b"\x28\xb5\x2f\xfd zstd"[..], "zstd"),
+        (&b"\xfd7zXZ xz"[..], "xz"),
+    ] {
+        fs::write(&base, content).unwrap();
+        let message = workshop.refused(&["build", "framework.yaml"], 2);
+        assert!(message.contains(why), "{message}");
+        assert!(!workshop.path("store").exists());
+    }
+}

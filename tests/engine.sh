@@ -1,7 +1,10 @@
 #!/bin/sh
 # A private Docker engine for tests and the demo: a network, processes, mounts and data of its own.
 #
-#   engine.sh start NAME              start it (installs Debian's docker.io where dockerd is missing); again: no change
+#   engine.sh start NAME [--new] [--containerd]
+#                                     start it (installs Debian's docker.io where dockerd is missing); again: no change.
+#                                     --new: Docker 26.1 of Debian 13, in a root file system made once by mmdebstrap;
+#                                     --containerd: that one, with its images in containerd's store
 #   engine.sh run NAME -- COMMAND...  run COMMAND in the engine's network, with DOCKER_HOST set
 #   engine.sh kill NAME               kill engine and containers at once, as a power cut would; `start` brings it back
 #   engine.sh stop NAME               stop it and remove everything that it made
@@ -14,11 +17,12 @@ set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 base=${TARSUP_TEST_DIR:-/var/tmp/tarsup-test}
+cache=${TARSUP_TEST_CACHE:-/var/cache/tarsup-test} # what is made once: kept by `stop`
 patience=${TARSUP_ENGINE_PATIENCE:-90} # seconds until a start counts as failed
 
 say() { printf 'engine.sh: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
-usage() { sed -n '4,8s/^# *//p' "$here/engine.sh" >&2; exit 2; }
+usage() { sed -n '4,11s/^# *//p' "$here/engine.sh" >&2; exit 2; }
 
 [ $# -ge 2 ] || usage
 command=$1 name=$2
@@ -29,6 +33,16 @@ esac
 dir=$base/$name
 # A socket's path has at most 107 bytes, and containerd adds 40 to the directory.
 [ ${#dir} -le 64 ] || die "the path $dir is too long for sockets below it: set TARSUP_TEST_DIR to a shorter one"
+new='' features=''
+if [ "$command" = start ]; then
+    for option; do
+        case $option in
+            --new) new=1 ;;
+            --containerd) new=1 features='"features": {"containerd-snapshotter": true}' ;;
+            *) usage ;;
+        esac
+    done
+fi
 [ "$(id -u)" = 0 ] || die "an engine in a network of its own needs root: run this as root (sudo sh $0 ...)"
 
 # The pid of the engine's supervisor, where it is alive. A pid in a file may be somebody else's by now: ask its command line.
@@ -66,13 +80,38 @@ install_dockerd() {
     hash -r
 }
 
+# A root file system with a newer engine: made once, and kept.
+make_root() {
+    [ ! -x "$cache/debian-13/usr/sbin/dockerd" ] || return 0
+    command -v mmdebstrap >/dev/null || die "mmdebstrap is missing: apt-get install mmdebstrap"
+    say "making a Debian 13 with Docker 26.1 in $cache: once, about a minute"
+    rm -rf --one-file-system "$cache/debian-13.part"
+    mmdebstrap --quiet --variant=minbase --include=docker.io,iptables,iproute2,mount trixie "$cache/debian-13.part" ||
+        die "it could not be made: see above"
+    mv "$cache/debian-13.part" "$cache/debian-13"
+}
+
 # PID 1 of the engine: passes SIGTERM on to dockerd and reaps what the engine leaves behind. With it dies everything.
 # shellcheck disable=SC2016 # expanded by the inner shell
 supervisor='
-    dir=$1 dockerd=$2
-    shift 2
+    dir=$1 dockerd=$2 root=$3
+    shift 3
     # Without cgroups (a bare machine without systemd) no container starts: the unified hierarchy is enough.
     [ -n "$(ls /sys/fs/cgroup 2>/dev/null)" ] || mount -t cgroup2 none /sys/fs/cgroup || true
+    if [ -n "$root" ]; then
+        # A root of its own: in a mere chroot no container can make its mounts private.
+        mount --bind "$root" "$root"
+        for folder in dev sys; do mount --rbind "/$folder" "$root/$folder"; done
+        mount -t proc proc "$root/proc"
+        for folder in run tmp; do mount -t tmpfs tmpfs "$root/$folder"; done
+        mkdir -p "$root$dir"
+        mount --bind "$dir" "$root$dir"
+        cd "$root"
+        mkdir -p .host
+        pivot_root . .host
+        umount -l .host
+        cd /
+    fi
     # Debian writes rules through nftables; a kernel without it may still have the older tables, or none.
     if ! iptables -t nat -nL >/dev/null 2>&1; then
         if iptables-legacy -t nat -nL >/dev/null 2>&1; then
@@ -92,7 +131,7 @@ supervisor='
 '
 
 launch() {
-    dockerd=$(dockerd_path)
+    if [ -n "$new" ]; then dockerd=/usr/sbin/dockerd root=$cache/debian-13; else dockerd=$(dockerd_path) root=; fi
     # A file left from before a reboot is no namespace any more.
     if ! has_network; then
         : >"$dir/net"
@@ -103,10 +142,10 @@ launch() {
     : >"$dir/log"
     # systemd's cgroup driver would hand pids of this namespace to the host's systemd: hence cgroupfs.
     # An empty configuration file, because the host's own is not meant for this engine.
-    echo '{}' >"$dir/daemon.json"
+    echo "{$features}" >"$dir/daemon.json"
     env -u DOCKER_HOST -u DOCKER_CONTEXT -u NOTIFY_SOCKET -u LISTEN_FDS \
         setsid nsenter --net="$dir/net" unshare --mount-proc --pid --fork --kill-child \
-        sh -c "$supervisor" supervisor "$dir" "$dockerd" \
+        sh -c "$supervisor" supervisor "$dir" "$dockerd" "$root" \
         --config-file "$dir/daemon.json" --host "unix://$dir/docker.sock" --pidfile "$dir/dockerd.pid" \
         --data-root "$dir/data" --exec-root "$dir/exec" --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent "/tarsup-$name" \
         </dev/null >"$dir/log" 2>&1 9>&- &
@@ -143,6 +182,12 @@ start() {
     flock 9
     if ! alive; then
         { dockerd_path && command -v ip && command -v iptables; } >/dev/null || install_dockerd
+        [ -z "$new" ] || (
+            mkdir -p "$cache"
+            exec 8>"$cache/lock"
+            flock 8
+            make_root
+        )
         mkdir -p "$dir"
         chmod 700 "$dir"
         launch

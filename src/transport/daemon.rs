@@ -217,7 +217,8 @@ fn is_same(found: &EngineImage, image: &Image) -> bool {
 ///
 /// A classic store looks layers up by chain: what counts is the longest common beginning with any one image. containerd
 /// looks them up by compressed digest, which the engine does not tell; but equal content was compressed by the same
-/// encoder if tarsup built it, and a wrong guess costs one full load.
+/// encoder if tarsup built it, and a wrong guess costs one full load. (Where the guess is wrong and the engine has the
+/// same layers unpacked, under the same chain, it runs the image all the same, and only cannot `docker save` it.)
 fn held_layers(store: ImageStore, wanted: &[Digest], images: &[EngineImage]) -> BTreeSet<usize> {
     match store {
         ImageStore::Classic => {

@@ -14,13 +14,17 @@ use crate::tiny;
 /// An image of the actor and a layer for each name, which holds a file of that name. A test's own name is in all of
 /// them, because what one test loads another finds.
 fn image(test: &str, names: &[&str]) -> Image {
+    tiny::image(&layers(test, names), &[&format!("TEST={test}")])
+}
+
+fn layers<'a>(test: &str, names: &[&'a str]) -> Vec<Vec<(&'a str, Vec<u8>)>> {
     let mut layers = vec![tiny::actor_layer()];
     layers[0].push(("test", tiny::noise(test, 512 << 10)));
     layers.extend(names.iter().map(|name| {
         let content = format!("{test}-{name}");
         vec![(&name[..1], content.clone().into_bytes()), ("blob", tiny::noise(&content, 512 << 10))]
     }));
-    tiny::image(&layers, &[&format!("TEST={test}")])
+    layers
 }
 
 async fn copy(engine: &DockerEngine, image: &Image, name: &str) -> Receipt {
@@ -84,6 +88,25 @@ async fn change_in_the_middle_sends_what_follows_it_to_a_classic_store() {
     };
     assert_eq!((sent.layers_sent, sent.layers_skipped), expected);
     assert_eq!(read(&engine, "copy-order:2", &["/a", "/b", "/c"]).await, "order-a2order-b1order-c1");
+}
+
+#[tokio::test]
+async fn layers_that_were_compressed_otherwise_are_sent_where_the_store_needs_them() {
+    let engine = tiny::engine().await;
+    for name in ["copy-guess:1", "copy-guess:2"] {
+        tiny::remove_image(name).await;
+    }
+    copy(&engine, &image("guess", &["a1", "b1"]), "copy-guess:1").await;
+    let layers = layers("guess", &["b1", "a1"]);
+    let other = tiny::compressed_image(&layers, &["TEST=guess"], flate2::Compression::best());
+    let sent = copy(&engine, &other, "copy-guess:2").await;
+    // A wrong guess costs a second load, and the image is whole all the same.
+    let expected = match engine.info().await.unwrap().image_store {
+        ImageStore::Classic => (2, 1),
+        ImageStore::Containerd => (3, 0),
+    };
+    assert_eq!((sent.layers_sent, sent.layers_skipped), expected);
+    assert_eq!(read(&engine, "copy-guess:2", &["/a", "/b"]).await, "guess-a1guess-b1");
 }
 
 #[tokio::test]

@@ -1,6 +1,5 @@
 //! `DockerEngine` keeps the contract, and what only a real engine can show.
 
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
@@ -8,9 +7,6 @@ use tarsup::engine::{ByteStream, ConnectOptions, CreateBody, DockerEngine, Engin
 
 use crate::contract::Setting;
 use crate::tiny;
-
-/// Each test gets a subnet of its own.
-static SUBNET: AtomicU8 = AtomicU8::new(1);
 
 async fn setting(behaviour: &str) -> Setting {
     let engine = tiny::engine().await;
@@ -24,7 +20,11 @@ async fn setting(behaviour: &str) -> Setting {
         engine: Box::new(engine),
         image: image.to_string(),
         prefix,
-        subnet: format!("10.{}", SUBNET.fetch_add(1, Ordering::Relaxed)),
+        // Of the name, so that tests in processes of their own do not meet either.
+        subnet: format!(
+            "10.{}",
+            behaviour.bytes().fold(0_u8, |sum, byte| sum.wrapping_mul(7).wrapping_add(byte))
+        ),
     }
 }
 

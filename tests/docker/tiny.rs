@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
+use flate2::Compression;
 use serde_json::json;
 use tarsup::engine::{ConnectOptions, DockerEngine, Engine as _};
 use tarsup::oci::image::{
@@ -120,11 +121,17 @@ impl BlobSource for Cut {
 
 /// An image whose layers hold these files; a name that ends with `/` is a directory.
 pub fn image(layers: &[Vec<(&str, Vec<u8>)>], env: &[&str]) -> Image {
-    let layers: Vec<Layer> = layers.iter().map(|files| layer(files)).collect();
+    compressed_image(layers, env, Compression::fast())
+}
+
+/// The same, its layers compressed otherwise: other digests, the same diff ids.
+pub fn compressed_image(layers: &[Vec<(&str, Vec<u8>)>], env: &[&str], level: Compression) -> Image {
+    let layers: Vec<Layer> = layers.iter().map(|files| layer(files, level)).collect();
     let diff_ids: Vec<Digest> = layers.iter().map(|layer| layer.diff_id).collect();
     // PID 1 ignores signals that it has no handler for: only SIGKILL stops it at once.
+    let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
     let config = json!({
-        "architecture": "amd64", "os": "linux",
+        "architecture": architecture, "os": "linux",
         "config": {"Entrypoint": ["/actor"], "Env": env, "StopSignal": "SIGKILL"},
         "rootfs": {"type": "layers", "diff_ids": diff_ids},
     });
@@ -137,7 +144,7 @@ pub fn image(layers: &[Vec<(&str, Vec<u8>)>], env: &[&str]) -> Image {
     Image { manifest: manifest.to_string().into_bytes(), config, layers }
 }
 
-fn layer(files: &[(&str, Vec<u8>)]) -> Layer {
+fn layer(files: &[(&str, Vec<u8>)], level: Compression) -> Layer {
     let mut builder = tar::Builder::new(Vec::new());
     for (name, content) in files {
         let mut header = tar::Header::new_ustar();
@@ -148,7 +155,7 @@ fn layer(files: &[(&str, Vec<u8>)]) -> Layer {
         builder.append_data(&mut header, name, content.as_slice()).expect("memory takes it");
     }
     let tar = builder.into_inner().expect("memory takes it");
-    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), level);
     io::Write::write_all(&mut gzip, &tar).expect("memory takes it");
     let blob = gzip.finish().expect("memory takes it");
     let descriptor = Descriptor {

@@ -1,0 +1,80 @@
+#!/bin/sh
+# Every test of tarsup, and the demo. Ends with one line: "N passed, N failed".
+#
+#   all.sh [--fast]     --fast: only what needs no engine; it says what it left out
+#
+# On a bare Debian 12 with Rust, as root, it installs what is missing; it starts a private Docker engine and stops it.
+set -eu
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+# shellcheck source=tests/lib.sh
+. "$root/tests/lib.sh"
+
+fast=''
+case "${1:-}" in
+    '') ;;
+    --fast) fast=1 ;;
+    *) sed -n '2,6s/^# *//p' "$0" >&2; exit 2 ;;
+esac
+cd "$root"
+
+passed=0 failed=0 began=$(now)
+results=$(mktemp -d)
+clean_up() {
+    trap - EXIT INT TERM
+    [ -n "$fast" ] || sh "$root/tests/engine.sh" stop all || true
+    rm -rf "$results"
+}
+trap clean_up EXIT
+trap 'exit 130' INT TERM
+
+# Runs cargo's tests and adds up what each of them says; a target that does not even run counts as one failure.
+count() {
+    title=$1
+    shift
+    printf '\n== %s\n' "$title"
+    part=$(now) code=0
+    "$@" >"$results/out" 2>&1 </dev/null || code=$?
+    grep -E '^(test .*FAILED|failures:|---- |error|warning: unused|thread .* panicked)' "$results/out" || true
+    ok=$(sed -n 's/^test result: .* \([0-9]*\) passed; .*/\1/p' "$results/out" | awk '{ n += $1 } END { print n + 0 }')
+    bad=$(sed -n 's/^test result: .* \([0-9]*\) failed; .*/\1/p' "$results/out" | awk '{ n += $1 } END { print n + 0 }')
+    ignored=$(sed -n 's/^test result: .* \([0-9]*\) ignored; .*/\1/p' "$results/out" | awk '{ n += $1 } END { print n + 0 }')
+    if [ "$code" != 0 ] && [ "$bad" = 0 ]; then bad=1; fi
+    if [ "$code" != 0 ]; then tail -n 60 "$results/out"; fi
+    if [ "$ignored" != 0 ]; then
+        say "$ignored ignored: here nothing is skipped in silence, so they count as failed"
+        bad=$((bad + ignored))
+    fi
+    passed=$((passed + ok)) failed=$((failed + bad))
+    say "$ok passed, $bad failed ($(since "$part"))"
+}
+
+if [ -z "$fast" ]; then
+    is_root || die "the tests with an engine need root: run this as root, or with --fast for the others"
+    command -v apt-get >/dev/null || die "the tests with an engine need Debian: run this with --fast for the others"
+    install_packages docker.io iptables iproute2 util-linux mmdebstrap mariadb-server skopeo umoci jq busybox-static ca-certificates
+    compile
+    bases=$(sh tests/bases.sh) || die "the root file systems could not be made"
+    say "root file systems: $(printf '%s' "$bases" | tr '\n' ' ')"
+    export TARSUP_TEST_BASES="${TARSUP_TEST_CACHE:-/var/tmp/tarsup-cache}/bases"
+    export TARSUP_TEST_INIT="$init_program" TARSUP_TEST_STANDIN="$standin_program"
+    # Without stand-ins and a static tars-init beside it the demo would test something else than the tests.
+    sh tests/engine.sh stop all
+    sh tests/engine.sh start all
+fi
+
+count "unit tests and documentation examples" cargo test --workspace --lib --bins
+count "tests without an engine" cargo test --test it
+if [ -n "$fast" ]; then
+    printf '\nLeft out by --fast: real processes and a real MariaDB (tests/init), a real Docker engine (tests/docker), the demo.\n'
+else
+    count "tars-init with real processes and a real MariaDB" cargo test --features engine-tests --test init
+    cargo test --quiet --features engine-tests --test docker --no-run || true
+    count "a real Docker engine: images, upgrades, crashes, the guard" \
+        sh tests/engine.sh run all -- cargo test --features engine-tests --test docker
+    printf '\n== the demo\n'
+    if sh tests/demo.sh </dev/null; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+fi
+
+printf '\nTook %s.\n%s passed, %s failed\n' "$(since "$began")" "$passed" "$failed"
+[ "$failed" = 0 ]

@@ -192,10 +192,10 @@ start() {
         chmod 700 "$dir"
         launch
     fi
-    if grep -q 'graphdriver(s)=vfs\|"storage-driver":"vfs"' "$dir/log"; then
+    if grep -q 'msg="Docker daemon".*=vfs ' "$dir/log"; then
         say "$dir is on a file system that overlayfs cannot use: every layer is copied. Set TARSUP_TEST_DIR to a better one"
     fi
-    say "engine $name: DOCKER_HOST=unix://$dir/docker.sock, $(grep -o 'graphdriver(s)=[a-z0-9]*\|storage-driver=[a-z0-9]*' "$dir/log" | head -n 1)"
+    say "engine $name: DOCKER_HOST=unix://$dir/docker.sock, $(sed -n 's/.*msg="Docker daemon".* \(graphdriver[^ ]*\|storage-driver\)=\([a-z0-9]*\) \(version=[^ ]*\).*/\2, \3/p' "$dir/log")"
 }
 
 stop() {

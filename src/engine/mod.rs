@@ -294,6 +294,9 @@ impl Diagnose for EngineError {
 
     fn hint(&self) -> Option<String> {
         match self {
+            Self::Unreachable { why, .. } if why.contains("Permission denied") => {
+                Some("run this as root, or as a member of the group `docker`".to_owned())
+            }
             Self::Unreachable { .. } => {
                 Some("start the engine, or name another one with -H, --context or DOCKER_HOST".to_owned())
             }

@@ -1,6 +1,6 @@
 //! `docker-daemon:`: images into an engine, only the layers that it lacks, and out of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream};
+use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
 
@@ -92,34 +93,45 @@ impl Daemon {
     /// A load may fail without saying so: the image is asked for, and where layers were guessed, mounted.
     async fn prove(&self, image: &Image, guessed: bool) -> Result<()> {
         let not_loaded = |why: String| TransportError::NotLoaded { name: self.reference.to_string(), why };
-        let found = self.engine.inspect_image(&self.reference.to_string()).await?;
-        match found {
+        let found = match self.engine.inspect_image(&self.reference.to_string()).await? {
             None => return Err(not_loaded("it is not there afterwards".to_owned())),
             Some(found) if !is_same(&found, image) => {
                 return Err(not_loaded(format!("the name leads to {}, another image", found.id)));
             }
-            Some(_) => {}
-        }
+            Some(found) => found,
+        };
         if !guessed || self.engine.info().await?.image_store == ImageStore::Classic {
             return Ok(());
         }
-        // containerd's store takes an image whose blobs are missing; only a container of it needs them.
-        let body = CreateBody(
-            [
-                ("Image".to_owned(), self.reference.to_string().into()),
-                ("Cmd".to_owned(), ["none"].as_slice().into()),
-            ]
-            .into_iter()
-            .collect(),
-        );
-        let name = format!("tarsup-load-{}", image.digest().short());
-        let created = self.engine.create_container(&name, &body).await;
-        match created {
-            Ok(id) => Ok(self.engine.remove_container(&id).await?),
-            Err(EngineError::Conflict { .. }) => Ok(()),
+        match self.mount(&found, image).await {
             Err(error @ (EngineError::Unreachable { .. } | EngineError::Lost { .. })) => Err(error.into()),
             Err(error) => Err(not_loaded(error.to_string())),
+            Ok(()) => Ok(()),
         }
+    }
+
+    /// containerd's store takes an image whose blobs are missing; only a container of it needs them. This one is never
+    /// started.
+    async fn mount(&self, found: &EngineImage, image: &Image) -> crate::engine::Result<()> {
+        // Otherwise the image's volumes would be made, and stay.
+        let volumes = found.raw.pointer("/Config/Volumes").and_then(Value::as_object);
+        let tmpfs: BTreeMap<&String, &str> =
+            volumes.into_iter().flatten().map(|(path, _)| (path, "")).collect();
+        let body = json!({
+            "Image": self.reference.to_string(), "Cmd": ["none"],
+            "HostConfig": {"NetworkMode": "none", "Tmpfs": tmpfs},
+        });
+        let body = CreateBody(body.as_object().cloned().unwrap_or_default());
+        let name = format!("tarsup-load-{}", image.digest().short());
+        let id = match self.engine.create_container(&name, &body).await {
+            // What a run left that was killed right here.
+            Err(EngineError::Conflict { .. }) => {
+                self.engine.remove_container(&name).await?;
+                self.engine.create_container(&name, &body).await?
+            }
+            created => created?,
+        };
+        self.engine.remove_container(&id).await
     }
 
     /// True where an engine that did not take a pruned archive may take the whole one.
@@ -268,8 +280,6 @@ impl Progress for Counter {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
     use super::*;
 
     fn holding(layers: &[&str]) -> EngineImage {
@@ -278,7 +288,7 @@ mod tests {
             tags: Vec::new(),
             diff_ids: digests(layers),
             env: Vec::new(),
-            labels: std::collections::BTreeMap::new(),
+            labels: BTreeMap::new(),
             size: 0,
             created: String::new(),
             architecture: String::new(),

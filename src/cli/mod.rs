@@ -4,6 +4,8 @@ pub mod build;
 pub mod failure;
 pub mod image;
 pub mod options;
+pub mod rollout;
+pub mod status;
 pub mod ui;
 
 use std::ffi::OsString;
@@ -38,6 +40,14 @@ enum Command {
     Copy(image::CopyArgs),
     Inspect(image::InspectArgs),
     Diff(image::DiffArgs),
+    Plan(rollout::PlanArgs),
+    Up(rollout::UpArgs),
+    Upgrade(rollout::UpgradeArgs),
+    Restart(rollout::RestartArgs),
+    Rollback(rollout::RollbackArgs),
+    Resume(rollout::ResumeArgs),
+    Status(status::StatusArgs),
+    Down(rollout::DownArgs),
 }
 
 fn run(command: Command, ui: &Ui) -> Outcome {
@@ -46,6 +56,14 @@ fn run(command: Command, ui: &Ui) -> Outcome {
         Command::Copy(args) => image::copy(&args, ui),
         Command::Inspect(args) => image::inspect(&args, ui),
         Command::Diff(args) => image::compare(&args, ui),
+        Command::Plan(args) => rollout::plan(&args, ui),
+        Command::Up(args) => rollout::up(&args, ui),
+        Command::Upgrade(args) => rollout::upgrade(&args, ui),
+        Command::Restart(args) => rollout::restart(&args, ui),
+        Command::Rollback(args) => rollout::rollback(&args, ui),
+        Command::Resume(args) => rollout::resume(&args, ui),
+        Command::Status(args) => status::status(&args, ui),
+        Command::Down(args) => rollout::down(&args, ui),
     }
 }
 

@@ -3,23 +3,21 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::Future;
-use std::io;
 use std::time::Duration;
 
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::watch;
 
 use super::journal::{Event, Header, VERSION, Way};
-use super::lock::{Holder, LEASE_SECONDS, Lock, Record, Standing, Taking, holders};
+use super::lock::{Holder, LEASE_SECONDS, Lock, Record, Standing, Taking, holders, left_behind};
 use super::plan::plan as make_plan;
 use super::retire::retire;
 use super::run::{Local, Runner, StepError, StepFailed};
 use super::step::{Action, Plan, Step};
 use super::unwind::unwind;
-use super::{DeployId, Intent, Refusal};
+use super::{DeployId, Failure, Intent, Refusal};
 use crate::deploy::observe::observe;
 use crate::deploy::{Desired, Observed};
-use crate::diagnose::{Diagnose, Exit, Place};
 use crate::engine::{Engine, EngineError, EngineImage};
 use crate::oci::Reference;
 
@@ -28,154 +26,6 @@ const PATIENCE: u32 = 60;
 const PAUSE: Duration = Duration::from_secs(2);
 /// How often the lease is renewed; several may be missed.
 const RENEWAL: Duration = Duration::from_secs(LEASE_SECONDS.unsigned_abs() / 4);
-
-/// Why a deploy did not end as asked.
-#[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    /// No plan is made.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// The engine failed before anything was changed.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    /// Somebody works on it.
-    #[error("{who} works on the deployment `{deployment}` since {since}: {what}")]
-    Held {
-        /// The deployment.
-        deployment: String,
-        /// `user@host`, with the pid.
-        who: String,
-        /// Since when, RFC 3339.
-        since: String,
-        /// The command.
-        what: String,
-    },
-    /// Somebody worked on it, and was cut off.
-    #[error("the deploy {deploy} of `{deployment}` was interrupted ({what}, by {who})")]
-    Unfinished {
-        /// The deployment.
-        deployment: String,
-        /// The deploy.
-        deploy: String,
-        /// `user@host`, with the pid.
-        who: String,
-        /// The command.
-        what: String,
-    },
-    /// Somebody elsewhere worked on it, and has not been heard of since.
-    #[error(
-        "the deploy {deploy} of `{deployment}` belongs to {who}, whose lease has run out; whether it still works cannot be seen from here"
-    )]
-    LeaseRunOut {
-        /// The deployment.
-        deployment: String,
-        /// The deploy.
-        deploy: String,
-        /// `user@host`, with the pid.
-        who: String,
-    },
-    /// The journal cannot be opened.
-    #[error("the journal of deploy {deploy} cannot be opened")]
-    Journal {
-        /// The deploy.
-        deploy: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// It failed, and everything is as it was.
-    #[error("{failed}; rolled back{}", notes(note))]
-    RolledBack {
-        /// The step.
-        failed: Box<StepFailed>,
-        /// What was not rolled back.
-        note: Vec<String>,
-    },
-    /// It failed where there is nothing to go back to.
-    #[error("{failed}")]
-    Failed {
-        /// The step.
-        failed: Box<StepFailed>,
-    },
-    /// Told to stop.
-    #[error("interrupted before step {step}; the deployment is locked by the deploy {deploy}")]
-    Interrupted {
-        /// The deploy.
-        deploy: DeployId,
-        /// The step that was not carried out, counted from 1.
-        step: usize,
-    },
-    /// It is over, and still locked.
-    #[error("the deploy {deploy} has ended, but its lock cannot be removed")]
-    Unreleased {
-        /// The deploy.
-        deploy: DeployId,
-        /// Why.
-        source: EngineError,
-    },
-    /// It failed, and so did the way back.
-    #[error("stuck: {undo}{}", first(failed.as_deref()))]
-    Stuck {
-        /// What failed first.
-        failed: Option<Box<StepFailed>>,
-        /// Why the way back failed.
-        undo: String,
-    },
-}
-
-fn notes(notes: &[String]) -> String {
-    notes.iter().fold(String::new(), |text, note| text + "\n  note: " + note)
-}
-
-fn first(failed: Option<&StepFailed>) -> String {
-    failed.map(|failed| format!("\n  after: {failed}")).unwrap_or_default()
-}
-
-impl Diagnose for Failure {
-    fn exit(&self) -> Exit {
-        match self {
-            Self::Refused(refusal) => refusal.exit(),
-            Self::Engine(error) => error.exit(),
-            Self::Held { .. } => Exit::Held,
-            Self::Unfinished { .. }
-            | Self::Interrupted { .. }
-            | Self::Unreleased { .. }
-            | Self::Stuck { .. } => Exit::Interrupted,
-            Self::LeaseRunOut { .. } => Exit::Refused,
-            Self::Journal { .. } | Self::Failed { .. } => Exit::Failed,
-            Self::RolledBack { .. } => Exit::RolledBack,
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        let hint = match self {
-            Self::Refused(refusal) => return refusal.hint(),
-            Self::Engine(error) => return error.hint(),
-            Self::Held { .. } => "wait until it is done; `tarsup status` shows how far it is",
-            Self::Unfinished { .. } => {
-                "run `tarsup resume` to undo it (or to finish it, if it was committed), `tarsup resume --forward` to go on"
-            }
-            Self::LeaseRunOut { .. } => "if nobody works on it any more, run `tarsup resume --yes`",
-            Self::Journal { .. } => "make the folder `.tarsup` beside the deployment file writable",
-            Self::RolledBack { .. } => {
-                "what failed is parked as `<name>.failed.<deploy>`, its logs are in `.tarsup/logs`; nothing else has changed"
-            }
-            Self::Failed { .. } => "look at the container's logs; `tarsup status` shows what runs",
-            Self::Unreleased { .. } => "when the engine answers again, run `tarsup resume`",
-            Self::Interrupted { .. } => "run `tarsup resume` to undo it, `tarsup resume --forward` to go on",
-            Self::Stuck { .. } => {
-                "remove what is in the way, then run `tarsup resume`; nothing is removed and no data is lost"
-            }
-        };
-        Some(hint.to_owned())
-    }
-
-    fn place(&self) -> Option<Place> {
-        match self {
-            Self::Refused(refusal) => refusal.place(),
-            _ => None,
-        }
-    }
-}
 
 /// What a resume did.
 #[derive(Debug)]
@@ -271,6 +121,27 @@ impl Deploy<'_> {
                 Err(failure)
             }
         }
+    }
+
+    /// What [`Self::resume`] would do, without doing it; `None` where nothing is left to do.
+    pub async fn preview(&self, forward: bool) -> Result<Option<Plan>, Failure> {
+        let found = holders(self.engine, &self.desired.deployment).await?;
+        let Some(holder) = found.first() else { return Ok(None) };
+        if holder.standing(self.local.owner(), self.local.now()) == Standing::Held {
+            return Err(self.taken(holder));
+        }
+        let (Some(record), committed) = left_behind(self.engine, &found).await? else { return Ok(None) };
+        let desired = record.plan.intent.apply(self.desired);
+        if committed {
+            let observed = observe(self.engine, &desired).await?;
+            let steps = retire(&desired, &observed, &record.plan.id);
+            return Ok(Some(Plan { steps, notes: Vec::new(), ..record.plan }));
+        }
+        if forward {
+            return self.plan(&record.plan.id, &record.plan.intent).await.map(Some);
+        }
+        let observed = observe(self.engine, self.desired).await?;
+        Ok(Some(unwind(&observed, &record.plan, &self.desired.policy)?))
     }
 
     /// Goes on with a deploy that was cut off: finishes it if it was committed, else undoes it, or with `forward`

@@ -110,6 +110,19 @@ pub async fn holders(engine: &dyn Engine, deployment: &str) -> Result<Vec<Holder
     Ok(holders)
 }
 
+/// The record that lies in the locks of a deploy that was cut off, and whether it was committed.
+pub async fn left_behind(engine: &dyn Engine, holders: &[Holder]) -> Result<(Option<Record>, bool)> {
+    let (mut record, mut committed) = (None, false);
+    for holder in holders {
+        if record.is_none() {
+            let bytes = read_file(engine, &holder.id, "record.json").await?;
+            record = bytes.and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
+        }
+        committed |= read_file(engine, &holder.id, "committed").await?.is_some();
+    }
+    Ok((record, committed))
+}
+
 /// A lock that this process holds.
 #[derive(Clone, Debug)]
 pub struct Lock {
@@ -165,21 +178,14 @@ impl Lock {
         holders: &[Holder],
         taking: &Taking<'_>,
     ) -> Result<Option<(Self, Option<Record>, bool)>> {
-        let (mut record, mut committed) = (None, false);
+        let (record, committed) = left_behind(engine, holders).await?;
         let name = lock_name(taking.deployment);
-        for holder in holders {
-            if record.is_none() {
-                let bytes = read_file(engine, &holder.id, "record.json").await?;
-                record = bytes.and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
-            }
-            committed |= read_file(engine, &holder.id, "committed").await?.is_some();
-            if holder.name == name {
-                let aside = format!("{name}.taken.{}", &holder.id[..holder.id.len().min(12)]);
-                match engine.rename_container(&holder.id, &aside).await {
-                    Ok(()) => {}
-                    Err(EngineError::NotFound { .. }) => return Ok(None),
-                    Err(error) => return Err(error),
-                }
+        for holder in holders.iter().filter(|holder| holder.name == name) {
+            let aside = format!("{name}.taken.{}", &holder.id[..holder.id.len().min(12)]);
+            match engine.rename_container(&holder.id, &aside).await {
+                Ok(()) => {}
+                Err(EngineError::NotFound { .. }) => return Ok(None),
+                Err(error) => return Err(error),
             }
         }
         let Some(lock) = Self::take(engine, taking).await? else { return Ok(None) };

@@ -12,6 +12,7 @@
 pub mod body;
 pub mod differ;
 pub mod drive;
+pub mod failure;
 pub mod gate;
 pub mod intent;
 pub mod journal;
@@ -30,7 +31,8 @@ pub mod step;
 pub mod swap;
 pub mod unwind;
 
-pub use drive::{Deploy, Failure};
+pub use drive::Deploy;
+pub use failure::Failure;
 pub use intent::Intent;
 pub use names::DeployId;
 pub use refusal::Refusal;

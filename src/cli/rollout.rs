@@ -1,0 +1,430 @@
+//! `tarsup plan`, `up`, `upgrade`, `restart`, `rollback`, `resume` and `down`: from arguments to an intent, a plan that is
+//! shown and confirmed, and a deploy.
+
+mod operator;
+mod prepare;
+
+use std::io;
+
+use clap::Args;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use tokio::sync::watch;
+
+use super::options::DeploymentOptions;
+use super::{Failure, Outcome, Ui};
+use crate::deploy::compose::{LoadOptions, load};
+use crate::deploy::observe::observe;
+use crate::deploy::{Desired, guard, rewrite};
+use crate::diagnose::{Diagnose, Exit};
+use crate::engine::ConnectOptions;
+use crate::engine::docker::DockerEngine;
+use crate::oci::Reference;
+use crate::upgrade::drive::Resumed;
+use crate::upgrade::plan::plan as make_plan;
+use crate::upgrade::{Deploy, DeployId, Intent, Plan, render};
+
+use operator::Operator;
+pub use prepare::Prepared;
+
+/// What every command that changes something takes.
+#[derive(Debug, Args)]
+pub struct ChangeOptions {
+    #[command(flatten)]
+    deployment: DeploymentOptions,
+
+    /// Show what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+}
+
+/// Show what `up` (or, with --to or --image, `upgrade`) would do
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    #[command(flatten)]
+    deployment: DeploymentOptions,
+
+    #[command(flatten)]
+    version: VersionOptions,
+
+    /// Only the images that tarsup.lock pins
+    #[arg(long)]
+    locked: bool,
+}
+
+/// To which version.
+#[derive(Debug, Args)]
+pub struct VersionOptions {
+    /// The tag that the images of master, slaves and nodes get (default: what the files name)
+    #[arg(long, value_name = "VERSION", conflicts_with = "image")]
+    to: Option<String>,
+
+    /// The image that the services of the same repository get
+    #[arg(long, value_name = "REF")]
+    image: Option<Reference>,
+}
+
+/// Create what is declared and missing, start what is stopped, replace what differs
+#[derive(Debug, Args)]
+pub struct UpArgs {
+    #[command(flatten)]
+    change: ChangeOptions,
+
+    /// Run exactly the images that tarsup.lock pins, or refuse
+    #[arg(long)]
+    locked: bool,
+}
+
+/// Roll another version through the deployment: slaves, master, nodes, each behind a gate
+#[derive(Debug, Args)]
+pub struct UpgradeArgs {
+    #[command(flatten)]
+    change: ChangeOptions,
+
+    #[command(flatten)]
+    version: VersionOptions,
+
+    /// Run exactly the images that tarsup.lock pins, or refuse
+    #[arg(long)]
+    locked: bool,
+}
+
+/// Restart the same containers one after the other, each behind a gate
+#[derive(Debug, Args)]
+pub struct RestartArgs {
+    /// The services (default: all but the database)
+    #[arg(value_name = "SERVICE")]
+    services: Vec<String>,
+
+    #[command(flatten)]
+    change: ChangeOptions,
+}
+
+/// Bring the parked containers of before the last deploy back
+#[derive(Debug, Args)]
+pub struct RollbackArgs {
+    /// Bring back what served after this deploy (see `tarsup history`)
+    #[arg(long, value_name = "DEPLOY")]
+    to: Option<DeployId>,
+
+    #[command(flatten)]
+    change: ChangeOptions,
+}
+
+/// Go on with a deploy that was interrupted: undo it, or finish it if it was committed
+#[derive(Debug, Args)]
+pub struct ResumeArgs {
+    /// Carry out the rest of it instead of undoing it
+    #[arg(long)]
+    forward: bool,
+
+    #[command(flatten)]
+    change: ChangeOptions,
+}
+
+/// Stop the deployment and park it; no container, volume or data is removed
+#[derive(Debug, Args)]
+pub struct DownArgs {
+    /// The database too
+    #[arg(long)]
+    all: bool,
+
+    #[command(flatten)]
+    change: ChangeOptions,
+}
+
+/// Why a command cannot be carried out, beyond what the plan refuses.
+#[derive(Debug, thiserror::Error)]
+enum RolloutError {
+    #[error("no service of the deployment runs an image of the repository `{repository}`")]
+    NoSuchRepository { repository: String },
+    #[error("`{version}` is no tag")]
+    NoTag { version: String },
+    #[error("the runtime cannot be started")]
+    Runtime(#[source] io::Error),
+}
+
+impl Diagnose for RolloutError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::NoSuchRepository { .. } | Self::NoTag { .. } => Exit::Usage,
+            Self::Runtime(_) => Exit::Failed,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoSuchRepository { .. } => {
+                Some("change `image:` in the file, then run `tarsup up`".to_owned())
+            }
+            Self::NoTag { .. } => {
+                Some("a tag is letters, digits, `_`, `.` and `-`, such as 3.0.17".to_owned())
+            }
+            Self::Runtime(_) => None,
+        }
+    }
+}
+
+/// What a command asks for, before the files are read.
+enum Ask<'a> {
+    Up,
+    Upgrade(&'a VersionOptions),
+    Restart(&'a [String]),
+    Rollback(Option<&'a DeployId>),
+    Down { all: bool },
+}
+
+impl Ask<'_> {
+    /// The command in words: for the lock, the journal and the history.
+    fn words(&self) -> String {
+        match self {
+            Self::Up => "up".to_owned(),
+            Self::Upgrade(VersionOptions { to: Some(version), .. }) => format!("upgrade --to {version}"),
+            Self::Upgrade(VersionOptions { image: Some(image), .. }) => format!("upgrade --image {image}"),
+            Self::Upgrade(_) => "upgrade".to_owned(),
+            Self::Restart(services) => format!("restart {}", services.join(" ")).trim_end().to_owned(),
+            Self::Rollback(Some(to)) => format!("rollback --to {to}"),
+            Self::Rollback(None) => "rollback".to_owned(),
+            Self::Down { all } => if *all { "down --all" } else { "down" }.to_owned(),
+        }
+    }
+
+    /// The intent, as far as the files decide it.
+    fn intent(&self, desired: &Desired) -> Result<Intent, Failure> {
+        Ok(match self {
+            Self::Up => Intent::Up,
+            Self::Upgrade(VersionOptions { image: Some(image), .. }) => {
+                let intent = Intent::upgrade_image(desired, image);
+                if matches!(&intent, Intent::Upgrade { images } if images.is_empty()) {
+                    return Err(RolloutError::NoSuchRepository { repository: image.familiar_name() }.into());
+                }
+                intent
+            }
+            Self::Upgrade(VersionOptions { to, .. }) => {
+                if let Some(version) = to.as_ref().filter(|version| !crate::oci::reference::is_tag(version)) {
+                    return Err(RolloutError::NoTag { version: version.clone() }.into());
+                }
+                Intent::upgrade(desired, to.as_deref())
+            }
+            Self::Restart(services) => Intent::Restart { services: services.to_vec() },
+            Self::Rollback(to) => {
+                Intent::Rollback { to: to.cloned(), targets: std::collections::BTreeMap::new() }
+            }
+            Self::Down { all } => Intent::Down { all: *all },
+        })
+    }
+}
+
+/// Shows a plan.
+pub fn plan(args: &PlanArgs, ui: &Ui) -> Outcome {
+    let change = ChangeOptions { deployment: args.deployment.clone(), dry_run: true, yes: false };
+    let asked = args.version.to.is_some() || args.version.image.is_some();
+    let ask = if asked { Ask::Upgrade(&args.version) } else { Ask::Up };
+    change_deployment(&change, &ask, args.locked, ui)
+}
+
+/// Makes the engine match the files.
+pub fn up(args: &UpArgs, ui: &Ui) -> Outcome {
+    change_deployment(&args.change, &Ask::Up, args.locked, ui)
+}
+
+/// Rolls a version.
+pub fn upgrade(args: &UpgradeArgs, ui: &Ui) -> Outcome {
+    change_deployment(&args.change, &Ask::Upgrade(&args.version), args.locked, ui)
+}
+
+/// Restarts.
+pub fn restart(args: &RestartArgs, ui: &Ui) -> Outcome {
+    change_deployment(&args.change, &Ask::Restart(&args.services), false, ui)
+}
+
+/// Rolls back.
+pub fn rollback(args: &RollbackArgs, ui: &Ui) -> Outcome {
+    change_deployment(&args.change, &Ask::Rollback(args.to.as_ref()), false, ui)
+}
+
+/// Stops and parks.
+pub fn down(args: &DownArgs, ui: &Ui) -> Outcome {
+    change_deployment(&args.change, &Ask::Down { all: args.all }, false, ui)
+}
+
+/// The files of a deployment, with what compose would warn of said.
+pub fn desired(options: &DeploymentOptions, ui: &Ui) -> Result<Desired, Failure> {
+    let desired = load(&LoadOptions::from_process(options.files.clone(), options.project.clone()))?;
+    for note in &desired.notes {
+        ui.warn(note);
+    }
+    Ok(desired)
+}
+
+/// The engine that a deployment runs on.
+pub async fn connect(options: &DeploymentOptions) -> Result<DockerEngine, Failure> {
+    let (host, context) = (options.engine.host.clone(), options.engine.context.clone());
+    Ok(DockerEngine::connect(&ConnectOptions { host, context }).await?)
+}
+
+/// Runs a command's future.
+pub fn run<T>(ui: &Ui, future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    ui.block_on(future).map_err(RolloutError::Runtime)?
+}
+
+fn change_deployment(change: &ChangeOptions, ask: &Ask, locked: bool, ui: &Ui) -> Outcome {
+    let desired = desired(&change.deployment, ui)?;
+    if !matches!(ask, Ask::Down { .. }) {
+        // Before anything else, the engine included: this refusal must not depend on what runs.
+        guard::check(&desired)?;
+    }
+    if matches!(ask, Ask::Up | Ask::Upgrade(_)) {
+        for concern in guard::concerns(&desired.services) {
+            ui.warn(&concern);
+        }
+    }
+    run(ui, change_on_engine(change, ask, locked, &desired, ui))
+}
+
+/// Observe, plan, show, ask, prepare, carry out.
+async fn change_on_engine(
+    change: &ChangeOptions,
+    ask: &Ask<'_>,
+    locked: bool,
+    desired: &Desired,
+    ui: &Ui,
+) -> Outcome {
+    let engine = std::sync::Arc::new(connect(&change.deployment).await?);
+    let operator = Operator::new(ui, desired);
+    let deploy = Deploy { engine: engine.as_ref(), local: &operator, desired, stop: told_to_stop() };
+    deploy.is_free().await?;
+
+    let mut intent = ask.intent(desired)?;
+    let wanted = intent.apply(desired);
+    let mut observed = observe(engine.as_ref(), &wanted).await?;
+    if let Intent::Rollback { to, targets } = &mut intent {
+        *targets = crate::upgrade::rollback::targets(desired, &observed, to.as_ref())?;
+    }
+    if let Intent::Upgrade { images } = &intent {
+        // A commit must not fail at its last step.
+        rewrite::check(desired, &operator::changed(desired, images))?;
+    }
+    let prepared = Prepared::find(&wanted, &mut observed, &intent)?;
+    if locked {
+        prepare::require_locked(desired, &wanted, &observed, &intent)?;
+    }
+    let id = new_id();
+    let mut plan = make_plan(&id, &wanted, &observed, &intent)?;
+    prepared.announce(&mut plan);
+
+    if change.dry_run || plan.is_empty() {
+        ui.result(render::plan(&plan).trim_end());
+        ui.json(&plan.document());
+        return Ok(Exit::Done);
+    }
+    ui.note(render::plan(&plan).trim_end());
+    ui.confirm(&format!("Carry out these {} steps?", plan.steps.len()), change.yes)?;
+    prepared.load(engine.clone(), ui).await?;
+    if locked && !prepared.is_empty() {
+        let observed = observe(engine.as_ref(), &wanted).await?;
+        prepare::require_locked(desired, &wanted, &observed, &intent)?;
+    }
+    deploy.roll(&plan, &ask.words()).await?;
+    report(&plan, ui);
+    Ok(Exit::Done)
+}
+
+fn report(plan: &Plan, ui: &Ui) {
+    let services: Vec<&str> = plan.touched.iter().map(|touched| touched.service.as_str()).collect();
+    let seconds = ui.elapsed().as_secs_f32();
+    let list = if services.is_empty() { "done".to_owned() } else { services.join(", ") };
+    ui.result(&format!(
+        "{} {}: {list} in {seconds:.1} s, deploy {}",
+        plan.intent.word(),
+        plan.deployment,
+        plan.id
+    ));
+    let mut document = plan.document();
+    if let Value::Object(map) = &mut document {
+        map.insert("outcome".to_owned(), json!("committed"));
+    }
+    ui.json(&document);
+}
+
+/// Goes on with an interrupted deploy.
+pub fn resume(args: &ResumeArgs, ui: &Ui) -> Outcome {
+    let desired = desired(&args.change.deployment, ui)?;
+    run(ui, async {
+        let engine = connect(&args.change.deployment).await?;
+        let operator = Operator::new(ui, &desired);
+        let deploy = Deploy { engine: &engine, local: &operator, desired: &desired, stop: told_to_stop() };
+        let preview = deploy.preview(args.forward).await?;
+        if args.change.dry_run {
+            match &preview {
+                Some(plan) => {
+                    ui.result(render::plan(plan).trim_end());
+                    ui.json(&plan.document());
+                }
+                None => nothing_to_resume(&desired, ui),
+            }
+            return Ok(Exit::Done);
+        }
+        if let Some(plan) = &preview {
+            ui.note(render::plan(plan).trim_end());
+            let way = if args.forward { "Go on with" } else { "Undo or finish" };
+            ui.confirm(&format!("{way} the deploy {}?", plan.id), args.change.yes)?;
+        }
+        let done = deploy.resume(args.forward, args.change.yes).await?;
+        let (deploy, outcome) = match &done {
+            Resumed::Nothing => {
+                nothing_to_resume(&desired, ui);
+                return Ok(Exit::Done);
+            }
+            Resumed::Untouched(id) => (id.clone(), "it had changed nothing; the deployment is free again"),
+            Resumed::Finished(id) => (id.to_string(), "it was committed, and is finished now"),
+            Resumed::Undone(id) => (id.to_string(), "it is rolled back; the schema of the database is not"),
+            Resumed::Completed(id) => (id.to_string(), "it is completed"),
+        };
+        ui.result(&format!("deploy {deploy}: {outcome}"));
+        ui.json(&json!({"id": deploy, "outcome": word(&done)}));
+        Ok(Exit::Done)
+    })
+}
+
+fn word(done: &Resumed) -> &'static str {
+    match done {
+        Resumed::Nothing => "nothing",
+        Resumed::Untouched(_) => "untouched",
+        Resumed::Finished(_) => "finished",
+        Resumed::Undone(_) => "rolled-back",
+        Resumed::Completed(_) => "completed",
+    }
+}
+
+fn nothing_to_resume(desired: &Desired, ui: &Ui) {
+    ui.result(&format!("{}: nothing to resume", desired.deployment));
+    ui.json(&json!({"id": null, "outcome": "nothing"}));
+}
+
+/// A name for a new deploy. The second and four digits tell two of them apart.
+fn new_id() -> DeployId {
+    let now = OffsetDateTime::now_utc();
+    let mixed = u64::from(now.nanosecond()) ^ (u64::from(std::process::id()) << 7);
+    DeployId::new(now, u16::try_from(mixed % 0x1_0000).unwrap_or_default())
+}
+
+/// Becomes true at Ctrl-C, at SIGTERM and when the terminal goes away: the call that runs is finished, then all stops.
+fn told_to_stop() -> watch::Receiver<bool> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (tell, told) = watch::channel(false);
+    for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
+        let Ok(mut signals) = signal(kind) else { continue };
+        let tell = tell.clone();
+        tokio::spawn(async move {
+            while signals.recv().await.is_some() {
+                let _ = tell.send(true);
+            }
+        });
+    }
+    told
+}

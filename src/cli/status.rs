@@ -1,0 +1,133 @@
+//! `tarsup status`: what runs, as which image, since which deploy, and whether a deploy was cut off.
+
+use clap::Args;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+
+use super::options::DeploymentOptions;
+use super::rollout::{connect, desired, run};
+use super::{Outcome, Ui};
+use crate::deploy::desired::Service;
+use crate::deploy::observe::observe;
+use crate::deploy::observed::LABEL_DEPLOY;
+use crate::deploy::{Desired, Observed};
+use crate::diagnose::Exit;
+use crate::engine::Container;
+use crate::upgrade::lock::{Holder, Standing, holders};
+use crate::upgrade::owner::Owner;
+use crate::upgrade::state::{is_parked_in_place, serving};
+
+/// Show what runs
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    deployment: DeploymentOptions,
+}
+
+/// One line of the table.
+struct Row {
+    name: String,
+    role: String,
+    state: String,
+    health: Option<String>,
+    image: String,
+    digest: Option<String>,
+    address: Option<String>,
+    deploy: Option<String>,
+}
+
+/// Shows the deployment.
+pub fn status(args: &StatusArgs, ui: &Ui) -> Outcome {
+    let desired = desired(&args.deployment, ui)?;
+    run(ui, async {
+        let engine = connect(&args.deployment).await?;
+        let observed = observe(&engine, &desired).await?;
+        let holders = holders(&engine, &desired.deployment).await?;
+        let rows: Vec<Row> =
+            desired.services.iter().map(|service| row(&desired, &observed, service)).collect();
+        ui.result(table(&rows).trim_end());
+        let holder = holders.first().map(|holder| (holder, standing(holder)));
+        if let Some((holder, standing)) = &holder {
+            ui.result(&told(holder, *standing));
+        }
+        ui.json(&json!({
+            "deployment": desired.deployment,
+            "services": rows.iter().map(document).collect::<Vec<_>>(),
+            "interrupted": holder.filter(|(_, standing)| *standing != Standing::Held).map(|(holder, _)| held(holder)),
+            "running": holder.filter(|(_, standing)| *standing == Standing::Held).map(|(holder, _)| held(holder)),
+        }));
+        Ok(Exit::Done)
+    })
+}
+
+fn standing(holder: &Holder) -> Standing {
+    holder.standing(&Owner::current(), OffsetDateTime::now_utc())
+}
+
+fn held(holder: &Holder) -> Value {
+    json!({"deploy": holder.deploy, "what": holder.what, "by": holder.owner.who, "since": holder.since})
+}
+
+fn told(holder: &Holder, standing: Standing) -> String {
+    let Holder { deploy, what, owner, since, .. } = holder;
+    let who = format!("{} (pid {})", owner.who, owner.pid);
+    match standing {
+        Standing::Held => format!("\n{who} works on it since {since}: {what}, deploy {deploy}"),
+        Standing::Dead | Standing::RunOut => {
+            format!(
+                "\nthe deploy {deploy} was interrupted ({what}, by {who}, begun {since}): run `tarsup resume`"
+            )
+        }
+    }
+}
+
+fn row(desired: &Desired, observed: &Observed, service: &Service) -> Row {
+    let role = service.role.map_or_else(|| "-".to_owned(), |role| role.name().to_owned());
+    let name = service.name.clone();
+    let Some(container) = serving(observed, &desired.deployment, service) else {
+        let image = service.image.to_string();
+        let state = "absent".to_owned();
+        return Row { name, role, state, health: None, image, digest: None, address: None, deploy: None };
+    };
+    Row {
+        name,
+        role,
+        state: state(container),
+        health: container.health.map(|health| format!("{health:?}").to_lowercase()),
+        image: container.image.clone(),
+        digest: Some(container.image_id.clone()),
+        address: container.addresses.values().find(|address| !address.is_empty()).cloned(),
+        deploy: container.labels.get(LABEL_DEPLOY).cloned(),
+    }
+}
+
+fn state(container: &Container) -> String {
+    if is_parked_in_place(container) {
+        return "down".to_owned();
+    }
+    format!("{:?}", container.status).to_lowercase()
+}
+
+fn document(row: &Row) -> Value {
+    json!({
+        "name": row.name, "role": row.role, "state": row.state, "health": row.health, "image": row.image,
+        "digest": row.digest, "address": row.address, "deploy": row.deploy,
+    })
+}
+
+fn table(rows: &[Row]) -> String {
+    let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+    let mut cells =
+        vec![["SERVICE", "ROLE", "STATE", "HEALTH", "IMAGE", "ADDRESS", "DEPLOY"].map(str::to_owned)];
+    cells.extend(rows.iter().map(|row| {
+        let (health, address, deploy) = (or_dash(&row.health), or_dash(&row.address), or_dash(&row.deploy));
+        [row.name.clone(), row.role.clone(), row.state.clone(), health, row.image.clone(), address, deploy]
+    }));
+    let width = |column: usize| cells.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..7).map(width).collect();
+    let line = |row: &[String; 7]| {
+        let padded = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    cells.iter().map(line).collect::<Vec<_>>().join("\n") + "\n"
+}

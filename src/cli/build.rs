@@ -114,7 +114,8 @@ pub fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
 fn note_packages(recipe: &Recipe, output: &ImageName) -> Result<(), Failure> {
     let ImageName::Store(reference) = output else { return Ok(()) };
     let mut notes = BTreeMap::new();
-    for path in recipe.packages.iter().chain(&recipe.web) {
+    // An installed tree is a folder and has no digest of its own; the layers' digests pin what came of it.
+    for path in recipe.packages.iter().chain(&recipe.web).filter(|path| !path.is_dir()) {
         let io = |source| store::StoreError::Io { act: "read", path: path.clone(), source };
         let mut reader = HashingReader::new(std::fs::File::open(path).map_err(io)?);
         std::io::copy(&mut reader, &mut std::io::sink()).map_err(io)?;

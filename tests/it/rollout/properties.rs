@@ -98,11 +98,13 @@ proptest! {
             let wanted = edited(&second);
             let machine = Machine::new();
             let plan = planned(&engine, &wanted, 2, &Intent::Up).await.unwrap();
-            let touched = plan.touched.len();
+            if plan.is_empty() {
+                return Ok(()); // no command would take the lock for it
+            }
             engine.fault(Call::Nth(at), Moment::Before, Fault::Answer(500, "no".to_owned()));
             let done = deploy(&engine, &machine, &wanted).roll(&plan, "up").await;
             engine.clear_faults();
-            if done.is_err() && touched > 0 {
+            if done.is_err() {
                 // A fault in the way back itself needs a resume.
                 let _ = resume(&engine, &Machine::new(), &wanted, false).await;
             }

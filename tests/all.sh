@@ -22,7 +22,7 @@ passed=0 failed=0 began=$(now)
 results=$(mktemp -d)
 clean_up() {
     trap - EXIT INT TERM
-    [ -n "$fast" ] || sh "$root/tests/engine.sh" stop all || true
+    [ -n "$fast" ] || for engine in all all-new; do sh "$root/tests/engine.sh" stop "$engine" || true; done
     rm -rf "$results"
 }
 trap clean_up EXIT
@@ -72,6 +72,13 @@ else
     cargo test --quiet --features engine-tests --test docker --no-run || true
     count "a real Docker engine: images, upgrades, crashes, the guard" \
         sh tests/engine.sh run all -- cargo test --features engine-tests --test docker
+    if sh tests/engine.sh start all-new --containerd; then
+        count "images and the engine's contract on Docker 26.1 with containerd's image store" \
+            sh tests/engine.sh run all-new -- cargo test --features engine-tests --test docker -- daemon_copy engine_contract
+    else
+        failed=$((failed + 1))
+    fi
+    sh tests/engine.sh stop all-new
     printf '\n== the demo\n'
     if sh tests/demo.sh </dev/null; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
 fi

@@ -17,7 +17,7 @@ set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 base=${TARSUP_TEST_DIR:-/var/tmp/tarsup-test}
-cache=${TARSUP_TEST_CACHE:-/var/cache/tarsup-test} # what is made once: kept by `stop`
+cache=${TARSUP_TEST_CACHE:-/var/tmp/tarsup-cache} # what is made once: kept by `stop`
 patience=${TARSUP_ENGINE_PATIENCE:-90} # seconds until a start counts as failed
 
 say() { printf 'engine.sh: %s\n' "$*" >&2; }

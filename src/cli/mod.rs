@@ -7,6 +7,7 @@ pub mod options;
 pub mod rollout;
 pub mod status;
 pub mod ui;
+pub mod versions;
 
 use std::ffi::OsString;
 
@@ -39,6 +40,9 @@ enum Command {
     Build(build::BuildArgs),
     Copy(image::CopyArgs),
     Inspect(image::InspectArgs),
+    Lock(versions::LockArgs),
+    Verify(versions::VerifyArgs),
+    Images(versions::ImagesArgs),
     Diff(image::DiffArgs),
     Plan(rollout::PlanArgs),
     Up(rollout::UpArgs),
@@ -55,6 +59,9 @@ fn run(command: Command, ui: &Ui) -> Outcome {
         Command::Build(args) => build::run(&args, ui),
         Command::Copy(args) => image::copy(&args, ui),
         Command::Inspect(args) => image::inspect(&args, ui),
+        Command::Lock(args) => versions::lock(&args, ui),
+        Command::Verify(args) => versions::verify(&args, ui),
+        Command::Images(args) => versions::images(&args, ui),
         Command::Diff(args) => image::compare(&args, ui),
         Command::Plan(args) => rollout::plan(&args, ui),
         Command::Up(args) => rollout::up(&args, ui),

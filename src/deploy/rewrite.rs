@@ -20,7 +20,7 @@ use crate::oci::{Digest, Reference};
 /// One file that was rewritten: enough to take it back, and no secret in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Edit {
-    /// The file.
+    /// The file, as an absolute path.
     pub file: PathBuf,
     /// The line, counted from 1.
     pub line: u64,
@@ -235,7 +235,9 @@ fn edits(desired: &Desired, images: &Images) -> Result<(Vec<Edit>, Texts)> {
         let digest_before = Digest::of(&*text);
         text.splice(offset..offset + before.len(), after.bytes());
         let digest_after = Digest::of(&*text);
-        edits.push(Edit { file: place.file, line, offset, before, after, digest_before, digest_after });
+        // The undo may run in another folder.
+        let file = std::path::absolute(&place.file).unwrap_or(place.file);
+        edits.push(Edit { file, line, offset, before, after, digest_before, digest_after });
     }
     Ok((edits, texts))
 }

@@ -48,9 +48,10 @@ pub(super) fn read(options: &LoadOptions) -> Result<Merged> {
         Some(parent) => parent.to_owned(),
         None => return Err(ComposeError::NoFile { directory: options.directory.clone() }),
     };
+    let dotenv = if directory == Path::new(".") { ".env".into() } else { directory.join(".env") };
     let variables = Variables {
         shell: options.environment.clone(),
-        dotenv: read_dotenv(&directory.join(".env"), &options.environment)?,
+        dotenv: read_dotenv(&dotenv, &options.environment)?,
     };
     let mut reader = Reader { variables, blank: Vec::new() };
     let mut tree: Option<Node> = None;
@@ -87,9 +88,11 @@ fn discover(options: &LoadOptions) -> Result<Vec<PathBuf>> {
         let separator = options.environment.get("COMPOSE_PATH_SEPARATOR").map_or(":", String::as_str);
         return Ok(list.split(separator).map(|file| within(Path::new(file))).collect());
     }
-    // Compose looks in the folders above, too; `ancestors` of a relative path end at the current folder.
+    // Compose looks in the folders above, too. What lies in the folder itself keeps its short name.
     let start = within(Path::new(""));
-    for folder in start.ancestors() {
+    let above = std::path::absolute(if start.as_os_str().is_empty() { Path::new(".") } else { &start });
+    let above = above.unwrap_or_default();
+    for folder in std::iter::once(start.as_path()).chain(above.ancestors().skip(1)) {
         if let Some(file) = NAMES.iter().map(|name| folder.join(name)).find(|file| file.is_file()) {
             let beside = OVERRIDES.iter().map(|name| folder.join(name)).find(|file| file.is_file());
             return Ok(std::iter::once(file).chain(beside).collect());
@@ -194,7 +197,7 @@ impl Reader {
         let (file, wanted) = extends_target(&extends)?;
         let other = match &file {
             Some(file) => {
-                let path = extends.at.base().join(file);
+                let path = super::environment::join(extends.at.base(), file);
                 let base = path.parent().map(Path::to_owned).unwrap_or_default();
                 Some(self.parse(&path, &base, Some(&extends.at.place()))?)
             }

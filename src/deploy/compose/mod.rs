@@ -47,8 +47,7 @@ impl LoadOptions {
         let environment = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
-        let directory = std::env::current_dir().unwrap_or_default();
-        Self { files, project, directory, environment }
+        Self { files, project, directory: PathBuf::from("."), environment }
     }
 }
 

@@ -90,7 +90,7 @@ pub fn lock(args: &LockArgs, ui: &Ui) -> Outcome {
             return Err(LockError::Missing { path }.into());
         }
         if differences.is_empty() {
-            ui.result(&format!("{} is up to date: {} images", path.display(), now.images.len()));
+            ui.result(&format!("{} is up to date", path.display()));
             return Ok(Exit::Done);
         }
         ui.result(&differences.join("\n"));
@@ -101,7 +101,7 @@ pub fn lock(args: &LockArgs, ui: &Ui) -> Outcome {
         return Ok(Exit::Done);
     }
     if old.as_ref() == Some(&now) {
-        ui.result(&format!("{} is up to date: {} images", path.display(), now.images.len()));
+        ui.result(&format!("{} is up to date", path.display()));
         return Ok(Exit::Done);
     }
     now.write(&desired)?;

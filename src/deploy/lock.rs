@@ -225,7 +225,7 @@ impl Lock {
 
     /// Where the lock of a deployment lies.
     pub fn path(desired: &Desired) -> PathBuf {
-        desired.directory.join(FILE)
+        if desired.directory == Path::new(".") { FILE.into() } else { desired.directory.join(FILE) }
     }
 
     /// The lock of a deployment; an error where there is none.

@@ -49,10 +49,8 @@ pub(super) fn read(options: &LoadOptions) -> Result<Merged> {
         None => return Err(ComposeError::NoFile { directory: options.directory.clone() }),
     };
     let dotenv = if directory == Path::new(".") { ".env".into() } else { directory.join(".env") };
-    let variables = Variables {
-        shell: options.environment.clone(),
-        dotenv: read_dotenv(&dotenv, &options.environment)?,
-    };
+    let variables =
+        Variables { shell: options.environment.clone(), dotenv: read_dotenv(&dotenv, &options.environment)? };
     let mut reader = Reader { variables, blank: Vec::new() };
     let mut tree: Option<Node> = None;
     for file in &files {

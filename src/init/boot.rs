@@ -44,15 +44,18 @@ pub fn prepare(
     };
     let server = Server::of(account);
     let node = Node { role: environment.role, address, version: environment.version.as_deref(), is_new };
+    let (mut greeting, mut is_fresh) = (Greeting::default(), false);
     database::patiently(story, stop, environment.patience, &server.place(), || {
-        let mut session = connect(&server, story)?;
+        let mut session = greeting.connect(&server, story)?;
         session.lock()?;
         if node.role == Role::Master {
-            bring_forward(&server, account, &mut session, paths, node.version, Some(address), story)?;
+            let report =
+                bring_forward(&server, account, &mut session, paths, node.version, Some(address), story)?;
+            is_fresh |= report.installed_tars;
         } else {
             join(account, &mut session)?;
         }
-        rows::register(&server, &mut session, paths, node)?;
+        rows::register(&server, &mut session, paths, node, is_fresh)?;
         story.say(format!("node {address} is registered"));
         let services = wanted(&mut session, node.role, address, story)?;
         let mut registries = vec![Endpoint::registry(address)];
@@ -70,9 +73,9 @@ pub fn bring_forward(
     version: Option<&str>,
     address: Option<&str>,
     story: &Story,
-) -> Result<(), DatabaseError> {
+) -> Result<schema::Report, DatabaseError> {
     account::ensure(account, session, address, story)?;
-    schema::bring_forward(server, session, paths, version, story)?;
+    let report = schema::bring_forward(server, session, paths, version, story)?;
     upgrade_conf::apply(server, session, paths, story)?;
     let registries = address.map(Endpoint::registry).into_iter().collect();
     let substitution = Substitution::new(paths, address.unwrap_or_default(), Some(account), registries);
@@ -80,15 +83,25 @@ pub fn bring_forward(
     if !added.is_empty() {
         story.say(format!("{} templates added", added.len()));
     }
-    Ok(())
+    Ok(report)
 }
 
-/// Says that the database answered.
-pub fn connect(server: &Server, story: &Story) -> Result<Session, DatabaseError> {
-    let mut session = server.connect(None)?;
-    let version = session.version()?;
-    story.say(format!("database {version} at {} answers", server.place()));
-    Ok(session)
+/// Says once that the database answered, however often it is asked.
+#[derive(Debug, Default)]
+pub struct Greeting {
+    said: bool,
+}
+
+impl Greeting {
+    /// A session; the first one is told of.
+    pub fn connect(&mut self, server: &Server, story: &Story) -> Result<Session, DatabaseError> {
+        let mut session = server.connect(None)?;
+        let version = session.version()?;
+        if !std::mem::replace(&mut self.said, true) {
+            story.say(format!("database {version} at {} answers", server.place()));
+        }
+        Ok(session)
+    }
 }
 
 /// A slave adds nothing: it waits for a master that has installed the database.

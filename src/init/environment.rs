@@ -127,7 +127,7 @@ impl Environment {
             naming: vars.naming(image)?,
             database: if role == Role::Node { None } else { Some(vars.account()?) },
             registries: if role == Role::Node { vars.registries()? } else { Vec::new() },
-            version: vars.text("TARSUP_VERSION")?.filter(|version| is_host(version)),
+            version: vars.host("TARSUP_VERSION")?,
             patience: vars.seconds("TARSUP_DATABASE_TIMEOUT", 120)?,
             grace: vars.seconds("TARSUP_STOP_TIMEOUT", 8)?,
         })
@@ -160,9 +160,9 @@ impl Variables<'_> {
 
     fn host(&self, name: &str) -> Result<Option<String>, Failure> {
         match self.word(name)? {
-            Some(host) if !is_host(&host) => {
-                Err(refused(format!("{name} is {host:?}, which is neither an address nor a host name.")))
-            }
+            Some(host) if !is_host(&host) => Err(refused(format!(
+                "{name} is {host:?}; letters, digits and the signs . - _ : may stand in it."
+            ))),
             host => Ok(host),
         }
     }

@@ -19,8 +19,9 @@ pub fn run(paths: &Paths, stop: &Stop, story: &Story) -> Result<(), Failure> {
     };
     let server = Server::of(account);
     let version = environment.version.as_deref();
+    let mut greeting = boot::Greeting::default();
     database::patiently(story, stop, environment.patience, &server.place(), || {
-        let mut session = boot::connect(&server, story)?;
+        let mut session = greeting.connect(&server, story)?;
         session.lock()?;
         boot::bring_forward(&server, account, &mut session, paths, version, None, story)
     })?;

@@ -90,6 +90,7 @@ fn run(image: ImageRole, paths: &Paths) -> Result<(), Failure> {
         story.say(format!("warning: {doubt}"));
     }
     let is_new = !paths.started_mark().exists();
+    services::check_programs(paths, environment.role.services())?;
     layout::prepare(paths, environment.role.services(), &story)?;
 
     let prepared = boot::prepare(&environment, paths, &address, is_new, &stop, &story)?;

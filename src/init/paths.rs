@@ -80,6 +80,19 @@ impl Paths {
         self.data().join("app_log/tars-init").join(format!("{service}.log"))
     }
 
+    /// True where the volume holds services that tarsnode was given.
+    pub fn has_deployments(&self) -> bool {
+        let entries = std::fs::read_dir(self.data().join("tarsnode-data"));
+        entries.is_ok_and(|mut entries| {
+            entries.any(|entry| {
+                entry.is_ok_and(|entry| {
+                    let name = entry.file_name().to_string_lossy().into_owned();
+                    name.contains('.') && !name.starts_with("tars.") && entry.path().is_dir()
+                })
+            })
+        })
+    }
+
     /// Lies in the container's own layer: there after its first start, gone when it is made anew.
     pub fn started_mark(&self) -> PathBuf {
         self.tars().join(".tars-init-started")

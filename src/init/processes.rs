@@ -8,14 +8,21 @@ use nix::unistd::Pid;
 
 /// The processes that run this program, directly or (a script) through its interpreter; dead ones do not count.
 ///
-/// By the command line rather than by `/proc/PID/exe`: a publish replaces a program's file while it runs.
+/// Looks again before it says "none": a daemon that forks and lets its parent end can slip through one look, its
+/// parent being gone when we come to it and itself not yet born when we read the list. tarsnode forks twice.
 pub fn running(program: &Path) -> Vec<Pid> {
-    let program = program.as_os_str().as_encoded_bytes();
+    (0..3).map(|_| seen_running(program)).find(|seen| !seen.is_empty()).unwrap_or_default()
+}
+
+/// By the command line first: a publish replaces a program's file while it runs. By the file it runs otherwise.
+fn seen_running(program: &Path) -> Vec<Pid> {
+    let word = program.as_os_str().as_encoded_bytes();
     all()
         .into_iter()
         .filter(|pid| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            line.split(|byte| *byte == 0).take(2).any(|word| word == program)
+            line.split(|byte| *byte == 0).take(2).any(|argument| argument == word)
+                || fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|file| file == program)
         })
         .collect()
 }

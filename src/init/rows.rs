@@ -33,14 +33,15 @@ pub struct Node<'a> {
     pub is_new: bool,
 }
 
-/// Writes the rows of this node, all or none.
+/// Writes the rows of this node, all or none; those of tarslog only in a database that is new, as upstream does.
 pub fn register(
     server: &Server,
     session: &mut Session,
     paths: &Paths,
     node: Node<'_>,
+    is_fresh: bool,
 ) -> Result<(), DatabaseError> {
-    let with_log = node.role == Role::Master && schema::wants_log_rows(session)?;
+    let with_log = node.role == Role::Master && (is_fresh || schema::wants_log_rows(session)?);
     let mut files = Vec::new();
     if with_log {
         files.push("tars_servers_logs.sql");

@@ -31,6 +31,15 @@ const LOG_ROWS: &str = "tars_servers_logs";
 const TABLE_EXISTS: u16 = 1050;
 const DUPLICATE_KEY: u16 = 1062;
 const SCHEMA_EXISTS: u16 = 1007;
+/// Access denied: to a schema, to a user, to a command, to an operation.
+const DENIED: [u16; 4] = [1044, 1045, 1142, 1227];
+
+/// What was done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// `db_tars` was made or finished by this run.
+    pub installed_tars: bool,
+}
 
 /// Brings all schemas to what the image's SQL says, adding only. The caller holds the lock.
 pub fn bring_forward(
@@ -39,8 +48,9 @@ pub fn bring_forward(
     paths: &Paths,
     version: Option<&str>,
     story: &Story,
-) -> Result<(), DatabaseError> {
+) -> Result<Report, DatabaseError> {
     let mut record = Record::read(session)?;
+    let mut report = Report::default();
     for (schema, file) in SCHEMAS {
         let dump = match file.map(|file| read_dump(paths, file)) {
             None => None,
@@ -58,17 +68,24 @@ pub fn bring_forward(
             Presence::Exists { .. } if file.is_none() && !begun => {}
             presence => {
                 let import = Import { server, schema, statements: &statements, resumed: begun };
-                record.begin(session, schema, version)?;
+                record.begin(session, schema, version, story)?;
                 if schema == DB_TARS && !begun {
-                    record.begin(session, LOG_ROWS, version)?;
+                    record.begin(session, LOG_ROWS, version, story)?;
                 }
                 story.say(import.announcement(presence));
+                if schema == DB_TARS && presence == Presence::Absent && paths.has_deployments() {
+                    story.say(
+                        "warning: this container's volume holds services that a TARS deployed, and this server knows no \
+                         TARS. If that is not meant, stop here: the database's own volume may not be mounted",
+                    );
+                }
                 import.run(session, presence, story)?;
                 record.finish(session, schema)?;
+                report.installed_tars |= schema == DB_TARS;
             }
         }
     }
-    Ok(())
+    Ok(report)
 }
 
 /// True where tarslog's rows of a new database are still to be written.
@@ -215,22 +232,54 @@ fn missing_tables<'a>(
 
 /// `tarsup.t_install`: what was begun and what was finished.
 struct Record {
-    exists: bool,
+    place: Place,
     open: BTreeSet<String>,
+}
+
+/// Where the record is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    NotYetMade,
+    Made,
+    /// The account may not make a schema: an administrator made TARS's beforehand. Then there is no record.
+    Denied,
 }
 
 impl Record {
     fn read(session: &mut Session) -> Result<Self, DatabaseError> {
         if !session.tables("tarsup")?.contains("t_install") {
-            return Ok(Self { exists: false, open: BTreeSet::new() });
+            return Ok(Self { place: Place::NotYetMade, open: BTreeSet::new() });
         }
         let query = "SELECT name FROM tarsup.t_install WHERE finished_at IS NULL";
         let open: Vec<String> = session.rows("reading tarsup.t_install", query, ())?;
-        Ok(Self { exists: true, open: open.into_iter().collect() })
+        Ok(Self { place: Place::Made, open: open.into_iter().collect() })
     }
 
     fn is_open(&self, name: &str) -> bool {
         self.open.contains(name)
+    }
+
+    fn make(&mut self, session: &mut Session, story: &Story) -> Result<(), DatabaseError> {
+        let act = "making tarsup.t_install";
+        let made = session.run(act, "CREATE DATABASE IF NOT EXISTS tarsup").and_then(|()| {
+            session.run(
+                act,
+                "CREATE TABLE IF NOT EXISTS tarsup.t_install (name VARCHAR(64) NOT NULL PRIMARY KEY, \
+                 version VARCHAR(64) NOT NULL, begun_at DATETIME NOT NULL, finished_at DATETIME NULL) ENGINE=InnoDB \
+                 COMMENT='what tarsup began to install here, and what it finished'",
+            )
+        });
+        match made {
+            Err(error) if error.number().is_some_and(|number| DENIED.contains(&number)) => {
+                story.say(format!("no record of the installation is kept: {error}"));
+                self.place = Place::Denied;
+                Ok(())
+            }
+            made => {
+                self.place = Place::Made;
+                made
+            }
+        }
     }
 
     fn begin(
@@ -238,19 +287,12 @@ impl Record {
         session: &mut Session,
         name: &str,
         version: Option<&str>,
+        story: &Story,
     ) -> Result<(), DatabaseError> {
-        if !self.exists {
-            let act = "making tarsup.t_install";
-            session.run(act, "CREATE DATABASE IF NOT EXISTS tarsup")?;
-            session.run(
-                act,
-                "CREATE TABLE IF NOT EXISTS tarsup.t_install (name VARCHAR(64) NOT NULL PRIMARY KEY, \
-                 version VARCHAR(64) NOT NULL, begun_at DATETIME NOT NULL, finished_at DATETIME NULL) ENGINE=InnoDB \
-                 COMMENT='what tarsup began to install here, and what it finished'",
-            )?;
-            self.exists = true;
+        if self.place == Place::NotYetMade {
+            self.make(session, story)?;
         }
-        if self.open.insert(name.to_owned()) {
+        if self.place == Place::Made && self.open.insert(name.to_owned()) {
             session.run_with(
                 &format!("recording that {name} is begun"),
                 "INSERT INTO tarsup.t_install (name, version, begun_at, finished_at) VALUES (?, ?, NOW(), NULL) \
@@ -262,7 +304,9 @@ impl Record {
     }
 
     fn finish(&mut self, session: &mut Session, name: &str) -> Result<(), DatabaseError> {
-        self.open.remove(name);
+        if !self.open.remove(name) {
+            return Ok(());
+        }
         session.run_with(
             &format!("recording that {name} is finished"),
             "UPDATE tarsup.t_install SET finished_at = NOW() WHERE name = ?",

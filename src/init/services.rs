@@ -3,16 +3,39 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
 use nix::unistd::Pid;
 
 use crate::tars::Service;
 
+use super::failure::{Code, Failure};
 use super::paths::Paths;
 
 /// The lines of a dead service's own words that `docker logs` shows.
 const LAST_WORDS: usize = 5;
+
+/// Refuses an image that lacks a program of its role, by name; one that is not executable is made so, as upstream's
+/// start scripts do: the web console may have published it without the mode.
+pub fn check_programs(paths: &Paths, services: &[Service]) -> Result<(), Failure> {
+    for service in services.iter().copied() {
+        let program = paths.program(service);
+        let Ok(found) = program.metadata() else {
+            return Err(Failure::new(
+                Code::Configuration,
+                format!("the image has no program for {service}: {} is not there.", program.display()),
+                "Build the image with a package of every service of its role.",
+            ));
+        };
+        let mode = found.permissions().mode();
+        if mode & 0o111 == 0 {
+            // A read-only layer says so when the service is started.
+            let _ = fs::set_permissions(&program, fs::Permissions::from_mode(mode | 0o755));
+        }
+    }
+    Ok(())
+}
 
 /// Starts a service. tarsnode's process ends at once: it daemonizes itself.
 pub fn start(paths: &Paths, service: Service, address: &str) -> io::Result<Pid> {

@@ -33,6 +33,8 @@ use super::web::{self, Web};
 const TICK: Duration = Duration::from_millis(500);
 /// How often a service that starts is asked whether it answers.
 const ASK: Duration = Duration::from_millis(40);
+/// When the story first says that tarsnode waits for a registry; then with growing pauses.
+const FIRST_WORD: Duration = Duration::from_secs(3);
 /// SIGTERM is sent again so often: tarsnode ignores it until its own handlers are in.
 const REMIND: Duration = Duration::from_secs(1);
 /// After this time without an answer the story names who is missing.
@@ -162,8 +164,9 @@ impl Supervisor<'_> {
     fn await_service(&self, service: Service) {
         let (sender, host) = (self.events.0.clone(), self.address.to_owned());
         thread::spawn(move || {
+            let begun = Instant::now();
             while !health::answers(service, &host, Duration::from_secs(1)) {
-                thread::sleep(ASK);
+                pause_before_asking_again(begun);
             }
             let _ = sender.send(Event::Answers(service));
         });
@@ -172,9 +175,21 @@ impl Supervisor<'_> {
     /// Asks in a thread until one of the registries answers.
     fn await_registry(&self) {
         let (sender, registries) = (self.events.0.clone(), self.prepared.registries.clone());
+        let story = self.story.clone();
         thread::spawn(move || {
+            let begun = Instant::now();
+            let mut next_word = FIRST_WORD;
             while !registries.iter().any(registry_answers) {
-                thread::sleep(ASK);
+                if begun.elapsed() >= next_word {
+                    let places: Vec<_> = registries.iter().map(Endpoint::to_string).collect();
+                    story.say(format!(
+                        "tarsnode waits for a registry, none answers yet: {} ({} s)",
+                        places.join(":"),
+                        begun.elapsed().as_secs()
+                    ));
+                    next_word = next_word * 2 + FIRST_WORD;
+                }
+                pause_before_asking_again(begun);
             }
             let _ = sender.send(Event::RegistryAnswers);
         });
@@ -330,6 +345,11 @@ impl Supervisor<'_> {
         }
         self.story.say(format!("stopped after {:.1} s", begun.elapsed().as_secs_f32()));
     }
+}
+
+/// Often at first, when a moment counts; seldom when something is wrong.
+fn pause_before_asking_again(begun: Instant) {
+    thread::sleep(if begun.elapsed() < LATE { ASK } else { ASK * 25 });
 }
 
 fn registry_answers(registry: &Endpoint) -> bool {

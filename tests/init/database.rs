@@ -294,3 +294,40 @@ fn migrate_adds_tables_columns_and_templates_and_a_second_run_nothing() {
     assert_eq!(container.call(&["migrate"]).status.code(), Some(0));
     assert_eq!(server.everything(), after);
 }
+
+#[test]
+fn account_that_may_only_fill_schemas_made_beforehand_is_enough() {
+    let server = Server::start();
+    server.run(&[
+        "CREATE USER dba@'127.0.0.1' IDENTIFIED BY 'pw-of-the-dba'",
+        "CREATE USER tarsAdmin@'%' IDENTIFIED BY 'Tars@2019'",
+    ]);
+    for schema in
+        ["db_tars", "tars_stat", "tars_property", "db_tars_web", "db_user_system", "db_cache_web", "db_base"]
+    {
+        server.run(&[
+            &format!("CREATE DATABASE {schema}"),
+            &format!("GRANT ALL ON {schema}.* TO dba@'127.0.0.1'"),
+            &format!("GRANT ALL ON {schema}.* TO tarsAdmin@'%'"),
+        ]);
+    }
+    let mut container = Container::framework(&server);
+    container.set("MYSQL_USER", "dba").set("MYSQL_ROOT_PASSWORD", "pw-of-the-dba");
+    let log = container.run_once();
+    assert!(log.contains("no record of the installation is kept"), "{log}");
+    assert!(log.lines().count() <= 25, "{log}");
+    assert_eq!(tables_of(&server, "db_tars"), TABLES);
+    assert_eq!(server.number("SELECT COUNT(*) FROM db_tars.t_server_conf WHERE server_name = 'tarslog'"), 1);
+    let before = server.everything();
+    container.run_once();
+    assert_eq!(server.everything(), before);
+}
+
+#[test]
+fn empty_server_under_a_volume_with_deployed_services_is_warned_of() {
+    let server = Server::start();
+    let mut container = Container::framework(&server);
+    std::fs::create_dir_all(container.path("data/tars/tarsnode-data/Demo.HelloServer/bin")).unwrap();
+    let log = container.run_once();
+    assert!(log.contains("warning: this container's volume holds services"), "{log}");
+}

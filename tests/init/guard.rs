@@ -58,3 +58,13 @@ fn environment_that_is_not_understood_ends_with_64_before_anything_is_touched() 
     let container = Container::framework(&server);
     assert_eq!(container.call(&["restart"]).status.code(), Some(64));
 }
+
+#[test]
+fn image_without_a_program_of_its_role_ends_with_78_and_names_it() {
+    let server = Server::start();
+    let mut container = Container::framework(&server);
+    std::fs::remove_file(container.path("usr/local/app/tars/tarsquerystat/bin/tarsquerystat")).unwrap();
+    assert_eq!(container.run_to_end().code(), Some(78));
+    assert!(container.log().contains("no program for tarsquerystat"), "{}", container.log());
+    assert_eq!(server.everything(), []);
+}

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::image::bytes;
 use super::options::{DeploymentOptions, EngineOptions};
 use super::{Failure, Outcome, Ui};
-use crate::deploy::compose::{ComposeError, LoadOptions, load};
+use crate::deploy::compose::{ComposeError, LoadOptions, directory, load};
 use crate::deploy::lock::{Lock, LockError, Pin};
 use crate::deploy::observe::observe;
 use crate::deploy::observed::LABEL_DEPLOYMENT;
@@ -20,6 +20,7 @@ use crate::engine::docker::DockerEngine;
 use crate::engine::{ConnectOptions, Container, Engine, EngineError, EngineImage, ImageStore};
 use crate::oci::{Digest, Reference};
 use crate::store::{self, Layout, StoreError};
+use crate::upgrade::journal::{self, State, Summary};
 
 /// Pin the images of a deployment, and the packages in them, in tarsup.lock
 #[derive(Debug, Args)]
@@ -50,6 +51,17 @@ pub struct ImagesArgs {
     deployment: DeploymentOptions,
 }
 
+/// List the deploys, the latest first
+#[derive(Debug, Args)]
+pub struct HistoryArgs {
+    /// How many; 0 for all
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
+    limit: usize,
+
+    #[command(flatten)]
+    deployment: DeploymentOptions,
+}
+
 /// The deployment that the options name; what compose would warn of goes to standard error.
 fn desired(options: &DeploymentOptions, ui: &Ui) -> Result<Desired, Failure> {
     let desired = load(&LoadOptions::from_process(options.files.clone(), options.project.clone()))?;
@@ -76,6 +88,9 @@ pub fn lock(args: &LockArgs, ui: &Ui) -> Outcome {
     let desired = desired(&args.deployment, ui)?;
     let path = Lock::path(&desired);
     let old = Lock::read_file(&path)?;
+    if args.check && old.is_none() {
+        return Err(LockError::Missing { path }.into());
+    }
     let mut now = pins(&desired, &args.deployment.engine, ui)?;
     if let Some(old) = &old {
         keep_what_is_known(&mut now, old);
@@ -86,9 +101,6 @@ pub fn lock(args: &LockArgs, ui: &Ui) -> Outcome {
     };
     ui.json(&json!({ "lock": path, "images": now.images, "differences": differences }));
     if args.check {
-        if old.is_none() {
-            return Err(LockError::Missing { path }.into());
-        }
         if differences.is_empty() {
             ui.result(&format!("{} is up to date", path.display()));
             return Ok(Exit::Done);
@@ -312,6 +324,49 @@ pub fn images(args: &ImagesArgs, ui: &Ui) -> Outcome {
     ui.result(&table(&versions));
     ui.json(&json!({ "images": versions }));
     Ok(Exit::Done)
+}
+
+/// Lists deploys. It reads the journals alone: no engine, and no deployment file that can be understood, is needed.
+pub fn history(args: &HistoryArgs, ui: &Ui) -> Outcome {
+    let options = LoadOptions::from_process(args.deployment.files.clone(), args.deployment.project.clone());
+    let state = directory(&options)?.join(".tarsup");
+    let read = |source| StoreError::Io { act: "read", path: state.join("deploys"), source };
+    let mut deploys: Vec<Summary> = Vec::new();
+    for deploy in journal::history(&state).map_err(read)? {
+        match deploy {
+            Ok(summary) => deploys.push(summary),
+            Err((path, error)) => {
+                ui.warn(&format!("{}: not a journal that can be read: {error}", path.display()));
+            }
+        }
+    }
+    deploys.reverse();
+    if args.limit > 0 {
+        deploys.truncate(args.limit);
+    }
+    let lines: Vec<String> = deploys.iter().map(history_line).collect();
+    ui.result(&if lines.is_empty() { "no deploys yet".to_owned() } else { lines.join("\n") });
+    ui.json(&json!({ "deploys": deploys }));
+    Ok(Exit::Done)
+}
+
+fn history_line(deploy: &Summary) -> String {
+    let state = match deploy.state {
+        State::Open => "not finished",
+        State::Interrupted => "interrupted",
+        State::Committed => "committed",
+        State::RolledBack => "rolled back",
+        State::Stuck => "stuck",
+    };
+    let header = &deploy.header;
+    let mut line = format!("{}  {state:<12}  {}  by {}", header.deploy, header.what, header.by);
+    if !deploy.services.is_empty() {
+        let _ = write!(line, "  ({})", deploy.services.join(", "));
+    }
+    if let Some(error) = &deploy.error {
+        let _ = write!(line, "\n    {}", error.lines().next().unwrap_or_default());
+    }
+    line
 }
 
 type Holding = (Vec<EngineImage>, Vec<Container>, ImageStore);

@@ -15,3 +15,5 @@ mod packages;
 mod rewrite;
 mod rollout;
 mod store;
+mod versions;
+mod yaml;

@@ -43,11 +43,7 @@ pub(super) struct Merged {
 /// Reads and merges the files of a deployment.
 pub(super) fn read(options: &LoadOptions) -> Result<Merged> {
     let files = discover(options)?;
-    let directory = match files.first().and_then(|file| file.parent()) {
-        Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
-        Some(parent) => parent.to_owned(),
-        None => return Err(ComposeError::NoFile { directory: options.directory.clone() }),
-    };
+    let directory = folder_of(&files);
     let dotenv = if directory == Path::new(".") { ".env".into() } else { directory.join(".env") };
     let variables =
         Variables { shell: options.environment.clone(), dotenv: read_dotenv(&dotenv, &options.environment)? };
@@ -70,8 +66,16 @@ pub(super) fn read(options: &LoadOptions) -> Result<Merged> {
     Ok(Merged { files, directory, variables: reader.variables, tree, notes })
 }
 
-/// The files named, or those that compose would take.
-fn discover(options: &LoadOptions) -> Result<Vec<PathBuf>> {
+/// The folder of the first file: state and lock of a deployment lie there.
+pub(super) fn folder_of(files: &[PathBuf]) -> PathBuf {
+    match files.first().and_then(|file| file.parent()) {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// The files named, or those that compose would take; at least one.
+pub(super) fn discover(options: &LoadOptions) -> Result<Vec<PathBuf>> {
     let within = |file: &Path| {
         if options.directory.as_os_str().is_empty() || options.directory == Path::new(".") {
             file.to_owned()

@@ -64,6 +64,11 @@ const TOP: &value::Keys = &[
     ("models", Handling::Not("remove it")),
 ];
 
+/// The folder of a deployment, found without reading its files: its history can be told when they are broken.
+pub fn directory(options: &LoadOptions) -> Result<PathBuf> {
+    files::discover(options).map(|files| files::folder_of(&files))
+}
+
 /// Loads a deployment.
 pub fn load(options: &LoadOptions) -> Result<Desired> {
     let files::Merged { files, directory, variables, tree, mut notes } = files::read(options)?;

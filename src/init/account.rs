@@ -74,6 +74,10 @@ pub fn ensure(
 ) -> Result<(), DatabaseError> {
     let dialect = Dialect::of(&session.version()?);
     for host in ["%", "localhost"].into_iter().chain(address) {
+        // One that has rights stays as an administrator has it; upstream grants everything anew at every start.
+        if is_made(session, host).unwrap_or(false) {
+            continue;
+        }
         let who = format!("{}@{}", quote(USER), quote(host));
         if let Err(error) = make(session, dialect, &who) {
             // An administrator whose account may not grant has perhaps made the account himself.
@@ -96,6 +100,13 @@ pub fn prove(admin: &Account) -> Result<(), DatabaseError> {
         }
         Err(error) => Err(error),
     }
+}
+
+/// True where the account is there and may do something: one that was made and not yet granted anything is not.
+fn is_made(session: &mut Session, host: &str) -> Result<bool, DatabaseError> {
+    let query = "SELECT COUNT(*) FROM mysql.user u WHERE u.user = ? AND u.host = ? AND (u.select_priv = 'Y' OR EXISTS \
+                 (SELECT 1 FROM mysql.db d WHERE d.user = u.user AND d.host = u.host))";
+    Ok(session.number("looking for the account of the services", query, (USER, host))? > 0)
 }
 
 fn make(session: &mut Session, dialect: Dialect, who: &str) -> Result<(), DatabaseError> {

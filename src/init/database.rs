@@ -57,7 +57,14 @@ impl DatabaseError {
 impl From<DatabaseError> for Failure {
     fn from(error: DatabaseError) -> Self {
         let code = if error.may_pass() { Code::Database } else { Code::Configuration };
-        Self::new(code, format!("the database: {error}."), "")
+        let hint = match error {
+            DatabaseError::Refused { .. } => {
+                "Mend what the server objects to (the rights of MYSQL_USER, most often) and start again: nothing was \
+                 dropped, and what was begun is finished then."
+            }
+            _ => "Nothing was dropped; start again once this is mended.",
+        };
+        Self::new(code, format!("the database: {error}."), hint)
     }
 }
 

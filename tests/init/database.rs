@@ -66,11 +66,15 @@ fn second_start_leaves_what_an_administrator_has_set() {
         "INSERT INTO db_tars.t_adapter_conf (application, server_name, node_name, adapter_name) VALUES \
          ('tars', 'tarsstat', 'another.node', 'Old')",
         "INSERT INTO db_tars.t_config_files (config) VALUES ('marker')",
+        "REVOKE RELOAD ON *.* FROM tarsAdmin@'%'",
     ]);
     let before = server.everything();
+    let rights = || server.rows::<String>("SHOW GRANTS FOR tarsAdmin@'%'");
+    let rights_before = rights();
     container.start();
     container.await_words("healthy: 10 services");
     assert_eq!(server.everything(), before);
+    assert_eq!(rights(), rights_before);
     assert!(container.processes("tarsstat").is_empty(), "an administrator's stop is undone");
     assert!(
         container.log().contains("not started, as an administrator wants it: tarsstat"),

@@ -136,7 +136,7 @@ pub enum BuildError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A layer cannot be written.
-    #[error("cannot make the layer {layer}: {source}")]
+    #[error("cannot make the layer {layer}")]
     Compress {
         /// The layer.
         layer: String,

@@ -184,7 +184,7 @@ enum Placement {
 #[derive(Debug, thiserror::Error)]
 pub enum RecipeError {
     /// The file cannot be read.
-    #[error("cannot read the recipe {}: {source}", path.display())]
+    #[error("cannot read the recipe {}", path.display())]
     Read {
         /// The recipe.
         path: PathBuf,

@@ -39,7 +39,7 @@ pub struct Unpacked {
 #[derive(Debug, thiserror::Error)]
 pub enum UnpackError {
     /// The file or folder cannot be opened or read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}", path.display())]
     Read {
         /// The file.
         path: PathBuf,

@@ -143,8 +143,9 @@ fn after_common_chain(from: &Image, to: &Image) -> Sent {
 }
 
 fn missing_blobs(from: &Image, to: &Image) -> Sent {
-    let present: BTreeSet<Digest> = from.layers.iter().map(|layer| layer.descriptor.digest).collect();
-    sum(to.layers.iter().filter(|layer| !present.contains(&layer.descriptor.digest)))
+    // By diff id, not by blob: an image that was read out of an engine may have its layers uncompressed.
+    let present: BTreeSet<Digest> = from.diff_ids().into_iter().collect();
+    sum(to.layers.iter().filter(|layer| !present.contains(&layer.diff_id)))
 }
 
 fn sum<'a>(layers: impl Iterator<Item = &'a Layer>) -> Sent {

@@ -15,7 +15,7 @@ use crate::oci::Digest;
 /// The version of the records; others are made anew.
 const VERSION: u32 = 1;
 /// A temporary file of this age belongs to a run that was killed.
-const ABANDONED: Duration = Duration::from_hours(24);
+const ABANDONED: Duration = Duration::from_hours(1);
 
 /// A folder with `records/<key>.json` and `blobs/sha256/<digest>`. All of it may be deleted at any time.
 #[derive(Clone, Debug)]
@@ -76,7 +76,7 @@ impl Cache {
                 source,
             })?;
         }
-        Self::sweep(&folder);
+        sweep(&folder, "");
         NamedTempFile::new_in(&folder).map_err(|source| StoreError::Io {
             act: "write in",
             path: folder,
@@ -103,20 +103,20 @@ impl Cache {
     fn record(&self, key: &Digest) -> PathBuf {
         self.root.join("records").join(format!("{}.json", key.hex()))
     }
+}
 
-    /// Removes what killed runs left behind.
-    fn sweep(folder: &Path) {
-        let Ok(entries) = fs::read_dir(folder) else { return };
-        let old = |path: &Path| {
-            let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
-            modified.is_ok_and(|modified| {
-                SystemTime::now().duration_since(modified).is_ok_and(|age| age > ABANDONED)
-            })
-        };
-        for path in entries.flatten().map(|entry| entry.path()).filter(|path| old(path)) {
-            // Somebody else may sweep at the same time.
-            let _ = fs::remove_file(path);
-        }
+/// Removes what runs that were killed left behind: temporary files of this prefix that nobody writes to any more.
+pub(super) fn sweep(folder: &Path, prefix: &str) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    let old = |path: &Path| {
+        let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
+        modified
+            .is_ok_and(|modified| SystemTime::now().duration_since(modified).is_ok_and(|age| age > ABANDONED))
+    };
+    let ours = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(prefix);
+    for path in entries.flatten().filter(ours).map(|entry| entry.path()).filter(|path| old(path)) {
+        // Somebody else may sweep at the same time.
+        let _ = fs::remove_file(path);
     }
 }
 

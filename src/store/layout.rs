@@ -20,6 +20,9 @@ use crate::oci::{BlobSource, Config, Descriptor, Digest, HashingWriter, Image, L
 
 type Result<T> = std::result::Result<T, StoreError>;
 
+/// What the name of a blob begins with while it is being written.
+const TEMPORARY: &str = ".tarsup-";
+
 /// A folder that is, or will be, an OCI layout.
 #[derive(Clone, Debug)]
 pub struct Layout {
@@ -201,6 +204,7 @@ impl Layout {
         }
         let blobs = self.root.join("blobs/sha256");
         fs::create_dir_all(&blobs).map_err(io("create", &blobs))?;
+        super::cache::sweep(&blobs, TEMPORARY);
         if !marker.exists() {
             self.replace(&marker, br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         }
@@ -302,7 +306,7 @@ impl Layout {
 
     fn temporary(&self) -> Result<NamedTempFile> {
         let folder = self.root.join("blobs/sha256");
-        tempfile::Builder::new().prefix(".tarsup-").tempfile_in(&folder).map_err(|source| StoreError::Io {
+        tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(&folder).map_err(|source| StoreError::Io {
             act: "write in",
             path: folder,
             source,

@@ -16,7 +16,7 @@ pub use layout::Layout;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// A file that cannot be read or written.
-    #[error("cannot {act} {}: {source}", path.display())]
+    #[error("cannot {act} {}", path.display())]
     Io {
         /// What failed, such as `read`.
         act: &'static str,

@@ -170,7 +170,7 @@ pub enum TransportError {
         why: String,
     },
     /// A file that cannot be read or written.
-    #[error("cannot {act} {}: {source}", path.display())]
+    #[error("cannot {act} {}", path.display())]
     Io {
         /// What failed, such as `read`.
         act: &'static str,
@@ -180,7 +180,7 @@ pub enum TransportError {
         source: io::Error,
     },
     /// The bytes of an image cannot be read while they are being sent.
-    #[error("cannot read the image {name}: {source}")]
+    #[error("cannot read the image {name}")]
     Read {
         /// The image's name.
         name: String,

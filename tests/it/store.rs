@@ -114,3 +114,48 @@ fn layer_of_the_base_is_not_lost_when_another_recipe_uses_it() {
     let other = workshop.json(&["build", "other.yaml"]);
     assert!(other["layers"].as_array().unwrap().iter().all(|layer| layer["cached"] == true), "{other}");
 }
+
+#[test]
+fn store_is_whole_after_a_kill_at_any_moment() {
+    let workshop = Workshop::new();
+    let expected = Workshop::new().json(&["build", "framework.yaml"])["digest"].clone();
+    for finished in 0..6 {
+        for folder in ["cache", "store"] {
+            let _ = fs::remove_dir_all(workshop.path(folder));
+        }
+        let mut command = workshop.command(&["build", "framework.yaml", "--json"]);
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let blobs = || fs::read_dir(workshop.path("cache/blobs/sha256")).map_or(0, Iterator::count);
+        while blobs() < finished && child.try_wait().unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        let _ = child.kill();
+        child.wait().unwrap();
+        // Whatever has its final name is whole.
+        for folder in ["cache/blobs/sha256", "store/blobs/sha256"] {
+            let Ok(entries) = fs::read_dir(workshop.path(folder)) else { continue };
+            for entry in entries.map(Result::unwrap).filter(|entry| entry.file_name().len() == 64) {
+                let digest = tarsup::oci::Digest::of(fs::read(entry.path()).unwrap());
+                assert_eq!(digest.hex(), entry.file_name().into_string().unwrap());
+            }
+        }
+        assert_eq!(workshop.json(&["build", "framework.yaml"])["digest"], expected);
+    }
+}
+
+#[test]
+fn temporary_files_of_killed_runs_are_removed_by_later_ones() {
+    let workshop = Workshop::new();
+    workshop.json(&["build", "framework.yaml"]);
+    let long_ago = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_hours(24 * 365);
+    for path in ["cache/tmp/abandoned", "store/blobs/sha256/.tarsup-abandoned"] {
+        let file = fs::File::create(workshop.path(path)).unwrap();
+        file.set_modified(long_ago).unwrap();
+    }
+    workshop.pack(Packer::default(), Service::Log, "3.0.18");
+    workshop.json(&["build", "framework.yaml"]);
+    let left: Vec<String> =
+        workshop.listing().into_iter().filter(|path| path.contains("abandoned")).collect();
+    assert!(left.is_empty(), "{left:?}");
+}

@@ -359,10 +359,14 @@ pub fn resume(args: &ResumeArgs, ui: &Ui) -> Outcome {
         let operator = Operator::new(ui, &desired);
         let deploy = Deploy { engine: &engine, local: &operator, desired: &desired, stop: told_to_stop() };
         let preview = deploy.preview(args.forward).await?;
+        let shown = preview.as_ref().map(|plan| {
+            let way = if args.forward { "rest of" } else { "undo" };
+            render::titled(plan, &format!("{way} {}", plan.intent.word()))
+        });
         if args.change.dry_run {
             match &preview {
                 Some(plan) => {
-                    ui.result(render::plan(plan).trim_end());
+                    ui.result(shown.unwrap_or_default().trim_end());
                     ui.json(&plan.document());
                 }
                 None => nothing_to_resume(&desired, ui),
@@ -370,7 +374,7 @@ pub fn resume(args: &ResumeArgs, ui: &Ui) -> Outcome {
             return Ok(Exit::Done);
         }
         if let Some(plan) = &preview {
-            ui.note(render::plan(plan).trim_end());
+            ui.note(shown.unwrap_or_default().trim_end());
             let way = if args.forward { "Go on with" } else { "Undo or finish" };
             ui.confirm(&format!("{way} the deploy {}?", plan.id), args.change.yes)?;
         }

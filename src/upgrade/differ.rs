@@ -68,7 +68,8 @@ fn spec_difference(service: &Service, container: &Container, observed: &Observed
         }
     }
     if !keys.is_empty() {
-        parts.push(format!("{} differs", keys.into_iter().collect::<Vec<_>>().join(", ")));
+        let verb = if keys.len() == 1 { "differs" } else { "differ" };
+        parts.push(format!("{} {verb}", keys.into_iter().collect::<Vec<_>>().join(", ")));
     }
     if parts.is_empty() { "declaration differs".to_owned() } else { parts.join("; ") }
 }

@@ -61,7 +61,7 @@ pub enum Failure {
         source: io::Error,
     },
     /// It failed, and everything is as it was.
-    #[error("{failed}; rolled back{}", notes(note))]
+    #[error("rolled back; {failed}{}", notes(note))]
     RolledBack {
         /// The step.
         failed: Box<StepFailed>,

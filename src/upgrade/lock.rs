@@ -152,7 +152,7 @@ impl Lock {
         let mut labels = taking.owner.labels();
         labels.insert(LABEL_DEPLOYMENT.to_owned(), taking.deployment.to_owned());
         labels.insert(LABEL_LOCK.to_owned(), taking.deploy.to_string());
-        labels.insert(SINCE.to_owned(), taking.now.format(&Rfc3339).unwrap_or_default());
+        labels.insert(SINCE.to_owned(), since(taking.now));
         labels.insert(WHAT.to_owned(), taking.what.to_owned());
         let body = json!({
             "Image": taking.image.id,
@@ -247,6 +247,11 @@ impl Lock {
         })?;
         engine.put_archive(&self.id, "/", tar).await
     }
+}
+
+/// To the second: it is for people.
+fn since(now: OffsetDateTime) -> String {
+    now.replace_nanosecond(0).unwrap_or(now).format(&Rfc3339).unwrap_or_default()
 }
 
 /// A file of a lock container; `None` where it, or the container, is not there.

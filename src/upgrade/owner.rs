@@ -45,7 +45,7 @@ impl Owner {
     pub fn current() -> Self {
         let pid = std::process::id();
         let user = ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
-        let user = user.unwrap_or_else(|| "unknown".to_owned());
+        let user = user.or_else(account).unwrap_or_else(|| "unknown".to_owned());
         let host = read("/proc/sys/kernel/hostname");
         let host = if host.is_empty() { "unknown".to_owned() } else { host };
         Self {
@@ -108,6 +108,15 @@ impl Owner {
 
 fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+}
+
+/// The account's name, where the environment does not say (services and cron jobs).
+fn account() -> Option<String> {
+    use std::os::unix::fs::MetadataExt as _;
+    let uid = fs::metadata("/proc/self").ok()?.uid().to_string();
+    let accounts = fs::read_to_string("/etc/passwd").ok()?;
+    let line = accounts.lines().find(|line| line.split(':').nth(2) == Some(uid.as_str()))?;
+    line.split(':').next().map(str::to_owned)
 }
 
 fn namespace() -> String {

@@ -2,24 +2,24 @@
 
 use std::fmt::Write as _;
 
+use super::names::{Part, part_of};
 use super::step::{Action, Plan, Purpose, Step};
 use crate::oci::Reference;
 
-/// The plan as text: what happens to each service and why, then the steps, numbered.
+/// The plan as text: what happens to each service and why, with its steps, numbered.
 pub fn plan(plan: &Plan) -> String {
+    titled(plan, plan.intent.word())
+}
+
+/// The same under another word than the command's, such as `undo upgrade`.
+pub fn titled(plan: &Plan, title: &str) -> String {
     let mut text = String::new();
     if plan.is_empty() {
         let _ = writeln!(text, "{}: nothing to do", plan.deployment);
     } else {
         let steps = plan.steps.len();
         let many = if steps == 1 { "" } else { "s" };
-        let _ = writeln!(
-            text,
-            "{} {}: {steps} step{many}, deploy {}",
-            plan.intent.word(),
-            plan.deployment,
-            plan.id
-        );
+        let _ = writeln!(text, "{title} {}: {steps} step{many}, deploy {}", plan.deployment, plan.id);
     }
     steps(&mut text, &plan.steps);
     for note in &plan.notes {
@@ -28,23 +28,33 @@ pub fn plan(plan: &Plan) -> String {
     text
 }
 
-/// Steps in groups: a headline where the service or the reason changes.
+/// Steps in groups: a headline where the service changes, with the reason for what is done to it.
 fn steps(text: &mut String, steps: &[Step]) {
-    let mut service: Option<&Option<String>> = None;
-    for (number, step) in steps.iter().enumerate() {
-        if service != Some(&step.service) {
-            let _ = writeln!(text, "{}", headline(step));
-            service = Some(&step.service);
+    let mut number = 0;
+    for group in steps.chunk_by(|a, b| subject(a) == subject(b)) {
+        let _ = writeln!(text, "{}{}", subject(&group[0]), reason(group));
+        for step in group {
+            number += 1;
+            let _ = writeln!(text, "{number:>4}  {}", line(&step.action));
         }
-        let _ = writeln!(text, "{:>4}  {}", number + 1, line(&step.action));
     }
 }
 
-fn headline(step: &Step) -> String {
+/// What a headline begins with.
+fn subject(step: &Step) -> String {
+    let migrates = step.action.container().is_some_and(|name| matches!(part_of(name), Part::Migrate(_)));
     match &step.service {
-        Some(service) => format!("{service}: {}", step.cause),
-        None => step.cause.clone(),
+        _ if migrates => "migration: ".to_owned(),
+        Some(service) => format!("{service}: "),
+        None => String::new(),
     }
+}
+
+/// The reason for a group: why something is created, else why it is started, stopped, or what comes first.
+fn reason(group: &[Step]) -> &str {
+    let of = |kind: &str| group.iter().find(|step| step.action.kind() == kind);
+    let step = ["create", "start", "stop"].into_iter().find_map(of).unwrap_or(&group[0]);
+    &step.cause
 }
 
 /// One step in words: imperative, with the names that the engine knows.

@@ -163,7 +163,11 @@ impl Runner<'_> {
                 container: step.action.container().map(str::to_owned),
             };
             self.note(way, started).map_err(&failed)?;
-            let mark = if way == Way::Undo { "undo " } else { "" };
+            let mark = match way {
+                Way::Do => "",
+                Way::Undo => "undo ",
+                Way::Finish => "clear away ",
+            };
             self.local.say(&format!("{mark}[{number}/{}] {what}", steps.len()));
             match self.carry_out(step).await {
                 Ok(()) => self.note(way, Event::Succeeded { way, step: number }).map_err(&failed)?,

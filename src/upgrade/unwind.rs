@@ -74,7 +74,7 @@ impl Unwinding<'_> {
             self.push(touched, "it never started", Action::Remove { container });
             return;
         }
-        self.push(touched, "what it said may tell why it failed", Action::SaveLogs { container });
+        self.push(touched, "its predecessor comes back", Action::SaveLogs { container });
         self.retire(touched, made, failed_name(&touched.container, &self.record.id), "it is kept to look at");
     }
 
@@ -82,7 +82,7 @@ impl Unwinding<'_> {
     fn park_again(&mut self, touched: &Touched, parked: &Container, name: &str) {
         if is_up(parked) {
             let container = parked.name.clone();
-            self.push(touched, "what it said may tell why it failed", Action::SaveLogs { container });
+            self.push(touched, "its predecessor comes back", Action::SaveLogs { container });
         }
         self.retire(touched, parked, name.to_owned(), "it is parked again");
     }
@@ -120,7 +120,11 @@ impl Unwinding<'_> {
             self.push(touched, "it gets the restart policy back that it had", action);
         }
         if before.running && !is_up(old) {
-            self.push(touched, "it ran before", Action::Start { container: container.clone() });
+            self.push(
+                touched,
+                "it is what ran before the deploy",
+                Action::Start { container: container.clone() },
+            );
         }
         // A restart has nothing to go back to: what runs again is left to its watchers.
         let was_down = !is_up(old) || renamed || self.has_failed(touched);

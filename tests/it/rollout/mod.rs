@@ -3,6 +3,7 @@
 
 mod crash;
 mod deploys;
+mod plans;
 mod properties;
 
 use std::collections::BTreeMap;

@@ -27,10 +27,9 @@ fn modules_import_only_what_the_house_allows() {
     let mut broken = Vec::new();
     for (path, code) in sources() {
         let Some(module) = module_of(&path) else { continue };
-        let allowed =
-            MAY_IMPORT.iter().find(|(name, _)| *name == module).map(|(_, allowed)| *allowed).unwrap_or_else(
-                || panic!("{}: module `{module}` is not in the table of tests/it/house.rs", path.display()),
-            );
+        let Some((_, allowed)) = MAY_IMPORT.iter().find(|(name, _)| *name == module) else {
+            panic!("{}: module `{module}` is not in the table of tests/it/house.rs", path.display())
+        };
         for import in imports(&code) {
             if import != module && !allowed.contains(&import.as_str()) {
                 broken.push(format!("{}: `{module}` imports `{import}`", path.display()));

@@ -56,7 +56,7 @@ pub fn ping_all(services: &[Service], host: &str) -> Vec<Servant> {
                 let name = service.servant_name(servant);
                 let answer = address::socket(&host, servant.port)
                     .map_err(|error| error.to_string())
-                    .and_then(|address| ping::ping(address, &name, PING).map_err(|error| describe(&error)));
+                    .and_then(|address| ping::ping(address, &name, PING).map_err(|error| error.to_string()));
                 Servant {
                     name,
                     port: servant.port,
@@ -68,13 +68,6 @@ pub fn ping_all(services: &[Service], host: &str) -> Vec<Servant> {
         })
         .collect();
     pings.into_iter().filter_map(|ping| ping.join().ok()).collect()
-}
-
-fn describe(error: &ping::PingError) -> String {
-    match error {
-        ping::PingError::Io(error) => format!("no answer: {error}"),
-        other => other.to_string(),
-    }
 }
 
 /// Which of the entrypoints this container was started with; health checks are not told.

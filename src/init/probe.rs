@@ -68,8 +68,7 @@ fn look(paths: &Paths) -> Report {
     report.servants = health::ping_all(environment.role.services(), &report.address);
     let sick = health::sick(&environment, &report.address, &report.servants);
     report.healthy = sick.is_empty();
-    let silent: Vec<_> =
-        sick.iter().map(|servant| format!("{} does not answer: {}", servant.name, servant.detail)).collect();
+    let silent: Vec<_> = sick.iter().map(|servant| format!("{}: {}", servant.name, servant.detail)).collect();
     report.problems.extend(silent);
     report
 }

@@ -34,9 +34,15 @@ pub const RET_NO_SERVANT: i64 = -4;
 /// Why a ping has no good answer.
 #[derive(Debug, thiserror::Error)]
 pub enum PingError {
-    /// Nothing listens, or nothing answered in time.
-    #[error("no answer")]
-    Io(#[from] io::Error),
+    /// The connection is refused: nothing listens there.
+    #[error("nothing listens")]
+    NothingListens,
+    /// It may accept connections, but does not answer in time: a service that is stuck, or still starting.
+    #[error("no answer in time")]
+    TimedOut,
+    /// Any other trouble of the network, such as a connection that is closed.
+    #[error("{0}")]
+    Io(io::Error),
     /// Something answered that is not a TARS response.
     #[error("the answer is no TARS response: {0}")]
     Malformed(&'static str),
@@ -46,6 +52,17 @@ pub enum PingError {
         /// `iRet`.
         ret: i64,
     },
+}
+
+impl From<io::Error> for PingError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused => Self::NothingListens,
+            // A socket's time-out shows as either, depending on the system.
+            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Self::TimedOut,
+            _ => Self::Io(error),
+        }
+    }
 }
 
 /// What a server reads of a request.

@@ -60,6 +60,9 @@ pub struct Gate {
     healthy_since: Option<Duration>,
 }
 
+/// How many of a probe's problems a person is shown.
+const SHOWN: usize = 2;
+
 impl Gate {
     /// A gate for a container of that role, that may take `timeout` to be healthy and must stay so for `dwell`.
     pub fn new(role: Option<Role>, timeout: Duration, dwell: Duration) -> Self {
@@ -141,7 +144,10 @@ fn complaint_of(probe: &Probe) -> Option<String> {
         let what = if probe.healthy { "it is not registered yet" } else { "its servants do not answer yet" };
         return Some(what.to_owned());
     }
-    Some(probe.problems.join("; "))
+    // A container that just starts has a dozen: the first ones tell enough.
+    let (shown, rest) = probe.problems.split_at(probe.problems.len().min(SHOWN));
+    let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
+    Some(shown.join("; ") + &more)
 }
 
 #[cfg(test)]

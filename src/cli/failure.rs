@@ -83,6 +83,11 @@ fn source_line(place: &Place) -> Option<String> {
     let number = usize::try_from(place.line?).ok()?.checked_sub(1)?;
     let line = BufReader::new(File::open(&place.file).ok()?).lines().nth(number)?.ok()?;
     let upper = line.to_uppercase();
+    // A `.env` is where passwords live, under any name: of its lines only the guard's own is shown.
+    let is_yaml = place.file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
+    if !is_yaml && !upper.contains("REBUILD") {
+        return None;
+    }
     let printable = !SECRET.iter().any(|word| upper.contains(word)) && !line.chars().any(char::is_control);
     (printable && line.len() <= 200).then(|| line.trim().to_owned())
 }
@@ -117,12 +122,18 @@ mod tests {
 
     #[test]
     fn failure_shows_the_line_but_never_a_password() {
-        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let mut file = tempfile::NamedTempFile::with_suffix(".yaml").unwrap();
         write!(file, "environment:\n  REBUILD: \"true\"\n  MYSQL_ROOT_PASSWORD: hunter2\n").unwrap();
         let path = file.path().to_owned();
         let shown = Failure::from(Refused(path.clone(), 2)).to_string();
         assert!(shown.contains("     | REBUILD: \"true\"\n  hint: remove it"), "{shown}");
         let shown = Failure::from(Refused(path, 3)).to_string();
         assert!(shown.contains(":3\n  hint") && !shown.contains("hunter2"), "{shown}");
+
+        let mut file = tempfile::NamedTempFile::with_suffix(".env").unwrap();
+        write!(file, "DB_KEY=hunter$\nREBUILD=true\n").unwrap();
+        let shown = |line| Failure::from(Refused(file.path().to_owned(), line)).to_string();
+        assert!(!shown(1).contains("hunter"), "{}", shown(1));
+        assert!(shown(2).contains("| REBUILD=true"), "{}", shown(2));
     }
 }

@@ -208,6 +208,41 @@ fn names_come_from_the_option_the_variable_the_file_or_the_folder() {
 }
 
 #[test]
+fn files_named_in_dotenv_are_taken_and_other_env_files_refused() {
+    let files = [
+        ("compose.yaml", "services: {a: {image: one}}\n"),
+        ("prod.yaml", "services: {a: {image: two}}\n"),
+        (".env", "COMPOSE_FILE=compose.yaml:prod.yaml\n"),
+    ];
+    let desired = Project::new(&files).load().unwrap();
+    assert_eq!((desired.files.len(), desired.services[0].image.to_string().as_str()), (2, "two:latest"));
+    let shell = Project::new(&files).shell("COMPOSE_FILE", "compose.yaml");
+    assert_eq!(shell.load().unwrap().services[0].image.to_string(), "one:latest");
+    let (message, _, hint) = Project::new(&files).shell("COMPOSE_ENV_FILES", "other.env").error();
+    assert!(message.contains("COMPOSE_ENV_FILES") && hint.contains("unset"), "{message}");
+}
+
+#[test]
+fn deployments_of_the_repository_load_and_pass_the_guard() {
+    use tarsup::deploy::compose::{LoadOptions, load};
+    for file in ["compose.yaml", "demo.yaml"] {
+        let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("compose");
+        let variables = ["TARS_VERSION", "MYSQL_ROOT_PASSWORD", "DEMO_PASSWORD"];
+        let environment = variables.iter().map(|name| ((*name).to_owned(), "3.0.17".to_owned())).collect();
+        let desired =
+            load(&LoadOptions { files: vec![file.into()], project: None, directory, environment }).unwrap();
+        guard::check(&desired).unwrap();
+        assert_eq!(
+            (desired.notes.len(), guard::concerns(&desired.services).len()),
+            (0, 0),
+            "{:?}",
+            desired.notes
+        );
+        assert_eq!(desired.services.iter().filter(|service| service.role.is_some()).count(), 4);
+    }
+}
+
+#[test]
 fn files_are_found_in_composes_order_and_above() {
     let service = |image: &str| format!("services: {{a: {{image: {image}}}}}\n");
     let (one, two) = (service("one"), service("two"));

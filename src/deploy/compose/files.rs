@@ -44,6 +44,7 @@ pub(super) struct Merged {
 pub(super) fn read(options: &LoadOptions) -> Result<Merged> {
     let files = discover(options)?;
     let directory = folder_of(&files);
+    refuse_other_env_files(options, &directory)?;
     let dotenv = if directory == Path::new(".") { ".env".into() } else { directory.join(".env") };
     let variables =
         Variables { shell: options.environment.clone(), dotenv: read_dotenv(&dotenv, &options.environment)? };
@@ -66,6 +67,23 @@ pub(super) fn read(options: &LoadOptions) -> Result<Merged> {
     Ok(Merged { files, directory, variables: reader.variables, tree, notes })
 }
 
+/// Variables that would have compose read other files than the project folder's `.env`.
+fn refuse_other_env_files(options: &LoadOptions, directory: &Path) -> Result<()> {
+    for name in ["COMPOSE_ENV_FILES", "COMPOSE_DISABLE_ENV_FILE"] {
+        let set = options.environment.get(name).filter(|value| !matches!(value.as_str(), "" | "0" | "false"));
+        if set.is_some() {
+            return Err(ComposeError::Invalid {
+                what: format!(
+                    "`{name}` is set, and tarsup reads `.env` of the project's folder and no other"
+                ),
+                hint: Some(format!("unset {name}, and put what is needed into .env")),
+                place: Place::file(directory.join(".env")),
+            });
+        }
+    }
+    Ok(())
+}
+
 /// The folder of the first file: state and lock of a deployment lie there.
 pub(super) fn folder_of(files: &[PathBuf]) -> PathBuf {
     match files.first().and_then(|file| file.parent()) {
@@ -86,8 +104,14 @@ pub(super) fn discover(options: &LoadOptions) -> Result<Vec<PathBuf>> {
     if !options.files.is_empty() {
         return Ok(options.files.iter().map(|file| within(file)).collect());
     }
-    if let Some(list) = options.environment.get("COMPOSE_FILE").filter(|list| !list.is_empty()) {
-        let separator = options.environment.get("COMPOSE_PATH_SEPARATOR").map_or(":", String::as_str);
+    // Compose reads these from `.env` as well: a deployment may be put together there.
+    let dotenv = read_dotenv(&within(Path::new(".env")), &options.environment)?;
+    let variable = |name: &str| {
+        let value = options.environment.get(name).or_else(|| dotenv.get(name).map(|(value, _)| value));
+        value.filter(|value| !value.is_empty())
+    };
+    if let Some(list) = variable("COMPOSE_FILE") {
+        let separator = variable("COMPOSE_PATH_SEPARATOR").map_or(":", String::as_str);
         return Ok(list.split(separator).map(|file| within(Path::new(file))).collect());
     }
     // Compose looks in the folders above, too. What lies in the folder itself keeps its short name.

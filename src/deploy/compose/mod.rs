@@ -25,7 +25,6 @@ pub(crate) use mounts::clean as clean_path;
 use value::{Handling, check_keys, entries, integer, text};
 
 use super::desired::{Desired, Policy};
-use super::guard;
 use super::yaml::Node;
 
 /// What to load, and from which surroundings.
@@ -88,7 +87,6 @@ pub fn load(options: &LoadOptions) -> Result<Desired> {
         declared.iter().map(|entry| service::service(&context, entry)).collect::<Result<Vec<_>>>()?;
     let policy = tree.get("x-tars").map_or(Ok(Policy::default()), policy)?;
     check::across(&services, &resources, &tree, &mut notes)?;
-    notes.extend(guard::concerns(&services));
     let (networks, volumes) = resources.used(&services);
     Ok(Desired { deployment, files, directory, services, networks, volumes, policy, notes })
 }

@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use super::BuildError;
 use super::compress::{Compressors, ENCODER};
+use super::known::Known;
 use super::layer::{Folder, Folders};
 use super::unpack::UnpackError;
-use crate::oci::{Digest, HashingReader, HashingWriter};
+use crate::oci::{Digest, HashingWriter};
 use crate::store::Cache;
 use crate::store::cache::Record;
 
@@ -26,15 +27,12 @@ pub struct Contents {
 }
 
 /// The key of the base's layer: the bytes of the file, and what they become.
-pub fn key(path: &Path) -> Result<Digest, BuildError> {
+pub fn key(path: &Path, known: &Known<'_>) -> Result<Digest, BuildError> {
     let failed = |source| UnpackError::Read { path: path.to_owned(), source };
-    let mut reader = HashingReader::new(File::open(path).map_err(failed)?);
-    let mut buffer = vec![0; 1024 * 1024];
-    while reader.read(&mut buffer).map_err(failed)? > 0 {}
-    let (digest, size) = reader.finish();
-    if size == 0 {
+    if std::fs::metadata(path).map_err(failed)?.len() == 0 {
         return Err(unusable(path, "it is empty").into());
     }
+    let digest = known.digest(path).map_err(failed)?;
     Ok(Digest::of(format!("tarsup base 1\n{ENCODER}\n{digest}\n")))
 }
 

@@ -19,6 +19,7 @@ pub mod check;
 pub mod compress;
 pub mod glob;
 pub mod image;
+pub mod known;
 pub mod layer;
 pub mod order;
 pub mod package;
@@ -30,8 +31,9 @@ pub mod unpack;
 use base::Contents;
 use check::CheckError;
 use compress::Compressors;
+use known::Known;
 use order::Predecessor;
-use package::{PackageError, ServiceFiles};
+use package::{Package, PackageError, ServiceFiles};
 use recipe::{Base, ImageRole, Recipe, RecipeError};
 use tree::Tree;
 use unpack::UnpackError;
@@ -62,6 +64,9 @@ pub struct Prepared<'a> {
     layers: Vec<LayerInput>,
     /// What a person ought to read.
     pub warnings: Vec<String>,
+    /// The packages that are files, and their digests.
+    pub packages: Vec<(PathBuf, Digest)>,
+    known: Known<'a>,
 }
 
 struct BaseInput {
@@ -181,9 +186,26 @@ impl Diagnose for BuildError {
 
 /// Reads and checks all inputs. Writes nothing that has a name.
 pub fn prepare<'a>(recipe: &'a Recipe, settings: &'a Settings) -> Result<Prepared<'a>, BuildError> {
+    prepare_with(recipe, settings, &|path, known| package::read_or_recall(path, known))
+}
+
+type ReadPackage = dyn Fn(&Path, &Known<'_>) -> Result<Package, PackageError> + Sync;
+
+fn prepare_with<'a>(
+    recipe: &'a Recipe,
+    settings: &'a Settings,
+    read: &ReadPackage,
+) -> Result<Prepared<'a>, BuildError> {
     check::keys(recipe)?;
     let init = init_of(recipe, settings)?;
-    let packages = parallel(settings.threads, &recipe.packages, |path| package::read(path))?;
+    let known = Known::new(&settings.cache);
+    let packages = parallel(settings.threads, &recipe.packages, |path| read(path, &known))?;
+    let digest = |package: &Package| Some((package.path.clone(), package.digest?));
+    let mut digests: Vec<(PathBuf, Digest)> = packages.iter().filter_map(digest).collect();
+    if let Some(web) = &recipe.web {
+        let failed = |source| UnpackError::Read { path: web.clone(), source };
+        digests.push((web.clone(), known.digest(web).map_err(failed)?));
+    }
     let mut services = package::by_service(packages)?;
     let mut warnings = package::stale(&services);
     check::complete(recipe, &services.keys().copied().collect::<BTreeSet<_>>())?;
@@ -191,12 +213,12 @@ pub fn prepare<'a>(recipe: &'a Recipe, settings: &'a Settings) -> Result<Prepare
     let base = match &recipe.base {
         Base::Scratch => None,
         Base::Rootfs(path) => {
-            let key = base::key(path)?;
+            let key = base::key(path, &known)?;
             Some(BaseInput { path: path.clone(), key, cached: settings.cache.find(&key) })
         }
     };
     let layers = layers(recipe, services, init.as_deref())?;
-    Ok(Prepared { recipe, settings, base, layers, warnings })
+    Ok(Prepared { recipe, settings, base, layers, warnings, packages: digests, known })
 }
 
 /// tars-init: in every image of TARS, in a plain one where the recipe names it.
@@ -293,17 +315,23 @@ impl Prepared<'_> {
 
     /// Makes what the cache does not have, and puts the image together.
     pub fn build(&self, hear: &(dyn Fn(&Packed) + Sync)) -> Result<Built, BuildError> {
+        self.known.keep()?;
         let compressors = Compressors::new(self.settings.threads);
         let mut packed = Vec::new();
         let contents = match &self.base {
             None => Contents::default(),
             Some(base) => {
                 let (layer, contents) = self.pack_base(base, &compressors)?;
-                hear(&layer);
                 packed.push(layer);
                 contents
             }
         };
+        if self.layers.iter().any(|input| self.must_be_read(input, &contents)) {
+            // The cache knew the package, but has lost the layer: read everything, and once only.
+            let read = prepare_with(self.recipe, self.settings, &|path, _| package::read(path))?;
+            return read.build(hear);
+        }
+        packed.iter().for_each(hear);
         let base_path = self.base.as_ref().map_or(Path::new(""), |base| &base.path);
         for input in &self.layers {
             check::on_base(&input.name, &input.tree, &contents, base_path)?;
@@ -314,6 +342,15 @@ impl Prepared<'_> {
             Ok::<_, BuildError>(layer)
         })?);
         self.assemble(&packed)
+    }
+
+    /// True for a layer that must be made, of files that were not read.
+    fn must_be_read(&self, input: &LayerInput, contents: &Contents) -> bool {
+        let missing = || {
+            let key = layer::key(&input.tree, &contents.folders);
+            self.settings.cache.find::<()>(&key).is_none()
+        };
+        !input.tree.is_read() && missing()
     }
 
     fn pack_base(

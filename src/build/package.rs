@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::known::Known;
 use super::tree::{Node, Tree};
 use super::unpack::{self, LIMITS, UnpackError, Unpacked};
 use crate::diagnose::{Diagnose, Exit, Place};
+use crate::oci::Digest;
 use crate::tars::Service;
 use crate::tars::catalogue::{DEPLOY_PATH, TARS_PATH, WEB_PATH};
 
@@ -14,6 +16,8 @@ use crate::tars::catalogue::{DEPLOY_PATH, TARS_PATH, WEB_PATH};
 pub struct Package {
     /// The file, or the folder that `make install` made.
     pub path: PathBuf,
+    /// The digest of the file; `None` for a folder.
+    pub digest: Option<Digest>,
     /// Service → its files.
     pub services: BTreeMap<Service, ServiceFiles>,
 }
@@ -120,7 +124,24 @@ pub fn read(path: &Path) -> Result<Package, PackageError> {
             }
         }
     }
-    Ok(Package { path: path.to_owned(), services })
+    Ok(Package { path: path.to_owned(), digest: unpacked.digest, services })
+}
+
+/// Reads a package, or takes what is known of it where its bytes were read before.
+pub fn read_or_recall(path: &Path, known: &Known<'_>) -> Result<Package, PackageError> {
+    if path.is_file() {
+        let failed = |source| UnpackError::Read { path: path.to_owned(), source };
+        let digest = known.digest(path).map_err(failed)?;
+        if let Some(services) = known.services(&digest) {
+            let services = services.into_iter().collect();
+            return Ok(Package { path: path.to_owned(), digest: Some(digest), services });
+        }
+    }
+    let package = read(path)?;
+    if let Some(digest) = &package.digest {
+        known.learn_services(digest, package.services.iter());
+    }
+    Ok(package)
 }
 
 /// Where the program of a service lies in the image, without leading slash.

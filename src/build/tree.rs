@@ -46,7 +46,12 @@ pub struct Content {
 #[derive(Clone, Debug)]
 enum Stored {
     Memory(Arc<[u8]>),
-    Spooled { file: Arc<File>, offset: u64 },
+    Spooled {
+        file: Arc<File>,
+        offset: u64,
+    },
+    /// Known from before, not read this time.
+    Elsewhere,
 }
 
 impl Content {
@@ -54,6 +59,11 @@ impl Content {
     pub fn bytes(bytes: impl Into<Arc<[u8]>>) -> Self {
         let bytes = bytes.into();
         Self { digest: Digest::of(&bytes), size: bytes.len() as u64, place: Stored::Memory(bytes) }
+    }
+
+    /// Content of which only this is known. It cannot be opened.
+    pub fn known(digest: Digest, size: u64) -> Self {
+        Self { digest, size, place: Stored::Elsewhere }
     }
 
     /// A reader from the first byte.
@@ -79,6 +89,7 @@ impl Read for ContentReader<'_> {
                 want
             }
             Stored::Spooled { file, offset } => file.read_at(&mut buffer[..want], offset + self.position)?,
+            Stored::Elsewhere => return Err(io::Error::other("the content was not read")),
         };
         if read == 0 && want > 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -184,6 +195,12 @@ impl Tree {
     pub fn has_below(&self, folder: &str) -> bool {
         let prefix = format!("{folder}/");
         self.0.range(prefix.clone()..).next().is_some_and(|(path, _)| path.starts_with(&prefix))
+    }
+
+    /// True where the bytes of every file are at hand.
+    pub fn is_read(&self) -> bool {
+        let known = |node: &Node| matches!(node, Node::File { content, .. } if matches!(content.place, Stored::Elsewhere));
+        !self.0.values().any(known)
     }
 
     /// How many bytes the files hold.

@@ -9,6 +9,7 @@ use flate2::bufread::MultiGzDecoder;
 
 use super::tree::{Node, Spool, Tree};
 use crate::diagnose::{Diagnose, Exit, Place};
+use crate::oci::{Digest, HashingReader};
 
 /// What an archive may hold at most.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +34,8 @@ pub struct Unpacked {
     pub tree: Tree,
     /// When each regular file was last changed, seconds since 1970. Not a part of any layer.
     pub modified: BTreeMap<String, u64>,
+    /// The digest of the archive's own bytes, exactly those that were read; `None` for a folder.
+    pub digest: Option<Digest>,
 }
 
 /// Why an archive or a folder cannot be used.
@@ -100,7 +103,7 @@ pub fn read_tgz(path: &Path, limits: Limits) -> Result<Unpacked> {
     let open = |source| UnpackError::Read { path: path.to_owned(), source };
     let file = File::open(path).map_err(open)?;
     let packed = file.metadata().map_err(open)?.len();
-    let mut file = BufReader::with_capacity(256 * 1024, file);
+    let mut file = BufReader::with_capacity(256 * 1024, HashingReader::new(file));
     let magic = io::BufRead::fill_buf(&mut file).map_err(open)?;
     if !magic.starts_with(&[0x1f, 0x8b]) {
         return Err(UnpackError::Archive {
@@ -111,7 +114,12 @@ pub fn read_tgz(path: &Path, limits: Limits) -> Result<Unpacked> {
     }
     let budget = limits.bytes.min((packed.saturating_mul(limits.ratio)).max(limits.ratio_from));
     let stream = Bounded { inner: MultiGzDecoder::new(file), rest: budget, zeros: 0 };
-    Reader { path, unpacked: Unpacked::default(), spool: Spool::default(), entries: 0, limits }.read(stream)
+    let reader = Reader { path, unpacked: Unpacked::default(), spool: Spool::default(), entries: 0, limits };
+    let (mut unpacked, stream) = reader.read(stream)?;
+    let mut file = stream.inner.into_inner();
+    io::copy(&mut file, &mut io::sink()).map_err(open)?;
+    unpacked.digest = Some(file.into_inner().finish().0);
+    Ok(unpacked)
 }
 
 /// Reads so much and no more, and counts the zero bytes at the end.
@@ -145,7 +153,8 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn read<R: Read>(mut self, stream: Bounded<R>) -> Result<Unpacked> {
+    /// The tree, and the stream at its end.
+    fn read<R: Read>(mut self, stream: Bounded<R>) -> Result<(Unpacked, Bounded<R>)> {
         let mut archive = tar::Archive::new(stream);
         for entry in archive.entries().map_err(|error| self.broken(&error))? {
             let entry = entry.map_err(|error| self.broken(&error))?;
@@ -161,7 +170,7 @@ impl Reader<'_> {
             return Err(self.archive("there is nothing in it"));
         }
         self.check_links()?;
-        Ok(self.unpacked)
+        Ok((self.unpacked, stream))
     }
 
     fn entry<R: Read>(&mut self, mut entry: tar::Entry<'_, R>) -> Result<()> {

@@ -1,6 +1,5 @@
 //! `tarsup build`: a recipe becomes an image, in the local store or wherever `-o` says.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -17,7 +16,7 @@ use crate::build::recipe::{Overrides, Recipe};
 use crate::build::{self, Built, PlannedLayer, Prepared, Settings, skeleton};
 use crate::deploy::lock::PACKAGE_ANNOTATION;
 use crate::diagnose::{Diagnose, Exit};
-use crate::oci::{Digest, HashingReader};
+use crate::oci::Digest;
 use crate::store::{self, Cache};
 use crate::transport::ImageName;
 
@@ -103,7 +102,7 @@ pub fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
     for output in &outputs {
         let receipt = image::send(&built.image, output, &recipe.reference, &args.engine, ui)?;
         receipts.push((output.to_string(), receipt));
-        note_packages(&recipe, output)?;
+        note_packages(&prepared, output)?;
     }
     report(&recipe, &built, &receipts, ui);
     Ok(Exit::Done)
@@ -111,17 +110,13 @@ pub fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
 
 /// Notes beside the image in the store which packages it was made from: `tarsup lock` pins them. It is no part of the
 /// image, whose bytes depend on the packages' content alone.
-fn note_packages(recipe: &Recipe, output: &ImageName) -> Result<(), Failure> {
+fn note_packages(prepared: &Prepared<'_>, output: &ImageName) -> Result<(), Failure> {
     let ImageName::Store(reference) = output else { return Ok(()) };
-    let mut notes = BTreeMap::new();
-    // An installed tree is a folder and has no digest of its own; the layers' digests pin what came of it.
-    for path in recipe.packages.iter().chain(&recipe.web).filter(|path| !path.is_dir()) {
-        let io = |source| store::StoreError::Io { act: "read", path: path.clone(), source };
-        let mut reader = HashingReader::new(std::fs::File::open(path).map_err(io)?);
-        std::io::copy(&mut reader, &mut std::io::sink()).map_err(io)?;
+    let note = |(path, digest): &(PathBuf, Digest)| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        notes.insert(format!("{PACKAGE_ANNOTATION}{name}"), reader.finish().0.to_string());
-    }
+        (format!("{PACKAGE_ANNOTATION}{name}"), digest.to_string())
+    };
+    let notes = prepared.packages.iter().map(note).collect();
     store::local()?.annotate(&reference.to_string(), &notes)?;
     Ok(())
 }

@@ -17,7 +17,7 @@ const VERSION: u32 = 1;
 /// A temporary file of this age belongs to a run that was killed.
 const ABANDONED: Duration = Duration::from_hours(1);
 
-/// A folder with `records/<key>.json` and `blobs/sha256/<digest>`. All of it may be deleted at any time.
+/// A folder with `records/<key>.json`, `notes/<key>.json` and `blobs/sha256/<digest>`. All of it may be deleted at any time.
 #[derive(Clone, Debug)]
 pub struct Cache {
     root: PathBuf,
@@ -69,7 +69,8 @@ impl Cache {
     /// A temporary file for a blob that is being made.
     pub fn start(&self) -> Result<NamedTempFile, StoreError> {
         let folder = self.root.join("tmp");
-        for folder in [&folder, &self.root.join("records"), &self.root.join("blobs/sha256")] {
+        let others = ["records", "notes", "blobs/sha256"].map(|below| self.root.join(below));
+        for folder in others.iter().chain([&folder]) {
             fs::create_dir_all(folder).map_err(|source| StoreError::Io {
                 act: "create",
                 path: folder.clone(),
@@ -94,10 +95,29 @@ impl Cache {
         persist(blob, &self.blob(&record.digest))?;
         let path = self.record(key);
         let failed = |source| StoreError::Io { act: "write", path: path.clone(), source };
-        let mut file = self.start()?;
         let text = serde_json::to_vec(record).map_err(|error| failed(io::Error::from(error)))?;
+        let mut file = self.start()?;
         file.write_all(&text).map_err(failed)?;
         persist(file, &path)
+    }
+
+    /// What was noted under this key.
+    pub fn recall<T: DeserializeOwned>(&self, key: &Digest) -> Option<T> {
+        serde_json::from_slice(&fs::read(self.noted(key)).ok()?).ok()
+    }
+
+    /// Notes something that can be found out again.
+    pub fn note<T: Serialize>(&self, key: &Digest, value: &T) -> Result<(), StoreError> {
+        let path = self.noted(key);
+        let failed = |source| StoreError::Io { act: "write", path: path.clone(), source };
+        let text = serde_json::to_vec(value).map_err(|error| failed(io::Error::from(error)))?;
+        let mut file = self.start()?;
+        file.write_all(&text).map_err(failed)?;
+        persist(file, &path)
+    }
+
+    fn noted(&self, key: &Digest) -> PathBuf {
+        self.root.join("notes").join(format!("{}.json", key.hex()))
     }
 
     fn record(&self, key: &Digest) -> PathBuf {

@@ -1,0 +1,203 @@
+//! What need not be read again: the digest of a file that has not changed, and what is in a package of that digest.
+//!
+//! All of it is hints in the cache. A layer that has to be made is made from the file itself.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::package::ServiceFiles;
+use super::tree::{Content, Node, Tree};
+use crate::oci::{Digest, HashingReader};
+use crate::store::{Cache, StoreError};
+use crate::tars::Service;
+
+/// Hints to be read from the cache at once, and to be written only when something is built.
+#[derive(Debug)]
+pub struct Known<'a> {
+    cache: &'a Cache,
+    learned: Mutex<Vec<(Digest, Value)>>,
+}
+
+impl<'a> Known<'a> {
+    /// The hints of this cache.
+    pub fn new(cache: &'a Cache) -> Self {
+        Self { cache, learned: Mutex::default() }
+    }
+
+    /// The digest of a file, without reading it where device, inode, size and both times are as they were.
+    pub fn digest(&self, path: &Path) -> io::Result<Digest> {
+        let file = File::open(path)?;
+        let key = identity(&file.metadata()?, SystemTime::now());
+        if let Some(digest) = key.and_then(|key| self.cache.recall(&key)) {
+            return Ok(digest);
+        }
+        let mut reader = HashingReader::new(file);
+        let mut buffer = vec![0; 1024 * 1024];
+        while reader.read(&mut buffer)? > 0 {}
+        let (digest, _) = reader.finish();
+        if let Some(key) = key
+            .filter(|key| fs::metadata(path).is_ok_and(|now| identity(&now, SystemTime::now()) == Some(*key)))
+        {
+            self.learn(key, digest.to_string().into());
+        }
+        Ok(digest)
+    }
+
+    /// What a package of this digest holds, without the bytes.
+    pub fn services(&self, package: &Digest) -> Option<Vec<(Service, ServiceFiles)>> {
+        let listing: Vec<Listed> = self.cache.recall(&listing_key(package))?;
+        listing.into_iter().map(Listed::into_files).collect()
+    }
+
+    /// Remembers what a package holds.
+    pub fn learn_services<'s>(
+        &self,
+        package: &Digest,
+        services: impl Iterator<Item = (&'s Service, &'s ServiceFiles)>,
+    ) {
+        let listing: Vec<Listed> = services.map(|(service, files)| Listed::of(*service, files)).collect();
+        if let Ok(value) = serde_json::to_value(listing) {
+            self.learn(listing_key(package), value);
+        }
+    }
+
+    fn learn(&self, key: Digest, value: Value) {
+        if let Ok(mut learned) = self.learned.lock() {
+            learned.push((key, value));
+        }
+    }
+
+    /// Writes what was learned.
+    pub fn keep(&self) -> Result<(), StoreError> {
+        let learned =
+            self.learned.lock().map(|mut learned| std::mem::take(&mut *learned)).unwrap_or_default();
+        learned.iter().try_for_each(|(key, value)| self.cache.note(key, value))
+    }
+}
+
+/// What a release makes of a package may differ from what the one before made of it.
+fn listing_key(package: &Digest) -> Digest {
+    Digest::of(format!("tarsup package 1 of {}\n{package}\n", env!("CARGO_PKG_VERSION")))
+}
+
+/// `None` for a file that changed a moment ago: it might change again within the clock's grain.
+fn identity(metadata: &fs::Metadata, now: SystemTime) -> Option<Digest> {
+    let changed = UNIX_EPOCH + Duration::from_secs(u64::try_from(metadata.ctime()).ok()?);
+    let age = now.duration_since(changed).ok()?;
+    let text = format!(
+        "tarsup file 1\n{} {} {} {}.{} {}.{}\n",
+        metadata.dev(),
+        metadata.ino(),
+        metadata.len(),
+        metadata.mtime(),
+        metadata.mtime_nsec(),
+        metadata.ctime(),
+        metadata.ctime_nsec()
+    );
+    (age > Duration::from_secs(3)).then(|| Digest::of(text))
+}
+
+#[derive(Serialize, Deserialize)]
+struct Listed {
+    service: String,
+    built: u64,
+    entries: Vec<ListedEntry>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum ListedEntry {
+    Directory { path: String, mode: u32 },
+    File { path: String, mode: u32, size: u64, digest: Digest },
+    Link { path: String, target: String },
+}
+
+impl Listed {
+    fn of(service: Service, files: &ServiceFiles) -> Self {
+        let entry = |(path, node): (&str, &Node)| {
+            let path = path.to_owned();
+            match node {
+                Node::Directory { mode } => ListedEntry::Directory { path, mode: *mode },
+                Node::File { mode, content } => {
+                    ListedEntry::File { path, mode: *mode, size: content.size, digest: content.digest }
+                }
+                Node::Link { target } => ListedEntry::Link { path, target: target.clone() },
+            }
+        };
+        Self {
+            service: service.name().to_owned(),
+            built: files.built,
+            entries: files.tree.iter().map(entry).collect(),
+        }
+    }
+
+    /// `None` for a record that makes no sense, as if there were none.
+    fn into_files(self) -> Option<(Service, ServiceFiles)> {
+        let mut tree = Tree::default();
+        for entry in self.entries {
+            let (path, node) = match entry {
+                ListedEntry::Directory { path, mode } => (path, Node::Directory { mode }),
+                ListedEntry::File { path, mode, size, digest } => {
+                    (path, Node::File { mode, content: Content::known(digest, size) })
+                }
+                ListedEntry::Link { path, target } => (path, Node::Link { target }),
+            };
+            tree.insert(&path, node).ok()?;
+        }
+        Some((self.service.parse().ok()?, ServiceFiles { tree, built: self.built }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identity_of_a_file_moves_with_any_change_and_is_none_while_it_is_young() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        let later = SystemTime::now() + Duration::from_mins(1);
+        let identity_at = |now| identity(&fs::metadata(&path).unwrap(), now);
+        fs::write(&path, "one").unwrap();
+        assert_eq!(identity_at(SystemTime::now()), None);
+        let one = identity_at(later);
+        assert!(one.is_some() && one == identity_at(later));
+        // Another file of the same size, with the same modification time, under the same name.
+        let modified = fs::metadata(&path).unwrap().modified().unwrap();
+        let other = folder.path().join("y");
+        fs::write(&other, "two").unwrap();
+        File::options().write(true).open(&other).unwrap().set_modified(modified).unwrap();
+        fs::rename(&other, &path).unwrap();
+        assert_ne!(identity_at(later), one);
+    }
+
+    #[test]
+    fn package_is_known_again_without_its_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::at(folder.path());
+        let mut files = ServiceFiles { built: 7, ..ServiceFiles::default() };
+        let content = Content::bytes(&b"x"[..]);
+        files.tree.insert("usr/bin/x", Node::File { mode: 0o755, content }).unwrap();
+        files.tree.insert("usr/bin/y", Node::Link { target: "x".to_owned() }).unwrap();
+        let known = Known::new(&cache);
+        let package = Digest::of("package");
+        known.learn_services(&package, [(&Service::Log, &files)].into_iter());
+        assert!(known.services(&package).is_none(), "nothing is written before a build");
+        known.keep().unwrap();
+        let (service, again) = known.services(&package).unwrap().remove(0);
+        assert_eq!((service, again.built), (Service::Log, 7));
+        assert!(!again.tree.is_read() && files.tree.is_read());
+        let none = crate::build::layer::Folders::new();
+        assert_eq!(
+            crate::build::layer::key(&again.tree, &none),
+            crate::build::layer::key(&files.tree, &none)
+        );
+    }
+}

@@ -164,7 +164,11 @@ impl Lock {
         match engine.create_container(&lock_name(taking.deployment), &body).await {
             Ok(id) => {
                 let lock = Self { id };
-                lock.renew(engine, taking.now).await?;
+                if let Err(error) = lock.renew(engine, taking.now).await {
+                    // Nothing has been done under it: nobody has to resume.
+                    let _ = lock.release(engine).await;
+                    return Err(error);
+                }
                 Ok(Some(lock))
             }
             Err(EngineError::Conflict { .. }) => Ok(None),

@@ -134,7 +134,7 @@ impl Diagnose for CheckError {
                 "install tars-init beside tarsup, or name it with `init:` in the recipe".to_owned()
             }
             Self::DynamicInit { .. } => {
-                "build it statically (`cargo make init`), or name a static one with `init:` in the recipe".to_owned()
+                "name a statically linked one with `init:` in the recipe; docs/recipe.md says how it is built statically".to_owned()
             }
             Self::Taken { .. } => "give each file a place of its own".to_owned(),
             Self::BelowLink { .. } => "use a base where that is a folder".to_owned(),

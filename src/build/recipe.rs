@@ -200,19 +200,23 @@ pub enum RecipeError {
         message: String,
     },
     /// A value is not what it should be.
-    #[error("`{key}: {value}`: {why}")]
+    #[error("{}: {why}", quoted(key, value))]
     Value {
         /// The recipe and the line of the key.
         place: Place,
         /// The key.
         key: &'static str,
-        /// Its value.
+        /// Its value; empty where the key alone is wrong.
         value: String,
         /// What is wrong.
         why: String,
         /// What to do.
         hint: &'static str,
     },
+}
+
+fn quoted(key: &str, value: &str) -> String {
+    if value.is_empty() { format!("`{key}`") } else { format!("`{key}: {value}`") }
 }
 
 impl Diagnose for RecipeError {
@@ -350,7 +354,7 @@ impl Reader<'_> {
         match present.iter().find(|(_, present)| *present) {
             Some((key, _)) => Err(self.bad(
                 key,
-                "...",
+                "",
                 &format!("role {} decides that", written.role.name()),
                 "remove the key, or use `role: plain`",
             )),
@@ -474,7 +478,7 @@ impl Reader<'_> {
             .text
             .lines()
             .position(|line| !value.is_empty() && line.contains(key) && line.contains(value))
-            .or_else(|| self.text.lines().position(|line| value != "..." && line.contains(value)))
+            .or_else(|| self.text.lines().position(|line| !value.is_empty() && line.contains(value)))
             .or_else(|| has(&format!("{key}:")));
         RecipeError::Value {
             place: Place { file: self.path.to_owned(), line: line.map(|line| line as u64 + 1) },

@@ -209,6 +209,7 @@ impl Diagnose for TransportError {
             Self::Name { .. } | Self::Absent { .. } | Self::NotYet { .. } | Self::Malformed { .. } => {
                 Exit::Usage
             }
+            Self::Io { act: "read", source, .. } if source.kind() == io::ErrorKind::NotFound => Exit::Usage,
             Self::Store(error) => error.exit(),
             Self::Engine(error) => error.exit(),
             Self::Io { .. } | Self::Read { .. } | Self::NotLoaded { .. } => Exit::Failed,
@@ -223,6 +224,7 @@ impl Diagnose for TransportError {
             ),
             Self::Absent { hint, .. } | Self::NotYet { hint, .. } => Some(hint.clone()),
             Self::Malformed { .. } => Some("make it again, or name another one".to_owned()),
+            Self::Io { act: "read", .. } => Some("see whether it exists and may be read".to_owned()),
             Self::Io { .. } => Some("see whether the disk is full and the permissions fit".to_owned()),
             Self::Read { .. } => Some("build the image again: the cache keeps what did not change".to_owned()),
             Self::NotLoaded { .. } => Some("look at the engine's log, then copy it again".to_owned()),

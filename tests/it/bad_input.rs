@@ -217,7 +217,7 @@ fn init_that_needs_a_loader_is_refused_on_scratch() {
     let workshop = Workshop::new();
     // The test itself is dynamically linked.
     fs::copy(std::env::current_exe().unwrap(), workshop.path("tars-init")).unwrap();
-    refused(&workshop, &["tars-init", "dynamically linked", "statically"]);
+    refused(&workshop, &["tars-init", "dynamically linked", "statically linked"]);
 }
 
 #[test]

@@ -328,3 +328,28 @@ fn base_is_the_first_layer_byte_for_byte_and_its_folders_keep_their_modes() {
     assert_eq!(again["layers"][0]["cached"], true);
     assert_eq!(again["digest"], built["digest"]);
 }
+
+#[test]
+fn web_is_the_first_layer_with_its_logs_in_the_volume() {
+    let workshop = Workshop::new();
+    let file = |name: &str, executable| Entry::File(name.to_owned(), b"x".to_vec(), executable);
+    let modules = Entry::Link("web/node_modules/.bin/www".to_owned(), "../../bin/www".to_owned());
+    let web =
+        vec![Entry::Folder("web/".to_owned()), file("web/package.json", false), file("web/bin/www", true)];
+    Packer::default().write(&workshop.path("web.tgz"), web.into_iter().chain([modules]).collect());
+    workshop.write("framework.yaml", &format!("{RECIPE}web: web.tgz\n"));
+    let built = workshop.json(&["build", "framework.yaml", "-o", "oci:out:1"]);
+    assert_eq!(names(&built)[0], "web");
+    let image = layout::read(&workshop.path("out"), None).unwrap();
+    let web = contents(&image, "web");
+    assert_eq!(web["usr/local/app/web/bin/www"].1, 0o755);
+    assert_eq!(web["usr/local/app/web/node_modules/.bin/www"].2, "../../bin/www");
+    assert_eq!(web["usr/local/app/web/log"].2, "/data/tars/web_log");
+    assert!(image.parsed_config().unwrap().config.exposed_ports.contains("3000/tcp"));
+
+    // Packed without the folder around it: the same layer.
+    let flat = vec![file("package.json", false), file("bin/www", true)];
+    let link = Entry::Link("node_modules/.bin/www".to_owned(), "../../bin/www".to_owned());
+    Packer::default().write(&workshop.path("web.tgz"), flat.into_iter().chain([link]).collect());
+    assert_eq!(workshop.json(&["build", "framework.yaml"])["digest"], built["digest"]);
+}

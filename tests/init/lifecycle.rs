@@ -5,8 +5,9 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
-use crate::container::Container;
+use crate::container::{Container, make_program};
 use crate::server::{PASSWORD, Server, free_port};
 
 #[test]
@@ -208,4 +209,31 @@ fn node_starts_tarsnode_once_its_registry_answers() {
     let probe = node.call(&["probe", "--json"]);
     let report: serde_json::Value = serde_json::from_slice(&probe.stdout).unwrap();
     assert_eq!((&report["role"], &report["database"]), (&"node".into(), &"not-asked".into()), "{report}");
+}
+
+#[test]
+fn web_console_of_a_master_is_configured_started_and_started_again() {
+    let server = Server::start();
+    let mut master = Container::framework(&server);
+    let web = master.path("usr/local/app/web");
+    make_program(&web.join("bin/www"), "");
+    fs::create_dir_all(web.join("config")).unwrap();
+    fs::write(web.join("config/webConf.js"), "host: 'db.tars.com', user: 'tars', enableLogin: false")
+        .unwrap();
+    let node = master.path("nodejs/node");
+    make_program(&node, "#!/bin/sh\necho $$ >>\"${0%/*}/starts\"\nexec sleep 1000\n");
+    master.set("PATH", format!("{}:/usr/bin:/bin", node.parent().unwrap().display()));
+    master.start();
+    master.await_words("healthy:");
+    let configuration = fs::read_to_string(web.join("config/webConf.js")).unwrap();
+    assert_eq!(configuration, "host: '127.0.0.1', user: 'tarsAdmin', enableLogin: true");
+    let starts = || fs::read_to_string(master.path("nodejs/starts")).unwrap_or_default();
+    let begun = Instant::now();
+    while !starts().ends_with('\n') {
+        assert!(begun.elapsed() < Duration::from_secs(30), "never started");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    kill(Pid::from_raw(starts().trim().parse().unwrap()), Signal::SIGKILL).unwrap();
+    master.await_words("web is gone: restarting");
+    assert_eq!(master.stop().code(), Some(0), "{}", master.log());
 }

@@ -4,8 +4,9 @@
 #   bases.sh [framework] [database]      both, in parallel, when none is named
 #
 # The result is the same, byte for byte, as long as the package sources say the same. It is kept in
-# ${TARSUP_TEST_CACHE:-/var/tmp/tarsup-cache}/bases: a second call costs nothing. Needs root and Debian (or a Debian-like
-# system whose sources mmdebstrap understands): where it cannot work it says so and exits with 3.
+# ${TARSUP_TEST_CACHE:-/var/tmp/tarsup-cache}/bases: a second call costs nothing. Needs root and Debian. Elsewhere a Docker
+# engine that can pull ${TARSUP_BASE_IMAGE:-debian:bookworm-slim} makes them (not byte for byte the same then); where there is
+# neither it says so and exits with 3.
 set -eu
 
 cache=${TARSUP_TEST_CACHE:-/var/tmp/tarsup-cache}/bases
@@ -15,11 +16,16 @@ say() { printf 'bases.sh: %s\n' "$*" >&2; }
 cannot() { say "$*"; exit 3; }
 
 [ $# -gt 0 ] || set -- framework database
-[ "$(id -u)" = 0 ] || cannot "a root file system is made by root alone (sudo sh $0)"
-command -v mmdebstrap >/dev/null || cannot "mmdebstrap is missing: apt-get install mmdebstrap"
 # shellcheck disable=SC1091 # the system's own
-suite=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
-[ -n "$suite" ] || cannot "/etc/os-release names no release: this is no Debian"
+suite=$(. /etc/os-release 2>/dev/null && [ "${ID:-}" = debian ] && echo "${VERSION_CODENAME:-}") || suite=''
+if [ "$(id -u)" = 0 ] && [ -n "$suite" ] && command -v mmdebstrap >/dev/null; then
+    way=mmdebstrap
+elif command -v docker >/dev/null && docker version >/dev/null 2>&1; then
+    way=docker image=${TARSUP_BASE_IMAGE:-debian:bookworm-slim}
+    suite=$(printf %s "$image" | tr -c 'a-z0-9.\n' '-')
+else
+    cannot "a root file system needs root, Debian and mmdebstrap (apt-get install mmdebstrap), or else a Docker engine"
+fi
 
 # The machine's own sources and its way to them; no mirror is named here.
 set_sources() {
@@ -43,6 +49,7 @@ packages_of() {
 }
 
 # Documentation, caches and everything that differs from run to run stay out.
+# "$1" is the root file system's folder; `chroot /` is what the hook does inside a container.
 # shellcheck disable=SC2016 # $1 is for the hook's shell
 trim='rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/* "$1"/var/cache/debconf/* "$1"/var/cache/ldconfig \
     "$1"/var/log/* "$1"/usr/share/doc/* "$1"/usr/share/man/* "$1"/usr/share/info/* "$1"/usr/share/locale/* \
@@ -50,13 +57,35 @@ trim='rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/* "$1"/var/cache/debcon
 
 # The server runs as an account that Debian makes in a package left out here.
 # shellcheck disable=SC2016 # $1 is for the hook's shell
-account='chroot "$1" useradd --system --uid 999 --user-group --no-create-home --home-dir /var/lib/mysql \
+account='chroot "$1/" useradd --system --uid 999 --user-group --no-create-home --home-dir /var/lib/mysql \
     --shell /usr/sbin/nologin mysql && rm -f "$1"/etc/*- && install -d -o 999 -g 999 "$1"/var/lib/mysql "$1"/run/mysqld'
 
 make() {
     name=$1 out=$2
     hook=true
     [ "$name" != database ] || hook=$account
+    "make_by_$way"
+    mv "$out.part" "$out"
+}
+
+make_by_docker() {
+    container=tarsup-base-$name-$$
+    list=$(packages_of "$name" | tr , ' ')
+    # shellcheck disable=SC2015 # whichever of the two fails
+    docker run --name "$container" "$image" sh -euc "apt-get -q update
+        DEBIAN_FRONTEND=noninteractive apt-get -qy install --no-install-recommends $list
+        set -- ''; $hook; $trim || true" >"$out.log" 2>&1 &&
+        docker export -o "$out.part" "$container" 2>>"$out.log" || {
+        tail -n 15 "$out.log" >&2
+        docker rm -f "$container" >/dev/null 2>&1 || true
+        rm -f "$out.part"
+        say "the base '$name' could not be made from $image; the whole log is $out.log"
+        return 1
+    }
+    docker rm "$container" >/dev/null
+}
+
+make_by_mmdebstrap() {
     # shellcheck disable=SC2086 # lists of words
     SOURCE_DATE_EPOCH=1700000000 DEBIAN_FRONTEND=noninteractive mmdebstrap --quiet --mode=root --variant=minbase \
         --format=tar --include="$(packages_of "$name")" $options \
@@ -69,10 +98,9 @@ make() {
         say "the base '$name' could not be made; the whole log is $out.log"
         return 1
     }
-    mv "$out.part" "$out"
 }
 
-set_sources
+[ "$way" != mmdebstrap ] || set_sources
 mkdir -p "$cache"
 exec 9>"$cache/lock"
 flock 9
@@ -82,7 +110,7 @@ for name in "$@"; do
     out=$cache/$name-$suite-$recipe.tar
     packages_of "$name" >/dev/null
     if [ ! -s "$out" ]; then
-        say "making $out from the packages of $suite"
+        say "making $out by $way"
         make "$name" "$out" 9>&- &
         running="$running $!"
     fi

@@ -1,7 +1,8 @@
 #!/bin/sh
 # tarsup's main job, shown: packages become layered images, a framework runs on them, a new version rolls through it.
 #
-#   demo.sh [--keep]     with --keep everything stays for looking around; the end says how to remove it
+#   demo.sh [--keep] [--no-engine]     --keep: everything stays for looking around, the end says how to remove it;
+#                                      --no-engine: only what needs none
 #
 # Needs Rust. Uses the Docker engine that answers, else (as root on Debian) a private one that it starts and stops, else
 # it builds, compares and checks images in a store of its own and says what it left out. Names, network, port, store and
@@ -12,12 +13,14 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=tests/lib.sh
 . "$root/tests/lib.sh"
 
-keep=''
-case "${1:-}" in
-    '') ;;
-    --keep) keep=1 ;;
-    *) sed -n '2,8s/^# *//p' "$0" >&2; exit 2 ;;
-esac
+keep='' no_engine=''
+for option in "$@"; do
+    case $option in
+        --keep) keep=1 ;;
+        --no-engine) no_engine=1 ;;
+        *) sed -n '2,9s/^# *//p' "$0" >&2; exit 2 ;;
+    esac
+done
 
 work=${TARSUP_DEMO_DIR:-$(mktemp -d /tmp/tarsup-demo.XXXXXX)}
 engine='' # how a command reaches the engine: '' none, 'env' the user's, else through tests/engine.sh
@@ -46,7 +49,7 @@ expect() {
     # shellcheck disable=SC2086 # $engine is a command with arguments, or empty
     ${engine:-env} "$@" >"$work/out" 2>&1 </dev/null || code=$?
     sed 's/^/     /' "$work/out"
-    [ "$code" = "$wanted" ] || die "expected exit code $wanted and got $code; everything is still in $work"
+    [ "$code" = "$wanted" ] || die "expected exit code $wanted and got $code"
     [ "$wanted" = 0 ] || tell "exit code $code, as it must be"
 }
 # Runs quietly, in the engine's network.
@@ -56,14 +59,15 @@ quiet() { ${engine:-env} "$@" </dev/null; }
 # ---- the engine
 
 find_engine() {
-    if command -v docker >/dev/null && docker version --format '{{.Server.Version}}' >/dev/null 2>&1; then
+    if [ -n "$no_engine" ]; then
+        leave_out "everything that needs a Docker engine, as --no-engine says"
+    elif command -v docker >/dev/null && docker version --format '{{.Server.Version}}' >/dev/null 2>&1; then
         engine='env'
         tell "engine: the one that answers here ($(docker version --format '{{.Server.Version}}'))"
     elif is_root && [ "$(uname -s)" = Linux ] && sh "$root/tests/engine.sh" start demo >"$work/engine.log" 2>&1; then
         engine="sh $root/tests/engine.sh run demo --"
         tell "engine: a private one, in a network of its own ($(quiet docker version --format '{{.Server.Version}}'))"
     else
-        engine=''
         [ ! -s "$work/engine.log" ] || sed 's/^/   /' "$work/engine.log"
         leave_out "everything that needs a Docker engine: none answers, and only root on Debian can have a private one"
     fi
@@ -213,7 +217,6 @@ tell "$(wc -l <"$work/tables.before") tables, and a marker row in t_config_files
 chapter "The upgrade to 3.0.18" \
     "Migrate, slave, master, node; each behind a gate: healthy, every servant answers tars_ping, and stays so. Meanwhile a" \
     "client pings the slave's registry without a pause."
-in_deployment 0 upgrade --to 3.0.18 --dry-run
 start_client
 in_deployment 0 upgrade --to 3.0.18 --yes
 stop_client
@@ -228,7 +231,7 @@ quiet tarsup build "$work/images/framework.yaml" --version 3.0.19 --after tarsup
 quiet tarsup build "$work/images/node.yaml" --version 3.0.19 --after tarsup-demo/node:3.0.18 >/dev/null 2>&1
 quiet tarsup copy tarsup-demo/framework:3.0.19 docker-daemon:tarsup-demo/framework:3.0.19 >/dev/null 2>&1
 quiet tarsup copy tarsup-demo/node:3.0.19 docker-daemon:tarsup-demo/node:3.0.19 >/dev/null 2>&1
-sed -i.bak 's/gate_timeout: 60s/gate_timeout: 8s/' "$work/deploy/compose.yaml"
+sed -i.bak 's/gate_timeout: 60s/gate_timeout: 6s/' "$work/deploy/compose.yaml"
 start_client
 in_deployment 4 upgrade --to 3.0.19 --yes
 stop_client

@@ -164,11 +164,7 @@ impl Lock {
         match engine.create_container(&lock_name(taking.deployment), &body).await {
             Ok(id) => {
                 let lock = Self { id };
-                if let Err(error) = lock.renew(engine, taking.now).await {
-                    // Nothing has been done under it: nobody has to resume.
-                    let _ = lock.release(engine).await;
-                    return Err(error);
-                }
+                lock.renew(engine, taking.now).await?;
                 Ok(Some(lock))
             }
             Err(EngineError::Conflict { .. }) => Ok(None),

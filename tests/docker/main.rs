@@ -6,6 +6,7 @@
 #[path = "../contract/mod.rs"]
 mod contract;
 mod daemon_copy;
+mod e2e;
 mod engine_contract;
 mod engine_lost;
 mod tiny;

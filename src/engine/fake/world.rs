@@ -60,7 +60,7 @@ pub(super) struct Held {
 }
 
 /// Everything the engine holds.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct World {
     pub containers: BTreeMap<String, Held>,
     pub images: BTreeMap<String, EngineImage>,

@@ -37,7 +37,7 @@ pub fn is_daemon() -> Result<bool, Failure> {
     };
     let mut arguments = std::env::args_os();
     let name = arguments.next().unwrap_or_default();
-    Command::new("/proc/self/exe")
+    let child = Command::new("/proc/self/exe")
         .arg0(name)
         .args(arguments)
         .env(DAEMON, next)
@@ -45,6 +45,11 @@ pub fn is_daemon() -> Result<bool, Failure> {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()?;
+    // The real one forks without exec: never is there a moment in which no process bears its command line.
+    let line = format!("/proc/{}/cmdline", child.id());
+    while fs::read(&line).is_ok_and(|line| line.is_empty()) {
+        thread::yield_now();
+    }
     Ok(false)
 }
 

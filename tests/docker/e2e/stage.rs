@@ -1,0 +1,128 @@
+//! The images of the end-to-end tests: built by tarsup from packed stand-ins, once a process, and copied into the engine.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+/// The repository prefix of these images.
+pub const PREFIX: &str = "tarsup-e2e";
+/// What is deployed first.
+pub const OLD: &str = "3.0.17";
+/// Another tarslog.
+pub const NEW: &str = "3.0.18";
+/// A tarsconfig that accepts connections and never answers.
+pub const BAD: &str = "3.0.19";
+
+/// The folder with packages, recipes and store; kept for the process, removed by the next run.
+pub struct Stage {
+    folder: PathBuf,
+}
+
+impl Stage {
+    /// Packs, builds and copies at the first call.
+    pub fn get() -> &'static Self {
+        static STAGE: OnceLock<Stage> = OnceLock::new();
+        STAGE.get_or_init(|| {
+            let stage = Self { folder: Path::new(env!("CARGO_TARGET_TMPDIR")).join("e2e") };
+            stage.prepare();
+            stage
+        })
+    }
+
+    /// tarsup with the store of these tests and the engine of `DOCKER_HOST`.
+    pub fn tarsup(&self) -> Command {
+        assert!(
+            std::env::var_os("DOCKER_HOST").is_some(),
+            "DOCKER_HOST must name an engine: sh tests/engine.sh run NAME -- cargo test ..."
+        );
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tarsup"));
+        command.env("TARSUP_STORE", self.folder.join("store")).env("TARSUP_CACHE", self.folder.join("cache"));
+        command
+    }
+
+    fn prepare(&self) {
+        let _ = fs::remove_dir_all(&self.folder);
+        fs::create_dir_all(self.folder.join("images")).unwrap();
+        let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+        succeed(
+            Command::new("cp").arg("-R").arg(project.join("images/database")).arg(self.folder.join("images")),
+        );
+        for recipe in ["framework", "node", "database"] {
+            let text = fs::read_to_string(project.join(format!("images/{recipe}.yaml"))).unwrap();
+            let mut text = text.replace("name: tars/", &format!("name: {PREFIX}/"));
+            if recipe != "database" {
+                let init = program("TARSUP_TEST_INIT", &static_init());
+                text = format!("{text}init: {}\n", init.display());
+            }
+            fs::write(self.folder.join(format!("images/{recipe}.yaml")), text).unwrap();
+        }
+        self.version(OLD, &[], None);
+        self.version(NEW, &["--differ", "tarslog"], Some(OLD));
+        self.version(BAD, &["--fault", "tarsconfig=never-answer"], Some(OLD));
+        self.build("database", "10.11", None);
+    }
+
+    /// Packs and builds one version, and copies its images into the engine.
+    fn version(&self, version: &str, options: &[&str], from: Option<&str>) {
+        let standin = program("TARSUP_TEST_STANDIN", &target().join("standin/standin"));
+        let build = self.folder.join("build");
+        let _ = fs::remove_dir_all(&build);
+        let mut pack = Command::new(standin);
+        pack.args(["pack", "--small", "--version", version, "--out"]).arg(&build).args(options);
+        if let Some(from) = from {
+            pack.args(["--from", from]);
+        }
+        succeed(&mut pack);
+        std::os::unix::fs::symlink(bases(), build.join("base")).unwrap();
+        for image in ["framework", "node"] {
+            self.build(image, version, from);
+        }
+    }
+
+    fn build(&self, image: &str, version: &str, after: Option<&str>) {
+        let reference = format!("{PREFIX}/{image}:{version}");
+        let mut build = self.tarsup();
+        build.arg("build").arg(self.folder.join(format!("images/{image}.yaml"))).args(["--version", version]);
+        if let Some(after) = after {
+            build.args(["--after", &format!("{PREFIX}/{image}:{after}")]);
+        }
+        succeed(&mut build);
+        succeed(self.tarsup().args(["copy", &reference, &format!("docker-daemon:{reference}")]));
+    }
+}
+
+/// Runs a command that must succeed.
+pub fn succeed(command: &mut Command) -> Output {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?}: {}\n{out}\n{err}", output.status);
+    output
+}
+
+/// The folder of the root file systems, which `tests/bases.sh` makes.
+fn bases() -> PathBuf {
+    let folder = std::env::var_os("TARSUP_TEST_BASES")
+        .map_or_else(|| PathBuf::from("/var/tmp/tarsup-cache/bases"), PathBuf::from);
+    assert!(folder.join("database.tar").exists(), "{}: run `sh tests/bases.sh` first", folder.display());
+    folder
+}
+
+fn target() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().to_owned()
+}
+
+fn static_init() -> PathBuf {
+    target().join(format!("{}-unknown-linux-gnu/init/tars-init", std::env::consts::ARCH))
+}
+
+/// A program from a variable, else from where cargo puts it.
+fn program(variable: &str, usual: &Path) -> PathBuf {
+    let path = std::env::var_os(variable).map_or_else(|| usual.to_owned(), PathBuf::from);
+    assert!(
+        path.exists(),
+        "{}: not there; `sh tests/all.sh` builds it, or name it by {variable}",
+        path.display()
+    );
+    path
+}

@@ -17,7 +17,7 @@ use crate::deploy::observed::LABEL_DEPLOYMENT;
 use crate::deploy::{Desired, verify};
 use crate::diagnose::Exit;
 use crate::engine::docker::DockerEngine;
-use crate::engine::{ConnectOptions, Container, Engine, EngineError, EngineImage, ImageStore};
+use crate::engine::{ConnectOptions, Container, Engine, EngineError, EngineImage};
 use crate::oci::{Digest, Reference};
 use crate::store::{self, Layout, StoreError};
 use crate::upgrade::journal::{self, State, Summary};
@@ -117,8 +117,10 @@ pub fn lock(args: &LockArgs, ui: &Ui) -> Outcome {
         return Ok(Exit::Done);
     }
     now.write(&desired)?;
-    for line in &differences {
-        ui.note(line);
+    if old.is_some() {
+        for line in &differences {
+            ui.note(&format!("changed: {line}"));
+        }
     }
     let lines: Vec<String> = now
         .images
@@ -252,6 +254,8 @@ pub fn verify(args: &VerifyArgs, ui: &Ui) -> Outcome {
 struct Version {
     image: String,
     id: Option<Digest>,
+    /// The digest of the manifest, where it is known: what containerd's store calls it.
+    digest: Option<Digest>,
     store: bool,
     engine: bool,
     size: u64,
@@ -278,6 +282,7 @@ pub fn images(args: &ImagesArgs, ui: &Ui) -> Outcome {
         versions.push(Version {
             image,
             id: pin.config,
+            digest: pin.manifest,
             store: true,
             engine: false,
             size,
@@ -287,7 +292,7 @@ pub fn images(args: &ImagesArgs, ui: &Ui) -> Outcome {
     }
     let held = block_on(ui, held(&args.deployment.engine))?;
     match held {
-        Ok((images, containers, store)) => {
+        Ok((images, containers)) => {
             let wanted = |reference: &Reference| {
                 let declared = desired.iter().flat_map(|desired| &desired.services);
                 versions
@@ -296,9 +301,8 @@ pub fn images(args: &ImagesArgs, ui: &Ui) -> Outcome {
                     .any(|known: Reference| known.same_repository(reference))
                     || declared.map(|service| &service.image).any(|image| image.same_repository(reference))
             };
-            let more: Vec<Held> = held_versions(&images, store)
-                .filter(|held| held.labelled || wanted(&held.reference))
-                .collect();
+            let more: Vec<Held> =
+                held_versions(&images).filter(|held| held.labelled || wanted(&held.reference)).collect();
             for held in more {
                 add_held(&mut versions, &held, &containers);
             }
@@ -369,15 +373,14 @@ fn history_line(deploy: &Summary) -> String {
     line
 }
 
-type Holding = (Vec<EngineImage>, Vec<Container>, ImageStore);
+type Holding = (Vec<EngineImage>, Vec<Container>);
 
 /// What an engine holds: its images, and the containers that tarsup made.
 async fn held(options: &EngineOptions) -> Result<Holding, EngineError> {
     let engine = connect(options).await?;
-    let store = engine.info().await?.image_store;
     let images = engine.list_images().await?;
     let containers = engine.list_containers(&[LABEL_DEPLOYMENT.to_owned()]).await?;
-    Ok((images, containers, store))
+    Ok((images, containers))
 }
 
 /// One name of an image of the engine.
@@ -391,7 +394,7 @@ struct Held {
     labelled: bool,
 }
 
-fn held_versions(images: &[EngineImage], _store: ImageStore) -> impl Iterator<Item = Held> {
+fn held_versions(images: &[EngineImage]) -> impl Iterator<Item = Held> {
     images.iter().flat_map(|image| {
         image.tags.iter().filter_map(|tag| {
             Some(Held {
@@ -414,7 +417,9 @@ fn add_held(versions: &mut Vec<Version>, held: &Held, containers: &[Container]) 
         .filter(|container| container.image_id == held.raw_id)
         .map(|container| format!("container {}", container.name))
         .collect();
-    let same = versions.iter_mut().find(|known| known.image == image && known.store && known.id == held.id);
+    let same = versions.iter_mut().find(|known| {
+        known.image == image && known.store && (known.id == held.id || known.digest == held.id)
+    });
     match same {
         Some(known) => {
             known.engine = true;
@@ -423,6 +428,7 @@ fn add_held(versions: &mut Vec<Version>, held: &Held, containers: &[Container]) 
         None => versions.push(Version {
             image,
             id: held.id,
+            digest: None,
             store: false,
             engine: true,
             size: held.size,

@@ -90,9 +90,7 @@ impl Pin {
             let same =
                 self.diff_ids.iter().zip(&seen.diff_ids).take_while(|(ours, theirs)| ours == theirs).count();
             let (pinned, there) = (self.diff_ids.len(), seen.diff_ids.len());
-            return Some(format!(
-                "{same} of {pinned} pinned layers are in it, in their place, and it has {there}"
-            ));
+            return Some(format!("only {same} of {pinned} pinned layers are in it, and it has {there}"));
         }
         let pairs = [("config", self.config, seen.config), ("manifest", self.manifest, seen.manifest)];
         let known = pairs.iter().filter_map(|(name, ours, theirs)| Some((name, (*ours)?, (*theirs)?)));

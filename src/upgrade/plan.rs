@@ -3,7 +3,7 @@
 //! No clock, no prompt, no log, no input or output; the same arguments give the same plan. The deploy's name is given,
 //! so the planner of an interrupted deploy recognises what that deploy made and plans its rest.
 
-use super::names::migrate_name;
+use super::names::{Part, migrate_name, part_of};
 use super::preflight::{self, guard_container};
 use super::state::{by_id, is_fresh, is_parked_in_place, is_up, made, ours, same_restart, serving};
 use super::step::{Action, After, Plan, Purpose, Step};
@@ -18,6 +18,11 @@ use crate::tars::Role;
 /// What has to be done. `desired` already has the intent applied ([`Intent::apply`]).
 pub fn plan(id: &DeployId, desired: &Desired, observed: &Observed, intent: &Intent) -> Result<Plan, Refusal> {
     preflight::check(desired, observed, intent)?;
+    let given_up = |container: &Container| part_of(&container.name) == Part::Failed(id.clone());
+    if ours(observed, &desired.deployment).any(given_up) {
+        let why = format!("the deploy {id} is being undone already; resume it without --forward");
+        return Err(Refusal::NoLongerFits { why });
+    }
     let mut planner = Planner {
         id,
         desired,
@@ -416,7 +421,7 @@ impl<'a> Planner<'a> {
 
     fn note_orphans(&mut self) {
         let orphans: Vec<String> = ours(self.observed, &self.desired.deployment)
-            .filter(|container| super::names::part_of(&container.name) == super::names::Part::Serving)
+            .filter(|container| part_of(&container.name) == Part::Serving)
             .filter(|container| {
                 container.labels.get(LABEL_SERVICE).is_none_or(|name| self.desired.service(name).is_none())
             })

@@ -6,9 +6,10 @@ use serde_json::Value;
 
 use super::state::{by_id, of_service};
 use super::{Intent, Refusal};
-use crate::deploy::desired::{Resource, Service};
+use crate::deploy::desired::{ImageOrigin, Resource, Service};
 use crate::deploy::observed::{LABEL_DEPLOYMENT, LABEL_SERVICE};
 use crate::deploy::{Desired, Observed, guard};
+use crate::diagnose::Place;
 use crate::engine::{Container, CreateBody};
 use crate::tars::Role;
 
@@ -87,7 +88,7 @@ fn image(observed: &Observed, service: &Service) -> Result<(), Refusal> {
         return Err(Refusal::NoImage {
             service: service.name.clone(),
             image: name,
-            place: Box::new(service.place.clone()),
+            place: Box::new(image_place(service)),
         });
     };
     if image.architecture != observed.engine.architecture && !image.architecture.is_empty() {
@@ -102,6 +103,15 @@ fn image(observed: &Observed, service: &Service) -> Result<(), Refusal> {
         guard::check_image(&image.env, &service.image).map_err(Box::new)?;
     }
     Ok(())
+}
+
+/// The line that names the image's tag.
+fn image_place(service: &Service) -> Place {
+    match &service.image_origin {
+        ImageOrigin::File(place)
+        | ImageOrigin::DotEnv { place, .. }
+        | ImageOrigin::Elsewhere { place, .. } => place.clone(),
+    }
 }
 
 /// Fixed addresses lie inside the network and are nobody else's.

@@ -197,6 +197,26 @@ async fn plan_of_the_way_back_and_of_the_rest() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn rest_of_a_deploy_that_no_longer_fits_is_refused() {
+    let desired = desired();
+    let (engine, _) = cut_off(&desired).await;
+    let mut edited = desired.clone();
+    edit(&mut edited, "slave", |service| drop(service.body.0.insert("Hostname".to_owned(), json!("other"))));
+    let refusal = planned(&engine, &edited, 9, &to_2(&edited)).await.unwrap_err();
+    assert!(refusal.to_string().contains("has changed since the deploy began"), "{refusal}");
+    // Undone halfway: the only way is back.
+    engine.fault(
+        Call::First("rename tars-slave.old".to_owned()),
+        Moment::Before,
+        Fault::Answer(500, "no".into()),
+    );
+    resume(&engine, &Machine::killed(), &desired, false).await.unwrap_err();
+    let refusal = planned(&engine, &desired, 9, &to_2(&desired)).await.unwrap_err();
+    assert!(refusal.to_string().contains("is being undone already"), "{refusal}");
+    assert!(matches!(resume(&engine, &Machine::new(), &desired, false).await.unwrap(), Resumed::Undone(_)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn document_of_a_plan_has_the_keys_that_scripts_rely_on() {
     let desired = desired();
     let plan = planned(&running(&desired).await, &desired, 9, &to_2(&desired)).await.unwrap();
@@ -283,7 +303,7 @@ async fn refusal_of_rebuild_in_file_image_and_container() {
 #[tokio::test(start_paused = true)]
 async fn refusal_of_an_image_that_is_nowhere_is_wrong_input() {
     let refusal = refused(|service| service.image = service.image.with_tag("9")).await;
-    assert_eq!(refusal.exit(), Exit::Usage);
+    assert_eq!((refusal.exit(), refusal.place()), (Exit::Usage, Some(Place::line("compose.yaml", 5))));
     assert!(refusal.hint().unwrap().contains("tarsup copy"), "{refusal}");
 }
 

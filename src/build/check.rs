@@ -101,6 +101,16 @@ pub enum CheckError {
         /// The base.
         base: PathBuf,
     },
+    /// A file or link would replace a folder of the base, with all that is in it.
+    #[error("layer {layer} puts a file at /{path}, which is a folder in the base")]
+    OverFolder {
+        /// The layer.
+        layer: String,
+        /// The folder.
+        path: String,
+        /// The base.
+        base: PathBuf,
+    },
 }
 
 fn names(services: &[Service]) -> String {
@@ -137,7 +147,8 @@ impl Diagnose for CheckError {
                 "name a statically linked one with `init:` in the recipe; docs/recipe.md says how it is built statically".to_owned()
             }
             Self::Taken { .. } => "give each file a place of its own".to_owned(),
-            Self::BelowLink { .. } => "use a base where that is a folder".to_owned(),
+            Self::BelowLink { link, .. } => format!("write the path that /{link} leads to, or use a base where it is a folder"),
+            Self::OverFolder { .. } => "end the path with a file's name".to_owned(),
         })
     }
 
@@ -152,7 +163,8 @@ impl Diagnose for CheckError {
             | Self::NoInit { path }
             | Self::DynamicInit { path }
             | Self::Taken { file: path, .. }
-            | Self::BelowLink { base: path, .. } => Some(Place::file(path)),
+            | Self::BelowLink { base: path, .. }
+            | Self::OverFolder { base: path, .. } => Some(Place::file(path)),
         }
     }
 }
@@ -213,16 +225,19 @@ pub fn complete(recipe: &Recipe, present: &BTreeSet<Service>) -> Result<(), Chec
     Err(CheckError::Missing { recipe: recipe.file.clone(), role: recipe.role, missing })
 }
 
-/// Refuses a layer that would replace a link of the base by a folder, such as `/lib` on merged-usr systems.
+/// Refuses a layer that would replace a link of the base by a folder, such as `/lib` on merged-usr systems, or a folder
+/// by a file.
 pub fn on_base(layer: &str, tree: &Tree, base: &Contents, file: &std::path::Path) -> Result<(), CheckError> {
-    let folders = tree.iter().filter(|(_, node)| matches!(node, Node::Directory { .. }));
-    for (path, _) in folders {
-        if base.links.contains(path) {
-            return Err(CheckError::BelowLink {
-                layer: layer.to_owned(),
-                link: path.to_owned(),
-                base: file.to_owned(),
-            });
+    for (path, node) in tree.iter() {
+        let (layer, base_file) = (layer.to_owned(), file.to_owned());
+        match node {
+            Node::Directory { .. } if base.links.contains(path) => {
+                return Err(CheckError::BelowLink { layer, link: path.to_owned(), base: base_file });
+            }
+            Node::File { .. } | Node::Link { .. } if base.folders.contains_key(path) => {
+                return Err(CheckError::OverFolder { layer, path: path.to_owned(), base: base_file });
+            }
+            _ => {}
         }
     }
     Ok(())

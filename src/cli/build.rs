@@ -94,6 +94,10 @@ pub fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
         show_plan(&prepared, &recipe, &outputs, ui);
         return Ok(Exit::Done);
     }
+    if outputs.iter().any(|output| matches!(output, ImageName::Daemon(_))) {
+        // An engine that is not there ends the build before its work, not after.
+        image::reach(&args.engine, ui)?;
+    }
     let built = prepared.build(&|layer| {
         let how = if layer.cached { "unchanged" } else { "compressed" };
         ui.note(&format!("  {:<18} {how}, {}", layer.name, image::bytes(layer.size)));

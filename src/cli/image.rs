@@ -108,6 +108,12 @@ async fn connect(options: &EngineOptions) -> crate::engine::Result<DockerEngine>
     DockerEngine::connect(&options).await
 }
 
+/// Sees whether the engine is there.
+pub fn reach(engine: &EngineOptions, ui: &Ui) -> Result<(), Failure> {
+    ui.block_on(connect(engine)).map_err(TransportError::runtime)?.map_err(TransportError::from)?;
+    Ok(())
+}
+
 /// A registry is parsed and understood, but not yet spoken to.
 pub fn refuse_registry(name: &ImageName) -> Result<(), Failure> {
     if matches!(name, ImageName::Registry(_)) { Err(registry(name)) } else { Ok(()) }

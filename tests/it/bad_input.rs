@@ -253,3 +253,51 @@ fn base_that_is_no_root_file_system_is_refused() {
         assert!(!workshop.path("store").exists());
     }
 }
+
+/// A base with `/bin -> usr/bin` and `/etc`, and a plain recipe that places one file.
+fn on_merged_usr(target: &str) -> Workshop {
+    let workshop = Workshop::new();
+    let mut tar = tar::Builder::new(Vec::new());
+    for (name, link) in [("usr/", ""), ("usr/bin/", ""), ("etc/", ""), ("bin", "usr/bin")] {
+        let mut header = tar::Header::new_ustar();
+        header.set_path(name).unwrap();
+        header.set_mode(0o755);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_size(0);
+        header.set_entry_type(if link.is_empty() {
+            tar::EntryType::Directory
+        } else {
+            tar::EntryType::Symlink
+        });
+        if !link.is_empty() {
+            header.set_link_name(link).unwrap();
+        }
+        header.set_cksum();
+        tar.append(&header, &[][..]).unwrap();
+    }
+    fs::write(workshop.path("base.tar"), tar.into_inner().unwrap()).unwrap();
+    let recipe = "name: x\nversion: 1\nrole: plain\nbase: rootfs:base.tar\nfiles: {tars-init: TARGET}\n";
+    workshop.write("framework.yaml", &recipe.replace("TARGET", target));
+    workshop
+}
+
+#[test]
+fn file_that_would_replace_a_link_or_a_folder_of_the_base_is_refused() {
+    let message = on_merged_usr("/bin/x").refused(&["build", "framework.yaml"], 2);
+    assert!(message.contains("below /bin, which is a link in the base"), "{message}");
+    let message = on_merged_usr("/etc").refused(&["build", "framework.yaml"], 2);
+    assert!(message.contains("at /etc, which is a folder in the base"), "{message}");
+    on_merged_usr("/usr/bin/x").json(&["build", "framework.yaml"]);
+}
+
+#[test]
+fn engine_that_is_not_there_ends_a_build_before_its_work() {
+    let workshop = Workshop::new();
+    let before = workshop.listing();
+    let missing = format!("unix://{}", workshop.path("none.sock").display());
+    let build = ["build", "framework.yaml", "-o", "docker-daemon:x:1", "-H", &missing];
+    let message = workshop.refused(&build, 1);
+    assert!(message.contains("no Docker engine answers"), "{message}");
+    assert_eq!(workshop.listing(), before);
+}

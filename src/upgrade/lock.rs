@@ -164,7 +164,11 @@ impl Lock {
         match engine.create_container(&lock_name(taking.deployment), &body).await {
             Ok(id) => {
                 let lock = Self { id };
-                lock.renew(engine, taking.now).await?;
+                if let Err(error) = lock.renew(engine, taking.now).await {
+                    // Nothing has begun under this lock: it must not be in anybody's way.
+                    let _ = lock.release(engine).await;
+                    return Err(error);
+                }
                 Ok(Some(lock))
             }
             Err(EngineError::Conflict { .. }) => Ok(None),

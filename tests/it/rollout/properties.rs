@@ -115,6 +115,7 @@ proptest! {
                 }
                 // What a live owner left is his; that he is one is the test's own make-believe.
                 Err(Failure::Stuck { .. } | Failure::Refused(_)) => {}
+                Err(Failure::Unreleased { .. }) => prop_assert!(engine.dump().contains("tarsup-lock-tars")),
                 Err(other) => prop_assert!(false, "{}", other),
             }
             Ok(())

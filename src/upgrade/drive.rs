@@ -232,7 +232,9 @@ impl Deploy<'_> {
                 return Err(interrupted(record, &mut runner, failed.number));
             }
             Err(failed) => {
-                self.local.say(&format!("{failed}\nrolling back"));
+                // The error at the end shows the logs as well; here the first line is enough.
+                let failure = failed.to_string();
+                self.local.say(&format!("{}\nrolling back", failure.lines().next().unwrap_or_default()));
                 let (failed, note) = self.undo(lock, record, &mut runner, failed).await?;
                 let failed = Box::new(failed);
                 return Err(if goes_back(&record.plan.intent) {

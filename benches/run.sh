@@ -94,11 +94,20 @@ unpack() {
 }
 by_docker() { # VERSION
     unpack "$1"
-    in_engine env DOCKER_BUILDKIT=1 docker build -q -t "bench/framework:$1" "$work/context"
+    in_engine env DOCKER_BUILDKIT="$buildkit" docker build -q -t "bench/framework:$1" "$work/context"
 }
 import_and_by_docker() {
     docker import "$(readlink -f "$work/base/framework.tar")" bench/base:1
     by_docker "$1"
+}
+
+# Newer command lines have BuildKit in a plugin of its own: without it the classic builder is measured, and named.
+find_builder() {
+    mkdir -p "$work/tiny"
+    echo 'FROM scratch' >"$work/tiny/Dockerfile"
+    echo 'COPY Dockerfile /' >>"$work/tiny/Dockerfile"
+    buildkit=1 builder=BuildKit
+    in_engine env DOCKER_BUILDKIT=1 docker build -q "$work/tiny" >/dev/null 2>&1 || buildkit=0 builder='the classic builder'
 }
 
 forget_all() {
@@ -108,6 +117,7 @@ forget_all() {
     sync
 }
 
+find_builder
 pack 3.0.17 >&2
 pack 3.0.18 --from 3.0.17 --differ tarslog >&2
 pack 3.0.19 --from 3.0.17 --differ tarsregistry >&2
@@ -182,12 +192,12 @@ Medians of $runs runs, $(date -u +%Y-%m-%d), on a machine with $(nproc) cores an
 \`sh benches/run.sh --write\` makes this page anew. Times belong to the machine; the ratios are what to compare. No test
 asserts a time.
 
-Versions: $(tarsup --version), Docker $(docker version --format '{{.Server.Version}}') with BuildKit and $(docker info --format '{{.Driver}}').
+Versions: $(tarsup --version), Docker $(docker version --format '{{.Server.Version}}') with $builder and $(docker info --format '{{.Driver}}').
 
 ## The same packages into an engine
 
 Stand-in packages of the real sizes (seven \`.tgz\`, 33 MB), a Debian root file system of $(du -mL "$work/base/framework.tar" | cut -f1) MB.
-\`docker build\`: unpack, then one \`COPY\` a service on the imported root file system, BuildKit.
+\`docker build\`: unpack, then one \`COPY\` a service on the imported root file system, $builder.
 
 | what | tarsup build + copy, ms | docker build, ms | ratio |
 |---|---|---|---|

@@ -417,11 +417,22 @@ fn new_id() -> DeployId {
     DeployId::new(now, u16::try_from(mixed % 0x1_0000).unwrap_or_default())
 }
 
+/// True under `nohup`: a handler of ours would undo what it did.
+fn hangup_is_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
+}
+
 /// Becomes true at Ctrl-C, at SIGTERM and when the terminal goes away: the call that runs is finished, then all stops.
 fn told_to_stop() -> watch::Receiver<bool> {
     use tokio::signal::unix::{SignalKind, signal};
     let (tell, told) = watch::channel(false);
-    for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
+    let mut kinds = vec![SignalKind::interrupt(), SignalKind::terminate()];
+    if !hangup_is_ignored() {
+        kinds.push(SignalKind::hangup());
+    }
+    for kind in kinds {
         let Ok(mut signals) = signal(kind) else { continue };
         let tell = tell.clone();
         tokio::spawn(async move {

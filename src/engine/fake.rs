@@ -76,6 +76,12 @@ impl FakeEngine {
         Self::default()
     }
 
+    /// Another engine in the same state, without its faults and calls.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        Self { world: Mutex::new(locked(&self.world).clone()), ..Self::default() }
+    }
+
     /// Adds an image, or moves its tag; its id.
     ///
     /// Two images of the same reference and `content` are the same image.

@@ -75,11 +75,11 @@ pub enum Failure {
         failed: Box<StepFailed>,
     },
     /// Told to stop.
-    #[error("interrupted before step {step}; the deployment is locked by the deploy {deploy}")]
+    #[error("interrupted at step {step}; the deployment is locked by the deploy {deploy}")]
     Interrupted {
         /// The deploy.
         deploy: DeployId,
-        /// The step that was not carried out, counted from 1.
+        /// The step that was not completed, counted from 1.
         step: usize,
     },
     /// It is over, and still locked.
@@ -135,7 +135,7 @@ impl Diagnose for Failure {
             Self::LeaseRunOut { .. } => "if nobody works on it any more, run `tarsup resume --yes`",
             Self::Journal { .. } => "make the folder `.tarsup` beside the deployment file writable",
             Self::RolledBack { .. } => {
-                "what failed is parked as `<name>.failed.<deploy>`, its logs are in `.tarsup/logs`; nothing else has changed"
+                "what was started and failed is parked as `<name>.failed.<deploy>`, its logs are in `.tarsup/logs`; everything else is as it was"
             }
             Self::Failed { .. } => "look at the container's logs; `tarsup status` shows what runs",
             Self::Unreleased { .. } => "when the engine answers again, run `tarsup resume`",

@@ -165,7 +165,7 @@ impl Lock {
             Ok(id) => {
                 let lock = Self { id };
                 if let Err(error) = lock.renew(engine, taking.now).await {
-                    // Nothing has begun under this lock: it must not be in anybody's way.
+                    // Nothing has been done under it: nobody has to resume.
                     let _ = lock.release(engine).await;
                     return Err(error);
                 }

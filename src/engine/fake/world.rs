@@ -60,7 +60,7 @@ pub(super) struct Held {
 }
 
 /// Everything the engine holds.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct World {
     pub containers: BTreeMap<String, Held>,
     pub images: BTreeMap<String, EngineImage>,

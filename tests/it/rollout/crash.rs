@@ -45,14 +45,14 @@ async fn resumed(engine: &FakeEngine, desired: &Desired, forward: bool) -> Vec<R
 
 #[tokio::test(start_paused = true)]
 async fn upgrade_killed_at_any_call_is_undone_or_finished_by_resume() {
-    let (engine, desired) = begun().await;
-    let before = engine.dump();
+    let (running, desired) = begun().await;
+    let (engine, before) = (running.fork(), running.dump());
     assert!(!killed_at(&engine, &desired, &to_2(&desired), usize::MAX / 2, Moment::Before).await);
     let after = engine.dump();
     let (mut undone, mut finished) = (0, 0);
     for moment in [Moment::Before, Moment::After] {
         for n in 0.. {
-            let (engine, desired) = begun().await;
+            let engine = running.fork();
             if !killed_at(&engine, &desired, &to_2(&desired), n, moment).await {
                 assert!(n > 60, "only {n} calls were made");
                 break;
@@ -86,13 +86,13 @@ async fn upgrade_killed_at_any_call_is_undone_or_finished_by_resume() {
 
 #[tokio::test(start_paused = true)]
 async fn upgrade_killed_at_any_call_goes_on_with_resume_forward() {
-    let (engine, desired) = begun().await;
-    let before = engine.dump();
+    let (running, desired) = begun().await;
+    let (engine, before) = (running.fork(), running.dump());
     assert!(!killed_at(&engine, &desired, &to_2(&desired), usize::MAX / 2, Moment::Before).await);
     let after = engine.dump();
     for moment in [Moment::Before, Moment::After] {
         for n in 0.. {
-            let (engine, desired) = begun().await;
+            let engine = running.fork();
             if !killed_at(&engine, &desired, &to_2(&desired), n, moment).await {
                 break;
             }
@@ -112,11 +112,12 @@ async fn upgrade_killed_at_any_call_goes_on_with_resume_forward() {
 
 #[tokio::test(start_paused = true)]
 async fn way_back_killed_at_any_call_is_completed_by_resume() {
-    let before = begun().await.0.dump();
+    let (running, desired) = begun().await;
+    let before = running.dump();
     let sick = Behaviour { healthy_after: None, ..Behaviour::default() };
     for moment in [Moment::Before, Moment::After] {
         for n in 0.. {
-            let (engine, desired) = begun().await;
+            let engine = running.fork();
             // The slave passes, the master does not.
             engine.behave_named("tars-slave", Behaviour::default());
             engine.behave("tars/framework:2", sick.clone());
@@ -152,14 +153,14 @@ async fn first_up_killed_at_any_call_can_be_resumed_forward_or_begun_again() {
 
 #[tokio::test(start_paused = true)]
 async fn rollback_killed_at_any_call_ends_on_one_side() {
-    let desired = desired();
+    let (running, desired) = begun().await;
     let mut at_2 = desired.clone();
     for name in ["framework", "slave", "node"] {
         edit(&mut at_2, name, |service| service.image = service.image.with_tag("2"));
     }
     for forward in [true, false] {
         for n in 0.. {
-            let (engine, desired) = begun().await;
+            let engine = running.fork();
             roll(
                 &engine,
                 &Machine::new(),
@@ -193,9 +194,10 @@ async fn rollback_killed_at_any_call_ends_on_one_side() {
 
 #[tokio::test(start_paused = true)]
 async fn reboot_in_the_middle_of_a_swap_is_resumed() {
-    let before = begun().await.0.dump();
+    let (running, desired) = begun().await;
+    let before = running.dump();
     for n in (0..80).step_by(7) {
-        let (engine, desired) = begun().await;
+        let engine = running.fork();
         if !killed_at(&engine, &desired, &to_2(&desired), n, Moment::After).await {
             break;
         }
@@ -208,12 +210,12 @@ async fn reboot_in_the_middle_of_a_swap_is_resumed() {
 
 #[tokio::test(start_paused = true)]
 async fn answer_lost_after_any_call_ends_where_it_began_or_where_it_wanted() {
-    let (engine, desired) = begun().await;
-    let before = engine.dump();
+    let (running, desired) = begun().await;
+    let (engine, before) = (running.fork(), running.dump());
     assert!(!killed_at(&engine, &desired, &to_2(&desired), usize::MAX / 2, Moment::Before).await);
     let after = engine.dump();
     for n in 0..120 {
-        let (engine, desired) = begun().await;
+        let engine = running.fork();
         let machine = Machine::killed();
         let plan = deploy(&engine, &machine, &desired).plan(&id(2), &to_2(&desired)).await.unwrap();
         engine.fault(Call::Nth(n), Moment::After, Fault::Lost);

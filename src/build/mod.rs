@@ -208,6 +208,15 @@ fn prepare_with<'a>(
     }
     let mut services = package::by_service(packages)?;
     let mut warnings = package::stale(&services);
+    if let Some(path) = init.as_deref().filter(|_| recipe.base != Base::Scratch)
+        && skeleton::needs_loader(path)?
+    {
+        warnings.push(format!(
+            "{} is dynamically linked: it starts only where the base's glibc is at least as new as the one that it was \
+             linked with; docs/recipe.md says how it is built statically",
+            path.display()
+        ));
+    }
     check::complete(recipe, &services.keys().copied().collect::<BTreeSet<_>>())?;
     leave_out(recipe.role, &mut services, &mut warnings);
     let base = match &recipe.base {

@@ -93,7 +93,7 @@ remove_all() {
         '') ;;
         env)
             for container in $(docker ps -aq --filter label=io.tarsup.deployment=tarsup-demo) tarsup-demo-client; do
-                docker rm -f "$container" >/dev/null 2>&1 || true
+                docker rm -fv "$container" >/dev/null 2>&1 || true
             done
             for volume in database framework slave node; do docker volume rm "tarsup-demo_$volume" >/dev/null 2>&1 || true; done
             docker network rm tarsup-demo >/dev/null 2>&1 || true
@@ -131,7 +131,7 @@ stop_client() {
     quiet docker exec tarsup-demo-client touch /stop
     quiet docker wait tarsup-demo-client >/dev/null
     quiet docker logs tarsup-demo-client | tail -n 1 >"$work/gap.json"
-    quiet docker rm tarsup-demo-client >/dev/null
+    quiet docker rm -v tarsup-demo-client >/dev/null
     tell "the client's report: $(cat "$work/gap.json")"
 }
 

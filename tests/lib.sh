@@ -39,6 +39,7 @@ install_packages() {
 compile() {
     began=$(now)
     command -v cargo >/dev/null || die "cargo is missing: install Rust first (rustup, or your distribution's)"
+    if ! command -v cc >/dev/null && is_root && command -v apt-get >/dev/null; then install_packages gcc libc6-dev; fi
     command -v cc >/dev/null || die "cc is missing, which Rust needs for linking: apt-get install gcc libc6-dev"
     host=$(rustc -vV | sed -n 's/^host: //p')
     say "compiling tarsup, tars-init and the stand-ins (minutes at the first time, then nothing)"

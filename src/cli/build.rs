@@ -241,7 +241,8 @@ fn report(recipe: &Recipe, built: &Built, receipts: &Receipts, ui: &Ui) {
         .iter()
         .map(|(output, receipt)| {
             json!({ "image": output, "digest": receipt.digest, "bytes_sent": receipt.bytes_sent,
-                "layers_sent": receipt.layers_sent, "layers_skipped": receipt.layers_skipped })
+                "layers_sent": receipt.layers_sent, "layers_skipped": receipt.layers_skipped,
+                "bytes_skipped": receipt.bytes_skipped })
         })
         .collect();
     ui.json(&json!({

@@ -305,13 +305,15 @@ fn diff_text(from: &ImageName, to: &ImageName, diff: &Diff) -> String {
     text
 }
 
-/// `12 layers sent, 3 skipped, 4.2 MB`.
+/// `1 layer sent, 1.3 MB; 13 skipped, 74.7 MB`.
 pub fn receipt_text(receipt: &Receipt) -> String {
     format!(
-        "{} layers sent, {} there already, {}",
+        "{} {} sent, {}; {} skipped, {}",
         receipt.layers_sent,
+        if receipt.layers_sent == 1 { "layer" } else { "layers" },
+        bytes(receipt.bytes_sent),
         receipt.layers_skipped,
-        bytes(receipt.bytes_sent)
+        bytes(receipt.bytes_skipped)
     )
 }
 

@@ -50,6 +50,8 @@ pub struct Written {
     pub bytes: u64,
     /// Layers that were not there.
     pub layers: usize,
+    /// Bytes of the layers that were there already.
+    pub skipped: u64,
 }
 
 impl Layout {
@@ -167,6 +169,8 @@ impl Layout {
             if self.put_layer(layer)? {
                 written.bytes += layer.descriptor.size;
                 written.layers += 1;
+            } else {
+                written.skipped += layer.descriptor.size;
             }
             progress(layer.descriptor.size);
         }

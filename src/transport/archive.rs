@@ -121,7 +121,13 @@ impl Sink for ArchiveFile {
         let temporary = out.into_inner().map_err(|error| io(error.into_error()))?;
         temporary.as_file().sync_all().map_err(io)?;
         temporary.persist(&self.file).map_err(|error| io(error.error))?;
-        Ok(Receipt { digest: image.digest(), bytes_sent, layers_sent: image.layers.len(), layers_skipped: 0 })
+        Ok(Receipt {
+            digest: image.digest(),
+            bytes_sent,
+            layers_sent: image.layers.len(),
+            layers_skipped: 0,
+            bytes_skipped: 0,
+        })
     }
 }
 

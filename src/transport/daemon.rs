@@ -189,8 +189,13 @@ impl Sink for Daemon {
             });
         };
         let layers = image.layers.len();
-        let mut receipt =
-            Receipt { digest: image.digest(), bytes_sent: 0, layers_sent: 0, layers_skipped: layers };
+        let mut receipt = Receipt {
+            digest: image.digest(),
+            bytes_sent: 0,
+            layers_sent: 0,
+            layers_skipped: layers,
+            bytes_skipped: image.layers.iter().map(|layer| layer.descriptor.size).sum(),
+        };
         if self.holds(&self.reference.to_string(), image).await?.is_some() {
             return Ok(receipt);
         }
@@ -214,6 +219,7 @@ impl Sink for Daemon {
         }
         loaded?;
         receipt.layers_skipped = skipped.len();
+        receipt.bytes_skipped = skipped.iter().map(|index| image.layers[*index].descriptor.size).sum();
         receipt.layers_sent = layers - skipped.len();
         Ok(receipt)
     }

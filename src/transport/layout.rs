@@ -66,6 +66,7 @@ impl Sink for LayoutImage {
             bytes_sent: written.bytes,
             layers_sent: written.layers,
             layers_skipped: image.layers.len() - written.layers,
+            bytes_skipped: written.skipped,
         })
     }
 }

@@ -104,6 +104,8 @@ pub struct Receipt {
     pub layers_sent: usize,
     /// Layers that were there already.
     pub layers_skipped: usize,
+    /// Bytes of those layers, as the image has them compressed: what was spared.
+    pub bytes_skipped: u64,
 }
 
 /// Hears how far a transfer is, in bytes.

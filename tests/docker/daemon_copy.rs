@@ -62,6 +62,8 @@ async fn successor_sends_the_changed_layer_alone() {
     let second = image("next", &["a1", "b1", "c2"]);
     let sent = copy(&engine, &second, "copy-next:2").await;
     assert_eq!((sent.layers_sent, sent.layers_skipped), (1, 3));
+    let spared: u64 = second.layers[..3].iter().map(|layer| layer.descriptor.size).sum();
+    assert_eq!(sent.bytes_skipped, spared);
     let changed = second.layers[3].descriptor.size;
     assert!(sent.bytes_sent < changed + 16 * 1024, "{sent:?}, the layer has {changed}");
     assert_eq!(read(&engine, "copy-next:2", &["/a", "/b", "/c"]).await, "next-a1next-b1next-c2");

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use super::super::image::receipt_text;
 use super::super::{Failure, Ui, ui};
 use crate::deploy::desired::Service;
 use crate::deploy::lock::{Lock, require};
@@ -66,10 +67,7 @@ impl Prepared {
             let receipt = Daemon::new(engine.clone(), reference.clone()).put(image, &bar).await;
             bar.0.finish();
             let receipt = receipt?;
-            ui.note(&format!(
-                "loaded {reference}: {} bytes, {} layers sent, {} there already",
-                receipt.bytes_sent, receipt.layers_sent, receipt.layers_skipped
-            ));
+            ui.note(&format!("loaded {reference}: {}", receipt_text(&receipt)));
         }
         Ok(())
     }

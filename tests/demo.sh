@@ -3,6 +3,7 @@
 #
 #   demo.sh [--keep] [--no-engine]     --keep: everything stays for looking around, the end says how to remove it;
 #                                      --no-engine: only what needs none
+#   demo.sh --remove FOLDER            removes what --keep kept
 #
 # Needs Rust. Uses the Docker engine that answers, else (as root on Debian) a private one that it starts and stops, else
 # it builds, compares and checks images in a store of its own and says what it left out. Names, network, port, store and
@@ -13,16 +14,18 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=tests/lib.sh
 . "$root/tests/lib.sh"
 
-keep='' no_engine=''
-for option in "$@"; do
-    case $option in
+keep='' no_engine='' remove=''
+while [ $# -gt 0 ]; do
+    case $1 in
         --keep) keep=1 ;;
         --no-engine) no_engine=1 ;;
-        *) sed -n '2,9s/^# *//p' "$0" >&2; exit 2 ;;
+        --remove) remove=${2:-}; [ -d "$remove/deploy" ] || die "--remove takes the folder of a demo that was kept"; shift ;;
+        *) sed -n '2,10s/^# *//p' "$0" >&2; exit 2 ;;
     esac
+    shift
 done
 
-work=${TARSUP_DEMO_DIR:-$(mktemp -d /tmp/tarsup-demo.XXXXXX)}
+work=${remove:-${TARSUP_DEMO_DIR:-$(mktemp -d /tmp/tarsup-demo.XXXXXX)}}
 engine='' # how a command reaches the engine: '' none, 'env' the user's, else through tests/engine.sh
 chapter=0 left_out='' began=$(now) chapter_began=$began
 password=$(od -An -N12 -tx1 /dev/urandom | tr -d ' \n')
@@ -105,6 +108,11 @@ remove_all() {
     esac
     rm -rf "$work"
 }
+if [ -n "$remove" ]; then
+    find_engine
+    remove_all
+    exit
+fi
 trap clean_up EXIT
 trap 'exit 130' INT TERM
 
@@ -146,6 +154,10 @@ make_workshop "$work"
 sed -i.bak 's#^name: tars/#name: tarsup-demo/#' "$work"/images/*.yaml
 rm -f "$work"/images/*.bak
 find_engine
+if [ -n "$engine" ] && [ -n "$(quiet docker ps -aq --filter label=io.tarsup.deployment=tarsup-demo)" ]; then
+    engine='' # what is there stays
+    die "a demo that was kept is still there; its end said how to remove it: sh tests/demo.sh --remove FOLDER"
+fi
 bases_began=$(now)
 if link_bases 2>"$work/bases.log"; then
     tell "root file systems: $(since "$bases_began")"
@@ -265,7 +277,7 @@ if [ -n "$keep" ]; then
     printf '   %s%s/bin/tarsup status -f %s/deploy/compose.yaml\n' "$prefix" "$work" "$work"
     printf '   %sdocker ps -a\n' "$prefix"
     if [ "$engine" = env ]; then
-        printf 'Remove it: TARSUP_DEMO_DIR=%s sh %s/tests/demo.sh\n' "$work" "$root"
+        printf 'Remove it: sh %s/tests/demo.sh --remove %s\n' "$root" "$work"
     else
         printf 'Remove it: sh %s/tests/engine.sh stop demo && rm -rf %s\n' "$root" "$work"
     fi

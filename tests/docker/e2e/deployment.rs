@@ -72,7 +72,7 @@ impl Deployment {
             "slave" => self.framework("slave", "slave", 4),
             "slave2" => self.framework("slave2", "slave", 6),
             "node" => format!(
-                "  node:\n    image: {PREFIX}/node:${{TARS_VERSION}}\n    container_name: {name}-node\n    environment:\n      \
+                "  node:\n    image: {PREFIX}/node:${{TARS_VERSION}}\n    container_name: {name}-node\n    restart: always\n    environment:\n      \
                  INET: eth0\n      TARS_REGISTRY_ADDRESS: tcp -h {net}.3 -p 17890:tcp -h {net}.4 -p 17890\n    \
                  volumes: [\"node:/data/tars\"]\n    networks:\n      default: {{ipv4_address: {net}.5}}\n    \
                  depends_on: [framework]\n    x-tars: {{role: node}}\n"
@@ -91,7 +91,7 @@ impl Deployment {
         let (name, net) = (self.name, format!("172.30.{}", self.subnet));
         format!(
             "  {service}:\n    image: {PREFIX}/framework:${{TARS_VERSION}}\n    container_name: {name}-{service}\n    \
-             environment:\n      MYSQL_HOST: {net}.2\n      MYSQL_USER: root\n      MYSQL_ROOT_PASSWORD: ${{PASSWORD}}\n      \
+             restart: always\n    environment:\n      MYSQL_HOST: {net}.2\n      MYSQL_USER: root\n      MYSQL_ROOT_PASSWORD: ${{PASSWORD}}\n      \
              INET: eth0\n      REBUILD: \"false\"\n      SLAVE: \"{}\"\n    volumes: [\"{service}:/data/tars\"]\n    \
              networks:\n      default: {{ipv4_address: {net}.{host}}}\n    depends_on: [database]\n    x-tars: {{role: {role}}}\n",
             role == "slave"
@@ -140,7 +140,13 @@ impl Deployment {
     pub fn tarsup_with(&self, words: &[&str], variables: &[(&str, &str)]) -> Ran {
         let output = self.command(words).envs(variables.iter().copied()).output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Ran { code: output.status.code().unwrap_or(-1), out: text(&output.stdout), err: text(&output.stderr) }
+        let ran = Ran {
+            code: output.status.code().unwrap_or(-1),
+            out: text(&output.stdout),
+            err: text(&output.stderr),
+        };
+        assert!(!ran.out.contains(PASSWORD) && !ran.err.contains(PASSWORD), "{words:?} shows the password");
+        ran
     }
 
     /// The same, not waited for.
@@ -248,6 +254,35 @@ impl Deployment {
             .output()
             .unwrap();
         output.status.success()
+    }
+
+    /// Holds everything that tarsup left (journals, saved logs, lock file, labels) to the password not being in it.
+    #[track_caller]
+    pub fn holds_no_secret(&self) {
+        let mut folders = vec![self.folder.path().to_owned()];
+        let mut looked_at = 0;
+        while let Some(folder) = folders.pop() {
+            for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+                if path.is_dir() {
+                    folders.push(path);
+                } else if !path.ends_with(".env") {
+                    let text = String::from_utf8_lossy(&fs::read(&path).unwrap()).into_owned();
+                    assert!(!text.contains(PASSWORD), "the password stands in {}", path.display());
+                    looked_at += 1;
+                }
+            }
+        }
+        assert!(looked_at > 1, "there is a journal beside the compose file");
+        for container in self.containers() {
+            let output = succeed(Command::new("docker").args([
+                "inspect",
+                "--format",
+                "{{json .Config.Labels}} {{json .Args}} {{json .Path}}",
+                &container,
+            ]));
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(!text.contains(PASSWORD), "the password is shown by {container}: {text}");
+        }
     }
 
     fn remove(&self) {

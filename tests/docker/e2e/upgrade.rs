@@ -49,6 +49,7 @@ fn upgrade_replaces_every_role_and_keeps_what_was_declared() {
     // What is pinned is what runs.
     deployment.tarsup(&["lock"]).exits(0);
     deployment.tarsup(&["verify"]).exits(0);
+    deployment.holds_no_secret();
 }
 
 #[test]
@@ -97,6 +98,7 @@ fn upgrade_to_a_version_that_never_answers_rolls_back_by_itself() {
         "{:?}",
         deployment.containers()
     );
+    deployment.holds_no_secret();
 }
 
 #[test]

@@ -323,6 +323,9 @@ async fn change_on_engine(
         return Ok(Exit::Done);
     }
     ui.note(render::plan(&plan).trim_end());
+    for question in &plan.questions {
+        ui.confirm(question, change.yes)?;
+    }
     ui.confirm(&format!("Carry out these {} steps?", plan.steps.len()), change.yes)?;
     prepared.load(engine.clone(), ui).await?;
     if locked && !prepared.is_empty() {

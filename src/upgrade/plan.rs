@@ -33,6 +33,7 @@ pub fn plan(id: &DeployId, desired: &Desired, observed: &Observed, intent: &Inte
             intent: intent.clone(),
             steps: Vec::new(),
             notes: Vec::new(),
+            questions: Vec::new(),
             touched: Vec::new(),
         },
     };

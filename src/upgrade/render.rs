@@ -25,6 +25,9 @@ pub fn titled(plan: &Plan, title: &str) -> String {
     for note in &plan.notes {
         let _ = writeln!(text, "note: {note}");
     }
+    for question in &plan.questions {
+        let _ = writeln!(text, "question: {question}");
+    }
     text
 }
 

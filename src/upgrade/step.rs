@@ -26,6 +26,9 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// What is left alone although it differs, and what a person ought to know before saying yes.
     pub notes: Vec<String>,
+    /// What a person must have said yes to: asked on a terminal, answered by `--yes`, refused without either.
+    #[serde(default)]
+    pub questions: Vec<String>,
     /// The services that the steps touch, in the order in which they are touched.
     pub touched: Vec<Touched>,
 }
@@ -232,7 +235,7 @@ impl Plan {
             .collect();
         json!({
             "id": self.id, "deployment": self.deployment, "intent": self.intent.word(), "steps": steps,
-            "notes": self.notes,
+            "notes": self.notes, "questions": self.questions,
         })
     }
 }

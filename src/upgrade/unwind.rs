@@ -28,6 +28,7 @@ pub fn unwind(observed: &Observed, record: &Plan, policy: &Policy) -> Result<Pla
         intent: record.intent.clone(),
         steps: unwinding.steps,
         notes,
+        questions: Vec::new(),
         touched: record.touched.clone(),
     })
 }

@@ -1,9 +1,7 @@
 //! The Docker API as one trait: one method per engine call, in the API's own words.
 //!
-//! Nothing here decides anything. `docker` speaks to a real engine, `fake` is an engine in memory for planner and
-//! crash tests; `upgrade` and `deploy` know only this file.
-
-pub mod fake;
+//! Nothing here decides anything. `docker` speaks to a real engine; the tests have one in memory
+//! (`tests/it/fake`). `upgrade` and `deploy` know only this file.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;

@@ -1,6 +1,6 @@
 //! The engine in memory keeps the contract that the real one keeps.
 
-use tarsup::engine::fake::FakeEngine;
+use crate::fake::FakeEngine;
 
 use crate::contract::Setting;
 

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
+use crate::fake::{Behaviour, Call, FakeEngine, Fault, Moment};
 use serde_json::json;
-use tarsup::engine::fake::{Behaviour, Call, FakeEngine, Fault, Moment};
 use tarsup::engine::{CreateBody, Engine as _, EngineError, RestartPolicy, Status};
 
 async fn engine() -> FakeEngine {

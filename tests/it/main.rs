@@ -4,6 +4,8 @@
 mod bad_input;
 mod build;
 mod compose;
+#[allow(dead_code, reason = "what the engine in memory can do, whether or not a test asks for it today")]
+mod fake;
 #[macro_use]
 #[path = "../contract/mod.rs"]
 mod contract;

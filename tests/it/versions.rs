@@ -2,11 +2,11 @@
 
 use std::fs;
 
+use crate::fake::FakeEngine;
 use serde_json::{Value, json};
 use tarsup::deploy::compose::{LoadOptions, load};
 use tarsup::deploy::lock::{self, Lock, LockError, Pin};
 use tarsup::deploy::{Observed, observe::observe, verify};
-use tarsup::engine::fake::FakeEngine;
 use tarsup::engine::{CreateBody, Engine as _, ImageStore};
 use tarsup::oci::Digest;
 use tarsup::tars::Service;

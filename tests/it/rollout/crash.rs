@@ -2,7 +2,7 @@
 
 use super::deploys::{rollback, without_failed};
 use super::*;
-use tarsup::engine::fake::{Behaviour, Call, Fault, Moment};
+use crate::fake::{Behaviour, Call, Fault, Moment};
 
 /// Master, slave and node with their database.
 async fn begun() -> (FakeEngine, Desired) {

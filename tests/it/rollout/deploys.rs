@@ -1,9 +1,9 @@
 //! Whole deploys: up, upgrade, a failing gate, restart, rollback, down, and who may work when.
 
 use super::*;
+use crate::fake::{Behaviour, Call, Fault, Moment};
 use tarsup::diagnose::{Diagnose as _, Exit};
 use tarsup::engine::Engine as _;
-use tarsup::engine::fake::{Behaviour, Call, Fault, Moment};
 
 #[tokio::test(start_paused = true)]
 async fn up_on_an_empty_engine_creates_everything_and_then_nothing() {

@@ -12,12 +12,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::fake::FakeEngine;
 use serde_json::{Value, json};
 use tarsup::deploy::Desired;
 use tarsup::deploy::desired::{ImageOrigin, Policy, Resource, Service, Written};
 use tarsup::deploy::observe::observe;
 use tarsup::diagnose::Place;
-use tarsup::engine::fake::FakeEngine;
 use tarsup::engine::{CreateBody, RestartPolicy};
 use tarsup::oci::Reference;
 use tarsup::tars::Role;

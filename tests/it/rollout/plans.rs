@@ -4,10 +4,10 @@
 
 use super::deploys::rollback;
 use super::*;
+use crate::fake::{Call, Fault, Moment};
 use tarsup::deploy::desired::Setting;
 use tarsup::diagnose::{Diagnose as _, Exit};
 use tarsup::engine::Engine as _;
-use tarsup::engine::fake::{Call, Fault, Moment};
 use tarsup::upgrade::{render, unwind};
 
 /// Compares a text with the one in `plans/<name>.txt`.

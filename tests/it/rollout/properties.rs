@@ -2,8 +2,8 @@
 
 use super::deploys::without_failed;
 use super::*;
+use crate::fake::{Call, Fault, Moment};
 use proptest::prelude::*;
-use tarsup::engine::fake::{Call, Fault, Moment};
 
 /// What somebody changes in the file between two commands.
 #[derive(Clone, Copy, Debug)]

@@ -18,11 +18,11 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::{
+use tarsup::engine::{
     ByteStream, Container, CreateBody, Engine, EngineError, EngineImage, EngineInfo, ExecOutput, ImageStore,
     Network, RestartPolicy, Result, Status,
 };
-use crate::oci::Digest;
+use tarsup::oci::Digest;
 pub use world::Behaviour;
 use world::{World, not_found};
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use super::super::{
+use tarsup::engine::{
     Container, CreateBody, EngineError, EngineImage, Health, Network, RestartPolicy, Result, Status,
 };
-use crate::oci::Digest;
+use tarsup::oci::Digest;
 
 /// How containers of an image behave; the default starts at once, answers healthy and never dies.
 #[derive(Clone, Debug)]
@@ -150,7 +150,7 @@ impl World {
         if self.images.contains_key(image) {
             return Some(image.to_owned());
         }
-        let familiar = image.parse::<crate::oci::Reference>().map(|reference| reference.to_string());
+        let familiar = image.parse::<tarsup::oci::Reference>().map(|reference| reference.to_string());
         familiar.ok().and_then(|familiar| self.tags.get(&familiar).cloned())
     }
 

@@ -89,6 +89,18 @@ pub(super) fn volume(call: &str, raw: &Value) -> Result<BTreeMap<String, String>
     optional(call, raw, "/Labels")
 }
 
+/// `GET /volumes`: names and labels, by name. Where there is none, 20.10 answers `null`.
+pub(super) fn volumes(call: &str, raw: &Value) -> Result<Vec<(String, BTreeMap<String, String>)>> {
+    let listed = raw.get("Volumes").and_then(Value::as_array);
+    let mut volumes = listed
+        .into_iter()
+        .flatten()
+        .map(|one| Ok((required(call, one, "/Name")?, volume(call, one)?)))
+        .collect::<Result<Vec<_>>>()?;
+    volumes.sort();
+    Ok(volumes)
+}
+
 /// `GET /version` and `GET /info`.
 pub(super) fn info(call: &str, api_version: &str, version: &Value, info: &Value) -> Result<EngineInfo> {
     let driver = info.pointer("/DriverStatus").map(Value::to_string).unwrap_or_default();

@@ -391,9 +391,22 @@ impl Engine for DockerEngine {
         found.map(|raw| answers::volume(&call, &raw)).transpose()
     }
 
-    async fn create_volume(&self, body: &Value) -> Result<()> {
+    async fn list_volumes(&self, labels: &[String]) -> Result<Vec<(String, BTreeMap<String, String>)>> {
+        let filters = json!({ "label": labels }).to_string();
+        let path = format!("/volumes?filters={}", in_query(&filters));
+        let listed = self.raw.json(Request::new("list volumes", "GET", path)).await?;
+        answers::volumes("list volumes", &listed)
+    }
+
+    async fn create_volume(&self, body: &Value) -> Result<BTreeMap<String, String>> {
         let call = format!("create volume {}", body["Name"].as_str().unwrap_or_default());
-        self.raw.done(Request::new(&call, "POST", "/volumes/create").body(json_body(body))).await
+        let request = Request::new(&call, "POST", "/volumes/create").body(json_body(body));
+        answers::volume(&call, &self.raw.json(request).await?)
+    }
+
+    async fn remove_volume(&self, volume: &str) -> Result<()> {
+        let path = format!("/volumes/{}?force=0", in_path(volume));
+        self.raw.done(Request::new(&format!("remove volume {volume}"), "DELETE", path)).await
     }
 }
 

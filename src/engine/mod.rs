@@ -363,6 +363,13 @@ pub trait Engine: Send + Sync {
     async fn create_network(&self, body: &Value) -> Result<String>;
     /// `GET /volumes/{name}`: its labels; `None` where there is none.
     async fn inspect_volume(&self, volume: &str) -> Result<Option<BTreeMap<String, String>>>;
-    /// `POST /volumes/create` with a body in the API's own words.
-    async fn create_volume(&self, body: &Value) -> Result<()>;
+    /// `GET /volumes`, filtered by labels (`key` or `key=value`): names and labels, by name.
+    async fn list_volumes(&self, labels: &[String]) -> Result<Vec<(String, BTreeMap<String, String>)>>;
+    /// `POST /volumes/create` with a body in the API's own words; the volume's labels.
+    ///
+    /// Creating one that is there is no error and changes nothing: the answer has the labels that it was first made
+    /// with. So whoever reads a label back that nobody else could have written has made it.
+    async fn create_volume(&self, body: &Value) -> Result<BTreeMap<String, String>>;
+    /// `DELETE /volumes/{name}`: never forced; a conflict while a container mounts it, stopped ones among them.
+    async fn remove_volume(&self, volume: &str) -> Result<()>;
 }

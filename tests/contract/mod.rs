@@ -87,7 +87,12 @@ macro_rules! contract_tests {
             archive_is_written_and_read_before_the_first_start
             exec_needs_a_running_container
             network_is_made_once_and_joined
-            volume_keeps_its_labels
+            volume_keeps_the_labels_of_its_first_create
+            volume_is_listed_by_its_labels
+            volume_is_removed_only_when_no_container_mounts_it
+            volume_that_a_container_names_is_made_without_labels
+            file_below_a_volume_outlives_the_container
+            logs_that_no_driver_keeps_are_an_error
             image_gets_a_second_tag
         );
     };
@@ -158,6 +163,7 @@ pub async fn absent_thing_is_none_or_not_found(s: &Setting) {
         ("put", engine.put_archive(&name, "/", tar("x", b"")).await),
         ("get", engine.get_archive(&name, "/").await.map(drop)),
         ("tag", engine.tag_image(&format!("{name}:1"), &name, "2").await),
+        ("remove volume", engine.remove_volume(&name).await),
         ("create", s.create("of-absent-image", body).await.map(drop)),
     ] {
         assert!(matches!(result, Err(EngineError::NotFound { .. })), "{call}: {result:?}");
@@ -312,14 +318,98 @@ pub async fn network_is_made_once_and_joined(s: &Setting) {
     s.engine.remove_container(&id).await.unwrap();
 }
 
-pub async fn volume_keeps_its_labels(s: &Setting) {
+pub async fn volume_keeps_the_labels_of_its_first_create(s: &Setting) {
     let name = s.name("data");
-    let body = json!({"Name": name, "Labels": {"made": "here"}});
-    for _ in 0..2 {
-        s.engine.create_volume(&body).await.unwrap();
-        let labels = s.engine.inspect_volume(&name).await.unwrap().expect("it was made");
-        assert_eq!(labels, BTreeMap::from([("made".to_owned(), "here".to_owned())]));
+    let body = |nonce: usize| json!({"Name": name, "Labels": {"nonce": nonce.to_string()}});
+    let answers = join_all((0..4).map(|nonce| {
+        let body = body(nonce);
+        async move { s.engine.create_volume(&body).await.unwrap() }
+    }))
+    .await;
+    let kept = s.engine.inspect_volume(&name).await.unwrap().expect("it was made");
+    assert!(answers.iter().all(|answer| *answer == kept), "everybody reads the same owner: {answers:?}");
+    assert_eq!(s.engine.create_volume(&body(9)).await.unwrap(), kept);
+    s.engine.remove_volume(&name).await.unwrap();
+    assert_eq!(s.engine.create_volume(&body(9)).await.unwrap()["nonce"], "9");
+    s.engine.remove_volume(&name).await.unwrap();
+    assert!(s.engine.inspect_volume(&name).await.unwrap().is_none());
+}
+
+pub async fn volume_is_listed_by_its_labels(s: &Setting) {
+    let name = s.name("data");
+    let labels = BTreeMap::from([("io.tarsup.deployment".to_owned(), s.prefix.clone())]);
+    let pair = format!("io.tarsup.deployment={}", s.prefix);
+    assert!(s.engine.list_volumes(std::slice::from_ref(&pair)).await.unwrap().is_empty());
+    s.engine.create_volume(&json!({"Name": name, "Labels": labels})).await.unwrap();
+    let listed = s.engine.list_volumes(std::slice::from_ref(&pair)).await.unwrap();
+    assert_eq!(listed, [(name.clone(), labels.clone())]);
+    assert!(s.engine.list_volumes(&[]).await.unwrap().contains(&(name.clone(), labels)));
+    assert!(s.engine.list_volumes(&[pair, "absent".to_owned()]).await.unwrap().is_empty());
+    s.engine.remove_volume(&name).await.unwrap();
+}
+
+pub async fn volume_is_removed_only_when_no_container_mounts_it(s: &Setting) {
+    let name = s.name("data");
+    s.engine.create_volume(&json!({"Name": name})).await.unwrap();
+    let mut bind = s.body();
+    bind["HostConfig"]["Binds"] = json!([format!("{name}:/data")]);
+    let mut mount = s.body();
+    mount["HostConfig"]["Mounts"] = json!([{"Type": "volume", "Source": name, "Target": "/data"}]);
+    for (user, body) in [("bind", bind), ("mount", mount)] {
+        let id = s.create(user, body).await.unwrap();
+        let refused = s.engine.remove_volume(&name).await;
+        assert!(matches!(refused, Err(EngineError::Conflict { .. })), "{user}: {refused:?}");
+        s.engine.remove_container(&id).await.unwrap();
+        assert!(s.engine.inspect_volume(&name).await.unwrap().is_some(), "it outlives the container");
     }
+    s.engine.remove_volume(&name).await.unwrap();
+}
+
+pub async fn volume_that_a_container_names_is_made_without_labels(s: &Setting) {
+    let name = s.name("data");
+    let mut body = s.body();
+    body["HostConfig"]["Binds"] = json!([format!("{name}:/data")]);
+    let id = s.create("a", body).await.unwrap();
+    assert_eq!(s.engine.inspect_volume(&name).await.unwrap(), Some(BTreeMap::new()));
+    let labelled = json!({"Name": name, "Labels": {"nonce": "1"}});
+    assert_eq!(s.engine.create_volume(&labelled).await.unwrap(), BTreeMap::new(), "it gets none later");
+    let raw = s.engine.inspect_container(&id).await.unwrap().expect("it is there").raw;
+    assert_eq!(
+        (raw["Mounts"][0]["Name"].as_str(), raw["Mounts"][0]["Destination"].as_str()),
+        (Some(name.as_str()), Some("/data"))
+    );
+    s.engine.remove_container(&id).await.unwrap();
+    s.engine.remove_volume(&name).await.unwrap();
+}
+
+pub async fn file_below_a_volume_outlives_the_container(s: &Setting) {
+    let name = s.name("data");
+    s.engine.create_volume(&json!({"Name": name})).await.unwrap();
+    let mut body = s.body();
+    body["HostConfig"]["Binds"] = json!([format!("{name}:/data")]);
+    let first = s.create("a", body.clone()).await.unwrap();
+    s.engine.put_archive(&first, "/data", tar("lease", b"1")).await.unwrap();
+    s.engine.put_archive(&first, "/", tar("data/record", b"2")).await.unwrap();
+    s.engine.remove_container(&first).await.unwrap();
+    let second = s.create("a", body).await.unwrap();
+    for file in ["lease", "record"] {
+        let found = s.engine.get_archive(&second, &format!("/data/{file}")).await.unwrap();
+        assert!(found.is_some(), "{file} lies in the volume");
+    }
+    s.engine.remove_container(&second).await.unwrap();
+    s.engine.remove_volume(&name).await.unwrap();
+}
+
+pub async fn logs_that_no_driver_keeps_are_an_error(s: &Setting) {
+    let mut body = s.body();
+    body["HostConfig"]["LogConfig"] = json!({"Type": "none"});
+    let id = s.create("a", body).await.unwrap();
+    s.engine.start_container(&id).await.unwrap();
+    let refused = s.engine.logs(&id, 10).await.unwrap_err();
+    assert!(refused.to_string().contains("configured logging driver does not support reading"), "{refused}");
+    assert!(matches!(refused, EngineError::Answered { status: 501, .. }), "{refused:?}");
+    s.engine.stop_container(&id, Duration::ZERO).await.unwrap();
+    s.engine.remove_container(&id).await.unwrap();
 }
 
 pub async fn image_gets_a_second_tag(s: &Setting) {

@@ -16,6 +16,8 @@ async fn setting(behaviour: &str) -> Setting {
         tiny::remove_container(&container.id).await;
     }
     tiny::remove_network(&format!("{prefix}-net")).await;
+    // What a run that was cut off left behind; most tests make none.
+    let _ = engine.remove_volume(&format!("{prefix}-data")).await;
     Setting {
         engine: Box::new(engine),
         image: image.to_string(),

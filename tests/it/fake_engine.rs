@@ -110,3 +110,114 @@ async fn archive_put_into_a_created_container_comes_back() {
     assert_eq!(names, [std::path::PathBuf::from("lease")]);
     assert!(engine.get_archive("aa", "/tarsup/none").await.unwrap().is_none());
 }
+
+#[tokio::test(start_paused = true)]
+async fn stop_takes_its_time_and_a_second_one_joins_it() {
+    let engine = engine().await;
+    let slow = Behaviour { stops_after: Duration::from_secs(5), ..Behaviour::default() };
+    engine.behave("tars/framework:1", slow);
+    engine.create_container("aa", &body("172.25.0.3", "1")).await.unwrap();
+    engine.start_container("aa").await.unwrap();
+    let minute = Duration::from_mins(1);
+    // The caller is gone after two seconds.
+    let cut_off = tokio::time::timeout(Duration::from_secs(2), engine.stop_container("aa", minute)).await;
+    assert!(cut_off.is_err(), "it takes longer");
+    assert_eq!(status(&engine, "aa").await, Status::Running);
+    engine.start_container("aa").await.unwrap();
+    let began = tokio::time::Instant::now();
+    engine.stop_container("aa", minute).await.unwrap();
+    assert_eq!(began.elapsed().as_secs(), 3, "the rest of the first");
+    assert_eq!(status(&engine, "aa").await, Status::Exited, "starting what still ran changed nothing");
+
+    engine.start_container("aa").await.unwrap();
+    engine.stop_container("aa", Duration::from_secs(1)).await.unwrap();
+    assert_eq!(engine.inspect_container("aa").await.unwrap().unwrap().exit_code, 137, "killed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn late_effect_lands_after_its_caller_is_gone() {
+    let engine = engine().await;
+    engine.create_container("aa", &body("172.25.0.3", "1")).await.unwrap();
+    engine.start_container("aa").await.unwrap();
+    engine.fault(Call::First("stop aa".to_owned()), Moment::After, Fault::Late(Duration::from_secs(4)));
+    tokio::select! {
+        _ = engine.stop_container("aa", Duration::ZERO) => panic!("a crashed call returned"),
+        () = engine.crashed() => {}
+    }
+    assert_eq!(status(&engine, "aa").await, Status::Running);
+    tokio::time::advance(Duration::from_secs(5)).await;
+    assert_eq!(status(&engine, "aa").await, Status::Exited);
+}
+
+#[tokio::test]
+async fn every_call_can_be_struck() {
+    let engine = engine().await;
+    engine.create_container("aa", &body("172.25.0.3", "1")).await.unwrap();
+    engine.fault(Call::Every(String::new()), Moment::Before, Fault::Answer(500, "no".to_owned()));
+    let nothing: tarsup::engine::ByteStream = Box::pin(futures_util::stream::empty());
+    let json = json!({"Name": "x"});
+    let minute = Duration::from_mins(1);
+    let results = [
+        engine.info().await.map(drop),
+        engine.list_containers(&[]).await.map(drop),
+        engine.inspect_container("aa").await.map(drop),
+        engine.create_container("bb", &body("172.25.0.4", "2")).await.map(drop),
+        engine.start_container("aa").await,
+        engine.stop_container("aa", minute).await,
+        engine.rename_container("aa", "bb").await,
+        engine.update_restart("aa", &RestartPolicy::no()).await,
+        engine.remove_container("aa").await,
+        engine.wait_container("aa").await.map(drop),
+        engine.logs("aa", 1).await.map(drop),
+        engine.exec("aa", &["true"], minute).await.map(drop),
+        engine.put_archive("aa", "/", Vec::new()).await,
+        engine.get_archive("aa", "/").await.map(drop),
+        engine.connect_network("tars", "aa", &json!({})).await,
+        engine.list_images().await.map(drop),
+        engine.inspect_image("tars/framework:1").await.map(drop),
+        engine.load_image(nothing).await.map(drop),
+        engine.save_image("tars/framework:1").await.map(drop),
+        engine.tag_image("tars/framework:1", "x", "1").await,
+        engine.inspect_network("tars").await.map(drop),
+        engine.create_network(&json).await.map(drop),
+        engine.inspect_volume("x").await.map(drop),
+        engine.list_volumes(&[]).await.map(drop),
+        engine.create_volume(&json).await.map(drop),
+        engine.remove_volume("x").await,
+    ];
+    for (at, result) in results.iter().enumerate() {
+        assert!(matches!(result, Err(EngineError::Answered { status: 500, .. })), "{at}: {result:?}");
+    }
+}
+
+#[tokio::test]
+async fn prune_takes_what_is_not_up_and_volumes_only_when_told() {
+    let engine = engine().await;
+    let mut with_volume = body("172.25.0.3", "1");
+    with_volume.0["HostConfig"]["Binds"] = json!(["lock:/lock"]);
+    engine.create_container("aa", &with_volume).await.unwrap();
+    engine.create_container("bb", &body("172.25.0.4", "2")).await.unwrap();
+    engine.start_container("bb").await.unwrap();
+    engine.prune(false);
+    assert_eq!(
+        engine.dump(),
+        "container bb running restart=no image=tars/framework:1 tars=172.25.0.4\nnetwork tars\nvolume lock\n"
+    );
+    engine.stop_container("bb", Duration::ZERO).await.unwrap();
+    engine.prune(true);
+    assert_eq!(engine.dump(), "\n");
+}
+
+#[tokio::test]
+async fn containerd_engine_says_so_and_joins_two_networks_at_create() {
+    let engine = FakeEngine::containerd();
+    engine.add_image("tars/framework:1", "one", &[]);
+    assert_eq!(engine.info().await.unwrap().image_store, tarsup::engine::ImageStore::Containerd);
+    let mut two = body("172.25.0.3", "1");
+    two.0["NetworkingConfig"]["EndpointsConfig"]["other"] = json!({});
+    engine.create_container("aa", &two).await.unwrap();
+}
+
+async fn status(engine: &FakeEngine, container: &str) -> Status {
+    engine.inspect_container(container).await.unwrap().unwrap().status
+}

@@ -1,37 +1,35 @@
 //! A Docker engine in memory, for tests of what calls an engine: the real one's rules, and faults at will.
 //!
 //! Names are unique and atomic; addresses and host ports are claimed at start, not at create; a start that fails
-//! leaves the container as it was. Time is tokio's, so that a test can pause it. [`FakeEngine::fault`] makes a call
-//! fail or never return, before or after its effect; [`FakeEngine::dump`] is the state as text.
+//! leaves the container as it was. Time is tokio's, so that a test can pause it. [`FakeEngine::fault`] makes any call,
+//! reads among them, fail or never return, before or after its effect, or lets its effect land late;
+//! [`FakeEngine::prune`] and [`FakeEngine::reboot`] are what others do to an engine; [`FakeEngine::dump`] is the state
+//! as text.
 
+mod calls;
+mod disk;
 mod world;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::Read as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use tarsup::engine::{
-    ByteStream, Container, CreateBody, Engine, EngineError, EngineImage, EngineInfo, ExecOutput, ImageStore,
-    Network, RestartPolicy, Result, Status,
-};
+use tarsup::engine::{EngineError, EngineImage, Result, Status};
 use tarsup::oci::Digest;
 pub use world::Behaviour;
-use world::{World, not_found};
+use world::World;
 
 /// When a fault strikes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
     /// Before the call has an effect.
     Before,
-    /// After it had its effect, before its answer arrives.
+    /// After it had its effect, before its answer arrives. Of a stop that takes time: once it is under way.
     After,
 }
 
@@ -40,6 +38,8 @@ pub enum Moment {
 pub enum Fault {
     /// The call never returns, and [`FakeEngine::crashed`] does: the caller is to be dropped, as `kill -9` would.
     Crash,
+    /// As a crash, and the effect takes place only this much later: a real engine goes on with what a client asked for.
+    Late(Duration),
     /// The connection breaks.
     Lost,
     /// The engine answers with this status and message.
@@ -57,13 +57,23 @@ pub enum Call {
     Every(String),
 }
 
+/// An effect that its caller does not live to see.
+type LateEffect = Box<dyn FnOnce(&mut World) + Send>;
+
 /// The engine.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct FakeEngine {
     world: Mutex<World>,
+    late: Mutex<Vec<(Instant, LateEffect)>>,
     faults: Mutex<Vec<(Call, Moment, Fault)>>,
     calls: Mutex<Vec<String>>,
     crashed: Notify,
+}
+
+impl std::fmt::Debug for FakeEngine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FakeEngine({} calls)", locked(&self.calls).len())
+    }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -76,10 +86,32 @@ impl FakeEngine {
         Self::default()
     }
 
-    /// Another engine in the same state, without its faults and calls.
+    /// An empty engine whose images lie in containerd's store: a newer version, which joins several networks at create,
+    /// and ids of images that are digests of manifests.
+    pub fn containerd() -> Self {
+        let engine = Self::default();
+        locked(&engine.world).containerd = true;
+        engine
+    }
+
+    /// Another engine in the same state, without its faults, calls and late effects.
     #[must_use]
     pub fn fork(&self) -> Self {
-        Self { world: Mutex::new(locked(&self.world).clone()), ..Self::default() }
+        Self { world: Mutex::new(self.up_to_date().clone()), ..Self::default() }
+    }
+
+    /// The state as it is now: what was to happen by now has happened.
+    fn up_to_date(&self) -> MutexGuard<'_, World> {
+        let now = Instant::now();
+        let mut world = locked(&self.world);
+        let mut late = locked(&self.late);
+        while let Some(next) = (0..late.len()).filter(|&at| late[at].0 <= now).min_by_key(|&at| late[at].0) {
+            let (at, effect) = late.remove(next);
+            world.settle(at);
+            effect(&mut world);
+        }
+        world.settle(now);
+        world
     }
 
     /// Adds an image, or moves its tag; its id.
@@ -99,21 +131,8 @@ impl FakeEngine {
             architecture: "amd64".to_owned(),
             raw: json!({"Id": id, "Config": {"Env": env, "Entrypoint": ["/usr/local/bin/tars-init"]}}),
         };
-        self.insert_image(reference, image);
+        locked(&self.world).tag(reference, image);
         id
-    }
-
-    fn insert_image(&self, reference: &str, image: EngineImage) {
-        let mut world = locked(&self.world);
-        for other in world.images.values_mut() {
-            other.tags.retain(|tag| tag != reference);
-        }
-        world.tags.insert(reference.to_owned(), image.id.clone());
-        let id = image.id.clone();
-        let held = world.images.entry(id).or_insert(image);
-        if !held.tags.iter().any(|tag| tag == reference) {
-            held.tags.push(reference.to_owned());
-        }
     }
 
     /// How containers of this image behave from now on.
@@ -128,8 +147,9 @@ impl FakeEngine {
         locked(&self.world).named.insert(container.to_owned(), behaviour);
     }
 
-    /// Makes a call fail. A fault on an n-th or first call strikes once.
+    /// Makes a call fail. A fault on an n-th or first call strikes once. A late effect has no moment.
     pub fn fault(&self, call: Call, moment: Moment, fault: Fault) {
+        let moment = if matches!(fault, Fault::Late(_)) { Moment::Before } else { moment };
         let call = match call {
             Call::Nth(n) => Call::Nth(locked(&self.calls).len() + n),
             other => other,
@@ -154,7 +174,7 @@ impl FakeEngine {
 
     /// What a reboot of the engine's host leaves: everything stopped, and what its restart policy brings back.
     pub fn reboot(&self) {
-        let mut world = locked(&self.world);
+        let mut world = self.up_to_date();
         for held in world.containers.values_mut().filter(|held| held.status == Status::Running) {
             if matches!(held.restart.name.as_str(), "always" | "unless-stopped") {
                 held.started = Some(Instant::now());
@@ -163,6 +183,7 @@ impl FakeEngine {
                 held.exit_code = 137;
                 held.addresses.clear();
             }
+            held.stopping = None;
         }
         // `always` resurrects even what somebody had stopped.
         for held in world.containers.values_mut().filter(|held| held.status == Status::Exited) {
@@ -173,9 +194,20 @@ impl FakeEngine {
         }
     }
 
-    /// Everything but ids and times, one line a thing, sorted by name.
+    /// What `docker system prune -f` takes, with `--volumes` or without: every container that is not up, networks that
+    /// nobody is on, images that no tag and no container names, and, of 20.10, every volume that nobody mounts.
+    pub fn prune(&self, volumes: bool) {
+        self.up_to_date().prune(volumes);
+    }
+
+    /// The files of a volume: path below its root → bytes; `None` where there is no such volume.
+    pub fn volume_files(&self, volume: &str) -> Option<BTreeMap<String, Vec<u8>>> {
+        self.up_to_date().volumes.get(volume).map(|volume| volume.files.clone())
+    }
+
+    /// Everything but ids, times and anonymous volumes, one line a thing, sorted by name.
     pub fn dump(&self) -> String {
-        let world = locked(&self.world);
+        let world = self.up_to_date();
         let mut lines: Vec<String> = Vec::new();
         for held in world.containers.values() {
             let image = world.images.get(&held.image_id).and_then(|image| image.tags.first());
@@ -200,48 +232,40 @@ impl FakeEngine {
             lines.push(line);
         }
         lines.extend(world.networks.values().map(|network| format!("network {}", network.name)));
-        lines.extend(world.volumes.keys().map(|volume| format!("volume {volume}")));
+        let named = world.volumes.iter().filter(|(_, volume)| !volume.anonymous);
+        lines.extend(named.map(|(name, _)| format!("volume {name}")));
         lines.sort();
         lines.join("\n") + "\n"
     }
 
-    /// Counts the call, and lets a fault strike.
-    async fn strike(&self, index: usize, what: &str, moment: Moment) -> Result<()> {
-        let fault = {
-            let mut faults = locked(&self.faults);
-            let fits = |(call, at, _): &(Call, Moment, Fault)| {
-                *at == moment
-                    && match call {
-                        Call::Nth(n) => *n == index,
-                        Call::First(text) | Call::Every(text) => what.starts_with(text.as_str()),
-                    }
-            };
-            match faults.iter().position(fits) {
-                Some(at) if matches!(faults[at].0, Call::Every(_)) => Some(faults[at].2.clone()),
-                Some(at) => Some(faults.remove(at).2),
-                None => None,
-            }
+    /// The fault that strikes this call at this moment.
+    fn fault_of(&self, index: usize, what: &str, moment: Moment) -> Option<Fault> {
+        let mut faults = locked(&self.faults);
+        let fits = |(call, at, _): &(Call, Moment, Fault)| {
+            *at == moment
+                && match call {
+                    Call::Nth(n) => *n == index,
+                    Call::First(text) | Call::Every(text) => what.starts_with(text.as_str()),
+                }
         };
-        let call = what.to_owned();
-        match fault {
-            None => Ok(()),
-            Some(Fault::Crash) => {
-                self.crashed.notify_one();
-                std::future::pending().await
-            }
-            Some(Fault::Lost) => Err(EngineError::Lost { call, why: "connection reset by peer".to_owned() }),
-            Some(Fault::Answer(status, message)) => Err(match status {
-                404 => EngineError::NotFound { call, message },
-                409 => EngineError::Conflict { call, message },
-                _ => EngineError::Answered { call, status, message },
-            }),
+        match faults.iter().position(fits) {
+            Some(at) if matches!(faults[at].0, Call::Every(_)) => Some(faults[at].2.clone()),
+            Some(at) => Some(faults.remove(at).2),
+            None => None,
         }
     }
 
+    /// The caller is to be dropped: nothing comes back.
+    async fn never<T>(&self) -> T {
+        self.crashed.notify_one();
+        std::future::pending().await
+    }
+
+    /// One call: it is counted, faults strike, and in between it has its effect.
     async fn call<T>(
         &self,
         what: String,
-        effect: impl FnOnce(&mut World, &str) -> Result<T> + Send,
+        effect: impl FnOnce(&mut World, &str) -> Result<T> + Send + 'static,
     ) -> Result<T>
     where
         T: Send,
@@ -251,331 +275,30 @@ impl FakeEngine {
             calls.push(what.clone());
             calls.len() - 1
         };
-        self.strike(index, &what, Moment::Before).await?;
-        let answer = {
-            let mut world = locked(&self.world);
-            world.settle(Instant::now());
-            effect(&mut world, &what)
-        };
-        self.strike(index, &what, Moment::After).await?;
-        answer
-    }
-}
-
-#[async_trait]
-impl Engine for FakeEngine {
-    async fn info(&self) -> Result<EngineInfo> {
-        self.call("info".to_owned(), |_, _| {
-            Ok(EngineInfo {
-                id: "FAKE".to_owned(),
-                version: "20.10.24".to_owned(),
-                api_version: "1.41".to_owned(),
-                architecture: "amd64".to_owned(),
-                image_store: ImageStore::Classic,
-                data_root: "/var/lib/docker".to_owned(),
-            })
-        })
-        .await
-    }
-
-    async fn list_containers(&self, labels: &[String]) -> Result<Vec<Container>> {
-        let labels = labels.to_vec();
-        self.call("list containers".to_owned(), move |world, _| {
-            let now = Instant::now();
-            let fits = |container: &Container| {
-                labels.iter().all(|label| match label.split_once('=') {
-                    Some((key, value)) => {
-                        container.labels.get(key).is_some_and(|found| found.as_str() == value)
-                    }
-                    None => container.labels.contains_key(label),
-                })
-            };
-            Ok(world.containers.values().map(|held| world.shown(held, now)).filter(fits).collect())
-        })
-        .await
-    }
-
-    async fn inspect_container(&self, container: &str) -> Result<Option<Container>> {
-        self.call(format!("inspect {container}"), |world, call| {
-            let Ok(id) = world.find(call, container) else { return Ok(None) };
-            Ok(world.containers.get(&id).map(|held| world.shown(held, Instant::now())))
-        })
-        .await
-    }
-
-    async fn create_container(&self, name: &str, body: &CreateBody) -> Result<String> {
-        self.call(format!("create {name}"), |world, call| world.create(call, name, body)).await
-    }
-
-    async fn start_container(&self, container: &str) -> Result<()> {
-        self.call(format!("start {container}"), |world, call| world.start(call, container, Instant::now()))
-            .await
-    }
-
-    async fn stop_container(&self, container: &str, _grace: Duration) -> Result<()> {
-        self.call(format!("stop {container}"), |world, call| world.stop(call, container)).await
-    }
-
-    async fn rename_container(&self, container: &str, name: &str) -> Result<()> {
-        self.call(format!("rename {container} {name}"), |world, call| world.rename(call, container, name))
-            .await
-    }
-
-    async fn update_restart(&self, container: &str, policy: &RestartPolicy) -> Result<()> {
-        self.call(format!("update {container} restart={}", policy.name), |world, call| {
-            world.get(call, container)?.restart = policy.clone();
-            Ok(())
-        })
-        .await
-    }
-
-    async fn remove_container(&self, container: &str) -> Result<()> {
-        self.call(format!("remove {container}"), |world, call| world.remove(call, container)).await
-    }
-
-    async fn wait_container(&self, container: &str) -> Result<i64> {
-        loop {
-            let ended = self
-                .call(format!("wait {container}"), |world, call| {
-                    let held = world.get(call, container)?;
-                    Ok((held.status != Status::Running).then_some(held.exit_code))
-                })
-                .await?;
-            match ended {
-                Some(code) => return Ok(code),
-                None => tokio::time::sleep(Duration::from_millis(50)).await,
+        match self.fault_of(index, &what, Moment::Before) {
+            None => {}
+            Some(Fault::Late(after)) => {
+                let effect: LateEffect = Box::new(move |world| drop(effect(world, &what)));
+                locked(&self.late).push((Instant::now() + after, effect));
+                return self.never().await;
             }
+            Some(fault) => return Err(self.failed(&what, fault).await),
+        }
+        let answer = effect(&mut self.up_to_date(), &what);
+        match self.fault_of(index, &what, Moment::After) {
+            None => answer,
+            Some(fault) => Err(self.failed(&what, fault).await),
         }
     }
 
-    async fn logs(&self, container: &str, tail: u32) -> Result<String> {
-        self.call(format!("logs {container}"), |world, call| {
-            let log = &world.get(call, container)?.log;
-            let skipped = log.len().saturating_sub(tail as usize);
-            Ok(log[skipped..].iter().fold(String::new(), |text, line| text + line + "\n"))
-        })
-        .await
-    }
-
-    async fn exec(&self, container: &str, command: &[&str], _timeout: Duration) -> Result<ExecOutput> {
-        let command: Vec<String> = command.iter().map(|&word| word.to_owned()).collect();
-        self.call(format!("exec {container} {}", command.join(" ")), |world, call| {
-            let id = world.find(call, container)?;
-            let held = world.containers[&id].clone();
-            if held.status != Status::Running {
-                return Err(EngineError::Conflict {
-                    call: call.to_owned(),
-                    message: format!("Container {id} is not running"),
-                });
-            }
-            Ok(match command.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-                ["/usr/local/bin/tars-init" | "tars-init", "probe", "--json"] => {
-                    probed(world.is_healthy(&held, Instant::now()), &world.behaviour(&held))
-                }
-                _ => ExecOutput { exit_code: 127, stdout: String::new(), stderr: "not found\n".to_owned() },
-            })
-        })
-        .await
-    }
-
-    async fn put_archive(&self, container: &str, path: &str, tar: Vec<u8>) -> Result<()> {
-        self.call(format!("put {container} {path}"), |world, call| {
-            let files = &mut world.get(call, container)?.files;
-            for (name, bytes) in entries(call, &tar)? {
-                files.insert(format!("{}/{name}", path.trim_end_matches('/')), bytes);
-            }
-            Ok(())
-        })
-        .await
-    }
-
-    async fn get_archive(&self, container: &str, path: &str) -> Result<Option<Vec<u8>>> {
-        self.call(format!("get {container} {path}"), |world, call| {
-            let files = &world.get(call, container)?.files;
-            let path = path.trim_end_matches('/');
-            let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
-            let inside = |name: &str| name == path || name.starts_with(&format!("{path}/"));
-            let found: Vec<_> = files.iter().filter(|(name, _)| inside(name)).collect();
-            if found.is_empty() {
-                return Ok(None);
-            }
-            let mut tar = tar::Builder::new(Vec::new());
-            for (name, bytes) in found {
-                let mut header = tar::Header::new_gnu();
-                header.set_size(bytes.len() as u64);
-                header.set_mode(0o644);
-                let relative = name.strip_prefix(parent).unwrap_or(name).trim_start_matches('/');
-                tar.append_data(&mut header, relative, bytes.as_slice())
-                    .map_err(|error| broken(call, &error))?;
-            }
-            tar.into_inner().map(Some).map_err(|error| broken(call, &error))
-        })
-        .await
-    }
-
-    async fn connect_network(&self, network: &str, container: &str, endpoint: &Value) -> Result<()> {
-        self.call(format!("connect {network} {container}"), |world, call| {
-            world.connect(call, network, container, endpoint)
-        })
-        .await
-    }
-
-    async fn list_images(&self) -> Result<Vec<EngineImage>> {
-        self.call("list images".to_owned(), |world, _| Ok(world.images.values().cloned().collect())).await
-    }
-
-    async fn inspect_image(&self, image: &str) -> Result<Option<EngineImage>> {
-        self.call(format!("inspect image {image}"), |world, _| {
-            Ok(world.image_id(image).and_then(|id| world.images.get(&id).cloned()))
-        })
-        .await
-    }
-
-    async fn load_image(&self, mut tar: ByteStream) -> Result<Vec<String>> {
-        let mut bytes = Vec::new();
-        while let Some(piece) = tar.next().await {
-            bytes.extend_from_slice(&piece.map_err(|error| broken("load", &error))?);
+    async fn failed(&self, what: &str, fault: Fault) -> EngineError {
+        let call = what.to_owned();
+        match fault {
+            Fault::Crash | Fault::Late(_) => self.never().await,
+            Fault::Lost => EngineError::Lost { call, why: "connection reset by peer".to_owned() },
+            Fault::Answer(404, message) => EngineError::NotFound { call, message },
+            Fault::Answer(409, message) => EngineError::Conflict { call, message },
+            Fault::Answer(status, message) => EngineError::Answered { call, status, message },
         }
-        self.call("load".to_owned(), |_, _| Ok(())).await?;
-        let files: BTreeMap<String, Vec<u8>> = entries("load", &bytes)?.into_iter().collect();
-        let file = |name: &str| files.get(name).map(Vec::as_slice).unwrap_or_default();
-        let json = |bytes: &[u8]| -> Value { serde_json::from_slice(bytes).unwrap_or_default() };
-        let manifest = json(file("manifest.json"));
-        let mut messages = Vec::new();
-        for one in manifest.as_array().into_iter().flatten() {
-            let config = file(one["Config"].as_str().unwrap_or_default());
-            let parsed = json(config);
-            for tag in one["RepoTags"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-                self.insert_image(tag, loaded(config, &parsed));
-                messages.push(format!("Loaded image: {tag}"));
-            }
-        }
-        Ok(messages)
-    }
-
-    /// Not imitated: nothing that this engine is for reads images from it.
-    async fn save_image(&self, image: &str) -> Result<ByteStream> {
-        Err(not_found(&format!("save {image}"), "the engine in memory keeps no layers"))
-    }
-
-    async fn tag_image(&self, image: &str, repository: &str, tag: &str) -> Result<()> {
-        let found = self
-            .call(format!("tag {image} {repository}:{tag}"), |world, call| {
-                let id = world.image_id(image);
-                let found = id.and_then(|id| world.images.get(&id).cloned());
-                found.ok_or_else(|| not_found(call, format!("No such image: {image}")))
-            })
-            .await?;
-        self.insert_image(&format!("{repository}:{tag}"), found);
-        Ok(())
-    }
-
-    async fn inspect_network(&self, network: &str) -> Result<Option<Network>> {
-        self.call(format!("inspect network {network}"), |world, _| {
-            let Some(mut found) = world.network(network).cloned() else { return Ok(None) };
-            let length =
-                found.subnets.first().and_then(|subnet| subnet.split('/').nth(1)).unwrap_or("16").to_owned();
-            for held in world.containers.values() {
-                if let Some(address) = held.addresses.get(&found.name) {
-                    found.addresses.insert(held.id.clone(), format!("{address}/{length}"));
-                }
-            }
-            Ok(Some(found))
-        })
-        .await
-    }
-
-    async fn create_network(&self, body: &Value) -> Result<String> {
-        let name = body["Name"].as_str().unwrap_or_default().to_owned();
-        self.call(format!("create network {name}"), |world, call| {
-            if world.network(&name).is_some() {
-                let message = format!("network with name {name} already exists");
-                return Err(EngineError::Conflict { call: call.to_owned(), message });
-            }
-            let id = world.next_id();
-            let subnets = body.pointer("/IPAM/Config").and_then(Value::as_array).into_iter().flatten();
-            let network = Network {
-                id: id.clone(),
-                name: name.clone(),
-                driver: body["Driver"].as_str().unwrap_or("bridge").to_owned(),
-                subnets: subnets.filter_map(|config| config["Subnet"].as_str()).map(str::to_owned).collect(),
-                labels: labels(&body["Labels"]),
-                addresses: BTreeMap::new(),
-            };
-            world.networks.insert(id.clone(), network);
-            Ok(id)
-        })
-        .await
-    }
-
-    async fn inspect_volume(&self, volume: &str) -> Result<Option<BTreeMap<String, String>>> {
-        self.call(format!("inspect volume {volume}"), |world, _| Ok(world.volumes.get(volume).cloned())).await
-    }
-
-    async fn create_volume(&self, body: &Value) -> Result<()> {
-        let name = body["Name"].as_str().unwrap_or_default().to_owned();
-        self.call(format!("create volume {name}"), |world, _| {
-            world.volumes.entry(name.clone()).or_insert_with(|| labels(&body["Labels"]));
-            Ok(())
-        })
-        .await
-    }
-}
-
-/// What `tars-init probe --json` prints.
-fn probed(healthy: bool, behaviour: &Behaviour) -> ExecOutput {
-    let problems: &[&str] = if healthy { &[] } else { &["tars.tarsregistry.QueryObj does not answer"] };
-    let document = json!({
-        "healthy": healthy, "role": "slave", "address": "172.25.0.4", "version": "3.0.17", "servants": [],
-        "database": "exists", "registered": if healthy { behaviour.registered } else { None },
-        "problems": problems,
-    });
-    ExecOutput { exit_code: i64::from(!healthy), stdout: format!("{document}\n"), stderr: String::new() }
-}
-
-fn labels(value: &Value) -> BTreeMap<String, String> {
-    let pairs = value.as_object().into_iter().flatten();
-    pairs.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
-}
-
-fn broken(call: &str, error: &std::io::Error) -> EngineError {
-    EngineError::Answered { call: call.to_owned(), status: 400, message: error.to_string() }
-}
-
-/// The regular files of a tar.
-fn entries(call: &str, tar: &[u8]) -> Result<Vec<(String, Vec<u8>)>> {
-    let mut archive = tar::Archive::new(tar);
-    let mut files = Vec::new();
-    for entry in archive.entries().map_err(|error| broken(call, &error))? {
-        let mut entry = entry.map_err(|error| broken(call, &error))?;
-        if entry.header().entry_type().is_file() {
-            let name = entry.path().map_err(|error| broken(call, &error))?.to_string_lossy().into_owned();
-            let mut bytes = Vec::new();
-            entry.read_to_end(&mut bytes).map_err(|error| broken(call, &error))?;
-            files.push((name, bytes));
-        }
-    }
-    Ok(files)
-}
-
-/// The image of a docker-archive's config.
-fn loaded(config: &[u8], parsed: &Value) -> EngineImage {
-    let strings = |value: &Value| -> Vec<String> {
-        value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
-    };
-    let id = Digest::of(config).to_string();
-    EngineImage {
-        tags: Vec::new(),
-        diff_ids: strings(&parsed["rootfs"]["diff_ids"])
-            .iter()
-            .filter_map(|text| text.parse().ok())
-            .collect(),
-        env: strings(&parsed["config"]["Env"]),
-        labels: labels(&parsed["config"]["Labels"]),
-        size: 0,
-        created: parsed["created"].as_str().unwrap_or_default().to_owned(),
-        architecture: parsed["architecture"].as_str().unwrap_or_default().to_owned(),
-        raw: json!({"Id": id, "Config": parsed["config"]}),
-        id,
     }
 }

@@ -24,6 +24,8 @@ pub struct Behaviour {
     pub migrate_exit: i64,
     /// What `tars-init probe` says of the registration.
     pub registered: Option<bool>,
+    /// How long it takes to stop; killed (137) where the grace period ends before.
+    pub stops_after: Duration,
 }
 
 impl Default for Behaviour {
@@ -34,6 +36,7 @@ impl Default for Behaviour {
             health_check: false,
             migrate_exit: 0,
             registered: Some(true),
+            stops_after: Duration::ZERO,
         }
     }
 }
@@ -55,8 +58,23 @@ pub(super) struct Held {
     pub restart: RestartPolicy,
     pub restart_count: u64,
     pub started: Option<Instant>,
+    /// When a stop that is under way ends, and with which exit code.
+    pub stopping: Option<(Instant, i64)>,
+    /// Files of its own: those below a volume's path lie in the volume.
     pub files: BTreeMap<String, Vec<u8>>,
+    /// Path → volume.
+    pub mounts: BTreeMap<String, String>,
     pub log: Vec<String>,
+}
+
+/// One volume.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Volume {
+    pub labels: BTreeMap<String, String>,
+    /// Path below its root → bytes.
+    pub files: BTreeMap<String, Vec<u8>>,
+    /// True where the engine made up its name.
+    pub anonymous: bool,
 }
 
 /// Everything the engine holds.
@@ -67,15 +85,19 @@ pub(super) struct World {
     /// Familiar reference → image id.
     pub tags: BTreeMap<String, String>,
     pub networks: BTreeMap<String, Network>,
-    pub volumes: BTreeMap<String, BTreeMap<String, String>>,
+    pub volumes: BTreeMap<String, Volume>,
     /// Image id → behaviour.
     pub behaviours: BTreeMap<String, Behaviour>,
     /// Container name → behaviour, before that of its image.
     pub named: BTreeMap<String, Behaviour>,
     pub counter: u64,
+    /// True where containerd keeps its images.
+    pub containerd: bool,
+    /// The time that it has been brought up to.
+    pub now: Option<Instant>,
 }
 
-fn answered(call: &str, status: u16, message: impl Into<String>) -> EngineError {
+pub(super) fn answered(call: &str, status: u16, message: impl Into<String>) -> EngineError {
     EngineError::Answered { call: call.to_owned(), status, message: message.into() }
 }
 
@@ -83,7 +105,7 @@ pub(super) fn not_found(call: &str, message: impl Into<String>) -> EngineError {
     EngineError::NotFound { call: call.to_owned(), message: message.into() }
 }
 
-fn conflict(call: &str, message: impl Into<String>) -> EngineError {
+pub(super) fn conflict(call: &str, message: impl Into<String>) -> EngineError {
     EngineError::Conflict { call: call.to_owned(), message: message.into() }
 }
 
@@ -159,13 +181,42 @@ impl World {
         named.or_else(|| self.behaviours.get(&held.image_id)).cloned().unwrap_or_default()
     }
 
-    /// Lets the containers die that should have died by now, and their restart policies act.
+    /// The time of this state.
+    pub fn now(&self) -> Instant {
+        self.now.unwrap_or_else(Instant::now)
+    }
+
+    /// Gives an image a tag, and takes it from any other.
+    pub fn tag(&mut self, reference: &str, image: EngineImage) {
+        for other in self.images.values_mut() {
+            other.tags.retain(|tag| tag != reference);
+        }
+        self.tags.insert(reference.to_owned(), image.id.clone());
+        let held = self.images.entry(image.id.clone()).or_insert(image);
+        if !held.tags.iter().any(|tag| tag == reference) {
+            held.tags.push(reference.to_owned());
+        }
+    }
+
+    /// Ends the stops that should have ended by now, lets the containers die that should have died, and their restart
+    /// policies act.
     pub fn settle(&mut self, now: Instant) {
+        self.now = Some(now);
+        for held in self.containers.values_mut() {
+            if let Some((_, code)) = held.stopping.filter(|(until, _)| now >= *until) {
+                held.stopping = None;
+                held.status = Status::Exited;
+                held.exit_code = code;
+                held.addresses.clear();
+                held.log.push("stopped".to_owned());
+            }
+        }
         let ids: Vec<String> = self.containers.keys().cloned().collect();
         for id in ids {
             let Some(held) = self.containers.get(&id) else { continue };
             let behaviour = self.behaviour(held);
-            let Some(started) = held.started.filter(|_| held.status == Status::Running) else { continue };
+            let runs = held.status == Status::Running && held.stopping.is_none();
+            let Some(started) = held.started.filter(|_| runs) else { continue };
             let death = if held.migrates() {
                 Some((Duration::from_millis(100), behaviour.migrate_exit))
             } else {
@@ -223,7 +274,7 @@ impl World {
             object(body.0.get("NetworkingConfig").and_then(|config| config.get("EndpointsConfig")))
                 .into_iter()
                 .collect();
-        if endpoints.len() > 1 {
+        if endpoints.len() > 1 && !self.containerd {
             return Err(answered(call, 400, "Container cannot be connected to network endpoints"));
         }
         let mode = body.0.get("HostConfig").and_then(|host| host.get("NetworkMode")).and_then(Value::as_str);
@@ -249,6 +300,7 @@ impl World {
                 .and_then(|count| u32::try_from(count).ok())
                 .unwrap_or(0),
         };
+        let mounts = self.mount(body, &config);
         let id = self.next_id();
         let held = Held {
             id: id.clone(),
@@ -263,7 +315,9 @@ impl World {
             restart,
             restart_count: 0,
             started: None,
+            stopping: None,
             files: BTreeMap::new(),
+            mounts,
             log: Vec::new(),
         };
         self.containers.insert(id.clone(), held);
@@ -338,15 +392,19 @@ impl World {
         self.networks.values().find(|network| network.name == name || network.id == name)
     }
 
-    pub fn stop(&mut self, call: &str, container: &str) -> Result<()> {
-        let held = self.get(call, container)?;
-        if held.is_up() {
-            held.status = Status::Exited;
-            held.exit_code = 0;
-            held.addresses.clear();
-            held.log.push("stopped".to_owned());
+    /// Begins to stop it, or joins the stop that is under way; when it will have stopped.
+    pub fn stop(&mut self, call: &str, container: &str, grace: Duration) -> Result<Option<Instant>> {
+        let now = self.now();
+        let id = self.find(call, container)?;
+        let takes = self.behaviour(&self.containers[&id]).stops_after;
+        let held = self.get(call, &id)?;
+        if held.is_up() && held.stopping.is_none() {
+            let code = if takes > grace { 137 } else { 0 };
+            held.stopping = Some((now + takes.min(grace), code));
         }
-        Ok(())
+        let until = held.stopping.map(|(until, _)| until);
+        self.settle(now);
+        Ok(until.filter(|until| *until > now))
     }
 
     pub fn rename(&mut self, call: &str, container: &str, name: &str) -> Result<()> {
@@ -457,6 +515,9 @@ impl World {
                 .map(|name| (name.clone(), held.addresses.get(name).cloned().unwrap_or_default()))
                 .collect(),
             raw: json!({
+                "Mounts": held.mounts.iter().map(|(path, volume)| json!({
+                    "Type": "volume", "Name": volume, "Destination": path, "RW": true,
+                })).collect::<Vec<_>>(),
                 "Id": held.id,
                 "Name": format!("/{}", held.name),
                 "Image": held.image_id,

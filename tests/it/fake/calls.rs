@@ -1,0 +1,400 @@
+//! The fake engine's calls: each is one effect on what it holds.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::StreamExt as _;
+use serde_json::{Value, json};
+use tarsup::engine::{
+    ByteStream, Container, CreateBody, Engine, EngineError, EngineImage, EngineInfo, ExecOutput, ImageStore,
+    Network, RestartPolicy, Result, Status,
+};
+use tarsup::oci::Digest;
+
+use super::FakeEngine;
+use super::world::{Behaviour, Volume, World, answered, not_found};
+
+#[async_trait]
+impl Engine for FakeEngine {
+    async fn info(&self) -> Result<EngineInfo> {
+        self.call("info".to_owned(), |world, _| {
+            let (version, api_version, image_store) = if world.containerd {
+                ("26.1.5", "1.45", ImageStore::Containerd)
+            } else {
+                ("20.10.24", "1.41", ImageStore::Classic)
+            };
+            Ok(EngineInfo {
+                id: "FAKE".to_owned(),
+                version: version.to_owned(),
+                api_version: api_version.to_owned(),
+                architecture: "amd64".to_owned(),
+                image_store,
+                data_root: "/var/lib/docker".to_owned(),
+            })
+        })
+        .await
+    }
+
+    async fn list_containers(&self, labels: &[String]) -> Result<Vec<Container>> {
+        let labels = labels.to_vec();
+        self.call("list containers".to_owned(), move |world, _| {
+            let shown = world.containers.values().map(|held| world.shown(held, world.now()));
+            Ok(shown.filter(|container| fits(&container.labels, &labels)).collect())
+        })
+        .await
+    }
+
+    async fn inspect_container(&self, container: &str) -> Result<Option<Container>> {
+        let container = container.to_owned();
+        self.call(format!("inspect {container}"), move |world, call| {
+            let Ok(id) = world.find(call, &container) else { return Ok(None) };
+            Ok(world.containers.get(&id).map(|held| world.shown(held, world.now())))
+        })
+        .await
+    }
+
+    async fn create_container(&self, name: &str, body: &CreateBody) -> Result<String> {
+        let (name, body) = (name.to_owned(), body.clone());
+        self.call(format!("create {name}"), move |world, call| world.create(call, &name, &body)).await
+    }
+
+    async fn start_container(&self, container: &str) -> Result<()> {
+        let container = container.to_owned();
+        self.call(format!("start {container}"), move |world, call| world.start(call, &container, world.now()))
+            .await
+    }
+
+    async fn stop_container(&self, container: &str, grace: Duration) -> Result<()> {
+        let container = container.to_owned();
+        let until = self
+            .call(format!("stop {container}"), move |world, call| world.stop(call, &container, grace))
+            .await?;
+        // The caller waits; that it stops does not hang on the caller.
+        if let Some(until) = until {
+            tokio::time::sleep_until(until).await;
+        }
+        Ok(())
+    }
+
+    async fn rename_container(&self, container: &str, name: &str) -> Result<()> {
+        let (container, name) = (container.to_owned(), name.to_owned());
+        self.call(format!("rename {container} {name}"), move |world, call| {
+            world.rename(call, &container, &name)
+        })
+        .await
+    }
+
+    async fn update_restart(&self, container: &str, policy: &RestartPolicy) -> Result<()> {
+        let (container, policy) = (container.to_owned(), policy.clone());
+        self.call(format!("update {container} restart={}", policy.name), move |world, call| {
+            world.get(call, &container)?.restart = policy;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn remove_container(&self, container: &str) -> Result<()> {
+        let container = container.to_owned();
+        self.call(format!("remove {container}"), move |world, call| world.remove(call, &container)).await
+    }
+
+    async fn wait_container(&self, container: &str) -> Result<i64> {
+        let name = format!("wait {container}");
+        loop {
+            let container = container.to_owned();
+            let ended = self
+                .call(name.clone(), move |world, call| {
+                    let held = world.get(call, &container)?;
+                    Ok((held.status != Status::Running).then_some(held.exit_code))
+                })
+                .await?;
+            match ended {
+                Some(code) => return Ok(code),
+                None => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+
+    async fn logs(&self, container: &str, tail: u32) -> Result<String> {
+        let container = container.to_owned();
+        self.call(format!("logs {container}"), move |world, call| {
+            let held = world.get(call, &container)?;
+            let host = held.body.0.get("HostConfig");
+            if host.and_then(|host| host.pointer("/LogConfig/Type")).is_some_and(|driver| driver == "none") {
+                return Err(answered(call, 501, "configured logging driver does not support reading"));
+            }
+            let skipped = held.log.len().saturating_sub(tail as usize);
+            Ok(held.log[skipped..].iter().fold(String::new(), |text, line| text + line + "\n"))
+        })
+        .await
+    }
+
+    async fn exec(&self, container: &str, command: &[&str], _timeout: Duration) -> Result<ExecOutput> {
+        let container = container.to_owned();
+        let command: Vec<String> = command.iter().map(|&word| word.to_owned()).collect();
+        self.call(format!("exec {container} {}", command.join(" ")), move |world, call| {
+            let id = world.find(call, &container)?;
+            let held = world.containers[&id].clone();
+            if held.status != Status::Running {
+                return Err(EngineError::Conflict {
+                    call: call.to_owned(),
+                    message: format!("Container {id} is not running"),
+                });
+            }
+            Ok(match command.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+                ["/usr/local/bin/tars-init" | "tars-init", "probe", "--json"] => {
+                    probed(world.is_healthy(&held, world.now()), &world.behaviour(&held))
+                }
+                _ => ExecOutput { exit_code: 127, stdout: String::new(), stderr: "not found\n".to_owned() },
+            })
+        })
+        .await
+    }
+
+    async fn put_archive(&self, container: &str, path: &str, tar: Vec<u8>) -> Result<()> {
+        let (container, path) = (container.to_owned(), path.to_owned());
+        self.call(format!("put {container} {path}"), move |world, call| {
+            for (name, bytes) in entries(call, &tar)? {
+                world.write(call, &container, &format!("{}/{name}", path.trim_end_matches('/')), bytes)?;
+            }
+            world.find(call, &container).map(drop)
+        })
+        .await
+    }
+
+    async fn get_archive(&self, container: &str, path: &str) -> Result<Option<Vec<u8>>> {
+        let (container, path) = (container.to_owned(), path.to_owned());
+        self.call(format!("get {container} {path}"), move |world, call| {
+            let files = world.files(call, &container)?;
+            let path = path.trim_end_matches('/');
+            let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
+            let inside = |name: &str| name == path || name.starts_with(&format!("{path}/"));
+            let found: Vec<_> = files.iter().filter(|(name, _)| inside(name)).collect();
+            if found.is_empty() {
+                return Ok(None);
+            }
+            let mut tar = tar::Builder::new(Vec::new());
+            for (name, bytes) in found {
+                let mut header = tar::Header::new_gnu();
+                header.set_size(bytes.len() as u64);
+                header.set_mode(0o644);
+                let relative = name.strip_prefix(parent).unwrap_or(name).trim_start_matches('/');
+                tar.append_data(&mut header, relative, bytes.as_slice())
+                    .map_err(|error| broken(call, &error))?;
+            }
+            tar.into_inner().map(Some).map_err(|error| broken(call, &error))
+        })
+        .await
+    }
+
+    async fn connect_network(&self, network: &str, container: &str, endpoint: &Value) -> Result<()> {
+        let (network, container, endpoint) = (network.to_owned(), container.to_owned(), endpoint.clone());
+        self.call(format!("connect {network} {container}"), move |world, call| {
+            world.connect(call, &network, &container, &endpoint)
+        })
+        .await
+    }
+
+    async fn list_images(&self) -> Result<Vec<EngineImage>> {
+        self.call("list images".to_owned(), |world, _| Ok(world.images.values().cloned().collect())).await
+    }
+
+    async fn inspect_image(&self, image: &str) -> Result<Option<EngineImage>> {
+        let image = image.to_owned();
+        self.call(format!("inspect image {image}"), move |world, _| {
+            Ok(world.image_id(&image).and_then(|id| world.images.get(&id).cloned()))
+        })
+        .await
+    }
+
+    async fn load_image(&self, mut tar: ByteStream) -> Result<Vec<String>> {
+        let mut bytes = Vec::new();
+        while let Some(piece) = tar.next().await {
+            bytes.extend_from_slice(&piece.map_err(|error| broken("load", &error))?);
+        }
+        self.call("load".to_owned(), move |world, call| load(world, call, &bytes)).await
+    }
+
+    /// Not imitated: nothing that this engine is for reads images from it.
+    async fn save_image(&self, image: &str) -> Result<ByteStream> {
+        self.call(format!("save {image}"), |_, call| {
+            Err(not_found(call, "the engine in memory keeps no layers"))
+        })
+        .await
+    }
+
+    async fn tag_image(&self, image: &str, repository: &str, tag: &str) -> Result<()> {
+        let (image, reference) = (image.to_owned(), format!("{repository}:{tag}"));
+        self.call(format!("tag {image} {reference}"), move |world, call| {
+            let found = world.image_id(&image).and_then(|id| world.images.get(&id).cloned());
+            let found = found.ok_or_else(|| not_found(call, format!("No such image: {image}")))?;
+            world.tag(&reference, found);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn inspect_network(&self, network: &str) -> Result<Option<Network>> {
+        let network = network.to_owned();
+        self.call(format!("inspect network {network}"), move |world, _| {
+            let Some(mut found) = world.network(&network).cloned() else { return Ok(None) };
+            let length =
+                found.subnets.first().and_then(|subnet| subnet.split('/').nth(1)).unwrap_or("16").to_owned();
+            for held in world.containers.values() {
+                if let Some(address) = held.addresses.get(&found.name) {
+                    found.addresses.insert(held.id.clone(), format!("{address}/{length}"));
+                }
+            }
+            Ok(Some(found))
+        })
+        .await
+    }
+
+    async fn create_network(&self, body: &Value) -> Result<String> {
+        let body = body.clone();
+        let name = body["Name"].as_str().unwrap_or_default().to_owned();
+        self.call(format!("create network {name}"), move |world, call| {
+            if world.network(&name).is_some() {
+                let message = format!("network with name {name} already exists");
+                return Err(EngineError::Conflict { call: call.to_owned(), message });
+            }
+            let id = world.next_id();
+            let subnets = body.pointer("/IPAM/Config").and_then(Value::as_array).into_iter().flatten();
+            let network = Network {
+                id: id.clone(),
+                name: name.clone(),
+                driver: body["Driver"].as_str().unwrap_or("bridge").to_owned(),
+                subnets: subnets.filter_map(|config| config["Subnet"].as_str()).map(str::to_owned).collect(),
+                labels: labels(&body["Labels"]),
+                addresses: BTreeMap::new(),
+            };
+            world.networks.insert(id.clone(), network);
+            Ok(id)
+        })
+        .await
+    }
+
+    async fn inspect_volume(&self, volume: &str) -> Result<Option<BTreeMap<String, String>>> {
+        let volume = volume.to_owned();
+        self.call(format!("inspect volume {volume}"), move |world, _| {
+            Ok(world.volumes.get(&volume).map(|volume| volume.labels.clone()))
+        })
+        .await
+    }
+
+    async fn list_volumes(&self, labels: &[String]) -> Result<Vec<(String, BTreeMap<String, String>)>> {
+        let labels = labels.to_vec();
+        self.call("list volumes".to_owned(), move |world, _| {
+            let volumes = world.volumes.iter().filter(|(_, volume)| fits(&volume.labels, &labels));
+            Ok(volumes.map(|(name, volume)| (name.clone(), volume.labels.clone())).collect())
+        })
+        .await
+    }
+
+    async fn create_volume(&self, body: &Value) -> Result<BTreeMap<String, String>> {
+        let labels = labels(&body["Labels"]);
+        let name = body["Name"].as_str().unwrap_or_default().to_owned();
+        self.call(format!("create volume {name}"), move |world, _| {
+            let made = || Volume { labels, ..Volume::default() };
+            Ok(world.volumes.entry(name).or_insert_with(made).labels.clone())
+        })
+        .await
+    }
+
+    async fn remove_volume(&self, volume: &str) -> Result<()> {
+        let volume = volume.to_owned();
+        self.call(format!("remove volume {volume}"), move |world, call| world.remove_volume(call, &volume))
+            .await
+    }
+}
+
+/// Whether labels have all of `wanted`, each a key or `key=value`.
+fn fits(labels: &BTreeMap<String, String>, wanted: &[String]) -> bool {
+    wanted.iter().all(|label| match label.split_once('=') {
+        Some((key, value)) => labels.get(key).is_some_and(|found| found == value),
+        None => labels.contains_key(label),
+    })
+}
+
+/// What `tars-init probe --json` prints.
+fn probed(healthy: bool, behaviour: &Behaviour) -> ExecOutput {
+    let problems: &[&str] = if healthy { &[] } else { &["tars.tarsregistry.QueryObj does not answer"] };
+    let document = json!({
+        "healthy": healthy, "role": "slave", "address": "172.25.0.4", "version": "3.0.17", "servants": [],
+        "database": "exists", "registered": if healthy { behaviour.registered } else { None },
+        "problems": problems,
+    });
+    ExecOutput { exit_code: i64::from(!healthy), stdout: format!("{document}\n"), stderr: String::new() }
+}
+
+fn labels(value: &Value) -> BTreeMap<String, String> {
+    let pairs = value.as_object().into_iter().flatten();
+    pairs.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
+}
+
+fn broken(call: &str, error: &std::io::Error) -> EngineError {
+    EngineError::Answered { call: call.to_owned(), status: 400, message: error.to_string() }
+}
+
+/// The regular files of a tar.
+fn entries(call: &str, tar: &[u8]) -> Result<Vec<(String, Vec<u8>)>> {
+    let mut archive = tar::Archive::new(tar);
+    let mut files = Vec::new();
+    for entry in archive.entries().map_err(|error| broken(call, &error))? {
+        let mut entry = entry.map_err(|error| broken(call, &error))?;
+        if entry.header().entry_type().is_file() {
+            let name = entry.path().map_err(|error| broken(call, &error))?.to_string_lossy().into_owned();
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes).map_err(|error| broken(call, &error))?;
+            files.push((name, bytes));
+        }
+    }
+    Ok(files)
+}
+
+/// Takes the images of a docker-archive in; what the engine says of it.
+fn load(world: &mut World, call: &str, bytes: &[u8]) -> Result<Vec<String>> {
+    let files: BTreeMap<String, Vec<u8>> = entries(call, bytes)?.into_iter().collect();
+    let file = |name: &str| files.get(name).map(Vec::as_slice).unwrap_or_default();
+    let json = |bytes: &[u8]| -> Value { serde_json::from_slice(bytes).unwrap_or_default() };
+    let manifest = json(file("manifest.json"));
+    let mut messages = Vec::new();
+    for one in manifest.as_array().into_iter().flatten() {
+        let config = file(one["Config"].as_str().unwrap_or_default());
+        let parsed = json(config);
+        for tag in one["RepoTags"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            // containerd's store makes a manifest of its own for an archive, and names the image by its digest.
+            let id = if world.containerd {
+                Digest::of(format!("manifest of {}", Digest::of(config)))
+            } else {
+                Digest::of(config)
+            };
+            world.tag(tag, loaded(&id.to_string(), &parsed));
+            messages.push(format!("Loaded image: {tag}"));
+        }
+    }
+    Ok(messages)
+}
+
+/// The image of a docker-archive's config.
+fn loaded(id: &str, parsed: &Value) -> EngineImage {
+    let strings = |value: &Value| -> Vec<String> {
+        value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    EngineImage {
+        tags: Vec::new(),
+        diff_ids: strings(&parsed["rootfs"]["diff_ids"])
+            .iter()
+            .filter_map(|text| text.parse().ok())
+            .collect(),
+        env: strings(&parsed["config"]["Env"]),
+        labels: labels(&parsed["config"]["Labels"]),
+        size: 0,
+        created: parsed["created"].as_str().unwrap_or_default().to_owned(),
+        architecture: parsed["architecture"].as_str().unwrap_or_default().to_owned(),
+        raw: json!({"Id": id, "Config": parsed["config"]}),
+        id: id.to_owned(),
+    }
+}

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | [`tars`] | what TARS is: services and ports, configuration grammar, tars_ping, the `REBUILD` rule |
 //! | `oci` | the words of the OCI image specification: digest, reference, layer, image |
+//! | `tarball` | tar files: told by magic, read with every extension, written by hand |
+//! | `compare` | what differs between two images, in services and files |
 //! | `build` | recipe → packages → layers → image |
 //! | `store` | the local content store, an OCI layout |
 //! | `transport` | where images come from and go to: layout, archive, engine |
@@ -24,6 +26,8 @@ pub mod build;
 #[cfg(feature = "host")]
 pub mod cli;
 #[cfg(feature = "host")]
+pub mod compare;
+#[cfg(feature = "host")]
 pub mod deploy;
 #[cfg(feature = "host")]
 pub mod engine;
@@ -31,6 +35,8 @@ pub mod engine;
 pub mod oci;
 #[cfg(feature = "host")]
 pub mod store;
+#[cfg(feature = "host")]
+pub mod tarball;
 #[cfg(feature = "host")]
 pub mod transport;
 #[cfg(feature = "host")]

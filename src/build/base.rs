@@ -1,59 +1,73 @@
 //! The base: a root file system whose tar becomes the first layer as it is, byte for byte.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use flate2::bufread::MultiGzDecoder;
 use serde::{Deserialize, Serialize};
 
 use super::BuildError;
 use super::compress::{Compressors, ENCODER};
 use super::known::Known;
 use super::layer::{Folder, Folders};
-use super::unpack::UnpackError;
-use crate::oci::{Digest, HashingWriter};
+use super::names;
+use super::unpack::{UnpackError, is_cut, quoted};
+use crate::diagnose::shown_bytes;
+use crate::oci::{Digest, HashingReader, HashingWriter};
 use crate::store::Cache;
 use crate::store::cache::Record;
+use crate::tarball::magic::{self, MagicError};
+use crate::tarball::{Entry, Kind, ReadError, Reader};
 
 /// What is remembered of a root file system beside its layer: where other layers may put something.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contents {
     /// Its folders.
     pub folders: Folders,
-    /// Its symbolic links: nothing may be put below one.
-    pub links: BTreeSet<String>,
+    /// Its symbolic links, and where they point.
+    pub links: BTreeMap<String, String>,
+    /// Whatever else it has: files, devices, pipes.
+    pub files: BTreeSet<String>,
 }
 
-/// The key of the base's layer: the bytes of the file, and what they become.
-pub fn key(path: &Path, known: &Known<'_>) -> Result<Digest, BuildError> {
-    let failed = |source| UnpackError::Read { path: path.to_owned(), source };
-    if std::fs::metadata(path).map_err(failed)?.len() == 0 {
-        return Err(unusable(path, "it is empty").into());
+/// A base as it was when it was hashed.
+#[derive(Clone, Debug)]
+pub struct Rootfs {
+    /// The file.
+    pub path: PathBuf,
+    /// The digest of its bytes.
+    digest: Digest,
+}
+
+impl Rootfs {
+    /// Hashes the file, or recalls its digest.
+    pub fn find(path: &Path, known: &Known<'_>) -> Result<Self, BuildError> {
+        let failed = |source| UnpackError::Read { path: path.to_owned(), source };
+        if std::fs::metadata(path).map_err(failed)?.len() == 0 {
+            return Err(unusable(path, "it is empty").into());
+        }
+        Ok(Self { path: path.to_owned(), digest: known.digest(path).map_err(failed)? })
     }
-    let digest = known.digest(path).map_err(failed)?;
-    Ok(Digest::of(format!("tarsup base 1\n{ENCODER}\n{digest}\n")))
+
+    /// The key of its layer: the bytes of the file, and what they become.
+    pub fn key(&self) -> Digest {
+        Digest::of(format!("tarsup base 2\n{ENCODER}\n{}\n", self.digest))
+    }
 }
 
 /// Compresses the root file system into the cache, reading its names on the way.
-pub fn pack(
-    path: &Path,
-    key: &Digest,
-    cache: &Cache,
-    compressors: &Compressors,
-) -> Result<Record<Contents>, BuildError> {
+///
+/// Some time has passed since it was hashed: what is kept under its key are the bytes that have that digest, or nothing.
+pub fn pack(base: &Rootfs, cache: &Cache, compressors: &Compressors) -> Result<Record<Contents>, BuildError> {
+    let path = base.path.as_path();
     let failed = |source| UnpackError::Read { path: path.to_owned(), source };
-    let mut file = BufReader::with_capacity(1024 * 1024, File::open(path).map_err(failed)?);
-    let magic = io::BufRead::fill_buf(&mut file).map_err(failed)?;
-    let tar: Box<dyn Read> = match magic {
-        [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(file)),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => return Err(unusable(path, "zstd is not read").into()),
-        [0xfd, b'7', b'z', ..] | [b'B', b'Z', b'h', ..] => {
-            return Err(unusable(path, "xz and bzip2 are not read").into());
-        }
-        _ => Box::new(file),
-    };
+    let file = HashingReader::new(File::open(path).map_err(failed)?);
+    let file = BufReader::with_capacity(1024 * 1024, file);
+    let tar = magic::open(file).map_err(|error| match error {
+        MagicError::Read(source) => failed(source),
+        other => unusable(path, &other.to_string()),
+    })?;
     let blob = HashingWriter::new(cache.start()?);
     let gzip = compressors.writer(blob).map_err(BuildError::compress("base"))?;
     let mut tee = Tee { inner: tar, out: HashingWriter::new(gzip), broken: None };
@@ -62,11 +76,17 @@ pub fn pack(
         return Err(BuildError::Compress { layer: "base".to_owned(), source: error });
     }
     let contents = contents?;
+    let mut file = tee.inner.into_inner();
+    // What may follow the compressed stream is a part of the file all the same.
+    io::copy(&mut file, &mut io::sink()).map_err(failed)?;
+    if file.into_inner().finish().0 != base.digest {
+        return Err(unusable(path, "it was changed while the image was being built").into());
+    }
     let (gzip, diff_id, tar_size) = tee.out.finish();
     let blob = gzip.finish().map_err(BuildError::compress("base"))?;
     let (file, digest, size) = blob.finish();
     let record = Record::new(diff_id, digest, size, tar_size, contents);
-    cache.keep(key, file, &record)?;
+    cache.keep(&base.key(), file, &record)?;
     Ok(record)
 }
 
@@ -89,34 +109,43 @@ impl<R: Read, W: Write> Read for Tee<R, W> {
     }
 }
 
-fn read_names(path: &Path, tar: &mut dyn Read) -> Result<Contents, UnpackError> {
-    let broken = |error: io::Error| {
-        let cut = error.kind() == io::ErrorKind::UnexpectedEof || error.to_string().contains("unexpected");
-        if cut { unusable(path, "it is cut off") } else { unusable(path, &format!("it is no tar: {error}")) }
+fn read_names(path: &Path, stream: &mut dyn Read) -> Result<Contents, UnpackError> {
+    let broken = |error: ReadError| match error {
+        ReadError::CutIn { name } => {
+            unusable(path, &format!("it is cut off in the middle of `{}`", shown_bytes(&name)))
+        }
+        ReadError::CutOff => unusable(path, "it is cut off"),
+        ReadError::Io(error) if is_cut(&error) => unusable(path, "it is cut off"),
+        ReadError::Entry { name, why } => refused(path, &name, &why),
+        ReadError::Damaged("it is no tar") => unusable(path, "it is no tar"),
+        other => unusable(path, &format!("it is damaged: {other}")),
     };
     let mut contents = Contents::default();
-    let mut archive = tar::Archive::new(tar);
+    let mut tar = Reader::new(stream);
     let mut images = 0;
-    for entry in archive.entries().map_err(broken)? {
-        let mut entry = entry.map_err(broken)?;
-        let size = entry.size();
-        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        if name.starts_with('/') || name.split('/').any(|part| part == "..") {
-            return Err(UnpackError::Entry {
-                path: path.to_owned(),
-                entry: name.escape_debug().take(200).collect(),
-                why: "leaves the root file system".to_owned(),
-            });
+    while let Some(entry) = tar.next_entry().map_err(broken)? {
+        let name = entry.name.as_slice();
+        if name.starts_with(b"/") || name.split(|byte| *byte == b'/').any(|part| part == b"..") {
+            return Err(refused(path, name, "leaves the root file system"));
         }
-        let clean = name.split('/').filter(|part| !matches!(*part, "" | ".")).collect::<Vec<_>>().join("/");
+        if let Some(why) = names::unfit(name) {
+            return Err(refused(path, name, &why));
+        }
+        let clean = clean(&String::from_utf8_lossy(name));
         images += usize::from(matches!(clean.as_str(), "manifest.json" | "oci-layout" | "repositories"));
-        note(&mut contents, &clean, entry.header(), &broken)?;
-        let read = io::copy(&mut entry, &mut io::sink()).map_err(broken)?;
-        if read != size && entry.header().entry_type().is_file() {
-            return Err(unusable(path, &format!("it is cut off in the middle of `{clean}`")));
+        contents.note(&clean, &entry);
+    }
+    let mut rest = io::BufReader::new(tar.into_inner());
+    loop {
+        let bytes = io::BufRead::fill_buf(&mut rest).map_err(|error| broken(error.into()))?;
+        if bytes.iter().any(|byte| *byte != 0) {
+            return Err(unusable(path, "something follows the end of its tar, which no reader would see"));
+        }
+        match bytes.len() {
+            0 => break,
+            length => io::BufRead::consume(&mut rest, length),
         }
     }
-    io::copy(archive.into_inner(), &mut io::sink()).map_err(broken)?;
     if images > 0 {
         return Err(unusable(path, "it is an image archive, not a root file system"));
     }
@@ -126,37 +155,110 @@ fn read_names(path: &Path, tar: &mut dyn Read) -> Result<Contents, UnpackError> 
     Ok(contents)
 }
 
-fn note(
-    contents: &mut Contents,
-    name: &str,
-    header: &tar::Header,
-    broken: &dyn Fn(io::Error) -> UnpackError,
-) -> Result<(), UnpackError> {
-    if name.is_empty() {
-        return Ok(());
-    }
-    match header.entry_type() {
-        tar::EntryType::Directory => {
-            let folder = Folder {
-                mode: header.mode().map_err(broken)? & 0o7777,
-                uid: header.uid().map_err(broken)?,
-                gid: header.gid().map_err(broken)?,
-            };
-            contents.folders.insert(name.to_owned(), folder);
+/// A path without `.` and empty parts.
+fn clean(name: &str) -> String {
+    name.split('/').filter(|part| !matches!(*part, "" | ".")).collect::<Vec<_>>().join("/")
+}
+
+impl Contents {
+    /// Of several entries with one name the last one counts, as for whoever unpacks them.
+    fn note(&mut self, name: &str, entry: &Entry) {
+        if name.is_empty() {
+            return;
         }
-        tar::EntryType::Symlink => {
-            contents.links.insert(name.to_owned());
+        self.folders.remove(name);
+        self.links.remove(name);
+        self.files.remove(name);
+        match entry.kind {
+            Kind::Directory => {
+                let folder = Folder { mode: entry.mode, uid: entry.uid, gid: entry.gid };
+                self.folders.insert(name.to_owned(), folder);
+            }
+            Kind::Symlink => {
+                self.links.insert(name.to_owned(), String::from_utf8_lossy(&entry.target).into_owned());
+            }
+            _ => {
+                self.files.insert(name.to_owned());
+            }
         }
-        _ => {}
     }
-    Ok(())
+
+    /// Where a name in a folder of this base leads, every link followed, as within the image's root. The folder itself
+    /// has been followed already. `None` for links that lead in a circle.
+    pub fn follow(&self, folder: &str, name: &str) -> Option<String> {
+        /// As many as the kernel follows.
+        const MOST_LINKS: usize = 40;
+        let mut followed = 0;
+        let mut rest: Vec<String> = vec![name.to_owned()];
+        let mut reached = folder.to_owned();
+        while let Some(part) = rest.pop() {
+            let end = reached.len();
+            match part.as_str() {
+                "" | "." => continue,
+                ".." => {
+                    reached.truncate(reached.rfind('/').unwrap_or(0));
+                    continue;
+                }
+                _ if reached.is_empty() => reached.push_str(&part),
+                _ => {
+                    reached.push('/');
+                    reached.push_str(&part);
+                }
+            }
+            let Some(target) = self.links.get(&reached) else { continue };
+            followed += 1;
+            if followed > MOST_LINKS {
+                return None;
+            }
+            reached.truncate(if target.starts_with('/') { 0 } else { end });
+            rest.extend(target.split('/').rev().map(str::to_owned));
+        }
+        Some(reached)
+    }
+}
+
+fn refused(path: &Path, entry: &[u8], why: &str) -> UnpackError {
+    UnpackError::Entry { path: path.to_owned(), entry: quoted(entry), why: why.to_owned() }
 }
 
 fn unusable(path: &Path, why: &str) -> UnpackError {
     UnpackError::Archive {
         path: path.to_owned(),
         why: why.to_owned(),
-        hint: "a base is a tar of a root file system, gzipped or not, as mmdebstrap and `docker export` write it"
+        hint: "a base is a tar of a root file system, plain, gzipped or in zstd, as mmdebstrap and `docker export` write it"
             .to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn path_is_followed_through_the_links_of_the_base() {
+        let links = [
+            ("bin", "usr/bin"),
+            ("var/run", "/run"),
+            ("usr/lib64", "../lib"),
+            ("up", "../../../etc"),
+            ("a", "b"),
+            ("b", "a"),
+            ("chain", "bin/../bin"),
+        ];
+        let links = links.into_iter().map(|(link, target)| (link.to_owned(), target.to_owned())).collect();
+        let base = Contents { links, ..Contents::default() };
+        for (path, expected) in [
+            ("bin/x", Some("usr/bin/x")),
+            ("bin", Some("usr/bin")),
+            ("var/run/x/y", Some("run/x/y")),
+            ("usr/lib64/x", Some("lib/x")),
+            ("up/x", Some("etc/x")),
+            ("chain/x", Some("usr/bin/x")),
+            ("etc/x", Some("etc/x")),
+            ("a/x", None),
+        ] {
+            let led = path.split('/').try_fold(String::new(), |folder, name| base.follow(&folder, name));
+            assert_eq!(led.as_deref(), expected, "{path}");
+        }
     }
 }

@@ -1,12 +1,13 @@
 //! What a role needs: refused before anything is written.
 
-use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use super::base::Contents;
+use super::names;
 use super::recipe::{ImageRole, Recipe};
 use super::tree::{Node, Tree};
-use crate::diagnose::{Diagnose, Exit, Place};
+use crate::diagnose::{Diagnose, Exit, Place, shown};
 use crate::tars::Service;
 use crate::tars::rebuild::{DROPPED_SCHEMAS, REBUILD, is_allowed};
 
@@ -62,7 +63,7 @@ pub enum CheckError {
         label: String,
     },
     /// The `deploy` folder lacks something.
-    #[error("{}: there is no `{missing}` in it, which role {} needs", folder.display(), role.name())]
+    #[error("{}: there is no `{missing}` in it, which role {} needs", shown(folder), role.name())]
     Deploy {
         /// The folder.
         folder: PathBuf,
@@ -72,37 +73,71 @@ pub enum CheckError {
         role: ImageRole,
     },
     /// tars-init is not there.
-    #[error("there is no tars-init at {}", path.display())]
+    #[error("there is no tars-init at {}", shown(path))]
     NoInit {
         /// Where it was looked for.
         path: PathBuf,
     },
     /// tars-init needs a loader that the base does not have.
-    #[error("{} is dynamically linked, and `base: scratch` has no loader for it", path.display())]
+    #[error("{} is dynamically linked, and `base: scratch` has no loader for it", shown(path))]
     DynamicInit {
         /// The program.
         path: PathBuf,
     },
     /// Two files for one path.
-    #[error("{}: the place {path} is taken", file.display())]
+    #[error("{}: the place {} is taken", shown(file), shown(path))]
     Taken {
         /// The path in the image.
         path: String,
         /// What wants it.
         file: PathBuf,
     },
-    /// A layer would put files below a link of the base.
-    #[error("layer {layer} puts files below /{link}, which is a link in the base")]
-    BelowLink {
+    /// The way to a file leads through links of the base that lead in a circle.
+    #[error("layer {layer} puts a file at /{}, and the links on its way lead in a circle", shown(path))]
+    Circle {
         /// The layer.
         layer: String,
-        /// The base's link.
-        link: String,
+        /// The path.
+        path: String,
         /// The base.
         base: PathBuf,
     },
+    /// A folder would replace a file of the base.
+    #[error("layer {layer} has a folder at /{}, which is a file in the base", shown(path))]
+    OverFile {
+        /// The layer.
+        layer: String,
+        /// The file.
+        path: String,
+        /// The base.
+        base: PathBuf,
+    },
+    /// No image can hold a file of this name.
+    #[error("layer {layer}: /{} {why}", shown(&path.chars().take(200).collect::<String>()))]
+    Name {
+        /// The layer.
+        layer: String,
+        /// The path in the image.
+        path: String,
+        /// What is wrong with it.
+        why: String,
+        /// The recipe.
+        recipe: PathBuf,
+    },
+    /// Two layers put different things at one path: which one shows would depend on their order.
+    #[error("layers {first} and {second} both have /{}, with different contents", shown(path))]
+    TwoLayers {
+        /// The layer below.
+        first: String,
+        /// The layer above.
+        second: String,
+        /// The path in the image.
+        path: String,
+        /// The recipe.
+        recipe: PathBuf,
+    },
     /// A file or link would replace a folder of the base, with all that is in it.
-    #[error("layer {layer} puts a file at /{path}, which is a folder in the base")]
+    #[error("layer {layer} puts a file at /{}, which is a folder in the base", shown(path))]
     OverFolder {
         /// The layer.
         layer: String,
@@ -147,7 +182,10 @@ impl Diagnose for CheckError {
                 "name a statically linked one with `init:` in the recipe; docs/recipe.md says how it is built statically".to_owned()
             }
             Self::Taken { .. } => "give each file a place of its own".to_owned(),
-            Self::BelowLink { link, .. } => format!("write the path that /{link} leads to, or use a base where it is a folder"),
+            Self::Circle { .. } => "use a base whose links lead somewhere".to_owned(),
+            Self::OverFile { .. } => "choose another path for it".to_owned(),
+            Self::Name { .. } => "give it a name that fits".to_owned(),
+            Self::TwoLayers { .. } => "leave one of them out: `files` cannot replace what packages and `deploy` bring".to_owned(),
             Self::OverFolder { .. } => "end the path with a file's name".to_owned(),
         })
     }
@@ -158,12 +196,15 @@ impl Diagnose for CheckError {
             | Self::Key { recipe, .. }
             | Self::Useless { recipe, .. }
             | Self::Rebuild { recipe, .. }
-            | Self::Label { recipe, .. } => Some(Place::file(recipe)),
+            | Self::Label { recipe, .. }
+            | Self::Name { recipe, .. }
+            | Self::TwoLayers { recipe, .. } => Some(Place::file(recipe)),
             Self::Deploy { folder: path, .. }
             | Self::NoInit { path }
             | Self::DynamicInit { path }
             | Self::Taken { file: path, .. }
-            | Self::BelowLink { base: path, .. }
+            | Self::Circle { base: path, .. }
+            | Self::OverFile { base: path, .. }
             | Self::OverFolder { base: path, .. } => Some(Place::file(path)),
         }
     }
@@ -225,19 +266,71 @@ pub fn complete(recipe: &Recipe, present: &BTreeSet<Service>) -> Result<(), Chec
     Err(CheckError::Missing { recipe: recipe.file.clone(), role: recipe.role, missing })
 }
 
-/// Refuses a layer that would replace a link of the base by a folder, such as `/lib` on merged-usr systems, or a folder
-/// by a file.
-pub fn on_base(layer: &str, tree: &Tree, base: &Contents, file: &std::path::Path) -> Result<(), CheckError> {
+/// A layer's tree as it comes to lie on the base: every path follows the links that are there, as `cp` would. `/bin/x` on
+/// a merged-usr system is `/usr/bin/x`; a layer with a folder `/bin` would replace the link, and with it every program.
+///
+/// Refused is what would replace a folder by a file or a file by a folder.
+pub fn on_base(
+    layer: &str,
+    tree: &Tree,
+    base: &Contents,
+    file: &Path,
+    recipe: &Path,
+) -> Result<Tree, CheckError> {
+    let mut placed = Tree::default();
+    // Every folder is a node of the tree, and comes before what is in it.
+    let mut led_to: BTreeMap<&str, String> = BTreeMap::new();
+    let (layer, base_file) = (|| layer.to_owned(), || file.to_owned());
     for (path, node) in tree.iter() {
-        let (layer, base_file) = (layer.to_owned(), file.to_owned());
-        match node {
-            Node::Directory { .. } if base.links.contains(path) => {
-                return Err(CheckError::BelowLink { layer, link: path.to_owned(), base: base_file });
+        let circle = || CheckError::Circle { layer: layer(), path: path.to_owned(), base: base_file() };
+        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let folder = led_to.get(folder).cloned().unwrap_or_default();
+        let led = base.follow(&folder, name).ok_or_else(circle)?;
+        let target = if matches!(node, Node::Directory { .. }) {
+            if base.files.contains(&led) {
+                return Err(CheckError::OverFile { layer: layer(), path: led, base: base_file() });
             }
-            Node::File { .. } | Node::Link { .. } if base.folders.contains_key(path) => {
-                return Err(CheckError::OverFolder { layer, path: path.to_owned(), base: base_file });
+            led_to.insert(path, led.clone());
+            led
+        } else {
+            // A link at the very place is replaced by the file, unless it is the way to a folder.
+            if base.folders.contains_key(&led) {
+                return Err(CheckError::OverFolder {
+                    layer: layer(),
+                    path: path.to_owned(),
+                    base: base_file(),
+                });
             }
-            _ => {}
+            if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") }
+        };
+        if let Some(why) = names::unfit(target.as_bytes()) {
+            return Err(CheckError::Name { layer: layer(), path: target, why, recipe: recipe.to_owned() });
+        }
+        if target.is_empty() {
+            continue;
+        }
+        placed.insert(&target, node.clone()).map_err(|taken| CheckError::Taken {
+            path: format!("/{}", taken.path),
+            file: recipe.to_owned(),
+        })?;
+    }
+    Ok(placed)
+}
+
+/// Refuses two layers that have different things at one path: `--after` changes the order of layers, and may not change
+/// what is in the image.
+pub fn apart<'t>(layers: impl Iterator<Item = (&'t str, &'t Tree)>, recipe: &Path) -> Result<(), CheckError> {
+    let mut all = Tree::default();
+    let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
+    for (layer, tree) in layers {
+        for (path, node) in tree.iter() {
+            all.insert(path, node.clone()).map_err(|taken| CheckError::TwoLayers {
+                first: owners.get(taken.path.as_str()).copied().unwrap_or_default().to_owned(),
+                second: layer.to_owned(),
+                path: taken.path,
+                recipe: recipe.to_owned(),
+            })?;
+            owners.entry(path).or_insert(layer);
         }
     }
     Ok(())

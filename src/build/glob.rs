@@ -1,6 +1,7 @@
 //! Shell patterns in the `packages` of a recipe: `*` and `?` within a path's parts.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 /// The paths below `folder` that match, sorted. A pattern without `*` and `?` is a path, and matches where it exists.
@@ -20,10 +21,11 @@ fn step(folder: &Path, part: &str) -> Vec<PathBuf> {
         return if path.exists() { vec![path] } else { Vec::new() };
     }
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    // As in a shell: a leading dot is not matched by a pattern.
-    names
-        .filter(|name| !name.starts_with('.') && matches(part.as_bytes(), name.as_bytes()))
+    // As in a shell: a leading dot is not matched by a pattern, and a name may be any bytes.
+    entries
+        .flatten()
+        .map(|entry| entry.file_name())
+        .filter(|name| !name.as_bytes().starts_with(b".") && matches(part.as_bytes(), name.as_bytes()))
         .map(|name| folder.join(name))
         .collect()
 }

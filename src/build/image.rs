@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use super::Packed;
 use super::check::services_of;
-use super::layer::MODIFIED;
 use super::recipe::{Command, HealthcheckRecipe, ImageRole, Recipe};
 use super::skeleton::INIT_PATH;
 use crate::oci::config::{Healthcheck, History, RootFs, Run};
@@ -17,6 +16,7 @@ use crate::oci::image::{
 use crate::oci::{Config, Descriptor, Digest, Image, Layer, Manifest};
 use crate::store::Cache;
 use crate::store::layout::FileBlob;
+use crate::tarball::header::MODIFIED;
 use crate::tars::catalogue::{DATA_PATH, WEB_PORT};
 
 /// The label that says what the image is for.

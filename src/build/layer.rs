@@ -1,4 +1,4 @@
-//! A tree as the tar of a layer: every header made by hand, so that nothing but path, mode and content shows.
+//! A tree as the tar of a layer: nothing but path, mode and content shows.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,12 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::compress::ENCODER;
 use super::tree::{Node, Tree};
 use crate::oci::Digest;
-
-/// The modification time of every file that tarsup adds: 2020-01-01T00:00:00Z.
-///
-/// One constant for all builds: with `SOURCE_DATE_EPOCH` here, each version would have other layers, and a host that
-/// has the last version would be sent all of them. That variable sets the dates of config and history alone.
-pub const MODIFIED: u64 = 1_577_836_800;
+use crate::tarball::Kind;
+use crate::tarball::header::{self, Header, MODIFIED};
 
 /// The folders that the base has. Layers repeat them above their files, exactly as they are: an engine would otherwise
 /// make them anew, with modes of its own.
@@ -63,14 +59,16 @@ pub fn write(tree: &Tree, base: &Folders, out: &mut dyn Write) -> io::Result<()>
     for (path, node) in tree.iter() {
         match node {
             Node::Directory { mode } => {
-                let folder = base.get(path).copied().unwrap_or(Folder::new(*mode));
-                header(out, &format!("{path}/"), "", tar::EntryType::Directory, folder, 0)?;
+                let Folder { mode, uid, gid } = base.get(path).copied().unwrap_or(Folder::new(*mode));
+                let name = format!("{path}/");
+                let kind = Kind::Directory;
+                header::write(out, &Header { name: &name, target: "", kind, mode, uid, gid, size: 0 })?;
             }
             Node::Link { target } => {
-                header(out, path, target, tar::EntryType::Symlink, Folder::new(0o777), 0)?;
+                header::write(out, &ours(path, target, Kind::Symlink, 0o777, 0))?;
             }
             Node::File { mode, content } => {
-                header(out, path, "", tar::EntryType::Regular, Folder::new(*mode), content.size)?;
+                header::write(out, &ours(path, "", Kind::File, *mode, content.size))?;
                 let mut reader = content.open();
                 loop {
                     let read = reader.read(&mut buffer)?;
@@ -79,95 +77,16 @@ pub fn write(tree: &Tree, base: &Folders, out: &mut dyn Write) -> io::Result<()>
                     }
                     out.write_all(&buffer[..read])?;
                 }
-                pad(out, content.size)?;
+                header::pad(out, content.size)?;
             }
         }
     }
     out.write_all(&[0; 1024])
 }
 
-/// One header, after a PAX header where ustar's fields are too short or only ASCII.
-fn header(
-    out: &mut dyn Write,
-    path: &str,
-    target: &str,
-    kind: tar::EntryType,
-    attributes: Folder,
-    size: u64,
-) -> io::Result<()> {
-    let mut records = Vec::new();
-    for (key, value, room) in [("path", path, 100), ("linkpath", target, 100)] {
-        if value.len() > room || !value.is_ascii() {
-            records.extend(record(key, value));
-        }
-    }
-    if size > MAX_USTAR_SIZE {
-        records.extend(record("size", &size.to_string()));
-    }
-    if !records.is_empty() {
-        let name = format!("PaxHeaders/{}", shortened(path.rsplit('/').find(|part| !part.is_empty())));
-        raw_header(out, &name, "", tar::EntryType::XHeader, Folder::new(0o644), records.len() as u64)?;
-        out.write_all(&records)?;
-        pad(out, records.len() as u64)?;
-    }
-    raw_header(out, &shortened(Some(path)), &shortened(Some(target)), kind, attributes, size)
-}
-
-/// Eleven octal digits.
-const MAX_USTAR_SIZE: u64 = 0o777_7777_7777;
-
-fn raw_header(
-    out: &mut dyn Write,
-    path: &str,
-    target: &str,
-    kind: tar::EntryType,
-    attributes: Folder,
-    size: u64,
-) -> io::Result<()> {
-    let mut header = tar::Header::new_ustar();
-    if let Some(fields) = header.as_ustar_mut() {
-        // By hand: `set_path` would split long names into prefix and name, in a way that is the crate's own.
-        fields.name[..path.len()].copy_from_slice(path.as_bytes());
-        fields.linkname[..target.len()].copy_from_slice(target.as_bytes());
-    }
-    header.set_entry_type(kind);
-    header.set_mode(attributes.mode);
-    header.set_uid(attributes.uid);
-    header.set_gid(attributes.gid);
-    header.set_mtime(MODIFIED);
-    header.set_size(size.min(MAX_USTAR_SIZE));
-    header.set_device_major(0)?;
-    header.set_device_minor(0)?;
-    header.set_cksum();
-    out.write_all(header.as_bytes())
-}
-
-/// At most 100 bytes, cut at a character's end; the PAX record has the whole.
-fn shortened(text: Option<&str>) -> String {
-    let text = text.unwrap_or_default();
-    let mut end = text.len().min(88);
-    if text.len() <= 100 && !text.starts_with("PaxHeaders/") {
-        end = text.len();
-    }
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].to_owned()
-}
-
-/// A PAX record: `length key=value\n`, where the length counts itself.
-fn record(key: &str, value: &str) -> Vec<u8> {
-    let rest = key.len() + value.len() + 3;
-    let mut length = rest + 1;
-    while length.to_string().len() + rest != length {
-        length = length.to_string().len() + rest;
-    }
-    format!("{length} {key}={value}\n").into_bytes()
-}
-
-fn pad(out: &mut dyn Write, size: u64) -> io::Result<()> {
-    let padding = usize::try_from((512 - size % 512) % 512).unwrap_or(0);
-    out.write_all(&[0; 512][..padding])
+/// What is no folder of the base belongs to root.
+fn ours<'a>(name: &'a str, target: &'a str, kind: Kind, mode: u32, size: u64) -> Header<'a> {
+    Header { name, target, kind, mode, uid: 0, gid: 0, size }
 }
 
 #[cfg(test)]
@@ -228,14 +147,5 @@ mod tests {
             .collect();
         assert_eq!(modes, [(0o755, 0), (0o2775, 50), (0o777, 0)]);
         assert_ne!(key(&tree, &base), key(&tree, &Folders::new()));
-    }
-
-    #[test]
-    fn pax_record_counts_its_own_length() {
-        for size in [1, 85, 90, 91, 92, 93, 989, 990, 991] {
-            let record = String::from_utf8(record("path", &"x".repeat(size))).unwrap();
-            let length: usize = record.split(' ').next().unwrap().parse().unwrap();
-            assert_eq!(length, record.len());
-        }
     }
 }

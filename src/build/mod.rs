@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::diagnose::{Diagnose, Exit, Place};
+use crate::diagnose::{Diagnose, Exit, Place, shown};
 use crate::oci::{Digest, HashingWriter, Image};
 use crate::store::cache::Record;
 use crate::store::{Cache, StoreError};
@@ -18,9 +18,11 @@ pub mod base;
 pub mod check;
 pub mod compress;
 pub mod glob;
+pub mod host;
 pub mod image;
 pub mod known;
 pub mod layer;
+pub mod names;
 pub mod order;
 pub mod package;
 pub mod recipe;
@@ -28,7 +30,7 @@ pub mod skeleton;
 pub mod tree;
 pub mod unpack;
 
-use base::Contents;
+use base::{Contents, Rootfs};
 use check::CheckError;
 use compress::Compressors;
 use known::Known;
@@ -70,8 +72,7 @@ pub struct Prepared<'a> {
 }
 
 struct BaseInput {
-    path: PathBuf,
-    key: Digest,
+    rootfs: Rootfs,
     cached: Option<Record<Contents>>,
 }
 
@@ -202,10 +203,6 @@ fn prepare_with<'a>(
     let packages = parallel(settings.threads, &recipe.packages, |path| read(path, &known))?;
     let digest = |package: &Package| Some((package.path.clone(), package.digest?));
     let mut digests: Vec<(PathBuf, Digest)> = packages.iter().filter_map(digest).collect();
-    if let Some(web) = &recipe.web {
-        let failed = |source| UnpackError::Read { path: web.clone(), source };
-        digests.push((web.clone(), known.digest(web).map_err(failed)?));
-    }
     let mut services = package::by_service(packages)?;
     let mut warnings = package::stale(&services);
     if let Some(path) = init.as_deref().filter(|_| recipe.base != Base::Scratch)
@@ -214,7 +211,7 @@ fn prepare_with<'a>(
         warnings.push(format!(
             "{} is dynamically linked: it starts only where the base's glibc is at least as new as the one that it was \
              linked with; docs/recipe.md says how it is built statically",
-            path.display()
+            shown(&path)
         ));
     }
     check::complete(recipe, &services.keys().copied().collect::<BTreeSet<_>>())?;
@@ -222,11 +219,12 @@ fn prepare_with<'a>(
     let base = match &recipe.base {
         Base::Scratch => None,
         Base::Rootfs(path) => {
-            let key = base::key(path, &known)?;
-            Some(BaseInput { path: path.clone(), key, cached: settings.cache.find(&key) })
+            let rootfs = Rootfs::find(path, &known)?;
+            let cached = settings.cache.find(&rootfs.key());
+            Some(BaseInput { rootfs, cached })
         }
     };
-    let layers = layers(recipe, services, init.as_deref())?;
+    let layers = layers(recipe, services, init.as_deref(), &mut digests)?;
     Ok(Prepared { recipe, settings, base, layers, warnings, packages: digests, known })
 }
 
@@ -266,6 +264,7 @@ fn layers(
     recipe: &Recipe,
     services: BTreeMap<Service, (PathBuf, ServiceFiles)>,
     init: Option<&Path>,
+    digests: &mut Vec<(PathBuf, Digest)>,
 ) -> Result<Vec<LayerInput>, BuildError> {
     let mut layers = Vec::new();
     let mut add = |name: &str, what: String, tree: Tree| {
@@ -274,7 +273,8 @@ fn layers(
         }
     };
     if let Some(web) = &recipe.web {
-        let mut tree = package::read_web(web)?;
+        let (mut tree, digest) = package::read_web(web)?;
+        digests.extend(digest.map(|digest| (web.clone(), digest)));
         skeleton::link_web_logs(&mut tree);
         add("web", format!("the web console at {WEB_PATH}"), tree);
     }
@@ -298,8 +298,8 @@ impl Prepared<'_> {
     pub fn plan(&self) -> Vec<PlannedLayer> {
         let base = self.base.iter().map(|base| PlannedLayer {
             name: "base".to_owned(),
-            what: base_name(&base.path),
-            content: std::fs::metadata(&base.path).map_or(0, |metadata| metadata.len()),
+            what: base_name(&base.rootfs.path),
+            content: std::fs::metadata(&base.rootfs.path).map_or(0, |metadata| metadata.len()),
             cached: base.cached.as_ref().map(|record| record.size),
             diff_id: base.cached.as_ref().map(|record| record.diff_id),
         });
@@ -309,7 +309,11 @@ impl Prepared<'_> {
             None => Some(Contents::default()),
         };
         let above = self.layers.iter().map(|input| {
-            let key = contents.as_ref().map(|contents| layer::key(&input.tree, &contents.folders));
+            // What cannot be placed is no layer yet: building says why.
+            let placed =
+                |contents: &Contents| Some((self.place(input, contents).ok()?, contents.folders.clone()));
+            let placed = contents.as_ref().and_then(placed);
+            let key = placed.map(|(tree, folders)| layer::key(&tree, &folders));
             let cached: Option<Record<()>> = key.and_then(|key| self.settings.cache.find(&key));
             PlannedLayer {
                 name: input.name.clone(),
@@ -323,7 +327,7 @@ impl Prepared<'_> {
     }
 
     /// Makes what the cache does not have, and puts the image together.
-    pub fn build(&self, hear: &(dyn Fn(&Packed) + Sync)) -> Result<Built, BuildError> {
+    pub fn build(&self, on_layer: &(dyn Fn(&Packed) + Sync)) -> Result<Built, BuildError> {
         self.known.keep()?;
         let compressors = Compressors::new(self.settings.threads);
         let mut packed = Vec::new();
@@ -335,22 +339,30 @@ impl Prepared<'_> {
                 contents
             }
         };
-        if self.layers.iter().any(|input| self.must_be_read(input, &contents)) {
+        let mut layers = Vec::new();
+        for input in &self.layers {
+            let tree = self.place(input, &contents)?;
+            layers.push(LayerInput { name: input.name.clone(), what: input.what.clone(), tree });
+        }
+        check::apart(layers.iter().map(|layer| (layer.name.as_str(), &layer.tree)), &self.recipe.file)?;
+        if layers.iter().any(|input| self.must_be_read(input, &contents)) {
             // The cache knew the package, but has lost the layer: read everything, and once only.
             let read = prepare_with(self.recipe, self.settings, &|path, _| package::read(path))?;
-            return read.build(hear);
+            return read.build(on_layer);
         }
-        packed.iter().for_each(hear);
-        let base_path = self.base.as_ref().map_or(Path::new(""), |base| &base.path);
-        for input in &self.layers {
-            check::on_base(&input.name, &input.tree, &contents, base_path)?;
-        }
-        packed.extend(parallel(self.settings.threads, &self.layers, |input| {
+        packed.iter().for_each(on_layer);
+        packed.extend(parallel(self.settings.threads, &layers, |input| {
             let layer = self.pack(input, &contents, &compressors)?;
-            hear(&layer);
+            on_layer(&layer);
             Ok::<_, BuildError>(layer)
         })?);
         self.assemble(&packed)
+    }
+
+    /// Where the files of a layer lie on this base.
+    fn place(&self, input: &LayerInput, contents: &Contents) -> Result<Tree, CheckError> {
+        let base = self.base.as_ref().map_or(Path::new(""), |base| &base.rootfs.path);
+        check::on_base(&input.name, &input.tree, contents, base, &self.recipe.file)
     }
 
     /// True for a layer that must be made, of files that were not read.
@@ -369,7 +381,7 @@ impl Prepared<'_> {
     ) -> Result<(Packed, Contents), BuildError> {
         let record = match &base.cached {
             Some(record) => record.clone(),
-            None => base::pack(&base.path, &base.key, &self.settings.cache, compressors)?,
+            None => base::pack(&base.rootfs, &self.settings.cache, compressors)?,
         };
         let layer = Packed {
             name: "base".to_owned(),

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::host::{self, Modes};
 use super::known::Known;
 use super::tree::{Node, Tree};
 use super::unpack::{self, LIMITS, UnpackError, Unpacked};
-use crate::diagnose::{Diagnose, Exit, Place};
+use crate::diagnose::{Diagnose, Exit, Place, shown};
 use crate::oci::Digest;
 use crate::tars::Service;
 use crate::tars::catalogue::{DEPLOY_PATH, TARS_PATH, WEB_PATH};
@@ -38,7 +39,7 @@ pub enum PackageError {
     #[error(transparent)]
     Unpack(#[from] UnpackError),
     /// It is of no layout that `make *-tar` writes.
-    #[error("{}: entry `{entry}` {why}", path.display())]
+    #[error("{}: entry `{entry}` {why}", shown(path))]
     Layout {
         /// The package.
         path: PathBuf,
@@ -50,7 +51,7 @@ pub enum PackageError {
         hint: String,
     },
     /// The service's program is not in it.
-    #[error("{}: there is no program `{binary}` in it", path.display())]
+    #[error("{}: there is no program `{binary}` in it", shown(path))]
     NoBinary {
         /// The package.
         path: PathBuf,
@@ -58,7 +59,7 @@ pub enum PackageError {
         binary: String,
     },
     /// Two packages bring the same service.
-    #[error("{} and {} both bring {service}", first.display(), second.display())]
+    #[error("{} and {} both bring {service}", shown(first), shown(second))]
     Twice {
         /// One package.
         first: PathBuf,
@@ -105,8 +106,8 @@ pub fn install_tree(folder: &Path) -> Option<PathBuf> {
 /// Reads a package: a `.tgz`, or a folder that `make install` made.
 pub fn read(path: &Path) -> Result<Package, PackageError> {
     let unpacked = match install_tree(path) {
-        Some(servers) => unpack::read_folder(&servers)?,
-        None => unpack::read_tgz(path, LIMITS)?,
+        Some(servers) => host::read_folder(&servers, Modes::Normal)?,
+        None => unpack::read_archive(path, LIMITS)?,
     };
     let prefix = install_prefix(&unpacked.tree);
     let mut services: BTreeMap<Service, ServiceFiles> = BTreeMap::new();
@@ -252,15 +253,15 @@ pub fn stale(services: &BTreeMap<Service, (PathBuf, ServiceFiles)>) -> Vec<Strin
             format!(
                 "{}: {service} was built {days} days before the newest of the services; \
                  if it ought to be of the same build, delete the package and run `make {service}-tar`",
-                path.display()
+                shown(&path)
             )
         })
         .collect()
 }
 
-/// The web console's package: its files lie at the root, or below one folder.
-pub fn read_web(path: &Path) -> Result<Tree, PackageError> {
-    let unpacked = unpack::read_tgz(path, LIMITS)?;
+/// The web console's package, and the digest of the bytes that were read: its files lie at the root, or below one folder.
+pub fn read_web(path: &Path) -> Result<(Tree, Option<Digest>), PackageError> {
+    let unpacked = unpack::read_archive(path, LIMITS)?;
     let tops: Vec<&str> =
         unpacked.tree.iter().map(|(entry, _)| entry).filter(|entry| !entry.contains('/')).collect();
     let prefix = match tops.as_slice() {
@@ -278,5 +279,5 @@ pub fn read_web(path: &Path) -> Result<Tree, PackageError> {
             hint: "make the package again from a clean folder".to_owned(),
         })?;
     }
-    Ok(tree)
+    Ok((tree, unpacked.digest))
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
-use crate::diagnose::{Diagnose, Exit, Place};
+use crate::diagnose::{Diagnose, Exit, Place, shown};
 use crate::oci::Reference;
 use crate::oci::reference::is_tag;
 
@@ -184,7 +184,7 @@ enum Placement {
 #[derive(Debug, thiserror::Error)]
 pub enum RecipeError {
     /// The file cannot be read.
-    #[error("cannot read the recipe {}", path.display())]
+    #[error("cannot read the recipe {}", shown(path))]
     Read {
         /// The recipe.
         path: PathBuf,
@@ -192,7 +192,7 @@ pub enum RecipeError {
         source: std::io::Error,
     },
     /// It is no YAML, or a key is unknown, missing or of the wrong kind.
-    #[error("{}: {message}", place.file.display())]
+    #[error("{}: {message}", shown(&place.file))]
     Syntax {
         /// The recipe and the line.
         place: Place,
@@ -245,7 +245,7 @@ impl Diagnose for RecipeError {
 pub struct Overrides {
     /// `--version`.
     pub version: Option<String>,
-    /// `--packages`: every `.tgz` in these folders, or a folder that `make install` made.
+    /// `--packages`: every package in these folders, or a folder that `make install` made.
     pub packages: Vec<PathBuf>,
 }
 
@@ -266,6 +266,9 @@ impl Recipe {
         Reader { path, text: &text, folder }.resolve(written, overrides)
     }
 }
+
+/// What a folder of packages is searched for. What each file is, its first bytes tell.
+const PACKAGES: [&str; 5] = ["*.tgz", "*.tar.gz", "*.tar.zst", "*.tzst", "*.tar"];
 
 /// The parser puts the position into its text; we have a place for it.
 fn without_position(message: &str) -> String {
@@ -385,11 +388,11 @@ impl Reader<'_> {
     fn packages_in(folders: &[PathBuf]) -> Result<Vec<PathBuf>, RecipeError> {
         let mut found = Vec::new();
         for folder in folders {
-            let shown = folder.display().to_string();
+            let named = shown(folder).to_string();
             let bad = |why: &str| RecipeError::Value {
                 place: Place::file(folder),
                 key: "--packages",
-                value: shown.clone(),
+                value: named.clone(),
                 why: why.to_owned(),
                 hint: "name the folder that holds the packages",
             };
@@ -398,12 +401,13 @@ impl Reader<'_> {
                 found.push(absolute);
                 continue;
             }
-            let matches = super::glob::expand(&absolute, "*.tgz");
             if !absolute.is_dir() {
                 return Err(bad("not a folder"));
             }
+            let matches: Vec<PathBuf> =
+                PACKAGES.iter().flat_map(|pattern| super::glob::expand(&absolute, pattern)).collect();
             if matches.is_empty() {
-                return Err(bad("there is no .tgz in it"));
+                return Err(bad("there is no package in it (.tgz, .tar.gz, .tar.zst or .tar)"));
             }
             found.extend(matches);
         }

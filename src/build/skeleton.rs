@@ -4,9 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::check::CheckError;
+use super::host::{self, Modes};
 use super::recipe::{ImageRole, PlacedFile};
 use super::tree::{Node, Tree};
-use super::unpack::{self, UnpackError};
+use super::unpack::UnpackError;
 use crate::tars::Service;
 use crate::tars::catalogue::{DATA_PATH, DEPLOY_PATH, TARS_PATH, UPLOAD_PATH, WEB_PATH};
 
@@ -16,7 +17,9 @@ pub const INIT_PATH: &str = "/usr/local/bin/tars-init";
 /// tars-init, the volume's folder, and the links into it. Source: upstream's images.
 pub fn skeleton(init: &Path, role: ImageRole, on_scratch: bool) -> Result<Tree, UnpackError> {
     let mut tree = Tree::default();
-    let Node::File { content, .. } = unpack::read_file(init)? else { unreachable_file(init)? };
+    let Node::File { content, .. } = host::read_file(init, Modes::Normal)? else {
+        return Err(host::no_file(init));
+    };
     put(&mut tree, INIT_PATH, Node::File { mode: 0o755, content });
     if role == ImageRole::Plain {
         return Ok(tree);
@@ -34,14 +37,6 @@ pub fn skeleton(init: &Path, role: ImageRole, on_scratch: bool) -> Result<Tree, 
         put(&mut tree, "/tmp", Node::Directory { mode: 0o1777 });
     }
     Ok(tree)
-}
-
-fn unreachable_file<T>(path: &Path) -> Result<T, UnpackError> {
-    Err(UnpackError::Archive {
-        path: path.to_owned(),
-        why: "it is no regular file".to_owned(),
-        hint: "name a file".to_owned(),
-    })
 }
 
 /// The web's log folders are links into the volume too; they come with the web.
@@ -79,7 +74,7 @@ pub fn deploy(folder: &Path, role: ImageRole) -> Result<Tree, super::BuildError>
         if !from.is_dir() {
             continue;
         }
-        for (path, node) in unpack::read_folder(&from)?.tree.iter() {
+        for (path, node) in host::read_folder(&from, Modes::Normal)?.tree.iter() {
             put(&mut tree, &format!("{DEPLOY_PATH}/framework/{part}/{path}"), node.clone());
         }
     }
@@ -91,14 +86,15 @@ pub fn files(placed: &[PlacedFile]) -> Result<Tree, super::BuildError> {
     let mut tree = Tree::default();
     for PlacedFile { from, to, mode } in placed {
         let target = to.trim_matches('/').to_owned();
+        let modes = if mode.is_some() { Modes::Given } else { Modes::Normal };
         let mut nodes: Vec<(String, Node)> = Vec::new();
         if fs::metadata(from).is_ok_and(|metadata| metadata.is_dir()) {
-            for (path, node) in unpack::read_folder(from)?.tree.iter() {
+            for (path, node) in host::read_folder(from, modes)?.tree.iter() {
                 nodes.push((format!("{target}/{path}"), node.clone()));
             }
             nodes.push((target, Node::Directory { mode: 0o755 }));
         } else {
-            nodes.push((target, unpack::read_file(from)?));
+            nodes.push((target, host::read_file(from, modes)?));
         }
         for (path, mut node) in nodes {
             if let (Node::File { mode: bits, .. }, Some(mode)) = (&mut node, mode) {

@@ -156,16 +156,17 @@ impl Tree {
     ///
     /// The same content or link again, or a folder again, is no collision.
     pub fn insert(&mut self, path: &str, node: Node) -> Result<(), Collision> {
-        for (at, _) in path.match_indices('/') {
-            let parent = &path[..at];
-            match self.0.get(parent) {
-                Some(Node::Directory { .. }) => {}
-                Some(_) => return Err(Collision { path: parent.to_owned() }),
-                None => {
-                    self.0.insert(parent.to_owned(), Node::Directory { mode: 0o755 });
-                }
+        // From the nearest one up: above a folder that is there, all is well already.
+        let mut missing = Vec::new();
+        for (at, _) in path.rmatch_indices('/') {
+            match self.0.get(&path[..at]) {
+                Some(Node::Directory { .. }) => break,
+                Some(_) => return Err(Collision { path: path[..at].to_owned() }),
+                None => missing.push(&path[..at]),
             }
         }
+        let folders = missing.into_iter().map(|folder| (folder.to_owned(), Node::Directory { mode: 0o755 }));
+        self.0.extend(folders);
         let taken = match (self.0.get(path), &node) {
             (Some(Node::File { content: old, mode: one }), Node::File { content: new, mode: other }) => {
                 old.digest != new.digest || one != other

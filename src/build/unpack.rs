@@ -1,15 +1,16 @@
 //! Reads a gzipped tar, or a folder, into a tree, and refuses whatever has no business in one: nothing touches the disk.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use flate2::bufread::MultiGzDecoder;
-
+use super::names;
 use super::tree::{Node, Spool, Tree};
-use crate::diagnose::{Diagnose, Exit, Place};
+use crate::diagnose::{Diagnose, Exit, Place, shown, shown_bytes};
 use crate::oci::{Digest, HashingReader};
+use crate::tarball::magic::{self, MagicError};
+use crate::tarball::{Entry, Kind, ReadError, Reader};
 
 /// What an archive may hold at most.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +43,7 @@ pub struct Unpacked {
 #[derive(Debug, thiserror::Error)]
 pub enum UnpackError {
     /// The file or folder cannot be opened or read.
-    #[error("cannot read {}", path.display())]
+    #[error("cannot read {}", shown(path))]
     Read {
         /// The file.
         path: PathBuf,
@@ -50,7 +51,7 @@ pub enum UnpackError {
         source: io::Error,
     },
     /// The whole of it is not what it should be.
-    #[error("{}: {why}", path.display())]
+    #[error("{}: {why}", shown(path))]
     Archive {
         /// The archive.
         path: PathBuf,
@@ -60,7 +61,7 @@ pub enum UnpackError {
         hint: String,
     },
     /// One entry has no business in it.
-    #[error("{}: entry `{entry}` {why}", path.display())]
+    #[error("{}: entry `{entry}` {why}", shown(path))]
     Entry {
         /// The archive.
         path: PathBuf,
@@ -69,6 +70,20 @@ pub enum UnpackError {
         /// What is wrong.
         why: String,
     },
+    /// A file that lets a program do more than who starts it: a layer of ours has modes 0755 and 0644 alone.
+    #[error("{} {privilege}, and would lose that in the image", of(path, entry))]
+    Privilege {
+        /// The archive, folder or file.
+        path: PathBuf,
+        /// The entry, control characters escaped; empty for a file of its own.
+        entry: String,
+        /// What it is or has.
+        privilege: &'static str,
+    },
+}
+
+fn of(path: &Path, entry: &str) -> String {
+    if entry.is_empty() { shown(path).to_string() } else { format!("{}: entry `{entry}`", shown(path)) }
 }
 
 impl Diagnose for UnpackError {
@@ -84,38 +99,41 @@ impl Diagnose for UnpackError {
                 "pack it again from a clean folder, with `make X-tar` or `tar -czf`, and leave that entry out"
                     .to_owned()
             }
+            Self::Privilege { privilege, .. } if privilege.contains("capabilities") => {
+                "take them away (`setcap -r FILE`), or bring the file with the base, which is taken byte for byte"
+                    .to_owned()
+            }
+            Self::Privilege { .. } => {
+                "take the bit away (`chmod u-s,g-s FILE`); in a recipe's `files`, `mode: 04755` keeps it".to_owned()
+            }
         })
     }
 
     fn place(&self) -> Option<Place> {
         match self {
-            Self::Read { path, .. } | Self::Archive { path, .. } | Self::Entry { path, .. } => {
-                Some(Place::file(path))
-            }
+            Self::Read { path, .. }
+            | Self::Archive { path, .. }
+            | Self::Entry { path, .. }
+            | Self::Privilege { path, .. } => Some(Place::file(path)),
         }
     }
 }
 
 type Result<T> = std::result::Result<T, UnpackError>;
 
-/// Reads a gzipped tar.
-pub fn read_tgz(path: &Path, limits: Limits) -> Result<Unpacked> {
+/// Reads a tar, gzipped, in zstd or plain: its first bytes tell, not its name.
+pub fn read_archive(path: &Path, limits: Limits) -> Result<Unpacked> {
     let open = |source| UnpackError::Read { path: path.to_owned(), source };
     let file = File::open(path).map_err(open)?;
     let packed = file.metadata().map_err(open)?.len();
-    let mut file = BufReader::with_capacity(256 * 1024, HashingReader::new(file));
-    let magic = io::BufRead::fill_buf(&mut file).map_err(open)?;
-    if !magic.starts_with(&[0x1f, 0x8b]) {
-        return Err(UnpackError::Archive {
-            path: path.to_owned(),
-            why: if magic.is_empty() { "it is empty" } else { "it is not gzipped" }.to_owned(),
-            hint: "make the package again: `make X-tar` writes a gzipped tar".to_owned(),
-        });
-    }
+    let file = BufReader::with_capacity(256 * 1024, HashingReader::new(file));
+    let unpacking = Unpacking::new(path, limits);
+    let plain = magic::open(file).map_err(|error| match error {
+        MagicError::Read(source) => open(source),
+        other => unpacking.archive(&other.to_string()),
+    })?;
     let budget = limits.bytes.min((packed.saturating_mul(limits.ratio)).max(limits.ratio_from));
-    let stream = Bounded { inner: MultiGzDecoder::new(file), rest: budget, zeros: 0 };
-    let reader = Reader { path, unpacked: Unpacked::default(), spool: Spool::default(), entries: 0, limits };
-    let (mut unpacked, stream) = reader.read(stream)?;
+    let (mut unpacked, stream) = unpacking.read(Bounded { inner: plain, rest: budget, zeros: 0 })?;
     let mut file = stream.inner.into_inner();
     io::copy(&mut file, &mut io::sink()).map_err(open)?;
     unpacked.digest = Some(file.into_inner().finish().0);
@@ -129,7 +147,7 @@ struct Bounded<R> {
     zeros: u64,
 }
 
-/// What [`Bounded`] fails with; found again by its text, as it passes through the tar crate.
+/// What [`Bounded`] fails with; found again by its text, as it passes through readers.
 const TOO_MUCH: &str = "more than a package may hold";
 
 impl<R: Read> Read for Bounded<R> {
@@ -144,25 +162,42 @@ impl<R: Read> Read for Bounded<R> {
     }
 }
 
-struct Reader<'a> {
+/// An archive or a folder on its way into a tree.
+pub(super) struct Unpacking<'a> {
     path: &'a Path,
-    unpacked: Unpacked,
-    spool: Spool,
+    pub(super) unpacked: Unpacked,
+    pub(super) spool: Spool,
     entries: usize,
+    /// Bytes of files so far, holes included: what a sparse file unpacks to is not in the tar.
+    bytes: u64,
     limits: Limits,
 }
 
-impl Reader<'_> {
+impl<'a> Unpacking<'a> {
+    pub(super) fn new(path: &'a Path, limits: Limits) -> Self {
+        Self { path, unpacked: Unpacked::default(), spool: Spool::default(), entries: 0, bytes: 0, limits }
+    }
+
     /// The tree, and the stream at its end.
     fn read<R: Read>(mut self, stream: Bounded<R>) -> Result<(Unpacked, Bounded<R>)> {
-        let mut archive = tar::Archive::new(stream);
-        for entry in archive.entries().map_err(|error| self.broken(&error))? {
-            let entry = entry.map_err(|error| self.broken(&error))?;
-            self.entry(entry)?;
+        let mut tar = Reader::new(stream);
+        while let Some(entry) = tar.next_entry().map_err(|error| self.broken(error))? {
+            self.entry(&entry, &mut tar)?;
         }
         // To the very end: only there does gzip say whether the checksum holds.
-        let mut stream = archive.into_inner();
-        io::copy(&mut stream, &mut io::sink()).map_err(|error| self.broken(&error))?;
+        let mut stream = tar.into_inner();
+        let mut end = io::BufReader::new(&mut stream);
+        loop {
+            let rest = io::BufRead::fill_buf(&mut end).map_err(|error| self.broken(error.into()))?;
+            if rest.iter().any(|byte| *byte != 0) {
+                return Err(self.archive("something follows the end of its tar, which no reader would see"));
+            }
+            let length = rest.len();
+            if length == 0 {
+                break;
+            }
+            io::BufRead::consume(&mut end, length);
+        }
         if stream.zeros < 1024 {
             return Err(self.archive("it is cut off: the tar has no end"));
         }
@@ -173,114 +208,113 @@ impl Reader<'_> {
         Ok((self.unpacked, stream))
     }
 
-    fn entry<R: Read>(&mut self, mut entry: tar::Entry<'_, R>) -> Result<()> {
-        use tar::EntryType as T;
-        let kind = entry.header().entry_type();
-        if kind == T::XGlobalHeader {
-            return Ok(());
-        }
+    fn entry<R: Read>(&mut self, entry: &Entry, tar: &mut Reader<R>) -> Result<()> {
         self.entries += 1;
         if self.entries > self.limits.entries {
             return Err(self.archive(&format!("it has more than {} entries", self.limits.entries)));
         }
-        let raw = entry.path_bytes().into_owned();
-        let Some(name) = self.name(&raw)? else { return Ok(()) };
-        let mode = entry.header().mode().map_err(|error| self.broken(&error))?;
-        let node = match kind {
-            T::Directory => Node::Directory { mode: 0o755 },
-            T::Regular | T::Continuous => {
-                let expected = entry.size();
-                let modified = entry.header().mtime().unwrap_or(0);
-                let content = self.spool.keep(&mut entry).map_err(|error| self.broken(&error))?;
-                if content.size != expected {
-                    return Err(self.archive(&format!("it is cut off in the middle of `{name}`")));
+        let Some(name) = self.name(&entry.name)? else { return Ok(()) };
+        if let Some(privilege) = entry.privilege() {
+            return Err(self.privileged(name.as_bytes(), privilege));
+        }
+        let node = match entry.kind {
+            Kind::Directory => Node::Directory { mode: 0o755 },
+            Kind::File => {
+                self.bytes = self.bytes.saturating_add(entry.size);
+                if self.bytes > self.limits.bytes {
+                    return Err(self.broken(io::Error::other(TOO_MUCH).into()));
                 }
-                self.unpacked.modified.insert(name.clone(), modified);
-                Node::File { mode: normal_mode(mode), content }
+                let content =
+                    self.spool.keep(tar.content(entry)).map_err(|error| self.broken_in(&name, error))?;
+                self.unpacked.modified.insert(name.clone(), u64::try_from(entry.modified).unwrap_or(0));
+                Node::File { mode: normal_mode(entry.mode), content }
             }
-            T::Symlink => Node::Link { target: self.target(&name, &entry)? },
-            T::Link => self.hard_link(&name, &entry)?,
-            other => return Err(self.refuse(&name, &format!("is {}", describe(other)))),
+            Kind::Symlink => Node::Link { target: self.target(&name, &entry.target)? },
+            Kind::HardLink => self.hard_link(&name, entry)?,
+            other => return Err(self.refuse(name.as_bytes(), &format!("is {}", describe(other)))),
         };
         self.insert(&name, node)
     }
 
     /// The name without `./` and trailing `/`; `None` for the root itself.
-    fn name(&self, raw: &[u8]) -> Result<Option<String>> {
-        let shown = String::from_utf8_lossy(raw).into_owned();
+    pub(super) fn name(&self, raw: &[u8]) -> Result<Option<String>> {
         let Ok(text) = std::str::from_utf8(raw) else {
-            return Err(self.refuse(&shown, "has a name that is not UTF-8"));
+            return Err(self.refuse(raw, "has a name that is not UTF-8"));
         };
         if text.starts_with('/') {
-            return Err(self.refuse(text, "has an absolute name"));
+            return Err(self.refuse(raw, "has an absolute name"));
         }
         if text.chars().any(char::is_control) {
-            return Err(self.refuse(text, "has control characters in its name"));
+            return Err(self.refuse(raw, "has control characters in its name"));
         }
-        let mut parts = Vec::new();
-        for part in text.split('/') {
-            match part {
-                "" | "." => {}
-                ".." => return Err(self.refuse(text, "climbs out of the package with `..`")),
-                _ if part.starts_with(".wh.") => {
-                    return Err(self.refuse(text, "has a name that deletes files in an image (`.wh.`)"));
-                }
-                _ => parts.push(part),
-            }
+        if text.split('/').any(|part| part == "..") {
+            return Err(self.refuse(raw, "climbs out of the package with `..`"));
         }
+        if let Some(why) = names::unfit(raw) {
+            return Err(self.refuse(raw, &why));
+        }
+        let parts: Vec<&str> = text.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
         Ok((!parts.is_empty()).then(|| parts.join("/")))
     }
 
-    fn target<R: Read>(&self, name: &str, entry: &tar::Entry<'_, R>) -> Result<String> {
-        let raw = entry.link_name_bytes().unwrap_or_default();
-        let text =
-            String::from_utf8(raw.into_owned()).ok().filter(|text| !text.chars().any(char::is_control));
-        text.filter(|text| !text.is_empty())
-            .ok_or_else(|| self.refuse(name, "is a link to a name that cannot be written"))
+    pub(super) fn target(&self, name: &str, raw: &[u8]) -> Result<String> {
+        let text = std::str::from_utf8(raw).ok().filter(|text| !text.chars().any(char::is_control));
+        let text = text.filter(|text| !text.is_empty());
+        let text = text.ok_or_else(|| {
+            let why = format!("is a link to `{}`, a name that cannot be written", shown_bytes(raw));
+            self.refuse(name.as_bytes(), &why)
+        })?;
+        match names::unfit(raw) {
+            Some(why) => Err(self.refuse(name.as_bytes(), &format!("is a link to a file that {why}"))),
+            None => Ok(text.to_owned()),
+        }
     }
 
     /// The same content under a second name.
-    fn hard_link<R: Read>(&mut self, name: &str, entry: &tar::Entry<'_, R>) -> Result<Node> {
-        let target = self.target(name, entry)?;
+    fn hard_link(&mut self, name: &str, entry: &Entry) -> Result<Node> {
+        let target = self.target(name, &entry.target)?;
+        let refuse =
+            |why: &str| self.refuse(name.as_bytes(), &format!("is a hard link to `{target}`, which {why}"));
         if target.starts_with('/') || target.split('/').any(|part| part == "..") {
-            return Err(self.refuse(name, &format!("is a hard link to `{target}`, which leaves the package")));
+            return Err(refuse("leaves the package"));
         }
         let key = self.name(target.as_bytes())?.unwrap_or_default();
         match self.unpacked.tree.get(&key) {
             Some(file @ Node::File { .. }) => Ok(file.clone()),
-            _ => Err(self.refuse(name, &format!("is a hard link to `{target}`, which is no file before it"))),
+            _ => Err(refuse("is no file before it")),
         }
     }
 
-    fn insert(&mut self, name: &str, node: Node) -> Result<()> {
+    pub(super) fn insert(&mut self, name: &str, node: Node) -> Result<()> {
         self.unpacked.tree.insert(name, node).map_err(|taken| {
             let why = if taken.path == name {
                 "is there twice, with different contents".to_owned()
             } else {
-                format!("lies below `{}`, which is no folder", taken.path)
+                format!("lies below `{}`, which is no folder", shown(&taken.path))
             };
-            self.refuse(name, &why)
+            self.refuse(name.as_bytes(), &why)
         })
     }
 
     /// A symbolic link may point anywhere within the archive, and nowhere else.
-    fn check_links(&self) -> Result<()> {
+    pub(super) fn check_links(&self) -> Result<()> {
         for (path, node) in self.unpacked.tree.iter() {
             if let Node::Link { target } = node
                 && leaves(path, target)
             {
-                return Err(self.refuse(path, &format!("is a link to `{target}`, which leaves the package")));
+                let why = format!("is a link to `{}`, which leaves the package", shown(target));
+                return Err(self.refuse(path.as_bytes(), &why));
             }
         }
         Ok(())
     }
 
-    fn refuse(&self, entry: &str, why: &str) -> UnpackError {
-        UnpackError::Entry {
-            path: self.path.to_owned(),
-            entry: entry.escape_debug().take(200).collect(),
-            why: why.to_owned(),
-        }
+    pub(super) fn refuse(&self, entry: &[u8], why: &str) -> UnpackError {
+        UnpackError::Entry { path: self.path.to_owned(), entry: quoted(entry), why: why.to_owned() }
+    }
+
+    pub(super) fn privileged(&self, entry: &[u8], privilege: &'static str) -> UnpackError {
+        UnpackError::Privilege { path: self.path.to_owned(), entry: quoted(entry), privilege }
     }
 
     fn archive(&self, why: &str) -> UnpackError {
@@ -292,33 +326,48 @@ impl Reader<'_> {
         }
     }
 
+    /// What an error in the middle of a file means.
+    fn broken_in(&self, name: &str, error: io::Error) -> UnpackError {
+        if error.kind() == io::ErrorKind::UnexpectedEof {
+            return self.broken(ReadError::CutIn { name: name.as_bytes().to_vec() });
+        }
+        self.broken(error.into())
+    }
+
     /// What an error of the reader means: too much, cut off, or damaged.
-    fn broken(&self, error: &io::Error) -> UnpackError {
-        let text = error.to_string();
-        if chain_says(error, TOO_MUCH) {
-            let why = format!("it unpacks to {TOO_MUCH}: a decompression bomb?");
-            return self.archive(&why);
+    fn broken(&self, error: ReadError) -> UnpackError {
+        match error {
+            ReadError::CutIn { name } => {
+                self.archive(&format!("it is cut off in the middle of `{}`", shown_bytes(&name)))
+            }
+            ReadError::CutOff => self.archive("it is cut off"),
+            ReadError::Entry { name, why } => self.refuse(&name, &why),
+            ReadError::Damaged(why) => self.archive(&format!("it is damaged: {why}")),
+            ReadError::Io(error) if error.to_string() == TOO_MUCH => {
+                self.archive(&format!("it unpacks to {TOO_MUCH}: a decompression bomb?"))
+            }
+            ReadError::Io(error) if is_cut(&error) => self.archive("it is cut off"),
+            ReadError::Io(error) => self.archive(&format!("it is damaged: {error}")),
         }
-        if error.kind() == io::ErrorKind::UnexpectedEof || text.contains("unexpected end of file") {
-            return self.archive("it is cut off");
-        }
-        self.archive(&format!("it is damaged: {text}"))
     }
 }
 
-fn chain_says(error: &io::Error, text: &str) -> bool {
-    let mut source: Option<&dyn std::error::Error> = Some(error);
-    while let Some(error) = source {
-        if error.to_string().contains(text) {
-            return true;
-        }
-        source = error.source();
-    }
-    false
+/// A name as a message quotes it, and no more than fits on a few lines.
+pub(super) fn quoted(entry: &[u8]) -> String {
+    shown_bytes(entry).to_string().chars().take(200).collect()
+}
+
+/// True where a stream ends too soon, whichever decoder says so.
+pub fn is_cut(error: &io::Error) -> bool {
+    let text = error.to_string();
+    // libzstd says it in words alone.
+    error.kind() == io::ErrorKind::UnexpectedEof
+        || text.contains("unexpected end")
+        || text.contains("incomplete frame")
 }
 
 /// Executable for its owner, or not: nothing else of a mode survives.
-fn normal_mode(mode: u32) -> u32 {
+pub(super) fn normal_mode(mode: u32) -> u32 {
     if mode & 0o100 == 0 { 0o644 } else { 0o755 }
 }
 
@@ -339,82 +388,12 @@ fn leaves(path: &str, target: &str) -> bool {
     false
 }
 
-fn describe(kind: tar::EntryType) -> String {
+fn describe(kind: Kind) -> String {
     match kind {
-        tar::EntryType::Block => "a block device".to_owned(),
-        tar::EntryType::Char => "a character device".to_owned(),
-        tar::EntryType::Fifo => "a named pipe".to_owned(),
-        tar::EntryType::GNUSparse => "a sparse file, which is not read".to_owned(),
-        other => format!("of a kind that no package has ({:?})", char::from(other.as_byte())),
-    }
-}
-
-/// Reads a folder of the host; what is no file, folder or link that stays within it is refused.
-pub fn read_folder(root: &Path) -> Result<Unpacked> {
-    let spool = Spool::default();
-    let mut reader = Reader {
-        path: root,
-        unpacked: Unpacked::default(),
-        spool: Spool::default(),
-        entries: 0,
-        limits: LIMITS,
-    };
-    let mut folders = vec![root.to_owned()];
-    while let Some(folder) = folders.pop() {
-        let failed = |source| UnpackError::Read { path: folder.clone(), source };
-        for entry in fs::read_dir(&folder).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
-            if let Some(below) = reader.host_entry(root, &path, &spool)? {
-                folders.push(below);
-            }
-        }
-    }
-    reader.check_links()?;
-    Ok(reader.unpacked)
-}
-
-/// Reads one file of the host.
-pub fn read_file(path: &Path) -> Result<Node> {
-    let failed = |source| UnpackError::Read { path: path.to_owned(), source };
-    let file = File::open(path).map_err(failed)?;
-    let metadata = file.metadata().map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(UnpackError::Archive {
-            path: path.to_owned(),
-            why: "it is no regular file".to_owned(),
-            hint: "name a file".to_owned(),
-        });
-    }
-    let content = Spool::default().keep(file).map_err(failed)?;
-    Ok(Node::File { mode: normal_mode(std::os::unix::fs::MetadataExt::mode(&metadata)), content })
-}
-
-impl Reader<'_> {
-    /// Takes one entry of a folder in; a folder comes back, to be read in its turn.
-    fn host_entry(&mut self, root: &Path, path: &Path, spool: &Spool) -> Result<Option<PathBuf>> {
-        use std::os::unix::ffi::OsStrExt as _;
-        use std::os::unix::fs::MetadataExt as _;
-        let failed = |source| UnpackError::Read { path: path.to_owned(), source };
-        let relative = path.strip_prefix(root).unwrap_or(path);
-        let Some(name) = self.name(relative.as_os_str().as_bytes())? else { return Ok(None) };
-        let metadata = fs::symlink_metadata(path).map_err(failed)?;
-        if metadata.is_dir() {
-            self.insert(&name, Node::Directory { mode: 0o755 })?;
-            return Ok(Some(path.to_owned()));
-        }
-        let node = if metadata.is_symlink() {
-            let target = fs::read_link(path).map_err(failed)?;
-            let target =
-                target.to_str().ok_or_else(|| self.refuse(&name, "is a link to a name that is not UTF-8"))?;
-            Node::Link { target: target.to_owned() }
-        } else if metadata.is_file() {
-            let content = spool.keep(File::open(path).map_err(failed)?).map_err(failed)?;
-            self.unpacked.modified.insert(name.clone(), u64::try_from(metadata.mtime()).unwrap_or(0));
-            Node::File { mode: normal_mode(metadata.mode()), content }
-        } else {
-            return Err(self.refuse(&name, "is no file, folder or link"));
-        };
-        self.insert(&name, node)?;
-        Ok(None)
+        Kind::BlockDevice => "a block device".to_owned(),
+        Kind::CharacterDevice => "a character device".to_owned(),
+        Kind::Fifo => "a named pipe".to_owned(),
+        Kind::Other(flag) => format!("of a kind that no package has ({:?})", char::from(flag)),
+        Kind::File | Kind::Directory | Kind::Symlink | Kind::HardLink => "not what it seems".to_owned(),
     }
 }

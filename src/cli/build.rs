@@ -27,7 +27,7 @@ pub struct BuildArgs {
     /// The recipe
     recipe: PathBuf,
 
-    /// Take every .tgz in this folder instead of the recipe's packages
+    /// Take every package in this folder (.tgz, .tar.gz, .tar.zst, .tar) instead of the recipe's packages
     #[arg(long, value_name = "DIR")]
     packages: Vec<PathBuf>,
 

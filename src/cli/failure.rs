@@ -9,7 +9,7 @@ use std::io::{BufRead as _, BufReader};
 use serde_json::json;
 
 use super::ui::Ui;
-use crate::diagnose::{Diagnose, Exit, Place};
+use crate::diagnose::{Diagnose, Exit, Place, shown};
 
 /// What a command returns: the exit code when it is done, or the error that ended it.
 pub type Outcome = Result<Exit, Failure>;
@@ -38,7 +38,7 @@ impl Failure {
             ui.json(&json!({ "error": {
                 "message": chain(self.0.as_ref()),
                 "hint": self.0.hint(),
-                "file": place.as_ref().map(|place| place.file.display().to_string()),
+                "file": place.as_ref().map(|place| shown(&place.file).to_string()),
                 "line": place.and_then(|place| place.line),
                 "exit": exit as u8,
             }}));

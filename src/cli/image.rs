@@ -8,11 +8,11 @@ use serde_json::json;
 
 use super::options::EngineOptions;
 use super::{Failure, Outcome, Ui, ui};
+use crate::compare::{Diff, FileChange, diff};
 use crate::diagnose::Exit;
 use crate::engine::ConnectOptions;
 use crate::engine::Engine;
 use crate::engine::docker::DockerEngine;
-use crate::oci::diff::{Diff, FileChange, diff};
 use crate::oci::{Digest, Image, Reference};
 use crate::transport::archive::ArchiveFile;
 use crate::transport::daemon::Daemon;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use crate::diagnose::{Diagnose, Exit};
+use crate::diagnose::{Diagnose, Exit, harmless};
 
 /// The two streams, and whether a person or a script reads them.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl Ui {
     /// A result, on standard output; nothing with `--json`.
     pub fn result(&self, text: &str) {
         if !self.json {
-            print(text);
+            print(&harmless(text));
         }
     }
 
@@ -51,17 +51,17 @@ impl Ui {
 
     /// Progress in words, on standard error.
     pub fn note(&self, text: &str) {
-        let _ = writeln!(io::stderr(), "{text}");
+        let _ = writeln!(io::stderr(), "{}", harmless(text));
     }
 
     /// Something that is not an error but ought to be read, on standard error.
     pub fn warn(&self, text: &str) {
-        let _ = writeln!(io::stderr(), "warning: {text}");
+        let _ = writeln!(io::stderr(), "warning: {}", harmless(text));
     }
 
     /// Why the command failed, on standard error.
     pub fn error(&self, text: &str) {
-        let _ = writeln!(io::stderr(), "error: {text}");
+        let _ = writeln!(io::stderr(), "error: {}", harmless(text));
     }
 
     /// Progress in bytes: a bar on a terminal, one line at the end elsewhere.

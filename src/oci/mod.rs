@@ -1,7 +1,6 @@
 //! The words of the OCI image specification: digest, reference, layer, image. Imports nothing of ours.
 
 pub mod config;
-pub mod diff;
 pub mod digest;
 pub mod image;
 pub mod reference;

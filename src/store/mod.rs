@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::diagnose::{Diagnose, Exit, Place};
+use crate::diagnose::{Diagnose, Exit, Place, shown};
 
 pub mod cache;
 pub mod layout;
@@ -16,7 +16,7 @@ pub use layout::Layout;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// A file that cannot be read or written.
-    #[error("cannot {act} {}", path.display())]
+    #[error("cannot {act} {}", shown(path))]
     Io {
         /// What failed, such as `read`.
         act: &'static str,
@@ -26,7 +26,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// A layout that is not what it should be.
-    #[error("{}: {why}", path.display())]
+    #[error("{}: {why}", shown(path))]
     Malformed {
         /// The file or folder.
         path: PathBuf,
@@ -34,7 +34,7 @@ pub enum StoreError {
         why: String,
     },
     /// No image of that name.
-    #[error("there is no image {name} in {}", layout.display())]
+    #[error("there is no image {name} in {}", shown(layout))]
     Absent {
         /// The layout's folder.
         layout: PathBuf,

@@ -5,6 +5,7 @@ use std::path::Path;
 use async_trait::async_trait;
 
 use super::{Progress, Receipt, Result, Sink, Source, TransportError};
+use crate::diagnose::shown;
 use crate::oci::{Image, Reference};
 use crate::store::{self, Layout, StoreError};
 
@@ -57,7 +58,7 @@ impl Source for LayoutImage {
 impl Sink for LayoutImage {
     async fn put(&self, image: &Image, progress: &dyn Progress) -> Result<Receipt> {
         let name = self.name.as_deref().ok_or_else(|| TransportError::Name {
-            text: format!("oci:{}", self.layout.root().display()),
+            text: format!("oci:{}", shown(&self.layout.root())),
             why: "an image that is written needs a tag".to_owned(),
         })?;
         let written = self.layout.write(image, name, &|bytes| progress.advance(bytes))?;

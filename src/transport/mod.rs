@@ -8,7 +8,7 @@ use std::str::FromStr;
 use async_trait::async_trait;
 use serde::Serialize;
 
-use crate::diagnose::{Diagnose, Exit, Place};
+use crate::diagnose::{Diagnose, Exit, Place, shown};
 use crate::engine::EngineError;
 use crate::oci::{Digest, Image, Reference};
 use crate::store::StoreError;
@@ -46,12 +46,12 @@ pub enum ImageName {
 impl fmt::Display for ImageName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Oci { directory, tag: Some(tag) } => write!(f, "oci:{}:{tag}", directory.display()),
-            Self::Oci { directory, tag: None } => write!(f, "oci:{}", directory.display()),
+            Self::Oci { directory, tag: Some(tag) } => write!(f, "oci:{}:{tag}", shown(&directory)),
+            Self::Oci { directory, tag: None } => write!(f, "oci:{}", shown(&directory)),
             Self::Archive { file, reference: Some(reference) } => {
-                write!(f, "docker-archive:{}:{reference}", file.display())
+                write!(f, "docker-archive:{}:{reference}", shown(&file))
             }
-            Self::Archive { file, reference: None } => write!(f, "docker-archive:{}", file.display()),
+            Self::Archive { file, reference: None } => write!(f, "docker-archive:{}", shown(&file)),
             Self::Daemon(reference) => write!(f, "docker-daemon:{reference}"),
             Self::Registry(reference) => write!(f, "docker://{reference}"),
             Self::Store(reference) => write!(f, "{reference}"),
@@ -164,7 +164,7 @@ pub enum TransportError {
         hint: String,
     },
     /// A layout or an archive that is not what it should be.
-    #[error("{}: {why}", file.display())]
+    #[error("{}: {why}", shown(file))]
     Malformed {
         /// The file or folder.
         file: PathBuf,
@@ -172,7 +172,7 @@ pub enum TransportError {
         why: String,
     },
     /// A file that cannot be read or written.
-    #[error("cannot {act} {}", path.display())]
+    #[error("cannot {act} {}", shown(path))]
     Io {
         /// What failed, such as `read`.
         act: &'static str,

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Result, TransportError};
+use crate::diagnose::shown;
 use crate::oci::image::{MEDIA_TYPE_CONFIG, MEDIA_TYPE_LAYER_GZIP, MEDIA_TYPE_MANIFEST};
 use crate::oci::{BlobSource, Descriptor, Digest, HashingReader, HashingWriter, Image, Layer, Reference};
 
@@ -101,7 +102,7 @@ fn choose(archived: &Archived, mut entries: Vec<Entry>, name: Option<&Reference>
         None => None,
     };
     position.map(|position| entries.swap_remove(position)).ok_or_else(|| {
-        let file = archived.path.display();
+        let file = shown(&archived.path);
         let there: Vec<String> = entries.iter().flat_map(tags).collect();
         TransportError::Absent {
             name: name.map_or_else(

@@ -5,18 +5,23 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Module → what it may name of ours. ARCHITECTURE.md explains each line.
-const MAY_IMPORT: [(&str, &[&str]); 11] = [
+const MAY_IMPORT: [(&str, &[&str]); 13] = [
     ("diagnose", &[]),
     ("tars", &["diagnose"]),
     ("oci", &["diagnose"]),
+    ("tarball", &[]),
+    ("compare", &["diagnose", "oci", "tarball", "tars"]),
     ("engine", &["diagnose", "oci"]),
     ("store", &["diagnose", "oci", "tars"]),
-    ("build", &["diagnose", "oci", "store", "tars"]),
+    ("build", &["diagnose", "oci", "store", "tarball", "tars"]),
     ("transport", &["diagnose", "engine", "oci", "store"]),
     ("deploy", &["diagnose", "engine", "oci", "tars"]),
     ("upgrade", &["deploy", "diagnose", "engine", "oci", "tars"]),
     ("init", &["diagnose", "tars"]),
-    ("cli", &["build", "deploy", "diagnose", "engine", "oci", "store", "tars", "transport", "upgrade"]),
+    (
+        "cli",
+        &["build", "compare", "deploy", "diagnose", "engine", "oci", "store", "tars", "transport", "upgrade"],
+    ),
 ];
 
 /// Beyond this a file needs to be taken apart.

@@ -1,13 +1,14 @@
 //! What differs between two images: layers by name, files within a changed layer, and what a host would be sent.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, BufRead as _, BufReader, Read};
+use std::io::{self, BufReader};
 
-use flate2::bufread::MultiGzDecoder;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Digest, HashingWriter, Image, Layer};
+use crate::diagnose::shown_bytes;
+use crate::oci::{Digest, HashingWriter, Image, Layer};
+use crate::tarball::{Kind, Reader, magic};
 
 /// The differences of two images.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -157,37 +158,35 @@ fn sum<'a>(layers: impl Iterator<Item = &'a Layer>) -> Sent {
 
 /// What is at a path: two that are equal need not be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Entry {
-    kind: u8,
+struct LayerFile {
+    kind: Kind,
     mode: u32,
     owner: (u64, u64),
-    link: String,
+    target: Vec<u8>,
+    attributes: Vec<(String, Vec<u8>)>,
     size: u64,
     content: Digest,
 }
 
-fn files(layer: &Layer) -> io::Result<BTreeMap<String, Entry>> {
-    let mut reader = BufReader::with_capacity(256 * 1024, layer.source.open()?);
-    let gzipped = reader.fill_buf()?.starts_with(&[0x1f, 0x8b]);
-    let tar: Box<dyn Read> = if gzipped { Box::new(MultiGzDecoder::new(reader)) } else { Box::new(reader) };
+/// Path → what is there; paths are escaped, as they are shown to people.
+fn files(layer: &Layer) -> io::Result<BTreeMap<String, LayerFile>> {
+    let stream = BufReader::with_capacity(256 * 1024, layer.source.open()?);
+    let mut tar = Reader::new(magic::open(stream).map_err(io::Error::other)?);
     let mut found = BTreeMap::new();
-    for entry in tar::Archive::new(tar).entries()? {
-        let mut entry = entry?;
-        let path = String::from_utf8_lossy(&entry.path_bytes()).trim_matches('/').to_owned();
-        let link = entry.link_name_bytes().unwrap_or_default();
-        let link = String::from_utf8_lossy(&link).into_owned();
+    while let Some(entry) = tar.next_entry().map_err(io::Error::other)? {
+        let path = shown_bytes(&entry.name).to_string().trim_matches('/').to_owned();
         let mut out = HashingWriter::new(io::sink());
-        io::copy(&mut entry, &mut out)?;
+        io::copy(&mut tar.content(&entry), &mut out)?;
         let (_, content, size) = out.finish();
-        let header = entry.header();
-        let owner = (header.uid()?, header.gid()?);
-        let kind = header.entry_type().as_byte();
-        found.insert(path, Entry { kind, mode: header.mode()?, owner, link, size, content });
+        let owner = (entry.uid, entry.gid);
+        let (kind, mode) = (entry.kind, entry.mode);
+        let (target, attributes) = (entry.target, entry.attributes);
+        found.insert(path, LayerFile { kind, mode, owner, target, attributes, size, content });
     }
     Ok(found)
 }
 
-fn file_changes(old: &BTreeMap<String, Entry>, new: &BTreeMap<String, Entry>) -> Vec<FileChange> {
+fn file_changes(old: &BTreeMap<String, LayerFile>, new: &BTreeMap<String, LayerFile>) -> Vec<FileChange> {
     let paths: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     paths
         .into_iter()

@@ -1,0 +1,125 @@
+//! What a file is, by its first bytes; its name says nothing.
+
+use std::io::{self, BufRead, Read};
+
+use flate2::bufread::MultiGzDecoder;
+
+/// A stream whose compression was found out. Each variant yields the tar's bytes.
+pub enum Plain<R: BufRead> {
+    /// Not compressed.
+    Tar(R),
+    /// gzip, of one member or several.
+    Gzip(MultiGzDecoder<R>),
+    /// zstd, of one frame or several.
+    Zstd(zstd::Decoder<'static, R>),
+}
+
+/// Why a stream cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum MagicError {
+    /// No byte.
+    #[error("it is empty")]
+    Empty,
+    /// A compression, or another kind of archive, that is not read.
+    #[error("it is {0}, which is not read")]
+    Other(&'static str),
+    /// The first bytes cannot be read.
+    #[error(transparent)]
+    Read(#[from] io::Error),
+}
+
+/// Kinds of file that people name where a tar belongs.
+const OTHERS: [(&[u8], &str); 8] = [
+    (b"\xfd7zXZ", "compressed by xz"),
+    (b"BZh", "compressed by bzip2"),
+    (b"\x04\x22\x4d\x18", "compressed by lz4"),
+    (b"\x5d\x00\x00", "compressed by lzma"),
+    (b"PK\x03\x04", "a zip archive"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    (b"!<arch>\n", "an ar archive (a .deb or a library)"),
+    (b"\xed\xab\xee\xdb", "an rpm"),
+];
+
+/// Opens a tar, gzipped, in zstd or plain.
+pub fn open<R: BufRead>(mut stream: R) -> Result<Plain<R>, MagicError> {
+    let magic = stream.fill_buf()?;
+    if magic.is_empty() {
+        return Err(MagicError::Empty);
+    }
+    if let Some((_, what)) = OTHERS.iter().find(|(start, _)| magic.starts_with(start)) {
+        return Err(MagicError::Other(what));
+    }
+    Ok(match magic {
+        [0x1f, 0x8b, ..] => Plain::Gzip(MultiGzDecoder::new(stream)),
+        // A frame, or one of the sixteen skippable ones that parallel compressors write first.
+        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
+            Plain::Zstd(zstd::Decoder::with_buffer(stream)?)
+        }
+        _ => Plain::Tar(stream),
+    })
+}
+
+impl<R: BufRead> Plain<R> {
+    /// True where the bytes are compressed.
+    pub fn is_compressed(&self) -> bool {
+        !matches!(self, Self::Tar(_))
+    }
+
+    /// The stream below. What a decoder did not take is still in it.
+    pub fn into_inner(self) -> R {
+        match self {
+            Self::Tar(stream) => stream,
+            Self::Gzip(decoder) => decoder.into_inner(),
+            Self::Zstd(decoder) => decoder.finish(),
+        }
+    }
+}
+
+impl<R: BufRead> Read for Plain<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tar(stream) => stream.read(buffer),
+            Self::Gzip(decoder) => decoder.read(buffer),
+            Self::Zstd(decoder) => decoder.read(buffer),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn gzip(content: &[u8]) -> Vec<u8> {
+        let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        out.write_all(content).unwrap();
+        out.finish().unwrap()
+    }
+
+    #[test]
+    fn stream_is_told_by_magic_also_in_several_members() {
+        let zstd = |content: &[u8]| zstd::encode_all(content, 3).unwrap();
+        let skippable = b"\x50\x2a\x4d\x18\x04\x00\x00\x00abcd";
+        for (packed, compressed) in [
+            (b"one two".to_vec(), false),
+            ([gzip(b"one "), gzip(b"two")].concat(), true),
+            ([zstd(b"one "), zstd(b"two")].concat(), true),
+            ([&skippable[..], &zstd(b"one two")].concat(), true),
+        ] {
+            let mut plain = open(packed.as_slice()).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(plain.is_compressed(), compressed);
+            let mut content = Vec::new();
+            plain.read_to_end(&mut content).unwrap();
+            assert_eq!(content, b"one two");
+        }
+    }
+
+    #[test]
+    fn what_is_no_tar_is_named() {
+        let why = |bytes: &[u8]| open(bytes).err().map(|error| error.to_string()).unwrap_or_default();
+        assert_eq!(why(b""), "it is empty");
+        assert_eq!(why(b"PK\x03\x04..."), "it is a zip archive, which is not read");
+        assert_eq!(why(b"\xfd7zXZ\x00"), "it is compressed by xz, which is not read");
+    }
+}

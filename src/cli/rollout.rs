@@ -2,9 +2,10 @@
 //! shown and confirmed, and a deploy.
 
 mod operator;
-mod prepare;
+mod stored;
 
 use std::io;
+use std::sync::Arc;
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -14,18 +15,17 @@ use tokio::sync::watch;
 use super::options::DeploymentOptions;
 use super::{Failure, Outcome, Ui};
 use crate::deploy::compose::{LoadOptions, load};
-use crate::deploy::observe::observe;
+use crate::deploy::lock::Lock;
 use crate::deploy::{Desired, guard, rewrite};
 use crate::diagnose::{Diagnose, Exit};
-use crate::engine::ConnectOptions;
 use crate::engine::docker::DockerEngine;
+use crate::engine::{ConnectOptions, Engine};
 use crate::oci::Reference;
-use crate::upgrade::drive::Resumed;
-use crate::upgrade::plan::plan as make_plan;
-use crate::upgrade::{Deploy, DeployId, Intent, Plan, render};
+use crate::upgrade::{Deploy, DeployId, Intent, Plan, Request, Resumed, render};
 
 use operator::Operator;
-pub use prepare::Prepared;
+pub use operator::STATE;
+use stored::StoredImages;
 
 /// What every command that changes something takes.
 #[derive(Debug, Args)]
@@ -121,6 +121,10 @@ pub struct ResumeArgs {
     /// Carry out the rest of it instead of undoing it
     #[arg(long)]
     forward: bool,
+
+    /// Take it over from another host: nobody works on it there any more
+    #[arg(long)]
+    take_over: bool,
 
     #[command(flatten)]
     change: ChangeOptions,
@@ -286,7 +290,7 @@ fn change_deployment(change: &ChangeOptions, ask: &Ask, locked: bool, ui: &Ui) -
     run(ui, change_on_engine(change, ask, locked, &desired, ui))
 }
 
-/// Observe, plan, show, ask, prepare, carry out.
+/// Offer, show, ask, carry out.
 async fn change_on_engine(
     change: &ChangeOptions,
     ask: &Ask<'_>,
@@ -294,46 +298,31 @@ async fn change_on_engine(
     desired: &Desired,
     ui: &Ui,
 ) -> Outcome {
-    let engine = std::sync::Arc::new(connect(&change.deployment).await?);
-    let operator = Operator::new(ui, desired);
-    let deploy = Deploy { engine: engine.as_ref(), local: &operator, desired, stop: told_to_stop() };
-    deploy.is_free().await?;
-
-    let mut intent = ask.intent(desired)?;
-    let wanted = intent.apply(desired);
-    let mut observed = observe(engine.as_ref(), &wanted).await?;
-    if let Intent::Rollback { to, targets } = &mut intent {
-        *targets = crate::upgrade::rollback::targets(desired, &observed, to.as_ref())?;
-    }
-    if let Intent::Upgrade { images } = &intent {
-        // A commit must not fail at its last step.
-        rewrite::check(desired, &operator::changed(desired, images))?;
-    }
-    let prepared = Prepared::find(&wanted, &mut observed, &intent)?;
-    if locked {
-        prepare::require_locked(desired, &wanted, &observed, &intent)?;
-    }
-    let id = new_id();
-    let mut plan = make_plan(&id, &wanted, &observed, &intent)?;
-    prepared.announce(&mut plan);
-
-    if change.dry_run || plan.is_empty() {
-        ui.result(render::plan(&plan).trim_end());
-        ui.json(&plan.document());
+    let engine: Arc<dyn Engine> = Arc::new(connect(&change.deployment).await?);
+    let intent = ask.intent(desired)?;
+    let pins = if locked { Some(Lock::read(desired)?) } else { None };
+    let stored = StoredImages::find(&intent.apply(desired))?;
+    let operator = Operator::new(ui, desired, engine.clone(), &stored);
+    let (machine, stop) = (operator.machine(), told_to_stop());
+    let deploy = Deploy { engine: engine.as_ref(), machine, desired, stored: stored.shown(), stop };
+    let offer = deploy.offer(&Request { id: new_id(), what: ask.words(), intent, pins }).await?;
+    // A commit must not fail at its last step.
+    rewrite::check(desired, &offer.edits)?;
+    let shown = render::offer(&offer);
+    if change.dry_run || offer.is_empty() {
+        ui.result(shown.trim_end());
+        ui.json(&offer.plan.document());
         return Ok(Exit::Done);
     }
-    ui.note(render::plan(&plan).trim_end());
-    for question in &plan.questions {
+    ui.note(shown.trim_end());
+    for question in &offer.plan.questions {
         ui.confirm(question, change.yes)?;
     }
-    ui.confirm(&format!("Carry out these {} steps?", plan.steps.len()), change.yes)?;
-    prepared.load(engine.clone(), ui).await?;
-    if locked && !prepared.is_empty() {
-        let observed = observe(engine.as_ref(), &wanted).await?;
-        prepare::require_locked(desired, &wanted, &observed, &intent)?;
+    if !offer.plan.is_empty() {
+        ui.confirm(&format!("Carry out these {} steps?", offer.plan.steps.len()), change.yes)?;
     }
-    deploy.roll(&plan, &ask.words()).await?;
-    report(&plan, ui);
+    deploy.roll(&offer).await?;
+    report(&offer.plan, ui);
     Ok(Exit::Done)
 }
 
@@ -358,35 +347,35 @@ fn report(plan: &Plan, ui: &Ui) {
 pub fn resume(args: &ResumeArgs, ui: &Ui) -> Outcome {
     let desired = desired(&args.change.deployment, ui)?;
     run(ui, async {
-        let engine = connect(&args.change.deployment).await?;
-        let operator = Operator::new(ui, &desired);
-        let deploy = Deploy { engine: &engine, local: &operator, desired: &desired, stop: told_to_stop() };
-        let preview = deploy.preview(args.forward).await?;
+        let engine: Arc<dyn Engine> = Arc::new(connect(&args.change.deployment).await?);
+        let stored = StoredImages::find(&desired)?;
+        let operator = Operator::new(ui, &desired, engine.clone(), &stored);
+        let (machine, stop) = (operator.machine(), told_to_stop());
+        let deploy =
+            Deploy { engine: engine.as_ref(), machine, desired: &desired, stored: stored.shown(), stop };
+        let preview = deploy.preview(args.forward, args.take_over).await?;
         let shown = preview.as_ref().map(|plan| {
             let way = if args.forward { "rest of" } else { "undo" };
             render::titled(plan, &format!("{way} {}", plan.intent.word()))
         });
         if args.change.dry_run {
-            match &preview {
+            return match &preview {
                 Some(plan) => {
                     ui.result(shown.unwrap_or_default().trim_end());
                     ui.json(&plan.document());
+                    Ok(Exit::Done)
                 }
-                None => nothing_to_resume(&desired, ui),
-            }
-            return Ok(Exit::Done);
+                None => Ok(nothing_to_resume(&desired, &[], ui)),
+            };
         }
         if let Some(plan) = &preview {
             ui.note(shown.unwrap_or_default().trim_end());
             let way = if args.forward { "Go on with" } else { "Undo or finish" };
             ui.confirm(&format!("{way} the deploy {}?", plan.id), args.change.yes)?;
         }
-        let done = deploy.resume(args.forward, args.change.yes).await?;
+        let done = deploy.resume(args.forward, args.take_over).await?;
         let (deploy, outcome) = match &done {
-            Resumed::Nothing => {
-                nothing_to_resume(&desired, ui);
-                return Ok(Exit::Done);
-            }
+            Resumed::Nothing(disagreements) => return Ok(nothing_to_resume(&desired, disagreements, ui)),
             Resumed::Untouched(id) => (id.clone(), "it had changed nothing; the deployment is free again"),
             Resumed::Finished(id) => (id.to_string(), "it was committed, and is finished now"),
             Resumed::Undone(id) => (id.to_string(), "it is rolled back; the schema of the database is not"),
@@ -400,7 +389,7 @@ pub fn resume(args: &ResumeArgs, ui: &Ui) -> Outcome {
 
 fn word(done: &Resumed) -> &'static str {
     match done {
-        Resumed::Nothing => "nothing",
+        Resumed::Nothing(_) => "nothing",
         Resumed::Untouched(_) => "untouched",
         Resumed::Finished(_) => "finished",
         Resumed::Undone(_) => "rolled-back",
@@ -408,9 +397,20 @@ fn word(done: &Resumed) -> &'static str {
     }
 }
 
-fn nothing_to_resume(desired: &Desired, ui: &Ui) {
-    ui.result(&format!("{}: nothing to resume", desired.deployment));
-    ui.json(&json!({"id": null, "outcome": "nothing"}));
+/// Where engine and file disagree all the same, that is a finding, and not nothing.
+fn nothing_to_resume(desired: &Desired, disagreements: &[String], ui: &Ui) -> Exit {
+    if disagreements.is_empty() {
+        ui.result(&format!("{}: nothing to resume", desired.deployment));
+    } else {
+        let list = disagreements.join("\n  ");
+        ui.result(&format!(
+            "{}: no deploy was interrupted, but the engine is not as the file says:\n  {list}\n  hint: `tarsup up` makes \
+             the engine match the file; `tarsup upgrade --to VERSION` brings the file in line with what runs",
+            desired.deployment
+        ));
+    }
+    ui.json(&json!({"id": null, "outcome": "nothing", "disagreements": disagreements}));
+    if disagreements.is_empty() { Exit::Done } else { Exit::Finding }
 }
 
 /// A name for a new deploy. The second and four digits tell two of them apart.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use super::options::DeploymentOptions;
-use super::rollout::{connect, desired, run};
+use super::rollout::{STATE, connect, desired, run};
 use super::{Outcome, Ui};
 use crate::deploy::desired::Service;
 use crate::deploy::observe::observe;
@@ -13,9 +13,11 @@ use crate::deploy::observed::LABEL_DEPLOY;
 use crate::deploy::{Desired, Observed};
 use crate::diagnose::Exit;
 use crate::engine::Container;
-use crate::upgrade::lock::{Holder, Standing, holders};
+use crate::upgrade::journal;
+use crate::upgrade::lock::{Holder, Standing, holder};
 use crate::upgrade::owner::Owner;
 use crate::upgrade::state::{is_parked_in_place, serving};
+use crate::upgrade::unfinished::{Left, left};
 
 /// Show what runs
 #[derive(Debug, Args)]
@@ -42,22 +44,47 @@ pub fn status(args: &StatusArgs, ui: &Ui) -> Outcome {
     run(ui, async {
         let engine = connect(&args.deployment).await?;
         let observed = observe(&engine, &desired).await?;
-        let holders = holders(&engine, &desired.deployment).await?;
+        let holder = holder(&engine, &desired.deployment).await?;
         let rows: Vec<Row> =
             desired.services.iter().map(|service| row(&desired, &observed, service)).collect();
         ui.result(table(&rows).trim_end());
-        let holder = holders.first().map(|holder| (holder, standing(holder)));
+        let holder = holder.as_ref().map(|holder| (holder, standing(holder)));
+        let left = if holder.is_none() { without_lock(&desired, &observed, ui) } else { None };
         if let Some((holder, standing)) = &holder {
             ui.result(&told(holder, *standing));
         }
+        if let Some(left) = &left {
+            ui.result(&format!(
+                "\nthe deploy {} was interrupted ({}): run `tarsup resume`",
+                left.id, left.sign
+            ));
+        }
+        let works = holder.filter(|(_, standing)| *standing == Standing::Held);
+        let interrupted = match (holder.filter(|(_, standing)| *standing != Standing::Held), &left) {
+            (Some((holder, _)), _) => Some(held(holder)),
+            (None, Some(left)) => {
+                Some(json!({"deploy": left.id, "what": left.record.what, "sign": left.sign}))
+            }
+            (None, None) => None,
+        };
         ui.json(&json!({
             "deployment": desired.deployment,
             "services": rows.iter().map(document).collect::<Vec<_>>(),
-            "interrupted": holder.filter(|(_, standing)| *standing != Standing::Held).map(|(holder, _)| held(holder)),
-            "running": holder.filter(|(_, standing)| *standing == Standing::Held).map(|(holder, _)| held(holder)),
+            "interrupted": interrupted,
+            "running": works.map(|(holder, _)| held(holder)),
         }));
         Ok(Exit::Done)
     })
+}
+
+/// A deploy that was cut off, and whose lock is gone.
+fn without_lock(desired: &Desired, observed: &Observed, ui: &Ui) -> Option<Left> {
+    let journal = journal::find(&desired.directory.join(STATE), &desired.deployment, None);
+    let journal = journal.unwrap_or_else(|error| {
+        ui.warn(&format!("the newest journal cannot be read: {error}"));
+        None
+    });
+    left(desired, observed, journal.as_ref())
 }
 
 fn standing(holder: &Holder) -> Standing {

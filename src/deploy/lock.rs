@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::desired::Desired;
+use super::observed::Observed;
 use crate::diagnose::{Diagnose, Exit, Place};
 use crate::engine::{EngineImage, ImageStore};
 use crate::oci::{Digest, Image, Reference};
@@ -324,14 +325,17 @@ fn packages(pinned: &Pin, seen: &Pin) -> Vec<String> {
 pub fn require<'r>(
     lock: &Lock,
     wanted: impl IntoIterator<Item = &'r Reference>,
-    images: &BTreeMap<String, Option<EngineImage>>,
-    store: ImageStore,
+    observed: &Observed,
 ) -> Result<(), LockError> {
     for reference in wanted {
         let image = reference.to_string();
         let Some(pin) = lock.images.get(reference) else { return Err(LockError::NotPinned { image }) };
-        let Some(Some(seen)) = images.get(&image) else { continue };
-        if let Some(why) = pin.mismatch(&Pin::of_engine(seen, store)) {
+        let Some(seen) = observed.image(&image) else { continue };
+        // What only the engine can tell the id of is looked at again once it is loaded.
+        if seen.id.is_empty() {
+            continue;
+        }
+        if let Some(why) = pin.mismatch(&Pin::of_engine(seen, observed.engine.image_store)) {
             return Err(LockError::Differs { image, why });
         }
     }

@@ -4,12 +4,21 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use super::Desired;
-use super::observed::{LABEL_DEPLOYMENT, Observed};
-use crate::engine::{Engine, Result};
+use super::observed::{Availability, LABEL_DEPLOYMENT, Observed};
+use crate::engine::{Engine, EngineImage, ImageStore, Result};
 
 /// What the engine holds of this deployment: containers by label and by wanted name, and the images, networks and
 /// volumes that the files name.
 pub async fn observe(engine: &dyn Engine, desired: &Desired) -> Result<Observed> {
+    observe_with(engine, desired, &BTreeMap::new()).await
+}
+
+/// The same with what the local store has, by reference: each as a classic engine would show it.
+pub async fn observe_with(
+    engine: &dyn Engine,
+    desired: &Desired,
+    stored: &BTreeMap<String, EngineImage>,
+) -> Result<Observed> {
     let info = engine.info().await?;
     let mut containers =
         engine.list_containers(&[format!("{LABEL_DEPLOYMENT}={}", desired.deployment)]).await?;
@@ -29,7 +38,9 @@ pub async fn observe(engine: &dyn Engine, desired: &Desired) -> Result<Observed>
     for image in wanted.chain(containers.iter().map(|container| container.image_id.clone())) {
         if let Entry::Vacant(vacant) = images.entry(image) {
             let found = engine.inspect_image(vacant.key()).await?;
-            vacant.insert(found);
+            let found = found.map(Availability::Engine);
+            let kept = stored.get(vacant.key()).map(|image| as_loaded(image, info.image_store));
+            vacant.insert(found.or_else(|| kept.map(Availability::Store)).unwrap_or(Availability::Absent));
         }
     }
     let mut networks = BTreeMap::new();
@@ -41,4 +52,13 @@ pub async fn observe(engine: &dyn Engine, desired: &Desired) -> Result<Observed>
         volumes.insert(volume.name.clone(), engine.inspect_volume(&volume.name).await?);
     }
     Ok(Observed { engine: info, containers, images, networks, volumes })
+}
+
+/// The id is known beforehand on a classic store alone.
+fn as_loaded(image: &EngineImage, store: ImageStore) -> EngineImage {
+    let mut image = image.clone();
+    if store == ImageStore::Containerd {
+        image.id.clear();
+    }
+    image
 }

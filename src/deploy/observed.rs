@@ -19,7 +19,9 @@ pub const LABEL_PREDECESSOR: &str = "io.tarsup.predecessor";
 
 /// The label that holds the declared restart policy as JSON: a parked container has `no`, and gets this one back.
 pub const LABEL_RESTART: &str = "io.tarsup.restart";
-/// The label of a deployment's lock container (and of no other): the deploy that holds it.
+/// The label that holds the outline of the record of the deploy that made the container.
+pub const LABEL_RECORD: &str = "io.tarsup.record";
+/// The label of a deployment's lock (and of no other): the deploy that holds it.
 pub const LABEL_LOCK: &str = "io.tarsup.lock";
 
 /// What is there. Plain data: the planner reads nothing else.
@@ -29,16 +31,52 @@ pub struct Observed {
     pub engine: EngineInfo,
     /// Every container that bears the deployment's label, and every one that bears a name the deployment wants.
     pub containers: Vec<Container>,
-    /// The images that the desired state names, by reference (`None` where the engine lacks one), and those that the
-    /// containers were made from, by id.
-    pub images: BTreeMap<String, Option<EngineImage>>,
+    /// Where the images are that the desired state names, by reference, and those that the containers were made from, by id.
+    pub images: BTreeMap<String, Availability>,
     /// The networks that the desired state names.
     pub networks: BTreeMap<String, Option<Network>>,
     /// The volumes that the desired state names: their labels.
     pub volumes: BTreeMap<String, Option<BTreeMap<String, String>>>,
 }
 
+/// Where an image is.
+#[derive(Clone, Debug)]
+pub enum Availability {
+    /// The engine has it.
+    Engine(EngineImage),
+    /// The engine lacks it, the local store has it: what the engine will say of it once it is loaded. Its id is empty
+    /// where only the engine can tell it.
+    Store(EngineImage),
+    /// A registry has it, under its pinned digest.
+    Registry,
+    /// Nobody has it.
+    Absent,
+}
+
+impl Availability {
+    /// The image as the engine shows it, or will.
+    pub fn image(&self) -> Option<&EngineImage> {
+        match self {
+            Self::Engine(image) | Self::Store(image) => Some(image),
+            Self::Registry | Self::Absent => None,
+        }
+    }
+}
+
 impl Observed {
+    /// The image of that reference or id, as the engine shows it or will once it is loaded.
+    pub fn image(&self, name: &str) -> Option<&EngineImage> {
+        self.images.get(name)?.image()
+    }
+
+    /// The images that the engine has.
+    pub fn engine_images(&self) -> impl Iterator<Item = &EngineImage> {
+        self.images.values().filter_map(|availability| match availability {
+            Availability::Engine(image) => Some(image),
+            _ => None,
+        })
+    }
+
     /// The container of that name.
     pub fn container(&self, name: &str) -> Option<&Container> {
         self.containers.iter().find(|container| container.name == name)

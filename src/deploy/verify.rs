@@ -50,7 +50,7 @@ pub fn differences(lock: &Lock, desired: &Desired, observed: &Observed) -> Vec<D
             add(Within::Lock, format!("{}: {image} is not pinned", service.name));
             continue;
         };
-        match observed.images.get(&image.to_string()).and_then(Option::as_ref) {
+        match observed.image(&image.to_string()) {
             None => add(Within::Engine, format!("{}: the engine lacks {image}", service.name)),
             Some(seen) => {
                 if let Some(why) = pin.mismatch(&Pin::of_engine(seen, observed.engine.image_store)) {

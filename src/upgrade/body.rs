@@ -8,7 +8,8 @@ use super::DeployId;
 use super::step::Purpose;
 use crate::deploy::desired::Service;
 use crate::deploy::observed::{
-    LABEL_DEPLOY, LABEL_DEPLOYMENT, LABEL_PREDECESSOR, LABEL_RESTART, LABEL_ROLE, LABEL_SERVICE, LABEL_SPEC,
+    LABEL_DEPLOY, LABEL_DEPLOYMENT, LABEL_PREDECESSOR, LABEL_RECORD, LABEL_RESTART, LABEL_ROLE,
+    LABEL_SERVICE, LABEL_SPEC,
 };
 use crate::engine::CreateBody;
 
@@ -28,6 +29,8 @@ pub struct Making<'a> {
     pub predecessor: Option<&'a str>,
     /// Anonymous volumes that it goes on with, as `volume:path`.
     pub volumes: &'a [String],
+    /// The outline of the deploy's record, where it fits into a label.
+    pub record: Option<&'a str>,
 }
 
 /// The body of `POST /containers/create`. `image_volumes` are the paths that the image declares as volumes.
@@ -63,6 +66,9 @@ fn labels_of(service: &Service, making: &Making) -> BTreeMap<&'static str, Strin
         labels.insert(LABEL_RESTART, serde_json::to_string(&service.restart).unwrap_or_default());
         if let Some(role) = service.role {
             labels.insert(LABEL_ROLE, role.name().to_owned());
+        }
+        if let Some(record) = making.record {
+            labels.insert(LABEL_RECORD, record.to_owned());
         }
         if let Some(predecessor) = making.predecessor {
             labels.insert(LABEL_PREDECESSOR, predecessor.to_owned());

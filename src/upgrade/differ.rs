@@ -11,9 +11,10 @@ use crate::engine::{Container, EngineImage};
 
 /// Why the container has to be replaced; `None` where it is as declared.
 pub fn difference(service: &Service, container: &Container, observed: &Observed) -> Option<String> {
-    let wanted = observed.images.get(&service.image.to_string()).and_then(Option::as_ref);
+    let wanted = observed.image(&service.image.to_string());
     let mut causes = Vec::new();
     if let Some(wanted) = wanted
+        // Before it is loaded, containerd's store does not tell an id: it is another image then, as it is not there.
         && wanted.id != container.image_id
     {
         causes.push(image_difference(service, container, wanted));
@@ -79,7 +80,7 @@ fn changed_variables(service: &Service, container: &Container, observed: &Observ
     let entries = service.body.0.get("Env").and_then(Value::as_array);
     let wanted: BTreeSet<&str> = entries.into_iter().flatten().filter_map(Value::as_str).collect();
     let has: BTreeSet<&str> = container.env.iter().map(String::as_str).collect();
-    let image = observed.images.get(&container.image_id).and_then(Option::as_ref);
+    let image = observed.image(&container.image_id);
     let baked: BTreeSet<&str> =
         image.map(|image| image.env.iter().map(String::as_str).collect()).unwrap_or_default();
     let name = |entry: &&str| entry.split_once('=').map_or(*entry, |(name, _)| name).to_owned();

@@ -1,46 +1,38 @@
-//! One deploy from its lock to its end: carried out, then committed, or unwound; and the same for one that was cut off.
+//! One deploy from its offer to its end: carried out under the lock, then committed, or undone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::future::Future;
 use std::time::Duration;
 
+use serde_json::Value;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::watch;
 
-use super::journal::{Event, Header, VERSION, Way};
-use super::lock::{Holder, LEASE_SECONDS, Lock, Record, Standing, Taking, holders, left_behind};
-use super::plan::plan as make_plan;
-use super::retire::retire;
-use super::run::{Local, Runner, StepError, StepFailed};
-use super::step::{Action, Plan, Step};
-use super::unwind::unwind;
-use super::{DeployId, Failure, Intent, Refusal};
-use crate::deploy::observe::observe;
+use super::journal::{Event, Header, Journal, Line, VERSION, Way};
+use super::lock::{HandImage, Hold, Holder, LEASE_SECONDS, Lock, Standing, Taking, holder};
+use super::machine::Machine;
+use super::mask::Mask;
+use super::offer::{Offer, Request, holds, offer};
+use super::record::{self, DeployRecord};
+use super::retire::{retire, retire_failed};
+use super::run::{Runner, StepError, StepFailed};
+use super::state::is_up;
+use super::step::{Action, Step};
+use super::unfinished::{Left, left};
+use super::unwind::{InFlight, WayBack, settle, unwind};
+use super::{DeployId, Failure, Intent, Refusal, body, retry};
+use crate::deploy::lock::require;
+use crate::deploy::observe::observe_with;
 use crate::deploy::{Desired, Observed};
 use crate::engine::{Engine, EngineError, EngineImage};
-use crate::oci::Reference;
 
-/// How long the way back waits for an engine that went away, and how often it asks.
-const PATIENCE: u32 = 60;
-const PAUSE: Duration = Duration::from_secs(2);
 /// How often the lease is renewed; several may be missed.
 const RENEWAL: Duration = Duration::from_secs(LEASE_SECONDS.unsigned_abs() / 4);
-
-/// What a resume did.
-#[derive(Debug)]
-pub enum Resumed {
-    /// No deploy was cut off.
-    Nothing,
-    /// One was, before it did anything.
-    Untouched(String),
-    /// It was committed; the rest is done.
-    Finished(DeployId),
-    /// It is undone.
-    Undone(DeployId),
-    /// It went on and is committed.
-    Completed(DeployId),
-}
+/// How often the way back is derived anew. Two are the rule: one that acts, one that finds nothing left to do.
+const ROUNDS: usize = 8;
+/// Between two rounds, where a step of the first one failed.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// What a deploy is carried out with.
 #[derive(Clone)]
@@ -48,72 +40,100 @@ pub struct Deploy<'a> {
     /// The engine.
     pub engine: &'a dyn Engine,
     /// The machine.
-    pub local: &'a dyn Local,
+    pub machine: Machine<'a>,
     /// The declaration, as the files have it.
     pub desired: &'a Desired,
+    /// The images of the local store, by reference: as a classic engine would show them.
+    pub stored: &'a BTreeMap<String, EngineImage>,
     /// Becomes true when a person or the system says stop.
     pub stop: watch::Receiver<bool>,
 }
 
 impl Deploy<'_> {
-    /// Fails where somebody works on the deployment, or was cut off.
+    /// Fails where somebody works on the deployment, or was cut off and left a lock.
     pub async fn is_free(&self) -> Result<(), Failure> {
-        match holders(self.engine, &self.desired.deployment).await?.first() {
-            Some(holder) => Err(self.taken(holder)),
+        match holder(self.engine, &self.desired.deployment).await? {
+            Some(holder) => Err(self.taken(&holder)),
             None => Ok(()),
         }
     }
 
-    fn taken(&self, holder: &Holder) -> Failure {
+    pub(super) fn taken(&self, holder: &Holder) -> Failure {
         let deployment = self.desired.deployment.clone();
-        let (who, what) = (named(holder), holder.what.clone());
-        match holder.standing(self.local.owner(), self.local.now()) {
+        let (who, what) = (holder.named(), holder.what.clone());
+        match holder.standing(self.machine.owner, self.machine.clock.now()) {
             Standing::Held => Failure::Held { deployment, who, since: holder.since.clone(), what },
             Standing::Dead | Standing::RunOut => {
-                Failure::Unfinished { deployment, deploy: holder.deploy.clone(), who, what }
+                let sign = format!("{what}, by {who}");
+                Failure::Unfinished { deployment, deploy: holder.deploy.clone(), sign }
             }
         }
     }
 
-    /// Observes the declaration that an intent leads to, and plans.
-    pub async fn plan(&self, id: &DeployId, intent: &Intent) -> Result<Plan, Failure> {
-        let desired = intent.apply(self.desired);
-        let observed = observe(self.engine, &desired).await?;
-        Ok(make_plan(id, &desired, &observed, intent)?)
+    pub(super) async fn observe(&self, desired: &Desired) -> Result<Observed, EngineError> {
+        observe_with(self.engine, desired, self.stored).await
     }
 
-    /// Carries out a plan that was shown: takes the lock, plans again, and refuses if that is another plan.
-    pub async fn roll(&self, shown: &Plan, what: &str) -> Result<(), Failure> {
+    /// The deploy that was cut off and whose lock is gone.
+    pub fn left(&self, observed: &Observed) -> Option<Left> {
+        let journal = self.machine.folder.read_journal(&self.desired.deployment, None);
+        let journal = journal.unwrap_or_else(|error| {
+            self.machine.voice.say(&format!("warning: the newest journal cannot be read: {error}"));
+            None
+        });
+        left(self.desired, observed, journal.as_ref())
+    }
+
+    /// What will be done for a request: the front half of a deploy, which changes nothing.
+    pub async fn offer(&self, request: &Request) -> Result<Offer, Failure> {
         self.is_free().await?;
-        let desired = shown.intent.apply(self.desired);
-        let observed = observe(self.engine, &desired).await?;
-        let Some(image) = any_image(&observed) else {
-            let deployment = desired.deployment.clone();
-            return Err(Refusal::NothingThere { deployment, word: shown.intent.word() }.into());
-        };
-        let taking = self.taking(&shown.id, what, image);
+        let observed = self.observe(&request.intent.apply(self.desired)).await?;
+        if let Some(left) = self.left(&observed) {
+            let (deployment, deploy) = (self.desired.deployment.clone(), left.id.to_string());
+            return Err(Failure::Unfinished { deployment, deploy, sign: left.sign });
+        }
+        Ok(offer(self.desired, &observed, request)?)
+    }
+
+    /// Carries out an offer that was shown: takes the lock, makes the offer again, and refuses if that is another one.
+    pub async fn roll(&self, shown: &Offer) -> Result<(), Failure> {
+        self.is_free().await?;
+        let observed = self.observe(&shown.desired).await?;
+        let taking = self.taking(&shown.request.id, &shown.request.what, &observed);
         let Some(lock) = Lock::take(self.engine, &taking).await? else {
             self.is_free().await?;
             let why = "somebody else took the deployment and gave it free again".to_owned();
             return Err(Refusal::NoLongerFits { why }.into());
         };
         let begun = async {
-            let plan = self.plan(&shown.id, &shown.intent).await?;
-            fits(shown, &plan)?;
-            let record = Record {
-                version: 1,
-                what: what.to_owned(),
-                images: self.images(&plan.intent, &observed),
-                plan,
+            let observed = self.observe(&shown.desired).await?;
+            let now = offer(self.desired, &observed, &shown.request)?;
+            holds(shown, &now)?;
+            let record = DeployRecord {
+                version: record::VERSION,
+                what: shown.request.what.clone(),
+                images: now.edits,
+                plan: now.plan,
+                effects: Vec::new(),
             };
-            let runner = self.runner(&record, &desired)?;
-            lock.put_record(self.engine, &record).await?;
-            Ok::<_, Failure>((record, runner))
+            let journal = self.journal(&record)?;
+            let mut runner = self.runner(&lock, record, &now.desired, &observed, journal);
+            let document = runner.record.plan.document();
+            announce(&mut runner, document)?;
+            lock.put_record(self.engine, &runner.record).await?;
+            Ok::<_, Failure>(runner)
         };
+        // What the runner borrows must outlive it.
+        let desired = shown.desired.clone();
         match begun.await {
-            Ok((record, runner)) => {
-                let steps = record.plan.steps.clone();
-                self.leased(&lock, self.carry_out(&lock, &record, &desired, runner, &steps)).await
+            Ok(runner) => {
+                let runner = Runner { desired: &desired, ..runner };
+                let (loads, steps) = shown.parts();
+                self.leased(
+                    &lock,
+                    Box::pin(self.carry_out(&lock, runner, shown.request.pins.as_ref(), loads, steps)),
+                )
+                .await
             }
             Err(failure) => {
                 // Nothing has been changed: the deployment is given free.
@@ -123,287 +143,293 @@ impl Deploy<'_> {
         }
     }
 
-    /// What [`Self::resume`] would do, without doing it; `None` where nothing is left to do.
-    pub async fn preview(&self, forward: bool) -> Result<Option<Plan>, Failure> {
-        let found = holders(self.engine, &self.desired.deployment).await?;
-        let Some(holder) = found.first() else { return Ok(None) };
-        if holder.standing(self.local.owner(), self.local.now()) == Standing::Held {
-            return Err(self.taken(holder));
-        }
-        let (Some(record), committed) = left_behind(self.engine, &found).await? else { return Ok(None) };
-        let desired = record.plan.intent.apply(self.desired);
-        if committed {
-            let observed = observe(self.engine, &desired).await?;
-            let steps = retire(&desired, &observed, &record.plan.id);
-            return Ok(Some(Plan { steps, notes: Vec::new(), ..record.plan }));
-        }
-        if forward {
-            return self.plan(&record.plan.id, &record.plan.intent).await.map(Some);
-        }
-        let observed = observe(self.engine, self.desired).await?;
-        Ok(Some(unwind(&observed, &record.plan, &self.desired.policy)?))
-    }
-
-    /// Goes on with a deploy that was cut off: finishes it if it was committed, else undoes it, or with `forward`
-    /// carries out the rest. `confirmed`: the operator says that nobody works on it any more.
-    pub async fn resume(&self, forward: bool, confirmed: bool) -> Result<Resumed, Failure> {
-        let found = holders(self.engine, &self.desired.deployment).await?;
-        let Some(holder) = found.first() else { return Ok(Resumed::Nothing) };
-        match holder.standing(self.local.owner(), self.local.now()) {
-            Standing::Held => return Err(self.taken(holder)),
-            Standing::RunOut if !confirmed => {
-                return Err(Failure::LeaseRunOut {
-                    deployment: self.desired.deployment.clone(),
-                    deploy: holder.deploy.clone(),
-                    who: named(holder),
-                });
-            }
-            Standing::RunOut | Standing::Dead => {}
-        }
-        let observed = observe(self.engine, self.desired).await?;
-        let id: DeployId = holder.deploy.parse().map_err(|_| Refusal::NoLongerFits {
-            why: format!("the lock `{}` names no deploy", holder.name),
-        })?;
-        let image = any_image(&observed).ok_or_else(|| Refusal::NothingThere {
-            deployment: self.desired.deployment.clone(),
-            word: "resume",
-        })?;
-        let taking = self.taking(&id, &holder.what, image);
-        let Some((lock, record, committed)) = Lock::take_over(self.engine, &found, &taking).await? else {
-            self.is_free().await?;
-            return Ok(Resumed::Nothing);
-        };
-        let Some(record) = record else {
-            lock.release(self.engine).await?;
-            return Ok(Resumed::Untouched(holder.deploy.clone()));
-        };
-        self.leased(&lock, self.go_on(&lock, &record, forward, committed)).await
-    }
-
-    async fn go_on(
+    pub(super) async fn carry_out(
         &self,
         lock: &Lock,
-        record: &Record,
-        forward: bool,
-        committed: bool,
-    ) -> Result<Resumed, Failure> {
-        let desired = record.plan.intent.apply(self.desired);
-        let mut runner = self.runner(record, &desired)?;
-        let by = self.local.owner().who.clone();
-        let _ = runner.write(Event::Resumed { by, forward });
-        let id = record.plan.id.clone();
-        if committed {
-            self.finish(lock, record, &desired, &mut runner).await?;
-            return Ok(Resumed::Finished(id));
-        }
-        if !forward {
-            self.undo(lock, record, &mut runner, None::<StepFailed>).await?;
-            return Ok(Resumed::Undone(id));
-        }
-        let mut record = record.clone();
-        let rest = self.plan(&id, &record.plan.intent).await?;
-        for touched in &rest.touched {
-            // What was recorded first is how it was before the deploy.
-            if !record.plan.touched.iter().any(|known| known.service == touched.service) {
-                record.plan.touched.push(touched.clone());
-            }
-        }
-        lock.put_record(self.engine, &record).await?;
-        self.carry_out(lock, &record, &desired, runner, &rest.steps).await?;
-        Ok(Resumed::Completed(id))
-    }
-
-    async fn carry_out(
-        &self,
-        lock: &Lock,
-        record: &Record,
-        desired: &Desired,
         mut runner: Runner<'_>,
+        pins: Option<&crate::deploy::lock::Lock>,
+        loads: &[Step],
         steps: &[Step],
     ) -> Result<(), Failure> {
-        let document = record.plan.document();
-        if let Err(source) = runner.write(Event::Planned { way: Way::Do, plan: document }) {
-            let _ = lock.release(self.engine).await;
-            return Err(Failure::Journal { deploy: record.plan.id.to_string(), source });
+        let total = loads.len() + steps.len();
+        if let Err(failed) = runner.run(Way::Do, loads, 1, total).await {
+            return Err(self.not_begun(lock, &mut runner, failed).await);
         }
-        match runner.run(Way::Do, steps).await {
+        if !loads.is_empty() {
+            self.after_loads(lock, &mut runner, pins).await?;
+        }
+        match runner.run(Way::Do, steps, loads.len() + 1, total).await {
             Ok(()) => {}
-            Err(failed) if matches!(failed.source, StepError::Interrupted) => {
-                return Err(interrupted(record, &mut runner, failed.number));
-            }
             Err(failed) => {
-                // The error at the end shows the logs as well; here the first line is enough.
-                let failure = failed.to_string();
-                self.local.say(&format!("{}\nrolling back", failure.lines().next().unwrap_or_default()));
-                let (failed, note) = self.undo(lock, record, &mut runner, failed).await?;
-                let failed = Box::new(failed);
-                return Err(if goes_back(&record.plan.intent) {
-                    Failure::RolledBack { failed, note }
-                } else {
-                    Failure::Failed { failed }
-                });
+                let (at, way) = (failed.number, &failed.source);
+                if let Some(end) = ended(&mut runner, at, way) {
+                    return Err(end);
+                }
+                return Err(self.go_back(lock, &mut runner, steps.get(at - loads.len() - 1), failed).await);
             }
         }
         // One file in the lock decides whether this deploy is finished or undone from now on.
-        if let Err(error) = self.patiently(async || lock.commit(self.engine).await).await {
-            let failed = StepFailed { number: steps.len(), what: "commit".to_owned(), source: error.into() };
-            return Err(Failure::Stuck { failed: None, undo: failed.to_string() });
+        if let Err(error) = retry::while_away(async || lock.commit(self.engine).await).await {
+            let hold = retry::while_away(async || lock.hold(self.engine).await).await;
+            let source = match hold {
+                Ok(hold) if hold != Hold::Own => StepError::LockLost { hold },
+                _ => error.into(),
+            };
+            let failed = StepFailed { number: total, what: "commit".to_owned(), source };
+            return Err(ended(&mut runner, total, &failed.source)
+                .unwrap_or_else(|| Failure::Stuck { failed: None, undo: failed.to_string() }));
         }
-        self.finish(lock, record, desired, &mut runner).await
+        self.finish(lock, &mut runner).await
+    }
+
+    /// A load that failed has changed nothing: the deployment is given free, unless somebody may want to go on.
+    async fn not_begun(&self, lock: &Lock, runner: &mut Runner<'_>, failed: StepFailed) -> Failure {
+        if let Some(end) = ended(runner, failed.number, &failed.source) {
+            return end;
+        }
+        let _ = runner.write(Event::RolledBack);
+        let _ = lock.release(self.engine).await;
+        Failure::Failed { failed: Box::new(failed) }
+    }
+
+    /// An engine that had no image has one now; and what was loaded is held to its pin.
+    async fn after_loads(
+        &self,
+        lock: &Lock,
+        runner: &mut Runner<'_>,
+        pins: Option<&crate::deploy::lock::Lock>,
+    ) -> Result<(), Failure> {
+        let observed = self.observe(runner.desired).await?;
+        let checked = pins.map_or(Ok(()), |pins| require(pins, runner.loaded.keys(), &observed));
+        if let Err(error) = checked {
+            let _ = runner.write(Event::RolledBack);
+            let _ = lock.release(self.engine).await;
+            return Err(Refusal::Pins(Box::new(error)).into());
+        }
+        if let Some(image) = any_image(&observed) {
+            lock.use_image(image);
+        }
+        Ok(lock.put_record(self.engine, &runner.record).await?)
+    }
+
+    /// Undoes what a step that failed leaves; how the deploy ended.
+    async fn go_back(
+        &self,
+        lock: &Lock,
+        runner: &mut Runner<'_>,
+        step: Option<&Step>,
+        failed: StepFailed,
+    ) -> Failure {
+        // The error at the end shows the logs as well; here the first line is enough.
+        let first = failed.to_string();
+        self.machine.voice.say(&format!("{}\nrolling back", first.lines().next().unwrap_or_default()));
+        let in_flight = match (&failed.source, step) {
+            (StepError::Engine(EngineError::Lost { .. } | EngineError::TimedOut { .. }), Some(step)) => {
+                unanswered(step)
+            }
+            _ => InFlight::Nothing,
+        };
+        let mut proven = BTreeSet::new();
+        let restarts = matches!(runner.record.plan.intent, Intent::Restart { .. });
+        if restarts && matches!(failed.source, StepError::Gate { .. }) {
+            // It has nothing to go back to: what runs again is left to its watchers.
+            proven.extend(step.and_then(|step| before(&runner.record, step.action.container())));
+        }
+        match self.undo(lock, runner, &in_flight, proven).await {
+            Ok(note) if goes_back(&runner.record.plan.intent) => {
+                Failure::RolledBack { failed: Box::new(failed), note }
+            }
+            Ok(_) => Failure::Failed { failed: Box::new(failed) },
+            Err(Failure::Stuck { failed: None, undo }) => {
+                Failure::Stuck { failed: Some(Box::new(failed)), undo }
+            }
+            Err(other) => other,
+        }
     }
 
     /// What follows the commit: the tag in the file, the parked containers beyond the number to keep, the lock.
-    async fn finish(
-        &self,
-        lock: &Lock,
-        record: &Record,
-        desired: &Desired,
-        runner: &mut Runner<'_>,
-    ) -> Result<(), Failure> {
+    pub(super) async fn finish(&self, lock: &Lock, runner: &mut Runner<'_>) -> Result<(), Failure> {
         let _ = runner.write(Event::Committed);
-        if !record.images.is_empty()
-            && let Err(why) = self.local.rewrite(&record.images)
+        let images = runner.record.images.clone();
+        if !images.is_empty()
+            && let Err(why) = self.machine.file.set_images(&images)
         {
-            self.local.say(&format!("warning: {why}"));
+            self.machine.voice.say(&format!("warning: {why}"));
         }
         // The new version is proven and serves; what cannot be cleared away now is cleared by the next deploy.
-        match self.patiently(async || observe(self.engine, desired).await).await {
+        match retry::while_away(async || self.observe(runner.desired).await).await {
             Ok(observed) => {
-                let steps = retire(desired, &observed, &record.plan.id);
-                if let Err(failed) = runner.run(Way::Finish, &steps).await {
-                    if matches!(failed.source, StepError::Interrupted) {
-                        return Err(interrupted(record, runner, failed.number));
+                let steps = retire(runner.desired, &observed, &runner.deploy);
+                if let Err(failed) = runner.run(Way::Finish, &steps, 1, steps.len()).await {
+                    if let Some(end) = ended(runner, failed.number, &failed.source) {
+                        return Err(end);
                     }
-                    self.local.say(&format!("warning: {failed}"));
+                    self.machine.voice.say(&format!("warning: {failed}"));
                 }
             }
             Err(error) => {
-                self.local.say(&format!("warning: parked containers are not cleared away: {error}"));
+                let text = format!("warning: parked containers are not cleared away: {error}");
+                self.machine.voice.say(&text);
             }
         }
-        self.release(lock, record).await?;
+        self.release(lock, &runner.deploy).await?;
         let _ = runner.write(Event::Finished);
         Ok(())
     }
 
-    /// Undoes a deploy; what failed before, and what is not undone.
-    async fn undo<F: Into<Option<StepFailed>>>(
+    /// Undoes a deploy, round by round, until every touched service that ran before is up, proven and under its own name.
+    /// What stays, in words.
+    pub(super) async fn undo(
         &self,
         lock: &Lock,
-        record: &Record,
         runner: &mut Runner<'_>,
-        failed: F,
-    ) -> Result<(F, Vec<String>), Failure> {
-        let way_back = async {
-            let observed = self.patiently(async || observe(self.engine, self.desired).await).await;
-            let observed = observed.map_err(|error| error.to_string())?;
-            let mut plan = unwind(&observed, &record.plan, &self.desired.policy)
-                .map_err(|refusal| refusal.to_string())?;
-            // A create whose answer was lost may leave what this command never saw; everything is derived again.
-            plan.steps.retain(|step| !matches!(step.action, Action::Load { .. }));
-            Ok::<_, String>(plan)
-        };
-        let undone = match way_back.await {
-            Ok(plan) => {
-                let _ = runner.write(Event::Planned { way: Way::Undo, plan: plan.document() });
-                runner.run(Way::Undo, &plan.steps).await.map(|()| plan.notes)
+        in_flight: &InFlight,
+        mut proven: BTreeSet<String>,
+    ) -> Result<Vec<String>, Failure> {
+        let mut failed_before = String::new();
+        let observed = self.look(runner).await?;
+        let steps = settle(&observed, &runner.record, in_flight);
+        if let Err(failed) = runner.run(Way::Undo, &steps, 1, steps.len()).await {
+            if let Some(end) = ended(runner, failed.number, &failed.source) {
+                return Err(end);
             }
-            Err(undo) => {
-                let _ = runner.write(Event::Stuck { error: undo.clone() });
-                return Err(Failure::Stuck { failed: failed.into().map(Box::new), undo });
-            }
-        };
-        match undone {
-            Ok(note) => {
-                let _ = runner.write(Event::RolledBack);
-                self.release(lock, record).await?;
-                Ok((failed, note))
-            }
-            Err(undo) if matches!(undo.source, StepError::Interrupted) => {
-                Err(interrupted(record, runner, undo.number))
-            }
-            Err(undo) => {
-                let _ = runner.write(Event::Stuck { error: undo.to_string() });
-                Err(Failure::Stuck { failed: failed.into().map(Box::new), undo: undo.to_string() })
-            }
+            self.machine.voice.say(&format!("warning: {failed}"));
         }
-    }
-
-    async fn release(&self, lock: &Lock, record: &Record) -> Result<(), Failure> {
-        let released = self.patiently(async || lock.release(self.engine).await).await;
-        released.map_err(|error| Failure::Unreleased { deploy: record.plan.id.clone(), source: error })
-    }
-
-    /// Asks again while an engine is being restarted: what has begun must come to an end.
-    async fn patiently<T>(
-        &self,
-        call: impl AsyncFn() -> crate::engine::Result<T>,
-    ) -> crate::engine::Result<T> {
-        let mut tries = 0;
-        loop {
-            match call().await {
-                Err(EngineError::Lost { .. } | EngineError::Unreachable { .. }) if tries < PATIENCE => {
-                    tries += 1;
-                    tokio::time::sleep(PAUSE).await;
+        for _ in 0..ROUNDS {
+            let observed = self.look(runner).await?;
+            let way_back = unwind(&observed, &runner.record, &self.desired.policy, &proven);
+            if way_back.plan.is_empty() {
+                return self.undone(lock, runner, way_back).await;
+            }
+            let _ = runner.write(Event::Planned { way: Way::Undo, plan: way_back.plan.document() });
+            let steps = &way_back.plan.steps;
+            let ran = runner.run(Way::Undo, steps, 1, steps.len()).await;
+            let done = ran.as_ref().map_or_else(|failed| failed.number - 1, |()| steps.len());
+            for step in &steps[..done] {
+                if let Action::Gate { container, .. } = &step.action {
+                    proven.extend(before(&runner.record, Some(container)));
                 }
-                other => return other,
+            }
+            let Err(failed) = ran else { continue };
+            if let Some(end) = ended(runner, failed.number, &failed.source) {
+                return Err(end);
+            }
+            let words = failed.to_string();
+            // A service that answers wrongly is not helped by another look; one that was stopped meanwhile, by what came
+            // late, is started again.
+            let is_there = match &failed.source {
+                StepError::Gate { container, .. } => {
+                    self.look(runner).await?.container(container).is_some_and(is_up)
+                }
+                _ => false,
+            };
+            if is_there || failed.what == failed_before {
+                return Err(stuck(runner, words));
+            }
+            // What stood in the way may be gone, or the step may have been done already: look again.
+            self.machine.voice.say(&format!("warning: {words}; looking again"));
+            failed_before = failed.what;
+            tokio::time::sleep(PAUSE).await;
+        }
+        Err(stuck(runner, format!("after {ROUNDS} rounds something is still to be undone")))
+    }
+
+    async fn look(&self, runner: &mut Runner<'_>) -> Result<Observed, Failure> {
+        let looked = retry::while_away(async || self.observe(self.desired).await).await;
+        looked.map_err(|error| stuck(runner, error.to_string()))
+    }
+
+    /// Everything that could be undone is: free again, or held for the way on where something is lost.
+    async fn undone(
+        &self,
+        lock: &Lock,
+        runner: &mut Runner<'_>,
+        way_back: WayBack,
+    ) -> Result<Vec<String>, Failure> {
+        if !way_back.lost.is_empty() {
+            let (deploy, lost) = (runner.deploy.clone(), way_back.lost);
+            let failure = Failure::Lost { deploy, lost };
+            let _ = runner.write(Event::Stuck { error: failure.to_string() });
+            return Err(failure);
+        }
+        let _ = runner.write(Event::RolledBack);
+        // A night of failures must not leave a row of containers: best effort, the next deploy tries again.
+        if let Ok(observed) = self.observe(self.desired).await {
+            let steps = retire_failed(self.desired, &observed);
+            if let Err(failed) = runner.run(Way::Finish, &steps, 1, steps.len()).await {
+                self.machine.voice.say(&format!("warning: {failed}"));
             }
         }
+        self.release(lock, &runner.deploy).await?;
+        Ok(way_back.plan.notes)
     }
 
-    fn taking<'a>(&'a self, id: &'a DeployId, what: &'a str, image: &'a EngineImage) -> Taking<'a> {
-        let deployment = &self.desired.deployment;
-        Taking { deployment, deploy: id, what, owner: self.local.owner(), now: self.local.now(), image }
+    pub(super) async fn release(&self, lock: &Lock, deploy: &DeployId) -> Result<(), Failure> {
+        let released = retry::while_away(async || lock.release(self.engine).await).await;
+        released.map_err(|source| Failure::Unreleased { deploy: deploy.clone(), source })
     }
 
-    fn runner<'a>(&'a self, record: &Record, desired: &'a Desired) -> Result<Runner<'a>, Failure> {
+    pub(super) fn taking<'a>(
+        &'a self,
+        deploy: &'a DeployId,
+        what: &'a str,
+        observed: &Observed,
+    ) -> Taking<'a> {
+        let (deployment, owner) = (self.desired.deployment.as_str(), self.machine.owner);
+        Taking { deployment, deploy, what, owner, now: self.machine.clock.now(), image: any_image(observed) }
+    }
+
+    /// Opens the journal of a deploy.
+    pub(super) fn journal(&self, record: &DeployRecord) -> Result<Box<dyn Journal>, Failure> {
         let header = Header {
             tarsup_journal: VERSION,
             deploy: record.plan.id.clone(),
             deployment: record.plan.deployment.clone(),
             what: record.what.clone(),
-            by: self.local.owner().who.clone(),
-            at: self.local.now().format(&Rfc3339).unwrap_or_default(),
+            by: self.machine.owner.who.clone(),
+            at: self.machine.clock.now().format(&Rfc3339).unwrap_or_default(),
         };
-        let opened = self.local.journal(&header);
-        let journal =
-            opened.map_err(|source| Failure::Journal { deploy: record.plan.id.to_string(), source })?;
-        Ok(Runner {
-            engine: self.engine,
-            local: self.local,
-            desired,
-            deploy: record.plan.id.clone(),
-            journal,
-            stop: self.stop.clone(),
+        let failed = |source| Failure::Journal { deploy: record.plan.id.to_string(), source };
+        self.machine.folder.journal(&header).map_err(failed)
+    }
+
+    /// The same for the way back, which needs none: a disk that is full must not keep a service down.
+    pub(super) fn journal_if_possible(&self, record: &DeployRecord) -> Box<dyn Journal> {
+        self.journal(record).unwrap_or_else(|failure| {
+            self.machine.voice.say(&format!("warning: {failure}; going on without it"));
+            Box::new(Vec::<Line>::new())
         })
     }
 
-    /// What the deployment file must name after the commit, where it names something else.
-    fn images(&self, intent: &Intent, observed: &Observed) -> BTreeMap<String, Reference> {
-        let all: BTreeMap<String, Reference> = match intent {
-            Intent::Upgrade { images } => images.clone(),
-            Intent::Rollback { targets, .. } => targets
-                .iter()
-                .filter_map(|(service, id)| {
-                    let image = &super::state::by_id(observed, id)?.image;
-                    Some((service.clone(), image.parse().ok()?))
-                })
-                .collect(),
-            Intent::Up | Intent::Restart { .. } | Intent::Down { .. } => BTreeMap::new(),
-        };
-        let differs = |name: &String, image: &Reference| {
-            self.desired.service(name).is_some_and(|service| service.image != *image)
-        };
-        all.into_iter().filter(|(name, image)| differs(name, image)).collect()
+    pub(super) fn runner<'a>(
+        &'a self,
+        lock: &'a Lock,
+        record: DeployRecord,
+        desired: &Desired,
+        observed: &Observed,
+        journal: Box<dyn Journal>,
+    ) -> Runner<'a> {
+        Runner {
+            engine: self.engine,
+            machine: self.machine,
+            desired: self.desired,
+            deploy: record.plan.id.clone(),
+            lock,
+            mask: Mask::of(desired, observed),
+            record,
+            journal,
+            stop: self.stop.clone(),
+            loaded: BTreeMap::new(),
+        }
     }
 
     /// Runs `work` while the lock's lease is renewed.
-    async fn leased<T>(&self, lock: &Lock, work: impl Future<Output = T>) -> T {
+    pub(super) async fn leased<T>(&self, lock: &Lock, work: impl Future<Output = T>) -> T {
         let renewals = async {
             loop {
                 tokio::time::sleep(RENEWAL).await;
-                // A renewal that is missed is no reason to stop halfway.
-                let _ = lock.renew(self.engine, self.local.now()).await;
+                // A renewal that fails is no reason to stop within a step: before the next one the lock is proven.
+                let _ = lock.renew(self.engine, self.machine.clock.now()).await;
             }
         };
         tokio::select! {
@@ -417,9 +443,48 @@ async fn never(renewals: impl Future<Output = Infallible>) -> Infallible {
     renewals.await
 }
 
-fn interrupted(record: &Record, runner: &mut Runner<'_>, step: usize) -> Failure {
+/// How a deploy ends that is neither committed nor undone: told to stop, or without its lock.
+fn ended(runner: &mut Runner<'_>, step: usize, source: &StepError) -> Option<Failure> {
+    let deploy = runner.deploy.clone();
+    let failure = match source {
+        StepError::Interrupted => Failure::Interrupted { deploy, step },
+        StepError::LockLost { hold } => Failure::LockLost { deploy, step, hold: hold.clone() },
+        _ => return None,
+    };
     let _ = runner.write(Event::Interrupted);
-    Failure::Interrupted { deploy: record.plan.id.clone(), step }
+    Some(failure)
+}
+
+/// Writes down what is about to be done, before anything is.
+pub(super) fn announce(runner: &mut Runner<'_>, plan: Value) -> Result<(), Failure> {
+    let deploy = runner.deploy.to_string();
+    let failed = |source| Failure::Journal { deploy: deploy.clone(), source };
+    runner.write(Event::Planned { way: Way::Do, plan }).map_err(failed)?;
+    let record = Box::new(runner.record.clone());
+    runner.write(Event::Recorded { record }).map_err(failed)
+}
+
+fn stuck(runner: &mut Runner<'_>, undo: String) -> Failure {
+    let _ = runner.write(Event::Stuck { error: undo.clone() });
+    Failure::Stuck { failed: None, undo }
+}
+
+/// A step whose answer was lost.
+fn unanswered(step: &Step) -> InFlight {
+    match step.action.container() {
+        Some(container) => InFlight::Step {
+            kind: step.action.kind().to_owned(),
+            container: container.to_owned(),
+            service: step.service.clone(),
+        },
+        None => InFlight::Nothing,
+    }
+}
+
+/// The id of the container of before that bears this name.
+fn before(record: &DeployRecord, container: Option<&str>) -> Option<String> {
+    let mut touched = record.plan.touched.iter().filter_map(|touched| touched.before.as_ref());
+    touched.find(|before| Some(before.name.as_str()) == container).map(|before| before.id.clone())
 }
 
 /// True where a failure leads back to something else than what failed.
@@ -427,36 +492,8 @@ fn goes_back(intent: &Intent) -> bool {
     !matches!(intent, Intent::Restart { .. } | Intent::Down { .. })
 }
 
-fn named(holder: &Holder) -> String {
-    format!("{} (pid {})", holder.owner.who, holder.owner.pid)
-}
-
-/// Any image that is there: the lock's container needs one, and it never starts.
-fn any_image(observed: &Observed) -> Option<&EngineImage> {
-    observed.images.values().flatten().find(|image| !image.id.is_empty())
-}
-
-/// The plan that was shown is the plan that will be carried out; what was loaded meanwhile aside.
-fn fits(shown: &Plan, plan: &Plan) -> Result<(), Refusal> {
-    let comparable = |plan: &Plan| -> Vec<(Option<String>, String)> {
-        let steps = plan.steps.iter().filter(|step| !matches!(step.action, Action::Load { .. }));
-        steps
-            .map(|step| {
-                let mut action = step.action.clone();
-                if let Action::Create { image_id, .. } = &mut action {
-                    *image_id = None;
-                }
-                (step.service.clone(), super::render::line(&action))
-            })
-            .collect()
-    };
-    let (shown, now) = (comparable(shown), comparable(plan));
-    let Some(at) = (0..shown.len().max(now.len())).find(|&at| shown.get(at) != now.get(at)) else {
-        return Ok(());
-    };
-    let words = |step: Option<&(Option<String>, String)>| {
-        step.map_or_else(|| "nothing more".to_owned(), |(_, line)| line.clone())
-    };
-    let why = format!("it was `{}`, and is now `{}`", words(shown.get(at)), words(now.get(at)));
-    Err(Refusal::NoLongerFits { why })
+/// Any image that is there: the lock's hand needs one, and it never starts.
+pub(super) fn any_image(observed: &Observed) -> Option<HandImage> {
+    let image = observed.engine_images().find(|image| !image.id.is_empty())?;
+    Some(HandImage { id: image.id.clone(), volumes: body::image_volumes(&image.raw) })
 }

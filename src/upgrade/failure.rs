@@ -2,7 +2,9 @@
 
 use std::io;
 
+use super::lock::Hold;
 use super::run::StepFailed;
+use super::unwind::Lost;
 use super::{DeployId, Refusal};
 use crate::diagnose::{Diagnose, Exit, Place};
 use crate::engine::EngineError;
@@ -29,16 +31,40 @@ pub enum Failure {
         what: String,
     },
     /// Somebody worked on it, and was cut off.
-    #[error("the deploy {deploy} of `{deployment}` was interrupted ({what}, by {who})")]
+    #[error("the deploy {deploy} of `{deployment}` was interrupted ({sign})")]
     Unfinished {
         /// The deployment.
         deployment: String,
         /// The deploy.
         deploy: String,
-        /// `user@host`, with the pid.
-        who: String,
-        /// The command.
-        what: String,
+        /// The command and who ran it, or what else tells of it.
+        sign: String,
+    },
+    /// What is to be known of it to finish or undo it cannot be read.
+    #[error("the record of the deploy {deploy} cannot be used: {why}")]
+    Record {
+        /// The deploy.
+        deploy: String,
+        /// Why.
+        why: String,
+    },
+    /// Somebody took the lock away while the deploy was carried out. Nothing was done since.
+    #[error("stopped before step {step} of the deploy {deploy}: the deployment's lock is {}", became(hold))]
+    LockLost {
+        /// The deploy.
+        deploy: DeployId,
+        /// The step that was not begun, counted from 1.
+        step: usize,
+        /// What has become of the lock.
+        hold: Hold,
+    },
+    /// It is undone as far as it could be: some services have nothing left to go back to.
+    #[error("the deploy {deploy} is undone, but for what is lost: {}", listed(lost))]
+    Lost {
+        /// The deploy.
+        deploy: DeployId,
+        /// What is lost.
+        lost: Vec<Lost>,
     },
     /// Somebody elsewhere worked on it, and has not been heard of since.
     #[error(
@@ -100,6 +126,25 @@ pub enum Failure {
     },
 }
 
+fn became(hold: &Hold) -> String {
+    match hold {
+        Hold::Own => "held".to_owned(),
+        Hold::Gone => "gone (a prune with --volumes takes it)".to_owned(),
+        Hold::Taken(by) => format!("held by {by} now"),
+    }
+}
+
+fn listed(lost: &[Lost]) -> String {
+    let one = |lost: &Lost| {
+        let left = lost.left.as_ref().map_or_else(
+            || "nothing serves for it".to_owned(),
+            |left| format!("`{left}`, which the deploy made, is left as it is"),
+        );
+        format!("`{}` has no predecessor any more (`{}` was removed); {left}", lost.service, lost.container)
+    };
+    lost.iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
 fn notes(notes: &[String]) -> String {
     notes.iter().fold(String::new(), |text, note| text + "\n  note: " + note)
 }
@@ -115,6 +160,9 @@ impl Diagnose for Failure {
             Self::Engine(error) => error.exit(),
             Self::Held { .. } => Exit::Held,
             Self::Unfinished { .. }
+            | Self::Record { .. }
+            | Self::LockLost { .. }
+            | Self::Lost { .. }
             | Self::Interrupted { .. }
             | Self::Unreleased { .. }
             | Self::Stuck { .. } => Exit::Interrupted,
@@ -132,14 +180,23 @@ impl Diagnose for Failure {
             Self::Unfinished { .. } => {
                 "run `tarsup resume` to undo it (or to finish it, if it was committed), `tarsup resume --forward` to go on"
             }
-            Self::LeaseRunOut { .. } => "if nobody works on it any more, run `tarsup resume --yes`",
+            Self::LeaseRunOut { .. } => "if nobody works on it any more, run `tarsup resume --take-over`",
+            Self::Record { .. } => {
+                "use the tarsup that began it, or the journal below `.tarsup/deploys` of the machine that did; nothing was changed"
+            }
+            Self::LockLost { hold: Hold::Taken(_), .. } => {
+                "somebody else goes on with it; `tarsup status` shows how far it is"
+            }
+            Self::Lost { .. } => "run `tarsup resume --forward` to go on with what was made",
             Self::Journal { .. } => "make the folder `.tarsup` beside the deployment file writable",
             Self::RolledBack { .. } => {
                 "what was started and failed is parked as `<name>.failed.<deploy>`, its logs are in `.tarsup/logs`; everything else is as it was"
             }
             Self::Failed { .. } => "look at the container's logs; `tarsup status` shows what runs",
             Self::Unreleased { .. } => "when the engine answers again, run `tarsup resume`",
-            Self::Interrupted { .. } => "run `tarsup resume` to undo it, `tarsup resume --forward` to go on",
+            Self::Interrupted { .. } | Self::LockLost { .. } => {
+                "run `tarsup resume` to undo it, `tarsup resume --forward` to go on"
+            }
             Self::Stuck { .. } => {
                 "remove what is in the way, then run `tarsup resume`; nothing is removed and no data is lost"
             }

@@ -78,6 +78,15 @@ impl Intent {
         desired
     }
 
+    /// True where a container of this service may be made.
+    pub fn makes(&self, service: &Service) -> bool {
+        match self {
+            Self::Up => true,
+            Self::Upgrade { images } => images.contains_key(&service.name),
+            Self::Restart { .. } | Self::Rollback { .. } | Self::Down { .. } => false,
+        }
+    }
+
     /// The command's word.
     pub fn word(&self) -> &'static str {
         match self {

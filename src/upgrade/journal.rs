@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::DeployId;
+use super::record::DeployRecord;
+use super::unwind::InFlight;
 
 /// The format that is written; older ones are read.
 pub const VERSION: u32 = 1;
@@ -52,6 +54,8 @@ pub enum Way {
 pub enum Event {
     /// A plan was made: [`super::Plan::document`].
     Planned { way: Way, plan: Value },
+    /// What the way back needs, as it is left on the engine too.
+    Recorded { record: Box<DeployRecord> },
     /// A step is about to begin.
     Started { way: Way, step: usize, kind: String, service: Option<String>, container: Option<String> },
     /// It succeeded.
@@ -159,6 +163,19 @@ pub enum State {
     Stuck,
 }
 
+impl State {
+    /// The word for it, as in JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Interrupted => "interrupted",
+            Self::Committed => "committed",
+            Self::RolledBack => "rolled-back",
+            Self::Stuck => "stuck",
+        }
+    }
+}
+
 /// A deploy, as its journal tells it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Summary {
@@ -201,6 +218,58 @@ pub fn summarise(header: Header, lines: &[Line]) -> Summary {
     summary
 }
 
+/// The step that was begun last, if nothing says that it succeeded: its effect may still be under way.
+pub fn in_flight(lines: &[Line]) -> InFlight {
+    let mut last = InFlight::Nothing;
+    for line in lines {
+        match &line.event {
+            Event::Started { kind, service, container: Some(container), .. } => {
+                let (kind, container, service) = (kind.clone(), container.clone(), service.clone());
+                last = InFlight::Step { kind, container, service };
+            }
+            Event::Started { container: None, .. } | Event::Succeeded { .. } => last = InFlight::Nothing,
+            _ => {}
+        }
+    }
+    last
+}
+
+/// The journal of `deploy` below `state` (`.tarsup`), or the newest one of the deployment; `None` where there is none.
+pub fn find(
+    state: &Path,
+    deployment: &str,
+    deploy: Option<&DeployId>,
+) -> io::Result<Option<(Header, Vec<Line>)>> {
+    if let Some(deploy) = deploy {
+        return match read(&state.join("deploys").join(format!("{deploy}.jsonl"))) {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        };
+    }
+    for path in paths(state)?.into_iter().rev() {
+        let found = read(&path)?;
+        if found.0.deployment == deployment {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
+/// The journals below `state`, the oldest first.
+fn paths(state: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(state.join("deploys")) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut paths: Vec<PathBuf> =
+        entries.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<_>>()?;
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
+    paths.sort();
+    Ok(paths)
+}
+
 /// Reads one journal. A line that cannot be read ends it: a crash tore it.
 pub fn read(path: &Path) -> io::Result<(Header, Vec<Line>)> {
     let text = fs::read_to_string(path)?;
@@ -215,16 +284,7 @@ pub fn read(path: &Path) -> io::Result<(Header, Vec<Line>)> {
 
 /// The deploys below `state` (`.tarsup`), the oldest first; those whose journal cannot be read come with the error.
 pub fn history(state: &Path) -> io::Result<Vec<Result<Summary, (PathBuf, io::Error)>>> {
-    let entries = match fs::read_dir(state.join("deploys")) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    let mut paths: Vec<PathBuf> =
-        entries.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<_>>()?;
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
-    paths.sort();
-    Ok(paths
+    Ok(paths(state)?
         .into_iter()
         .map(|path| match read(&path) {
             Ok((header, lines)) => Ok(summarise(header, &lines)),

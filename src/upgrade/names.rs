@@ -116,9 +116,14 @@ pub fn migrate_name(deployment: &str, deploy: &DeployId) -> String {
     format!("{deployment}.migrate.{deploy}")
 }
 
-/// The name that whoever works on a deployment holds.
+/// The name that whoever works on a deployment holds: of a volume, and of the container that writes into it.
 pub fn lock_name(deployment: &str) -> String {
-    format!("tarsup-lock-{deployment}")
+    format!("{deployment}.lock")
+}
+
+/// The name that whoever takes over the lock with this nonce holds meanwhile.
+pub fn claim_name(deployment: &str, nonce: &str) -> String {
+    format!("{deployment}.lock.claim.{nonce}")
 }
 
 #[cfg(test)]

@@ -3,10 +3,10 @@
 //! No clock, no prompt, no log, no input or output; the same arguments give the same plan. The deploy's name is given,
 //! so the planner of an interrupted deploy recognises what that deploy made and plans its rest.
 
-use super::names::{Part, migrate_name, part_of};
+use super::names::{Part, failed_name, migrate_name, old_name, part_of};
 use super::preflight::{self, guard_container};
 use super::state::{by_id, is_fresh, is_parked_in_place, is_up, made, ours, same_restart, serving};
-use super::step::{Action, After, Plan, Purpose, Step};
+use super::step::{Action, After, Plan, Purpose, Step, Task};
 use super::swap::{Phases, Swap};
 use super::{DeployId, Intent, Refusal, differ, rollback};
 use crate::deploy::desired::{Resource, Service};
@@ -16,10 +16,19 @@ use crate::engine::{Container, EngineImage};
 use crate::tars::Role;
 
 /// What has to be done. `desired` already has the intent applied ([`Intent::apply`]).
-pub fn plan(id: &DeployId, desired: &Desired, observed: &Observed, intent: &Intent) -> Result<Plan, Refusal> {
+///
+/// `lost` are the services that this deploy cannot give back, because the containers of before are gone: the way on is
+/// then open even after a way back.
+pub fn plan(
+    id: &DeployId,
+    desired: &Desired,
+    observed: &Observed,
+    intent: &Intent,
+    lost: &[String],
+) -> Result<Plan, Refusal> {
     preflight::check(desired, observed, intent)?;
     let given_up = |container: &Container| part_of(&container.name) == Part::Failed(id.clone());
-    if ours(observed, &desired.deployment).any(given_up) {
+    if lost.is_empty() && ours(observed, &desired.deployment).any(given_up) {
         let why = format!("the deploy {id} is being undone already; resume it without --forward");
         return Err(Refusal::NoLongerFits { why });
     }
@@ -27,6 +36,7 @@ pub fn plan(id: &DeployId, desired: &Desired, observed: &Observed, intent: &Inte
         id,
         desired,
         observed,
+        lost,
         plan: Plan {
             id: id.clone(),
             deployment: desired.deployment.clone(),
@@ -53,6 +63,7 @@ pub(super) struct Planner<'a> {
     pub id: &'a DeployId,
     pub desired: &'a Desired,
     pub observed: &'a Observed,
+    pub lost: &'a [String],
     pub plan: Plan,
 }
 
@@ -88,7 +99,7 @@ impl<'a> Planner<'a> {
             }
             let decision = self.decide(service)?;
             match decision {
-                Decision::Create { made: None } => {
+                Decision::Create { made: None } if !self.lost.contains(&service.name) => {
                     self.note(&service.name, "is declared and not there: `tarsup up` creates it");
                     continue;
                 }
@@ -141,12 +152,14 @@ impl<'a> Planner<'a> {
                 return Ok(Decision::Create { made: Some(made) });
             };
             let Some(old) = by_id(self.observed, predecessor) else {
-                return Err(Refusal::PredecessorGone { service: service.name.clone() });
+                // It is gone: there is nothing to park, and what was made goes on alone.
+                return Ok(Decision::Create { made: Some(made) });
             };
             let cause = format!("image differs: {} → {}", old.image, service.image);
             return Ok(Decision::Replace { old, made: Some(made), cause });
         }
-        let Some(container) = serving(self.observed, deployment, service) else {
+        let Some(container) = serving(self.observed, deployment, service).or_else(|| self.parked(service))
+        else {
             return Ok(Decision::Create { made: None });
         };
         let database = service.role == Some(Role::Database);
@@ -175,6 +188,12 @@ impl<'a> Planner<'a> {
             "it is stopped"
         };
         Ok(Decision::Start { container, cause: cause.to_owned() })
+    }
+
+    /// What this deploy has parked already, where nothing is in its place yet.
+    fn parked(&self, service: &Service) -> Option<&'a Container> {
+        let name = old_name(&service.container, self.id);
+        self.observed.containers.iter().find(|container| container.name == name)
     }
 
     /// Migration first, then service by service in the given order, nodes in batches.
@@ -225,12 +244,19 @@ impl<'a> Planner<'a> {
             }
         };
         self.note_database(service);
+        let mut phases = phases;
+        let failed = failed_name(&service.container, self.id);
+        if let Some(failed) = self.observed.container(&failed).filter(|failed| !is_up(failed)) {
+            let action = Action::Remove { container: failed.name.clone() };
+            let cause = "its first try was given up, and it is tried again".to_owned();
+            phases.prepare.insert(0, Step { service: Some(service.name.clone()), cause, action });
+        }
         self.plan.touched.push(touched);
         (!phases.is_empty()).then_some(phases)
     }
 
     fn image(&self, service: &Service) -> Option<&'a EngineImage> {
-        self.observed.images.get(&service.image.to_string())?.as_ref()
+        self.observed.image(&service.image.to_string())
     }
 
     pub(super) fn swap<'b>(&'b self, service: &'b Service, cause: &'b str) -> Swap<'b> {
@@ -276,7 +302,7 @@ impl<'a> Planner<'a> {
         }
         let done = found.is_some_and(|found| !is_up(found) && !is_fresh(found) && found.exit_code == 0);
         if !done {
-            steps.push(step(Action::Migrate { container: name, from, to }));
+            steps.push(step(Action::Task { container: name, task: Task::Migrate { from, to } }));
         }
         steps
     }
@@ -364,6 +390,24 @@ impl<'a> Planner<'a> {
         }
         ordered.extend(with(Some(Role::Node)));
         ordered.extend(with(None).filter(|service| !needed.contains(&service.name.as_str())));
+        ordered
+    }
+
+    /// The order back: nodes, master, slaves, because new registries serve old nodes, and not the reverse.
+    pub(super) fn ordered_back(&self) -> Vec<&'a Service> {
+        let mut ordered = self.ordered();
+        let rank = |service: &Service| match service.role {
+            Some(Role::Node) => 0,
+            Some(Role::Master) => 1,
+            Some(Role::Slave) => 2,
+            Some(Role::Database) | None => 3,
+        };
+        let places: Vec<usize> = (0..ordered.len()).filter(|&at| rank(ordered[at]) < 3).collect();
+        let mut roles: Vec<&Service> = places.iter().map(|&at| ordered[at]).collect();
+        roles.sort_by_key(|service| rank(service));
+        for (at, service) in places.into_iter().zip(roles) {
+            ordered[at] = service;
+        }
         ordered
     }
 

@@ -28,7 +28,7 @@ pub fn check(desired: &Desired, observed: &Observed, intent: &Intent) -> Result<
         if host_config(&service.body, "AutoRemove") == Some(&Value::Bool(true)) {
             return Err(auto_remove(service));
         }
-        if makes(intent, service) {
+        if intent.makes(service) {
             image(observed, service)?;
             addresses(desired, observed, service)?;
         }
@@ -40,15 +40,6 @@ pub fn check(desired: &Desired, observed: &Observed, intent: &Intent) -> Result<
         external(&desired.volumes, "volume", |name| observed.volumes.get(name).is_some_and(Option::is_some))?;
     }
     Ok(())
-}
-
-/// True where a command may make a container of this service.
-fn makes(intent: &Intent, service: &Service) -> bool {
-    match intent {
-        Intent::Up => true,
-        Intent::Upgrade { images } => images.contains_key(&service.name),
-        Intent::Restart { .. } | Intent::Rollback { .. } | Intent::Down { .. } => false,
-    }
 }
 
 fn engine(observed: &Observed) -> Result<(), Refusal> {
@@ -84,7 +75,7 @@ fn name(desired: &Desired, observed: &Observed, service: &Service) -> Result<(),
 
 fn image(observed: &Observed, service: &Service) -> Result<(), Refusal> {
     let name = service.image.to_string();
-    let Some(Some(image)) = observed.images.get(&name) else {
+    let Some(image) = observed.image(&name) else {
         return Err(Refusal::NoImage {
             service: service.name.clone(),
             image: name,

@@ -1,6 +1,7 @@
 //! Why a plan is not made: each names what stands in the way, where, and what to do about it.
 
 use crate::deploy::guard::GuardError;
+use crate::deploy::lock::LockError;
 use crate::diagnose::{Diagnose, Exit, Place};
 
 /// Why a plan is not made. Nothing has been changed.
@@ -145,18 +146,26 @@ pub enum Refusal {
         /// What changed.
         why: String,
     },
-    /// What a deploy would have to give back is gone.
-    #[error("service `{service}`: the container that served before the deploy is gone")]
-    PredecessorGone {
-        /// The service.
-        service: String,
+    /// A tag leads elsewhere than when the plan was shown.
+    #[error("the image `{image}` was {shown} when the plan was shown, and is now {now}")]
+    ImageMoved {
+        /// The image.
+        image: String,
+        /// The id that was shown.
+        shown: String,
+        /// The id now.
+        now: String,
     },
+    /// An image is not the pinned one.
+    #[error(transparent)]
+    Pins(#[from] Box<LockError>),
 }
 
 impl Diagnose for Refusal {
     fn exit(&self) -> Exit {
         match self {
             Self::NoImage { .. } | Self::NoExternal { .. } | Self::NoService { .. } => Exit::Usage,
+            Self::Pins(error) => error.exit(),
             _ => Exit::Refused,
         }
     }
@@ -193,8 +202,10 @@ impl Diagnose for Refusal {
                 "see `tarsup history`; an older version comes back with `tarsup upgrade --to VERSION`"
                     .to_owned()
             }
-            Self::NoLongerFits { .. } => "run the command again and look at the new plan".to_owned(),
-            Self::PredecessorGone { .. } => "go on instead of back: `tarsup resume --forward`".to_owned(),
+            Self::NoLongerFits { .. } | Self::ImageMoved { .. } => {
+                "run the command again and look at the new plan".to_owned()
+            }
+            Self::Pins(error) => return error.hint(),
         };
         Some(hint)
     }
@@ -209,6 +220,7 @@ impl Diagnose for Refusal {
             | Self::AddressTaken { place, .. }
             | Self::AddressOutside { place, .. } => Some(Place::clone(place)),
             Self::Guard(guard) => guard.place(),
+            Self::Pins(error) => error.place(),
             _ => None,
         }
     }

@@ -3,12 +3,26 @@
 use std::fmt::Write as _;
 
 use super::names::{Part, part_of};
-use super::step::{Action, Plan, Purpose, Step};
+use super::offer::Offer;
+use super::step::{Action, Plan, Purpose, Step, Task};
 use crate::oci::Reference;
 
 /// The plan as text: what happens to each service and why, with its steps, numbered.
 pub fn plan(plan: &Plan) -> String {
     titled(plan, plan.intent.word())
+}
+
+/// What will be done, on the engine and in the file.
+pub fn offer(offer: &Offer) -> String {
+    let mut text = if offer.plan.is_empty() && !offer.edits.is_empty() {
+        format!("{}: nothing to do on the engine\n", offer.plan.deployment)
+    } else {
+        plan(&offer.plan)
+    };
+    for (service, image) in &offer.edits {
+        let _ = writeln!(text, "file: `{service}` gets {image}");
+    }
+    text
 }
 
 /// The same under another word than the command's, such as `undo upgrade`.
@@ -63,7 +77,7 @@ fn reason(group: &[Step]) -> &str {
 /// One step in words: imperative, with the names that the engine knows.
 pub fn line(action: &Action) -> String {
     match action {
-        Action::Load { image } => format!("load {image} from the local store"),
+        Action::Load { image, .. } => format!("load {image} from the local store"),
         Action::Network { name } => format!("create the network {name}"),
         Action::Volume { name } => format!("create the volume {name}"),
         Action::Create { name, image, image_id, purpose, .. } => {
@@ -81,7 +95,13 @@ pub fn line(action: &Action) -> String {
         Action::Gate { container, timeout, dwell, .. } => {
             format!("gate: {container} healthy within {} s, and for {} s", timeout.as_secs(), dwell.as_secs())
         }
-        Action::Migrate { container, from, to } => format!("run {container}: schema from {from} to {to}"),
+        Action::Task { container, task: Task::Migrate { from, to } } => {
+            format!("run {container}: schema from {from} to {to}")
+        }
+        Action::Settle { container, within } => {
+            format!("wait up to {} s for what may stop {container}", within.as_secs())
+        }
+        Action::Claim { name } => format!("hold the name {name}"),
         Action::SaveLogs { container } => format!("save the logs of {container}"),
         Action::Remove { container } => format!("remove {container}"),
     }

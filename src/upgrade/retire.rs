@@ -10,29 +10,46 @@ use super::state::{is_fresh, is_up, of_service, ours};
 use super::step::{Action, Step};
 use crate::deploy::{Desired, Observed};
 
-/// The removals that follow the commit of `deploy`.
-pub fn retire(desired: &Desired, observed: &Observed, deploy: &DeployId) -> Vec<Step> {
+/// The removals that follow a way back: what failed, beyond the number to keep. What is parked may be gone back to yet.
+pub fn retire_failed(desired: &Desired, observed: &Observed) -> Vec<Step> {
     let mut steps = Vec::new();
     for service in &desired.services {
+        let mut failed: Vec<(Reverse<DeployId>, &str)> =
+            of_service(observed, &desired.deployment, &service.name)
+                .filter(|container| !is_up(container))
+                .filter_map(|container| match part_of(&container.name) {
+                    Part::Failed(by) => Some((Reverse(by), container.name.as_str())),
+                    _ => None,
+                })
+                .collect();
+        failed.sort();
+        for (_, container) in failed.iter().skip(desired.policy.keep_parked) {
+            let cause = format!("{} failed containers are kept", desired.policy.keep_parked);
+            steps.push(remove(&service.name, container, &cause));
+        }
+    }
+    steps
+}
+
+/// The removals that follow the commit of `deploy`.
+pub fn retire(desired: &Desired, observed: &Observed, deploy: &DeployId) -> Vec<Step> {
+    let mut steps = retire_failed(desired, observed);
+    for service in &desired.services {
         let mut old = Vec::new();
-        let mut failed = Vec::new();
         for container in of_service(observed, &desired.deployment, &service.name).filter(|c| !is_up(c)) {
             match part_of(&container.name) {
                 Part::Old(by) => old.push((Reverse(by), container)),
-                Part::Failed(by) => failed.push((Reverse(by), container)),
                 // Left by a deploy that nobody resumed.
                 Part::New(by) if by != *deploy && is_fresh(container) => {
                     steps.push(remove(&service.name, &container.name, "an interrupted deploy left it"));
                 }
-                Part::New(_) | Part::Migrate(_) | Part::Serving => {}
+                Part::New(_) | Part::Failed(_) | Part::Migrate(_) | Part::Serving => {}
             }
         }
-        for mut parked in [old, failed] {
-            parked.sort_by(|a, b| a.0.cmp(&b.0));
-            for (_, container) in parked.iter().skip(desired.policy.keep_parked) {
-                let cause = format!("{} parked containers are kept", desired.policy.keep_parked);
-                steps.push(remove(&service.name, &container.name, &cause));
-            }
+        old.sort_by(|a, b| a.0.cmp(&b.0));
+        for (_, container) in old.iter().skip(desired.policy.keep_parked) {
+            let cause = format!("{} parked containers are kept", desired.policy.keep_parked);
+            steps.push(remove(&service.name, &container.name, &cause));
         }
     }
     for container in ours(observed, &desired.deployment).filter(|container| !is_up(container)) {

@@ -90,7 +90,8 @@ fn had_a_predecessor(history: &[Served]) -> bool {
 /// The same swap as an upgrade's, with a parked container in the place of a new one, and without a migration.
 pub(super) fn plan(planner: &mut Planner<'_>, targets: &BTreeMap<String, String>) -> Result<(), Refusal> {
     planner.database_runs("rollback")?;
-    for service in planner.ordered() {
+    let order = if goes_forward(planner, targets) { planner.ordered() } else { planner.ordered_back() };
+    for service in order {
         let Some(id) = targets.get(&service.name) else { continue };
         let gone = || Refusal::ParkedGone { service: service.name.clone(), before: String::new() };
         let parked = by_id(planner.observed, id).ok_or_else(gone)?;
@@ -122,4 +123,20 @@ pub(super) fn plan(planner: &mut Planner<'_>, targets: &BTreeMap<String, String>
             .push("the schema of the database is not rolled back; migrations only add".to_owned());
     }
     Ok(())
+}
+
+/// True where every container that comes back was made later than the one in its place: `rollback --to` a newer deploy.
+fn goes_forward(planner: &Planner<'_>, targets: &BTreeMap<String, String>) -> bool {
+    let made_by = |container: &Container| container.labels.get(LABEL_DEPLOY).cloned();
+    let deployment = &planner.desired.deployment;
+    let mut services = planner.desired.services.iter().filter_map(|service| {
+        let target = by_id(planner.observed, targets.get(&service.name)?)?;
+        let now = serving(planner.observed, deployment, service).filter(|now| now.id != target.id)?;
+        Some((made_by(target), made_by(now)))
+    });
+    let mut any = false;
+    services.all(|(target, now)| {
+        any = true;
+        target > now
+    }) && any
 }

@@ -1,23 +1,28 @@
 //! The one loop that acts: carries out steps in order, each in the journal before and after. It decides nothing.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use time::OffsetDateTime;
+use serde_json::Value;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::body::{Making, create_body, image_volumes};
 use super::gate::{Gate, Probe, Sample, Verdict};
-use super::journal::{Event, Header, Journal, Line, Way};
-use super::owner::Owner;
-use super::step::{Action, Purpose, Step};
-use super::{DeployId, render};
+use super::journal::{Event, Journal, Line, Way};
+use super::lock::{Hold, Lock};
+use super::machine::Machine;
+use super::mask::Mask;
+use super::record::{DeployRecord, Effect};
+use super::step::{Action, Purpose, Step, Task};
+use super::{DeployId, render, retry};
 use crate::deploy::Desired;
 use crate::deploy::guard::{self, GuardError};
-use crate::engine::{Engine, EngineError};
+use crate::deploy::observed::{LABEL_DEPLOY, LABEL_DEPLOYMENT, LABEL_SERVICE, LABEL_SPEC};
+use crate::engine::{Container, CreateBody, Engine, EngineError, Status};
+use crate::oci::Reference;
 use crate::tars::Role;
 
 /// How often a gate looks.
@@ -29,25 +34,6 @@ const SHOWN_LINES: u32 = 20;
 const SAVED_LINES: u32 = 10_000;
 /// The probe inside the images.
 const PROBE: [&str; 3] = ["/usr/local/bin/tars-init", "probe", "--json"];
-
-/// The machine that tarsup runs on: clock, identity, files, the person's ear. Wired in `cli`.
-pub trait Local: Send + Sync {
-    /// The time.
-    fn now(&self) -> OffsetDateTime;
-    /// This process.
-    fn owner(&self) -> &Owner;
-    /// Says what happens.
-    fn say(&self, text: &str);
-    /// Keeps a container's logs; where.
-    fn save_log(&self, name: &str, text: &str) -> io::Result<PathBuf>;
-    /// Opens a deploy's journal.
-    fn journal(&self, header: &Header) -> io::Result<Box<dyn Journal>>;
-    /// Writes the committed images into the deployment file: service → image. What could not be written, in words.
-    fn rewrite(
-        &self,
-        images: &std::collections::BTreeMap<String, crate::oci::Reference>,
-    ) -> Result<(), String>;
-}
 
 /// Why a step failed.
 #[derive(Debug, thiserror::Error)]
@@ -76,10 +62,28 @@ pub enum StepError {
         log: String,
     },
     /// The image's name leads elsewhere than when the plan was made.
-    #[error("the image `{image}` has moved since the plan was made")]
+    #[error("the image `{image}` was {shown} when the plan was made, and is now {now}")]
     Moved {
         /// The image.
         image: String,
+        /// The id that the plan showed.
+        shown: String,
+        /// The id that it has now.
+        now: String,
+    },
+    /// The image cannot be loaded.
+    #[error("the image `{image}` cannot be loaded: {why}")]
+    Load {
+        /// The image.
+        image: String,
+        /// Why.
+        why: String,
+    },
+    /// The lock is not this run's own any more: nothing more may be done under it.
+    #[error("the deployment's lock is {}", lost(hold))]
+    LockLost {
+        /// What has become of it.
+        hold: Hold,
     },
     /// The plan does not fit the declaration that the executor holds.
     #[error("the declaration of `{service}` is not the one that was planned")]
@@ -93,17 +97,17 @@ pub enum StepError {
     /// The journal cannot be written: nothing is done that is not written down first.
     #[error("the journal cannot be written: {0}")]
     Journal(io::Error),
-    /// The logs cannot be kept.
-    #[error("the logs of `{container}` cannot be saved: {source}")]
-    Logs {
-        /// The container.
-        container: String,
-        /// Why.
-        source: io::Error,
-    },
     /// Told to stop.
     #[error("told to stop")]
     Interrupted,
+}
+
+fn lost(hold: &Hold) -> String {
+    match hold {
+        Hold::Own => "held".to_owned(),
+        Hold::Gone => "gone".to_owned(),
+        Hold::Taken(by) => format!("held by {by} now"),
+    }
 }
 
 fn indented(log: &str) -> String {
@@ -128,33 +132,43 @@ pub struct Runner<'a> {
     /// The engine.
     pub engine: &'a dyn Engine,
     /// The machine.
-    pub local: &'a dyn Local,
+    pub machine: Machine<'a>,
     /// Where create bodies come from.
     pub desired: &'a Desired,
     /// The deploy.
     pub deploy: DeployId,
+    /// The lock that it is done under.
+    pub lock: &'a Lock,
+    /// What is left on the engine of it; effects are added as they happen.
+    pub record: DeployRecord,
+    /// What is not said of what containers print.
+    pub mask: Mask,
     /// Where it is written down.
     pub journal: Box<dyn Journal>,
     /// Becomes true when a person or the system says stop.
     pub stop: watch::Receiver<bool>,
+    /// The ids of images that this run has loaded.
+    pub loaded: BTreeMap<Reference, String>,
 }
 
 impl Runner<'_> {
     /// Writes an event down.
     pub fn write(&mut self, event: Event) -> io::Result<()> {
-        let at = self.local.now().format(&Rfc3339).unwrap_or_default();
+        let at = self.machine.clock.now().format(&Rfc3339).unwrap_or_default();
         self.journal.append(&Line { at, event })
     }
 
-    /// Carries the steps out, one by one, until one fails.
-    pub async fn run(&mut self, way: Way, steps: &[Step]) -> Result<(), StepFailed> {
+    /// Carries the steps out, one by one, until one fails. `first` is the number of the first one, counted from 1, `of` that
+    /// of the last.
+    pub async fn run(&mut self, way: Way, steps: &[Step], first: usize, of: usize) -> Result<(), StepFailed> {
         for (at, step) in steps.iter().enumerate() {
-            let number = at + 1;
+            let number = first + at;
             let what = render::line(&step.action);
             let failed = |source| StepFailed { number, what: what.clone(), source };
             if *self.stop.borrow() {
                 return Err(failed(StepError::Interrupted));
             }
+            self.own_the_lock().await.map_err(&failed)?;
             let started = Event::Started {
                 way,
                 step: number,
@@ -168,7 +182,7 @@ impl Runner<'_> {
                 Way::Undo => "undo ",
                 Way::Finish => "clear away ",
             };
-            self.local.say(&format!("{mark}[{number}/{}] {what}", steps.len()));
+            self.machine.voice.say(&format!("{mark}[{number}/{of}] {what}"));
             match self.carry_out(step).await {
                 Ok(()) => self.note(way, Event::Succeeded { way, step: number }).map_err(&failed)?,
                 Err(error) => {
@@ -182,12 +196,20 @@ impl Runner<'_> {
         Ok(())
     }
 
+    /// Proves that nobody else works on the deployment, before anything is done to it.
+    pub async fn own_the_lock(&self) -> Result<(), StepError> {
+        match retry::while_away(async || self.lock.hold(self.engine).await).await? {
+            Hold::Own => Ok(()),
+            hold => Err(StepError::LockLost { hold }),
+        }
+    }
+
     /// On the way back a full disk must not keep a service down: there, the journal is best effort.
     fn note(&mut self, way: Way, event: Event) -> Result<(), StepError> {
         match self.write(event) {
             Err(error) if way == Way::Do => Err(StepError::Journal(error)),
             Err(error) => {
-                self.local.say(&format!("warning: the journal cannot be written: {error}"));
+                self.machine.voice.say(&format!("warning: the journal cannot be written: {error}"));
                 Ok(())
             }
             Ok(()) => Ok(()),
@@ -197,8 +219,7 @@ impl Runner<'_> {
     async fn carry_out(&mut self, step: &Step) -> Result<(), StepError> {
         let engine = self.engine;
         match &step.action {
-            // Images are loaded before the lock is taken: it needs one.
-            Action::Load { .. } => {}
+            Action::Load { image, image_id } => self.load(image, image_id.as_deref()).await?,
             Action::Network { name } => {
                 if let Some(network) = self.desired.networks.iter().find(|network| network.name == *name) {
                     engine.create_network(&network.body).await?;
@@ -219,10 +240,22 @@ impl Runner<'_> {
                 let gate = Gate::new(*role, *timeout, *dwell);
                 self.gate(container, gate).await?;
             }
-            Action::Migrate { container, .. } => self.migrate(container).await?,
-            Action::SaveLogs { container } => self.save_logs(container).await?,
+            Action::Task { container, task } => self.task(container, task).await?,
+            Action::Settle { container, within } => self.settle(container, *within).await?,
+            Action::Claim { name } => self.claim(step, name).await?,
+            Action::SaveLogs { container } => self.save_logs(container).await,
             Action::Remove { container } => engine.remove_container(container).await?,
         }
+        Ok(())
+    }
+
+    async fn load(&mut self, image: &Reference, planned: Option<&str>) -> Result<(), StepError> {
+        let loaded = self.machine.images.load(image).await;
+        let id = loaded.map_err(|why| StepError::Load { image: image.to_string(), why })?;
+        if let Some(planned) = planned.filter(|planned| *planned != id) {
+            return Err(StepError::Moved { image: image.to_string(), shown: planned.to_owned(), now: id });
+        }
+        self.loaded.insert(image.clone(), id);
         Ok(())
     }
 
@@ -237,28 +270,93 @@ impl Runner<'_> {
         if service.spec() != *spec || service.image != *image {
             return Err(unplanned());
         }
-        let moved = || StepError::Moved { image: image.to_string() };
-        let found = self.engine.inspect_image(&image.to_string()).await?.ok_or_else(moved)?;
+        let moved = |now: Option<&str>| StepError::Moved {
+            image: image.to_string(),
+            shown: image_id.clone().unwrap_or_else(|| "not there".to_owned()),
+            now: now.map_or_else(|| "gone".to_owned(), str::to_owned),
+        };
+        let found = self.engine.inspect_image(&image.to_string()).await?.ok_or_else(|| moved(None))?;
+        let wanted = image_id.as_ref().or_else(|| self.loaded.get(image)).unwrap_or(&found.id).clone();
+        if found.id != wanted {
+            return Err(moved(Some(&found.id)));
+        }
+        let outline = self.record.outline();
         let making = Making {
             deployment: &self.desired.deployment,
             deploy: &self.deploy,
             purpose: *purpose,
             predecessor: predecessor.as_deref(),
             volumes,
+            record: outline.as_deref(),
         };
         let paths = if *purpose == Purpose::Migrate { image_volumes(&found.raw) } else { Vec::new() };
         let body = create_body(service, &making, &paths);
         if service.role != Some(Role::Database) {
             guard::check_body(name, &body).map_err(Box::new)?;
         }
-        let id = self.engine.create_container(name, &body).await?;
+        let made = match self.engine.create_container(name, &body).await {
+            Ok(id) => self.engine.inspect_container(&id).await?,
+            // An earlier create whose answer was lost has come to its end: that container is this one.
+            Err(error @ EngineError::Conflict { .. }) => match self.engine.inspect_container(name).await? {
+                Some(found) if self.is_of_this_deploy(&found, &spec.to_string()) => Some(found),
+                _ => return Err(error.into()),
+            },
+            Err(error) => return Err(error.into()),
+        };
         // The name could have moved between the question and the create: what was made tells.
-        let made = self.engine.inspect_container(&id).await?;
-        let wanted = image_id.as_ref().unwrap_or(&found.id);
-        if made.is_none_or(|made| made.image_id != *wanted) {
-            return Err(moved());
+        match made {
+            Some(made) if made.image_id == wanted => Ok(()),
+            made => Err(moved(made.as_ref().map(|made| made.image_id.as_str()))),
+        }
+    }
+
+    fn is_of_this_deploy(&self, found: &Container, spec: &str) -> bool {
+        let label = |key: &str| found.labels.get(key).map_or("", String::as_str);
+        found.status == Status::Created
+            && label(LABEL_DEPLOY) == self.deploy.as_str()
+            && (label(LABEL_SPEC) == spec || found.name.contains(".migrate."))
+    }
+
+    /// A container of nothing, under a name that a create may be about to take.
+    async fn claim(&self, step: &Step, name: &str) -> Result<(), StepError> {
+        let image = match step.service.as_deref().and_then(|name| self.desired.service(name)) {
+            Some(service) => service.image.to_string(),
+            None => return Ok(()),
+        };
+        let labels = BTreeMap::from([
+            (LABEL_DEPLOYMENT, self.desired.deployment.clone()),
+            (LABEL_DEPLOY, self.deploy.to_string()),
+            (LABEL_SERVICE, step.service.clone().unwrap_or_default()),
+        ]);
+        let body = serde_json::json!({"Image": image, "Entrypoint": ["/tarsup-claim"], "Labels": labels});
+        let body = CreateBody(body.as_object().cloned().unwrap_or_default());
+        match self.engine.create_container(name, &body).await {
+            // Without the image the other create cannot succeed either.
+            Ok(_) | Err(EngineError::Conflict { .. } | EngineError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Waits until the container has stopped, or has gone on running for longer than any stop takes.
+    async fn settle(&mut self, container: &str, within: Duration) -> Result<(), StepError> {
+        let until = Instant::now() + within;
+        while Instant::now() < until {
+            match self.engine.inspect_container(container).await {
+                Ok(Some(found)) if super::state::is_up(&found) => {}
+                Ok(_) => return Ok(()),
+                Err(EngineError::Lost { .. } | EngineError::Unreachable { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+            self.pause().await?;
         }
         Ok(())
+    }
+
+    async fn pause(&mut self) -> Result<(), StepError> {
+        tokio::select! {
+            () = tokio::time::sleep(INTERVAL) => Ok(()),
+            () = stopped(&mut self.stop) => Err(StepError::Interrupted),
+        }
     }
 
     async fn connect(&self, step: &Step, container: &str, network: &str) -> Result<(), StepError> {
@@ -273,27 +371,46 @@ impl Runner<'_> {
         Ok(self.engine.connect_network(network, container, &endpoint).await?)
     }
 
-    async fn migrate(&self, container: &str) -> Result<(), StepError> {
+    /// Runs a task to its end and puts its effect on the record.
+    async fn task(&mut self, container: &str, task: &Task) -> Result<(), StepError> {
         self.engine.start_container(container).await?;
-        let code = self.engine.wait_container(container).await?;
-        if code == 0 {
-            return Ok(());
+        let engine = self.engine;
+        let code = tokio::select! {
+            code = engine.wait_container(container) => code?,
+            () = stopped(&mut self.stop) => return Err(StepError::Interrupted),
+        };
+        let log = self.last_lines(container).await;
+        if code != 0 {
+            return Err(StepError::Migration { container: container.to_owned(), code, log });
         }
-        let log = self.engine.logs(container, SHOWN_LINES).await.unwrap_or_default();
-        Err(StepError::Migration { container: container.to_owned(), code, log })
+        self.record.effects.push(Effect::of(task, document(&log)));
+        let record = Box::new(self.record.clone());
+        // The effect is there whether or not it can be written down.
+        if let Err(error) = self.write(Event::Recorded { record }) {
+            self.machine.voice.say(&format!("warning: the journal cannot be written: {error}"));
+        }
+        Ok(self.lock.put_record(self.engine, &self.record).await?)
     }
 
-    async fn save_logs(&self, container: &str) -> Result<(), StepError> {
-        let text = self.engine.logs(container, SAVED_LINES).await?;
-        let name = format!("{}-{container}", self.deploy);
-        match self.local.save_log(&name, &text) {
-            Ok(path) => self.local.say(&format!("its logs are in {}", path.display())),
-            // The way back does not depend on it: the container itself is kept too.
-            Err(error) => {
-                self.local.say(&format!("warning: the logs of {container} cannot be saved: {error}"));
-            }
+    /// The last lines that a container printed, masked; nothing where they cannot be read.
+    async fn last_lines(&self, container: &str) -> String {
+        let log = self.engine.logs(container, SHOWN_LINES).await;
+        self.mask.hide(&log.unwrap_or_default())
+    }
+
+    /// Best effort: the way back does not depend on it, and the container itself is kept too.
+    async fn save_logs(&self, container: &str) {
+        let warn = |why: &str| {
+            self.machine.voice.say(&format!("warning: the logs of {container} cannot be saved: {why}"));
+        };
+        let text = match self.engine.logs(container, SAVED_LINES).await {
+            Ok(text) => self.mask.hide(&text),
+            Err(error) => return warn(&error.to_string()),
+        };
+        match self.machine.folder.save_log(&format!("{}-{container}", self.deploy), &text) {
+            Ok(path) => self.machine.voice.say(&format!("its logs are in {}", path.display())),
+            Err(error) => warn(&error.to_string()),
         }
-        Ok(())
     }
 
     async fn gate(&mut self, container: &str, mut gate: Gate) -> Result<(), StepError> {
@@ -313,19 +430,17 @@ impl Runner<'_> {
                 Verdict::Dwell => {}
                 Verdict::Wait(why) => {
                     if why != said {
-                        self.local.say(&format!("       waiting for {container}: {why}"));
+                        self.machine.voice.say(&format!("       waiting for {container}: {why}"));
                         said = why;
                     }
                 }
                 Verdict::Fail(why) => {
-                    let log = self.engine.logs(container, SHOWN_LINES).await.unwrap_or_default();
+                    let log = self.last_lines(container).await;
+                    let why = self.mask.hide(&why);
                     return Err(StepError::Gate { container: container.to_owned(), why, log });
                 }
             }
-            tokio::select! {
-                () = tokio::time::sleep(INTERVAL) => {}
-                () = stopped(&mut self.stop) => return Err(StepError::Interrupted),
-            }
+            self.pause().await?;
         }
     }
 
@@ -356,6 +471,12 @@ impl Runner<'_> {
             format!("its probe exited with {} and said: {said}", output.exit_code)
         })
     }
+}
+
+/// The last line of a task's output that is a JSON object; null where it printed none.
+fn document(log: &str) -> Value {
+    let objects = log.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line.trim()).ok());
+    objects.into_iter().find(Value::is_object).unwrap_or_default()
 }
 
 /// Returns when told to stop; never, where nobody can tell any more.

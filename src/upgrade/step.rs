@@ -57,6 +57,8 @@ pub enum Action {
     Load {
         /// The image.
         image: Reference,
+        /// The id that it will have; `None` where the engine tells it only then.
+        image_id: Option<String>,
     },
     /// Creates a network. Pre: none of that name. Undo: nothing; it stays for the next try.
     Network {
@@ -134,15 +136,26 @@ pub enum Action {
         /// How long it must stay healthy then.
         dwell: Duration,
     },
-    /// Runs the migration container to its end. Pre: created. Post: exited with 0. Undo: none; it only adds, and may run
-    /// again.
-    Migrate {
+    /// Runs a container to its end, for what it does outside of containers. Pre: created. Post: exited with 0, its effect on
+    /// the record. Undo: the effect's inverse.
+    Task {
         /// The container.
         container: String,
-        /// The image before.
-        from: String,
-        /// The image that brings the schema forward.
-        to: String,
+        /// What it does.
+        #[serde(flatten)]
+        task: Task,
+    },
+    /// Waits until a stop that may be under way has ended, or has turned out not to be. Changes nothing.
+    Settle {
+        /// The container.
+        container: String,
+        /// How long a stop takes at the most.
+        within: Duration,
+    },
+    /// Takes the name of a container whose create may be under way, so that it is there for certain. Undo: removed.
+    Claim {
+        /// The name.
+        name: String,
     },
     /// Writes the last lines of a container's logs into `.tarsup/`. Changes nothing on the engine.
     SaveLogs {
@@ -154,6 +167,20 @@ pub enum Action {
     Remove {
         /// The container.
         container: String,
+    },
+}
+
+/// What is done outside of containers. Each has a result, which comes back as a document, and an inverse
+/// ([`super::record::Inverse`]).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "task", rename_all = "kebab-case")]
+pub enum Task {
+    /// Brings the database's schema and templates forward, by adding only.
+    Migrate {
+        /// The image before.
+        from: String,
+        /// The image that brings the schema forward.
+        to: String,
     },
 }
 
@@ -254,7 +281,9 @@ impl Action {
             Self::Rename { .. } => "rename",
             Self::Start { .. } => "start",
             Self::Gate { .. } => "gate",
-            Self::Migrate { .. } => "migrate",
+            Self::Task { task: Task::Migrate { .. }, .. } => "migrate",
+            Self::Settle { .. } => "settle",
+            Self::Claim { .. } => "claim",
             Self::SaveLogs { .. } => "save-logs",
             Self::Remove { .. } => "remove",
         }
@@ -264,14 +293,15 @@ impl Action {
     pub fn container(&self) -> Option<&str> {
         match self {
             Self::Load { .. } | Self::Network { .. } | Self::Volume { .. } => None,
-            Self::Create { name, .. } => Some(name),
+            Self::Create { name, .. } | Self::Claim { name } => Some(name),
             Self::Connect { container, .. }
             | Self::SetRestart { container, .. }
             | Self::Stop { container, .. }
             | Self::Rename { container, .. }
             | Self::Start { container }
             | Self::Gate { container, .. }
-            | Self::Migrate { container, .. }
+            | Self::Task { container, .. }
+            | Self::Settle { container, .. }
             | Self::SaveLogs { container }
             | Self::Remove { container } => Some(container),
         }
@@ -281,7 +311,7 @@ impl Action {
     pub fn change(&self) -> (Option<String>, Option<String>) {
         let text = |text: &str| Some(text.to_owned());
         match self {
-            Self::Load { image } => (None, Some(image.to_string())),
+            Self::Load { image, .. } => (None, Some(image.to_string())),
             Self::Network { name } | Self::Volume { name } => (None, text(name)),
             Self::Create { image, from, .. } => (from.clone(), Some(image.to_string())),
             Self::Connect { network, .. } => (None, text(network)),
@@ -290,8 +320,8 @@ impl Action {
             Self::Rename { container, to } => (text(container), text(to)),
             Self::Start { .. } => (text("stopped"), text("running")),
             Self::Gate { .. } => (text("running"), text("proven")),
-            Self::Migrate { from, to, .. } => (text(from), text(to)),
-            Self::SaveLogs { .. } => (None, None),
+            Self::Task { task: Task::Migrate { from, to }, .. } => (text(from), text(to)),
+            Self::SaveLogs { .. } | Self::Settle { .. } | Self::Claim { .. } => (None, None),
             Self::Remove { container } => (text(container), None),
         }
     }

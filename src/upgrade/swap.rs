@@ -80,6 +80,10 @@ impl Swap<'_> {
     pub fn create(&self, image: &EngineImage, made: Option<&Container>) -> Phases {
         let mut phases = Phases::default();
         self.prepare(&mut phases, &self.name(), image, made, None);
+        if let Some(made) = made.filter(|made| made.name != self.service.container) {
+            let action = Action::Rename { container: made.name.clone(), to: self.name() };
+            phases.swap.push(self.step("it takes its place", action));
+        }
         if !made.is_some_and(is_up) {
             phases.swap.push(self.step(self.cause, Action::Start { container: self.name() }));
         }

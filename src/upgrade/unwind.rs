@@ -1,43 +1,83 @@
 //! The way back: what has to be done so that every touched service is what it was before the deploy.
 //!
 //! Derived from what the engine shows, never replayed: whatever was done or not done, by whomever, the same function
-//! finds the rest of the way. Its own steps may be cut off too; called again it plans what is left.
+//! finds the rest of the way. It is asked again after each round, until nothing is left to do: an effect that was still
+//! under way when the engine was looked at is seen by the next look. What the way back needs is only what it undoes.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::names::{Part, failed_name, migrate_name, part_of};
+use super::record::DeployRecord;
 use super::state::{by_id, is_fresh, is_up, made, ours, same_restart};
 use super::step::{Action, After, Before, Plan, Step, Touched};
-use super::{Intent, Refusal};
+use super::{DeployId, Intent};
 use crate::deploy::Observed;
 use crate::deploy::desired::Policy;
 use crate::engine::{Container, RestartPolicy};
 
-/// The plan that undoes `record`, the last touched service first: it is the one that is down.
-pub fn unwind(observed: &Observed, record: &Plan, policy: &Policy) -> Result<Plan, Refusal> {
-    let mut unwinding = Unwinding { observed, record, policy, steps: Vec::new() };
-    for touched in record.touched.iter().rev() {
-        unwinding.service(touched)?;
+/// The rest of a way back.
+#[derive(Clone, Debug)]
+pub struct WayBack {
+    /// The steps. Empty: every touched service is what it was, and proven.
+    pub plan: Plan,
+    /// The services that cannot be what they were, because that is gone.
+    pub lost: Vec<Lost>,
+}
+
+/// A service whose container of before is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// The service.
+    pub service: String,
+    /// The container that served before, by its name then.
+    pub container: String,
+    /// What stands in its place, left as it is: the container that the deploy made.
+    pub left: Option<String>,
+}
+
+impl WayBack {
+    /// True where something on the engine would be changed.
+    pub fn changes_something(&self) -> bool {
+        self.plan
+            .steps
+            .iter()
+            .any(|step| !matches!(step.action, Action::Gate { .. } | Action::SaveLogs { .. }))
+    }
+}
+
+/// The plan that undoes `record`, the last touched service first: it is the one that is down, and it is the order back
+/// (nodes, master, slaves), because services are touched in the order slaves, master, nodes.
+///
+/// `proven` are the ids of containers that have passed their gate on this way back.
+pub fn unwind(
+    observed: &Observed,
+    record: &DeployRecord,
+    policy: &Policy,
+    proven: &BTreeSet<String>,
+) -> WayBack {
+    let plan = &record.plan;
+    let mut unwinding = Unwinding { observed, plan, policy, proven, steps: Vec::new(), lost: Vec::new() };
+    for touched in plan.touched.iter().rev() {
+        unwinding.service(touched);
     }
     unwinding.migration();
-    let mut notes = Vec::new();
-    if record.steps.iter().any(|step| matches!(step.action, Action::Migrate { .. })) {
+    let Unwinding { steps, lost, .. } = unwinding;
+    let mut notes = record.stays();
+    let migrates = plan.steps.iter().any(|step| matches!(step.action, Action::Task { .. }));
+    if notes.is_empty() && migrates {
         notes.push("the schema of the database is not rolled back; migrations only add".to_owned());
     }
-    Ok(Plan {
-        id: record.id.clone(),
-        deployment: record.deployment.clone(),
-        intent: record.intent.clone(),
-        steps: unwinding.steps,
-        notes,
-        questions: Vec::new(),
-        touched: record.touched.clone(),
-    })
+    WayBack { plan: Plan { steps, notes, questions: Vec::new(), ..plan.clone() }, lost }
 }
 
 struct Unwinding<'a> {
     observed: &'a Observed,
-    record: &'a Plan,
+    plan: &'a Plan,
     policy: &'a Policy,
+    proven: &'a BTreeSet<String>,
     steps: Vec<Step>,
+    lost: Vec<Lost>,
 }
 
 impl Unwinding<'_> {
@@ -46,10 +86,17 @@ impl Unwinding<'_> {
         self.steps.push(Step { service, cause: cause.to_owned(), action });
     }
 
-    fn service(&mut self, touched: &Touched) -> Result<(), Refusal> {
+    fn service(&mut self, touched: &Touched) {
+        let made = made(self.observed, &self.plan.deployment, &touched.service, &self.plan.id);
+        let old = touched.before.as_ref().map(|before| by_id(self.observed, &before.id));
+        if let (Some(before), Some(None)) = (&touched.before, old) {
+            // Nothing is left to go back to: what was made stays, so that something serves.
+            let left = made.map(|made| made.name.clone());
+            self.lost.push(Lost { service: touched.service.clone(), container: before.name.clone(), left });
+            return;
+        }
         match &touched.after {
             After::Made => {
-                let made = made(self.observed, &self.record.deployment, &touched.service, &self.record.id);
                 if let Some(made) = made {
                     self.give_up(touched, made);
                 }
@@ -61,11 +108,9 @@ impl Unwinding<'_> {
             }
             After::Same => {}
         }
-        let Some(before) = &touched.before else { return Ok(()) };
-        let gone = || Refusal::PredecessorGone { service: touched.service.clone() };
-        let old = by_id(self.observed, &before.id).ok_or_else(gone)?;
-        self.restore(touched, before, old);
-        Ok(())
+        if let (Some(before), Some(Some(old))) = (&touched.before, old) {
+            self.restore(touched, before, old, made.is_some());
+        }
     }
 
     /// What the deploy made: removed if it never started, else kept to look at.
@@ -76,7 +121,7 @@ impl Unwinding<'_> {
             return;
         }
         self.push(touched, "its predecessor comes back", Action::SaveLogs { container });
-        self.retire(touched, made, failed_name(&touched.container, &self.record.id), "it is kept to look at");
+        self.retire(touched, made, failed_name(&touched.container, &self.plan.id), "it is kept to look at");
     }
 
     /// What a rollback had brought back goes to where it was.
@@ -104,7 +149,7 @@ impl Unwinding<'_> {
     }
 
     /// What was there before: its name, its policy, running or not, and the gate.
-    fn restore(&mut self, touched: &Touched, before: &Before, old: &Container) {
+    fn restore(&mut self, touched: &Touched, before: &Before, old: &Container, was_replaced: bool) {
         let container = before.name.clone();
         let renamed = old.name != before.name;
         if renamed {
@@ -121,17 +166,15 @@ impl Unwinding<'_> {
             self.push(touched, "it gets the restart policy back that it had", action);
         }
         if before.running && !is_up(old) {
-            self.push(
-                touched,
-                "it is what ran before the deploy",
-                Action::Start { container: container.clone() },
-            );
+            let action = Action::Start { container: container.clone() };
+            self.push(touched, "it is what ran before the deploy", action);
         }
-        // A restart has nothing to go back to: what runs again is left to its watchers.
-        let was_down = !is_up(old) || renamed || self.has_failed(touched);
-        let same = matches!(self.record.intent, Intent::Restart { .. }) && is_up(old);
-        if before.running && was_down && !same {
-            let (timeout, dwell) = (self.policy.gate_timeout, self.policy.dwell);
+        let is_proven = self.proven.contains(&old.id) && is_up(old) && !renamed;
+        if before.running && !is_proven {
+            // What was not touched is only seen to be well; what comes back must stay so for a while.
+            let is_as_it_was = is_up(old) && !renamed && !was_replaced && !self.has_failed(touched);
+            let dwell = if is_as_it_was { Duration::ZERO } else { self.policy.dwell };
+            let timeout = self.policy.gate_timeout;
             let action = Action::Gate { container, role: touched.role, timeout, dwell };
             self.push(touched, "it must prove itself again", action);
         }
@@ -139,13 +182,13 @@ impl Unwinding<'_> {
 
     /// True where a successor was given up already: by an unwinding that was cut off before its gate.
     fn has_failed(&self, touched: &Touched) -> bool {
-        let name = failed_name(&touched.container, &self.record.id);
+        let name = failed_name(&touched.container, &self.plan.id);
         self.observed.containers.iter().any(|container| container.name == name)
     }
 
     fn migration(&mut self) {
-        let name = migrate_name(&self.record.deployment, &self.record.id);
-        let found = ours(self.observed, &self.record.deployment).find(|container| container.name == name);
+        let name = migrate_name(&self.plan.deployment, &self.plan.id);
+        let found = ours(self.observed, &self.plan.deployment).find(|container| container.name == name);
         let Some(found) = found else { return };
         debug_assert!(matches!(part_of(&found.name), Part::Migrate(_)));
         let step = |cause: &str, action| Step { service: None, cause: cause.to_owned(), action };
@@ -154,9 +197,82 @@ impl Unwinding<'_> {
             self.steps.push(step("what it said may tell what it did", action));
         }
         if is_up(found) {
-            let grace = std::time::Duration::from_mins(1);
+            let grace = Duration::from_mins(1);
             self.steps.push(step("the deploy is undone", Action::Stop { container: name.clone(), grace }));
         }
         self.steps.push(step("the deploy is undone", Action::Remove { container: name }));
+    }
+}
+
+/// What may still be under way at the engine when a deploy is taken up again: it goes on with what its client asked for,
+/// whether the client lives or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InFlight {
+    /// Every call has been answered.
+    Nothing,
+    /// This one has not.
+    Step {
+        /// Its kind: [`Action::kind`].
+        kind: String,
+        /// The container, under the name that it had then.
+        container: String,
+        /// The service.
+        service: Option<String>,
+    },
+    /// Nobody here knows.
+    Unknown,
+}
+
+/// How much longer than its grace a stop may take: the engine kills, and waits for the end.
+const MARGIN: Duration = Duration::from_secs(3);
+
+/// The steps that bring what may be under way to its end: repeated where it is known, waited for where it is not.
+pub fn settle(observed: &Observed, record: &DeployRecord, in_flight: &InFlight) -> Vec<Step> {
+    let plan = &record.plan;
+    match in_flight {
+        InFlight::Nothing => Vec::new(),
+        InFlight::Step { kind, container, service } => {
+            let found = observed.container(container);
+            let grace = plan
+                .touched
+                .iter()
+                .find(|touched| Some(&touched.service) == service.as_ref())
+                .map_or(Duration::from_mins(1), |touched| touched.grace);
+            let action = match kind.as_str() {
+                "stop" if found.is_some_and(is_up) => Action::Stop { container: container.clone(), grace },
+                "create" if found.is_none() => Action::Claim { name: container.clone() },
+                _ => return Vec::new(),
+            };
+            let cause = format!("the {kind} that was under way is seen to its end");
+            vec![Step { service: service.clone(), cause, action }]
+        }
+        InFlight::Unknown => {
+            plan.touched.iter().filter_map(|touched| may_be_stopping(observed, plan, touched)).collect()
+        }
+    }
+}
+
+/// A stop comes after the restart policy is taken away: where it is still there, none was asked for.
+fn may_be_stopping(observed: &Observed, plan: &Plan, touched: &Touched) -> Option<Step> {
+    let before = touched.before.as_ref()?;
+    let old = by_id(observed, &before.id).filter(|old| is_up(old) && old.name == before.name)?;
+    let keeps_its_policy = same_restart(&old.restart, &before.restart);
+    let had_none = same_restart(&before.restart, &RestartPolicy::no());
+    let restarts = matches!(plan.intent, Intent::Restart { .. });
+    if keeps_its_policy && !had_none && !restarts {
+        return None;
+    }
+    Some(Step {
+        service: Some(touched.service.clone()),
+        cause: "a stop may be under way: it is seen to its end".to_owned(),
+        action: Action::Settle { container: old.name.clone(), within: touched.grace + MARGIN },
+    })
+}
+
+/// The deploy that a container's labels or name speak of.
+pub fn deploy_of(container: &Container) -> Option<DeployId> {
+    match part_of(&container.name) {
+        Part::New(id) | Part::Old(id) | Part::Failed(id) | Part::Migrate(id) => Some(id),
+        Part::Serving => container.labels.get(crate::deploy::observed::LABEL_DEPLOY)?.parse().ok(),
     }
 }

@@ -91,6 +91,7 @@ macro_rules! contract_tests {
             volume_is_listed_by_its_labels
             volume_is_removed_only_when_no_container_mounts_it
             volume_that_a_container_names_is_made_without_labels
+            volume_that_a_mount_describes_is_made_with_its_labels
             file_below_a_volume_outlives_the_container
             logs_that_no_driver_keeps_are_an_error
             image_gets_a_second_tag
@@ -379,6 +380,26 @@ pub async fn volume_that_a_container_names_is_made_without_labels(s: &Setting) {
         (Some(name.as_str()), Some("/data"))
     );
     s.engine.remove_container(&id).await.unwrap();
+    s.engine.remove_volume(&name).await.unwrap();
+}
+
+pub async fn volume_that_a_mount_describes_is_made_with_its_labels(s: &Setting) {
+    let name = s.name("data");
+    let mount = |nonce: &str| {
+        let mut body = s.body();
+        let options = json!({"Labels": {"nonce": nonce}});
+        body["HostConfig"]["Mounts"] =
+            json!([{"Type": "volume", "Source": name, "Target": "/data", "VolumeOptions": options}]);
+        body
+    };
+    let labels = |nonce: &str| Some(BTreeMap::from([("nonce".to_owned(), nonce.to_owned())]));
+    let one = s.create("a", mount("1")).await.unwrap();
+    assert_eq!(s.engine.inspect_volume(&name).await.unwrap(), labels("1"));
+    let two = s.create("b", mount("2")).await.unwrap();
+    assert_eq!(s.engine.inspect_volume(&name).await.unwrap(), labels("1"), "the first one's stay");
+    for id in [one, two] {
+        s.engine.remove_container(&id).await.unwrap();
+    }
     s.engine.remove_volume(&name).await.unwrap();
 }
 

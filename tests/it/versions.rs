@@ -180,14 +180,10 @@ async fn locked_run_is_refused_where_the_bytes_are_not_the_pinned_ones() {
     let (engine, lock, desired, _folder) = running().await;
     let wanted = [&desired.services[0].image];
     let observed = observe(&engine, &desired).await.unwrap();
-    let store = observed.engine.image_store;
-    assert!(lock::require(&lock, wanted, &observed.images, store).is_ok());
-    assert!(matches!(
-        lock::require(&Lock::new("p"), wanted, &observed.images, store),
-        Err(LockError::NotPinned { .. })
-    ));
+    assert!(lock::require(&lock, wanted, &observed).is_ok());
+    assert!(matches!(lock::require(&Lock::new("p"), wanted, &observed), Err(LockError::NotPinned { .. })));
     engine.add_image("tars/framework:3.0.17", "other content", &["PATH=/"]);
     let observed = observe(&engine, &desired).await.unwrap();
-    let error = lock::require(&lock, wanted, &observed.images, store).unwrap_err();
+    let error = lock::require(&lock, wanted, &observed).unwrap_err();
     assert!(matches!(error, LockError::Differs { .. }), "{error}");
 }

@@ -1,19 +1,24 @@
-//! The machine that a command runs on: its clock, its identity, `.tarsup/`, and the person's ear.
+//! The machine that a command runs on: its clock, its identity, `.tarsup/`, the deployment file, the person's ear.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use async_trait::async_trait;
 use time::OffsetDateTime;
 
 use super::super::Ui;
+use super::stored::{StoredImages, send};
 use crate::deploy::{Desired, rewrite};
+use crate::engine::Engine;
 use crate::oci::Reference;
-use crate::upgrade::journal::{FileJournal, Header, Journal, private_folder};
+use crate::upgrade::DeployId;
+use crate::upgrade::journal::{self, FileJournal, Header, Journal, Line, private_folder};
+use crate::upgrade::machine::{Clock, DeploymentFile, Images, Machine, StateFolder, Voice};
 use crate::upgrade::owner::Owner;
-use crate::upgrade::run::Local;
 
 /// Where a deployment's journals and logs lie, beside its file.
 pub const STATE: &str = ".tarsup";
@@ -24,26 +29,46 @@ pub struct Operator<'a> {
     desired: &'a Desired,
     owner: Owner,
     state: PathBuf,
+    engine: Arc<dyn Engine>,
+    stored: &'a StoredImages,
 }
 
 impl<'a> Operator<'a> {
-    /// For the deployment of these files.
-    pub fn new(ui: &'a Ui, desired: &'a Desired) -> Self {
-        Self { ui, desired, owner: Owner::current(), state: desired.directory.join(STATE) }
+    /// For the deployment of these files, on this engine.
+    pub fn new(ui: &'a Ui, desired: &'a Desired, engine: Arc<dyn Engine>, stored: &'a StoredImages) -> Self {
+        let state = desired.directory.join(STATE);
+        Self { ui, desired, owner: Owner::current(), state, engine, stored }
+    }
+
+    /// It, part by part.
+    pub fn machine(&self) -> Machine<'_> {
+        Machine { owner: &self.owner, clock: self, voice: self, folder: self, file: self, images: self }
     }
 }
 
-impl Local for Operator<'_> {
+impl Clock for Operator<'_> {
     fn now(&self) -> OffsetDateTime {
         OffsetDateTime::now_utc()
     }
+}
 
-    fn owner(&self) -> &Owner {
-        &self.owner
-    }
-
+impl Voice for Operator<'_> {
     fn say(&self, text: &str) {
         self.ui.note(text);
+    }
+}
+
+impl StateFolder for Operator<'_> {
+    fn journal(&self, header: &Header) -> io::Result<Box<dyn Journal>> {
+        Ok(Box::new(FileJournal::open(&self.state, header)?))
+    }
+
+    fn read_journal(
+        &self,
+        deployment: &str,
+        deploy: Option<&DeployId>,
+    ) -> io::Result<Option<(Header, Vec<Line>)>> {
+        journal::find(&self.state, deployment, deploy)
     }
 
     fn save_log(&self, name: &str, text: &str) -> io::Result<PathBuf> {
@@ -55,30 +80,40 @@ impl Local for Operator<'_> {
         options.open(&path)?.write_all(text.as_bytes())?;
         Ok(path)
     }
+}
 
-    fn journal(&self, header: &Header) -> io::Result<Box<dyn Journal>> {
-        Ok(Box::new(FileJournal::open(&self.state, header)?))
-    }
-
-    fn rewrite(&self, images: &BTreeMap<String, Reference>) -> Result<(), String> {
-        let images = changed(self.desired, images);
-        let written = rewrite::set_images(self.desired, &images);
-        written.map(drop).map_err(|error| {
+impl DeploymentFile for Operator<'_> {
+    fn set_images(&self, images: &BTreeMap<String, Reference>) -> Result<(), String> {
+        // What names an image already, after a resume for one, is left alone.
+        let images: BTreeMap<String, Reference> = images
+            .iter()
+            .filter(|(name, image)| {
+                self.desired.service(name).is_some_and(|service| service.image != **image)
+            })
+            .map(|(name, image)| (name.clone(), image.clone()))
+            .collect();
+        rewrite::set_images(self.desired, &images).map(drop).map_err(|error| {
             let wanted: Vec<String> =
                 images.iter().map(|(service, image)| format!("{service}: {image}")).collect();
-            format!("{error}; the file is as it was, and what runs now is {}", wanted.join(", "))
+            format!(
+                "{error}; the file is as it was, and what runs now is {}; the same command again brings the file in line",
+                wanted.join(", ")
+            )
         })
     }
 }
 
-/// The images that the files do not name already.
-pub fn changed(desired: &Desired, images: &BTreeMap<String, Reference>) -> BTreeMap<String, Reference> {
-    let differs = |name: &String, image: &Reference| {
-        desired.service(name).is_some_and(|service| service.image != *image)
-    };
-    images
-        .iter()
-        .filter(|(name, image)| differs(name, image))
-        .map(|(name, image)| (name.clone(), image.clone()))
-        .collect()
+#[async_trait]
+impl Images for Operator<'_> {
+    async fn load(&self, image: &Reference) -> Result<String, String> {
+        let Some(stored) = self.stored.image(image) else {
+            return Err("the local store has it no more".to_owned());
+        };
+        send(self.engine.clone(), image, stored, self.ui).await.map_err(|failure| failure.to_string())?;
+        match self.engine.inspect_image(&image.to_string()).await {
+            Ok(Some(loaded)) => Ok(loaded.id),
+            Ok(None) => Err("the engine took it and does not have it".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
 }

@@ -21,12 +21,13 @@ impl Held {
 }
 
 impl World {
-    /// The volumes of a container that is created, by path: those that are not there are made, without labels.
+    /// The volumes of a container that is created, by path: those that are not there are made, with labels only where a mount describes them.
     pub fn mount(&mut self, body: &CreateBody, image: &Value) -> BTreeMap<String, String> {
         let host = body.0.get("HostConfig").cloned().unwrap_or_default();
         let texts = |value: &Value| -> Vec<String> {
             value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
         };
+        let mut described: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
         // Path → volume's name, empty for one without; `None` for what is no volume.
         let mut wanted: BTreeMap<String, Option<String>> = BTreeMap::new();
         for volumes in [image.get("Volumes"), body.0.get("Volumes")] {
@@ -50,7 +51,14 @@ impl World {
         for mount in host["Mounts"].as_array().into_iter().flatten() {
             let volume =
                 (mount["Type"] == "volume").then(|| mount["Source"].as_str().unwrap_or_default().to_owned());
-            wanted.insert(mount["Target"].as_str().unwrap_or_default().to_owned(), volume);
+            let target = mount["Target"].as_str().unwrap_or_default().to_owned();
+            let labels = mount.pointer("/VolumeOptions/Labels").and_then(Value::as_object);
+            let labels = labels.into_iter().flatten();
+            described.insert(
+                target.clone(),
+                labels.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect(),
+            );
+            wanted.insert(target, volume);
         }
         for path in host["Tmpfs"].as_object().into_iter().flat_map(|tmpfs| tmpfs.keys()) {
             wanted.insert(path.clone(), None);
@@ -62,7 +70,8 @@ impl World {
                 if anonymous {
                     volume = self.next_id();
                 }
-                let made = Volume { anonymous, ..Volume::default() };
+                let labels = described.remove(&path).unwrap_or_default();
+                let made = Volume { labels, anonymous, ..Volume::default() };
                 self.volumes.entry(volume.clone()).or_insert(made);
                 (path.trim_end_matches('/').to_owned(), volume)
             })

@@ -205,6 +205,14 @@ impl FakeEngine {
         self.up_to_date().volumes.get(volume).map(|volume| volume.files.clone())
     }
 
+    /// Lets the container of this name print a line.
+    pub fn print(&self, container: &str, line: &str) {
+        let mut world = locked(&self.world);
+        if let Ok(held) = world.get("print", container) {
+            held.log.push(line.to_owned());
+        }
+    }
+
     /// Everything but ids, times and anonymous volumes, one line a thing, sorted by name.
     pub fn dump(&self) -> String {
         let world = self.up_to_date();

@@ -19,12 +19,23 @@ async fn killed_at(
     n: usize,
     moment: Moment,
 ) -> bool {
-    let machine = Machine::killed();
-    let plan = deploy(engine, &machine, desired).plan(&id(2), intent).await.unwrap();
+    killed_on(&Machine::killed(), engine, desired, intent, n, moment).await
+}
+
+/// The same on a machine whose journals are looked at afterwards.
+async fn killed_on(
+    machine: &Machine,
+    engine: &FakeEngine,
+    desired: &Desired,
+    intent: &Intent,
+    n: usize,
+    moment: Moment,
+) -> bool {
+    let command = deploy(engine, machine, desired);
+    let offer = command.offer(&request(&id(2), intent)).await.unwrap();
     engine.fault(Call::Nth(n), moment, Fault::Crash);
-    let command = deploy(engine, &machine, desired);
     let killed = tokio::select! {
-        _ = command.roll(&plan, "upgrade --to 2") => false,
+        _ = command.roll(&offer) => false,
         () = engine.crashed() => true,
     };
     engine.clear_faults();
@@ -36,7 +47,7 @@ async fn resumed(engine: &FakeEngine, desired: &Desired, forward: bool) -> Vec<R
     let mut done = Vec::new();
     loop {
         match resume(engine, &Machine::new(), desired, forward).await.unwrap() {
-            Resumed::Nothing => return done,
+            Resumed::Nothing(_) => return done,
             other => done.push(other),
         }
         assert!(done.len() < 3, "it never ends: {done:?}");
@@ -217,10 +228,11 @@ async fn answer_lost_after_any_call_ends_where_it_began_or_where_it_wanted() {
     for n in 0..120 {
         let engine = running.fork();
         let machine = Machine::killed();
-        let plan = deploy(&engine, &machine, &desired).plan(&id(2), &to_2(&desired)).await.unwrap();
+        let command = deploy(&engine, &machine, &desired);
+        let offer = command.offer(&request(&id(2), &to_2(&desired))).await.unwrap();
         engine.fault(Call::Nth(n), Moment::After, Fault::Lost);
         let calls = engine.calls().len();
-        let done = deploy(&engine, &machine, &desired).roll(&plan, "upgrade").await;
+        let done = command.roll(&offer).await;
         let call = engine.calls().get(calls + n).cloned().unwrap_or_default();
         engine.clear_faults();
         resumed(&engine, &desired, false).await;

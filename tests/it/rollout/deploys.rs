@@ -49,7 +49,7 @@ async fn upgrade_swaps_slave_master_node_and_parks_what_was() {
         let new = format!("container tars-{name} running restart=always image=tars/{image}:2");
         assert!(dump.contains(&new), "{dump}");
     }
-    assert!(!dump.contains("tarsup-lock") && !dump.contains(".migrate."), "{dump}");
+    assert!(!dump.contains(".lock") && !dump.contains(".migrate."), "{dump}");
     // The file gets the new tags, and nothing else.
     let written = machine.written.lock().unwrap().clone();
     assert_eq!(written.len(), 1);
@@ -80,16 +80,16 @@ async fn death_in_the_dwell_of_the_master_takes_the_slave_back_too() {
     let desired = desired();
     let engine = running(&desired).await;
     let before = engine.dump();
-    let plan = planned(&engine, &desired, 2, &to_2(&desired)).await.unwrap();
     let machine = Machine::new();
     // The name decides: the old master must not die when it is back.
     let dying = Behaviour { dies: Some((Duration::from_millis(1500), 139)), ..Behaviour::default() };
     engine.behave("tars/framework:2", Behaviour::default());
     let deploy = deploy(&engine, &machine, &desired);
+    let offer = deploy.offer(&request(&id(2), &to_2(&desired))).await.unwrap();
     let rolled = async {
         engine.behave_named("tars-slave", Behaviour::default());
         engine.behave("tars/framework:2", dying);
-        deploy.roll(&plan, "upgrade").await
+        deploy.roll(&offer).await
     };
     let failure = rolled.await.unwrap_err();
     assert!(failure.to_string().contains("`tars-framework` is not proven: it exited with 139"), "{failure}");
@@ -104,10 +104,11 @@ async fn way_back_that_fails_too_is_stuck_and_resumes_later() {
     let machine = Machine::killed();
     engine.behave("tars/framework:2", Behaviour { healthy_after: None, ..Behaviour::default() });
     let busy = Fault::Answer(500, "port is already allocated".to_owned());
-    engine.fault(Call::First("rename tars-slave tars-slave.failed".to_owned()), Moment::Before, busy);
+    engine.fault(Call::Every("rename tars-slave tars-slave.failed".to_owned()), Moment::Before, busy);
     let failure = roll(&engine, &machine, &desired, &id(2), &to_2(&desired)).await.unwrap_err();
     assert_eq!(failure.exit(), Exit::Interrupted);
     assert!(failure.to_string().contains("stuck"), "{failure}");
+    engine.clear_faults();
     let refused = roll(&engine, &Machine::new(), &desired, &id(3), &Intent::Up).await.unwrap_err();
     assert_eq!(refused.exit(), Exit::Interrupted, "{refused}");
     let resumed = resume(&engine, &Machine::new(), &desired, false).await.unwrap();
@@ -263,7 +264,7 @@ async fn told_to_stop_leaves_the_lock_and_resumes() {
     let machine = Machine::killed();
     let (tell, stop) = watch::channel(false);
     let deploy = Deploy { stop, ..deploy(&engine, &machine, &desired) };
-    let plan = deploy.plan(&id(2), &to_2(&desired)).await.unwrap();
+    let offer = deploy.offer(&request(&id(2), &to_2(&desired))).await.unwrap();
     engine.behave("tars/framework:2", Behaviour { healthy_after: None, ..Behaviour::default() });
     let told = async {
         tokio::time::sleep(Duration::from_secs(5)).await;
@@ -271,11 +272,11 @@ async fn told_to_stop_leaves_the_lock_and_resumes() {
         std::future::pending::<()>().await;
     };
     let failure = tokio::select! {
-        done = deploy.roll(&plan, "upgrade") => done.unwrap_err(),
+        done = deploy.roll(&offer) => done.unwrap_err(),
         () = told => panic!("it did not stop"),
     };
     assert_eq!(failure.exit(), Exit::Interrupted);
-    assert!(engine.inspect_container("tarsup-lock-tars").await.unwrap().is_some());
+    assert!(engine.inspect_container("tars.lock").await.unwrap().is_some());
     resume(&engine, &Machine::new(), &desired, false).await.unwrap();
     assert_eq!(without_failed(&engine.dump()), before);
 }
@@ -287,11 +288,11 @@ async fn nothing_that_tarsup_leaves_behind_tells_a_secret() {
     let machine = Machine::killed();
     engine.fault(Call::First("start tars-framework".to_owned()), Moment::After, Fault::Crash);
     until_it_hangs(&engine, &machine, &desired).await;
-    let lock = engine.inspect_container("tarsup-lock-tars").await.unwrap().unwrap();
+    let lock = engine.inspect_container("tars.lock").await.unwrap().unwrap();
     let record = engine.get_archive(&lock.id, "/tarsup").await.unwrap().unwrap();
     let record = String::from_utf8_lossy(&record).into_owned();
     assert!(record.contains("tars-slave"), "the record is there");
-    let journal = serde_json::to_string(&*machine.lines.lock().unwrap()).unwrap();
+    let journal = serde_json::to_string(&machine.lines()).unwrap();
     let said = machine.said.lock().unwrap().join("\n");
     for text in [record, journal, said, serde_json::to_string(&lock.labels).unwrap()] {
         assert!(!text.contains("s3cret"), "{text}");

@@ -5,27 +5,29 @@ mod crash;
 mod deploys;
 mod plans;
 mod properties;
+mod recovery;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::fake::FakeEngine;
+use async_trait::async_trait;
 use serde_json::{Value, json};
 use tarsup::deploy::Desired;
 use tarsup::deploy::desired::{ImageOrigin, Policy, Resource, Service, Written};
 use tarsup::deploy::observe::observe;
 use tarsup::diagnose::Place;
-use tarsup::engine::{CreateBody, RestartPolicy};
+use tarsup::engine::{CreateBody, EngineImage, RestartPolicy};
 use tarsup::oci::Reference;
 use tarsup::tars::Role;
-use tarsup::upgrade::drive::Resumed;
 use tarsup::upgrade::journal::{Header, Journal, Line};
+use tarsup::upgrade::machine::{Clock, DeploymentFile, Images, Machine as Parts, StateFolder, Voice};
 use tarsup::upgrade::owner::Owner;
-use tarsup::upgrade::run::Local;
-use tarsup::upgrade::{Deploy, DeployId, Failure, Intent, Plan, Refusal};
+use tarsup::upgrade::{Deploy, DeployId, Failure, Intent, Plan, Refusal, Request, Resumed};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
@@ -124,21 +126,33 @@ pub fn engine() -> FakeEngine {
     engine
 }
 
-/// The machine that a command runs on, and what it heard.
+/// The machine that a command runs on, what it heard, and what of it fails.
 #[derive(Clone)]
 pub struct Machine {
     pub owner: Owner,
     pub said: Arc<Mutex<Vec<String>>>,
     pub written: Arc<Mutex<Vec<BTreeMap<String, Reference>>>>,
-    pub lines: Arc<Mutex<Vec<Line>>>,
+    pub journals: Journals,
     pub now: OffsetDateTime,
+    /// Nothing can be written to `.tarsup/` or the deployment file.
+    pub disk_is_full: Arc<AtomicBool>,
 }
 
-struct Shared(Arc<Mutex<Vec<Line>>>);
+/// Deploy → its journal.
+type Journals = Arc<Mutex<BTreeMap<DeployId, (Header, Vec<Line>)>>>;
+
+struct Shared(Journals, DeployId, Arc<AtomicBool>);
+
+fn full() -> io::Error {
+    io::Error::new(io::ErrorKind::StorageFull, "no space left on device")
+}
 
 impl Journal for Shared {
     fn append(&mut self, line: &Line) -> io::Result<()> {
-        self.0.lock().unwrap().push(line.clone());
+        if self.2.load(Ordering::Relaxed) {
+            return Err(full());
+        }
+        self.0.lock().unwrap().get_mut(&self.1).unwrap().1.push(line.clone());
         Ok(())
     }
 }
@@ -147,11 +161,13 @@ impl Machine {
     /// This process: alive.
     pub fn new() -> Self {
         Self {
-            owner: Owner { who: "ann@here".to_owned(), ..Owner::current() },
+            // The ids of a machine that has some, wherever the tests run.
+            owner: Owner { who: "ann@here".to_owned(), machine: "here".to_owned(), ..Owner::current() },
             said: Arc::default(),
             written: Arc::default(),
-            lines: Arc::default(),
+            journals: Arc::default(),
             now: OffsetDateTime::from_unix_timestamp(1_767_323_045).unwrap(),
+            disk_is_full: Arc::default(),
         }
     }
 
@@ -160,39 +176,102 @@ impl Machine {
         let new = Self::new();
         Self { owner: Owner { started: "1".to_owned(), ..new.owner.clone() }, ..new }
     }
+
+    /// Another process on the same machine: it lives, and reads the same journals.
+    pub fn next(&self) -> Self {
+        Self { journals: self.journals.clone(), ..Self::new() }
+    }
+
+    /// One more that is gone as soon as its command has ended.
+    pub fn next_killed(&self) -> Self {
+        Self { journals: self.journals.clone(), ..Self::killed() }
+    }
+
+    /// Every line of every journal.
+    pub fn lines(&self) -> Vec<Line> {
+        self.journals.lock().unwrap().values().flat_map(|(_, lines)| lines.clone()).collect()
+    }
+
+    fn writable(&self) -> io::Result<()> {
+        if self.disk_is_full.load(Ordering::Relaxed) { Err(full()) } else { Ok(()) }
+    }
 }
 
-impl Local for Machine {
+impl Clock for Machine {
     fn now(&self) -> OffsetDateTime {
         self.now
     }
-    fn owner(&self) -> &Owner {
-        &self.owner
-    }
+}
+
+impl Voice for Machine {
     fn say(&self, text: &str) {
         self.said.lock().unwrap().push(text.to_owned());
     }
+}
+
+impl StateFolder for Machine {
+    fn journal(&self, header: &Header) -> io::Result<Box<dyn Journal>> {
+        self.writable()?;
+        let begun = (header.clone(), Vec::new());
+        self.journals.lock().unwrap().entry(header.deploy.clone()).or_insert(begun);
+        Ok(Box::new(Shared(self.journals.clone(), header.deploy.clone(), self.disk_is_full.clone())))
+    }
+    fn read_journal(
+        &self,
+        _deployment: &str,
+        deploy: Option<&DeployId>,
+    ) -> io::Result<Option<(Header, Vec<Line>)>> {
+        let journals = self.journals.lock().unwrap();
+        Ok(match deploy {
+            Some(deploy) => journals.get(deploy).cloned(),
+            None => journals.last_key_value().map(|(_, journal)| journal.clone()),
+        })
+    }
     fn save_log(&self, name: &str, _text: &str) -> io::Result<PathBuf> {
+        self.writable()?;
         Ok(PathBuf::from(format!(".tarsup/logs/{name}.log")))
     }
-    fn journal(&self, _header: &Header) -> io::Result<Box<dyn Journal>> {
-        Ok(Box::new(Shared(self.lines.clone())))
-    }
-    fn rewrite(&self, images: &BTreeMap<String, Reference>) -> Result<(), String> {
+}
+
+impl DeploymentFile for Machine {
+    fn set_images(&self, images: &BTreeMap<String, Reference>) -> Result<(), String> {
+        self.writable().map_err(|error| error.to_string())?;
         self.written.lock().unwrap().push(images.clone());
         Ok(())
     }
 }
+
+#[async_trait]
+impl Images for Machine {
+    async fn load(&self, image: &Reference) -> Result<String, String> {
+        Err(format!("{image}: these tests have no store"))
+    }
+}
+
+static NOTHING_STORED: BTreeMap<String, EngineImage> = BTreeMap::new();
 
 /// One command of a machine.
 pub fn deploy<'a>(engine: &'a FakeEngine, machine: &'a Machine, desired: &'a Desired) -> Deploy<'a> {
     let (keep, stop) = watch::channel(false);
     // Nobody says stop in these tests but the one that does.
     std::mem::forget(keep);
-    Deploy { engine, local: machine, desired, stop }
+    let parts = Parts {
+        owner: &machine.owner,
+        clock: machine,
+        voice: machine,
+        folder: machine,
+        file: machine,
+        images: machine,
+    };
+    Deploy { engine, machine: parts, desired, stored: &NOTHING_STORED, stop }
 }
 
-/// Plans and carries out.
+/// What a command asks for.
+pub fn request(id: &DeployId, intent: &Intent) -> Request {
+    Request { id: id.clone(), what: intent.word().to_owned(), intent: intent.clone(), pins: None }
+}
+
+/// Offers and carries out.
 pub async fn roll(
     engine: &FakeEngine,
     machine: &Machine,
@@ -201,11 +280,11 @@ pub async fn roll(
     intent: &Intent,
 ) -> Result<Plan, Failure> {
     let deploy = deploy(engine, machine, desired);
-    let plan = deploy.plan(id, intent).await?;
-    if !plan.is_empty() {
-        deploy.roll(&plan, intent.word()).await?;
+    let offer = deploy.offer(&request(id, intent)).await?;
+    if !offer.is_empty() {
+        deploy.roll(&offer).await?;
     }
-    Ok(plan)
+    Ok(offer.plan)
 }
 
 /// An engine on which the deployment runs, made by deploy 1.
@@ -238,5 +317,5 @@ pub async fn planned(
 ) -> Result<Plan, Refusal> {
     let desired = intent.apply(desired);
     let observed = observe(engine, &desired).await.unwrap();
-    tarsup::upgrade::plan::plan(&id(n), &desired, &observed, intent)
+    tarsup::upgrade::plan::plan(&id(n), &desired, &observed, intent, &[])
 }

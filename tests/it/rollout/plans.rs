@@ -5,9 +5,11 @@
 use super::deploys::rollback;
 use super::*;
 use crate::fake::{Call, Fault, Moment};
+use std::collections::BTreeSet;
 use tarsup::deploy::desired::Setting;
 use tarsup::diagnose::{Diagnose as _, Exit};
 use tarsup::engine::Engine as _;
+use tarsup::upgrade::record::DeployRecord;
 use tarsup::upgrade::{render, unwind};
 
 /// Compares a text with the one in `plans/<name>.txt`.
@@ -172,18 +174,19 @@ async fn plan_of_down() {
 }
 
 /// An upgrade that was killed while the master was being swapped, and its record.
-async fn cut_off(desired: &Desired) -> (FakeEngine, Plan) {
+async fn cut_off(desired: &Desired) -> (FakeEngine, DeployRecord) {
     let engine = running(desired).await;
-    let plan = planned(&engine, desired, 9, &to_2(desired)).await.unwrap();
     engine.fault(Call::First("rename tars-framework.new".to_owned()), Moment::Before, Fault::Crash);
     let machine = Machine::killed();
     let command = deploy(&engine, &machine, desired);
+    let offer = command.offer(&request(&id(9), &to_2(desired))).await.unwrap();
     tokio::select! {
-        _ = command.roll(&plan, "upgrade") => panic!("it was to hang"),
+        _ = command.roll(&offer) => panic!("it was to hang"),
         () = engine.crashed() => {}
     }
     drop(command);
-    (engine, plan)
+    let (plan, images) = (offer.plan, offer.edits);
+    (engine, DeployRecord { version: 2, what: "upgrade".to_owned(), plan, images, effects: Vec::new() })
 }
 
 #[tokio::test(start_paused = true)]
@@ -191,8 +194,8 @@ async fn plan_of_the_way_back_and_of_the_rest() {
     let desired = desired();
     let (engine, record) = cut_off(&desired).await;
     let observed = observe(&engine, &desired).await.unwrap();
-    let back = unwind::unwind(&observed, &record, &desired.policy).unwrap();
-    golden("way_back", &render::titled(&back, "undo upgrade"));
+    let back = unwind::unwind(&observed, &record, &desired.policy, &BTreeSet::new());
+    golden("way_back", &render::titled(&back.plan, "undo upgrade"));
     golden_plan("rest", &engine, &desired, &to_2(&desired)).await;
 }
 
@@ -206,11 +209,12 @@ async fn rest_of_a_deploy_that_no_longer_fits_is_refused() {
     assert!(refusal.to_string().contains("has changed since the deploy began"), "{refusal}");
     // Undone halfway: the only way is back.
     engine.fault(
-        Call::First("rename tars-slave.old".to_owned()),
+        Call::Every("rename tars-slave.old".to_owned()),
         Moment::Before,
         Fault::Answer(500, "no".into()),
     );
     resume(&engine, &Machine::killed(), &desired, false).await.unwrap_err();
+    engine.clear_faults();
     let refusal = planned(&engine, &desired, 9, &to_2(&desired)).await.unwrap_err();
     assert!(refusal.to_string().contains("is being undone already"), "{refusal}");
     assert!(matches!(resume(&engine, &Machine::new(), &desired, false).await.unwrap(), Resumed::Undone(_)));
@@ -361,9 +365,9 @@ async fn plan_that_no_longer_fits_is_refused_and_gives_the_deployment_free() {
     let engine = running(&desired).await;
     let machine = Machine::new();
     let command = deploy(&engine, &machine, &desired);
-    let plan = command.plan(&id(2), &to_2(&desired)).await.unwrap();
+    let offer = command.offer(&request(&id(2), &to_2(&desired))).await.unwrap();
     engine.stop_container("tars-slave", Duration::ZERO).await.unwrap();
-    let failure = command.roll(&plan, "upgrade").await.unwrap_err();
+    let failure = command.roll(&offer).await.unwrap_err();
     assert_eq!(failure.exit(), Exit::Refused, "{failure}");
     assert!(failure.to_string().contains("no longer fits"), "{failure}");
     command.is_free().await.unwrap();

@@ -97,9 +97,10 @@ proptest! {
             let before = engine.dump();
             let wanted = edited(&second);
             let machine = Machine::killed();
-            let plan = planned(&engine, &wanted, 2, &Intent::Up).await.unwrap();
+            let command = deploy(&engine, &machine, &wanted);
+            let offer = command.offer(&request(&id(2), &Intent::Up)).await.unwrap();
             engine.fault(Call::Nth(at), Moment::Before, Fault::Answer(500, "no".to_owned()));
-            let done = deploy(&engine, &machine, &wanted).roll(&plan, "up").await;
+            let done = command.roll(&offer).await;
             engine.clear_faults();
             // Where the fault struck the way back or the lock's removal, a resume completes it.
             resume(&engine, &Machine::new(), &wanted, false).await.unwrap();

@@ -1,0 +1,120 @@
+//! What a container printed, without the values that its environment holds.
+//!
+//! A service that dies may print its password. Its last lines go into errors, journals and saved logs only through here.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::deploy::desired::Service;
+use crate::deploy::{Desired, Observed};
+
+/// Variables whose values are no secret and stand in every useful message: addresses, switches, names.
+const PLAIN: [&str; 14] = [
+    "DOMAIN",
+    "HOME",
+    "HOSTNAME",
+    "INET",
+    "LANG",
+    "MYSQL_HOST",
+    "MYSQL_PORT",
+    "PATH",
+    "REBUILD",
+    "SLAVE",
+    "TARS_DOMAIN",
+    "TARS_REGISTRY_ADDRESS",
+    "TZ",
+    "WEB_HOST",
+];
+/// Shorter values would blot out half of every text, and keep no secret.
+const SHORTEST: usize = 3;
+const MASKED: &str = "********";
+
+/// The values to be masked, the longest first.
+#[derive(Clone, Debug, Default)]
+pub struct Mask {
+    values: Vec<String>,
+}
+
+fn entries(service: &Service) -> Vec<String> {
+    let entries = service.body.0.get("Env").and_then(Value::as_array);
+    entries.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+impl Mask {
+    /// Every value that the deployment knows from environments: the declared ones and those of its containers.
+    pub fn of(desired: &Desired, observed: &Observed) -> Self {
+        let declared = desired.services.iter().flat_map(entries);
+        let running = observed.containers.iter().flat_map(|container| container.env.clone());
+        Self::of_entries(declared.chain(running))
+    }
+
+    /// The values of `NAME=value` entries.
+    pub fn of_entries(entries: impl IntoIterator<Item = String>) -> Self {
+        let mut values = BTreeSet::new();
+        for entry in entries {
+            let Some((name, value)) = entry.split_once('=') else { continue };
+            if PLAIN.contains(&name) {
+                continue;
+            }
+            // As a JSON text and as a part of a URL it looks otherwise.
+            let quoted = serde_json::to_string(value).unwrap_or_default();
+            for form in [value.to_owned(), quoted.trim_matches('"').to_owned(), encoded(value)] {
+                // A value of several lines may be printed line by line.
+                values.extend(
+                    form.lines().map(str::trim).filter(|line| line.len() >= SHORTEST).map(str::to_owned),
+                );
+                if form.len() >= SHORTEST {
+                    values.insert(form);
+                }
+            }
+        }
+        let mut values: Vec<String> = values.into_iter().collect();
+        values.sort_by_key(|value| std::cmp::Reverse(value.len()));
+        Self { values }
+    }
+
+    /// The text without them.
+    pub fn hide(&self, text: &str) -> String {
+        self.values.iter().fold(text.to_owned(), |text, value| text.replace(value.as_str(), MASKED))
+    }
+}
+
+/// Percent-encoded, as in a URL (RFC 3986).
+fn encoded(value: &str) -> String {
+    use std::fmt::Write as _;
+    value.bytes().fold(String::with_capacity(value.len()), |mut text, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            let _ = write!(text, "%{byte:02X}");
+        }
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mask_hides_every_value_and_every_form_of_it() {
+        let entries =
+            ["MYSQL_ROOT_PASSWORD=p@ss \"word", "TOKEN=p@ss \"word-and-more", "MYSQL_HOST=10.0.0.2", "N=1"];
+        let mask = Mask::of_entries(entries.map(str::to_owned));
+        let said = "Access denied: p@ss \"word; \"p@ss \\\"word\"; mysql://root:p%40ss%20%22word@10.0.0.2; \
+                    token p@ss \"word-and-more; 1";
+        let hidden = mask.hide(said);
+        assert!(
+            !hidden.contains("p@ss") && !hidden.contains("p%40ss") && !hidden.contains("and-more"),
+            "{hidden}"
+        );
+        assert!(hidden.contains("10.0.0.2") && hidden.ends_with("; 1"), "{hidden}");
+    }
+
+    #[test]
+    fn mask_hides_each_line_of_a_key() {
+        let mask = Mask::of_entries(["KEY=-----BEGIN\nMIIEow\n-----END".to_owned()]);
+        assert_eq!(mask.hide("first MIIEow then"), "first ******** then");
+    }
+}

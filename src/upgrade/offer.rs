@@ -1,0 +1,139 @@
+//! The front half of a deploy as one pure function: what was asked for and what is there in, what will be done out.
+//!
+//! What is shown is an [`Offer`], and an offer is what is carried out: steps with the ids of their images, the questions to
+//! be answered, the edits of the file. No clock, no prompt, no log, no input or output.
+
+use std::collections::BTreeMap;
+
+use super::plan::plan;
+use super::state::by_id;
+use super::step::{Action, Plan, Step};
+use super::{DeployId, Intent, Refusal, rollback};
+use crate::deploy::desired::Service;
+use crate::deploy::lock::{Lock as Pins, require};
+use crate::deploy::observed::Availability;
+use crate::deploy::{Desired, Observed};
+use crate::oci::Reference;
+
+/// What a command asks for.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The name of the deploy.
+    pub id: DeployId,
+    /// The command, in words: for lock, journal and history.
+    pub what: String,
+    /// What is asked for.
+    pub intent: Intent,
+    /// With `--locked`: the pins that every image must have.
+    pub pins: Option<Pins>,
+}
+
+/// What will be done.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    /// What was asked for.
+    pub request: Request,
+    /// The plan.
+    pub plan: Plan,
+    /// The declaration that it leads to.
+    pub desired: Desired,
+    /// Service → image that the deployment file names after the commit, where it names another one now.
+    pub edits: BTreeMap<String, Reference>,
+}
+
+impl Offer {
+    /// True where neither the engine nor the file would be changed.
+    pub fn is_empty(&self) -> bool {
+        self.plan.is_empty() && self.edits.is_empty()
+    }
+
+    /// The steps that bring images to the engine, and the others.
+    pub fn parts(&self) -> (&[Step], &[Step]) {
+        let loads =
+            self.plan.steps.iter().take_while(|step| matches!(step.action, Action::Load { .. })).count();
+        self.plan.steps.split_at(loads)
+    }
+}
+
+/// What will be done for `request`. `declared` is what the files say; `observed` was read for what the intent leads to.
+pub fn offer(declared: &Desired, observed: &Observed, request: &Request) -> Result<Offer, Refusal> {
+    let mut intent = request.intent.clone();
+    if let Intent::Rollback { to, targets } = &mut intent {
+        *targets = rollback::targets(declared, observed, to.as_ref())?;
+    }
+    let desired = intent.apply(declared);
+    if let Some(pins) = &request.pins {
+        let makes = desired.services.iter().filter(|service| intent.makes(service));
+        require(pins, makes.map(|service| &service.image), observed).map_err(Box::new)?;
+    }
+    let mut plan = plan(&request.id, &desired, observed, &intent, &[])?;
+    let loads = loads(&plan, observed);
+    plan.steps.splice(0..0, loads);
+    let edits = edits(declared, observed, &intent);
+    Ok(Offer { request: request.clone(), plan, desired, edits })
+}
+
+/// One step for each image that a container is created from and that only the local store has.
+pub(super) fn loads(plan: &Plan, observed: &Observed) -> Vec<Step> {
+    let mut loads: Vec<Step> = Vec::new();
+    for step in &plan.steps {
+        let Action::Create { image, .. } = &step.action else { continue };
+        let Some(Availability::Store(stored)) = observed.images.get(&image.to_string()) else { continue };
+        let image_id = Some(stored.id.clone()).filter(|id| !id.is_empty());
+        let action = Action::Load { image: image.clone(), image_id };
+        if !loads.iter().any(|known| known.action == action) {
+            let cause = "the engine lacks it, the local store has it".to_owned();
+            loads.push(Step { service: None, cause, action });
+        }
+    }
+    loads
+}
+
+/// What the deployment file must name after the commit, where it names something else.
+fn edits(declared: &Desired, observed: &Observed, intent: &Intent) -> BTreeMap<String, Reference> {
+    let all: BTreeMap<String, Reference> = match intent {
+        Intent::Upgrade { images } => images.clone(),
+        Intent::Rollback { targets, .. } => targets
+            .iter()
+            .filter_map(|(service, id)| {
+                let image = &by_id(observed, id)?.image;
+                Some((service.clone(), image.parse().ok()?))
+            })
+            .collect(),
+        Intent::Up | Intent::Restart { .. } | Intent::Down { .. } => BTreeMap::new(),
+    };
+    let differs = |name: &String, image: &Reference| {
+        declared.service(name).is_some_and(|service: &Service| service.image != *image)
+    };
+    all.into_iter().filter(|(name, image)| differs(name, image)).collect()
+}
+
+/// Holds a new offer for the same request to the one that was shown.
+pub fn holds(shown: &Offer, now: &Offer) -> Result<(), Refusal> {
+    for (before, after) in shown.plan.steps.iter().zip(&now.plan.steps) {
+        if let (
+            Action::Create { name, image, image_id: Some(before), .. },
+            Action::Create { name: same, image_id: Some(after), .. },
+        ) = (&before.action, &after.action)
+            && name == same
+            && before != after
+        {
+            let (image, shown, now) = (image.to_string(), before.clone(), after.clone());
+            return Err(Refusal::ImageMoved { image, shown, now });
+        }
+    }
+    let (before, after) = (&shown.plan.steps, &now.plan.steps);
+    let Some(at) = (0..before.len().max(after.len())).find(|&at| before.get(at) != after.get(at)) else {
+        return Ok(());
+    };
+    let words = |step: Option<&Step>| {
+        step.map_or_else(|| "nothing more".to_owned(), |step| super::render::line(&step.action))
+    };
+    let (before, after) = (words(before.get(at)), words(after.get(at)));
+    let why = if before == after {
+        format!("`{before}` would be done for another reason, or from another declaration")
+    } else {
+        format!("it was `{before}`, and is now `{after}`")
+    };
+    Err(Refusal::NoLongerFits { why })
+}

@@ -1,0 +1,203 @@
+//! What a deploy leaves on the engine so that anybody can finish or undo it. No environment, no secret.
+//!
+//! The whole record lies in the lock's volume and in the journal beside the file. Its outline, which is all that the way
+//! back needs, is a label of every container that the deploy makes: where lock and journal are gone, it still tells.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::step::{Plan, Task, Touched};
+use super::{DeployId, Intent};
+use crate::oci::Reference;
+
+/// The format that is written. Format 1, which had no effects, is read.
+pub const VERSION: u32 = 2;
+/// The largest outline that becomes a label: a deployment of hundreds of services has its record in lock and journal.
+const OUTLINE_BYTES: usize = 16 * 1024;
+
+/// The record of a deploy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeployRecord {
+    /// The format.
+    pub version: u32,
+    /// The command, in words.
+    pub what: String,
+    /// The plan.
+    pub plan: Plan,
+    /// Service → image that the deployment file names after the commit.
+    pub images: BTreeMap<String, Reference>,
+    /// What has been done outside of containers, in order.
+    #[serde(default)]
+    pub effects: Vec<Effect>,
+}
+
+/// What a task did outside of containers, and what the way back does about it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Effect {
+    /// The task.
+    pub task: Task,
+    /// What it said of itself, as a document; null where it said nothing.
+    pub result: Value,
+    /// How it is undone.
+    pub inverse: Inverse,
+}
+
+/// How an effect is undone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "inverse", rename_all = "kebab-case")]
+pub enum Inverse {
+    /// It stays; a person is told why.
+    Stays {
+        /// Why, as a sentence without its full stop.
+        why: String,
+    },
+}
+
+impl Effect {
+    /// What `task` did, with its result.
+    pub fn of(task: &Task, result: Value) -> Self {
+        let inverse = match task {
+            Task::Migrate { .. } => Inverse::Stays {
+                why: "the schema of the database is not rolled back; migrations only add".to_owned(),
+            },
+        };
+        Self { task: task.clone(), result, inverse }
+    }
+}
+
+/// A document of ours as it was found: what cannot be read is not the same as what is not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found<T> {
+    /// There is none.
+    Absent,
+    /// There is one, and it cannot be read; why.
+    Unreadable(String),
+    /// A newer tarsup wrote it, in this format.
+    Newer(u32),
+    /// It was read.
+    There(T),
+}
+
+impl<T> Found<T> {
+    /// The document, where it was read.
+    pub fn there(self) -> Option<T> {
+        match self {
+            Self::There(found) => Some(found),
+            Self::Absent | Self::Unreadable(_) | Self::Newer(_) => None,
+        }
+    }
+}
+
+impl DeployRecord {
+    /// Reads a record as it lies in a lock.
+    pub fn read(bytes: Option<&[u8]>) -> Found<Self> {
+        let Some(bytes) = bytes else { return Found::Absent };
+        versioned(bytes, VERSION)
+    }
+
+    /// The outline for a label; `None` where it is too long for one.
+    pub fn outline(&self) -> Option<String> {
+        let outline = Outline {
+            version: self.version,
+            what: self.what.clone(),
+            intent: self.plan.intent.clone(),
+            touched: self.plan.touched.clone(),
+            images: self.images.clone(),
+        };
+        serde_json::to_string(&outline).ok().filter(|text| text.len() <= OUTLINE_BYTES)
+    }
+
+    /// The record of `deploy` as far as an outline tells it: without its steps.
+    pub fn from_outline(label: &str, deploy: &DeployId, deployment: &str) -> Found<Self> {
+        match versioned::<Outline>(label.as_bytes(), VERSION) {
+            Found::There(outline) => Found::There(Self {
+                version: outline.version,
+                what: outline.what,
+                plan: Plan {
+                    id: deploy.clone(),
+                    deployment: deployment.to_owned(),
+                    intent: outline.intent,
+                    steps: Vec::new(),
+                    notes: Vec::new(),
+                    questions: Vec::new(),
+                    touched: outline.touched,
+                },
+                images: outline.images,
+                effects: Vec::new(),
+            }),
+            Found::Absent => Found::Absent,
+            Found::Unreadable(why) => Found::Unreadable(why),
+            Found::Newer(version) => Found::Newer(version),
+        }
+    }
+
+    /// What stays after a way back, in words.
+    pub fn stays(&self) -> Vec<String> {
+        let mut stays: Vec<String> = Vec::new();
+        for effect in &self.effects {
+            let Inverse::Stays { why } = &effect.inverse;
+            if !stays.contains(why) {
+                stays.push(why.clone());
+            }
+        }
+        stays
+    }
+}
+
+/// What the way back needs.
+#[derive(Debug, Serialize, Deserialize)]
+struct Outline {
+    version: u32,
+    what: String,
+    intent: Intent,
+    touched: Vec<Touched>,
+    images: BTreeMap<String, Reference>,
+}
+
+/// Reads JSON that says its format in `version`, before anything else of it is believed.
+fn versioned<T: serde::de::DeserializeOwned>(bytes: &[u8], newest: u32) -> Found<T> {
+    let value: Value = match serde_json::from_slice(bytes) {
+        Ok(value) => value,
+        Err(error) => return Found::Unreadable(error.to_string()),
+    };
+    match value.get("version").and_then(Value::as_u64).and_then(|version| u32::try_from(version).ok()) {
+        Some(version) if version > newest => Found::Newer(version),
+        Some(_) => serde_json::from_value(value)
+            .map_or_else(|error| Found::Unreadable(error.to_string()), Found::There),
+        None => Found::Unreadable("it names no version".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn record_that_is_not_there_is_told_from_one_that_cannot_be_read_and_from_a_newer_one() {
+        assert_eq!(DeployRecord::read(None), Found::Absent);
+        assert!(matches!(DeployRecord::read(Some(b"{\"version\":1,\"what\"")), Found::Unreadable(_)));
+        assert!(matches!(DeployRecord::read(Some(b"")), Found::Unreadable(_)));
+        assert!(matches!(DeployRecord::read(Some(b"{\"version\":2}")), Found::Unreadable(_)));
+        assert_eq!(DeployRecord::read(Some(b"{\"version\":3,\"plans\":[]}")), Found::Newer(3));
+    }
+
+    #[test]
+    fn record_of_format_1_is_read_as_it_was_written() {
+        let text = concat!(
+            "{\"version\":1,\"what\":\"upgrade --to 2\",\"plan\":{\"id\":\"20260102T030405Z-00ff\",\"deployment\":\"tars\",",
+            "\"intent\":{\"intent\":\"upgrade\",\"images\":{\"slave\":\"tars/framework:2\"}},\"steps\":[],\"notes\":[],",
+            "\"touched\":[{\"service\":\"slave\",\"container\":\"tars-slave\",\"role\":\"slave\",\"before\":{\"id\":\"f00\",",
+            "\"name\":\"tars-slave\",\"running\":true,\"restart\":{\"name\":\"always\",\"maximum_retry_count\":0}},",
+            "\"after\":{\"after\":\"made\"},\"grace\":{\"secs\":10,\"nanos\":0}}]},\"images\":{\"slave\":\"tars/framework:2\"}}",
+        );
+        let record = DeployRecord::read(Some(text.as_bytes())).there().unwrap();
+        assert_eq!(record.plan.touched[0].before.as_ref().unwrap().id, "f00");
+        assert!(record.effects.is_empty());
+        let outline = record.outline().unwrap();
+        let again = DeployRecord::from_outline(&outline, &record.plan.id, "tars").there().unwrap();
+        assert_eq!(again.plan.touched, record.plan.touched);
+        assert_eq!(again.images, record.images);
+    }
+}

@@ -1,0 +1,245 @@
+//! Taking up a deploy that was cut off: finished if it was committed, else undone, or carried out to its end.
+//!
+//! What has to be known of it is asked in this order: the record in the lock, the journal beside the file, the outline on
+//! the containers that it made. Where none can be read, nothing is guessed.
+
+use std::collections::BTreeSet;
+
+use super::drive::{Deploy, announce, any_image};
+use super::journal::{Event, Way, in_flight};
+use super::lock::{self, Contents, Holder, Lock, Standing, holder};
+use super::offer;
+use super::plan::plan;
+use super::record::{DeployRecord, Found};
+use super::retire::retire;
+use super::run::Runner;
+use super::state::ours;
+use super::step::Plan;
+use super::unfinished::disagreements;
+use super::unwind::{InFlight, deploy_of, settle, unwind};
+use super::{DeployId, Failure, Refusal};
+use crate::deploy::Observed;
+use crate::deploy::observed::LABEL_RECORD;
+
+/// What a resume did.
+#[derive(Debug)]
+pub enum Resumed {
+    /// No deploy was cut off. Where engine and file disagree all the same, a sentence each.
+    Nothing(Vec<String>),
+    /// One was, before it did anything.
+    Untouched(String),
+    /// It was committed; the rest is done.
+    Finished(DeployId),
+    /// It is undone.
+    Undone(DeployId),
+    /// It went on and is committed.
+    Completed(DeployId),
+}
+
+/// A deploy that was cut off, as it was found.
+struct CutOff {
+    id: DeployId,
+    what: String,
+    /// `None`: it had done nothing.
+    record: Option<DeployRecord>,
+    committed: bool,
+    in_flight: InFlight,
+    /// Whose lock is to be taken over; `None` where it is gone.
+    holder: Option<Holder>,
+}
+
+impl Deploy<'_> {
+    /// What [`Self::resume`] would do, without doing it; `None` where nothing is left to do.
+    pub async fn preview(&self, forward: bool, take_over: bool) -> Result<Option<Plan>, Failure> {
+        let observed = self.observe(self.desired).await?;
+        let Some(cut_off) = self.cut_off(&observed, take_over, false).await? else { return Ok(None) };
+        let Some(record) = cut_off.record else { return Ok(None) };
+        let desired = record.plan.intent.apply(self.desired);
+        if cut_off.committed {
+            let observed = self.observe(&desired).await?;
+            let steps = retire(&desired, &observed, &record.plan.id);
+            return Ok(Some(Plan { steps, notes: Vec::new(), ..record.plan }));
+        }
+        let way_back = unwind(&observed, &record, &self.desired.policy, &BTreeSet::new());
+        if forward {
+            let observed = self.observe(&desired).await?;
+            let lost: Vec<String> = way_back.lost.into_iter().map(|lost| lost.service).collect();
+            return Ok(Some(plan(&cut_off.id, &desired, &observed, &record.plan.intent, &lost)?));
+        }
+        let mut steps = settle(&observed, &record, &cut_off.in_flight);
+        steps.extend(way_back.plan.steps);
+        let mut notes = way_back.plan.notes;
+        notes.extend(way_back.lost.iter().map(|lost| {
+            format!("`{}` cannot go back: the container `{}` is gone", lost.service, lost.container)
+        }));
+        Ok(Some(Plan { steps, notes, ..record.plan }))
+    }
+
+    /// Goes on with a deploy that was cut off: finishes it if it was committed, else undoes it, or with `forward`
+    /// carries out the rest. `take_over`: the operator says that nobody works on it any more.
+    pub async fn resume(&self, forward: bool, take_over: bool) -> Result<Resumed, Failure> {
+        let observed = self.observe(self.desired).await?;
+        let Some(cut_off) = self.cut_off(&observed, take_over, true).await? else {
+            return Ok(Resumed::Nothing(disagreements(self.desired, &observed)));
+        };
+        let taking = self.taking(&cut_off.id, &cut_off.what, &observed);
+        let taken = match &cut_off.holder {
+            Some(holder) => Lock::take_over(self.engine, holder, &taking).await?.map(|(lock, _)| lock),
+            None => Lock::take(self.engine, &taking).await?,
+        };
+        let Some(lock) = taken else {
+            self.is_free().await?;
+            let why = "somebody else took it up and gave it free again".to_owned();
+            return Err(Refusal::NoLongerFits { why }.into());
+        };
+        let Some(record) = cut_off.record.clone() else {
+            self.release(&lock, &cut_off.id).await?;
+            return Ok(Resumed::Untouched(cut_off.id.to_string()));
+        };
+        // Whoever takes it up after this one finds it in the lock, wherever it was found now.
+        lock.put_record(self.engine, &record).await?;
+        self.leased(&lock, Box::pin(self.go_on(&lock, record, &cut_off, &observed, forward))).await
+    }
+
+    async fn go_on(
+        &self,
+        lock: &Lock,
+        record: DeployRecord,
+        cut_off: &CutOff,
+        observed: &Observed,
+        forward: bool,
+    ) -> Result<Resumed, Failure> {
+        let id = cut_off.id.clone();
+        let desired = record.plan.intent.apply(self.desired);
+        let goes_forward = forward && !cut_off.committed;
+        let journal = if goes_forward { self.journal(&record)? } else { self.journal_if_possible(&record) };
+        let runner = self.runner(lock, record, &desired, observed, journal);
+        let mut runner = Runner { desired: &desired, ..runner };
+        let by = self.machine.owner.who.clone();
+        let _ = runner.write(Event::Resumed { by, forward });
+        if cut_off.committed {
+            self.finish(lock, &mut runner).await?;
+            return Ok(Resumed::Finished(id));
+        }
+        if !forward {
+            self.undo(lock, &mut runner, &cut_off.in_flight, BTreeSet::new()).await?;
+            return Ok(Resumed::Undone(id));
+        }
+        let steps = settle(observed, &runner.record, &cut_off.in_flight);
+        // What was under way is only brought to its end here; whether it failed is seen by the next look.
+        let _ = runner.run(Way::Do, &steps, 1, steps.len()).await;
+        let now = self.observe(&desired).await?;
+        let lost = unwind(&now, &runner.record, &self.desired.policy, &BTreeSet::new()).lost;
+        let lost: Vec<String> = lost.into_iter().map(|lost| lost.service).collect();
+        let rest = plan(&id, &desired, &now, &runner.record.plan.intent, &lost)?;
+        let loads = offer::loads(&rest, &now);
+        for touched in &rest.touched {
+            // What was recorded first is how it was before the deploy.
+            if !runner.record.plan.touched.iter().any(|known| known.service == touched.service) {
+                runner.record.plan.touched.push(touched.clone());
+            }
+        }
+        announce(&mut runner, rest.document())?;
+        lock.put_record(self.engine, &runner.record).await?;
+        self.carry_out(lock, runner, None, &loads, &rest.steps).await?;
+        Ok(Resumed::Completed(id))
+    }
+
+    /// The deploy that was cut off. `take_over`: a lease that has run out counts as an end. `writes`: the lock's hand may
+    /// be made again to read what lies in it.
+    async fn cut_off(
+        &self,
+        observed: &Observed,
+        take_over: bool,
+        writes: bool,
+    ) -> Result<Option<CutOff>, Failure> {
+        let Some(mut holder) = holder(self.engine, &self.desired.deployment).await? else {
+            return Ok(self.left(observed).map(|left| CutOff {
+                in_flight: self.in_flight(&left.id, None),
+                id: left.id,
+                what: left.record.what.clone(),
+                record: Some(left.record),
+                committed: left.committed,
+                holder: None,
+            }));
+        };
+        let deployment = &self.desired.deployment;
+        let image = any_image(observed).filter(|_| writes);
+        if let Some(image) = image.as_ref().filter(|_| holder.lease.is_none()) {
+            holder.lease = lock::heard_of(self.engine, deployment, &holder, image).await?;
+        }
+        match holder.standing(self.machine.owner, self.machine.clock.now()) {
+            Standing::Held => return Err(self.taken(&holder)),
+            Standing::RunOut if !take_over => {
+                return Err(Failure::LeaseRunOut {
+                    deployment: deployment.clone(),
+                    deploy: holder.deploy.clone(),
+                    who: holder.named(),
+                });
+            }
+            Standing::RunOut | Standing::Dead => {}
+        }
+        let id: DeployId = holder.deploy.parse().map_err(|_| Failure::Record {
+            deploy: holder.deploy.clone(),
+            why: "the lock names no deploy".to_owned(),
+        })?;
+        let contents = lock::contents(self.engine, deployment, &holder, image.as_ref()).await?;
+        let in_flight = self.in_flight(&id, Some(&holder));
+        let (committed, what) = (contents.committed, holder.what.clone());
+        let record = self.record(&id, contents, observed)?;
+        Ok(Some(CutOff { id, what, record, committed, in_flight, holder: Some(holder) }))
+    }
+
+    /// The record of a deploy, wherever it can be read; `None` where it is proven that there is none.
+    fn record(
+        &self,
+        id: &DeployId,
+        contents: Contents,
+        observed: &Observed,
+    ) -> Result<Option<DeployRecord>, Failure> {
+        let refuse = |why: String| Failure::Record { deploy: id.to_string(), why };
+        let newer =
+            |version| refuse(format!("a newer tarsup wrote it (format {version}); go on with that one"));
+        let trouble = match contents.record {
+            Found::There(record) => return Ok(Some(record)),
+            Found::Newer(version) => return Err(newer(version)),
+            Found::Unreadable(why) => Some(why),
+            Found::Absent => None,
+        };
+        let journal = self.machine.folder.read_journal(&self.desired.deployment, Some(id)).ok().flatten();
+        let written = journal.and_then(|(_, lines)| {
+            lines.into_iter().rev().find_map(|line| match line.event {
+                Event::Recorded { record } => Some(*record),
+                _ => None,
+            })
+        });
+        if written.is_some() {
+            return Ok(written);
+        }
+        let labelled = ours(observed, &self.desired.deployment)
+            .filter(|container| deploy_of(container).as_ref() == Some(id))
+            .find_map(|container| container.labels.get(LABEL_RECORD));
+        match labelled.map(|label| DeployRecord::from_outline(label, id, &self.desired.deployment)) {
+            Some(Found::There(record)) => Ok(Some(record)),
+            Some(Found::Newer(version)) => Err(newer(version)),
+            Some(Found::Unreadable(why)) => Err(refuse(why)),
+            Some(Found::Absent) | None => match trouble {
+                Some(why) => Err(refuse(why)),
+                // It is written before anything is done.
+                None => Ok(None),
+            },
+        }
+    }
+
+    /// What may still be under way. The journal tells, where it is that of the process that was cut off.
+    fn in_flight(&self, id: &DeployId, holder: Option<&Holder>) -> InFlight {
+        if holder.is_some_and(|holder| !self.machine.owner.is_on_the_machine_of(&holder.owner)) {
+            return InFlight::Unknown;
+        }
+        let journal = self.machine.folder.read_journal(&self.desired.deployment, Some(id));
+        match journal {
+            Ok(Some((_, lines))) => in_flight(&lines),
+            Ok(None) | Err(_) => InFlight::Unknown,
+        }
+    }
+}

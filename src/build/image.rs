@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::Arc;
 
 use super::Packed;
 use super::check::services_of;
@@ -15,7 +14,6 @@ use crate::oci::image::{
 };
 use crate::oci::{Config, Descriptor, Digest, Image, Layer, Manifest};
 use crate::store::Cache;
-use crate::store::layout::FileBlob;
 use crate::tarball::header::MODIFIED;
 use crate::tars::catalogue::{DATA_PATH, WEB_PORT};
 
@@ -88,7 +86,7 @@ fn as_layer(layer: &Packed, cache: &Cache) -> Layer {
             size: layer.size,
             annotations: BTreeMap::from([(ANNOTATION_LAYER.to_owned(), layer.name.clone())]),
         },
-        source: Arc::new(FileBlob(cache.blob(&layer.digest))),
+        source: cache.source(layer.digest, layer.size),
     }
 }
 

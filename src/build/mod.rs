@@ -356,6 +356,7 @@ impl Prepared<'_> {
             on_layer(&layer);
             Ok::<_, BuildError>(layer)
         })?);
+        self.settings.cache.remember();
         self.assemble(&packed)
     }
 
@@ -369,7 +370,7 @@ impl Prepared<'_> {
     fn must_be_read(&self, input: &LayerInput, contents: &Contents) -> bool {
         let missing = || {
             let key = layer::key(&input.tree, &contents.folders);
-            self.settings.cache.find::<()>(&key).is_none()
+            self.settings.cache.find_proven::<()>(&key).is_none()
         };
         !input.tree.is_read() && missing()
     }
@@ -379,9 +380,12 @@ impl Prepared<'_> {
         base: &BaseInput,
         compressors: &Compressors,
     ) -> Result<(Packed, Contents), BuildError> {
-        let record = match &base.cached {
-            Some(record) => record.clone(),
-            None => base::pack(&base.rootfs, &self.settings.cache, compressors)?,
+        let cache = &self.settings.cache;
+        let cached = base.cached.as_ref().and_then(|_| cache.find_proven(&base.rootfs.key()));
+        let is_cached = cached.is_some();
+        let record = match cached {
+            Some(record) => record,
+            None => base::pack(&base.rootfs, cache, compressors)?,
         };
         let layer = Packed {
             name: "base".to_owned(),
@@ -389,7 +393,7 @@ impl Prepared<'_> {
             diff_id: record.diff_id,
             digest: record.digest,
             size: record.size,
-            cached: base.cached.is_some(),
+            cached: is_cached,
         };
         Ok((layer, record.extra))
     }
@@ -410,7 +414,7 @@ impl Prepared<'_> {
             size: record.size,
             cached,
         };
-        if let Some(record) = cache.find(&key) {
+        if let Some(record) = cache.find_proven(&key) {
             return Ok(packed(&record, true));
         }
         let failed = BuildError::compress(&input.name);

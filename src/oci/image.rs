@@ -50,9 +50,14 @@ pub trait BlobSource: Send + Sync {
     /// A reader from the blob's first byte.
     fn open(&self) -> io::Result<Box<dyn Read + Send>>;
 
-    /// The file that holds exactly these bytes, where there is one.
-    fn path(&self) -> Option<&Path> {
-        None
+    /// Gives a file of our own a second name instead of a copy, once its bytes are proven. False where they must be
+    /// copied: a file that somebody else may write to is never linked.
+    ///
+    /// # Errors
+    /// What linking fails with; copying may do all the same.
+    fn link_to(&self, target: &Path) -> io::Result<bool> {
+        let _ = target;
+        Ok(false)
     }
 }
 

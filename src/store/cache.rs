@@ -1,16 +1,18 @@
 //! The cache of layers: the digest of what goes in → the blob that came out. What did not change is not compressed again.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tempfile::NamedTempFile;
 
-use super::StoreError;
-use crate::oci::Digest;
+use super::proven::open_regular;
+use super::{Proven, StoreError};
+use crate::oci::{BlobSource, Digest};
 
 /// The version of the records; others are made anew.
 const VERSION: u32 = 1;
@@ -21,6 +23,29 @@ const ABANDONED: Duration = Duration::from_hours(1);
 #[derive(Clone, Debug)]
 pub struct Cache {
     root: PathBuf,
+    proven: Arc<Proven>,
+}
+
+/// A blob of the cache: nobody but tarsup writes there, so that the store may have the very file.
+struct CacheBlob {
+    path: PathBuf,
+    digest: Digest,
+    size: u64,
+    proven: Arc<Proven>,
+}
+
+impl BlobSource for CacheBlob {
+    fn open(&self) -> io::Result<Box<dyn Read + Send>> {
+        Ok(Box::new(open_regular(&self.path)?))
+    }
+
+    fn link_to(&self, target: &Path) -> io::Result<bool> {
+        if !self.proven.holds(&self.path, &self.digest, self.size)? {
+            return Ok(false);
+        }
+        fs::hard_link(&self.path, target)?;
+        Ok(true)
+    }
 }
 
 /// What the cache knows of a layer. `extra` is what the maker wants to remember beside it.
@@ -49,15 +74,41 @@ impl<E> Record<E> {
 impl Cache {
     /// The cache in this folder; nothing is made yet.
     pub fn at(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        let root = root.into();
+        Self { proven: Arc::new(Proven::in_folder(&root)), root }
+    }
+
+    /// The bytes of a blob.
+    pub fn source(&self, digest: Digest, size: u64) -> Arc<dyn BlobSource> {
+        Arc::new(CacheBlob { path: self.blob(&digest), digest, size, proven: Arc::clone(&self.proven) })
     }
 
     /// Where a blob lies.
-    pub fn blob(&self, digest: &Digest) -> PathBuf {
+    fn blob(&self, digest: &Digest) -> PathBuf {
         self.root.join("blobs/sha256").join(digest.hex())
     }
 
-    /// The record of that key, where the blob is still there.
+    /// The record of that key, where the blob is still there and its bytes are what they were. They are read where that
+    /// is not known.
+    pub fn find_proven<E: DeserializeOwned>(&self, key: &Digest) -> Option<Record<E>> {
+        let record = self.find(key)?;
+        let holds = self.proven.holds(&self.blob(&record.digest), &record.digest, record.size);
+        match holds {
+            Ok(true) => Some(record),
+            Ok(false) => {
+                tracing::warn!(blob = %record.digest, "a blob of the cache is not what it was, and is made again");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// Writes down which blobs are proven.
+    pub fn remember(&self) {
+        self.proven.remember();
+    }
+
+    /// The record of that key, where a blob of its size is there. Enough for a plan.
     pub fn find<E: DeserializeOwned>(&self, key: &Digest) -> Option<Record<E>> {
         let text = fs::read(self.record(key)).ok()?;
         let record: Record<E> = serde_json::from_slice(&text).ok()?;
@@ -92,7 +143,10 @@ impl Cache {
         blob: NamedTempFile,
         record: &Record<E>,
     ) -> Result<(), StoreError> {
-        persist(blob, &self.blob(&record.digest))?;
+        let blob_path = self.blob(&record.digest);
+        persist(blob, &blob_path)?;
+        // It was hashed as it was written.
+        let _ = self.proven.note(&blob_path, &record.digest);
         let path = self.record(key);
         let failed = |source| StoreError::Io { act: "write", path: path.clone(), source };
         let text = serde_json::to_vec(record).map_err(|error| failed(io::Error::from(error)))?;

@@ -14,12 +14,15 @@ use rustix::fs::{FlockOperation, flock};
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
-use super::StoreError;
+use super::proven::open_regular;
+use super::{Proven, StoreError};
 use crate::oci::image::{ANNOTATION_REF_NAME, MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFEST};
 use crate::oci::{BlobSource, Config, Descriptor, Digest, HashingWriter, Image, Layer, Manifest};
 
 type Result<T> = std::result::Result<T, StoreError>;
 
+/// More than this is no manifest, config or index.
+const LARGEST: u64 = 16 << 20;
 /// What the name of a blob begins with while it is being written.
 const TEMPORARY: &str = ".tarsup-";
 
@@ -27,19 +30,16 @@ const TEMPORARY: &str = ".tarsup-";
 #[derive(Clone, Debug)]
 pub struct Layout {
     root: PathBuf,
+    proven: Arc<Proven>,
 }
 
-/// A blob that lies in a file.
+/// A blob of a layout, whoever wrote it: read, never linked.
 #[derive(Clone, Debug)]
-pub struct FileBlob(pub PathBuf);
+struct LayoutBlob(PathBuf);
 
-impl BlobSource for FileBlob {
+impl BlobSource for LayoutBlob {
     fn open(&self) -> io::Result<Box<dyn Read + Send>> {
-        Ok(Box::new(File::open(&self.0)?))
-    }
-
-    fn path(&self) -> Option<&Path> {
-        Some(&self.0)
+        Ok(Box::new(open_regular(&self.0)?))
     }
 }
 
@@ -57,7 +57,13 @@ pub struct Written {
 impl Layout {
     /// The layout in this folder; nothing is made or read yet.
     pub fn at(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self { root: root.into(), proven: Arc::default() }
+    }
+
+    /// The same layout. Blobs that were proven to be what their names say are known again.
+    #[must_use]
+    pub fn remembering(self, proven: Proven) -> Self {
+        Self { proven: Arc::new(proven), ..self }
     }
 
     /// The folder.
@@ -139,7 +145,7 @@ impl Layout {
             .into_iter()
             .zip(config.rootfs.diff_ids)
             .map(|(descriptor, diff_id)| {
-                let source = Arc::new(FileBlob(self.blob(&descriptor.digest)));
+                let source = Arc::new(LayoutBlob(self.blob(&descriptor.digest)));
                 Layer { diff_id, descriptor, source }
             })
             .collect();
@@ -148,13 +154,14 @@ impl Layout {
 
     /// A small blob, whole, and known to be what its digest says.
     fn read_blob(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
-        const LARGEST: u64 = 16 << 20;
         let path = self.blob(&descriptor.digest);
         if descriptor.size > LARGEST {
             return Err(malformed(&path, "a manifest or config of more than 16 MiB"));
         }
-        let bytes =
-            fs::read(&path).map_err(|source| StoreError::Io { act: "read", path: path.clone(), source })?;
+        let failed = |source| StoreError::Io { act: "read", path: path.clone(), source };
+        let mut bytes = Vec::new();
+        let file = open_regular(&path).map_err(failed)?;
+        file.take(LARGEST).read_to_end(&mut bytes).map_err(failed)?;
         if Digest::of(&bytes) != descriptor.digest {
             return Err(malformed(&path, "the bytes are not those that its name says"));
         }
@@ -180,6 +187,7 @@ impl Layout {
             }
         }
         self.sync_blobs()?;
+        self.proven.remember();
         let manifest = Descriptor {
             media_type: MEDIA_TYPE_MANIFEST.to_owned(),
             digest: image.digest(),
@@ -215,51 +223,58 @@ impl Layout {
         Ok(())
     }
 
-    /// True where the layer was not there.
+    /// True where the layer was not there. A blob that is there under its name, with other bytes, is replaced.
     fn put_layer(&self, layer: &Layer) -> Result<bool> {
-        let target = self.blob(&layer.descriptor.digest);
+        let Descriptor { digest, size, .. } = layer.descriptor;
+        let target = self.blob(&digest);
         let io = |act| {
             let path = target.clone();
             move |source| StoreError::Io { act, path, source }
         };
-        if fs::metadata(&target).is_ok_and(|metadata| metadata.len() == layer.descriptor.size) {
+        if self.proven.holds(&target, &digest, size).map_err(io("read"))? {
             return Ok(false);
         }
-        // A second name for the cache's file costs nothing; blobs are never written to.
-        if let Some(path) = layer.source.path() {
-            match fs::hard_link(path, &target) {
-                Ok(()) => return Ok(true),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
-                Err(_) => {}
+        if fs::symlink_metadata(&target).is_ok() {
+            tracing::warn!(blob = %digest, "a blob of the layout is not what its name says, and is replaced");
+        }
+        if !self.link(layer, &target) {
+            let mut out = HashingWriter::new(self.temporary()?);
+            let reader = layer.source.open().map_err(io("read"))?;
+            // One byte more than there should be, and no endless stream.
+            io::copy(&mut reader.take(size.saturating_add(1)), &mut out).map_err(io("write"))?;
+            let (file, found, _) = out.finish();
+            if found != digest {
+                return Err(StoreError::WrongBytes { wanted: digest, found });
             }
+            Self::persist(file, &target)?;
         }
-        let file = self.temporary()?;
-        let mut out = HashingWriter::new(file);
-        let mut reader = layer.source.open().map_err(io("read"))?;
-        io::copy(&mut reader, &mut out).map_err(io("write"))?;
-        let (file, digest, _) = out.finish();
-        if digest != layer.descriptor.digest {
-            return Err(malformed(
-                &target,
-                &format!("the layer's bytes are {digest}, not what they ought to be"),
-            ));
-        }
-        Self::persist(file, &target)?;
+        self.proven.note(&target, &digest).map_err(io("read"))?;
         Ok(true)
+    }
+
+    /// A second name for the cache's file costs nothing; blobs are never written to. False where it must be copied.
+    fn link(&self, layer: &Layer, target: &Path) -> bool {
+        let folder = self.root.join("blobs/sha256");
+        let linked = tempfile::Builder::new().prefix(TEMPORARY).make_in(&folder, |path| {
+            if layer.source.link_to(path)? { Ok(()) } else { Err(io::ErrorKind::Unsupported.into()) }
+        });
+        // Where another run was faster, both are names of one file, and renaming does nothing: dropping takes ours away.
+        linked.is_ok_and(|linked| fs::rename(linked.path(), target).is_ok())
     }
 
     /// True where the blob was not there.
     fn put_bytes(&self, bytes: &[u8]) -> Result<bool> {
-        let target = self.blob(&Digest::of(bytes));
-        if fs::metadata(&target).is_ok_and(|metadata| metadata.len() == bytes.len() as u64) {
+        let digest = Digest::of(bytes);
+        let target = self.blob(&digest);
+        let failed = |act| {
+            let path = target.clone();
+            move |source| StoreError::Io { act, path, source }
+        };
+        if self.proven.holds(&target, &digest, bytes.len() as u64).map_err(failed("read"))? {
             return Ok(false);
         }
         let mut file = self.temporary()?;
-        file.write_all(bytes).map_err(|source| StoreError::Io {
-            act: "write",
-            path: target.clone(),
-            source,
-        })?;
+        file.write_all(bytes).map_err(failed("write"))?;
         Self::persist(file, &target)?;
         Ok(true)
     }
@@ -291,8 +306,9 @@ impl Layout {
 
     fn index(&self) -> Result<Value> {
         let path = self.root.join("index.json");
-        match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| malformed(&path, &error.to_string())),
+        let mut bytes = Vec::new();
+        match open_regular(&path).and_then(|file| file.take(LARGEST).read_to_end(&mut bytes)) {
+            Ok(_) => serde_json::from_slice(&bytes).map_err(|error| malformed(&path, &error.to_string())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Ok(json!({ "schemaVersion": 2, "mediaType": MEDIA_TYPE_INDEX, "manifests": [] }))
             }

@@ -4,13 +4,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::diagnose::{Diagnose, Exit, Place, shown};
+use crate::oci::Digest;
 
 pub mod cache;
 pub mod layout;
 mod origin;
+pub mod proven;
 
 pub use cache::Cache;
 pub use layout::Layout;
+pub use proven::Proven;
 
 /// Why the store, the cache or a layout cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +35,14 @@ pub enum StoreError {
         path: PathBuf,
         /// What is wrong.
         why: String,
+    },
+    /// Bytes that are not what their digest says, on their way in.
+    #[error("the bytes of the layer {wanted} are other ones: {found}")]
+    WrongBytes {
+        /// What the manifest names.
+        wanted: Digest,
+        /// What came.
+        found: Digest,
     },
     /// No image of that name.
     #[error("there is no image {name} in {}", shown(layout))]
@@ -57,7 +68,9 @@ impl Diagnose for StoreError {
     fn exit(&self) -> Exit {
         match self {
             Self::Io { .. } => Exit::Failed,
-            Self::Malformed { .. } | Self::Absent { .. } | Self::NoHome { .. } => Exit::Usage,
+            Self::Malformed { .. } | Self::WrongBytes { .. } | Self::Absent { .. } | Self::NoHome { .. } => {
+                Exit::Usage
+            }
         }
     }
 
@@ -66,6 +79,9 @@ impl Diagnose for StoreError {
             Self::Io { .. } => "see whether the disk is full and the permissions fit".to_owned(),
             Self::Malformed { .. } => {
                 "name an OCI layout, or a folder that is empty or does not exist".to_owned()
+            }
+            Self::WrongBytes { .. } => {
+                "whatever it is copied from is damaged, or was tampered with: get the image again".to_owned()
             }
             Self::Absent { present, .. } if present.is_empty() => {
                 "there is none in it yet: `tarsup build` makes one".to_owned()
@@ -79,7 +95,7 @@ impl Diagnose for StoreError {
         match self {
             Self::Io { path, .. } | Self::Malformed { path, .. } => Some(Place::file(path)),
             Self::Absent { layout, .. } => Some(Place::file(layout)),
-            Self::NoHome { .. } => None,
+            Self::WrongBytes { .. } | Self::NoHome { .. } => None,
         }
     }
 }

@@ -15,7 +15,7 @@ use super::{Progress, Receipt, Result, Sink, TransportError};
 use crate::oci::image::{
     ANNOTATION_CONTAINERD_NAME, ANNOTATION_REF_NAME, MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFEST,
 };
-use crate::oci::{Descriptor, Digest, Image, Reference};
+use crate::oci::{Descriptor, Digest, HashingReader, Image, Reference};
 
 /// The one line of the file `oci-layout`.
 const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
@@ -43,7 +43,7 @@ impl Archive<'_> {
     /// Writes the tar, and answers how many bytes it has. Same image, name and layers: same bytes.
     ///
     /// # Errors
-    /// Whatever `out` or the layers' readers fail with; a layer with fewer bytes than its descriptor says.
+    /// Whatever `out` or the layers' readers fail with; a layer whose bytes are not those that its descriptor names.
     pub fn write(&self, out: &mut dyn Write, progress: &dyn Progress) -> io::Result<u64> {
         let mut tar = Tar { out, size: 0, progress };
         tar.bytes("oci-layout", OCI_LAYOUT)?;
@@ -55,7 +55,13 @@ impl Archive<'_> {
         for (index, layer) in self.image.layers.iter().enumerate() {
             let digest = layer.descriptor.digest;
             if (self.includes)(index) && !written.contains(&digest) {
-                tar.stream(&blob_path(&digest), layer.descriptor.size, &mut layer.source.open()?)?;
+                let mut reader = HashingReader::new(layer.source.open()?);
+                tar.stream(&blob_path(&digest), layer.descriptor.size, &mut reader)?;
+                let (found, _) = reader.finish();
+                if found != digest {
+                    let why = format!("the bytes of the layer {digest} are other ones: {found}");
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+                }
                 written.push(digest);
             }
         }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::{Progress, Receipt, Result, Sink, Source, TransportError};
 use crate::diagnose::shown;
 use crate::oci::{Image, Reference};
-use crate::store::{self, Layout, StoreError};
+use crate::store::{self, Layout, Proven, StoreError};
 
 /// One name in an OCI layout.
 #[derive(Clone, Debug)]
@@ -61,7 +61,9 @@ impl Sink for LayoutImage {
             text: format!("oci:{}", shown(&self.layout.root())),
             why: "an image that is written needs a tag".to_owned(),
         })?;
-        let written = self.layout.write(image, name, &|bytes| progress.advance(bytes))?;
+        let proven = store::cache_folder().map(Proven::in_folder).unwrap_or_default();
+        let layout = self.layout.clone().remembering(proven);
+        let written = layout.write(image, name, &|bytes| progress.advance(bytes))?;
         Ok(Receipt {
             digest: image.digest(),
             bytes_sent: written.bytes,

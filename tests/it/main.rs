@@ -15,6 +15,7 @@ mod fake_engine;
 mod guard;
 mod house;
 mod packages;
+mod poison;
 mod rewrite;
 mod rollout;
 mod store;

@@ -135,7 +135,7 @@ pub fn send(
     engine: &EngineOptions,
     ui: &Ui,
 ) -> Result<Receipt, Failure> {
-    let total = image.layers.iter().map(|layer| layer.descriptor.size).sum();
+    let total = image.layers_size();
     let bar = Bar(ui.progress(&destination.to_string(), total));
     let receipt = ui
         .block_on(async {

@@ -220,7 +220,7 @@ fn one_stored(
     Ok(Stored {
         reference,
         pin: Pin::of_image(&image, &descriptor.annotations),
-        size: image.layers.iter().map(|layer| layer.descriptor.size).sum(),
+        size: image.layers_size(),
         created: image.parsed_config().map(|config| config.created).unwrap_or_default(),
     })
 }

@@ -128,6 +128,11 @@ impl Image {
         self.layers.iter().enumerate().map(name).collect()
     }
 
+    /// What the layers take together, in bytes, as stored.
+    pub fn layers_size(&self) -> u64 {
+        self.layers.iter().map(|layer| layer.descriptor.size).sum()
+    }
+
     /// The diff ids, the base first.
     pub fn diff_ids(&self) -> Vec<Digest> {
         self.layers.iter().map(|layer| layer.diff_id).collect()

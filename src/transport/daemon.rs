@@ -40,6 +40,15 @@ impl Daemon {
         Ok(found.filter(|found| is_same(found, image)))
     }
 
+    /// The images of the engine. containerd's store lists none while it has one whose blobs are missing, or that is being
+    /// removed: then nothing is known to be there, and all is sent.
+    async fn images(&self) -> Result<Vec<EngineImage>> {
+        match self.engine.list_images().await {
+            Err(EngineError::NotFound { .. }) => Ok(Vec::new()),
+            images => Ok(images?),
+        }
+    }
+
     /// Sends the layers that `skipped` does not name, and proves that the engine has the image afterwards.
     async fn load(
         &self,
@@ -87,47 +96,63 @@ impl Daemon {
             }
             (answer, Ok(_)) => answer.map(drop)?,
         }
-        self.prove(image, !skipped.is_empty()).await
+        self.prove(image).await
     }
 
-    /// A load may fail without saying so: the image is asked for, and where layers were guessed, mounted.
-    async fn prove(&self, image: &Image, guessed: bool) -> Result<()> {
-        let not_loaded = |why: String| TransportError::NotLoaded { name: self.reference.to_string(), why };
-        let found = match self.engine.inspect_image(&self.reference.to_string()).await? {
+    /// A load may fail without saying so: the image is asked for, and where the store takes half of one, mounted.
+    async fn prove(&self, image: &Image) -> Result<()> {
+        let name = self.reference.to_string();
+        let not_loaded = |why: String| TransportError::NotLoaded { name: name.clone(), why };
+        let found = match self.engine.inspect_image(&name).await? {
             None => return Err(not_loaded("it is not there afterwards".to_owned())),
             Some(found) if !is_same(&found, image) => {
                 return Err(not_loaded(format!("the name leads to {}, another image", found.id)));
             }
             Some(found) => found,
         };
-        if !guessed || self.engine.info().await?.image_store == ImageStore::Classic {
+        let store = self.engine.info().await?.image_store;
+        self.prove_whole(&found, &name, image, store).await
+    }
+
+    /// Proves that a container can be made of an image that is there.
+    async fn prove_whole(
+        &self,
+        found: &EngineImage,
+        name: &str,
+        image: &Image,
+        store: ImageStore,
+    ) -> Result<()> {
+        if store == ImageStore::Classic {
+            // It shows an image only when it has every layer.
             return Ok(());
         }
-        match self.mount(&found, image).await {
+        match self.mount(found, name, image).await {
             Err(error @ (EngineError::Unreachable { .. } | EngineError::Lost { .. })) => Err(error.into()),
-            Err(error) => Err(not_loaded(error.to_string())),
+            Err(error) => {
+                Err(TransportError::NotLoaded { name: self.reference.to_string(), why: error.to_string() })
+            }
             Ok(()) => Ok(()),
         }
     }
 
     /// containerd's store takes an image whose blobs are missing; only a container of it needs them. This one is never
     /// started.
-    async fn mount(&self, found: &EngineImage, image: &Image) -> crate::engine::Result<()> {
+    async fn mount(&self, found: &EngineImage, name: &str, image: &Image) -> crate::engine::Result<()> {
         // Otherwise the image's volumes would be made, and stay.
         let volumes = found.raw.pointer("/Config/Volumes").and_then(Value::as_object);
         let tmpfs: BTreeMap<&String, &str> =
             volumes.into_iter().flatten().map(|(path, _)| (path, "")).collect();
         let body = json!({
-            "Image": self.reference.to_string(), "Cmd": ["none"],
+            "Image": name, "Cmd": ["none"],
             "HostConfig": {"NetworkMode": "none", "Tmpfs": tmpfs},
         });
         let body = CreateBody(body.as_object().cloned().unwrap_or_default());
-        let name = format!("tarsup-load-{}", image.digest().short());
-        let id = match self.engine.create_container(&name, &body).await {
+        let container = format!("tarsup-load-{}", image.digest().short());
+        let id = match self.engine.create_container(&container, &body).await {
             // What a run left that was killed right here.
             Err(EngineError::Conflict { .. }) => {
-                self.engine.remove_container(&name).await?;
-                self.engine.create_container(&name, &body).await?
+                self.engine.remove_container(&container).await?;
+                self.engine.create_container(&container, &body).await?
             }
             created => created?,
         };
@@ -194,20 +219,34 @@ impl Sink for Daemon {
             bytes_sent: 0,
             layers_sent: 0,
             layers_skipped: layers,
-            bytes_skipped: image.layers.iter().map(|layer| layer.descriptor.size).sum(),
+            bytes_skipped: image.layers_size(),
         };
-        if self.holds(&self.reference.to_string(), image).await?.is_some() {
-            return Ok(receipt);
-        }
-        for id in [image.config_digest(), image.digest()] {
-            if self.holds(&id.to_string(), image).await?.is_some() {
-                let repository = self.reference.familiar_name();
-                self.engine.tag_image(&id.to_string(), &repository, &tag).await?;
-                return Ok(receipt);
+        let store = self.engine.info().await?.image_store;
+        let mut skipped = None;
+        for name in
+            [self.reference.to_string(), image.config_digest().to_string(), image.digest().to_string()]
+        {
+            let Some(found) = self.holds(&name, image).await? else { continue };
+            // An earlier run may have been killed after it sent the image without a layer, and before it proved it.
+            match self.prove_whole(&found, &name, image, store).await {
+                Ok(()) => {
+                    if name != self.reference.to_string() {
+                        self.engine.tag_image(&name, &self.reference.familiar_name(), &tag).await?;
+                    }
+                    return Ok(receipt);
+                }
+                Err(error @ TransportError::NotLoaded { .. }) => {
+                    tracing::warn!(image = %self.reference, %error, "the engine has the image, but not all of it: sending all");
+                    skipped = Some(BTreeSet::new());
+                    break;
+                }
+                Err(error) => return Err(error),
             }
         }
-        let store = self.engine.info().await?.image_store;
-        let mut skipped = held_layers(store, &image.diff_ids(), &self.engine.list_images().await?);
+        let mut skipped = match skipped {
+            Some(none) => none,
+            None => held_layers(store, &image.diff_ids(), &self.images().await?),
+        };
         let mut loaded = self.load(image, &skipped, &mut receipt.bytes_sent, progress).await;
         if let Err(error) = &loaded
             && !skipped.is_empty()

@@ -1,12 +1,16 @@
 //! Images into a real engine: only what it lacks is sent, and a container of the image has every file.
 
 use std::io::Read as _;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use serde_json::json;
 use tarsup::engine::{CreateBody, DockerEngine, Engine as _, ImageStore};
 use tarsup::oci::{Digest, Image, Layer};
+use tarsup::transport::archive::Archive;
 use tarsup::transport::daemon::Daemon;
+use tarsup::transport::layout::LayoutImage;
 use tarsup::transport::{Progress, Receipt, Sink as _, Source as _, TransportError};
 
 use crate::tiny;
@@ -109,6 +113,73 @@ async fn layers_that_were_compressed_otherwise_are_sent_where_the_store_needs_th
     };
     assert_eq!((sent.layers_sent, sent.layers_skipped), expected);
     assert_eq!(read(&engine, "copy-guess:2", &["/a", "/b"]).await, "guess-a1guess-b1");
+}
+
+/// What a run leaves that is killed between a load without a layer and its proof.
+async fn load_without(engine: &DockerEngine, image: &Image, name: &str, missing: usize) {
+    let reference = name.parse().unwrap();
+    let mut tar = Vec::new();
+    Archive { image, reference: &reference, includes: &|index| index != missing }
+        .write(&mut tar, &())
+        .unwrap();
+    let body = futures_util::stream::once(async move { Ok(Bytes::from(tar)) });
+    // A classic store refuses it: there is nothing to prove then.
+    let _ = engine.load_image(Box::pin(body)).await;
+}
+
+#[tokio::test]
+async fn image_that_a_killed_run_left_without_a_layer_is_proven_and_sent_whole() {
+    let engine = tiny::engine().await;
+    for name in ["copy-killed:1", "copy-killed:2", "copy-killed:again"] {
+        tiny::remove_image(name).await;
+    }
+    let whole = image("killed", &["a1", "b1"]);
+    for name in ["copy-killed:1", "copy-killed:again"] {
+        // By its name, and by its id under another name.
+        load_without(&engine, &whole, "copy-killed:1", 1).await;
+        copy(&engine, &whole, name).await;
+        assert_eq!(read(&engine, name, &["/a", "/b"]).await, "killed-a1killed-b1", "{name}");
+        for name in ["copy-killed:1", "copy-killed:again"] {
+            tiny::remove_image(name).await;
+        }
+    }
+    let again = copy(&engine, &whole, "copy-killed:2").await;
+    assert_eq!(again.layers_sent + again.layers_skipped, 3);
+    let sent = copy(&engine, &whole, "copy-killed:2").await;
+    assert_eq!((sent.bytes_sent, sent.layers_skipped), (0, 3), "what is proven is not sent again");
+}
+
+#[tokio::test]
+async fn copy_that_is_killed_as_the_image_appears_is_made_good_by_the_next() {
+    let engine = tiny::engine().await;
+    let folder = tempfile::tempdir().unwrap();
+    // The engine has the layers' content, compressed otherwise: a containerd store is sent too little at first.
+    let held = image("kill9", &["a1", "b1"]);
+    let other =
+        tiny::compressed_image(&layers("kill9", &["b1", "a1"]), &["TEST=kill9"], flate2::Compression::best());
+    LayoutImage::new(folder.path(), Some("1")).put(&other, &()).await.unwrap();
+    let source = format!("oci:{}:1", folder.path().display());
+    for _ in 0..5 {
+        for name in ["copy-kill9:held", "copy-kill9:1"] {
+            tiny::remove_image(name).await;
+        }
+        copy(&engine, &held, "copy-kill9:held").await;
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tarsup"))
+            .args(["copy", &source, "docker-daemon:copy-kill9:1"])
+            .env("TARSUP_CACHE", folder.path().join("cache"))
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        while engine.inspect_image("copy-kill9:1").await.unwrap().is_none()
+            && child.try_wait().unwrap().is_none()
+        {
+            tokio::task::yield_now().await;
+        }
+        let _ = child.kill();
+        child.wait().unwrap();
+        copy(&engine, &other, "copy-kill9:1").await;
+        assert_eq!(read(&engine, "copy-kill9:1", &["/a", "/b"]).await, "kill9-a1kill9-b1");
+    }
 }
 
 #[tokio::test]

@@ -11,6 +11,11 @@ use tarsup::oci::Digest;
 
 use crate::packages::Workshop;
 
+/// What goes wrong, and how it is done.
+type Evil<'a> = (&'a str, Box<dyn Fn() + 'a>);
+/// What is put where a blob belongs, and how.
+type Make<'a> = (&'a str, Box<dyn Fn(&Path) + 'a>);
+
 /// Where the blob of this layer lies in a layout or the cache.
 fn blob(workshop: &Workshop, folder: &str, built: &Value, layer: usize) -> PathBuf {
     let digest = built["layers"][layer]["digest"].as_str().unwrap().trim_start_matches("sha256:");
@@ -80,7 +85,6 @@ fn poisoned_blob_of_store_or_cache_is_made_again_by_a_build() {
         fs::write(path, bytes).unwrap();
         poison(path);
     };
-    type Evil<'a> = (&'a str, Box<dyn Fn() + 'a>);
     let evils: [Evil<'_>; 3] = [
         ("both names of the one file", Box::new(|| poison(&stored))),
         ("the store's own", Box::new(|| replace(&stored))),
@@ -119,7 +123,6 @@ fn blob_that_is_no_regular_file_is_refused_and_not_waited_for() {
     let genuine = workshop.path("genuine");
     fs::rename(&path, &genuine).unwrap();
     let mkfifo = |path: &Path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
-    type Make<'a> = (&'a str, Box<dyn Fn(&Path) + 'a>);
     let makes: [Make<'_>; 4] = [
         ("it is a link", Box::new(|path| std::os::unix::fs::symlink(&genuine, path).unwrap())),
         ("it is a link", Box::new(|path| std::os::unix::fs::symlink("/dev/zero", path).unwrap())),

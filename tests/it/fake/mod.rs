@@ -15,14 +15,17 @@ use std::fmt::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use tarsup::engine::{EngineError, EngineImage, Result, Status};
-use tarsup::oci::Digest;
+use tarsup::oci::{Digest, Reference};
+use tarsup::upgrade::machine::Images;
 pub use world::Behaviour;
 use world::World;
+use world::not_found;
 
 /// When a fault strikes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +83,21 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+#[async_trait]
+impl Images for FakeEngine {
+    async fn load(&self, image: &Reference) -> std::result::Result<String, String> {
+        let name = image.to_string();
+        let loaded = self.call(format!("load {name}"), move |world, call| {
+            let image = world.shelf.get(&name).cloned();
+            let image = image.ok_or_else(|| not_found(call, "the local store has it no more"))?;
+            let id = image.id.clone();
+            world.tag(&name, image);
+            Ok(id)
+        });
+        loaded.await.map_err(|error| error.to_string())
+    }
+}
+
 impl FakeEngine {
     /// An empty engine.
     pub fn new() -> Self {
@@ -135,10 +153,24 @@ impl FakeEngine {
         id
     }
 
+    /// Takes an image out of the engine and into the local store, as it were: [`Images::load`] brings it back.
+    pub fn shelve(&self, reference: &str) {
+        let mut world = locked(&self.world);
+        let id = world.tags.remove(reference).expect("it is there");
+        let image = world.images.remove(&id).expect("it is there");
+        world.shelf.insert(reference.to_owned(), image);
+    }
+
+    /// What the local store has.
+    pub fn shelf(&self) -> BTreeMap<String, EngineImage> {
+        locked(&self.world).shelf.clone()
+    }
+
     /// How containers of this image behave from now on.
     pub fn behave(&self, image: &str, behaviour: Behaviour) {
         let mut world = locked(&self.world);
-        let id = world.image_id(image).unwrap_or_else(|| image.to_owned());
+        let shelved = || world.shelf.get(image).map(|image| image.id.clone());
+        let id = world.image_id(image).or_else(shelved).unwrap_or_else(|| image.to_owned());
         world.behaviours.insert(id, behaviour);
     }
 

@@ -82,6 +82,8 @@ pub(super) struct Volume {
 pub(super) struct World {
     pub containers: BTreeMap<String, Held>,
     pub images: BTreeMap<String, EngineImage>,
+    /// What the local store has, by reference.
+    pub shelf: BTreeMap<String, EngineImage>,
     /// Familiar reference → image id.
     pub tags: BTreeMap<String, String>,
     pub networks: BTreeMap<String, Network>,

@@ -15,17 +15,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::fake::FakeEngine;
-use async_trait::async_trait;
 use serde_json::{Value, json};
 use tarsup::deploy::Desired;
 use tarsup::deploy::desired::{ImageOrigin, Policy, Resource, Service, Written};
 use tarsup::deploy::observe::observe;
 use tarsup::diagnose::Place;
-use tarsup::engine::{CreateBody, EngineImage, RestartPolicy};
+use tarsup::engine::{CreateBody, RestartPolicy};
 use tarsup::oci::Reference;
 use tarsup::tars::Role;
 use tarsup::upgrade::journal::{Header, Journal, Line};
-use tarsup::upgrade::machine::{Clock, DeploymentFile, Images, Machine as Parts, StateFolder, Voice};
+use tarsup::upgrade::machine::{Clock, DeploymentFile, Machine as Parts, StateFolder, Voice};
 use tarsup::upgrade::owner::Owner;
 use tarsup::upgrade::{Deploy, DeployId, Failure, Intent, Plan, Refusal, Request, Resumed};
 use time::OffsetDateTime;
@@ -241,15 +240,6 @@ impl DeploymentFile for Machine {
     }
 }
 
-#[async_trait]
-impl Images for Machine {
-    async fn load(&self, image: &Reference) -> Result<String, String> {
-        Err(format!("{image}: these tests have no store"))
-    }
-}
-
-static NOTHING_STORED: BTreeMap<String, EngineImage> = BTreeMap::new();
-
 /// One command of a machine.
 pub fn deploy<'a>(engine: &'a FakeEngine, machine: &'a Machine, desired: &'a Desired) -> Deploy<'a> {
     let (keep, stop) = watch::channel(false);
@@ -261,9 +251,11 @@ pub fn deploy<'a>(engine: &'a FakeEngine, machine: &'a Machine, desired: &'a Des
         voice: machine,
         folder: machine,
         file: machine,
-        images: machine,
+        images: engine,
     };
-    Deploy { engine, machine: parts, desired, stored: &NOTHING_STORED, stop }
+    // As long as the test.
+    let stored = Box::leak(Box::new(engine.shelf()));
+    Deploy { engine, machine: parts, desired, stored, stop }
 }
 
 /// What a command asks for.
@@ -285,6 +277,28 @@ pub async fn roll(
         deploy.roll(&offer).await?;
     }
     Ok(offer.plan)
+}
+
+/// A larger deployment: two nodes in one batch, a slave on two networks, and version 2 in the local store alone.
+pub fn large() -> Desired {
+    let mut desired = desired();
+    desired.services.push(service("node2", Some(Role::Node), "tars/node:1", 6));
+    let resource = |key: &str, name: &str, body: Value| Resource {
+        key: key.to_owned(),
+        name: name.to_owned(),
+        external: false,
+        body,
+        place: Place::file("compose.yaml"),
+    };
+    desired.volumes.push(resource("node2", "tars_node2", json!({"Name": "tars_node2"})));
+    let subnet = json!({"Name": "tars_back", "IPAM": {"Config": [{"Subnet": "172.26.0.0/16"}]}});
+    desired.networks.push(resource("back", "tars_back", subnet));
+    edit(&mut desired, "slave", |slave| {
+        let endpoint = json!({"IPAMConfig": {"IPv4Address": "172.26.0.4"}});
+        slave.connect.push(("tars_back".to_owned(), endpoint));
+    });
+    desired.policy.batch = 2;
+    desired
 }
 
 /// An engine on which the deployment runs, made by deploy 1.

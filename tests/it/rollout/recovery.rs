@@ -1,5 +1,6 @@
 //! The way back needs only what it undoes, and proves what it left: stops under way, logs, disks, records, prunes, other people.
 
+use super::crash::points;
 use super::deploys::without_failed;
 use super::*;
 use crate::fake::{Behaviour, Call, Fault, Moment};
@@ -78,7 +79,7 @@ async fn any_effect_that_comes_late_is_undone_too() {
     let (running, desired) = up().await;
     let before = running.dump();
     let (mut undone, mut struck) = (0, 0);
-    for n in 0..140 {
+    for n in points().take_while(|n| *n < 140) {
         let engine = running.fork();
         let machine = Machine::killed();
         let command = deploy(&engine, &machine, &desired);
@@ -112,7 +113,7 @@ async fn any_effect_that_comes_late_is_undone_too() {
             other => assert!(matches!(other, Resumed::Finished(_)), "{other:?}"),
         }
     }
-    assert!(struck > 60 && undone > 50, "{struck} struck, {undone} undone");
+    assert!(struck > 12 && undone > 10, "{struck} struck, {undone} undone");
 }
 
 // Logs, disks, records.
@@ -302,7 +303,7 @@ async fn lock_whose_volume_is_pruned_ends_the_run_and_is_resumed_from_anywhere()
 async fn kill_and_prune_are_never_answered_with_nothing_to_resume() {
     let (running, desired) = up().await;
     for volumes in [false, true] {
-        for n in 0.. {
+        for n in points() {
             let engine = running.fork();
             let machine = Machine::killed();
             let command = deploy(&engine, &machine, &desired);

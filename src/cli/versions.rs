@@ -17,7 +17,7 @@ use crate::deploy::observed::LABEL_DEPLOYMENT;
 use crate::deploy::{Desired, verify};
 use crate::diagnose::Exit;
 use crate::engine::docker::DockerEngine;
-use crate::engine::{ConnectOptions, Container, Engine, EngineError, EngineImage};
+use crate::engine::{ConnectOptions, ContainerSummary, Engine, EngineError, ImageSummary};
 use crate::oci::{Digest, Reference};
 use crate::store::{self, Layout, StoreError};
 use crate::upgrade::journal::{self, State, Summary};
@@ -373,7 +373,7 @@ fn history_line(deploy: &Summary) -> String {
     line
 }
 
-type Holding = (Vec<EngineImage>, Vec<Container>);
+type Holding = (Vec<ImageSummary>, Vec<ContainerSummary>);
 
 /// What an engine holds: its images, and the containers that tarsup made.
 async fn held(options: &EngineOptions) -> Result<Holding, EngineError> {
@@ -394,7 +394,7 @@ struct Held {
     labelled: bool,
 }
 
-fn held_versions(images: &[EngineImage]) -> impl Iterator<Item = Held> {
+fn held_versions(images: &[ImageSummary]) -> impl Iterator<Item = Held> {
     images.iter().flat_map(|image| {
         image.tags.iter().filter_map(|tag| {
             Some(Held {
@@ -410,7 +410,7 @@ fn held_versions(images: &[EngineImage]) -> impl Iterator<Item = Held> {
 }
 
 /// Adds an image of the engine: to the line of the store's where both are the same, else as a line of its own.
-fn add_held(versions: &mut Vec<Version>, held: &Held, containers: &[Container]) {
+fn add_held(versions: &mut Vec<Version>, held: &Held, containers: &[ContainerSummary]) {
     let image = held.reference.to_string();
     let used: BTreeSet<String> = containers
         .iter()

@@ -20,8 +20,11 @@ pub async fn observe_with(
     stored: &BTreeMap<String, EngineImage>,
 ) -> Result<Observed> {
     let info = engine.info().await?;
-    let mut containers =
-        engine.list_containers(&[format!("{LABEL_DEPLOYMENT}={}", desired.deployment)]).await?;
+    let mut containers = Vec::new();
+    for listed in engine.list_containers(&[format!("{LABEL_DEPLOYMENT}={}", desired.deployment)]).await? {
+        // What went away in between is left out.
+        containers.extend(engine.inspect_container(&listed.id).await?);
+    }
     for service in &desired.services {
         if !containers.iter().any(|container| container.name == service.container)
             && let Some(container) = engine.inspect_container(&service.container).await?

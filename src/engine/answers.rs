@@ -1,12 +1,16 @@
 //! The engine's JSON answers → the types of this module, with the whole answer kept beside them.
 
-use std::collections::BTreeMap;
-
+use bollard::models;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::raw::unexpected;
-use super::{Container, EngineImage, EngineInfo, ImageStore, Network, RestartPolicy, Result};
+use super::{
+    Container, ContainerSummary, EngineImage, EngineInfo, Health, ImageStore, ImageSummary, Network,
+    RestartPolicy, Result,
+};
 
 /// The driver status by which an engine says that containerd keeps its images.
 const CONTAINERD_DRIVER: &str = "io.containerd.snapshotter.v1";
@@ -44,7 +48,7 @@ pub(super) fn container(call: &str, raw: Value) -> Result<Container> {
 }
 
 /// `none` is what an engine says of a health check that was switched off.
-fn health(call: &str, raw: &Value) -> Result<Option<super::Health>> {
+fn health(call: &str, raw: &Value) -> Result<Option<Health>> {
     match text(raw, "/State/Health/Status").as_str() {
         "" | "none" => Ok(None),
         _ => required(call, raw, "/State/Health/Status").map(Some),
@@ -66,56 +70,92 @@ pub(super) fn image(call: &str, raw: Value) -> Result<EngineImage> {
     })
 }
 
-/// `GET /networks/{name}`.
-pub(super) fn network(call: &str, raw: &Value) -> Result<Network> {
-    let configs = raw.pointer("/IPAM/Config").and_then(Value::as_array);
-    let members = raw.pointer("/Containers").and_then(Value::as_object);
-    Ok(Network {
-        id: required(call, raw, "/Id")?,
-        name: required(call, raw, "/Name")?,
-        driver: text(raw, "/Driver"),
-        subnets: configs.into_iter().flatten().map(|config| text(config, "/Subnet")).collect(),
-        labels: optional(call, raw, "/Labels")?,
-        addresses: members
+/// One of `GET /containers/json`.
+pub(super) fn container_summary(call: &str, one: models::ContainerSummary) -> Result<ContainerSummary> {
+    let missing = |what: &str| unexpected(call, &format!("its answer has no usable `{what}`"));
+    // Links show as further names, `/other/alias`.
+    let names = one.names.unwrap_or_default();
+    let name = names.iter().map(|name| name.trim_start_matches('/')).find(|name| !name.contains('/'));
+    let state = one.state.map(|state| Value::String(state.to_string())).unwrap_or_default();
+    let networks = one.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
+    let mounts = one.mounts.unwrap_or_default();
+    Ok(ContainerSummary {
+        id: one.id.ok_or_else(|| missing("Id"))?,
+        name: name.unwrap_or_default().to_owned(),
+        labels: one.labels.unwrap_or_default().into_iter().collect(),
+        image: one.image.unwrap_or_default(),
+        image_id: one.image_id.unwrap_or_default(),
+        status: serde_json::from_value(state).map_err(|_| missing("State"))?,
+        health: health_in(&one.status.unwrap_or_default()),
+        addresses: networks
             .into_iter()
-            .flatten()
-            .map(|(id, member)| (id.clone(), text(member, "/IPv4Address")))
+            .map(|(name, endpoint)| (name, endpoint.ip_address.unwrap_or_default()))
             .collect(),
+        mounts: serde_json::to_value(mounts).map_err(|_| missing("Mounts"))?,
     })
 }
 
-/// `GET /volumes/{name}`.
-pub(super) fn volume(call: &str, raw: &Value) -> Result<BTreeMap<String, String>> {
-    optional(call, raw, "/Labels")
+/// The health that a list's status text ends with, such as `Up 2 minutes (healthy)`.
+fn health_in(status: &str) -> Option<Health> {
+    let (_, last) = status.rsplit_once('(')?;
+    match last.trim_end_matches(')') {
+        "healthy" => Some(Health::Healthy),
+        "unhealthy" => Some(Health::Unhealthy),
+        "health: starting" => Some(Health::Starting),
+        _ => None,
+    }
 }
 
-/// `GET /volumes`: names and labels, by name. Where there is none, 20.10 answers `null`.
-pub(super) fn volumes(call: &str, raw: &Value) -> Result<Vec<(String, BTreeMap<String, String>)>> {
-    let listed = raw.get("Volumes").and_then(Value::as_array);
-    let mut volumes = listed
-        .into_iter()
-        .flatten()
-        .map(|one| Ok((required(call, one, "/Name")?, volume(call, one)?)))
-        .collect::<Result<Vec<_>>>()?;
-    volumes.sort();
-    Ok(volumes)
+/// One of `GET /images/json`.
+pub(super) fn image_summary(one: models::ImageSummary) -> ImageSummary {
+    ImageSummary {
+        id: one.id,
+        // What an older engine says of an image without a tag.
+        tags: one.repo_tags.into_iter().filter(|tag| tag != "<none>:<none>").collect(),
+        labels: one.labels.into_iter().collect(),
+        size: u64::try_from(one.size).unwrap_or_default(),
+        created: OffsetDateTime::from_unix_timestamp(one.created)
+            .ok()
+            .and_then(|time| time.format(&Rfc3339).ok())
+            .unwrap_or_default(),
+    }
+}
+
+/// `GET /networks/{name}`.
+pub(super) fn network(call: &str, found: models::NetworkInspect) -> Result<Network> {
+    let missing = |what: &str| unexpected(call, &format!("its answer has no usable `{what}`"));
+    let configs = found.ipam.and_then(|ipam| ipam.config).unwrap_or_default();
+    let members = found.containers.unwrap_or_default().into_iter();
+    Ok(Network {
+        id: found.id.ok_or_else(|| missing("Id"))?,
+        name: found.name.ok_or_else(|| missing("Name"))?,
+        driver: found.driver.unwrap_or_default(),
+        subnets: configs.into_iter().map(|config| config.subnet.unwrap_or_default()).collect(),
+        labels: found.labels.unwrap_or_default().into_iter().collect(),
+        addresses: members.map(|(id, member)| (id, member.ipv4_address.unwrap_or_default())).collect(),
+    })
 }
 
 /// `GET /version` and `GET /info`.
-pub(super) fn info(call: &str, api_version: &str, version: &Value, info: &Value) -> Result<EngineInfo> {
-    let driver = info.pointer("/DriverStatus").map(Value::to_string).unwrap_or_default();
+pub(super) fn info(
+    call: &str,
+    api_version: &str,
+    version: &Value,
+    info: models::SystemInfo,
+) -> Result<EngineInfo> {
+    let driver = info.driver_status.unwrap_or_default().into_iter().flatten();
     Ok(EngineInfo {
-        id: text(info, "/ID"),
+        id: info.id.unwrap_or_default(),
         version: required(call, version, "/Version")?,
         api_version: api_version.to_owned(),
         // `/info` has the kernel's word (x86_64), `/version` the one of image configs (amd64).
         architecture: required(call, version, "/Arch")?,
-        image_store: if driver.contains(CONTAINERD_DRIVER) {
+        image_store: if driver.into_iter().any(|said| said == CONTAINERD_DRIVER) {
             ImageStore::Containerd
         } else {
             ImageStore::Classic
         },
-        data_root: text(info, "/DockerRootDir"),
+        data_root: info.docker_root_dir.unwrap_or_default(),
     })
 }
 
@@ -144,7 +184,7 @@ fn optional<T: DeserializeOwned + Default>(call: &str, value: &Value, pointer: &
 mod tests {
     use serde_json::json;
 
-    use super::super::{Health, Status};
+    use super::super::Status;
     use super::*;
 
     #[test]
@@ -174,9 +214,37 @@ mod tests {
     #[test]
     fn image_store_is_told_by_the_driver_status() {
         let version = json!({"Version": "26.1.5", "Arch": "amd64"});
-        let classic = json!({"DriverStatus": [["Backing Filesystem", "extfs"]]});
-        let containerd = json!({"DriverStatus": [["driver-type", CONTAINERD_DRIVER]]});
-        assert_eq!(info("info", "1.45", &version, &classic).unwrap().image_store, ImageStore::Classic);
-        assert_eq!(info("info", "1.45", &version, &containerd).unwrap().image_store, ImageStore::Containerd);
+        let store = |key: &str, value: &str| {
+            let driver = vec![vec![key.to_owned(), value.to_owned()]];
+            let said = models::SystemInfo { driver_status: Some(driver), ..Default::default() };
+            info("info", "1.45", &version, said).unwrap().image_store
+        };
+        assert_eq!(store("Backing Filesystem", "extfs"), ImageStore::Classic);
+        assert_eq!(store("driver-type", CONTAINERD_DRIVER), ImageStore::Containerd);
+    }
+
+    #[test]
+    fn health_is_read_from_the_text_of_a_list() {
+        for (text, health) in [
+            ("Up 2 minutes (healthy)", Some(Health::Healthy)),
+            ("Up 2 minutes (unhealthy)", Some(Health::Unhealthy)),
+            ("Up Less than a second (health: starting)", Some(Health::Starting)),
+            ("Up 2 minutes (Paused)", None),
+            ("Exited (137) 3 days ago", None),
+            ("Created", None),
+        ] {
+            assert_eq!(health_in(text), health, "{text}");
+        }
+    }
+
+    #[test]
+    fn link_is_not_taken_for_the_name() {
+        let one = models::ContainerSummary {
+            id: Some("f00".to_owned()),
+            names: Some(vec!["/web/db".to_owned(), "/db".to_owned()]),
+            state: Some(models::ContainerSummaryStateEnum::RUNNING),
+            ..Default::default()
+        };
+        assert_eq!(container_summary("list", one).unwrap().name, "db");
     }
 }

@@ -1,20 +1,28 @@
 //! A real Docker engine: each method is one call of its HTTP API.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bollard::errors::Error as BollardError;
-use futures_util::{StreamExt as _, stream};
+use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
+use bollard::models::{ContainerUpdateBody, RestartPolicy as PolicyModel, VolumeCreateRequest};
+use bollard::query_parameters as query;
+use bollard::{Docker, container::LogOutput};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::address::{self, Address, ConnectOptions, Surroundings, configuration};
-use super::raw::{Body, PATIENCE, Raw, Request, UNLIMITED, absent, in_path, in_query, lost, unexpected};
+use super::address::{self, ConnectOptions, Surroundings, configuration};
+use super::connection::Connection;
+use super::raw::{
+    PATIENCE, Raw, Request, UNLIMITED, absent, in_path, in_query, shareable, traced, unexpected, words,
+};
 use super::{
-    ByteStream, Container, CreateBody, Engine, EngineError, EngineImage, EngineInfo, ExecOutput, Network,
-    RestartPolicy, Result, answers,
+    ByteStream, Container, ContainerSummary, CreateBody, Engine, EngineError, EngineImage, EngineInfo,
+    ExecOutput, ImageSummary, Network, RestartPolicy, Result, answers,
 };
 
 /// The newest API version that is asked for: later ones leave fields out of `inspect` that are read here.
@@ -35,6 +43,9 @@ impl ApiVersion {
 #[derive(Clone, Debug)]
 pub struct DockerEngine {
     raw: Raw,
+    docker: Docker,
+    /// What `GET /version` answered at first.
+    version: Value,
 }
 
 impl DockerEngine {
@@ -45,17 +56,32 @@ impl DockerEngine {
     /// where no engine answers.
     pub async fn connect(options: &ConnectOptions) -> Result<Self> {
         let around = Surroundings { variable: &|name| std::env::var(name).ok() };
-        let address = address::resolve(options, &around)?;
-        let docker = open(&address)?;
-        let mut raw = Raw { docker, address: address.to_string(), api_version: String::new() };
+        let connection = Connection::open(&address::resolve(options, &around)?)?;
+        let mut raw = Raw { connection, api_version: String::new() };
         let version = raw.json(Request::new("version", "GET", "/version")).await?;
-        raw.api_version = negotiate(&version)?;
-        Ok(Self { raw })
+        let ApiVersion(major, minor) = negotiate(&version)?;
+        raw.api_version = format!("{major}.{minor}");
+        let docker = raw.connection.bollard(major as usize, minor as usize)?;
+        Ok(Self { raw, docker, version })
     }
 
     /// The address, as a person would write it.
     pub fn address(&self) -> &str {
-        &self.raw.address
+        &self.raw.connection.address
+    }
+
+    /// One of bollard's calls, with its error in our words.
+    async fn typed<T>(
+        &self,
+        call: &str,
+        asked: impl Future<Output = std::result::Result<T, BollardError>>,
+    ) -> Result<T> {
+        traced(call, async { asked.await.map_err(|error| self.raw.failed(call, &error)) }).await
+    }
+
+    /// The client for a call whose answer may take this long to begin.
+    fn patient(&self, patience: Duration) -> Docker {
+        self.docker.clone().with_timeout(patience)
     }
 
     /// Whether the container has a terminal: its output is then one stream without frames.
@@ -67,17 +93,33 @@ impl DockerEngine {
 
     /// Creates and starts an exec, reads what it prints, and asks for its exit code once it has ended.
     async fn exec_to_end(&self, call: &str, container: &str, command: &[&str]) -> Result<ExecOutput> {
-        let body = json!({ "AttachStdout": true, "AttachStderr": true, "Cmd": command });
-        let path = format!("/containers/{}/exec", in_path(container));
-        let created = self.raw.json(Request::new(call, "POST", path).body(json_body(&body))).await?;
-        let id: String = answers::required(call, &created, "/Id")?;
-        let start = Request::new(call, "POST", format!("/exec/{id}/start"))
-            .body(json_body(&json!({ "Detach": false, "Tty": false })));
-        let (stdout, stderr) = demultiplex(&self.raw.bytes(start).await?);
+        let options = CreateExecOptions {
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            cmd: Some(command.to_vec()),
+            ..CreateExecOptions::default()
+        };
+        let container = in_path(container);
+        let exec = self.typed(call, self.docker.create_exec(&container, options)).await?.id;
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let start = async {
+            let started = self.docker.start_exec(&exec, None::<StartExecOptions>).await?;
+            if let StartExecResults::Attached { mut output, .. } = started {
+                while let Some(piece) = output.try_next().await? {
+                    if let LogOutput::StdErr { message } = piece {
+                        stderr.extend_from_slice(&message);
+                    } else {
+                        stdout.extend_from_slice(&piece.into_bytes());
+                    }
+                }
+            }
+            Ok(())
+        };
+        self.typed(call, start).await?;
         loop {
             // The streams end a moment before the engine knows the exit code.
-            let state = self.raw.json(Request::new(call, "GET", format!("/exec/{id}/json"))).await?;
-            if let Some(exit_code) = state["ExitCode"].as_i64().filter(|_| state["Running"] != true) {
+            let state = self.typed(call, self.docker.inspect_exec(&exec)).await?;
+            if let Some(exit_code) = state.exit_code.filter(|_| state.running != Some(true)) {
                 return Ok(ExecOutput { exit_code, stdout: text(&stdout), stderr: text(&stderr) });
             }
             sleep(Duration::from_millis(10)).await;
@@ -85,45 +127,8 @@ impl DockerEngine {
     }
 }
 
-/// A connection that has not spoken yet.
-fn open(address: &Address) -> Result<bollard::Docker> {
-    let seconds = PATIENCE.as_secs();
-    let version = bollard::API_DEFAULT_VERSION;
-    let opened = match address {
-        Address::Unix(path) => bollard::Docker::connect_with_unix(path, seconds, version),
-        Address::Tcp(host) => bollard::Docker::connect_with_http(host, seconds, version),
-        Address::Tls(host, folder) => open_tls(host, folder),
-    };
-    opened.map_err(|error| match error {
-        BollardError::SocketNotFoundError(path) => EngineError::Unreachable {
-            address: address.to_string(),
-            why: format!("there is no socket {path}"),
-        },
-        other => configuration(
-            format!("{address} cannot be used: {other}"),
-            "see that ca.pem, cert.pem and key.pem are there and readable",
-        ),
-    })
-}
-
-fn open_tls(host: &str, folder: &Path) -> std::result::Result<bollard::Docker, BollardError> {
-    let [key, cert, ca] = ["key.pem", "cert.pem", "ca.pem"].map(|name| folder.join(name));
-    // Otherwise a missing key shows as a failed handshake.
-    if let Some(path) = [&key, &cert, &ca].into_iter().find(|path| !path.exists()) {
-        return Err(BollardError::CertPathError { path: path.clone() });
-    }
-    bollard::Docker::connect_with_ssl(
-        host,
-        &key,
-        &cert,
-        &ca,
-        PATIENCE.as_secs(),
-        bollard::API_DEFAULT_VERSION,
-    )
-}
-
 /// The API version to speak: the engine's, or the newest known here.
-fn negotiate(version: &Value) -> Result<String> {
+fn negotiate(version: &Value) -> Result<ApiVersion> {
     let offered = answers::text(version, "/ApiVersion");
     let oldest = answers::text(version, "/MinAPIVersion");
     let newest = ApiVersion::parse(&offered)
@@ -137,17 +142,27 @@ fn negotiate(version: &Value) -> Result<String> {
             "use a newer tarsup",
         ));
     }
-    let ApiVersion(major, minor) = newest.min(NEWEST_API);
-    Ok(format!("{major}.{minor}"))
+    Ok(newest.min(NEWEST_API))
 }
 
-/// The ids of a list.
-fn ids(call: &str, list: &Value) -> Result<Vec<String>> {
-    list.as_array().into_iter().flatten().map(|entry| answers::required(call, entry, "/Id")).collect()
+fn json_body(body: &Value) -> Vec<u8> {
+    body.to_string().into_bytes()
 }
 
-fn json_body(body: &Value) -> Body {
-    Body::Json(body.to_string().into_bytes())
+/// A filter by labels, as lists take it.
+fn by_labels(labels: &[String]) -> HashMap<String, Vec<String>> {
+    HashMap::from([("label".to_owned(), labels.to_vec())])
+}
+
+/// A whole stream.
+async fn whole(
+    mut pieces: impl Stream<Item = std::result::Result<Bytes, BollardError>> + Unpin,
+) -> std::result::Result<Vec<u8>, BollardError> {
+    let mut bytes = Vec::new();
+    while let Some(piece) = pieces.try_next().await? {
+        bytes.extend_from_slice(&piece);
+    }
+    Ok(bytes)
 }
 
 /// Takes the environment out of what an engine says of a create: it quotes entries that it does not like.
@@ -182,14 +197,6 @@ fn frames(mut bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     })
 }
 
-fn demultiplex(bytes: &[u8]) -> (Vec<u8>, Vec<u8>) {
-    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    for (stream, payload) in frames(bytes) {
-        if stream == 2 { &mut stderr } else { &mut stdout }.extend_from_slice(payload);
-    }
-    (stdout, stderr)
-}
-
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
@@ -197,21 +204,18 @@ fn text(bytes: &[u8]) -> String {
 #[async_trait]
 impl Engine for DockerEngine {
     async fn info(&self) -> Result<EngineInfo> {
-        let version = self.raw.json(Request::new("version", "GET", "/version")).await?;
-        let info = self.raw.json(Request::new("info", "GET", "/info")).await?;
-        answers::info("info", &self.raw.api_version, &version, &info)
+        let info = self.typed("info", self.docker.info()).await?;
+        answers::info("info", &self.raw.api_version, &self.version, info)
     }
 
-    async fn list_containers(&self, labels: &[String]) -> Result<Vec<Container>> {
-        let filters = json!({ "label": labels }).to_string();
-        let path = format!("/containers/json?all=1&filters={}", in_query(&filters));
-        let list = self.raw.json(Request::new("list containers", "GET", path)).await?;
-        let mut found = Vec::new();
-        for id in ids("list containers", &list)? {
-            // What went away in between is left out.
-            found.extend(self.inspect_container(&id).await?);
-        }
-        Ok(found)
+    async fn list_containers(&self, labels: &[String]) -> Result<Vec<ContainerSummary>> {
+        let options = query::ListContainersOptions {
+            all: true,
+            filters: Some(by_labels(labels)),
+            ..Default::default()
+        };
+        let listed = self.typed("list containers", self.docker.list_containers(Some(options))).await?;
+        listed.into_iter().map(|one| answers::container_summary("list containers", one)).collect()
     }
 
     async fn inspect_container(&self, container: &str) -> Result<Option<Container>> {
@@ -223,7 +227,7 @@ impl Engine for DockerEngine {
 
     async fn create_container(&self, name: &str, body: &CreateBody) -> Result<String> {
         let call = format!("create {name}");
-        let json = Body::Json(Value::Object(body.0.clone()).to_string().into_bytes());
+        let json = json_body(&Value::Object(body.0.clone()));
         let path = format!("/containers/create?name={}", in_query(name));
         let created = self.raw.json(Request::new(&call, "POST", path).body(json)).await;
         let created = created.map_err(|error| without_environment(error, body))?;
@@ -231,42 +235,61 @@ impl Engine for DockerEngine {
     }
 
     async fn start_container(&self, container: &str) -> Result<()> {
-        let path = format!("/containers/{}/start", in_path(container));
-        self.raw.done(Request::new(&format!("start {container}"), "POST", path)).await
+        let target = in_path(container);
+        let start = self.docker.start_container(&target, None::<query::StartContainerOptions>);
+        self.typed(&format!("start {container}"), start).await
     }
 
     async fn stop_container(&self, container: &str, grace: Duration) -> Result<()> {
         // The API counts whole seconds: rounded up, so that nothing is killed before its time.
         let seconds = grace.as_secs() + u64::from(grace.subsec_nanos() > 0);
-        let path = format!("/containers/{}/stop?t={seconds}", in_path(container));
-        let call = format!("stop {container}");
-        self.raw.done(Request::new(&call, "POST", path).patience(grace + PATIENCE)).await
+        let options =
+            query::StopContainerOptions { signal: None, t: Some(i32::try_from(seconds).unwrap_or(i32::MAX)) };
+        let docker = self.patient(grace + PATIENCE);
+        self.typed(&format!("stop {container}"), docker.stop_container(&in_path(container), Some(options)))
+            .await
     }
 
     async fn rename_container(&self, container: &str, name: &str) -> Result<()> {
-        let path = format!("/containers/{}/rename?name={}", in_path(container), in_query(name));
-        self.raw.done(Request::new(&format!("rename {container} to {name}"), "POST", path)).await
+        let target = in_path(container);
+        let options = query::RenameContainerOptions { name: name.to_owned() };
+        let rename = self.docker.rename_container(&target, options);
+        self.typed(&format!("rename {container} to {name}"), rename).await
     }
 
     async fn update_restart(&self, container: &str, policy: &RestartPolicy) -> Result<()> {
-        let body = json!({
-            "RestartPolicy": { "Name": policy.name, "MaximumRetryCount": policy.maximum_retry_count }
-        });
-        let path = format!("/containers/{}/update", in_path(container));
         let call = format!("update {container} to restart={}", policy.name);
-        self.raw.done(Request::new(&call, "POST", path).body(json_body(&body))).await
+        let name = policy.name.parse().map_err(|_| unexpected(&call, "there is no such restart policy"))?;
+        let count = i64::from(policy.maximum_retry_count);
+        let body = ContainerUpdateBody {
+            restart_policy: Some(PolicyModel { name: Some(name), maximum_retry_count: Some(count) }),
+            ..ContainerUpdateBody::default()
+        };
+        self.typed(&call, self.docker.update_container(&in_path(container), body)).await.map(drop)
     }
 
     async fn remove_container(&self, container: &str) -> Result<()> {
-        let path = format!("/containers/{}?v=0&force=0", in_path(container));
-        self.raw.done(Request::new(&format!("remove {container}"), "DELETE", path)).await
+        let target = in_path(container);
+        let options = query::RemoveContainerOptions { v: false, force: false, link: false };
+        let remove = self.docker.remove_container(&target, Some(options));
+        self.typed(&format!("remove {container}"), remove).await
     }
 
     async fn wait_container(&self, container: &str) -> Result<i64> {
         let call = format!("wait {container}");
-        let path = format!("/containers/{}/wait", in_path(container));
-        let ended = self.raw.json(Request::new(&call, "POST", path).patience(UNLIMITED)).await?;
-        answers::required(&call, &ended, "/StatusCode")
+        let docker = self.patient(UNLIMITED);
+        let container = in_path(container);
+        let wait = async {
+            let mut ended = docker.wait_container(&container, None::<query::WaitContainerOptions>);
+            match ended.next().await {
+                Some(Ok(ended)) => Ok(Some(ended.status_code)),
+                // bollard takes an exit code for a failure of the call.
+                Some(Err(BollardError::DockerContainerWaitError { code, .. })) => Ok(Some(code)),
+                Some(Err(error)) => Err(error),
+                None => Ok(None),
+            }
+        };
+        self.typed(&call, wait).await?.ok_or_else(|| super::raw::lost(&call, "its answer is cut off"))
     }
 
     async fn logs(&self, container: &str, tail: u32) -> Result<String> {
@@ -291,15 +314,16 @@ impl Engine for DockerEngine {
 
     async fn put_archive(&self, container: &str, path: &str, tar: Vec<u8>) -> Result<()> {
         let call = format!("write {path} in {container}");
-        let target = format!("/containers/{}/archive?path={}", in_path(container), in_query(path));
-        let tar: ByteStream = Box::pin(stream::iter([Ok(tar.into())]));
-        self.raw.done(Request::new(&call, "PUT", target).body(Body::Tar(tar))).await
+        let options = query::UploadToContainerOptions { path: path.to_owned(), ..Default::default() };
+        let tar = bollard::body_full(Bytes::from(tar));
+        self.typed(&call, self.docker.upload_to_container(&in_path(container), Some(options), tar)).await
     }
 
     async fn get_archive(&self, container: &str, path: &str) -> Result<Option<Vec<u8>>> {
         let call = format!("read {path} of {container}");
-        let target = format!("/containers/{}/archive?path={}", in_path(container), in_query(path));
-        match self.raw.bytes(Request::new(&call, "GET", target)).await {
+        let options = query::DownloadFromContainerOptions { path: path.to_owned() };
+        let read = whole(self.docker.download_from_container(&in_path(container), Some(options)));
+        match self.typed(&call, read).await {
             Ok(tar) => Ok(Some(tar)),
             // 404 is either's: the path's or the container's.
             Err(error @ EngineError::NotFound { .. }) => match self.inspect_container(container).await? {
@@ -314,16 +338,13 @@ impl Engine for DockerEngine {
         let body = json!({ "Container": container, "EndpointConfig": endpoint });
         let path = format!("/networks/{}/connect", in_path(network));
         let call = format!("connect {container} to {network}");
-        self.raw.done(Request::new(&call, "POST", path).body(json_body(&body))).await
+        self.raw.bytes(Request::new(&call, "POST", path).body(json_body(&body))).await.map(drop)
     }
 
-    async fn list_images(&self) -> Result<Vec<EngineImage>> {
-        let list = self.raw.json(Request::new("list images", "GET", "/images/json")).await?;
-        let mut found = Vec::new();
-        for id in ids("list images", &list)? {
-            found.extend(self.inspect_image(&id).await?);
-        }
-        Ok(found)
+    async fn list_images(&self) -> Result<Vec<ImageSummary>> {
+        let listed =
+            self.typed("list images", self.docker.list_images(None::<query::ListImagesOptions>)).await?;
+        Ok(listed.into_iter().map(answers::image_summary).collect())
     }
 
     async fn inspect_image(&self, image: &str) -> Result<Option<EngineImage>> {
@@ -334,43 +355,42 @@ impl Engine for DockerEngine {
     }
 
     async fn load_image(&self, tar: ByteStream) -> Result<Vec<String>> {
-        let request =
-            Request::new("load", "POST", "/images/load?quiet=1").body(Body::Tar(tar)).patience(UNLIMITED);
-        let answer = self.raw.bytes(request).await?;
+        let docker = self.patient(UNLIMITED);
+        let options = query::ImportImageOptions { quiet: true, platform: None };
         let mut said = Vec::new();
-        for message in serde_json::Deserializer::from_slice(&answer).into_iter::<Value>() {
-            let message = message.map_err(|_| lost("load", "its answer is cut off"))?;
-            if let Some(error) = message.pointer("/errorDetail/message").or(message.get("error")) {
-                return Err(unexpected("load", error.as_str().unwrap_or("it failed without a word").trim()));
+        let load = async {
+            let mut answer = docker.import_image(options, bollard::body_try_stream(tar), None);
+            while let Some(message) = answer.try_next().await? {
+                said.extend(message.stream.map(|line| line.trim_end().to_owned()));
             }
-            said.extend(message["stream"].as_str().map(|line| line.trim_end().to_owned()));
-        }
+            Ok(())
+        };
+        self.typed("load", load).await?;
         Ok(said)
     }
 
     async fn save_image(&self, image: &str) -> Result<ByteStream> {
         let call = format!("save {image}");
-        let path = format!("/images/{}/get", in_path(image));
-        let tar = self.raw.stream(Request::new(&call, "GET", path).patience(UNLIMITED)).await?;
-        Ok(Box::pin(
-            tar.map(move |piece| {
-                piece.map_err(|error| std::io::Error::other(lost(&call, &error.to_string())))
-            }),
-        ))
+        let mut answer = Box::pin(self.patient(UNLIMITED).export_image(&in_path(image)));
+        // The first piece tells success from failure: bollard yields an answer's error in place of its body.
+        let first = self.typed(&call, answer.try_next()).await?;
+        let rest =
+            answer.map_err(move |error| std::io::Error::other(super::raw::lost(&call, &words(&error))));
+        Ok(shareable(stream::iter(first.map(Ok)).chain(rest)))
     }
 
     async fn tag_image(&self, image: &str, repository: &str, tag: &str) -> Result<()> {
         let call = format!("tag {image} {repository}:{tag}");
-        let path =
-            format!("/images/{}/tag?repo={}&tag={}", in_path(image), in_query(repository), in_query(tag));
-        self.raw.done(Request::new(&call, "POST", path)).await
+        let options = query::TagImageOptions { repo: Some(repository.to_owned()), tag: Some(tag.to_owned()) };
+        self.typed(&call, self.docker.tag_image(&in_path(image), Some(options))).await
     }
 
     async fn inspect_network(&self, network: &str) -> Result<Option<Network>> {
+        let target = in_path(network);
         let call = format!("inspect network {network}");
-        let path = format!("/networks/{}", in_path(network));
-        let found = absent(self.raw.json(Request::new(&call, "GET", path)).await)?;
-        found.map(|raw| answers::network(&call, &raw)).transpose()
+        let inspect = self.docker.inspect_network(&target, None::<query::InspectNetworkOptions>);
+        let found = absent(self.typed(&call, inspect).await)?;
+        found.map(|found| answers::network(&call, found)).transpose()
     }
 
     async fn create_network(&self, body: &Value) -> Result<String> {
@@ -386,27 +406,33 @@ impl Engine for DockerEngine {
 
     async fn inspect_volume(&self, volume: &str) -> Result<Option<BTreeMap<String, String>>> {
         let call = format!("inspect volume {volume}");
-        let path = format!("/volumes/{}", in_path(volume));
-        let found = absent(self.raw.json(Request::new(&call, "GET", path)).await)?;
-        found.map(|raw| answers::volume(&call, &raw)).transpose()
+        let found = absent(self.typed(&call, self.docker.inspect_volume(&in_path(volume))).await)?;
+        Ok(found.map(|found| found.labels.into_iter().collect()))
     }
 
     async fn list_volumes(&self, labels: &[String]) -> Result<Vec<(String, BTreeMap<String, String>)>> {
-        let filters = json!({ "label": labels }).to_string();
-        let path = format!("/volumes?filters={}", in_query(&filters));
-        let listed = self.raw.json(Request::new("list volumes", "GET", path)).await?;
-        answers::volumes("list volumes", &listed)
+        let options = query::ListVolumesOptions { filters: Some(by_labels(labels)) };
+        let listed = self.typed("list volumes", self.docker.list_volumes(Some(options))).await?;
+        let volumes = listed.volumes.unwrap_or_default().into_iter();
+        let mut volumes: Vec<_> =
+            volumes.map(|volume| (volume.name, volume.labels.into_iter().collect())).collect();
+        volumes.sort();
+        Ok(volumes)
     }
 
     async fn create_volume(&self, body: &Value) -> Result<BTreeMap<String, String>> {
         let call = format!("create volume {}", body["Name"].as_str().unwrap_or_default());
-        let request = Request::new(&call, "POST", "/volumes/create").body(json_body(body));
-        answers::volume(&call, &self.raw.json(request).await?)
+        let body: VolumeCreateRequest =
+            serde_json::from_value(body.clone()).map_err(|error| unexpected(&call, &error.to_string()))?;
+        let made = self.typed(&call, self.docker.create_volume(body)).await?;
+        Ok(made.labels.into_iter().collect())
     }
 
     async fn remove_volume(&self, volume: &str) -> Result<()> {
-        let path = format!("/volumes/{}?force=0", in_path(volume));
-        self.raw.done(Request::new(&format!("remove volume {volume}"), "DELETE", path)).await
+        let target = in_path(volume);
+        let options = query::RemoveVolumeOptions { force: false };
+        let remove = self.docker.remove_volume(&target, Some(options));
+        self.typed(&format!("remove volume {volume}"), remove).await
     }
 }
 
@@ -417,9 +443,9 @@ mod tests {
     #[test]
     fn api_version_is_the_older_of_both() {
         let version = |newest: &str, oldest: &str| json!({"ApiVersion": newest, "MinAPIVersion": oldest});
-        assert_eq!(negotiate(&version("1.41", "1.12")).unwrap(), "1.41");
-        assert_eq!(negotiate(&version("1.9", "")).unwrap(), "1.9");
-        assert_eq!(negotiate(&version("1.99", "1.44")).unwrap(), "1.51");
+        assert_eq!(negotiate(&version("1.41", "1.12")).unwrap(), ApiVersion(1, 41));
+        assert_eq!(negotiate(&version("1.9", "")).unwrap(), ApiVersion(1, 9));
+        assert_eq!(negotiate(&version("1.99", "1.44")).unwrap(), NEWEST_API);
         assert!(matches!(negotiate(&version("2.0", "1.60")), Err(EngineError::Configuration { .. })));
         assert!(negotiate(&json!({"answer": 42})).is_err());
     }
@@ -428,8 +454,9 @@ mod tests {
     fn output_is_taken_apart_and_a_cut_frame_keeps_what_there_is() {
         let mut bytes = vec![1, 0, 0, 0, 0, 0, 0, 2, b'o', b'k', 2, 0, 0, 0, 0, 0, 0, 1, b'!'];
         bytes.extend([1, 0, 0, 0, 0, 0, 0, 9, b'c', b'u', b't']);
-        assert_eq!(demultiplex(&bytes), (b"okcut".to_vec(), b"!".to_vec()));
-        assert_eq!(demultiplex(&[1, 0, 0]), (Vec::new(), Vec::new()));
+        let pieces: Vec<(u8, &[u8])> = frames(&bytes).collect();
+        assert_eq!(pieces, [(1, b"ok".as_slice()), (2, b"!".as_slice()), (1, b"cut".as_slice())]);
+        assert_eq!(frames(&[1, 0, 0]).count(), 0);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::oci::Digest;
 
 mod address;
 mod answers;
+mod connection;
 pub mod docker;
 mod raw;
 
@@ -158,6 +159,44 @@ pub struct Container {
     pub addresses: BTreeMap<String, String>,
     /// The answer of the engine, whole.
     pub raw: Value,
+}
+
+/// One of `GET /containers/json`, as far as it matters: no restart policy, no environment, no exit code.
+#[derive(Clone, Debug)]
+pub struct ContainerSummary {
+    /// The full id.
+    pub id: String,
+    /// The name, without the leading slash.
+    pub name: String,
+    /// Labels, the image's among them.
+    pub labels: BTreeMap<String, String>,
+    /// The image as the container was created from it; its id where that reference names another by now.
+    pub image: String,
+    /// The id of the image.
+    pub image_id: String,
+    /// `State`.
+    pub status: Status,
+    /// Health, where there is a check; read from `Status`, as older engines say it nowhere else.
+    pub health: Option<Health>,
+    /// Network name → address in use (empty while stopped).
+    pub addresses: BTreeMap<String, String>,
+    /// `Mounts`, in the API's own words.
+    pub mounts: Value,
+}
+
+/// One of `GET /images/json`, as far as it matters.
+#[derive(Clone, Debug)]
+pub struct ImageSummary {
+    /// The image id.
+    pub id: String,
+    /// `RepoTags`.
+    pub tags: Vec<String>,
+    /// Labels of its config.
+    pub labels: BTreeMap<String, String>,
+    /// Size in bytes, as `docker images` counts it: with containerd more than inspect says.
+    pub size: u64,
+    /// `Created`, RFC 3339, to the second.
+    pub created: String,
 }
 
 /// `GET /images/{name}/json`, as far as it matters.
@@ -314,8 +353,11 @@ pub trait Engine: Send + Sync {
     /// `GET /version` and `GET /info`.
     async fn info(&self) -> Result<EngineInfo>;
 
-    /// `GET /containers/json?all=1`, filtered by labels (`key` or `key=value`), each inspected.
-    async fn list_containers(&self, labels: &[String]) -> Result<Vec<Container>>;
+    /// `GET /containers/json?all=1`, filtered by labels (`key` or `key=value`).
+    ///
+    /// It may lag behind by a moment: an engine answers it from a copy (seen on 26.1: `running` right after a stop had
+    /// been answered). What was just changed is to be inspected.
+    async fn list_containers(&self, labels: &[String]) -> Result<Vec<ContainerSummary>>;
     /// `GET /containers/{id}/json`; `None` where there is none.
     async fn inspect_container(&self, container: &str) -> Result<Option<Container>>;
     /// `POST /containers/create`; the new container's id.
@@ -346,8 +388,8 @@ pub trait Engine: Send + Sync {
     /// (seen on 20.10).
     async fn connect_network(&self, network: &str, container: &str, endpoint: &Value) -> Result<()>;
 
-    /// `GET /images/json`, each inspected.
-    async fn list_images(&self) -> Result<Vec<EngineImage>>;
+    /// `GET /images/json`.
+    async fn list_images(&self) -> Result<Vec<ImageSummary>>;
     /// `GET /images/{name}/json`; `None` where there is none.
     async fn inspect_image(&self, image: &str) -> Result<Option<EngineImage>>;
     /// `POST /images/load`: the engine's progress messages; an error in the stream is an error here.

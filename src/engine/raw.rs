@@ -1,34 +1,32 @@
-//! One HTTP request to the engine, its body and its answer untouched.
+//! What keeps every field: one HTTP request to the engine, its body and its answer untouched.
 //!
-//! bollard's typed models drop what they do not know, and its public calls log bodies at debug level, environments
-//! included. So bollard carries the request (sockets, TLS, errors) and nothing else: `export_image` is the one of its
-//! calls whose answer comes as it is, and a request modifier says what is really asked.
+//! bollard's typed models drop what they do not know. So a container's inspect and create go past them, and with them
+//! what is a part of a create body (an endpoint, a network that older engines want checked for duplicates), an image's
+//! inspect (kept whole as well), and logs, which bollard takes for frames where a terminal wrote them.
 
 use std::fmt::Write as _;
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Mutex;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bollard::Docker;
 use bollard::errors::Error as BollardError;
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{Stream, StreamExt as _};
+use http_body_util::BodyExt as _;
+use hyper::Request as HttpRequest;
 use serde_json::Value;
+use tokio::time::timeout;
+use tracing::Instrument as _;
 
+use super::connection::Connection;
 use super::{ByteStream, EngineError, Result};
 
 /// How long the engine may take to begin an answer to a call that does not wait for anything.
 pub(super) const PATIENCE: Duration = Duration::from_mins(2);
 /// For calls that last as long as what they wait for: a transfer, the end of a container.
 pub(super) const UNLIMITED: Duration = Duration::from_hours(30 * 24);
-
-/// What is sent along.
-pub(super) enum Body {
-    Nothing,
-    Json(Vec<u8>),
-    Tar(ByteStream),
-}
 
 /// One request.
 pub(super) struct Request<'a> {
@@ -37,91 +35,60 @@ pub(super) struct Request<'a> {
     pub method: &'static str,
     /// Path and query below the version, percent-encoded.
     pub path: String,
-    pub body: Body,
-    /// How long the answer may take to begin.
-    pub patience: Duration,
+    /// A JSON body; empty for none.
+    pub body: Vec<u8>,
 }
 
 impl<'a> Request<'a> {
     pub fn new(call: &'a str, method: &'static str, path: impl Into<String>) -> Self {
-        Self { call, method, path: path.into(), body: Body::Nothing, patience: PATIENCE }
+        Self { call, method, path: path.into(), body: Vec::new() }
     }
 
-    pub fn body(mut self, body: Body) -> Self {
+    pub fn body(mut self, body: Vec<u8>) -> Self {
         self.body = body;
-        self
-    }
-
-    pub fn patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
         self
     }
 }
 
-/// A connection, as bollard sees it, and what to call it in errors.
+/// The connection, and the version that paths begin with.
 #[derive(Clone, Debug)]
 pub(super) struct Raw {
-    pub docker: Docker,
-    /// The address, as a person would write it.
-    pub address: String,
+    pub connection: Connection,
     /// The API version in use, such as `1.41`; empty until it is known, and then in no path.
     pub api_version: String,
 }
 
 impl Raw {
-    /// Sends a request; the answer's body as it arrives. An answer that is not success is an error here.
-    pub async fn stream(&self, request: Request<'_>) -> Result<ByteStream> {
-        let Request { call, method, path, body, patience } = request;
-        let prefix =
-            if self.api_version.is_empty() { String::new() } else { format!("/v{}", self.api_version) };
-        let (content_type, payload) = match body {
-            Body::Nothing => ("application/json", bollard::body_full(Bytes::new())),
-            // As a stream, because bollard logs a whole body at trace level, and this one may hold secrets.
-            Body::Json(json) => {
-                let once = stream::once(async move { Ok(Bytes::from(json)) });
-                ("application/json", bollard::body_try_stream(once))
-            }
-            Body::Tar(tar) => ("application/x-tar", bollard::body_try_stream(tar)),
-        };
-        let payload = Mutex::new(Some(payload));
-        let docker = self.docker.clone().with_timeout(patience).with_request_modifier(move |mut request| {
-            let uri = request.uri();
-            let host = uri.authority().map(ToString::to_string).unwrap_or_default();
-            let target = format!("{}://{host}{prefix}{path}", uri.scheme_str().unwrap_or("http"));
-            if let (Ok(target), Ok(method), Ok(content_type)) =
-                (target.parse(), method.parse(), content_type.parse())
-            {
-                *request.uri_mut() = target;
-                *request.method_mut() = method;
-                request.headers_mut().insert("content-type", content_type);
-            }
-            if let Some(payload) = payload.lock().ok().and_then(|mut payload| payload.take()) {
-                *request.body_mut() = payload;
-            }
-            request
-        });
-        // The name is replaced with the rest of the address.
-        let mut answer = docker.export_image("replaced");
-        // The first piece tells success from failure: bollard yields an answer's error in place of its body.
-        let first = match answer.next().await {
-            Some(Ok(first)) => Some(first),
-            Some(Err(error)) => return Err(self.failed(call, &error)),
-            None => None,
-        };
-        let rest = answer.map_err(|error| std::io::Error::other(words(&error)));
-        let whole = stream::iter(first.map(Ok)).chain(rest);
-        Ok(Box::pin(Guarded(Mutex::new(Box::pin(whole)))))
+    /// Sends a request; the whole body of the answer. An answer that is not success is an error here.
+    pub async fn bytes(&self, request: Request<'_>) -> Result<Bytes> {
+        let call = request.call;
+        traced(call, self.ask(request)).await
     }
 
-    /// Sends a request; the whole body of the answer.
-    pub async fn bytes(&self, request: Request<'_>) -> Result<Vec<u8>> {
-        let call = request.call.to_owned();
-        let mut answer = self.stream(request).await?;
-        let mut whole = Vec::new();
-        while let Some(piece) = answer.next().await {
-            whole.extend_from_slice(&piece.map_err(|error| lost(&call, &error.to_string()))?);
+    async fn ask(&self, request: Request<'_>) -> Result<Bytes> {
+        let Request { call, method, path, body } = request;
+        let version =
+            if self.api_version.is_empty() { String::new() } else { format!("/v{}", self.api_version) };
+        let request = HttpRequest::builder()
+            .method(method)
+            .uri(format!("{}{version}{path}", self.connection.origin))
+            .header("content-type", "application/json")
+            .body(bollard::body_full(Bytes::from(body)))
+            .map_err(|error| unexpected(call, &error.to_string()))?;
+        let answered = match timeout(PATIENCE, self.connection.send(request)).await {
+            Err(_) => return Err(lost(call, "it does not answer")),
+            Ok(Err(error)) => return Err(self.failed(call, &BollardError::from(error))),
+            Ok(Ok(answered)) => answered,
+        };
+        let status = answered.status();
+        let body =
+            answered.into_body().collect().await.map_err(|error| lost(call, &words(&error)))?.to_bytes();
+        if status.is_success() || status.as_u16() == 304 {
+            return Ok(body);
         }
-        Ok(whole)
+        let said = serde_json::from_slice::<Value>(&body).ok();
+        let message = said.as_ref().and_then(|said| said["message"].as_str());
+        Err(refused(call, status.as_u16(), message.unwrap_or(&String::from_utf8_lossy(&body))))
     }
 
     /// Sends a request; the answer as JSON.
@@ -138,31 +105,47 @@ impl Raw {
         })
     }
 
-    /// Sends a request whose answer says no more than that it succeeded.
-    pub async fn done(&self, request: Request<'_>) -> Result<()> {
-        self.bytes(request).await.map(drop)
-    }
-
-    fn failed(&self, call: &str, error: &BollardError) -> EngineError {
-        let call = call.to_owned();
+    /// bollard's error in our words.
+    pub fn failed(&self, call: &str, error: &BollardError) -> EngineError {
         match error {
             BollardError::DockerResponseServerError { status_code, message } => {
-                let message = message.trim().to_owned();
-                match status_code {
-                    404 => EngineError::NotFound { call, message },
-                    409 => EngineError::Conflict { call, message },
-                    status => EngineError::Answered { call, status: *status, message },
-                }
+                refused(call, *status_code, message)
             }
             BollardError::HyperLegacyError { err } if err.is_connect() => {
-                EngineError::Unreachable { address: self.address.clone(), why: words(error) }
+                EngineError::Unreachable { address: self.connection.address.clone(), why: words(error) }
             }
-            BollardError::RequestTimeoutError => lost(&call, "it does not answer"),
+            BollardError::RequestTimeoutError => lost(call, "it does not answer"),
+            BollardError::DockerStreamError { error } => unexpected(call, error.trim()),
             BollardError::HyperLegacyError { .. }
             | BollardError::HyperResponseError { .. }
-            | BollardError::IOError { .. } => lost(&call, &words(error)),
-            other => unexpected(&call, &words(other)),
+            | BollardError::IOError { .. } => lost(call, &words(error)),
+            BollardError::JsonSerdeError { err } if err.is_eof() => lost(call, "its answer is cut off"),
+            other => unexpected(call, &words(other)),
         }
+    }
+}
+
+/// Asks under a span that names the call, and nothing else of it: bodies hold environments.
+pub(super) async fn traced<T>(call: &str, asked: impl Future<Output = Result<T>>) -> Result<T> {
+    let span = tracing::info_span!("engine", call);
+    async {
+        let began = tokio::time::Instant::now();
+        let result = asked.await;
+        let milliseconds = began.elapsed().as_millis();
+        // Without the error's text: an engine quotes what it does not like of an environment.
+        tracing::debug!(milliseconds, done = result.is_ok(), "answered");
+        result
+    }
+    .instrument(span)
+    .await
+}
+
+fn refused(call: &str, status: u16, message: &str) -> EngineError {
+    let (call, message) = (call.to_owned(), message.trim().to_owned());
+    match status {
+        404 => EngineError::NotFound { call, message },
+        409 => EngineError::Conflict { call, message },
+        status => EngineError::Answered { call, status, message },
     }
 }
 
@@ -184,7 +167,7 @@ pub(super) fn absent<T>(result: Result<T>) -> Result<Option<T>> {
 }
 
 /// The innermost words of an error: the operating system's or the TLS library's, not those of five wrappers.
-fn words(error: &(dyn std::error::Error + 'static)) -> String {
+pub(super) fn words(error: &(dyn std::error::Error + 'static)) -> String {
     let mut inner = error;
     while let Some(source) = inner.source() {
         inner = source;
@@ -192,7 +175,8 @@ fn words(error: &(dyn std::error::Error + 'static)) -> String {
     inner.to_string()
 }
 
-/// Percent-encodes what stands in a path (RFC 3986: unreserved characters, and those that image names need).
+/// Percent-encodes what stands in a path (RFC 3986: unreserved characters, and those that image names need); for
+/// bollard's calls as well, which put names into addresses as they are.
 pub(super) fn in_path(text: &str) -> String {
     encode(text, b"/:@")
 }
@@ -213,7 +197,11 @@ fn encode(text: &str, kept: &[u8]) -> String {
     })
 }
 
-/// A stream that may be shared between threads, because nobody can reach into it without owning it.
+/// A stream as one that may be shared between threads: nobody can reach into it without owning it.
+pub(super) fn shareable(stream: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static) -> ByteStream {
+    Box::pin(Guarded(Mutex::new(Box::pin(stream))))
+}
+
 struct Guarded<S>(Mutex<S>);
 
 impl<S: Stream + Unpin> Stream for Guarded<S> {

@@ -43,10 +43,16 @@ impl Daemon {
     /// The images of the engine. containerd's store lists none while it has one whose blobs are missing, or that is being
     /// removed: then nothing is known to be there, and all is sent.
     async fn images(&self) -> Result<Vec<EngineImage>> {
-        match self.engine.list_images().await {
-            Err(EngineError::NotFound { .. }) => Ok(Vec::new()),
-            images => Ok(images?),
+        let listed = match self.engine.list_images().await {
+            Err(EngineError::NotFound { .. }) => return Ok(Vec::new()),
+            listed => listed?,
+        };
+        let mut images = Vec::new();
+        for one in listed {
+            // What went away in between is left out.
+            images.extend(self.engine.inspect_image(&one.id).await?);
         }
+        Ok(images)
     }
 
     /// Sends the layers that `skipped` does not name, and proves that the engine has the image afterwards.

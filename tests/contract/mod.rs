@@ -76,6 +76,7 @@ macro_rules! contract_tests {
         contract_tests!(@each $setting:
             created_container_shows_what_it_was_created_with
             container_is_listed_by_its_labels
+            list_shows_what_inspect_shows
             name_is_given_to_one_of_four_at_once
             absent_thing_is_none_or_not_found
             started_container_runs_until_it_is_stopped
@@ -133,6 +134,50 @@ pub async fn container_is_listed_by_its_labels(s: &Setting) {
     assert!(ids(&[pair, "absent".to_owned()]).await.is_empty());
     assert!(ids(&[format!("io.tarsup.deployment={}x", s.prefix)]).await.is_empty());
     s.engine.remove_container(&id).await.unwrap();
+}
+
+pub async fn list_shows_what_inspect_shows(s: &Setting) {
+    let network = s.network("net").await;
+    let mut body = s.body_at(&network, 5);
+    body["HostConfig"]["Binds"] = json!([format!("{}:/data", s.name("data"))]);
+    let id = s.create("a", body).await.unwrap();
+    let label = [format!("io.tarsup.deployment={}", s.prefix)];
+    let compare = async || {
+        let found = s.engine.inspect_container(&id).await.unwrap().expect("it is there");
+        // A list may lag a moment behind.
+        let listed = tokio::time::timeout(Duration::from_secs(10), async {
+            loop {
+                let listed = s.engine.list_containers(&label).await.unwrap().pop().expect("it is listed");
+                if listed.status == found.status {
+                    return listed;
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .expect("the list tells the same in the end");
+        assert_eq!((listed.id, listed.name, listed.image), (found.id, found.name, found.image));
+        assert_eq!((listed.image_id, listed.labels), (found.image_id, found.labels));
+        assert_eq!((listed.status, listed.health), (found.status, found.health));
+        assert_eq!(listed.addresses, found.addresses);
+        for key in ["Type", "Name", "Destination"] {
+            assert_eq!(listed.mounts[0][key], found.raw["Mounts"][0][key], "{key}");
+        }
+        listed.status
+    };
+    assert_eq!(compare().await, Status::Created);
+    s.engine.start_container(&id).await.unwrap();
+    assert_eq!(compare().await, Status::Running);
+    s.engine.stop_container(&id, Duration::ZERO).await.unwrap();
+    assert_eq!(compare().await, Status::Exited);
+    s.engine.remove_container(&id).await.unwrap();
+    s.engine.remove_volume(&s.name("data")).await.unwrap();
+    let image = s.engine.inspect_image(&s.image).await.unwrap().expect("it is there");
+    let listed = s.engine.list_images().await.unwrap();
+    let listed = listed.iter().find(|listed| listed.id == image.id).expect("it is listed");
+    assert_eq!((&listed.tags, &listed.labels), (&image.tags, &image.labels));
+    let to_the_second = |time: &str| time.get(..19).map(str::to_owned);
+    assert_eq!(to_the_second(&listed.created), to_the_second(&image.created));
 }
 
 pub async fn name_is_given_to_one_of_four_at_once(s: &Setting) {

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use tarsup::engine::{
-    ByteStream, Container, CreateBody, Engine, EngineError, EngineImage, EngineInfo, ExecOutput, ImageStore,
-    Network, RestartPolicy, Result, Status,
+    ByteStream, Container, ContainerSummary, CreateBody, Engine, EngineError, EngineImage, EngineInfo,
+    ExecOutput, ImageStore, ImageSummary, Network, RestartPolicy, Result, Status,
 };
 use tarsup::oci::Digest;
 
@@ -37,10 +37,10 @@ impl Engine for FakeEngine {
         .await
     }
 
-    async fn list_containers(&self, labels: &[String]) -> Result<Vec<Container>> {
+    async fn list_containers(&self, labels: &[String]) -> Result<Vec<ContainerSummary>> {
         let labels = labels.to_vec();
         self.call("list containers".to_owned(), move |world, _| {
-            let shown = world.containers.values().map(|held| world.shown(held, world.now()));
+            let shown = world.containers.values().map(|held| summary(world.shown(held, world.now())));
             Ok(shown.filter(|container| fits(&container.labels, &labels)).collect())
         })
         .await
@@ -197,8 +197,18 @@ impl Engine for FakeEngine {
         .await
     }
 
-    async fn list_images(&self) -> Result<Vec<EngineImage>> {
-        self.call("list images".to_owned(), |world, _| Ok(world.images.values().cloned().collect())).await
+    async fn list_images(&self) -> Result<Vec<ImageSummary>> {
+        self.call("list images".to_owned(), |world, _| {
+            let listed = world.images.values().cloned().map(|image| ImageSummary {
+                id: image.id,
+                tags: image.tags,
+                labels: image.labels,
+                size: image.size,
+                created: image.created,
+            });
+            Ok(listed.collect())
+        })
+        .await
     }
 
     async fn inspect_image(&self, image: &str) -> Result<Option<EngineImage>> {
@@ -307,6 +317,21 @@ impl Engine for FakeEngine {
         let volume = volume.to_owned();
         self.call(format!("remove volume {volume}"), move |world, call| world.remove_volume(call, &volume))
             .await
+    }
+}
+
+/// What a list shows of a container.
+fn summary(container: Container) -> ContainerSummary {
+    ContainerSummary {
+        id: container.id,
+        name: container.name,
+        labels: container.labels,
+        image: container.image,
+        image_id: container.image_id,
+        status: container.status,
+        health: container.health,
+        addresses: container.addresses,
+        mounts: container.raw["Mounts"].clone(),
     }
 }
 

@@ -1,0 +1,125 @@
+//! The connection to an engine: a socket, TCP or TLS, kept open from call to call.
+//!
+//! It carries bollard's typed calls and the raw ones of `raw` alike. bollard's own connections are opened anew for each
+//! call; for a plan over many containers that is most of the time.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bollard::{BollardRequest, ClientVersion, Docker};
+use futures_util::future::BoxFuture;
+use hyper::Response;
+use hyper::body::Incoming;
+use hyper_rustls::HttpsConnectorBuilder;
+use hyper_util::client::legacy::connect::{Connect, HttpConnector};
+use hyper_util::client::legacy::{self, Client};
+use hyper_util::rt::TokioExecutor;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::address::{Address, configuration};
+use super::raw::PATIENCE;
+use super::{EngineError, Result};
+
+type Answer = BoxFuture<'static, std::result::Result<Response<Incoming>, legacy::Error>>;
+
+/// A connection, and what to call it in errors.
+#[derive(Clone)]
+pub(super) struct Connection {
+    /// The address, as a person would write it.
+    pub address: String,
+    /// Scheme and authority of every request, such as `http://engine:2375`.
+    pub origin: String,
+    send: Arc<dyn Fn(BollardRequest) -> Answer + Send + Sync>,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Connection({})", self.address)
+    }
+}
+
+impl Connection {
+    /// A connection that has not spoken yet.
+    pub fn open(address: &Address) -> Result<Self> {
+        let (origin, send) = match address {
+            Address::Unix(path) => {
+                if !Path::new(path).exists() {
+                    let (address, why) = (address.to_string(), format!("there is no socket {path}"));
+                    return Err(EngineError::Unreachable { address, why });
+                }
+                let uri: hyper::Uri = hyperlocal::Uri::new(path, "/").into();
+                let authority = uri.authority().map(ToString::to_string).unwrap_or_default();
+                (format!("unix://{authority}"), pooled(hyperlocal::UnixConnector))
+            }
+            Address::Tcp(host) => (format!("http://{host}"), pooled(HttpConnector::new())),
+            Address::Tls(host, folder) => {
+                let config = tls(folder).map_err(|why| {
+                    configuration(
+                        format!("{address} cannot be used: {why}"),
+                        "see that ca.pem, cert.pem and key.pem are there and readable",
+                    )
+                })?;
+                let connector =
+                    HttpsConnectorBuilder::new().with_tls_config(config).https_only().enable_http1();
+                (format!("https://{host}"), pooled(connector.build()))
+            }
+        };
+        Ok(Self { address: address.to_string(), origin, send })
+    }
+
+    /// Sends one request; what is answered, whatever its status.
+    pub fn send(&self, request: BollardRequest) -> Answer {
+        (self.send)(request)
+    }
+
+    /// bollard's client over this connection, in this API version.
+    pub fn bollard(&self, major: usize, minor: usize) -> Result<Docker> {
+        let send = Arc::clone(&self.send);
+        let transport = move |request| {
+            let answer = send(request);
+            async move { answer.await.map_err(bollard::errors::Error::from) }
+        };
+        let version = ClientVersion { major_version: major, minor_version: minor };
+        Docker::connect_with_custom_transport(
+            transport,
+            Some(self.origin.as_str()),
+            PATIENCE.as_secs(),
+            &version,
+        )
+        .map_err(|error| {
+            configuration(format!("{} cannot be used: {error}", self.address), "see its address")
+        })
+    }
+}
+
+/// A client that keeps what it has opened.
+fn pooled<C>(connector: C) -> Arc<dyn Fn(BollardRequest) -> Answer + Send + Sync>
+where
+    C: Connect + Clone + Send + Sync + 'static,
+{
+    let client = Client::builder(TokioExecutor::new()).build(connector);
+    Arc::new(move |request| Box::pin(client.request(request)))
+}
+
+/// The certificates of a folder, as docker's client uses them: the CA there is the only one that is believed.
+fn tls(folder: &Path) -> std::result::Result<rustls::ClientConfig, String> {
+    let [ca, cert, key] = ["ca.pem", "cert.pem", "key.pem"].map(|name| folder.join(name));
+    let said = |path: &Path, why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
+    let certificates = |path: &Path| -> std::result::Result<Vec<CertificateDer<'static>>, String> {
+        CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(|error| said(path, &error))
+    };
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in certificates(&ca)? {
+        roots.add(certificate).map_err(|error| said(&ca, &error))?;
+    }
+    let own = certificates(&cert)?;
+    let private = PrivateKeyDer::from_pem_file(&key).map_err(|error| said(&key, &error))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(own, private)
+        .map_err(|error| said(&cert, &error))
+}

@@ -93,6 +93,11 @@ impl Holder {
         }
     }
 
+    /// True where the volume of that name is none of tarsup's.
+    pub fn is_foreign(&self) -> bool {
+        self.nonce.is_empty()
+    }
+
     /// `user@host (pid 7)`.
     pub fn named(&self) -> String {
         if self.owner.who.is_empty() {
@@ -432,6 +437,8 @@ async fn remove_volume(engine: &dyn Engine, deployment: &str, nonce: &str) -> Re
     let name = lock_name(deployment);
     match engine.inspect_volume(&name).await? {
         None => return Ok(true),
+        // What bears no nonce is nobody's lock.
+        Some(_) if nonce.is_empty() => return Ok(false),
         Some(labels) if labels.get(NONCE).map_or("", String::as_str) != nonce => return Ok(false),
         Some(_) => {}
     }

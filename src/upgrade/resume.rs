@@ -8,18 +8,17 @@ use std::collections::BTreeSet;
 use super::drive::{Deploy, announce, any_image};
 use super::journal::{Event, Way, in_flight};
 use super::lock::{self, Contents, Holder, Lock, Standing, holder};
+use super::names::lock_name;
 use super::offer;
 use super::plan::plan;
 use super::record::{DeployRecord, Found};
 use super::retire::retire;
 use super::run::Runner;
-use super::state::ours;
 use super::step::Plan;
-use super::unfinished::disagreements;
-use super::unwind::{InFlight, deploy_of, settle, unwind};
+use super::unfinished::{disagreements, outline};
+use super::unwind::{InFlight, settle, unwind};
 use super::{DeployId, Failure, Refusal};
 use crate::deploy::Observed;
-use crate::deploy::observed::LABEL_RECORD;
 
 /// What a resume did.
 #[derive(Debug)]
@@ -181,7 +180,14 @@ impl Deploy<'_> {
         }
         let id: DeployId = holder.deploy.parse().map_err(|_| Failure::Record {
             deploy: holder.deploy.clone(),
-            why: "the lock names no deploy".to_owned(),
+            why: if holder.is_foreign() {
+                format!(
+                    "the volume `{}` is not tarsup's; rename the deployment, or move it",
+                    lock_name(deployment)
+                )
+            } else {
+                "the lock names no deploy".to_owned()
+            },
         })?;
         let contents = lock::contents(self.engine, deployment, &holder, image.as_ref()).await?;
         let in_flight = self.in_flight(&id, Some(&holder));
@@ -216,9 +222,7 @@ impl Deploy<'_> {
         if written.is_some() {
             return Ok(written);
         }
-        let labelled = ours(observed, &self.desired.deployment)
-            .filter(|container| deploy_of(container).as_ref() == Some(id))
-            .find_map(|container| container.labels.get(LABEL_RECORD));
+        let labelled = outline(self.desired, observed, id);
         match labelled.map(|label| DeployRecord::from_outline(label, id, &self.desired.deployment)) {
             Some(Found::There(record)) => Ok(Some(record)),
             Some(Found::Newer(version)) => Err(newer(version)),

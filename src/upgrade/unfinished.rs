@@ -12,7 +12,7 @@ use super::record::DeployRecord;
 use super::state::{by_id, declared_restart, is_up, made, of_service, ours, same_restart, serving};
 use super::step::{After, Touched};
 use super::unwind::{deploy_of, unwind};
-use crate::deploy::observed::LABEL_RECORD;
+use crate::deploy::observed::{LABEL_DEPLOY, LABEL_DEPLOYMENT, LABEL_RECORD};
 use crate::deploy::{Desired, Observed};
 use crate::engine::Container;
 
@@ -78,15 +78,23 @@ fn from_journal(
 /// What names and labels tell.
 fn from_engine(desired: &Desired, observed: &Observed) -> Option<Left> {
     let id = newest_on_engine(desired, observed)?;
-    let label = ours(observed, &desired.deployment)
-        .filter(|container| deploy_of(container).as_ref() == Some(&id))
-        .find_map(|container| container.labels.get(LABEL_RECORD))?;
+    let label = outline(desired, observed, &id)?;
     let record = DeployRecord::from_outline(label, &id, &desired.deployment).there()?;
     if is_complete(desired, observed, &record) {
         return None;
     }
     let sign = sign(desired, observed, &record, &id)?;
     Some(Left { id, record, committed: false, sign })
+}
+
+/// The outline that the containers which a deploy made bear. One that it only parked bears that of another deploy.
+pub fn outline<'a>(desired: &Desired, observed: &'a Observed, id: &DeployId) -> Option<&'a String> {
+    observed
+        .containers
+        .iter()
+        .filter(|container| container.labels.get(LABEL_DEPLOYMENT) == Some(&desired.deployment))
+        .filter(|container| container.labels.get(LABEL_DEPLOY).is_some_and(|deploy| deploy == id.as_str()))
+        .find_map(|container| container.labels.get(LABEL_RECORD))
 }
 
 /// Why a deploy that is not complete was cut off, rather than ended long ago and changed by hand since.

@@ -23,7 +23,7 @@ pub fn points() -> impl Iterator<Item = usize> {
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.subsec_nanos())
     };
     let seed = number("TARSUP_SEED").unwrap_or_else(|| drawn() as usize / 1000) % stride;
-    println!("killed at each call number {seed} + {stride} n (TARSUP_EVERY={stride} TARSUP_SEED={seed})");
+    eprintln!("killed at each call number {seed} + {stride} n (TARSUP_EVERY={stride} TARSUP_SEED={seed})");
     (seed..).step_by(stride)
 }
 

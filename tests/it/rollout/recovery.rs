@@ -4,6 +4,7 @@ use super::crash::points;
 use super::deploys::without_failed;
 use super::*;
 use crate::fake::{Behaviour, Call, Fault, Moment};
+use tarsup::deploy::lock::{Lock as Pins, Pin};
 use tarsup::diagnose::{Diagnose as _, Exit};
 use tarsup::engine::Engine as _;
 use tarsup::upgrade::offer::offer;
@@ -446,6 +447,19 @@ async fn takeover_killed_at_any_call_can_be_taken_over_again() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn volume_of_somebody_elses_under_the_locks_name_is_never_removed() {
+    let (engine, desired) = up().await;
+    engine.create_volume(&json!({"Name": "tars.lock"})).await.unwrap();
+    let machine = Machine::new();
+    let refused = roll(&engine, &machine, &desired, &id(2), &to_2(&desired)).await.unwrap_err();
+    assert_eq!(refused.exit(), Exit::Interrupted, "{refused}");
+    for take_over in [false, true] {
+        deploy(&engine, &machine, &desired).resume(false, take_over).await.unwrap_err();
+    }
+    assert!(engine.inspect_volume("tars.lock").await.unwrap().is_some());
+}
+
 // What was shown is what runs.
 
 #[tokio::test(start_paused = true)]
@@ -461,6 +475,30 @@ async fn tag_that_moves_after_the_plan_was_shown_is_refused_with_both_ids() {
     assert_eq!(failure.exit(), Exit::Refused, "{failure}");
     let text = failure.to_string();
     assert!(text.contains(&old) && text.contains(&new), "{text}");
+    assert_eq!(engine.dump(), before);
+    command.is_free().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn tag_that_moves_is_refused_under_the_pins_too() {
+    let (engine, desired) = up().await;
+    let before = engine.dump();
+    let (machine, intent) = (Machine::new(), to_2(&desired));
+    let observed = observe(&engine, &intent.apply(&desired)).await.unwrap();
+    let mut pins = Pins::new("tars");
+    for service in &intent.apply(&desired).services {
+        let image = observed.image(&service.image.to_string()).unwrap();
+        pins.images.insert(service.image.clone(), Pin::of_engine(image, observed.engine.image_store));
+    }
+    let request = Request { pins: Some(pins), ..request(&id(2), &intent) };
+    let command = deploy(&engine, &machine, &desired);
+    let shown = command.offer(&request).await.unwrap();
+    engine.add_image("tars/framework:2", "framework 2, built again", &["PATH=/bin"]);
+    let failure = command.roll(&shown).await.unwrap_err();
+    assert_eq!(failure.exit(), Exit::Refused, "{failure}");
+    let failure = command.offer(&request).await.unwrap_err();
+    assert_eq!(failure.exit(), Exit::Refused, "{failure}");
+    assert!(failure.to_string().contains("tars/framework:2"), "{failure}");
     assert_eq!(engine.dump(), before);
     command.is_free().await.unwrap();
 }

@@ -68,7 +68,7 @@ pub async fn send(
     image: &Image,
     ui: &Ui,
 ) -> Result<(), Failure> {
-    let total = image.layers.iter().map(|layer| layer.descriptor.size).sum();
+    let total = image.layers_size();
     let bar = Bar(ui.progress(&reference.to_string(), total));
     let receipt = Daemon::new(engine, reference.clone()).put(image, &bar).await;
     bar.0.finish();
@@ -100,7 +100,7 @@ fn as_loaded(image: &Image, reference: &Reference) -> EngineImage {
             .flatten()
             .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
             .collect(),
-        size: image.layers.iter().map(|layer| layer.descriptor.size).sum(),
+        size: image.layers_size(),
         created: config["created"].as_str().unwrap_or_default().to_owned(),
         architecture: config["architecture"].as_str().unwrap_or_default().to_owned(),
         raw: json!({"Id": id, "Config": inner}),

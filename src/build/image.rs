@@ -8,11 +8,8 @@ use super::check::services_of;
 use super::recipe::{Command, HealthcheckRecipe, ImageRole, Recipe};
 use super::skeleton::INIT_PATH;
 use crate::oci::config::{Healthcheck, History, RootFs, Run};
-use crate::oci::image::{
-    ANNOTATION_AFTER, ANNOTATION_LAYER, CREATED_BY, MEDIA_TYPE_CONFIG, MEDIA_TYPE_LAYER_GZIP,
-    MEDIA_TYPE_MANIFEST,
-};
-use crate::oci::{Config, Descriptor, Digest, Image, Layer, Manifest};
+use crate::oci::image::{ANNOTATION_AFTER, ANNOTATION_LAYER, CREATED_BY};
+use crate::oci::{Config, Descriptor, Digest, Image, Layer, Manifest, MediaType};
 use crate::store::Cache;
 use crate::tarball::header::MODIFIED;
 use crate::tars::catalogue::{DATA_PATH, WEB_PORT};
@@ -58,22 +55,18 @@ pub fn assemble(parts: &Parts<'_>, cache: &Cache) -> io::Result<Image> {
     };
     let config = serde_json::to_vec(&config)?;
     let layers: Vec<Layer> = parts.layers.iter().map(|layer| as_layer(layer, cache)).collect();
-    let manifest = Manifest {
-        schema_version: 2,
-        media_type: MEDIA_TYPE_MANIFEST.to_owned(),
-        config: Descriptor {
-            media_type: MEDIA_TYPE_CONFIG.to_owned(),
-            digest: Digest::of(&config),
-            size: config.len() as u64,
-            annotations: BTreeMap::new(),
-        },
-        layers: layers.iter().map(|layer| layer.descriptor.clone()).collect(),
-        annotations: parts
-            .after
-            .map(|digest| (ANNOTATION_AFTER.to_owned(), digest.to_string()))
-            .into_iter()
-            .collect(),
+    let descriptor = Descriptor {
+        media_type: MediaType::ImageConfig,
+        digest: Digest::of(&config),
+        size: config.len() as u64,
+        annotations: BTreeMap::new(),
     };
+    let after = parts.after.map(|digest| (ANNOTATION_AFTER.to_owned(), digest.to_string()));
+    let manifest = Manifest::new(
+        descriptor,
+        layers.iter().map(|layer| layer.descriptor.clone()).collect(),
+        after.into_iter().collect(),
+    );
     Ok(Image { manifest: serde_json::to_vec(&manifest)?, config, layers })
 }
 
@@ -81,7 +74,7 @@ fn as_layer(layer: &Packed, cache: &Cache) -> Layer {
     Layer {
         diff_id: layer.diff_id,
         descriptor: Descriptor {
-            media_type: MEDIA_TYPE_LAYER_GZIP.to_owned(),
+            media_type: MediaType::ImageLayerGzip,
             digest: layer.digest,
             size: layer.size,
             annotations: BTreeMap::from([(ANNOTATION_LAYER.to_owned(), layer.name.clone())]),

@@ -116,24 +116,6 @@ pub struct History {
     pub empty_layer: bool,
 }
 
-/// An image manifest (image-spec, manifest.md).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Manifest {
-    /// Always 2.
-    pub schema_version: u32,
-    /// `application/vnd.oci.image.manifest.v1+json`
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub media_type: String,
-    /// The config.
-    pub config: super::Descriptor,
-    /// The layers, the base first.
-    pub layers: Vec<super::Descriptor>,
-    /// Annotations.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub annotations: BTreeMap<String, String>,
-}
-
 /// Collections that are left out where they hold nothing.
 trait Holds {
     fn holds_nothing(&self) -> bool;

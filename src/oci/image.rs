@@ -1,23 +1,12 @@
 //! An image and its layers: immutable, with exact bytes for manifest and config and a reader for each layer.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use super::{Descriptor, Digest};
 
-use super::Digest;
-
-/// `application/vnd.oci.image.manifest.v1+json`
-pub const MEDIA_TYPE_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-/// `application/vnd.oci.image.config.v1+json`
-pub const MEDIA_TYPE_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-/// `application/vnd.oci.image.layer.v1.tar+gzip`
-pub const MEDIA_TYPE_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
-/// `application/vnd.oci.image.index.v1+json`
-pub const MEDIA_TYPE_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// The annotation that names an image in an index.
 pub const ANNOTATION_REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// The annotation by which containerd names an image: the canonical reference.
@@ -29,21 +18,6 @@ pub const ANNOTATION_LAYER: &str = "io.tarsup.layer";
 pub const CREATED_BY: &str = "tarsup build ";
 /// The annotation of a manifest that holds the chain id of the image whose order of layers it keeps.
 pub const ANNOTATION_AFTER: &str = "io.tarsup.after";
-
-/// A content descriptor (image-spec, descriptor.md).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Descriptor {
-    /// The media type of the blob.
-    pub media_type: String,
-    /// The digest of the blob as stored.
-    pub digest: Digest,
-    /// Its size in bytes, as stored.
-    pub size: u64,
-    /// Annotations, such as the layer's name.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub annotations: BTreeMap<String, String>,
-}
 
 /// Where the bytes of a blob come from; each call opens them anew.
 pub trait BlobSource: Send + Sync {

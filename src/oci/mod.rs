@@ -3,9 +3,11 @@
 pub mod config;
 pub mod digest;
 pub mod image;
+pub mod manifest;
 pub mod reference;
 
-pub use config::{Config, Manifest};
+pub use config::Config;
 pub use digest::{Digest, HashingReader, HashingWriter};
-pub use image::{BlobSource, Descriptor, Image, Layer};
+pub use image::{BlobSource, Image, Layer};
+pub use manifest::{Descriptor, Manifest, MediaType};
 pub use reference::Reference;

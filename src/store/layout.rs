@@ -16,8 +16,10 @@ use tempfile::NamedTempFile;
 
 use super::proven::open_regular;
 use super::{Proven, StoreError};
-use crate::oci::image::{ANNOTATION_REF_NAME, MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFEST};
-use crate::oci::{BlobSource, Config, Descriptor, Digest, HashingWriter, Image, Layer, Manifest};
+use crate::oci::image::ANNOTATION_REF_NAME;
+use crate::oci::{
+    BlobSource, Config, Descriptor, Digest, HashingWriter, Image, Layer, Manifest, MediaType, manifest,
+};
 
 type Result<T> = std::result::Result<T, StoreError>;
 
@@ -111,25 +113,18 @@ impl Layout {
     /// The image that this descriptor names: its manifest, or an index with one manifest for linux.
     pub fn image(&self, descriptor: &Descriptor) -> Result<Image> {
         let bytes = self.read_blob(descriptor)?;
-        if descriptor.media_type == MEDIA_TYPE_INDEX {
-            let index: Value = serde_json::from_slice(&bytes)
-                .map_err(|error| malformed(&self.blob(&descriptor.digest), &error.to_string()))?;
-            let manifests = index.get("manifests").and_then(Value::as_array).cloned().unwrap_or_default();
-            let linux = |value: &&Value| value.pointer("/platform/os").is_none_or(|os| os == "linux");
-            let only = manifests.iter().find(linux).cloned();
-            let only = only.and_then(|value| serde_json::from_value::<Descriptor>(value).ok());
-            let only = only.filter(|only| only.media_type == MEDIA_TYPE_MANIFEST);
-            let only = only.ok_or_else(|| {
-                malformed(&self.blob(&descriptor.digest), "the index names no manifest for linux")
-            })?;
+        let unreadable = |why: String| malformed(&self.blob(&descriptor.digest), &why);
+        if descriptor.media_type == MediaType::ImageIndex {
+            let only =
+                manifest::for_linux(&bytes).map_err(|error| unreadable(format!("no OCI index: {error}")))?;
+            let only = only.ok_or_else(|| unreadable("the index names no manifest for linux".to_owned()))?;
             return self.image(&only);
         }
-        let unreadable = |error: serde_json::Error| {
-            malformed(&self.blob(&descriptor.digest), &format!("no OCI manifest: {error}"))
-        };
-        let manifest: Manifest = serde_json::from_slice(&bytes).map_err(unreadable)?;
+        let manifest =
+            Manifest::parse(&bytes).map_err(|error| unreadable(format!("no OCI manifest: {error}")))?;
         let config_bytes = self.read_blob(&manifest.config)?;
-        let config: Config = serde_json::from_slice(&config_bytes).map_err(unreadable)?;
+        let config: Config = serde_json::from_slice(&config_bytes)
+            .map_err(|error| unreadable(format!("its config cannot be read: {error}")))?;
         if config.rootfs.diff_ids.len() != manifest.layers.len() {
             return Err(malformed(
                 &self.blob(&descriptor.digest),
@@ -189,7 +184,7 @@ impl Layout {
         self.sync_blobs()?;
         self.proven.remember();
         let manifest = Descriptor {
-            media_type: MEDIA_TYPE_MANIFEST.to_owned(),
+            media_type: MediaType::ImageManifest,
             digest: image.digest(),
             size: image.manifest.len() as u64,
             annotations: BTreeMap::from([(ANNOTATION_REF_NAME.to_owned(), name.to_owned())]),
@@ -310,7 +305,7 @@ impl Layout {
         match open_regular(&path).and_then(|file| file.take(LARGEST).read_to_end(&mut bytes)) {
             Ok(_) => serde_json::from_slice(&bytes).map_err(|error| malformed(&path, &error.to_string())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Ok(json!({ "schemaVersion": 2, "mediaType": MEDIA_TYPE_INDEX, "manifests": [] }))
+                Ok(json!({ "schemaVersion": 2, "mediaType": MediaType::ImageIndex, "manifests": [] }))
             }
             Err(source) => Err(StoreError::Io { act: "read", path, source }),
         }

@@ -12,10 +12,8 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{Progress, Receipt, Result, Sink, TransportError};
-use crate::oci::image::{
-    ANNOTATION_CONTAINERD_NAME, ANNOTATION_REF_NAME, MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFEST,
-};
-use crate::oci::{Descriptor, Digest, HashingReader, Image, Reference};
+use crate::oci::image::{ANNOTATION_CONTAINERD_NAME, ANNOTATION_REF_NAME};
+use crate::oci::{Descriptor, Digest, HashingReader, Image, MediaType, Reference};
 
 /// The one line of the file `oci-layout`.
 const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
@@ -80,12 +78,13 @@ impl Archive<'_> {
             (ANNOTATION_CONTAINERD_NAME.to_owned(), self.reference.canonical()),
         ]);
         let manifest = Descriptor {
-            media_type: MEDIA_TYPE_MANIFEST.to_owned(),
+            media_type: MediaType::ImageManifest,
             digest: self.image.digest(),
             size: self.image.manifest.len() as u64,
             annotations,
         };
-        let index = json!({ "schemaVersion": 2, "mediaType": MEDIA_TYPE_INDEX, "manifests": [manifest] });
+        let index =
+            json!({ "schemaVersion": 2, "mediaType": MediaType::ImageIndex, "manifests": [manifest] });
         Ok(serde_json::to_vec(&index)?)
     }
 

@@ -11,15 +11,15 @@ use std::sync::Arc;
 
 use flate2::read::MultiGzDecoder;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{Result, TransportError};
 use crate::diagnose::shown;
-use crate::oci::image::{MEDIA_TYPE_CONFIG, MEDIA_TYPE_LAYER_GZIP, MEDIA_TYPE_MANIFEST};
-use crate::oci::{BlobSource, Descriptor, Digest, HashingReader, HashingWriter, Image, Layer, Reference};
+use crate::oci::{
+    BlobSource, Descriptor, Digest, HashingReader, HashingWriter, Image, Layer, Manifest, MediaType,
+    Reference,
+};
 
-/// `application/vnd.oci.image.layer.v1.tar`
-const MEDIA_TYPE_LAYER_TAR: &str = "application/vnd.oci.image.layer.v1.tar";
 /// Nothing but layers is larger; more than this in memory is no config and no manifest.
 const LARGEST_DOCUMENT: u64 = 16 * 1024 * 1024;
 
@@ -86,7 +86,10 @@ pub fn read(archived: Archived, name: Option<&Reference>) -> Result<Image> {
     }
     let layers = entry.layers.iter().zip(diff_ids).map(|(path, diff_id)| members.layer(path, diff_id));
     let layers = layers.collect::<Result<Vec<Layer>>>()?;
-    let manifest = members.manifest(&config, &layers).unwrap_or_else(|| made_manifest(&config, &layers));
+    let manifest = match members.manifest(&config, &layers) {
+        Some(manifest) => manifest,
+        None => made_manifest(&config, &layers).map_err(|error| archived.malformed(error.to_string()))?,
+    };
     Ok(Image { manifest, config, layers })
 }
 
@@ -120,16 +123,15 @@ fn diff_ids(config: &[u8]) -> Option<Vec<Digest>> {
 }
 
 /// A manifest for an archive without one.
-fn made_manifest(config: &[u8], layers: &[Layer]) -> Vec<u8> {
-    let layers: Vec<&Descriptor> = layers.iter().map(|layer| &layer.descriptor).collect();
-    json!({
-        "schemaVersion": 2,
-        "mediaType": MEDIA_TYPE_MANIFEST,
-        "config": {"mediaType": MEDIA_TYPE_CONFIG, "digest": Digest::of(config), "size": config.len()},
-        "layers": layers,
-    })
-    .to_string()
-    .into_bytes()
+fn made_manifest(config: &[u8], layers: &[Layer]) -> serde_json::Result<Vec<u8>> {
+    let config = Descriptor {
+        media_type: MediaType::ImageConfig,
+        digest: Digest::of(config),
+        size: config.len() as u64,
+        annotations: BTreeMap::new(),
+    };
+    let layers = layers.iter().map(|layer| layer.descriptor.clone()).collect();
+    serde_json::to_vec(&Manifest::new(config, layers, BTreeMap::new()))
 }
 
 /// What the tar holds, and where.
@@ -196,7 +198,7 @@ impl Members {
                 .malformed(format!("its layer {name} is not the one that its config names")));
         }
         let descriptor = Descriptor {
-            media_type: measured.media_type.to_owned(),
+            media_type: measured.media_type,
             digest: measured.digest,
             size: blob.span.size,
             annotations: BTreeMap::new(),
@@ -209,15 +211,14 @@ impl Members {
         let index: Value = serde_json::from_slice(&self.document("index.json").ok()?).ok()?;
         index["manifests"].as_array()?.iter().find_map(|entry| {
             let digest: Digest = entry["digest"].as_str()?.parse().ok()?;
-            let manifest = self.document(&format!("blobs/sha256/{}", digest.hex())).ok()?;
-            let parsed: Value = serde_json::from_slice(&manifest).ok()?;
-            let named =
-                parsed["layers"].as_array()?.iter().map(|layer| layer["digest"].as_str()?.parse().ok());
-            let fits = Digest::of(&manifest) == digest
-                && parsed["mediaType"] == MEDIA_TYPE_MANIFEST
-                && parsed.pointer("/config/digest")?.as_str()? == Digest::of(config).to_string()
-                && named.eq(layers.iter().map(|layer| Some(layer.descriptor.digest)));
-            fits.then_some(manifest)
+            let bytes = self.document(&format!("blobs/sha256/{}", digest.hex())).ok()?;
+            let manifest = Manifest::parse(&bytes).ok()?;
+            let named = manifest.layers.iter().map(|layer| layer.digest);
+            let fits = Digest::of(&bytes) == digest
+                && manifest.media_type == MediaType::ImageManifest
+                && manifest.config.digest == Digest::of(config)
+                && named.eq(layers.iter().map(|layer| layer.descriptor.digest));
+            fits.then_some(bytes)
         })
     }
 }
@@ -226,7 +227,7 @@ impl Members {
 struct Measured {
     diff_id: Digest,
     digest: Digest,
-    media_type: &'static str,
+    media_type: MediaType,
 }
 
 fn measure(blob: &Slice) -> io::Result<Measured> {
@@ -243,7 +244,7 @@ fn measure(blob: &Slice) -> io::Result<Measured> {
     }
     plain.flush()?;
     let (_, diff_id, _) = plain.finish();
-    let media_type = if is_gzip { MEDIA_TYPE_LAYER_GZIP } else { MEDIA_TYPE_LAYER_TAR };
+    let media_type = if is_gzip { MediaType::ImageLayerGzip } else { MediaType::ImageLayer };
     Ok(Measured { diff_id, digest: stored.finish().0, media_type })
 }
 
@@ -263,6 +264,8 @@ impl BlobSource for Slice {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::super::archive::Archive;
     use super::*;
 
@@ -281,7 +284,7 @@ mod tests {
             gzip.write_all(content.as_bytes()).unwrap();
             let blob = gzip.finish().unwrap();
             let descriptor = Descriptor {
-                media_type: MEDIA_TYPE_LAYER_GZIP.to_owned(),
+                media_type: MediaType::ImageLayerGzip,
                 digest: Digest::of(&blob),
                 size: blob.len() as u64,
                 annotations: BTreeMap::from([("name".to_owned(), content.to_owned())]),
@@ -291,7 +294,7 @@ mod tests {
         let layers = vec![layer("one"), layer("two")];
         let diff_ids: Vec<Digest> = layers.iter().map(|layer| layer.diff_id).collect();
         let config = json!({"rootfs": {"type": "layers", "diff_ids": diff_ids}}).to_string().into_bytes();
-        Image { manifest: made_manifest(&config, &layers), config, layers }
+        Image { manifest: made_manifest(&config, &layers).unwrap(), config, layers }
     }
 
     fn read_back(tar: &[u8], name: Option<&str>) -> Result<Image> {
@@ -347,7 +350,7 @@ mod tests {
         let read = read_back(&old_archive(&image), None).unwrap();
         assert_eq!((&read.config, read.diff_ids()), (&image.config, image.diff_ids()));
         for layer in &read.layers {
-            assert_eq!(layer.descriptor.media_type, MEDIA_TYPE_LAYER_TAR);
+            assert_eq!(layer.descriptor.media_type, MediaType::ImageLayer);
             assert_eq!(layer.descriptor.digest, layer.diff_id);
         }
     }

@@ -9,10 +9,7 @@ use std::sync::{Arc, OnceLock};
 use flate2::Compression;
 use serde_json::json;
 use tarsup::engine::{ConnectOptions, DockerEngine, Engine as _};
-use tarsup::oci::image::{
-    BlobSource, Descriptor, Image, Layer, MEDIA_TYPE_CONFIG, MEDIA_TYPE_LAYER_GZIP, MEDIA_TYPE_MANIFEST,
-};
-use tarsup::oci::{Digest, Reference};
+use tarsup::oci::{BlobSource, Descriptor, Digest, Image, Layer, MediaType, Reference};
 use tarsup::transport::Sink as _;
 use tarsup::transport::daemon::Daemon;
 
@@ -137,8 +134,8 @@ pub fn compressed_image(layers: &[Vec<(&str, Vec<u8>)>], env: &[&str], level: Co
     });
     let config = config.to_string().into_bytes();
     let manifest = json!({
-        "schemaVersion": 2, "mediaType": MEDIA_TYPE_MANIFEST,
-        "config": {"mediaType": MEDIA_TYPE_CONFIG, "digest": Digest::of(&config), "size": config.len()},
+        "schemaVersion": 2, "mediaType": MediaType::ImageManifest,
+        "config": {"mediaType": MediaType::ImageConfig, "digest": Digest::of(&config), "size": config.len()},
         "layers": layers.iter().map(|layer| &layer.descriptor).collect::<Vec<_>>(),
     });
     Image { manifest: manifest.to_string().into_bytes(), config, layers }
@@ -159,7 +156,7 @@ fn layer(files: &[(&str, Vec<u8>)], level: Compression) -> Layer {
     io::Write::write_all(&mut gzip, &tar).expect("memory takes it");
     let blob = gzip.finish().expect("memory takes it");
     let descriptor = Descriptor {
-        media_type: MEDIA_TYPE_LAYER_GZIP.to_owned(),
+        media_type: MediaType::ImageLayerGzip,
         digest: Digest::of(&blob),
         size: blob.len() as u64,
         annotations: BTreeMap::new(),

@@ -1,0 +1,158 @@
+//! Descriptor, manifest and index (image-spec): read as `oci-spec` reads them, written in one order of keys.
+//!
+//! `oci-spec` keeps annotations in hash maps, whose order differs from run to run: what decides a digest is written from
+//! the types here, with sha256 digests alone.
+
+use std::collections::BTreeMap;
+
+use oci_spec::image as spec;
+pub use oci_spec::image::MediaType;
+use serde::{Deserialize, Serialize};
+
+use super::Digest;
+
+/// A content descriptor (image-spec, descriptor.md).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", try_from = "spec::Descriptor")]
+pub struct Descriptor {
+    /// The media type of the blob.
+    pub media_type: MediaType,
+    /// The digest of the blob as stored.
+    pub digest: Digest,
+    /// Its size in bytes, as stored.
+    pub size: u64,
+    /// Annotations, such as the layer's name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl TryFrom<spec::Descriptor> for Descriptor {
+    type Error = super::digest::InvalidDigest;
+
+    fn try_from(read: spec::Descriptor) -> Result<Self, Self::Error> {
+        Ok(Self {
+            media_type: read.media_type().clone(),
+            digest: read.digest().to_string().parse()?,
+            size: read.size(),
+            annotations: read.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
+        })
+    }
+}
+
+/// An image manifest (image-spec, manifest.md), in the order in which it is written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Manifest {
+    /// Always 2.
+    pub schema_version: u32,
+    /// [`MediaType::ImageManifest`].
+    pub media_type: MediaType,
+    /// The config.
+    pub config: Descriptor,
+    /// The layers, the base first.
+    pub layers: Vec<Descriptor>,
+    /// Annotations.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl Manifest {
+    /// A manifest of these parts.
+    pub fn new(config: Descriptor, layers: Vec<Descriptor>, annotations: BTreeMap<String, String>) -> Self {
+        Self { schema_version: 2, media_type: MediaType::ImageManifest, config, layers, annotations }
+    }
+
+    /// Reads a manifest, OCI's or docker's; what is wrong with it, in words.
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let read: spec::ImageManifest = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        let descriptor =
+            |read: &spec::Descriptor| Descriptor::try_from(read.clone()).map_err(|error| error.to_string());
+        Ok(Self {
+            schema_version: read.schema_version(),
+            media_type: read.media_type().clone().unwrap_or(MediaType::ImageManifest),
+            config: descriptor(read.config())?,
+            layers: read.layers().iter().map(descriptor).collect::<Result<_, _>>()?,
+            annotations: read.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
+        })
+    }
+}
+
+/// The one manifest for linux that an index names; `None` where there is none.
+pub fn for_linux(index: &[u8]) -> Result<Option<Descriptor>, String> {
+    let index: spec::ImageIndex = serde_json::from_slice(index).map_err(|error| error.to_string())?;
+    let linux = |read: &&spec::Descriptor| {
+        let os = read.platform().as_ref().map(spec::Platform::os);
+        *read.media_type() == MediaType::ImageManifest && os.is_none_or(|os| *os == spec::Os::Linux)
+    };
+    let found = index.manifests().iter().find(linux).cloned().map(Descriptor::try_from);
+    found.transpose().map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn descriptor(media_type: &str, more: &str) -> String {
+        let digest = Digest::of("x");
+        format!(r#"{{"mediaType":"{media_type}","digest":"{digest}","size":7{more}}}"#)
+    }
+
+    #[test]
+    fn manifest_is_written_in_one_order_whatever_order_it_was_read_in() {
+        let layer = descriptor(
+            "application/vnd.oci.image.layer.v1.tar+gzip",
+            r#","annotations":{"z":"1","a":"2","m":"3"},"urls":["https://example.com/x"]"#,
+        );
+        let config = descriptor("application/vnd.oci.image.config.v1+json", "");
+        let text = format!(
+            r#"{{"annotations":{{"y":"1","b":"2"}},"layers":[{layer}],"config":{config},"schemaVersion":2,
+                "mediaType":"application/vnd.oci.image.manifest.v1+json"}}"#
+        );
+        let written = serde_json::to_string(&Manifest::parse(text.as_bytes()).unwrap()).unwrap();
+        let place = |part: &str| written.find(part).unwrap_or_else(|| panic!("{part}: {written}"));
+        let order = [
+            r#""schemaVersion":2"#,
+            r#""mediaType""#,
+            r#""config""#,
+            r#""layers""#,
+            r#""a":"2","m":"3","z":"1""#,
+            r#""b":"2","y":"1""#,
+        ];
+        assert!(order.windows(2).all(|pair| place(pair[0]) < place(pair[1])), "{written}");
+        assert_eq!(Manifest::parse(written.as_bytes()), Manifest::parse(text.as_bytes()));
+    }
+
+    #[test]
+    fn media_types_that_are_not_ocis_stay_as_they_are() {
+        let docker = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+        let read: Descriptor = serde_json::from_str(&descriptor(docker, "")).unwrap();
+        assert_eq!(read.media_type, MediaType::Other(docker.to_owned()));
+        assert_eq!(serde_json::to_string(&read).unwrap(), descriptor(docker, ""));
+        let sha512 = descriptor(docker, "").replace("sha256:", "sha512:");
+        assert!(serde_json::from_str::<Descriptor>(&sha512).is_err());
+    }
+
+    #[test]
+    fn index_gives_its_manifest_for_linux() {
+        let manifest = "application/vnd.oci.image.manifest.v1+json";
+        let windows = descriptor(manifest, r#","platform":{"os":"windows","architecture":"amd64"}"#);
+        let linux = descriptor(manifest, r#","platform":{"os":"linux","architecture":"riscv64"}"#);
+        let nameless = descriptor(manifest, "");
+        let nested = descriptor("application/vnd.oci.image.index.v1+json", "");
+        let index = |entries: &[&String]| {
+            let entries: Vec<&str> = entries.iter().map(|entry| entry.as_str()).collect();
+            format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, entries.join(","))
+        };
+        for (entries, found) in [
+            (&[&windows, &linux][..], true),
+            (&[&nameless], true),
+            (&[&windows], false),
+            (&[&nested], false),
+            (&[], false),
+        ] {
+            let index = index(entries);
+            assert_eq!(for_linux(index.as_bytes()).unwrap().is_some(), found, "{index}");
+        }
+        assert!(for_linux(b"{}").is_err());
+    }
+}

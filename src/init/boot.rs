@@ -8,7 +8,6 @@ use super::account;
 use super::database::{self, DB_TARS, DatabaseError, Presence, Server, Session};
 use super::environment::{Account, Endpoint, Environment};
 use super::failure::Failure;
-use super::health;
 use super::paths::Paths;
 use super::render::Substitution;
 use super::rows::{self, Node};
@@ -27,12 +26,18 @@ pub struct Prepared {
     pub registries: Vec<Endpoint>,
 }
 
+impl Prepared {
+    /// The services of the role that are not started, as an administrator wants it.
+    pub fn left_out(&self, of: &[Service]) -> BTreeSet<Service> {
+        of.iter().copied().filter(|service| !self.services.contains(service)).collect()
+    }
+}
+
 /// Asks and prepares the database for a master or slave; a node has none, and needs only its registries.
 pub fn prepare(
     environment: &Environment,
     paths: &Paths,
-    address: &str,
-    is_new: bool,
+    node: Node<'_>,
     stop: &Stop,
     story: &Story,
 ) -> Result<Prepared, Failure> {
@@ -43,7 +48,7 @@ pub fn prepare(
         });
     };
     let server = Server::of(account);
-    let node = Node { role: environment.role, address, version: environment.version.as_deref(), is_new };
+    let address = node.address;
     let (mut greeting, mut is_fresh) = (Greeting::default(), false);
     database::patiently(story, stop, environment.patience, &server.place(), || {
         let mut session = greeting.connect(&server, story)?;
@@ -131,10 +136,7 @@ fn wanted(
     address: &str,
     story: &Story,
 ) -> Result<Vec<Service>, DatabaseError> {
-    let mut unwanted: BTreeSet<Service> = rows::unwanted(session, role.services(), address)?;
-    for service in health::indispensable(role) {
-        unwanted.remove(service);
-    }
+    let unwanted = rows::unwanted(session, role, address)?;
     if !unwanted.is_empty() {
         let names: Vec<_> = unwanted.iter().map(|service| service.name()).collect();
         story.say(format!("not started, as an administrator wants it: {}", names.join(", ")));

@@ -134,6 +134,20 @@ impl Environment {
     }
 }
 
+impl Account {
+    /// Reads the account alone, for what asks the database and runs no service; `None` where none is named.
+    pub fn read() -> Result<Option<Self>, Failure> {
+        Self::parse(&|name| std::env::var_os(name))
+    }
+
+    fn parse(get: &dyn Fn(&str) -> Option<OsString>) -> Result<Option<Self>, Failure> {
+        if get("MYSQL_HOST").is_none_or(|host| host.is_empty()) {
+            return Ok(None);
+        }
+        Variables { get }.account().map(Some)
+    }
+}
+
 struct Variables<'a> {
     get: &'a dyn Fn(&str) -> Option<OsString>,
 }

@@ -1,25 +1,37 @@
-//! Health: tars_ping to the servants of the role's services, all at once. An open port is not health.
+//! Health: is this container to be left alone? Its own processes answer, and the web console where one runs here.
+//!
+//! An open port is not health, and an answer at our address may be another container's: the socket must be held by a
+//! process below our PID 1. A database that is away makes nothing unhealthy; whether a rollout's step is proven is
+//! another question, which `cluster` answers.
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use nix::unistd::Pid;
 use serde::Serialize;
 
 use crate::tars::{Role, Service, ping};
 
 use super::address;
-use super::database::Server;
-use super::environment::{Environment, ImageRole};
+use super::database::{DB_TARS, DatabaseError, Presence, Server};
+use super::environment::{Account, Environment, ImageRole};
 use super::failure::{Code, Failure};
+use super::memory::Memory;
+use super::own::{Holder, Own};
 use super::paths::Paths;
 use super::rows;
+use super::web;
 
 /// For one ping; the health check of the image may take five seconds in all.
 const PING: Duration = Duration::from_secs(2);
-/// For one answer of the database.
+/// For one answer of the database, and for all that is asked of it (a name look-up has no limit of its own).
 const QUERY: Duration = Duration::from_millis(1500);
+const DATABASE: Duration = Duration::from_secs(3);
 
 /// One servant's answer.
 #[derive(Clone, Debug, Serialize)]
@@ -35,17 +47,51 @@ pub struct Servant {
     /// The service that it belongs to.
     #[serde(skip)]
     pub service: Service,
+    #[serde(skip)]
+    at: Option<SocketAddr>,
 }
 
-/// True when every servant of the service answers within `limit`.
-pub fn answers(service: Service, host: &str, limit: Duration) -> bool {
-    service.servants().iter().all(|servant| {
-        address::socket(host, servant.port)
-            .is_ok_and(|address| ping::ping(address, &service.servant_name(*servant), limit).is_ok())
-    })
+/// What the database says, as far as it can be asked.
+#[derive(Clone, Debug)]
+pub enum Database {
+    /// A node has no account there.
+    NotAsked,
+    /// TARS is installed, and these services are not to run here.
+    Exists(BTreeSet<Service>),
+    /// It answers, and holds no TARS.
+    Absent,
+    /// It cannot be asked, and why.
+    Unknown(String),
 }
 
-/// Pings the servants of all these services at once.
+/// One look at this container.
+pub struct Look {
+    /// Every servant of the role.
+    pub servants: Vec<Servant>,
+    /// How the web console answers, where one must run.
+    pub web: Option<Result<(), String>>,
+    /// What the database says.
+    pub database: Database,
+    /// The servants that must answer and do not, and the web console, each with the reason.
+    pub complaints: Vec<String>,
+    /// Some of them have not answered yet since their start.
+    pub is_starting: bool,
+}
+
+/// True when every servant of the service answers within `limit`, from a process below `init`.
+pub fn answers(service: Service, host: &str, limit: Duration, init: Pid) -> bool {
+    let asked: Option<Vec<SocketAddr>> = service
+        .servants()
+        .iter()
+        .map(|servant| {
+            let at = address::socket(host, servant.port).ok()?;
+            ping::ping(at, &service.servant_name(*servant), limit).ok().map(|()| at)
+        })
+        .collect();
+    asked.is_some_and(|asked| !Own::below(init).holders(&asked).contains(&Holder::Foreign))
+}
+
+/// Pings the servants of all these services at once, whoever answers.
 pub fn ping_all(services: &[Service], host: &str) -> Vec<Servant> {
     let pings: Vec<_> = services
         .iter()
@@ -54,15 +100,18 @@ pub fn ping_all(services: &[Service], host: &str) -> Vec<Servant> {
             let host = host.to_owned();
             thread::spawn(move || {
                 let name = service.servant_name(servant);
-                let answer = address::socket(&host, servant.port)
-                    .map_err(|error| error.to_string())
-                    .and_then(|address| ping::ping(address, &name, PING).map_err(|error| error.to_string()));
+                let at = address::socket(&host, servant.port);
+                let answer = match &at {
+                    Ok(at) => ping::ping(*at, &name, PING).map_err(|error| error.to_string()),
+                    Err(error) => Err(error.to_string()),
+                };
                 Servant {
                     name,
                     port: servant.port,
                     ok: answer.is_ok(),
                     detail: answer.err().unwrap_or_default(),
                     service,
+                    at: at.ok(),
                 }
             })
         })
@@ -80,35 +129,96 @@ pub fn image_role(paths: &Paths) -> ImageRole {
     }
 }
 
-/// The servants that must answer and do not; asks the database only when there are some, whether they were stopped.
-pub fn sick<'a>(environment: &Environment, host: &str, servants: &'a [Servant]) -> Vec<&'a Servant> {
-    let silent: Vec<&Servant> = servants.iter().filter(|servant| !servant.ok).collect();
-    if silent.is_empty() {
-        return silent;
-    }
-    let excused = excused(environment, host);
-    silent.into_iter().filter(|servant| !excused.contains(&servant.service)).collect()
-}
-
-fn excused(environment: &Environment, host: &str) -> BTreeSet<Service> {
-    let Some(account) = &environment.database else { return BTreeSet::new() };
-    let ask = || {
-        let mut session = Server::of(account).answering_within(QUERY).connect(None)?;
-        rows::unwanted(&mut session, environment.role.services(), host)
+/// Asks everything at once: servants, sockets, web console and database.
+pub fn look(paths: &Paths, environment: &Environment, host: &str) -> Look {
+    let memory = Memory::of(paths);
+    let own = memory.init().map(Own::below);
+    let database = ask_database(environment, host);
+    let web = must_run_web(paths, environment).then(|| {
+        let own = own.clone();
+        thread::spawn(move || {
+            own.and_then(|own| own.listens_on(crate::tars::catalogue::WEB_PORT)).map(web::ask)
+        })
+    });
+    let mut servants = ping_all(environment.role.services(), host);
+    note_owners(&mut servants, own.as_ref(), &memory);
+    let web = web.map(|web| match web.join() {
+        Ok(Some(answer)) => answer,
+        _ => Err("nothing of this container listens".to_owned()),
+    });
+    let database = database
+        .recv_timeout(DATABASE)
+        .unwrap_or_else(|_| Database::Unknown(format!("no answer within {} s", DATABASE.as_secs())));
+    let unwanted = match &database {
+        Database::Exists(unwanted) => {
+            memory.note_unwanted(unwanted);
+            unwanted.clone()
+        }
+        // An administrator's stop is not undone by a database that is away.
+        _ => memory.unwanted(),
     };
-    let mut unwanted = ask().unwrap_or_default();
-    for service in indispensable(environment.role) {
-        unwanted.remove(service);
+    let sick: Vec<&mut Servant> =
+        servants.iter_mut().filter(|servant| !servant.ok && !unwanted.contains(&servant.service)).collect();
+    let (mut complaints, mut is_starting) = (Vec::new(), own.is_none());
+    for servant in sick {
+        let runs = own.as_ref().is_some_and(|own| own.runs(&paths.program(servant.service)));
+        match memory.answered(servant.service) {
+            Some(process) if process.lives() => servant.detail.push_str(", and it has answered before"),
+            Some(_) if !runs => servant.detail.push_str(": its process has ended"),
+            _ => is_starting = true,
+        }
+        complaints.push(format!("{} ({})", servant.name, servant.detail));
     }
-    unwanted
+    if let Some(Err(why)) = &web {
+        complaints.push(format!("the web console on {} ({why})", crate::tars::catalogue::WEB_PORT));
+    }
+    Look { servants, web, database, complaints, is_starting }
 }
 
-/// What runs whatever the database says: without a master's registry nobody could ever be started again.
-pub const fn indispensable(role: Role) -> &'static [Service] {
-    match role {
-        Role::Master => &[Service::Registry, Service::Node],
-        Role::Slave | Role::Node | Role::Database => &[Service::Node],
+/// Whose answers these are; what our own answered is remembered.
+fn note_owners(servants: &mut [Servant], own: Option<&Own>, memory: &Memory) {
+    let asked: Vec<SocketAddr> = servants.iter().filter_map(|servant| servant.at).collect();
+    let holders = own.map_or_else(|| vec![Holder::Foreign; asked.len()], |own| own.holders(&asked));
+    for (servant, holder) in servants.iter_mut().filter(|servant| servant.at.is_some()).zip(holders) {
+        match holder {
+            Holder::Own(process) if servant.ok => memory.note_answer(servant.service, process),
+            Holder::Foreign if servant.ok => {
+                servant.ok = false;
+                "it is no process of this container that answers".clone_into(&mut servant.detail);
+            }
+            _ => {}
+        }
     }
+}
+
+/// In a thread: nothing may wait for it longer than it can afford.
+fn ask_database(environment: &Environment, host: &str) -> mpsc::Receiver<Database> {
+    let (sender, receiver) = mpsc::channel();
+    let (account, role, host) = (environment.database.clone(), environment.role, host.to_owned());
+    thread::spawn(move || {
+        let said = match account {
+            None => Database::NotAsked,
+            Some(account) => query(&account, role, &host).unwrap_or_else(|error| {
+                Database::Unknown(format!("{}: {error}", Server::of(&account).place()))
+            }),
+        };
+        let _ = sender.send(said);
+    });
+    receiver
+}
+
+fn query(account: &Account, role: Role, host: &str) -> Result<Database, DatabaseError> {
+    let mut session = Server::of(account).answering_within(QUERY).connect(None)?;
+    match session.presence(DB_TARS)? {
+        Presence::Exists { tables } if tables > 0 => {
+            Ok(Database::Exists(rows::unwanted(&mut session, role, host)?))
+        }
+        _ => Ok(Database::Absent),
+    }
+}
+
+fn must_run_web(paths: &Paths, environment: &Environment) -> bool {
+    environment.role == Role::Master && web::find(paths).is_ok()
 }
 
 /// `tars-init health`: exit code 0 or 1, and one line that says why.
@@ -116,16 +226,38 @@ pub fn run(paths: &Paths) -> Result<(), Failure> {
     let unhealthy = |message: String| Failure::new(Code::Unhealthy, message, "");
     let environment = Environment::read(image_role(paths)).map_err(|failure| unhealthy(failure.message))?;
     let host = address::own(&environment.naming).map_err(|failure| unhealthy(failure.message))?;
-    let servants = ping_all(environment.role.services(), &host);
-    let sick = sick(&environment, &host, &servants);
-    if sick.is_empty() {
-        return Ok(());
+    let look = look(paths, &environment, &host);
+    let text = look.in_words();
+    if !look.complaints.is_empty() {
+        return Err(unhealthy(text));
     }
-    let list: Vec<_> = sick.iter().map(|servant| format!("{} ({})", servant.name, servant.detail)).collect();
-    Err(unhealthy(format!(
-        "{} of {} servants do not answer: {}",
-        sick.len(),
-        servants.len(),
-        list.join(", ")
-    )))
+    // Docker keeps what a health check says.
+    let _ = writeln!(std::io::stdout(), "{text}");
+    Ok(())
+}
+
+impl Look {
+    /// One line.
+    fn in_words(&self) -> String {
+        let mut text = if self.complaints.is_empty() {
+            format!("healthy: {} servants answer", self.servants.iter().filter(|servant| servant.ok).count())
+        } else {
+            let word = if self.is_starting { "starting: " } else { "" };
+            format!(
+                "{word}{} of {} servants do not answer: {}",
+                self.complaints.len(),
+                self.servants.len(),
+                self.complaints.join(", ")
+            )
+        };
+        match &self.database {
+            Database::Unknown(why) if self.is_starting => {
+                text = format!("{text}; waits for the database at {why}");
+            }
+            Database::Unknown(why) => text = format!("{text}; the database cannot be asked just now: {why}"),
+            Database::Absent => text.push_str("; the database holds no TARS"),
+            Database::NotAsked | Database::Exists(_) => {}
+        }
+        text
+    }
 }

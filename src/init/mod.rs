@@ -6,21 +6,26 @@
 mod account;
 mod address;
 mod boot;
+mod cluster;
 mod database;
 mod environment;
 mod failure;
 mod guard;
 mod health;
 mod layout;
+mod memory;
 mod migrate;
+mod own;
 mod paths;
 mod probe;
 mod processes;
+mod programs;
 mod render;
 mod rows;
 mod schema;
 mod services;
 mod signals;
+mod sockets;
 mod sql;
 mod story;
 mod supervisor;
@@ -39,12 +44,14 @@ use crate::tars::Role;
 
 use environment::{Environment, ImageRole, Naming};
 use failure::{Code, Failure};
+use memory::Memory;
 use paths::Paths;
 use render::Substitution;
 use story::Story;
 use supervisor::Supervisor;
 
-const USAGE: &str = "usage: tars-init framework | node | health | probe --json | migrate | version";
+const USAGE: &str = "usage: tars-init framework | node | health | probe --json | cluster --json [--ask ADDRESS --role ROLE] | \
+     cluster --serve | migrate | version";
 
 /// The whole program.
 pub fn main() -> ExitCode {
@@ -58,6 +65,11 @@ pub fn main() -> ExitCode {
         ["migrate"] => run_migrate(&paths),
         ["health"] => health::run(&paths),
         ["probe"] | ["probe", "--json"] => probe::run(&paths),
+        ["cluster", "--serve"] => cluster::serve(),
+        ["cluster", "--json"] => cluster::run(None),
+        ["cluster", "--json", rest @ ..] if let Some(question) = cluster::Question::parse(rest) => {
+            cluster::run(Some(&question))
+        }
         ["version" | "--version"] => print(&format!("tars-init {}", env!("CARGO_PKG_VERSION"))),
         ["help" | "--help" | "-h"] => print(USAGE),
         other => {
@@ -83,6 +95,10 @@ fn run(image: ImageRole, paths: &Paths) -> Result<(), Failure> {
     let events = mpsc::channel();
     let stop = signals::listen(&story, events.0.clone())?;
     become_parent_of_orphans()?;
+    let memory = Memory::of(paths);
+    if let Err(error) = memory.begin() {
+        story.say(format!("warning: nothing can be remembered for health checks: {error}"));
+    }
 
     let address = address::own(&environment.naming)?;
     story.say(introduction(&environment, &address));
@@ -93,18 +109,36 @@ fn run(image: ImageRole, paths: &Paths) -> Result<(), Failure> {
     services::check_programs(paths, environment.role.services())?;
     layout::prepare(paths, environment.role.services(), &story)?;
 
-    let prepared = boot::prepare(&environment, paths, &address, is_new, &stop, &story)?;
+    let services = environment.role.services();
+    let unchanged =
+        if is_new { services.iter().copied().collect() } else { programs::unchanged(paths, services) };
+    let node = rows::Node {
+        role: environment.role,
+        address: &address,
+        version: environment.version.as_deref(),
+        is_new,
+        unchanged: &unchanged,
+    };
+    let prepared = boot::prepare(&environment, paths, node, &stop, &story)?;
+    memory.note_unwanted(&prepared.left_out(services));
     let substitution =
         Substitution::new(paths, &address, environment.database.as_ref(), prepared.registries.clone());
     render::render(paths, environment.role.services(), &substitution)?;
     let web = prepare_web(&environment, paths, &address, &story)?;
-    render::write(&paths.started_mark(), supervisor::mark(environment.role)).map_err(|error| {
+    note_start(paths, environment.role, is_new).map_err(|error| {
         Failure::new(Code::Configuration, format!("cannot note the first start: {error}."), "")
     })?;
 
     let (environment, address) = (&environment, address.as_str());
     Supervisor { story: &story, paths, environment, address, prepared, web, stop, events }.run();
     Ok(())
+}
+
+fn note_start(paths: &Paths, role: Role, is_new: bool) -> std::io::Result<()> {
+    if is_new {
+        programs::note(paths, role.services())?;
+    }
+    render::write(&paths.started_mark(), supervisor::mark(role))
 }
 
 fn run_migrate(paths: &Paths) -> Result<(), Failure> {

@@ -93,6 +93,16 @@ impl Paths {
         })
     }
 
+    /// What is remembered of this start: gone, or of another process, at the next.
+    pub fn run(&self) -> PathBuf {
+        self.at("/run/tars-init")
+    }
+
+    /// What the image's programs looked like at the container's first start; beside [`Self::started_mark`].
+    pub fn programs_mark(&self) -> PathBuf {
+        self.tars().join(".tars-init-programs")
+    }
+
     /// Lies in the container's own layer: there after its first start, gone when it is made anew.
     pub fn started_mark(&self) -> PathBuf {
         self.tars().join(".tars-init-started")

@@ -1,53 +1,70 @@
-//! `tars-init probe --json`: what tarsup asks a container, in one document. The host needs no MySQL client.
+//! `tars-init probe --json`: what a container says of itself, in one document: its own processes, their sockets, the
+//! web console. What the database knows is asked by `cluster`.
 
 use std::io::Write;
+use std::thread;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::address;
-use super::database::{DB_TARS, DatabaseError, Presence, Server};
-use super::environment::Environment;
-use super::failure::{Code, Failure};
-use super::health::{self, Servant};
-use super::paths::Paths;
-use super::rows;
+use crate::tars::{PROTOCOL, ping};
 
-/// For one answer of the database.
-const QUERY: Duration = Duration::from_secs(2);
+use super::address;
+use super::environment::{Endpoint, Environment};
+use super::failure::{Code, Failure};
+use super::health::{self, Database, Servant};
+use super::paths::Paths;
+
+/// For the answer of one registry.
+const REGISTRY: Duration = Duration::from_secs(2);
 
 /// The document.
 #[derive(Debug, Default, Serialize)]
 struct Report {
+    protocol: u32,
+    /// Servants, sockets and web console are as they must be, and the database (or, on a node, a registry) answers.
     healthy: bool,
     role: String,
     address: String,
     version: String,
     servants: Vec<Servant>,
-    /// `exists`, `absent`, `unknown` or `not-asked`.
+    /// Master with a web console only.
+    web: Option<Part>,
+    /// Nodes only: whether one of its registries answers.
+    registry: Option<Part>,
+    /// As this container sees it: `exists`, `absent`, `unknown` or `not-asked`.
     database: &'static str,
-    /// Whether the node's row is in the database; `null` where it could not be asked.
-    registered: Option<bool>,
     problems: Vec<String>,
+}
+
+/// Something that answers or does not.
+#[derive(Debug, Serialize)]
+struct Part {
+    ok: bool,
+    detail: String,
 }
 
 /// Prints the document; exit code 0 when healthy, else 1.
 pub fn run(paths: &Paths) -> Result<(), Failure> {
     let report = look(paths);
-    let text = serde_json::to_string(&report).map_err(|error| {
-        Failure::new(Code::Internal, format!("the report cannot be written: {error}"), "")
+    print(&report, report.healthy)
+}
+
+/// Prints a document in one line; exit code 0 or 1, without a word more: the document says why.
+pub fn print(document: &impl Serialize, is_well: bool) -> Result<(), Failure> {
+    let text = serde_json::to_string(document).map_err(|error| {
+        Failure::new(Code::Internal, format!("the document cannot be written: {error}"), "")
     })?;
     let mut out = std::io::stdout().lock();
     let written = writeln!(out, "{text}").and_then(|()| out.flush());
     match written {
-        Ok(()) if report.healthy => Ok(()),
-        // The document says why.
+        Ok(()) if is_well => Ok(()),
         _ => Err(Failure::new(Code::Unhealthy, "", "")),
     }
 }
 
 fn look(paths: &Paths) -> Report {
-    let mut report = Report { database: "not-asked", ..Report::default() };
+    let mut report = Report { protocol: PROTOCOL, database: "not-asked", ..Report::default() };
     let environment = match Environment::read(health::image_role(paths)) {
         Ok(environment) => environment,
         Err(failure) => {
@@ -64,35 +81,45 @@ fn look(paths: &Paths) -> Report {
             return report;
         }
     }
-    ask_database(&environment, &mut report);
-    report.servants = health::ping_all(environment.role.services(), &report.address);
-    let sick = health::sick(&environment, &report.address, &report.servants);
-    report.healthy = sick.is_empty();
-    let silent: Vec<_> = sick.iter().map(|servant| format!("{}: {}", servant.name, servant.detail)).collect();
-    report.problems.extend(silent);
+    let registries = environment.registries.clone();
+    let registry = thread::spawn(move || ask_registries(&registries));
+    let look = health::look(paths, &environment, &report.address);
+    report.servants = look.servants;
+    report.web = look.web.map(|answer| Part { ok: answer.is_ok(), detail: answer.err().unwrap_or_default() });
+    report.problems = look.complaints;
+    match look.database {
+        Database::NotAsked => {}
+        Database::Exists(_) => report.database = "exists",
+        Database::Absent => {
+            report.database = "absent";
+            report.problems.push("the database holds no TARS".to_owned());
+        }
+        Database::Unknown(why) => {
+            report.database = "unknown";
+            report.problems.push(format!("the database cannot be asked: {why}"));
+        }
+    }
+    report.registry = registry.join().unwrap_or_default();
+    if let Some(Part { ok: false, detail }) = &report.registry {
+        report.problems.push(format!("no registry answers: {detail}"));
+    }
+    report.healthy = report.problems.is_empty();
     report
 }
 
-fn ask_database(environment: &Environment, report: &mut Report) {
-    let Some(account) = &environment.database else { return };
-    let address = report.address.clone();
-    let ask = || -> Result<(Presence, Option<bool>), DatabaseError> {
-        let mut session = Server::of(account).answering_within(QUERY).connect(None)?;
-        match session.presence(DB_TARS)? {
-            presence @ Presence::Exists { tables } if tables > 0 => {
-                Ok((presence, Some(rows::is_registered(&mut session, &address)?)))
-            }
-            presence => Ok((presence, Some(false))),
-        }
-    };
-    match ask() {
-        Ok((Presence::Absent, registered)) => (report.database, report.registered) = ("absent", registered),
-        Ok((Presence::Exists { .. }, registered)) => {
-            (report.database, report.registered) = ("exists", registered);
-        }
-        Err(error) => {
-            report.database = "unknown";
-            report.problems.push(format!("the database: {error}"));
+/// Nothing for a container that has its own.
+fn ask_registries(registries: &[Endpoint]) -> Option<Part> {
+    let mut complaints = Vec::new();
+    for registry in registries {
+        let answer = address::socket(&registry.host, registry.port)
+            .map_err(|error| error.to_string())
+            .and_then(|at| {
+                ping::ping(at, "tars.tarsregistry.QueryObj", REGISTRY).map_err(|error| error.to_string())
+            });
+        match answer {
+            Ok(()) => return Some(Part { ok: true, detail: registry.to_string() }),
+            Err(why) => complaints.push(format!("{registry}: {why}")),
         }
     }
+    (!complaints.is_empty()).then(|| Part { ok: false, detail: complaints.join(", ") })
 }

@@ -1,10 +1,50 @@
 //! What runs in the container, read from `/proc`: a service by its program, and everything below PID 1.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::path::Path;
 
 use nix::unistd::Pid;
+
+/// One life of a process: ids are used again, with another time of start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The process id.
+    pub pid: Pid,
+    /// When it started, in clock ticks since the host's boot.
+    started: u64,
+}
+
+impl Identity {
+    /// Of a process that is there.
+    pub fn of(pid: Pid) -> Option<Self> {
+        // Field 22 of `stat`; the fields begin after the name with the third.
+        Some(Self { pid, started: fields_of(pid)?.split_whitespace().nth(19)?.parse().ok()? })
+    }
+
+    /// True while that very process is there.
+    pub fn lives(self) -> bool {
+        Self::of(self.pid) == Some(self)
+    }
+
+    /// Reads what [`fmt::Display`] wrote.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (pid, started) = text.trim().split_once(' ')?;
+        Some(Self { pid: Pid::from_raw(pid.parse().ok()?), started: started.parse().ok()? })
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.pid, self.started)
+    }
+}
+
+/// True where the process runs a tars-init.
+pub fn is_tars_init(pid: Pid) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "tars-init")
+}
 
 /// The processes that run this program, directly or (a script) through its interpreter; dead ones do not count.
 ///
@@ -56,11 +96,16 @@ fn all() -> Vec<Pid> {
 }
 
 fn parent_and_state(pid: Pid) -> Option<(i32, char)> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name stands between parentheses and may hold anything.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let fields = fields_of(pid)?;
+    let mut fields = fields.split_whitespace();
     let state = fields.next()?.chars().next()?;
     Some((fields.next()?.parse().ok()?, state))
+}
+
+/// What stands in `stat` after the name, which stands between parentheses and may hold anything.
+fn fields_of(pid: Pid) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    Some(stat.rsplit_once(')')?.1.to_owned())
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeSet;
 
+use serde::Serialize;
+
 use crate::tars::{Role, Service};
 
 use super::database::{DB_TARS, DatabaseError, Server, Session};
@@ -17,6 +19,9 @@ use super::sql::{self, Kind, Statement, quote};
 const VERSION_MARK: &str = "2.1.0";
 /// This node's address in upstream's SQL.
 const ADDRESS_MARK: &str = "localip.tars.com";
+/// What a new row of `t_node_info` says of a registration and a heartbeat that never were: tarsnode writes both, and a
+/// rollout takes a registration that changed for its proof. Upstream's SQL writes `now()`.
+const NEVER: &str = "1971-01-01 00:00:00";
 /// A node whose heartbeat is older than this many seconds is gone: tarsregistry's own `nodeTimeout`.
 const NODE_GONE: u32 = 250;
 
@@ -31,6 +36,9 @@ pub struct Node<'a> {
     pub version: Option<&'a str>,
     /// True at the first start of a container: its programs are the image's, so the rows say the image's version.
     pub is_new: bool,
+    /// The services whose program is the image's own (all, at the first start): a publish through the web console
+    /// replaces it, and gives the row a version of its own.
+    pub unchanged: &'a BTreeSet<Service>,
 }
 
 /// Writes the rows of this node, all or none; those of tarslog only in a database that is new, as upstream does.
@@ -52,6 +60,7 @@ pub fn register(
     files.extend(["tars_servers.sql", "tars_node_init.sql"]);
     let mut own = server.connect(Some(DB_TARS))?;
     own.run("beginning to register the node", "START TRANSACTION")?;
+    let was_there = is_there(&mut own, node.address)?;
     for file in files {
         let dump = node.substituted(&schema::read_dump(paths, file)?, paths);
         for statement in sql::split(&dump) {
@@ -62,6 +71,14 @@ pub fn register(
             }
         }
     }
+    if !was_there {
+        own.run_with(
+            "registering the node",
+            "UPDATE t_node_info SET last_reg_time = ?, last_heartbeat = ? WHERE node_name = ?",
+            (NEVER, NEVER, node.address),
+        )?;
+    }
+    node.name_own_version(&mut own)?;
     own.run("registering the node", "COMMIT")?;
     if with_log { schema::log_rows_written(session) } else { Ok(()) }
 }
@@ -88,6 +105,26 @@ impl Node<'_> {
         }
     }
 
+    /// After a rollback the rows still name the version that failed: a container that starts again says its own. And
+    /// tarslog's rows, written once for a new database, follow no other statement.
+    fn name_own_version(&self, session: &mut Session) -> Result<(), DatabaseError> {
+        let Some(version) = self.version else { return Ok(()) };
+        let act = "naming the version that runs";
+        for service in self.unchanged {
+            session.run_with(
+                act,
+                "UPDATE t_server_conf SET tars_version = ?, patch_version = ? WHERE application = 'tars' AND \
+                 server_name = ? AND node_name = ? AND patch_version <> ?",
+                (version, version, service.name(), self.address, version),
+            )?;
+        }
+        if self.unchanged.contains(&Service::Node) {
+            let query = "UPDATE t_node_info SET tars_version = ? WHERE node_name = ?";
+            session.run_with(act, query, (version, self.address))?;
+        }
+        Ok(())
+    }
+
     /// What of an existing row follows the image: nothing but its version, and that only in a new container.
     fn follows(&self, table: &str) -> &'static str {
         match (table, self.is_new) {
@@ -107,15 +144,49 @@ fn after_replace(text: &str) -> Option<&str> {
 }
 
 /// True where the node has its row in `t_node_info`.
-pub fn is_registered(session: &mut Session, address: &str) -> Result<bool, DatabaseError> {
+fn is_there(session: &mut Session, address: &str) -> Result<bool, DatabaseError> {
     let query = "SELECT COUNT(*) FROM db_tars.t_node_info WHERE node_name = ?";
     Ok(session.number("asking for the node's row", query, (address,))? > 0)
 }
 
-/// The services that are not to run here: stopped by an administrator, or moved to another node that lives.
+/// A node's row in `t_node_info`, by the database's clock.
+#[derive(Debug, Serialize)]
+pub struct Registration {
+    node: String,
+    /// When its tarsnode registered last; nothing where none ever did.
+    last_reg_time: Option<String>,
+    /// When it was heard of last.
+    last_heartbeat: Option<String>,
+}
+
+/// All nodes that the database knows.
+pub fn registrations(session: &mut Session) -> Result<Vec<Registration>, DatabaseError> {
+    let query = "SELECT node_name, CAST(last_reg_time AS CHAR), CAST(last_heartbeat AS CHAR) \
+                 FROM db_tars.t_node_info ORDER BY node_name";
+    let rows: Vec<(String, Option<String>, Option<String>)> =
+        session.rows("asking for the nodes", query, ())?;
+    // Zero dates and our own mark sort before any time at which TARS existed.
+    let real = |time: Option<String>| time.filter(|time| time.as_str() >= "1980");
+    let named = |(node, registered, heard)| Registration {
+        node,
+        last_reg_time: real(registered),
+        last_heartbeat: real(heard),
+    };
+    Ok(rows.into_iter().map(named).collect())
+}
+
+/// What runs whatever the database says: without a master's registry nobody could ever be started again.
+const fn indispensable(role: Role) -> &'static [Service] {
+    match role {
+        Role::Master => &[Service::Registry, Service::Node],
+        Role::Slave | Role::Node | Role::Database => &[Service::Node],
+    }
+}
+
+/// The services of a role that are not to run here: stopped by an administrator, or moved to another node that lives.
 pub fn unwanted(
     session: &mut Session,
-    services: &[Service],
+    role: Role,
     address: &str,
 ) -> Result<BTreeSet<Service>, DatabaseError> {
     let query = format!(
@@ -126,7 +197,9 @@ pub fn unwanted(
     );
     let rows: Vec<(String, bool, bool, bool)> =
         session.rows("asking which services are to run", &query, (address,))?;
-    Ok(services.iter().copied().filter(|service| is_unwanted(*service, &rows)).collect())
+    let must_run = indispensable(role);
+    let may_rest = role.services().iter().copied().filter(|service| !must_run.contains(service));
+    Ok(may_rest.filter(|service| is_unwanted(*service, &rows)).collect())
 }
 
 /// Rows: service, is it on this node, is it stopped by an administrator, does the node live.
@@ -162,8 +235,13 @@ pub fn other_registries(session: &mut Session, address: &str) -> Result<Vec<Endp
 mod tests {
     use super::*;
 
-    const NODE: Node<'_> =
-        Node { role: Role::Master, address: "172.25.0.3", version: Some("3.0.17"), is_new: false };
+    const NODE: Node<'_> = Node {
+        role: Role::Master,
+        address: "172.25.0.3",
+        version: Some("3.0.17"),
+        is_new: false,
+        unchanged: &BTreeSet::new(),
+    };
 
     fn confined(node: Node<'_>, sql: &str) -> String {
         let dump = node.substituted(sql, &Paths::below("/"));

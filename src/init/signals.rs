@@ -9,9 +9,23 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::tars::Service;
+
 use super::failure::{Code, Failure};
 use super::story::Story;
-use super::supervisor::Event;
+
+/// What PID 1 waits for: signals, and what its helper threads have found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// SIGTERM or SIGINT.
+    Stop,
+    /// SIGCHLD.
+    ChildEnded,
+    /// All servants of a service have answered.
+    Answers(Service),
+    /// A registry has answered: tarsnode can start.
+    RegistryAnswers,
+}
 
 /// Whether the container was told to stop.
 #[derive(Clone, Debug, Default)]

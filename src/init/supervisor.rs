@@ -24,7 +24,7 @@ use super::paths::Paths;
 use super::processes;
 use super::rows;
 use super::services;
-use super::signals::Stop;
+use super::signals::{Event, Stop};
 use super::story::Story;
 use super::watch::{Verdict, Watch};
 use super::web::{self, Web};
@@ -39,19 +39,6 @@ const FIRST_WORD: Duration = Duration::from_secs(3);
 const REMIND: Duration = Duration::from_secs(1);
 /// After this time without an answer the story names who is missing.
 const LATE: Duration = Duration::from_secs(30);
-
-/// What the supervisor waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// SIGTERM or SIGINT.
-    Stop,
-    /// SIGCHLD.
-    ChildEnded,
-    /// All servants of a service have answered.
-    Answers(Service),
-    /// A registry has answered: tarsnode can start.
-    RegistryAnswers,
-}
 
 /// Everything that the supervisor acts on.
 pub struct Supervisor<'a> {
@@ -165,7 +152,7 @@ impl Supervisor<'_> {
         let (sender, host) = (self.events.0.clone(), self.address.to_owned());
         thread::spawn(move || {
             let begun = Instant::now();
-            while !health::answers(service, &host, Duration::from_secs(1)) {
+            while !health::answers(service, &host, Duration::from_secs(1), Pid::this()) {
                 pause_before_asking_again(begun);
             }
             let _ = sender.send(Event::Answers(service));
@@ -306,14 +293,11 @@ impl Supervisor<'_> {
         let (Watched::Service(service), Some(account)) = (what, &self.environment.database) else {
             return false;
         };
-        if health::indispensable(self.environment.role).contains(&service) {
-            return false;
-        }
         let ask = || {
             let mut session = Server::of(account).answering_within(Duration::from_secs(1)).connect(None)?;
-            rows::unwanted(&mut session, &[service], self.address)
+            rows::unwanted(&mut session, self.environment.role, self.address)
         };
-        ask().is_ok_and(|unwanted| !unwanted.is_empty())
+        ask().is_ok_and(|unwanted| unwanted.contains(&service))
     }
 
     /// SIGTERM to everything below us until it is gone, SIGKILL when the grace period is over.

@@ -1,9 +1,11 @@
 //! The web console of a master, where the image carries one: its configuration, and how it is started.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use nix::unistd::Pid;
 
@@ -57,6 +59,39 @@ impl Web {
         let mut command = Command::new(&self.node);
         command.arg(paths.web().join("bin/www")).current_dir(paths.web()).env("NODE_ENV", "production");
         services::launch(command, paths, NAME)
+    }
+}
+
+/// How long the web console may take to answer.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// Asks the web console that listens at this address for its first page; why that is not well, in a few words.
+pub fn ask(listens_at: SocketAddr) -> Result<(), String> {
+    let at = match listens_at.ip() {
+        IpAddr::V4(address) if address.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(address) if address.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        address => address,
+    };
+    let request = || -> io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&SocketAddr::new(at, listens_at.port()), ANSWER)?;
+        stream.set_read_timeout(Some(ANSWER))?;
+        stream.set_write_timeout(Some(ANSWER))?;
+        stream.write_all(b"GET / HTTP/1.0\r\nHost: localhost\r\nUser-Agent: tars-init\r\n\r\n")?;
+        // `HTTP/1.1 200`
+        let mut status = [0; 12];
+        stream.read_exact(&mut status)?;
+        Ok(String::from_utf8_lossy(&status).into_owned())
+    };
+    let status = request().map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "no answer in time".to_owned(),
+        io::ErrorKind::ConnectionRefused => "nothing listens".to_owned(),
+        _ => error.to_string(),
+    })?;
+    // It may send us to its log-in, or want one: that is an answer, too.
+    match status.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..3)) {
+        Some("2" | "3" | "4") => Ok(()),
+        Some("5") => Err(format!("it answers with {}", &status[9..])),
+        _ => Err("the answer is no HTTP".to_owned()),
     }
 }
 

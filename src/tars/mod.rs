@@ -6,6 +6,8 @@
 pub mod catalogue;
 pub mod conf;
 pub mod ping;
+pub mod protocol;
 pub mod rebuild;
 
 pub use catalogue::{Role, Servant, Service};
+pub use protocol::PROTOCOL;

@@ -99,6 +99,8 @@ fn new_container_of_another_version_says_so_in_its_rows_and_keeps_the_rest() {
     let rows: Vec<(String, String)> = server
         .rows("SELECT tars_version, setting_state FROM db_tars.t_server_conf WHERE server_name = 'tarsstat'");
     assert_eq!(rows, [("3.0.18".to_owned(), "inactive".to_owned())]);
+    let others = "SELECT COUNT(*) FROM db_tars.t_server_conf WHERE patch_version <> '3.0.18'";
+    assert_eq!(server.number(others), 0, "tarslog's rows, too, name the version that runs");
 }
 
 #[test]

@@ -30,7 +30,8 @@ CREATE TABLE `t_server_conf` (
   UNIQUE KEY (`application`,`server_name`,`node_name`)) ENGINE=InnoDB DEFAULT CHARSET=utf8;
 DROP TABLE IF EXISTS `t_node_info`;
 CREATE TABLE `t_node_info` (
-  `id` int NOT NULL AUTO_INCREMENT PRIMARY KEY, `node_name` varchar(128) UNIQUE, `last_heartbeat` datetime,
+  `id` int NOT NULL AUTO_INCREMENT PRIMARY KEY, `node_name` varchar(128) UNIQUE, `last_reg_time` datetime,
+  `last_heartbeat` datetime, `group_id` int DEFAULT '-1',
   `setting_state` enum('active','inactive') DEFAULT 'inactive', `tars_version` varchar(128) NOT NULL DEFAULT '')
   ENGINE=InnoDB DEFAULT CHARSET=utf8;
 DROP TABLE IF EXISTS `t_profile_template`;
@@ -94,8 +95,8 @@ pub fn lay_out(root: &Path) {
     );
     write(
         "sql/tars_node_init.sql",
-        "replace into `t_node_info` (`node_name`, `last_heartbeat`, `setting_state`, `tars_version`) VALUES \
-         ('localip.tars.com', now(), 'active', '2.1.0');\n",
+        "replace into `t_node_info` (`node_name`, `last_reg_time`, `last_heartbeat`, `setting_state`, \
+         `tars_version`) VALUES ('localip.tars.com', now(), now(), 'active', '2.1.0');\n",
     );
     write("sql/template/tars.default", "<tars>\n  # default\n</tars>\n");
     write("sql/template/tars.framework-db", "<tars>\n<db>\ndbhost=db.tars.com\n</db>\n</tars>\n");

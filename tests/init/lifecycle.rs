@@ -178,14 +178,16 @@ fn probe_is_one_document_that_says_what_is_known() {
     assert_eq!(report["address"], container.address.as_str());
     assert_eq!(report["version"], "3.0.17");
     assert_eq!(report["database"], "exists");
-    assert_eq!(report["registered"], true);
+    assert_eq!(report["protocol"], 2);
+    assert_eq!(report["web"], serde_json::Value::Null);
     assert_eq!(report["servants"].as_array().unwrap().len(), 12);
     assert_eq!(report["servants"][1]["name"], "tars.tarsregistry.QueryObj");
     assert_eq!(report["problems"].as_array().unwrap().len(), 0);
     container.set("MYSQL_PORT", free_port().to_string());
     let (code, report) = probe(&container);
-    assert_eq!((code, &report["database"]), (Some(0), &"unknown".into()), "{report}");
-    assert_eq!(report["registered"], serde_json::Value::Null);
+    assert_eq!((code, &report["database"]), (Some(1), &"unknown".into()), "{report}");
+    assert!(report["problems"][0].as_str().unwrap().contains("the database cannot be asked"), "{report}");
+    container.set("MYSQL_PORT", server.port.to_string());
     kill(container.processes("tarsstat")[0], Signal::SIGKILL).unwrap();
     container.await_words("tarsstat (pid");
     let (code, report) = probe(&container);
@@ -209,6 +211,12 @@ fn node_starts_tarsnode_once_its_registry_answers() {
     let probe = node.call(&["probe", "--json"]);
     let report: serde_json::Value = serde_json::from_slice(&probe.stdout).unwrap();
     assert_eq!((&report["role"], &report["database"]), (&"node".into(), &"not-asked".into()), "{report}");
+    assert_eq!(report["registry"]["ok"], true);
+    drop(master);
+    let probe = node.call(&["probe", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&probe.stdout).unwrap();
+    assert_eq!((&report["healthy"], &report["registry"]["ok"]), (&false.into(), &false.into()), "{report}");
+    assert_eq!(node.call(&["health"]).status.code(), Some(0), "its own process answers");
 }
 
 #[test]

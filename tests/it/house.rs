@@ -45,6 +45,39 @@ fn modules_import_only_what_the_house_allows() {
 }
 
 #[test]
+fn files_of_init_import_each_other_in_one_direction() {
+    let own: Vec<(String, BTreeSet<String>)> = sources()
+        .into_iter()
+        .filter(|(path, _)| path.starts_with("src/init") && !path.ends_with("mod.rs"))
+        .map(|(path, code)| {
+            (path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), siblings(&code))
+        })
+        .collect();
+    // Takes away what imports nothing that is left, until nothing is left: what stays imports itself in a circle.
+    let mut left = own;
+    loop {
+        let names: BTreeSet<String> = left.iter().map(|(name, _)| name.clone()).collect();
+        let before = left.len();
+        left.retain(|(_, imports)| imports.iter().any(|import| names.contains(import)));
+        if left.len() == before {
+            break;
+        }
+    }
+    assert!(left.is_empty(), "a circle: {left:?}");
+}
+
+/// The files beside it that a file names, as `super::x`.
+fn siblings(code: &str) -> BTreeSet<String> {
+    let lines = code.lines().map(str::trim_start).filter(|line| !line.starts_with("//"));
+    lines
+        .flat_map(|line| {
+            line.match_indices("super::").map(|(at, marker)| line[at + marker.len()..].to_owned())
+        })
+        .map(|rest| rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect())
+        .collect()
+}
+
+#[test]
 fn deciding_modules_know_the_engine_only_as_a_trait() {
     for (path, code) in sources() {
         if matches!(module_of(&path).as_deref(), Some("deploy" | "upgrade")) {

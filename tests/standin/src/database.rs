@@ -47,17 +47,29 @@ pub fn announce_registry(connection: &mut Conn, host: &str) -> Result<(), Failur
     Ok(())
 }
 
-/// The heartbeat of a node: its row in t_node_info, made where there is none.
-pub fn keep_node_alive(connection: &mut Conn, node: &str, version: &str) -> Result<(), Failure> {
+/// A node's registration, as the real one writes it: its row anew with both times, and defaults in the columns that it
+/// does not name.
+pub fn register_node(connection: &mut Conn, node: &str, version: &str) -> Result<(), Failure> {
     connection.exec_drop(
-        "INSERT INTO t_node_info (node_name, node_obj, endpoint_ip, endpoint_port, data_dir, last_reg_time, last_heartbeat, \
-           setting_state, present_state, tars_version, template_name, group_id) \
+        "REPLACE INTO t_node_info (node_name, node_obj, endpoint_ip, endpoint_port, data_dir, last_reg_time, last_heartbeat, \
+           setting_state, present_state, tars_version, template_name) \
          VALUES (:node, CONCAT('tars.tarsnode.NodeObj@tcp -h ', :node, ' -p 19385 -t 60000'), :node, 19385, \
-           '/usr/local/app/tars/tarsnode/data', now(), now(), 'active', 'active', :version, '', -1) \
-         ON DUPLICATE KEY UPDATE last_heartbeat = now(), present_state = 'active', tars_version = :version",
+           '/usr/local/app/tars/tarsnode/data', now(), now(), 'active', 'active', :version, '')",
         params! { "node" => node, "version" => version },
     )?;
     Ok(())
+}
+
+/// The heartbeat of a node that is registered; an error where its row is gone: then it registers again.
+pub fn keep_node_alive(connection: &mut Conn, node: &str, version: &str) -> Result<(), Failure> {
+    connection.exec_drop(
+        "UPDATE t_node_info SET last_heartbeat = now(), present_state = 'active', tars_version = :version \
+         WHERE node_name = :node",
+        params! { "node" => node, "version" => version },
+    )?;
+    let there: Option<u8> =
+        connection.exec_first("SELECT 1 FROM t_node_info WHERE node_name = ?", (node,))?;
+    there.map(|_| ()).ok_or_else(|| format!("{node} has no row").into())
 }
 
 /// The framework's services that the database assigns to a node and wants to run.

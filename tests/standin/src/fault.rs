@@ -20,6 +20,8 @@ pub enum Fault {
     Slow(Duration),
     /// `never-answer`: listens, accepts, and says nothing.
     NeverAnswer,
+    /// `never-register`: tarsnode answers, and no registry hears of it.
+    NeverRegister,
     /// `crash-after=SECONDS`: dies with exit code 134 then.
     CrashAfter(Duration),
     /// `exit=CODE`: ends at once.
@@ -39,12 +41,13 @@ impl std::str::FromStr for Fault {
             "" | "none" => Self::None,
             "slow" => Self::Slow(seconds()?),
             "never-answer" => Self::NeverAnswer,
+            "never-register" => Self::NeverRegister,
             "crash-after" => Self::CrashAfter(seconds()?),
             "exit" => Self::Exit(value.parse().map_err(|_| format!("`{value}` is no exit code"))?),
             "slow-stop" => Self::SlowStop(seconds()?),
             _ => {
                 return Err(format!(
-                    "`{kind}` is no fault (slow=S, never-answer, crash-after=S, exit=CODE, slow-stop=S)"
+                    "`{kind}` is no fault (slow=S, never-answer, never-register, crash-after=S, exit=CODE, slow-stop=S)"
                 ));
             }
         })

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use tarsup::tars::{Service, ping};
 
 use crate::config::Config;
+use crate::fault::Fault;
 use crate::serve::{self, Stage};
 use crate::{Failure, registry, wire};
 
@@ -86,13 +87,19 @@ fn ask(registries: &[(String, u16)], function: &str) -> Option<String> {
 
 /// Registers the node and keeps its heartbeat moving. Five failures at the start, and it waits ten minutes.
 fn beat(stage: &Stage, node: &str, registries: &[(String, u16)]) {
-    const PERIOD: Duration = Duration::from_secs(45);
+    const PERIOD: Duration = Duration::from_secs(10);
     const GIVEN_UP: Duration = Duration::from_mins(10);
-    let alive = format!("{} {node} {}", registry::ALIVE, stage.note.version);
-    let mut failures = 0;
+    if stage.fault == Fault::NeverRegister {
+        return;
+    }
+    let call =
+        |function: &str| ask(registries, &format!("{function} {node} {}", stage.note.version)).is_some();
+    let (mut failures, mut registered) = (0, false);
     loop {
-        let (pause, word) = if ask(registries, &alive).is_some() {
-            failures = 0;
+        // A heartbeat that fails registers again.
+        registered = registered && call(registry::ALIVE);
+        let (pause, word) = if registered || call(registry::REGISTER) {
+            (failures, registered) = (0, true);
             (PERIOD, "heartbeat")
         } else {
             failures += 1;

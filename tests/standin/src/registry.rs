@@ -13,6 +13,8 @@ use crate::{Failure, database, wire};
 
 /// A call of tarsnode: `standin_alive NODE VERSION`.
 pub const ALIVE: &str = "standin_alive";
+/// A call of tarsnode: `standin_register NODE VERSION`.
+pub const REGISTER: &str = "standin_register";
 /// A call of tarsnode: `standin_servers NODE`.
 pub const SERVERS: &str = "standin_servers";
 
@@ -75,6 +77,8 @@ fn answers(account: &Account) -> Answer {
         let mut words = request.function.split(' ');
         let (function, node) = (words.next()?, words.next()?);
         let outcome = database::open(&account).and_then(|mut connection| match function {
+            REGISTER => database::register_node(&mut connection, node, words.next().unwrap_or_default())
+                .map(|()| "registered".to_owned()),
             ALIVE => database::keep_node_alive(&mut connection, node, words.next().unwrap_or_default())
                 .map(|()| "alive".to_owned()),
             SERVERS => database::servers_of(&mut connection, node).map(|servers| servers.join(" ")),

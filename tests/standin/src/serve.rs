@@ -34,7 +34,7 @@ pub struct Stage {
     pub service: Service,
     pub config: Config,
     pub note: Note,
-    fault: Fault,
+    pub fault: Fault,
     log: Mutex<Option<File>>,
     stop: Arc<AtomicBool>,
 }

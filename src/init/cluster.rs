@@ -1,0 +1,201 @@
+//! `tars-init cluster --json`: what the database knows of the nodes, and what a container answers from outside, in one
+//! document. It runs by exec in one container beside the deployment (`cluster --serve` keeps that one up), because a
+//! container whose database is away, or that has no tars-init, cannot prove itself.
+
+use std::collections::BTreeSet;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use serde::Serialize;
+
+use crate::tars::catalogue::WEB_PORT;
+use crate::tars::{PROTOCOL, Role, Service};
+
+use super::address;
+use super::database::{DB_TARS, DatabaseError, Presence, Server};
+use super::environment::Account;
+use super::failure::{Code, Failure};
+use super::health::{self, Servant};
+use super::probe;
+use super::rows;
+use super::signals;
+use super::story::Story;
+use super::web;
+
+/// For one answer of the database, and for all of them together.
+const QUERY: Duration = Duration::from_secs(2);
+const DATABASE: Duration = Duration::from_secs(6);
+
+/// The document.
+#[derive(Debug, Default, Serialize)]
+struct Report {
+    protocol: u32,
+    /// `exists`, `absent`, `unknown`, or `not-asked` where no account is named.
+    database: &'static str,
+    /// Why it is unknown; else empty.
+    detail: String,
+    /// The database's clock.
+    now: Option<String>,
+    /// `t_node_info`
+    nodes: Vec<rows::Registration>,
+    /// The container that was asked from outside.
+    asked: Option<Asked>,
+}
+
+/// A container as it answers from outside.
+#[derive(Debug, Serialize)]
+struct Asked {
+    address: String,
+    role: &'static str,
+    healthy: bool,
+    servants: Vec<Servant>,
+    problems: Vec<String>,
+}
+
+/// What `--ask ADDRESS --role ROLE` names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// Where the container's servants are.
+    pub address: String,
+    /// Which servants it must have.
+    pub role: Role,
+}
+
+impl Question {
+    /// From the words after `cluster --json`.
+    pub fn parse(words: &[&str]) -> Option<Self> {
+        let (address, role) = match words {
+            ["--ask", address, "--role", role] | ["--role", role, "--ask", address] => (*address, *role),
+            _ => return None,
+        };
+        let role = [Role::Master, Role::Slave, Role::Node].into_iter().find(|known| known.name() == role)?;
+        Some(Self { address: address.to_owned(), role })
+    }
+}
+
+/// Prints the document; exit code 0 when the database (where one is named) and the container that is asked answer.
+pub fn run(question: Option<&Question>) -> Result<(), Failure> {
+    let mut report = Report { protocol: PROTOCOL, database: "not-asked", ..Report::default() };
+    let unwanted = match Account::read() {
+        Ok(None) => BTreeSet::new(),
+        Ok(Some(account)) => ask_database(account, question.cloned(), &mut report),
+        Err(failure) => {
+            (report.database, report.detail) = ("unknown", failure.message);
+            BTreeSet::new()
+        }
+    };
+    report.asked = question.map(|question| ask(question, &unwanted));
+    let is_well = matches!(report.database, "exists" | "not-asked")
+        && report.asked.as_ref().is_none_or(|asked| asked.healthy);
+    probe::print(&report, is_well)
+}
+
+/// What the database knows.
+struct Known {
+    presence: Presence,
+    now: String,
+    nodes: Vec<rows::Registration>,
+    /// The services that an administrator stopped in the container that is asked.
+    unwanted: BTreeSet<Service>,
+}
+
+/// In a thread: a name that does not resolve has no time-out of its own, and whoever asks waits for this document.
+fn ask_database(account: Account, question: Option<Question>, report: &mut Report) -> BTreeSet<Service> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let _ = sender.send(
+            know(&account, question.as_ref())
+                .map_err(|error| format!("{}: {error}", Server::of(&account).place())),
+        );
+    });
+    let known = receiver
+        .recv_timeout(DATABASE)
+        .unwrap_or_else(|_| Err(format!("no answer within {} s", DATABASE.as_secs())));
+    match known {
+        Ok(known) => {
+            let is_there = matches!(known.presence, Presence::Exists { tables } if tables > 0);
+            report.database = if is_there { "exists" } else { "absent" };
+            report.now = Some(known.now);
+            report.nodes = known.nodes;
+            known.unwanted
+        }
+        Err(why) => {
+            (report.database, report.detail) = ("unknown", why);
+            BTreeSet::new()
+        }
+    }
+}
+
+fn know(account: &Account, question: Option<&Question>) -> Result<Known, DatabaseError> {
+    let mut session = Server::of(account).answering_within(QUERY).connect(None)?;
+    let presence = session.presence(DB_TARS)?;
+    let now: Vec<String> = session.rows("asking for the time", "SELECT CAST(NOW() AS CHAR)", ())?;
+    let now = now.into_iter().next().unwrap_or_default();
+    let mut known = Known { presence, now, nodes: Vec::new(), unwanted: BTreeSet::new() };
+    if matches!(presence, Presence::Exists { tables } if tables > 0) {
+        known.nodes = rows::registrations(&mut session)?;
+        if let Some(question) = question {
+            known.unwanted = rows::unwanted(&mut session, question.role, &question.address)?;
+        }
+    }
+    Ok(known)
+}
+
+/// From outside nobody can tell whose process answers: the address must be the container's own.
+fn ask(question: &Question, unwanted: &BTreeSet<Service>) -> Asked {
+    let host = question.address.clone();
+    // Upstream's framework image has a web console always, and a slave starts none.
+    let web = (question.role == Role::Master).then(|| {
+        thread::spawn(move || web::ask(address::socket(&host, WEB_PORT).map_err(|error| error.to_string())?))
+    });
+    let servants = health::ping_all(question.role.services(), &question.address);
+    let mut problems: Vec<String> = servants
+        .iter()
+        .filter(|servant| !servant.ok && !unwanted.contains(&servant.service))
+        .map(|servant| format!("{} ({})", servant.name, servant.detail))
+        .collect();
+    if let Some(Ok(Err(why))) = web.map(thread::JoinHandle::join) {
+        problems.push(format!("the web console on {WEB_PORT} ({why})"));
+    }
+    Asked {
+        address: question.address.clone(),
+        role: question.role.name(),
+        healthy: problems.is_empty(),
+        servants,
+        problems,
+    }
+}
+
+/// Waits until told to stop, and buries what ends meanwhile: the container in which `cluster --json` is run.
+pub fn serve() -> Result<(), Failure> {
+    let (sender, events) = mpsc::channel();
+    let _stop = signals::listen(&Story::begin(), sender)?;
+    for event in events {
+        match event {
+            signals::Event::Stop => return Ok(()),
+            _ => {
+                while matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(status) if status != WaitStatus::StillAlive)
+                {
+                }
+            }
+        }
+    }
+    Err(Failure::new(Code::Internal, "no signal can reach it any more.", ""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn question_names_an_address_and_a_role() {
+        let question = Question { address: "172.25.0.3".to_owned(), role: Role::Master };
+        assert_eq!(Question::parse(&["--ask", "172.25.0.3", "--role", "master"]), Some(question.clone()));
+        assert_eq!(Question::parse(&["--role", "master", "--ask", "172.25.0.3"]), Some(question));
+        for wrong in [&[][..], &["--ask", "x"], &["--ask", "x", "--role", "database"], &["--all"]] {
+            assert_eq!(Question::parse(wrong), None, "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Which programs of the container are still the image's own: the web console publishes by replacing a program in the
+//! container's layer, and what was published bears a version that is not the image's.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+
+use crate::tars::Service;
+
+use super::paths::Paths;
+use super::render;
+
+/// Notes at the container's first start what the image's programs look like.
+pub fn note(paths: &Paths, services: &[Service]) -> io::Result<()> {
+    let lines: Vec<String> = services
+        .iter()
+        .filter_map(|service| Some(format!("{service} {}\n", look(paths, *service)?)))
+        .collect();
+    render::write(&paths.programs_mark(), &lines.concat())
+}
+
+/// At a later start, the services whose program nobody has replaced. None of them where nothing was noted.
+pub fn unchanged(paths: &Paths, services: &[Service]) -> BTreeSet<Service> {
+    let noted = fs::read_to_string(paths.programs_mark()).unwrap_or_default();
+    services
+        .iter()
+        .copied()
+        .filter(|service| {
+            look(paths, *service)
+                .is_some_and(|now| noted.lines().any(|line| line == format!("{service} {now}")))
+        })
+        .collect()
+}
+
+/// Size and time of change. Not the inode: an overlay may give another one at each mount.
+fn look(paths: &Paths, service: Service) -> Option<String> {
+    let found = fs::metadata(paths.program(service)).ok()?;
+    Some(format!("{} {}.{:09}", found.len(), found.mtime(), found.mtime_nsec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn program_that_was_replaced_is_no_more_the_images_own() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        let services = [Service::Stat, Service::Config];
+        for service in services {
+            render::write(&paths.program(service), "image").unwrap();
+        }
+        assert!(unchanged(&paths, &services).is_empty(), "nothing was noted");
+        note(&paths, &services).unwrap();
+        assert_eq!(unchanged(&paths, &services), BTreeSet::from(services));
+        render::write(&paths.program(Service::Stat), "published").unwrap();
+        assert_eq!(unchanged(&paths, &services), BTreeSet::from([Service::Config]));
+    }
+}

@@ -1,0 +1,153 @@
+//! What the database knows of the nodes, asked in a container beside them.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::container::Container;
+use crate::server::{Server, free_port};
+
+fn cluster(container: &Container, more: &[&str]) -> (Option<i32>, serde_json::Value) {
+    let output = container.call(&[&["cluster", "--json"], more].concat());
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let document = serde_json::from_str(&text).unwrap_or_else(|error| {
+        panic!("{error}: {text}\n{}", String::from_utf8_lossy(&output.stderr));
+    });
+    (output.status.code(), document)
+}
+
+/// What tarsnode's registration does to its row.
+fn register(server: &Server, node: &str, time: &str) {
+    server.run(&[&format!(
+        "REPLACE INTO db_tars.t_node_info (node_name, last_reg_time, last_heartbeat, setting_state) VALUES ('{node}', \
+         '{time}', '{time}', 'active')"
+    )]);
+}
+
+#[test]
+fn database_is_there_or_absent_or_unknown() {
+    let server = Server::start();
+    let mut asker = Container::framework(&server);
+    let (code, document) = cluster(&asker, &[]);
+    assert_eq!((code, &document["database"]), (Some(1), &"absent".into()), "{document}");
+    assert_eq!(document["protocol"], 2);
+    assert!(document["now"].as_str().unwrap().starts_with("20"), "{document}");
+    assert_eq!(asker.call(&["migrate"]).status.code(), Some(0));
+    let (code, document) = cluster(&asker, &[]);
+    assert_eq!((code, &document["database"]), (Some(0), &"exists".into()), "{document}");
+    asker.set("MYSQL_PORT", free_port().to_string());
+    let (code, document) = cluster(&asker, &[]);
+    assert_eq!((code, &document["database"]), (Some(1), &"unknown".into()), "{document}");
+    assert!(document["detail"].as_str().unwrap().contains("Connection refused"), "{document}");
+    asker.set("MYSQL_PORT", server.port.to_string()).set("MYSQL_ROOT_PASSWORD", "wrong-secret");
+    let (_, document) = cluster(&asker, &[]);
+    assert_eq!(document["database"], "unknown", "{document}");
+    assert!(!document.to_string().contains("wrong-secret"), "{document}");
+    asker.set("MYSQL_HOST", "");
+    let (code, document) = cluster(&asker, &[]);
+    assert_eq!((code, &document["database"]), (Some(0), &"not-asked".into()), "{document}");
+}
+
+#[test]
+fn node_is_registered_by_its_tarsnode_alone_and_a_start_changes_no_time() {
+    let server = Server::start();
+    let mut container = Container::framework(&server);
+    container.start();
+    container.await_words("healthy:");
+    let node = |container: &Container| {
+        let (_, document) = cluster(container, &[]);
+        document["nodes"].as_array().unwrap()[0].clone()
+    };
+    // The stand-in's tarsnode registers nothing: the row is what the start wrote.
+    let seen = node(&container);
+    assert_eq!(seen["node"], container.address.as_str());
+    assert_eq!((&seen["last_reg_time"], &seen["last_heartbeat"]), (&().into(), &().into()), "{seen}");
+    register(&server, &container.address, "2026-01-02 03:04:05");
+    assert_eq!(node(&container)["last_reg_time"], "2026-01-02 03:04:05");
+    assert_eq!(container.stop().code(), Some(0));
+    container.run_once();
+    assert_eq!(node(&container)["last_reg_time"], "2026-01-02 03:04:05", "a start is no registration");
+    let mut new = Container::framework(&server);
+    new.set("DOMAIN", &container.address).set("TARSUP_VERSION", "3.0.18");
+    new.run_once();
+    assert_eq!(node(&new)["last_reg_time"], "2026-01-02 03:04:05", "nor is that of a new container");
+}
+
+#[test]
+fn container_is_asked_from_outside_and_an_administrators_stop_is_no_complaint() {
+    let server = Server::start();
+    let mut container = Container::framework(&server);
+    container.set("SLAVE", "true").set("TARSUP_DATABASE_TIMEOUT", "30");
+    assert_eq!(Container::framework(&server).call(&["migrate"]).status.code(), Some(0));
+    container.start();
+    container.await_words("healthy:");
+    let asker = Container::framework(&server);
+    let address = container.address.clone();
+    let question = ["--ask", address.as_str(), "--role", "slave"];
+    let (code, document) = cluster(&asker, &question);
+    assert_eq!((code, &document["asked"]["healthy"]), (Some(0), &true.into()), "{document}");
+    kill(container.processes("tarsnotify")[0], Signal::SIGKILL).unwrap();
+    container.await_words("tarsnotify (pid");
+    let (code, document) = cluster(&asker, &question);
+    assert_eq!(code, Some(1), "{document}");
+    assert!(
+        document["asked"]["problems"][0].as_str().unwrap().contains("tars.tarsnotify.NotifyObj"),
+        "{document}"
+    );
+    server.run(&[
+        "UPDATE db_tars.t_server_conf SET setting_state = 'inactive' WHERE server_name = 'tarsnotify'",
+    ]);
+    assert_eq!(cluster(&asker, &question).0, Some(0));
+    // A master has a web console, and this container has none.
+    let (_, document) = cluster(&asker, &["--ask", &container.address, "--role", "master"]);
+    assert!(document["asked"]["problems"].to_string().contains("the web console on 3000"), "{document}");
+}
+
+#[test]
+fn container_that_serves_questions_waits_until_it_is_told_to_stop() {
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_tars-init"))
+        .args(["cluster", "--serve"])
+        .env("REBUILD", "true")
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    let pid = Pid::from_raw(child.id().cast_signed());
+    // Its handlers are in once it has a thread that takes signals.
+    let begun = Instant::now();
+    while std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().count() < 2 {
+        assert!(begun.elapsed() < Duration::from_secs(10));
+    }
+    kill(pid, Signal::SIGTERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn container_that_starts_again_names_the_version_that_runs() {
+    let server = Server::start();
+    let mut old = Container::framework(&server);
+    old.run_once();
+    let mut failed = Container::framework(&server);
+    failed.set("DOMAIN", &old.address).set("TARSUP_VERSION", "3.0.18");
+    failed.run_once();
+    let versions = || -> Vec<(String, String)> {
+        server.rows("SELECT server_name, patch_version FROM db_tars.t_server_conf ORDER BY 1")
+    };
+    assert!(versions().iter().all(|(_, version)| version == "3.0.18"));
+    // What a publish through the web console does, and what an administrator sets.
+    let program = old.path("usr/local/app/tars/tarsstat/bin/tarsstat");
+    let text = std::fs::read_to_string(&program).unwrap();
+    std::fs::write(&program, format!("{text}\n# published\n")).unwrap();
+    server.run(&[
+        "UPDATE db_tars.t_server_conf SET patch_version = '77' WHERE server_name = 'tarsstat'",
+        "UPDATE db_tars.t_server_conf SET setting_state = 'inactive' WHERE server_name = 'tarslog'",
+    ]);
+    old.run_once();
+    for (service, version) in versions() {
+        assert_eq!(version, if service == "tarsstat" { "77" } else { "3.0.17" }, "{service}");
+    }
+    let query = "SELECT setting_state FROM db_tars.t_server_conf WHERE server_name = 'tarslog'";
+    assert_eq!(server.rows::<String>(query), ["inactive"]);
+    assert_eq!(server.rows::<String>("SELECT tars_version FROM db_tars.t_node_info"), ["3.0.17"]);
+}

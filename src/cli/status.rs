@@ -1,5 +1,7 @@
 //! `tarsup status`: what runs, as which image, since which deploy, and whether a deploy was cut off.
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -8,11 +10,13 @@ use super::options::DeploymentOptions;
 use super::rollout::{STATE, connect, desired, run};
 use super::{Outcome, Ui};
 use crate::deploy::desired::Service;
-use crate::deploy::observe::observe;
+use crate::deploy::observe::{Glance, observe_with};
 use crate::deploy::observed::LABEL_DEPLOY;
 use crate::deploy::{Desired, Observed};
 use crate::diagnose::Exit;
 use crate::engine::Container;
+use crate::upgrade::DeployId;
+use crate::upgrade::glance::{Ends, is_parked};
 use crate::upgrade::journal;
 use crate::upgrade::lock::{Holder, Standing, holder};
 use crate::upgrade::owner::Owner;
@@ -43,7 +47,12 @@ pub fn status(args: &StatusArgs, ui: &Ui) -> Outcome {
     let desired = desired(&args.deployment, ui)?;
     run(ui, async {
         let engine = connect(&args.deployment).await?;
-        let observed = observe(&engine, &desired).await?;
+        let state = desired.directory.join(STATE);
+        let read = |deploy: Option<&DeployId>| journal::find(&state, &desired.deployment, deploy);
+        let ends = Ends::new(&read);
+        let glance =
+            Glance { ended: &|deploy| ends.has_ended(deploy), is_parked: &is_parked, holds_lock: false };
+        let observed = observe_with(&engine, &desired, &BTreeMap::new(), Some(glance)).await?;
         let holder = holder(&engine, &desired.deployment).await?;
         let rows: Vec<Row> =
             desired.services.iter().map(|service| row(&desired, &observed, service)).collect();

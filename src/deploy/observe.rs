@@ -1,60 +1,236 @@
-//! Reads the observed state from an engine, once per command.
+//! Reads the observed state from an engine, once per command: from lists, and from an inspect of what lists do not tell.
+//!
+//! A list has neither restart policy nor environment nor exit code. Of a container that is plainly as declared (its name,
+//! its spec label, its image's id, and it runs) they follow from the declaration: the engine keeps what a container was
+//! created with, and the label holds the hash of that. The restart policy alone does not follow: it is `no` from the
+//! start until the container is proven. That it is proven is what a deploy's end means, and the journal tells that end;
+//! where it does not (another machine's deploy, a lock, a container that is not in its place), each container is asked.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 
-use super::Desired;
-use super::observed::{Availability, LABEL_DEPLOYMENT, Observed};
-use crate::engine::{Engine, EngineImage, ImageStore, Result};
+use serde_json::{Value, json};
+
+use super::desired::{Desired, Service};
+use super::observed::{
+    Availability, LABEL_DEPLOY, LABEL_DEPLOYMENT, LABEL_LOCK, LABEL_SERVICE, LABEL_SPEC, Observed,
+};
+use crate::engine::{
+    Container, ContainerSummary, Engine, EngineError, EngineImage, ImageStore, ImageSummary, RestartPolicy,
+    Result, Status,
+};
+use crate::oci::Reference;
+
+/// What makes lists enough.
+#[derive(Clone, Copy)]
+pub struct Glance<'a> {
+    /// Whether a deploy came to its end, as far as is known here: nothing that it did is unproven.
+    pub ended: &'a (dyn Fn(&str) -> bool + Sync),
+    /// Whether a name is that of a container that is kept, and not to be started without another look.
+    pub is_parked: &'a (dyn Fn(&str) -> bool + Sync),
+    /// True where the deployment's lock is the asker's own: it was looked at before the lock was taken.
+    pub holds_lock: bool,
+}
 
 /// What the engine holds of this deployment: containers by label and by wanted name, and the images, networks and
-/// volumes that the files name.
+/// volumes that the files name. Each container is inspected.
 pub async fn observe(engine: &dyn Engine, desired: &Desired) -> Result<Observed> {
-    observe_with(engine, desired, &BTreeMap::new()).await
+    observe_with(engine, desired, &BTreeMap::new(), None).await
 }
 
 /// The same with what the local store has, by reference: each as a classic engine would show it.
+///
+/// With a glance, only those containers are inspected of which the lists do not tell enough; a parked one has then no
+/// environment in the answer, and neither has it been looked at whether it would be removed when it stops.
 pub async fn observe_with(
     engine: &dyn Engine,
     desired: &Desired,
     stored: &BTreeMap<String, EngineImage>,
+    glance: Option<Glance<'_>>,
 ) -> Result<Observed> {
     let info = engine.info().await?;
+    // Of all, not only of those with the label: a wanted name may be somebody else's.
+    let mut listed = engine.list_containers(&[]).await?;
+    listed.retain(|one| {
+        is_ours(one, desired) || desired.services.iter().any(|service| service.container == one.name)
+    });
+    let mut volumes: BTreeMap<String, BTreeMap<String, String>> =
+        engine.list_volumes(&[]).await?.into_iter().collect();
+    let mut images = Images::list(engine).await?;
+    let glance = glance.filter(|glance| {
+        let locked = volumes.values().any(|labels| {
+            labels.contains_key(LABEL_LOCK) && labels.get(LABEL_DEPLOYMENT) == Some(&desired.deployment)
+        });
+        (glance.holds_lock || !locked) && is_settled(&listed, desired, *glance)
+    });
+
     let mut containers = Vec::new();
-    for listed in engine.list_containers(&[format!("{LABEL_DEPLOYMENT}={}", desired.deployment)]).await? {
-        // What went away in between is left out.
-        containers.extend(engine.inspect_container(&listed.id).await?);
-    }
-    for service in &desired.services {
-        if !containers.iter().any(|container| container.name == service.container)
-            && let Some(container) = engine.inspect_container(&service.container).await?
-            // A name is also looked up among ids: `abc` finds the container whose id begins with it.
-            && container.name == service.container
-        {
-            containers.push(container);
+    for one in listed {
+        let told = match glance {
+            Some(glance) => as_told(&one, desired, glance, &mut images).await?,
+            None => None,
+        };
+        match told {
+            Some(container) => containers.push(container),
+            // What went away in between is left out.
+            None => containers.extend(engine.inspect_container(&one.id).await?),
         }
     }
     containers.sort_by(|a, b| a.name.cmp(&b.name));
 
-    let mut images = BTreeMap::new();
-    let wanted = desired.services.iter().map(|service| service.image.to_string());
-    for image in wanted.chain(containers.iter().map(|container| container.image_id.clone())) {
-        if let Entry::Vacant(vacant) = images.entry(image) {
-            let found = engine.inspect_image(vacant.key()).await?;
-            let found = found.map(Availability::Engine);
-            let kept = stored.get(vacant.key()).map(|image| as_loaded(image, info.image_store));
-            vacant.insert(found.or_else(|| kept.map(Availability::Store)).unwrap_or(Availability::Absent));
+    let mut found = BTreeMap::new();
+    for service in &desired.services {
+        let name = service.image.to_string();
+        if !found.contains_key(&name) {
+            let image = images.of(&service.image).await?.map(Availability::Engine);
+            let kept = stored.get(&name).map(|image| as_loaded(image, info.image_store));
+            found.insert(
+                name,
+                image.or_else(|| kept.map(Availability::Store)).unwrap_or(Availability::Absent),
+            );
+        }
+    }
+    for container in &containers {
+        if !found.contains_key(&container.image_id) {
+            let image = images.by_id(&container.image_id).await?;
+            found
+                .insert(container.image_id.clone(), image.map_or(Availability::Absent, Availability::Engine));
         }
     }
     let mut networks = BTreeMap::new();
     for network in &desired.networks {
+        // A list of networks does not say which addresses are taken.
         networks.insert(network.name.clone(), engine.inspect_network(&network.name).await?);
     }
-    let mut volumes = BTreeMap::new();
-    for volume in &desired.volumes {
-        volumes.insert(volume.name.clone(), engine.inspect_volume(&volume.name).await?);
+    let wanted = desired.volumes.iter().map(|volume| volume.name.clone());
+    let volumes = wanted.map(|name| (name.clone(), volumes.remove(&name))).collect();
+    Ok(Observed { engine: info, containers, images: found, networks, volumes })
+}
+
+fn is_ours(one: &ContainerSummary, desired: &Desired) -> bool {
+    one.labels.get(LABEL_DEPLOYMENT) == Some(&desired.deployment)
+}
+
+/// True where nothing looks like a deploy that was cut off: each container of ours is parked, or in the place of its
+/// service and made by a deploy that came to its end.
+fn is_settled(listed: &[ContainerSummary], desired: &Desired, glance: Glance<'_>) -> bool {
+    listed.iter().filter(|one| is_ours(one, desired)).all(|one| {
+        let serves = one.labels.contains_key(LABEL_SERVICE);
+        let ended = || one.labels.get(LABEL_DEPLOY).is_some_and(|deploy| (glance.ended)(deploy));
+        (glance.is_parked)(&one.name)
+            || glance.holds_lock && one.labels.contains_key(LABEL_LOCK)
+            || serves && desired.services.iter().any(|service| service.container == one.name) && ended()
+    })
+}
+
+/// The container as its list entry and its declaration tell it; `None` where that is not all.
+async fn as_told(
+    one: &ContainerSummary,
+    desired: &Desired,
+    glance: Glance<'_>,
+    images: &mut Images<'_>,
+) -> Result<Option<Container>> {
+    if !is_ours(one, desired) {
+        return Ok(None);
     }
-    Ok(Observed { engine: info, containers, images, networks, volumes })
+    if (glance.is_parked)(&one.name) {
+        // Its policy was taken from it before it was stopped, so that no reboot starts it.
+        let stopped = matches!(one.status, Status::Exited | Status::Created);
+        return Ok(
+            stopped.then(|| told(one, one.image.clone(), RestartPolicy::no(), Vec::new(), Value::Null))
+        );
+    }
+    let service = one.labels.get(LABEL_SERVICE).and_then(|name| desired.service(name));
+    let Some(service) = service.filter(|service| service.container == one.name) else { return Ok(None) };
+    let as_declared =
+        one.status == Status::Running && one.labels.get(LABEL_SPEC) == Some(&service.spec().to_string());
+    if !as_declared {
+        return Ok(None);
+    }
+    let image = images.of(&service.image).await?.filter(|image| image.id == one.image_id);
+    Ok(image.map(|image| {
+        let body = service.body.0.get("HostConfig").cloned().unwrap_or_default();
+        told(one, service.image.to_string(), service.restart.clone(), environment(service, &image), body)
+    }))
+}
+
+fn told(
+    one: &ContainerSummary,
+    image: String,
+    restart: RestartPolicy,
+    env: Vec<String>,
+    host_config: Value,
+) -> Container {
+    let one = one.clone();
+    Container {
+        image,
+        restart,
+        env,
+        raw: json!({"Mounts": one.mounts, "HostConfig": host_config}),
+        exit_code: 0,
+        error: String::new(),
+        restart_count: 0,
+        started_at: String::new(),
+        id: one.id,
+        name: one.name,
+        labels: one.labels,
+        image_id: one.image_id,
+        status: one.status,
+        health: one.health,
+        addresses: one.addresses,
+    }
+}
+
+/// The environment that the engine gave the container: the declared one, and what the image sets beside it.
+fn environment(service: &Service, image: &EngineImage) -> Vec<String> {
+    let name = |entry: &str| entry.split_once('=').map_or(entry, |(name, _)| name).to_owned();
+    let declared = service.body.0.get("Env").and_then(Value::as_array);
+    let mut env: Vec<String> =
+        declared.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+    let names: Vec<String> = env.iter().map(|entry| name(entry)).collect();
+    env.extend(image.env.iter().filter(|entry| !names.contains(&name(entry))).cloned());
+    env
+}
+
+/// The engine's images: listed once, each inspected once where it is asked for.
+struct Images<'a> {
+    engine: &'a dyn Engine,
+    /// Reference → id.
+    ids: BTreeMap<String, String>,
+    inspected: BTreeMap<String, Option<EngineImage>>,
+}
+
+impl<'a> Images<'a> {
+    async fn list(engine: &'a dyn Engine) -> Result<Self> {
+        let listed = match engine.list_images().await {
+            // containerd's store lists none while it has one whose blobs are missing: each is then asked for by name.
+            Err(EngineError::NotFound { .. }) => Vec::new(),
+            listed => listed?,
+        };
+        Ok(Self { engine, ids: listed.iter().flat_map(names).collect(), inspected: BTreeMap::new() })
+    }
+
+    /// The image that a reference names.
+    async fn of(&mut self, reference: &Reference) -> Result<Option<EngineImage>> {
+        let name = reference.to_string();
+        // One that is not in the list may be named by its digest.
+        let id = self.ids.get(&name).cloned().unwrap_or(name);
+        self.by_id(&id).await
+    }
+
+    async fn by_id(&mut self, id: &str) -> Result<Option<EngineImage>> {
+        if let Some(known) = self.inspected.get(id) {
+            return Ok(known.clone());
+        }
+        let found = self.engine.inspect_image(id).await?;
+        self.inspected.insert(id.to_owned(), found.clone());
+        Ok(found)
+    }
+}
+
+/// The names of an image, as references are written here.
+fn names(image: &ImageSummary) -> Vec<(String, String)> {
+    let parsed = image.tags.iter().filter_map(|tag| tag.parse::<Reference>().ok());
+    parsed.map(|reference| (reference.to_string(), image.id.clone())).collect()
 }
 
 /// The id is known beforehand on a classic store alone.

@@ -9,6 +9,7 @@ use serde_json::Value;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::watch;
 
+use super::glance::{Ends, is_parked};
 use super::journal::{Event, Header, Journal, Line, VERSION, Way};
 use super::lock::{HandImage, Hold, Holder, LEASE_SECONDS, Lock, Standing, Taking, holder};
 use super::machine::Machine;
@@ -23,7 +24,7 @@ use super::unfinished::{Left, left};
 use super::unwind::{InFlight, WayBack, settle, unwind};
 use super::{DeployId, Failure, Intent, Refusal, body, retry};
 use crate::deploy::lock::require;
-use crate::deploy::observe::observe_with;
+use crate::deploy::observe::{Glance, observe_with};
 use crate::deploy::{Desired, Observed};
 use crate::engine::{Engine, EngineError, EngineImage};
 
@@ -71,7 +72,25 @@ impl Deploy<'_> {
     }
 
     pub(super) async fn observe(&self, desired: &Desired) -> Result<Observed, EngineError> {
-        observe_with(self.engine, desired, self.stored).await
+        observe_with(self.engine, desired, self.stored, None).await
+    }
+
+    /// The same from lists, where nothing is unfinished as far as the journals here tell, and nobody but this deploy
+    /// holds the lock. A rollback looks at what it brings back.
+    async fn glance(
+        &self,
+        desired: &Desired,
+        intent: &Intent,
+        holds_lock: bool,
+    ) -> Result<Observed, EngineError> {
+        if matches!(intent, Intent::Rollback { .. }) {
+            return self.observe(desired).await;
+        }
+        let read =
+            |deploy: Option<&DeployId>| self.machine.folder.read_journal(&self.desired.deployment, deploy);
+        let ends = Ends::new(&read);
+        let glance = Glance { ended: &|deploy| ends.has_ended(deploy), is_parked: &is_parked, holds_lock };
+        observe_with(self.engine, desired, self.stored, Some(glance)).await
     }
 
     /// The deploy that was cut off and whose lock is gone.
@@ -87,7 +106,8 @@ impl Deploy<'_> {
     /// What will be done for a request: the front half of a deploy, which changes nothing.
     pub async fn offer(&self, request: &Request) -> Result<Offer, Failure> {
         self.is_free().await?;
-        let observed = self.observe(&request.intent.apply(self.desired)).await?;
+        let desired = request.intent.apply(self.desired);
+        let observed = self.glance(&desired, &request.intent, false).await?;
         if let Some(left) = self.left(&observed) {
             let (deployment, deploy) = (self.desired.deployment.clone(), left.id.to_string());
             return Err(Failure::Unfinished { deployment, deploy, sign: left.sign });
@@ -98,7 +118,7 @@ impl Deploy<'_> {
     /// Carries out an offer that was shown: takes the lock, makes the offer again, and refuses if that is another one.
     pub async fn roll(&self, shown: &Offer) -> Result<(), Failure> {
         self.is_free().await?;
-        let observed = self.observe(&shown.desired).await?;
+        let observed = self.glance(&shown.desired, &shown.request.intent, false).await?;
         let taking = self.taking(&shown.request.id, &shown.request.what, &observed);
         let Some(lock) = Lock::take(self.engine, &taking).await? else {
             self.is_free().await?;
@@ -106,7 +126,7 @@ impl Deploy<'_> {
             return Err(Refusal::NoLongerFits { why }.into());
         };
         let begun = async {
-            let observed = self.observe(&shown.desired).await?;
+            let observed = self.glance(&shown.desired, &shown.request.intent, true).await?;
             let now = offer(self.desired, &observed, &shown.request)?;
             holds(shown, &now)?;
             let record = DeployRecord {

@@ -14,6 +14,7 @@ pub mod differ;
 pub mod drive;
 pub mod failure;
 pub mod gate;
+pub mod glance;
 pub mod intent;
 pub mod journal;
 pub mod lock;

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::DeployId;
+use super::glance::has_ended;
 use super::journal::{Event, Header, Line, State, summarise};
 use super::names::{Part, old_name, part_of};
 use super::record::DeployRecord;
@@ -53,11 +54,10 @@ fn from_journal(
     lines: &[Line],
 ) -> Option<(DeployId, Option<Left>)> {
     let id = header.deploy.clone();
-    let ended = lines.iter().any(|line| matches!(line.event, Event::Finished | Event::RolledBack));
-    let state = summarise(header.clone(), lines).state;
-    if ended && !matches!(state, State::Stuck | State::Interrupted | State::Open) {
+    if has_ended(header, lines) {
         return Some((id, None));
     }
+    let state = summarise(header.clone(), lines).state;
     let record = lines.iter().rev().find_map(|line| match &line.event {
         Event::Recorded { record } => Some(DeployRecord::clone(record)),
         _ => None,

@@ -3,6 +3,7 @@
 
 mod crash;
 mod deploys;
+mod lists;
 mod plans;
 mod properties;
 mod recovery;

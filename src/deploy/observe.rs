@@ -7,6 +7,7 @@
 //! where it does not (another machine's deploy, a lock, a container that is not in its place), each container is asked.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use serde_json::{Value, json};
 
@@ -79,21 +80,16 @@ pub async fn observe_with(
 
     let mut found = BTreeMap::new();
     for service in &desired.services {
-        let name = service.image.to_string();
-        if !found.contains_key(&name) {
+        if let Entry::Vacant(vacant) = found.entry(service.image.to_string()) {
             let image = images.of(&service.image).await?.map(Availability::Engine);
-            let kept = stored.get(&name).map(|image| as_loaded(image, info.image_store));
-            found.insert(
-                name,
-                image.or_else(|| kept.map(Availability::Store)).unwrap_or(Availability::Absent),
-            );
+            let kept = stored.get(vacant.key()).map(|image| as_loaded(image, info.image_store));
+            vacant.insert(image.or_else(|| kept.map(Availability::Store)).unwrap_or(Availability::Absent));
         }
     }
     for container in &containers {
-        if !found.contains_key(&container.image_id) {
+        if let Entry::Vacant(vacant) = found.entry(container.image_id.clone()) {
             let image = images.by_id(&container.image_id).await?;
-            found
-                .insert(container.image_id.clone(), image.map_or(Availability::Absent, Availability::Engine));
+            vacant.insert(image.map_or(Availability::Absent, Availability::Engine));
         }
     }
     let mut networks = BTreeMap::new();
@@ -136,7 +132,7 @@ async fn as_told(
         // Its policy was taken from it before it was stopped, so that no reboot starts it.
         let stopped = matches!(one.status, Status::Exited | Status::Created);
         return Ok(
-            stopped.then(|| told(one, one.image.clone(), RestartPolicy::no(), Vec::new(), Value::Null))
+            stopped.then(|| told(one, one.image.clone(), RestartPolicy::no(), Vec::new(), &Value::Null))
         );
     }
     let service = one.labels.get(LABEL_SERVICE).and_then(|name| desired.service(name));
@@ -149,7 +145,7 @@ async fn as_told(
     let image = images.of(&service.image).await?.filter(|image| image.id == one.image_id);
     Ok(image.map(|image| {
         let body = service.body.0.get("HostConfig").cloned().unwrap_or_default();
-        told(one, service.image.to_string(), service.restart.clone(), environment(service, &image), body)
+        told(one, service.image.to_string(), service.restart.clone(), environment(service, &image), &body)
     }))
 }
 
@@ -158,7 +154,7 @@ fn told(
     image: String,
     restart: RestartPolicy,
     env: Vec<String>,
-    host_config: Value,
+    host_config: &Value,
 ) -> Container {
     let one = one.clone();
     Container {

@@ -9,14 +9,14 @@ use serde::{Deserialize, Serialize};
 
 use super::BuildError;
 use super::compress::{Compressors, ENCODER};
-use super::known::Known;
+use super::hints::Hints;
 use super::layer::{Folder, Folders};
 use super::names;
 use super::unpack::{UnpackError, is_cut, quoted};
 use crate::diagnose::shown_bytes;
 use crate::oci::{Digest, HashingReader, HashingWriter};
 use crate::store::Cache;
-use crate::store::cache::Record;
+use crate::store::cache::LayerRecord;
 use crate::tarball::magic::{self, MagicError};
 use crate::tarball::{Entry, Kind, ReadError, Reader};
 
@@ -42,12 +42,12 @@ pub struct Rootfs {
 
 impl Rootfs {
     /// Hashes the file, or recalls its digest.
-    pub fn find(path: &Path, known: &Known<'_>) -> Result<Self, BuildError> {
+    pub fn find(path: &Path, hints: &Hints<'_>) -> Result<Self, BuildError> {
         let failed = |source| UnpackError::Read { path: path.to_owned(), source };
         if std::fs::metadata(path).map_err(failed)?.len() == 0 {
             return Err(unusable(path, "it is empty").into());
         }
-        Ok(Self { path: path.to_owned(), digest: known.digest(path).map_err(failed)? })
+        Ok(Self { path: path.to_owned(), digest: hints.digest(path).map_err(failed)? })
     }
 
     /// The key of its layer: the bytes of the file, and what they become.
@@ -59,7 +59,11 @@ impl Rootfs {
 /// Compresses the root file system into the cache, reading its names on the way.
 ///
 /// Some time has passed since it was hashed: what is kept under its key are the bytes that have that digest, or nothing.
-pub fn pack(base: &Rootfs, cache: &Cache, compressors: &Compressors) -> Result<Record<Contents>, BuildError> {
+pub fn pack(
+    base: &Rootfs,
+    cache: &Cache,
+    compressors: &Compressors,
+) -> Result<LayerRecord<Contents>, BuildError> {
     let path = base.path.as_path();
     let failed = |source| UnpackError::Read { path: path.to_owned(), source };
     let file = HashingReader::new(File::open(path).map_err(failed)?);
@@ -85,7 +89,7 @@ pub fn pack(base: &Rootfs, cache: &Cache, compressors: &Compressors) -> Result<R
     let (gzip, diff_id, tar_size) = tee.out.finish();
     let blob = gzip.finish().map_err(BuildError::compress("base"))?;
     let (file, digest, size) = blob.finish();
-    let record = Record::new(diff_id, digest, size, tar_size, contents);
+    let record = LayerRecord::new(diff_id, digest, size, tar_size, contents);
     cache.keep(&base.key(), file, &record)?;
     Ok(record)
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::base::Contents;
 use super::names;
 use super::recipe::{ImageRole, Recipe};
-use super::tree::{Node, Tree};
+use super::tree::{Tree, TreeNode};
 use crate::diagnose::{Diagnose, Exit, Place, shown};
 use crate::tars::Service;
 use crate::tars::rebuild::{DROPPED_SCHEMAS, REBUILD, is_allowed};
@@ -286,7 +286,7 @@ pub fn on_base(
         let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
         let folder = led_to.get(folder).cloned().unwrap_or_default();
         let led = base.follow(&folder, name).ok_or_else(circle)?;
-        let target = if matches!(node, Node::Directory { .. }) {
+        let target = if matches!(node, TreeNode::Directory { .. }) {
             if base.files.contains(&led) {
                 return Err(CheckError::OverFile { layer: layer(), path: led, base: base_file() });
             }

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::tree::Node;
+use super::tree::TreeNode;
 use super::unpack::{LIMITS, UnpackError, Unpacked, Unpacking, normal_mode};
 
 type Result<T> = std::result::Result<T, UnpackError>;
@@ -43,12 +43,12 @@ fn take(reading: &mut Unpacking<'_>, root: &Path, path: &Path, modes: Modes) -> 
     let Some(name) = reading.name(relative)? else { return Ok(None) };
     let metadata = fs::symlink_metadata(path).map_err(failed)?;
     if metadata.is_dir() {
-        reading.insert(&name, Node::Directory { mode: 0o755 })?;
+        reading.insert(&name, TreeNode::Directory { mode: 0o755 })?;
         return Ok(Some(path.to_owned()));
     }
     let node = if metadata.is_symlink() {
         let target = fs::read_link(path).map_err(failed)?;
-        Node::Link { target: reading.target(&name, target.as_os_str().as_bytes())? }
+        TreeNode::Link { target: reading.target(&name, target.as_os_str().as_bytes())? }
     } else if metadata.is_file() {
         let file = File::open(path).map_err(failed)?;
         if let Some(privilege) = privilege(&file, &metadata, modes) {
@@ -56,7 +56,7 @@ fn take(reading: &mut Unpacking<'_>, root: &Path, path: &Path, modes: Modes) -> 
         }
         let content = reading.spool.keep(file).map_err(failed)?;
         reading.unpacked.modified.insert(name.clone(), u64::try_from(metadata.mtime()).unwrap_or(0));
-        Node::File { mode: normal_mode(metadata.mode()), content }
+        TreeNode::File { mode: normal_mode(metadata.mode()), content }
     } else {
         return Err(reading.refuse(relative, "is no file, folder or link"));
     };
@@ -65,7 +65,7 @@ fn take(reading: &mut Unpacking<'_>, root: &Path, path: &Path, modes: Modes) -> 
 }
 
 /// Reads one file.
-pub fn read_file(path: &Path, modes: Modes) -> Result<Node> {
+pub fn read_file(path: &Path, modes: Modes) -> Result<TreeNode> {
     let failed = |source| UnpackError::Read { path: path.to_owned(), source };
     // Asked before it is opened: opening a named pipe would wait for somebody to write.
     if !fs::metadata(path).map_err(failed)?.is_file() {
@@ -80,7 +80,7 @@ pub fn read_file(path: &Path, modes: Modes) -> Result<Node> {
         return Err(UnpackError::Privilege { path: path.to_owned(), entry: String::new(), privilege });
     }
     let content = super::tree::Spool::default().keep(file).map_err(failed)?;
-    Ok(Node::File { mode: normal_mode(metadata.mode()), content })
+    Ok(TreeNode::File { mode: normal_mode(metadata.mode()), content })
 }
 
 pub(super) fn no_file(path: &Path) -> UnpackError {

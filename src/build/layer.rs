@@ -7,7 +7,7 @@ use std::io::{self, Read as _, Write};
 use serde::{Deserialize, Serialize};
 
 use super::compress::ENCODER;
-use super::tree::{Node, Tree};
+use super::tree::{Tree, TreeNode};
 use crate::oci::Digest;
 use crate::tarball::Kind;
 use crate::tarball::header::{self, Header, MODIFIED};
@@ -40,14 +40,14 @@ pub fn key(tree: &Tree, base: &Folders) -> Digest {
     for (path, node) in tree.iter() {
         // Lengths come first where a text could hold anything, so that no two trees read the same.
         let _ = match node {
-            Node::Directory { mode } => {
+            TreeNode::Directory { mode } => {
                 let Folder { mode, uid, gid } = base.get(path).copied().unwrap_or(Folder::new(*mode));
                 writeln!(text, "d {mode:o} {uid} {gid} {} {path}", path.len())
             }
-            Node::File { mode, content } => {
+            TreeNode::File { mode, content } => {
                 writeln!(text, "f {mode:o} {} {} {} {path}", content.size, content.digest, path.len())
             }
-            Node::Link { target } => writeln!(text, "l {} {target} {} {path}", target.len(), path.len()),
+            TreeNode::Link { target } => writeln!(text, "l {} {target} {} {path}", target.len(), path.len()),
         };
     }
     Digest::of(text)
@@ -58,16 +58,16 @@ pub fn write(tree: &Tree, base: &Folders, out: &mut dyn Write) -> io::Result<()>
     let mut buffer = vec![0; 256 * 1024];
     for (path, node) in tree.iter() {
         match node {
-            Node::Directory { mode } => {
+            TreeNode::Directory { mode } => {
                 let Folder { mode, uid, gid } = base.get(path).copied().unwrap_or(Folder::new(*mode));
                 let name = format!("{path}/");
                 let kind = Kind::Directory;
                 header::write(out, &Header { name: &name, target: "", kind, mode, uid, gid, size: 0 })?;
             }
-            Node::Link { target } => {
+            TreeNode::Link { target } => {
                 header::write(out, &ours(path, target, Kind::Symlink, 0o777, 0))?;
             }
-            Node::File { mode, content } => {
+            TreeNode::File { mode, content } => {
                 header::write(out, &ours(path, "", Kind::File, *mode, content.size))?;
                 let mut reader = content.open();
                 loop {
@@ -107,10 +107,11 @@ mod tests {
         let long = format!("usr/{}/{}", "d".repeat(90), "f".repeat(120));
         let mut tree = Tree::default();
         for path in [long.as_str(), "usr/ü/中文", "usr/bin/x"] {
-            tree.insert(path, Node::File { mode: 0o755, content: Content::bytes(path.as_bytes()) }).unwrap();
+            tree.insert(path, TreeNode::File { mode: 0o755, content: Content::bytes(path.as_bytes()) })
+                .unwrap();
         }
         let target = "t".repeat(150);
-        tree.insert("usr/link", Node::Link { target: target.clone() }).unwrap();
+        tree.insert("usr/link", TreeNode::Link { target: target.clone() }).unwrap();
 
         let bytes = tar_of(&tree, &Folders::new());
         let mut archive = tar::Archive::new(bytes.as_slice());
@@ -135,7 +136,7 @@ mod tests {
     #[test]
     fn layer_repeats_the_folders_of_the_base_as_they_are() {
         let mut tree = Tree::default();
-        tree.insert("usr/local/x", Node::Link { target: "y".to_owned() }).unwrap();
+        tree.insert("usr/local/x", TreeNode::Link { target: "y".to_owned() }).unwrap();
         let base = Folders::from([("usr/local".to_owned(), Folder { mode: 0o2775, uid: 0, gid: 50 })]);
         let bytes = tar_of(&tree, &base);
         let mut archive = tar::Archive::new(bytes.as_slice());

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::diagnose::{Diagnose, Exit, Place, shown};
 use crate::oci::{Digest, HashingWriter, Image};
-use crate::store::cache::Record;
+use crate::store::cache::LayerRecord;
 use crate::store::{Cache, StoreError};
 use crate::tars::Service;
 use crate::tars::catalogue::{DEPLOY_PATH, TARS_PATH, WEB_PATH};
@@ -18,9 +18,9 @@ pub mod base;
 pub mod check;
 pub mod compress;
 pub mod glob;
+pub mod hints;
 pub mod host;
 pub mod image;
-pub mod known;
 pub mod layer;
 pub mod names;
 pub mod order;
@@ -33,7 +33,7 @@ pub mod unpack;
 use base::{Contents, Rootfs};
 use check::CheckError;
 use compress::Compressors;
-use known::Known;
+use hints::Hints;
 use order::Predecessor;
 use package::{Package, PackageError, ServiceFiles};
 use recipe::{Base, ImageRole, Recipe, RecipeError};
@@ -58,7 +58,7 @@ pub struct Settings {
 }
 
 /// What would be built: the recipe and its inputs, read and checked; nothing is written.
-pub struct Prepared<'a> {
+pub struct PreparedBuild<'a> {
     recipe: &'a Recipe,
     settings: &'a Settings,
     base: Option<BaseInput>,
@@ -68,12 +68,12 @@ pub struct Prepared<'a> {
     pub warnings: Vec<String>,
     /// The packages that are files, and their digests.
     pub packages: Vec<(PathBuf, Digest)>,
-    known: Known<'a>,
+    hints: Hints<'a>,
 }
 
 struct BaseInput {
     rootfs: Rootfs,
-    cached: Option<Record<Contents>>,
+    cached: Option<LayerRecord<Contents>>,
 }
 
 /// A layer that is known, but not made yet.
@@ -186,21 +186,21 @@ impl Diagnose for BuildError {
 }
 
 /// Reads and checks all inputs. Writes nothing that has a name.
-pub fn prepare<'a>(recipe: &'a Recipe, settings: &'a Settings) -> Result<Prepared<'a>, BuildError> {
-    prepare_with(recipe, settings, &|path, known| package::read_or_recall(path, known))
+pub fn prepare<'a>(recipe: &'a Recipe, settings: &'a Settings) -> Result<PreparedBuild<'a>, BuildError> {
+    prepare_with(recipe, settings, &|path, hints| package::read_or_recall(path, hints))
 }
 
-type ReadPackage = dyn Fn(&Path, &Known<'_>) -> Result<Package, PackageError> + Sync;
+type ReadPackage = dyn Fn(&Path, &Hints<'_>) -> Result<Package, PackageError> + Sync;
 
 fn prepare_with<'a>(
     recipe: &'a Recipe,
     settings: &'a Settings,
     read: &ReadPackage,
-) -> Result<Prepared<'a>, BuildError> {
+) -> Result<PreparedBuild<'a>, BuildError> {
     check::keys(recipe)?;
     let init = init_of(recipe, settings)?;
-    let known = Known::new(&settings.cache);
-    let packages = parallel(settings.threads, &recipe.packages, |path| read(path, &known))?;
+    let hints = Hints::new(&settings.cache);
+    let packages = parallel(settings.threads, &recipe.packages, |path| read(path, &hints))?;
     let digest = |package: &Package| Some((package.path.clone(), package.digest?));
     let mut digests: Vec<(PathBuf, Digest)> = packages.iter().filter_map(digest).collect();
     let mut services = package::by_service(packages)?;
@@ -219,13 +219,13 @@ fn prepare_with<'a>(
     let base = match &recipe.base {
         Base::Scratch => None,
         Base::Rootfs(path) => {
-            let rootfs = Rootfs::find(path, &known)?;
+            let rootfs = Rootfs::find(path, &hints)?;
             let cached = settings.cache.find(&rootfs.key());
             Some(BaseInput { rootfs, cached })
         }
     };
     let layers = layers(recipe, services, init.as_deref(), &mut digests)?;
-    Ok(Prepared { recipe, settings, base, layers, warnings, packages: digests, known })
+    Ok(PreparedBuild { recipe, settings, base, layers, warnings, packages: digests, hints })
 }
 
 /// tars-init: in every image of TARS, in a plain one where the recipe names it.
@@ -293,7 +293,7 @@ fn layers(
     Ok(layers)
 }
 
-impl Prepared<'_> {
+impl PreparedBuild<'_> {
     /// What would be built, in canonical order.
     pub fn plan(&self) -> Vec<PlannedLayer> {
         let base = self.base.iter().map(|base| PlannedLayer {
@@ -314,7 +314,7 @@ impl Prepared<'_> {
                 |contents: &Contents| Some((self.place(input, contents).ok()?, contents.folders.clone()));
             let placed = contents.as_ref().and_then(placed);
             let key = placed.map(|(tree, folders)| layer::key(&tree, &folders));
-            let cached: Option<Record<()>> = key.and_then(|key| self.settings.cache.find(&key));
+            let cached: Option<LayerRecord<()>> = key.and_then(|key| self.settings.cache.find(&key));
             PlannedLayer {
                 name: input.name.clone(),
                 what: input.what.clone(),
@@ -328,7 +328,7 @@ impl Prepared<'_> {
 
     /// Makes what the cache does not have, and puts the image together.
     pub fn build(&self, on_layer: &(dyn Fn(&Packed) + Sync)) -> Result<Built, BuildError> {
-        self.known.keep()?;
+        self.hints.keep()?;
         let compressors = Compressors::new(self.settings.threads);
         let mut packed = Vec::new();
         let contents = match &self.base {
@@ -406,7 +406,7 @@ impl Prepared<'_> {
     ) -> Result<Packed, BuildError> {
         let cache = &self.settings.cache;
         let key = layer::key(&input.tree, &contents.folders);
-        let packed = |record: &Record<()>, cached| Packed {
+        let packed = |record: &LayerRecord<()>, cached| Packed {
             name: input.name.clone(),
             what: input.what.clone(),
             diff_id: record.diff_id,
@@ -424,7 +424,7 @@ impl Prepared<'_> {
         tar.flush().map_err(&failed)?;
         let (gzip, diff_id, tar_size) = tar.finish();
         let (file, digest, size) = gzip.finish().map_err(&failed)?.finish();
-        let record = Record::new(diff_id, digest, size, tar_size, ());
+        let record = LayerRecord::new(diff_id, digest, size, tar_size, ());
         cache.keep(&key, file, &record)?;
         Ok(packed(&record, false))
     }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::hints::Hints;
 use super::host::{self, Modes};
-use super::known::Known;
-use super::tree::{Node, Tree};
+use super::tree::{Tree, TreeNode};
 use super::unpack::{self, LIMITS, UnpackError, Unpacked};
 use crate::diagnose::{Diagnose, Exit, Place, shown};
 use crate::oci::Digest;
@@ -118,7 +118,7 @@ pub fn read(path: &Path) -> Result<Package, PackageError> {
     for (service, files) in &mut services {
         let binary = binary_path(*service);
         match files.tree.get(&binary) {
-            Some(Node::File { content, .. }) if content.size > 0 => {}
+            Some(TreeNode::File { content, .. }) if content.size > 0 => {}
             _ => {
                 let binary = binary.trim_start_matches(&TARS_PATH[1..]).trim_start_matches('/').to_owned();
                 return Err(PackageError::NoBinary { path: path.to_owned(), binary });
@@ -129,18 +129,18 @@ pub fn read(path: &Path) -> Result<Package, PackageError> {
 }
 
 /// Reads a package, or takes what is known of it where its bytes were read before.
-pub fn read_or_recall(path: &Path, known: &Known<'_>) -> Result<Package, PackageError> {
+pub fn read_or_recall(path: &Path, hints: &Hints<'_>) -> Result<Package, PackageError> {
     if path.is_file() {
         let failed = |source| UnpackError::Read { path: path.to_owned(), source };
-        let digest = known.digest(path).map_err(failed)?;
-        if let Some(services) = known.services(&digest) {
+        let digest = hints.digest(path).map_err(failed)?;
+        if let Some(services) = hints.services(&digest) {
             let services = services.into_iter().collect();
             return Ok(Package { path: path.to_owned(), digest: Some(digest), services });
         }
     }
     let package = read(path)?;
     if let Some(digest) = &package.digest {
-        known.learn_services(digest, package.services.iter());
+        hints.learn_services(digest, package.services.iter());
     }
     Ok(package)
 }
@@ -171,7 +171,7 @@ fn place(
     path: &Path,
     entry: &str,
     inner: &str,
-    node: &Node,
+    node: &TreeNode,
     unpacked: &Unpacked,
     services: &mut BTreeMap<Service, ServiceFiles>,
 ) -> Result<(), PackageError> {
@@ -191,14 +191,14 @@ fn place(
     let files = services.entry(service).or_default();
     if rest.is_empty() {
         return match node {
-            Node::Directory { .. } => Ok(()),
+            TreeNode::Directory { .. } => Ok(()),
             _ => Err(layout("is no folder".to_owned(), "make the package again with `make X-tar`")),
         };
     }
     let target = image_path(service, rest, node);
     let mut node = node.clone();
     if target == binary_path(service)
-        && let Node::File { mode, .. } = &mut node
+        && let TreeNode::File { mode, .. } = &mut node
     {
         // A program is a program, whatever the umask of whoever packed it.
         *mode = 0o755;
@@ -214,13 +214,13 @@ fn place(
 
 /// `X/X` and whatever stands beside it goes to `bin`; `data` to the installer's tree, as `tarsnode/data` is a link
 /// into the volume; everything else keeps its name.
-fn image_path(service: Service, rest: &str, node: &Node) -> String {
+fn image_path(service: Service, rest: &str, node: &TreeNode) -> String {
     let first = rest.split('/').next().unwrap_or(rest);
     let app = &TARS_PATH[1..];
     if first == "data" {
         return format!("{}/framework/servers/{service}/{rest}", &DEPLOY_PATH[1..]);
     }
-    let beside_the_program = !rest.contains('/') && !matches!(node, Node::Directory { .. });
+    let beside_the_program = !rest.contains('/') && !matches!(node, TreeNode::Directory { .. });
     if beside_the_program { format!("{app}/{service}/bin/{rest}") } else { format!("{app}/{service}/{rest}") }
 }
 
@@ -265,7 +265,7 @@ pub fn read_web(path: &Path) -> Result<(Tree, Option<Digest>), PackageError> {
     let tops: Vec<&str> =
         unpacked.tree.iter().map(|(entry, _)| entry).filter(|entry| !entry.contains('/')).collect();
     let prefix = match tops.as_slice() {
-        [only] if matches!(unpacked.tree.get(only), Some(Node::Directory { .. })) => (*only).to_owned(),
+        [only] if matches!(unpacked.tree.get(only), Some(TreeNode::Directory { .. })) => (*only).to_owned(),
         _ => String::new(),
     };
     let mut tree = Tree::default();

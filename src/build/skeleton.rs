@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::check::CheckError;
 use super::host::{self, Modes};
 use super::recipe::{ImageRole, PlacedFile};
-use super::tree::{Node, Tree};
+use super::tree::{Tree, TreeNode};
 use super::unpack::UnpackError;
 use crate::tars::Service;
 use crate::tars::catalogue::{DATA_PATH, DEPLOY_PATH, TARS_PATH, UPLOAD_PATH, WEB_PATH};
@@ -17,24 +17,24 @@ pub const INIT_PATH: &str = "/usr/local/bin/tars-init";
 /// tars-init, the volume's folder, and the links into it. Source: upstream's images.
 pub fn skeleton(init: &Path, role: ImageRole, on_scratch: bool) -> Result<Tree, UnpackError> {
     let mut tree = Tree::default();
-    let Node::File { content, .. } = host::read_file(init, Modes::Normal)? else {
+    let TreeNode::File { content, .. } = host::read_file(init, Modes::Normal)? else {
         return Err(host::no_file(init));
     };
-    put(&mut tree, INIT_PATH, Node::File { mode: 0o755, content });
+    put(&mut tree, INIT_PATH, TreeNode::File { mode: 0o755, content });
     if role == ImageRole::Plain {
         return Ok(tree);
     }
-    put(&mut tree, DATA_PATH, Node::Directory { mode: 0o755 });
+    put(&mut tree, DATA_PATH, TreeNode::Directory { mode: 0o755 });
     for (link, folder) in [
         (format!("{TARS_PATH}/app_log"), "app_log"),
         (format!("{TARS_PATH}/remote_app_log"), "remote_app_log"),
         (format!("{TARS_PATH}/tarsnode/data"), "tarsnode-data"),
         (UPLOAD_PATH.to_owned(), "patchs"),
     ] {
-        put(&mut tree, &link, Node::Link { target: format!("{DATA_PATH}/{folder}") });
+        put(&mut tree, &link, TreeNode::Link { target: format!("{DATA_PATH}/{folder}") });
     }
     if on_scratch {
-        put(&mut tree, "/tmp", Node::Directory { mode: 0o1777 });
+        put(&mut tree, "/tmp", TreeNode::Directory { mode: 0o1777 });
     }
     Ok(tree)
 }
@@ -44,13 +44,13 @@ pub fn link_web_logs(tree: &mut Tree) {
     for (link, folder) in [("log", "web_log"), ("demo/log", "demo_log")] {
         let path = format!("{WEB_PATH}/{link}");
         if tree.get(&path[1..]).is_none() && !tree.has_below(&path[1..]) {
-            put(tree, &path, Node::Link { target: format!("{DATA_PATH}/{folder}") });
+            put(tree, &path, TreeNode::Link { target: format!("{DATA_PATH}/{folder}") });
         }
     }
 }
 
 /// A path that only this module writes, or one that is taken already and then stays.
-fn put(tree: &mut Tree, path: &str, node: Node) {
+fn put(tree: &mut Tree, path: &str, node: TreeNode) {
     // Two of our own paths never collide: a test holds it.
     let _ = tree.insert(path.trim_start_matches('/'), node);
 }
@@ -87,17 +87,17 @@ pub fn files(placed: &[PlacedFile]) -> Result<Tree, super::BuildError> {
     for PlacedFile { from, to, mode } in placed {
         let target = to.trim_matches('/').to_owned();
         let modes = if mode.is_some() { Modes::Given } else { Modes::Normal };
-        let mut nodes: Vec<(String, Node)> = Vec::new();
+        let mut nodes: Vec<(String, TreeNode)> = Vec::new();
         if fs::metadata(from).is_ok_and(|metadata| metadata.is_dir()) {
             for (path, node) in host::read_folder(from, modes)?.tree.iter() {
                 nodes.push((format!("{target}/{path}"), node.clone()));
             }
-            nodes.push((target, Node::Directory { mode: 0o755 }));
+            nodes.push((target, TreeNode::Directory { mode: 0o755 }));
         } else {
             nodes.push((target, host::read_file(from, modes)?));
         }
         for (path, mut node) in nodes {
-            if let (Node::File { mode: bits, .. }, Some(mode)) = (&mut node, mode) {
+            if let (TreeNode::File { mode: bits, .. }, Some(mode)) = (&mut node, mode) {
                 *bits = *mode;
             }
             tree.insert(&path, node).map_err(|taken| CheckError::Taken {

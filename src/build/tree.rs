@@ -13,7 +13,7 @@ const IN_MEMORY: usize = 64 * 1024;
 
 /// What stands at a path.
 #[derive(Clone, Debug)]
-pub enum Node {
+pub enum TreeNode {
     /// A folder with its permission bits.
     Directory {
         /// Permission bits.
@@ -142,7 +142,7 @@ impl Spool {
 
 /// Paths without leading slash → what stands there. Parents come before children; every parent is a folder.
 #[derive(Clone, Debug, Default)]
-pub struct Tree(BTreeMap<String, Node>);
+pub struct Tree(BTreeMap<String, TreeNode>);
 
 /// Two things want the same path, or one wants to lie below something that is no folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,24 +155,26 @@ impl Tree {
     /// Puts a node at a path, with folders (0755) above it where there are none.
     ///
     /// The same content or link again, or a folder again, is no collision.
-    pub fn insert(&mut self, path: &str, node: Node) -> Result<(), Collision> {
+    pub fn insert(&mut self, path: &str, node: TreeNode) -> Result<(), Collision> {
         // From the nearest one up: above a folder that is there, all is well already.
         let mut missing = Vec::new();
         for (at, _) in path.rmatch_indices('/') {
             match self.0.get(&path[..at]) {
-                Some(Node::Directory { .. }) => break,
+                Some(TreeNode::Directory { .. }) => break,
                 Some(_) => return Err(Collision { path: path[..at].to_owned() }),
                 None => missing.push(&path[..at]),
             }
         }
-        let folders = missing.into_iter().map(|folder| (folder.to_owned(), Node::Directory { mode: 0o755 }));
+        let folders =
+            missing.into_iter().map(|folder| (folder.to_owned(), TreeNode::Directory { mode: 0o755 }));
         self.0.extend(folders);
         let taken = match (self.0.get(path), &node) {
-            (Some(Node::File { content: old, mode: one }), Node::File { content: new, mode: other }) => {
-                old.digest != new.digest || one != other
-            }
-            (Some(Node::Link { target: old }), Node::Link { target: new }) => old != new,
-            (None, _) | (Some(Node::Directory { .. }), Node::Directory { .. }) => false,
+            (
+                Some(TreeNode::File { content: old, mode: one }),
+                TreeNode::File { content: new, mode: other },
+            ) => old.digest != new.digest || one != other,
+            (Some(TreeNode::Link { target: old }), TreeNode::Link { target: new }) => old != new,
+            (None, _) | (Some(TreeNode::Directory { .. }), TreeNode::Directory { .. }) => false,
             (Some(_), _) => true,
         };
         if taken {
@@ -183,12 +185,12 @@ impl Tree {
     }
 
     /// What stands at a path.
-    pub fn get(&self, path: &str) -> Option<&Node> {
+    pub fn get(&self, path: &str) -> Option<&TreeNode> {
         self.0.get(path)
     }
 
     /// All of it, in byte order of the paths.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Node)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &TreeNode)> {
         self.0.iter().map(|(path, node)| (path.as_str(), node))
     }
 
@@ -200,13 +202,16 @@ impl Tree {
 
     /// True where the bytes of every file are at hand.
     pub fn is_read(&self) -> bool {
-        let known = |node: &Node| matches!(node, Node::File { content, .. } if matches!(content.place, Stored::Elsewhere));
+        let known = |node: &TreeNode| matches!(node, TreeNode::File { content, .. } if matches!(content.place, Stored::Elsewhere));
         !self.0.values().any(known)
     }
 
     /// How many bytes the files hold.
     pub fn size(&self) -> u64 {
-        self.0.values().map(|node| if let Node::File { content, .. } = node { content.size } else { 0 }).sum()
+        self.0
+            .values()
+            .map(|node| if let TreeNode::File { content, .. } = node { content.size } else { 0 })
+            .sum()
     }
 
     /// True where there is nothing.
@@ -219,8 +224,8 @@ impl Tree {
 mod tests {
     use super::*;
 
-    fn file(text: &str) -> Node {
-        Node::File { mode: 0o644, content: Content::bytes(text.as_bytes()) }
+    fn file(text: &str) -> TreeNode {
+        TreeNode::File { mode: 0o644, content: Content::bytes(text.as_bytes()) }
     }
 
     #[test]

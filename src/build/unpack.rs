@@ -6,7 +6,7 @@ use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use super::names;
-use super::tree::{Node, Spool, Tree};
+use super::tree::{Spool, Tree, TreeNode};
 use crate::diagnose::{Diagnose, Exit, Place, shown, shown_bytes};
 use crate::oci::{Digest, HashingReader};
 use crate::tarball::magic::{self, MagicError};
@@ -218,7 +218,7 @@ impl<'a> Unpacking<'a> {
             return Err(self.privileged(name.as_bytes(), privilege));
         }
         let node = match entry.kind {
-            Kind::Directory => Node::Directory { mode: 0o755 },
+            Kind::Directory => TreeNode::Directory { mode: 0o755 },
             Kind::File => {
                 self.bytes = self.bytes.saturating_add(entry.size);
                 if self.bytes > self.limits.bytes {
@@ -227,9 +227,9 @@ impl<'a> Unpacking<'a> {
                 let content =
                     self.spool.keep(tar.content(entry)).map_err(|error| self.broken_in(&name, error))?;
                 self.unpacked.modified.insert(name.clone(), u64::try_from(entry.modified).unwrap_or(0));
-                Node::File { mode: normal_mode(entry.mode), content }
+                TreeNode::File { mode: normal_mode(entry.mode), content }
             }
-            Kind::Symlink => Node::Link { target: self.target(&name, &entry.target)? },
+            Kind::Symlink => TreeNode::Link { target: self.target(&name, &entry.target)? },
             Kind::HardLink => self.hard_link(&name, entry)?,
             other => return Err(self.refuse(name.as_bytes(), &format!("is {}", describe(other)))),
         };
@@ -271,7 +271,7 @@ impl<'a> Unpacking<'a> {
     }
 
     /// The same content under a second name.
-    fn hard_link(&mut self, name: &str, entry: &Entry) -> Result<Node> {
+    fn hard_link(&mut self, name: &str, entry: &Entry) -> Result<TreeNode> {
         let target = self.target(name, &entry.target)?;
         let refuse =
             |why: &str| self.refuse(name.as_bytes(), &format!("is a hard link to `{target}`, which {why}"));
@@ -280,12 +280,12 @@ impl<'a> Unpacking<'a> {
         }
         let key = self.name(target.as_bytes())?.unwrap_or_default();
         match self.unpacked.tree.get(&key) {
-            Some(file @ Node::File { .. }) => Ok(file.clone()),
+            Some(file @ TreeNode::File { .. }) => Ok(file.clone()),
             _ => Err(refuse("is no file before it")),
         }
     }
 
-    pub(super) fn insert(&mut self, name: &str, node: Node) -> Result<()> {
+    pub(super) fn insert(&mut self, name: &str, node: TreeNode) -> Result<()> {
         self.unpacked.tree.insert(name, node).map_err(|taken| {
             let why = if taken.path == name {
                 "is there twice, with different contents".to_owned()
@@ -299,7 +299,7 @@ impl<'a> Unpacking<'a> {
     /// A symbolic link may point anywhere within the archive, and nowhere else.
     pub(super) fn check_links(&self) -> Result<()> {
         for (path, node) in self.unpacked.tree.iter() {
-            if let Node::Link { target } = node
+            if let TreeNode::Link { target } = node
                 && leaves(path, target)
             {
                 let why = format!("is a link to `{}`, which leaves the package", shown(target));

@@ -13,7 +13,7 @@ use super::options::EngineOptions;
 use super::{Failure, Outcome, Ui};
 use crate::build::order::Predecessor;
 use crate::build::recipe::{Overrides, Recipe};
-use crate::build::{self, Built, PlannedLayer, Prepared, Settings, skeleton};
+use crate::build::{self, Built, PlannedLayer, PreparedBuild, Settings, skeleton};
 use crate::deploy::lock::PACKAGE_ANNOTATION;
 use crate::diagnose::{Diagnose, Exit};
 use crate::oci::Digest;
@@ -114,7 +114,7 @@ pub fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
 
 /// Notes beside the image in the store which packages it was made from: `tarsup lock` pins them. It is no part of the
 /// image, whose bytes depend on the packages' content alone.
-fn note_packages(prepared: &Prepared<'_>, output: &ImageName) -> Result<(), Failure> {
+fn note_packages(prepared: &PreparedBuild<'_>, output: &ImageName) -> Result<(), Failure> {
     let ImageName::Store(reference) = output else { return Ok(()) };
     let note = |(path, digest): &(PathBuf, Digest)| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -175,7 +175,7 @@ fn variable<T: std::str::FromStr>(
     }
 }
 
-fn show_plan(prepared: &Prepared<'_>, recipe: &Recipe, outputs: &[ImageName], ui: &Ui) {
+fn show_plan(prepared: &PreparedBuild<'_>, recipe: &Recipe, outputs: &[ImageName], ui: &Ui) {
     let layers = prepared.plan();
     let mut text = format!("would build {} for role {}\n", recipe.reference, recipe.role.name());
     for layer in &layers {

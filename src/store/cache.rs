@@ -50,7 +50,7 @@ impl BlobSource for CacheBlob {
 
 /// What the cache knows of a layer. `extra` is what the maker wants to remember beside it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record<E> {
+pub struct LayerRecord<E> {
     version: u32,
     /// The digest of the uncompressed tar.
     pub diff_id: Digest,
@@ -64,7 +64,7 @@ pub struct Record<E> {
     pub extra: E,
 }
 
-impl<E> Record<E> {
+impl<E> LayerRecord<E> {
     /// A record of this version.
     pub fn new(diff_id: Digest, digest: Digest, size: u64, tar_size: u64, extra: E) -> Self {
         Self { version: VERSION, diff_id, digest, size, tar_size, extra }
@@ -90,7 +90,7 @@ impl Cache {
 
     /// The record of that key, where the blob is still there and its bytes are what they were. They are read where that
     /// is not known.
-    pub fn find_proven<E: DeserializeOwned>(&self, key: &Digest) -> Option<Record<E>> {
+    pub fn find_proven<E: DeserializeOwned>(&self, key: &Digest) -> Option<LayerRecord<E>> {
         let record = self.find(key)?;
         let holds = self.proven.holds(&self.blob(&record.digest), &record.digest, record.size);
         match holds {
@@ -109,9 +109,9 @@ impl Cache {
     }
 
     /// The record of that key, where a blob of its size is there. Enough for a plan.
-    pub fn find<E: DeserializeOwned>(&self, key: &Digest) -> Option<Record<E>> {
+    pub fn find<E: DeserializeOwned>(&self, key: &Digest) -> Option<LayerRecord<E>> {
         let text = fs::read(self.record(key)).ok()?;
-        let record: Record<E> = serde_json::from_slice(&text).ok()?;
+        let record: LayerRecord<E> = serde_json::from_slice(&text).ok()?;
         let whole =
             fs::metadata(self.blob(&record.digest)).is_ok_and(|metadata| metadata.len() == record.size);
         (record.version == VERSION && whole).then_some(record)
@@ -141,7 +141,7 @@ impl Cache {
         &self,
         key: &Digest,
         blob: NamedTempFile,
-        record: &Record<E>,
+        record: &LayerRecord<E>,
     ) -> Result<(), StoreError> {
         let blob_path = self.blob(&record.digest);
         persist(blob, &blob_path)?;

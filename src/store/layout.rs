@@ -47,7 +47,7 @@ impl BlobSource for LayoutBlob {
 
 /// What a write brought.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Written {
+pub struct NewBlobs {
     /// Bytes of the blobs that were not there.
     pub bytes: u64,
     /// Layers that were not there.
@@ -164,9 +164,9 @@ impl Layout {
     }
 
     /// Writes an image under a name, which it takes away from another. Blobs that are there already stay.
-    pub fn write(&self, image: &Image, name: &str, progress: &dyn Fn(u64)) -> Result<Written> {
+    pub fn write(&self, image: &Image, name: &str, progress: &dyn Fn(u64)) -> Result<NewBlobs> {
         self.create()?;
-        let mut written = Written::default();
+        let mut written = NewBlobs::default();
         for layer in &image.layers {
             if self.put_layer(layer)? {
                 written.bytes += layer.descriptor.size;

@@ -53,7 +53,7 @@ impl Archived {
 /// An entry of `manifest.json` (docker's image spec v1.2).
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Entry {
+struct SavedImage {
     config: String,
     #[serde(default)]
     repo_tags: Option<Vec<String>>,
@@ -75,7 +75,7 @@ pub fn read(archived: Archived, name: Option<&Reference>) -> Result<Image> {
     let archived = Arc::new(archived);
     let members = Members::scan(&archived)?;
     let manifest = members.document("manifest.json")?;
-    let entries: Vec<Entry> = serde_json::from_slice(&manifest)
+    let entries: Vec<SavedImage> = serde_json::from_slice(&manifest)
         .map_err(|error| archived.malformed(format!("its manifest.json cannot be read: {error}")))?;
     let entry = choose(&archived, entries, name)?;
     let config = members.document(&entry.config)?;
@@ -94,9 +94,9 @@ pub fn read(archived: Archived, name: Option<&Reference>) -> Result<Image> {
 }
 
 /// The entry of this name, or the only one.
-fn choose(archived: &Archived, mut entries: Vec<Entry>, name: Option<&Reference>) -> Result<Entry> {
-    let tags = |entry: &Entry| entry.repo_tags.clone().unwrap_or_default();
-    let has = |entry: &Entry, name: &Reference| {
+fn choose(archived: &Archived, mut entries: Vec<SavedImage>, name: Option<&Reference>) -> Result<SavedImage> {
+    let tags = |entry: &SavedImage| entry.repo_tags.clone().unwrap_or_default();
+    let has = |entry: &SavedImage, name: &Reference| {
         tags(entry).iter().any(|tag| tag.parse::<Reference>().is_ok_and(|tag| tag == *name))
     };
     let position = match name {

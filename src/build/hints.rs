@@ -13,19 +13,19 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::package::ServiceFiles;
-use super::tree::{Content, Node, Tree};
+use super::tree::{Content, Tree, TreeNode};
 use crate::oci::{Digest, HashingReader};
 use crate::store::{Cache, StoreError};
 use crate::tars::Service;
 
 /// Hints to be read from the cache at once, and to be written only when something is built.
 #[derive(Debug)]
-pub struct Known<'a> {
+pub struct Hints<'a> {
     cache: &'a Cache,
     learned: Mutex<Vec<(Digest, Value)>>,
 }
 
-impl<'a> Known<'a> {
+impl<'a> Hints<'a> {
     /// The hints of this cache.
     pub fn new(cache: &'a Cache) -> Self {
         Self { cache, learned: Mutex::default() }
@@ -121,14 +121,14 @@ enum ListedEntry {
 
 impl Listed {
     fn of(service: Service, files: &ServiceFiles) -> Self {
-        let entry = |(path, node): (&str, &Node)| {
+        let entry = |(path, node): (&str, &TreeNode)| {
             let path = path.to_owned();
             match node {
-                Node::Directory { mode } => ListedEntry::Directory { path, mode: *mode },
-                Node::File { mode, content } => {
+                TreeNode::Directory { mode } => ListedEntry::Directory { path, mode: *mode },
+                TreeNode::File { mode, content } => {
                     ListedEntry::File { path, mode: *mode, size: content.size, digest: content.digest }
                 }
-                Node::Link { target } => ListedEntry::Link { path, target: target.clone() },
+                TreeNode::Link { target } => ListedEntry::Link { path, target: target.clone() },
             }
         };
         Self {
@@ -143,11 +143,11 @@ impl Listed {
         let mut tree = Tree::default();
         for entry in self.entries {
             let (path, node) = match entry {
-                ListedEntry::Directory { path, mode } => (path, Node::Directory { mode }),
+                ListedEntry::Directory { path, mode } => (path, TreeNode::Directory { mode }),
                 ListedEntry::File { path, mode, size, digest } => {
-                    (path, Node::File { mode, content: Content::known(digest, size) })
+                    (path, TreeNode::File { mode, content: Content::known(digest, size) })
                 }
-                ListedEntry::Link { path, target } => (path, Node::Link { target }),
+                ListedEntry::Link { path, target } => (path, TreeNode::Link { target }),
             };
             tree.insert(&path, node).ok()?;
         }
@@ -184,14 +184,14 @@ mod tests {
         let cache = Cache::at(folder.path());
         let mut files = ServiceFiles { built: 7, ..ServiceFiles::default() };
         let content = Content::bytes(&b"x"[..]);
-        files.tree.insert("usr/bin/x", Node::File { mode: 0o755, content }).unwrap();
-        files.tree.insert("usr/bin/y", Node::Link { target: "x".to_owned() }).unwrap();
-        let known = Known::new(&cache);
+        files.tree.insert("usr/bin/x", TreeNode::File { mode: 0o755, content }).unwrap();
+        files.tree.insert("usr/bin/y", TreeNode::Link { target: "x".to_owned() }).unwrap();
+        let hints = Hints::new(&cache);
         let package = Digest::of("package");
-        known.learn_services(&package, [(&Service::Log, &files)].into_iter());
-        assert!(known.services(&package).is_none(), "nothing is written before a build");
-        known.keep().unwrap();
-        let (service, again) = known.services(&package).unwrap().remove(0);
+        hints.learn_services(&package, [(&Service::Log, &files)].into_iter());
+        assert!(hints.services(&package).is_none(), "nothing is written before a build");
+        hints.keep().unwrap();
+        let (service, again) = hints.services(&package).unwrap().remove(0);
         assert_eq!((service, again.built), (Service::Log, 7));
         assert!(!again.tree.is_read() && files.tree.is_read());
         let none = crate::build::layer::Folders::new();

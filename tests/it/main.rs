@@ -10,6 +10,7 @@ mod fake;
 #[macro_use]
 #[path = "../contract/mod.rs"]
 mod contract;
+mod engine_http;
 mod fake_contract;
 mod fake_engine;
 mod guard;

@@ -1,0 +1,226 @@
+//! `DockerEngine` on a socket that a test answers: what is sent, over how many connections, and what of it is logged.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tarsup::engine::{ConnectOptions, CreateBody, DockerEngine, Engine as _, EngineError, RestartPolicy};
+
+const SECRET: &str = "s3cret-of-the-database";
+
+/// One test at a time: what a thread without a subscriber calls first, tracing takes for unwanted everywhere.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// A socket that is answered as an engine would.
+struct Stub {
+    folder: tempfile::TempDir,
+    connections: Arc<AtomicUsize>,
+    requests: Arc<Mutex<Vec<String>>>,
+}
+
+impl Stub {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(folder.path().join("docker.sock")).unwrap();
+        let stub = Self { folder, connections: Arc::default(), requests: Arc::default() };
+        let (connections, requests) = (stub.connections.clone(), stub.requests.clone());
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                connections.fetch_add(1, Ordering::Relaxed);
+                let requests = requests.clone();
+                std::thread::spawn(move || serve(&stream, &requests));
+            }
+        });
+        stub
+    }
+
+    fn address(&self) -> String {
+        format!("unix://{}", self.folder.path().join("docker.sock").display())
+    }
+
+    async fn connect(&self) -> DockerEngine {
+        DockerEngine::connect(&ConnectOptions { host: Some(self.address()), context: None }).await.unwrap()
+    }
+}
+
+/// Answers the requests of one connection until it is closed.
+fn serve(stream: &UnixStream, requests: &Mutex<Vec<String>>) {
+    let mut reader = BufReader::new(stream);
+    loop {
+        let (mut head, mut length, mut chunked) = (String::new(), 0, false);
+        if reader.read_line(&mut head).is_err() || head.is_empty() {
+            return;
+        }
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line).unwrap();
+            let line = line.trim().to_lowercase();
+            if line.is_empty() {
+                break;
+            }
+            chunked |= line == "transfer-encoding: chunked";
+            if let Some(text) = line.strip_prefix("content-length: ") {
+                length = text.parse().unwrap();
+            }
+        }
+        while chunked {
+            let mut size = String::new();
+            reader.read_line(&mut size).unwrap();
+            let size = usize::from_str_radix(size.trim(), 16).unwrap();
+            reader.read_exact(&mut vec![0; size + 2]).unwrap();
+            chunked = size > 0;
+        }
+        reader.read_exact(&mut vec![0; length]).unwrap();
+        let mut words = head.split_whitespace();
+        let (method, path) = (words.next().unwrap(), words.next().unwrap().replacen("/v1.41", "", 1));
+        requests.lock().unwrap().push(format!("{method} {path}"));
+        let (status, body) = answer(method, path.split('?').next().unwrap());
+        let body = if status == 204 { String::new() } else { body.to_string() };
+        let mut out = stream;
+        let length = body.len();
+        write!(
+            out,
+            "HTTP/1.1 {status} OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        )
+        .unwrap();
+    }
+}
+
+fn answer(method: &str, path: &str) -> (u16, Value) {
+    let environment = json!([format!("MYSQL_ROOT_PASSWORD={SECRET}")]);
+    match (method, path) {
+        ("GET", "/version") => (
+            200,
+            json!({"Version": "20.10.24", "ApiVersion": "1.41", "MinAPIVersion": "1.12", "Arch": "amd64"}),
+        ),
+        ("GET", "/info") => (200, json!({"ID": "STUB", "DockerRootDir": "/var/lib/docker"})),
+        ("GET", "/containers/json") => (
+            200,
+            json!([{"Id": "f00", "Names": ["/tars"], "Image": "tars:1", "ImageID": "sha256:1", "State": "running",
+                "Status": "Up 2 minutes (healthy)", "Labels": {"io.tarsup.deployment": "tars"}}]),
+        ),
+        ("GET", "/containers/tars/json") => (
+            200,
+            json!({"Id": "f00", "Name": "/tars", "Image": "sha256:1", "Config": {"Env": environment},
+                "State": {"Status": "running"}}),
+        ),
+        ("GET", "/containers/tars/logs") => (200, json!("")),
+        ("POST", "/containers/create") => (201, json!({"Id": "f01", "Warnings": []})),
+        ("GET", "/images/json") => (200, json!([])),
+        ("GET", "/images/tars:1/json") => (200, json!({"Id": "sha256:1", "Config": {"Env": environment}})),
+        ("GET", "/volumes") => (200, json!({"Volumes": []})),
+        ("POST", "/containers/tars/start" | "/containers/tars/stop" | "/containers/tars/rename") => {
+            (204, Value::Null)
+        }
+        ("POST", "/containers/tars/update") => (200, json!({"Warnings": []})),
+        ("DELETE", "/containers/tars") => (204, Value::Null),
+        _ => (404, json!({"message": format!("page not found, asked with MYSQL_ROOT_PASSWORD={SECRET}")})),
+    }
+}
+
+fn body() -> CreateBody {
+    let body = json!({"Image": "tars:1", "Env": [format!("MYSQL_ROOT_PASSWORD={SECRET}")]});
+    CreateBody(body.as_object().unwrap().clone())
+}
+
+/// Most of the calls, one after the other.
+async fn use_it(engine: &DockerEngine) {
+    let no = RestartPolicy::no();
+    engine.info().await.unwrap();
+    let listed = engine.list_containers(&[]).await.unwrap();
+    assert_eq!((listed[0].name.as_str(), listed[0].health), ("tars", Some(tarsup::engine::Health::Healthy)));
+    assert!(engine.inspect_container("tars").await.unwrap().unwrap().env[0].contains(SECRET));
+    assert_eq!(engine.create_container("tars2", &body()).await.unwrap(), "f01");
+    engine.start_container("tars").await.unwrap();
+    engine.update_restart("tars", &no).await.unwrap();
+    engine.stop_container("tars", Duration::from_secs(3)).await.unwrap();
+    engine.rename_container("tars", "tars3").await.unwrap();
+    engine.remove_container("tars").await.unwrap();
+    assert_eq!(engine.logs("tars", 3).await.unwrap(), "");
+    assert!(engine.list_images().await.unwrap().is_empty());
+    assert!(engine.inspect_image("tars:1").await.unwrap().is_some());
+    assert!(engine.list_volumes(&[]).await.unwrap().is_empty());
+    assert!(engine.inspect_volume("none").await.unwrap().is_none());
+    assert!(engine.inspect_network("none").await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn one_connection_carries_every_call_of_a_command() {
+    let _alone = ALONE.lock().await;
+    let stub = Stub::new();
+    let engine = stub.connect().await;
+    use_it(&engine).await;
+    let requests = stub.requests.lock().unwrap().clone();
+    assert_eq!(requests.len(), 17, "{requests:#?}");
+    assert!(requests.contains(&"POST /containers/tars/stop?t=3".to_owned()), "{requests:#?}");
+    assert!(
+        requests.iter().any(|request| request.starts_with("DELETE /containers/tars?v=false&force=false"))
+    );
+    assert_eq!(stub.connections.load(Ordering::Relaxed), 1);
+}
+
+/// Everything that a library logs, at every level.
+struct Ears;
+
+static HEARD: Mutex<String> = Mutex::new(String::new());
+
+impl log::Log for Ears {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+    fn log(&self, record: &log::Record<'_>) {
+        let line = format!("{} {}\n", record.target(), record.args());
+        HEARD.lock().unwrap().push_str(&line);
+    }
+    fn flush(&self) {}
+}
+
+#[derive(Clone, Default)]
+struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Buffer {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn calls_are_named_in_the_log_and_no_environment_is_logged_at_any_level() {
+    let _alone = ALONE.lock().await;
+    log::set_logger(&Ears).unwrap();
+    log::set_max_level(log::LevelFilter::Trace);
+    let buffer = Buffer::default();
+    let written = buffer.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
+        .with_ansi(false)
+        .with_writer(move || written.clone())
+        .finish();
+    let guard = tracing::subscriber::set_default(subscriber);
+    let stub = Stub::new();
+    let engine = stub.connect().await;
+    use_it(&engine).await;
+    // An engine quotes what it does not like.
+    let body = json!({"Image": "none", "Env": [format!("MYSQL_ROOT_PASSWORD={SECRET}")]});
+    let endpoint = json!({"Aliases": [SECRET]});
+    let refused = engine.connect_network("none", "tars", &endpoint).await.unwrap_err();
+    assert!(matches!(refused, EngineError::NotFound { .. }), "{refused:?}");
+    engine.create_container("tars4", &CreateBody(body.as_object().unwrap().clone())).await.unwrap();
+    drop(guard);
+
+    let traced = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
+    for call in ["list containers", "inspect tars", "create tars2", "stop tars", "connect tars to none"] {
+        assert!(traced.contains(&format!("call=\"{call}\"")), "{call}: {traced}");
+    }
+    let heard = HEARD.lock().unwrap().clone();
+    assert!(heard.contains("bollard"), "bollard was heard");
+    for text in [&traced, &heard] {
+        assert!(!text.contains(SECRET), "{text}");
+    }
+}

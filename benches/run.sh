@@ -219,6 +219,13 @@ $(row "longest gap" gap-tarsup gap-hand)
 
 Both stop the old container before the new one starts, because both have the same address. Either way the stop takes what
 the services need to stop, and the start what tarsregistry needs until it answers.
+
+## A plan for 1,000 services
+
+All of them run as declared. The engine is a socket that answers from memory, so that what counts is tarsup's own part.
+\`sh benches/plan.sh BEFORE\` measures it anew beside an earlier build. A test holds the calls to 15 at most.
+
+$(cat "$root/benches/plan.md")
 EOT
 }
 if [ -n "$write" ]; then

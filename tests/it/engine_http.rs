@@ -1,18 +1,28 @@
 //! `DockerEngine` on a socket that a test answers: what is sent, over how many connections, and what of it is logged.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tarsup::deploy::compose::{LoadOptions, load};
+use tarsup::deploy::observed::{LABEL_DEPLOY, LABEL_DEPLOYMENT, LABEL_RESTART, LABEL_SERVICE, LABEL_SPEC};
 use tarsup::engine::{ConnectOptions, CreateBody, DockerEngine, Engine as _, EngineError, RestartPolicy};
 
+const IMAGE: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
 const SECRET: &str = "s3cret-of-the-database";
+
+use crate::packages::Workshop;
 
 /// One test at a time: what a thread without a subscriber calls first, tracing takes for unwanted everywhere.
 static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// Answers a request: method, path and query → status and document.
+type Answer = dyn Fn(&str, &str) -> (u16, Value) + Send + Sync;
 
 /// A socket that is answered as an engine would.
 struct Stub {
@@ -22,7 +32,8 @@ struct Stub {
 }
 
 impl Stub {
-    fn new() -> Self {
+    fn new(answer: impl Fn(&str, &str) -> (u16, Value) + Send + Sync + 'static) -> Self {
+        let answer: Arc<Answer> = Arc::new(answer);
         let folder = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(folder.path().join("docker.sock")).unwrap();
         let stub = Self { folder, connections: Arc::default(), requests: Arc::default() };
@@ -30,8 +41,8 @@ impl Stub {
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 connections.fetch_add(1, Ordering::Relaxed);
-                let requests = requests.clone();
-                std::thread::spawn(move || serve(&stream, &requests));
+                let (requests, answer) = (requests.clone(), answer.clone());
+                std::thread::spawn(move || serve(&stream, &requests, &*answer));
             }
         });
         stub
@@ -47,7 +58,7 @@ impl Stub {
 }
 
 /// Answers the requests of one connection until it is closed.
-fn serve(stream: &UnixStream, requests: &Mutex<Vec<String>>) {
+fn serve(stream: &UnixStream, requests: &Mutex<Vec<String>>, answer: &Answer) {
     let mut reader = BufReader::new(stream);
     loop {
         let (mut head, mut length, mut chunked) = (String::new(), 0, false);
@@ -77,7 +88,7 @@ fn serve(stream: &UnixStream, requests: &Mutex<Vec<String>>) {
         let mut words = head.split_whitespace();
         let (method, path) = (words.next().unwrap(), words.next().unwrap().replacen("/v1.41", "", 1));
         requests.lock().unwrap().push(format!("{method} {path}"));
-        let (status, body) = answer(method, path.split('?').next().unwrap());
+        let (status, body) = answer(method, &path);
         let body = if status == 204 { String::new() } else { body.to_string() };
         let mut out = stream;
         let length = body.len();
@@ -89,7 +100,8 @@ fn serve(stream: &UnixStream, requests: &Mutex<Vec<String>>) {
     }
 }
 
-fn answer(method: &str, path: &str) -> (u16, Value) {
+fn one_container(method: &str, path: &str) -> (u16, Value) {
+    let path = path.split('?').next().unwrap();
     let environment = json!([format!("MYSQL_ROOT_PASSWORD={SECRET}")]);
     match (method, path) {
         ("GET", "/version") => (
@@ -150,7 +162,7 @@ async fn use_it(engine: &DockerEngine) {
 #[tokio::test]
 async fn one_connection_carries_every_call_of_a_command() {
     let _alone = ALONE.lock().await;
-    let stub = Stub::new();
+    let stub = Stub::new(one_container);
     let engine = stub.connect().await;
     use_it(&engine).await;
     let requests = stub.requests.lock().unwrap().clone();
@@ -203,7 +215,7 @@ async fn calls_are_named_in_the_log_and_no_environment_is_logged_at_any_level() 
         .with_writer(move || written.clone())
         .finish();
     let guard = tracing::subscriber::set_default(subscriber);
-    let stub = Stub::new();
+    let stub = Stub::new(one_container);
     let engine = stub.connect().await;
     use_it(&engine).await;
     // An engine quotes what it does not like.
@@ -222,5 +234,120 @@ async fn calls_are_named_in_the_log_and_no_environment_is_logged_at_any_level() 
     assert!(heard.contains("bollard"), "bollard was heard");
     for text in [&traced, &heard] {
         assert!(!text.contains(SECRET), "{text}");
+    }
+}
+
+/// A thousand services that run as declared, made by a deploy whose journal is beside the file.
+fn a_thousand(workshop: &Workshop) -> impl Fn(&str, &str) -> (u16, Value) + Send + Sync + 'static {
+    let mut compose = "name: big\nservices:\n".to_owned();
+    let mut volumes = "volumes:\n".to_owned();
+    for n in 0..1000 {
+        let service = format!(
+            "  app{n}:\n    image: app:1\n    environment: {{N: \"{n}\"}}\n    volumes: [\"data{n}:/data\"]\n"
+        );
+        compose.push_str(&service);
+        let volume = format!("  data{n}: {{}}\n");
+        volumes.push_str(&volume);
+    }
+    workshop.write("compose.yaml", &(compose + &volumes));
+    let deploy = "20260101T000000Z-0000";
+    let at = "2026-01-01T00:00:00Z";
+    let header = json!({"tarsup_journal": 1, "deploy": deploy, "deployment": "big", "what": "up", "by": "ann@here", "at": at});
+    let ended = ["committed", "finished"].map(|event| json!({"at": at, "event": event}).to_string());
+    std::fs::create_dir_all(workshop.path(".tarsup/deploys")).unwrap();
+    let journal = format!("{header}\n{}\n", ended.join("\n"));
+    std::fs::write(workshop.path(&format!(".tarsup/deploys/{deploy}.jsonl")), journal).unwrap();
+    let options = LoadOptions {
+        files: Vec::new(),
+        project: None,
+        directory: workshop.path("."),
+        environment: BTreeMap::new(),
+    };
+    let desired = load(&options).unwrap();
+    let mut listed = Vec::new();
+    let mut inspected = BTreeMap::new();
+    for (n, service) in desired.services.iter().enumerate() {
+        let id = format!("{n:064x}");
+        let labels = json!({
+            LABEL_DEPLOYMENT: "big", LABEL_SERVICE: service.name, LABEL_DEPLOY: deploy,
+            LABEL_SPEC: service.spec().to_string(), LABEL_RESTART: serde_json::to_string(&service.restart).unwrap(),
+        });
+        listed.push(json!({
+            "Id": id, "Names": [format!("/{}", service.container)], "Image": "app:1", "ImageID": IMAGE,
+            "State": "running", "Status": "Up 2 minutes", "Labels": labels,
+        }));
+        let mut config = Value::Object(service.body.0.clone());
+        config["Labels"] = labels;
+        let host = config["HostConfig"].clone();
+        inspected.insert(
+            format!("/containers/{id}/json"),
+            json!({
+                "Id": id, "Name": format!("/{}", service.container), "Image": IMAGE, "Config": config,
+                "HostConfig": host, "State": {"Status": "running"},
+            }),
+        );
+    }
+    move |_, path| {
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let volume = |name: &str| json!({"Name": name, "Driver": "local", "Mountpoint": "/", "Labels": {}, "Scope": "local", "Options": {}});
+        match path {
+            "/containers/json" if query.contains("io.tarsup.lock") => (200, json!([])),
+            "/containers/json" => (200, Value::Array(listed.clone())),
+            "/images/json" => (
+                200,
+                json!([{"Id": IMAGE, "ParentId": "", "RepoTags": ["app:1"], "RepoDigests": [],
+                "Created": 1, "Size": 1, "SharedSize": 0, "Containers": 0, "Labels": {}}]),
+            ),
+            "/images/app:1/json" => (200, json!({"Id": IMAGE, "RepoTags": ["app:1"]})),
+            path if path.strip_prefix("/images/").is_some_and(|path| path.starts_with(IMAGE)) => {
+                (200, json!({"Id": IMAGE, "RepoTags": ["app:1"]}))
+            }
+            "/networks/big_default" => (200, json!({"Id": "n", "Name": "big_default", "Driver": "bridge"})),
+            "/volumes" => {
+                let volumes = (0..1000).map(|n| volume(&format!("big_data{n}")));
+                (200, json!({"Volumes": volumes.collect::<Vec<_>>()}))
+            }
+            "/volumes/big.lock" => (404, json!({"message": "no such volume"})),
+            path if path.starts_with("/volumes/") => (200, volume(&path[9..])),
+            path => match inspected.get(path) {
+                Some(found) => (200, found.clone()),
+                None => one_container("GET", path),
+            },
+        }
+    }
+}
+
+/// The calls, connections and milliseconds of `tarsup plan`.
+fn planned(stub: &Stub, workshop: &Workshop, tarsup: &str) -> (usize, usize, u128) {
+    stub.requests.lock().unwrap().clear();
+    stub.connections.store(0, Ordering::Relaxed);
+    let began = std::time::Instant::now();
+    let output = Command::new(tarsup)
+        .args(["plan", "-H", &stub.address()])
+        .current_dir(workshop.path("."))
+        .env("TARSUP_STORE", workshop.path("store"))
+        .output()
+        .unwrap();
+    let took = began.elapsed().as_millis();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    (stub.requests.lock().unwrap().len(), stub.connections.load(Ordering::Relaxed), took)
+}
+
+#[test]
+fn plan_command_for_a_thousand_services_takes_fifteen_calls_and_one_connection() {
+    let workshop = Workshop::new();
+    let stub = Stub::new(a_thousand(&workshop));
+    let tarsup = env!("CARGO_BIN_EXE_tarsup");
+    let (calls, connections, took) = planned(&stub, &workshop, tarsup);
+    let requests = stub.requests.lock().unwrap().clone();
+    assert!(calls <= 15, "{calls}: {:#?}", &requests[..requests.len().min(40)]);
+    assert_eq!(connections, 1, "{requests:#?}");
+    // Side by side with another build of tarsup: benches/plan.sh names one.
+    if let Ok(before) = std::env::var("TARSUP_BEFORE") {
+        let (old_calls, old_connections, old_took) = planned(&stub, &workshop, &before);
+        let figures = json!({"calls": calls, "connections": connections, "ms": took, "before": {
+            "calls": old_calls, "connections": old_connections, "ms": old_took}});
+        std::fs::write(std::env::var("TARSUP_FIGURES").unwrap(), figures.to_string() + "\n").unwrap();
     }
 }

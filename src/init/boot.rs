@@ -8,10 +8,12 @@ use super::account;
 use super::database::{self, DB_TARS, DatabaseError, Presence, Server, Session};
 use super::environment::{Account, Endpoint, Environment};
 use super::failure::Failure;
+use super::lock::InstallLock;
 use super::paths::Paths;
 use super::render::Substitution;
 use super::rows::{self, Node};
 use super::schema;
+use super::scripts::{self, SchemaScripts};
 use super::signals::Stop;
 use super::story::Story;
 use super::templates;
@@ -47,20 +49,30 @@ pub fn prepare(
             registries: environment.registries.clone(),
         });
     };
-    let server = Server::of(account);
+    let server = Server::of(account).for_work(environment.patience, story);
     let address = node.address;
+    let rows = scripts::of_node(paths, node.role, |text| node.substituted(text, paths))?;
+    let schemas = (node.role == Role::Master).then(|| SchemaScripts::read(paths)).transpose()?;
     let (mut greeting, mut is_fresh) = (Greeting::default(), false);
-    database::patiently(story, stop, environment.patience, &server.place(), || {
+    database::patiently(story, stop, environment.patience, &server, || {
         let mut session = greeting.connect(&server, story)?;
-        session.lock()?;
-        if node.role == Role::Master {
-            let report =
-                bring_forward(&server, account, &mut session, paths, node.version, Some(address), story)?;
+        let _lock = InstallLock::take(&server)?;
+        if let Some(schemas) = &schemas {
+            let report = bring_forward(
+                &server,
+                account,
+                &mut session,
+                schemas,
+                paths,
+                node.version,
+                Some(address),
+                story,
+            )?;
             is_fresh |= report.installed_tars;
         } else {
             join(account, &mut session)?;
         }
-        rows::register(&server, &mut session, paths, node, is_fresh)?;
+        rows::register(&server, &mut session, &rows, node, is_fresh)?;
         story.say(format!("node {address} is registered"));
         let services = wanted(&mut session, node.role, address, story)?;
         let mut registries = vec![Endpoint::registry(address)];
@@ -70,18 +82,20 @@ pub fn prepare(
 }
 
 /// Schemas, columns, templates and the services' account, all by adding only. The caller holds the lock.
+#[allow(clippy::too_many_arguments, reason = "each is one thing, and two callers do not make a type of them")]
 pub fn bring_forward(
     server: &Server,
     account: &Account,
     session: &mut Session,
+    scripts: &SchemaScripts,
     paths: &Paths,
     version: Option<&str>,
     address: Option<&str>,
     story: &Story,
 ) -> Result<schema::Report, DatabaseError> {
     account::ensure(account, session, address, story)?;
-    let report = schema::bring_forward(server, session, paths, version, story)?;
-    upgrade_conf::apply(server, session, paths, story)?;
+    let report = schema::bring_forward(server, session, scripts, paths, version, story)?;
+    upgrade_conf::apply(server, session, &scripts.upgrades, story)?;
     let registries = address.map(Endpoint::registry).into_iter().collect();
     let substitution = Substitution::new(paths, address.unwrap_or_default(), Some(account), registries);
     let added = templates::add_missing(session, paths, &substitution)?;

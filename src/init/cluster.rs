@@ -171,7 +171,7 @@ fn ask(question: &Question, unwanted: &BTreeSet<Service>) -> Asked {
 /// Waits until told to stop, and buries what ends meanwhile: the container in which `cluster --json` is run.
 pub fn serve() -> Result<(), Failure> {
     let (sender, events) = mpsc::channel();
-    let _stop = signals::listen(&Story::begin(), sender)?;
+    let _stop = signals::listen(&Story::begin(), sender, Code::Done)?;
     for event in events {
         match event {
             signals::Event::Stop => return Ok(()),

@@ -1,8 +1,11 @@
 //! The database server: reaching it with patience, and the probe whose three answers are absent, exists and unknown.
 //!
-//! A database that cannot be asked is never read as empty: every failure here is an error, never a "no".
+//! A database that cannot be asked is never read as empty: every failure here is an error, never a "no". A statement may
+//! take its time; what ends the waiting is a server that is silent, asked on another connection (`watched.rs`).
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use mysql::prelude::{FromRow, Queryable};
@@ -12,11 +15,14 @@ use super::environment::Account;
 use super::failure::{Code, Failure};
 use super::signals::Stop;
 use super::story::Story;
+use super::watched::{self, Purpose, Watch, Watched};
 
 /// The schema of a deployment's framework: without it a slave has nothing to join.
 pub const DB_TARS: &str = "db_tars";
 /// Held while schemas, templates and rows are written, so that two starts exclude each other.
-const LOCK: &str = "tarsup.install";
+pub const INSTALL_LOCK: &str = "tarsup.install";
+/// No server that lives is silent for longer.
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// Why the database did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -33,8 +39,11 @@ pub enum DatabaseError {
         source: mysql::Error,
     },
     /// Another start holds the lock.
-    #[error("another start holds the lock `{LOCK}` on the database")]
+    #[error("another start holds the lock `{}` on the database", INSTALL_LOCK)]
     Locked,
+    /// A statement of an earlier start goes on in the server: it is waited for, never repeated.
+    #[error("the server is still at work on a statement of an earlier start, which is waited for ({0})")]
+    AtWork(String),
     /// The image's own files, or what the database holds, do not fit.
     #[error("{0}")]
     Unfit(String),
@@ -50,7 +59,7 @@ impl DatabaseError {
     }
 
     fn may_pass(&self) -> bool {
-        matches!(self, Self::Unreachable(_) | Self::Locked)
+        matches!(self, Self::Unreachable(_) | Self::Locked | Self::AtWork(_))
     }
 }
 
@@ -84,18 +93,43 @@ pub enum Presence {
 #[derive(Clone, Debug)]
 pub struct Server {
     account: Account,
-    answer_within: Duration,
+    answers: Answers,
+    story: Option<Story>,
+    /// Milliseconds that the server was seen at work on a statement of ours: no time of waiting for it.
+    at_work: Arc<AtomicU64>,
+}
+
+/// How long an answer may take.
+#[derive(Clone, Copy, Debug)]
+enum Answers {
+    /// As long as the server gives signs of life, silent for at most so long.
+    Watched(Duration),
+    /// At most so long, whatever the server is doing.
+    Within(Duration),
 }
 
 impl Server {
-    /// The administrator's account; statements may take 30 s.
+    /// The administrator's account; a statement may take as long as the server is seen at work.
     pub fn of(account: &Account) -> Self {
-        Self { account: account.clone(), answer_within: Duration::from_secs(30) }
+        Self {
+            account: account.clone(),
+            answers: Answers::Watched(SILENCE),
+            story: None,
+            at_work: Arc::default(),
+        }
     }
 
-    /// The same with a shorter patience for each answer: for health checks.
+    /// The same for a start or a migration: says what takes long, and takes a server for lost that is silent for
+    /// `patience` (or half a minute, where that is shorter).
+    pub fn for_work(mut self, patience: Duration, story: &Story) -> Self {
+        self.answers = Answers::Watched(patience.clamp(Duration::from_secs(1), SILENCE));
+        self.story = Some(story.clone());
+        self
+    }
+
+    /// The same with a limit for each answer, whatever the server is doing: for health checks.
     pub fn answering_within(mut self, limit: Duration) -> Self {
-        self.answer_within = limit;
+        self.answers = Answers::Within(limit);
         self
     }
 
@@ -106,32 +140,113 @@ impl Server {
 
     /// A session, in `schema` if one is named.
     pub fn connect(&self, schema: Option<&str>) -> Result<Session, DatabaseError> {
-        let options = OptsBuilder::new()
+        let options = self.options(schema);
+        let connection = match self.answers {
+            Answers::Within(_) => Conn::new(options),
+            // Only the answers to statements may take their time; a greeting that does not come is silence.
+            Answers::Watched(silence) => {
+                watched::within(silence, || Conn::new(options)).map_err(DatabaseError::Unreachable)?
+            }
+        };
+        // Denied is waited for as well: a server that initialises itself grants its accounts last.
+        let connection = connection.map_err(|error| DatabaseError::Unreachable(reason(&error)))?;
+        Ok(Session { server: self.clone(), connection: Some(connection) })
+    }
+
+    fn options(&self, schema: Option<&str>) -> OptsBuilder {
+        let (read, silence) = match self.answers {
+            Answers::Watched(silence) => (None, silence),
+            Answers::Within(limit) => (Some(limit), limit),
+        };
+        OptsBuilder::new()
             .ip_or_hostname(Some(self.account.host.clone()))
             .tcp_port(self.account.port)
             .user(Some(self.account.user.clone()))
             .pass(Some(self.account.password.clone()))
             .db_name(schema)
             .prefer_socket(false)
-            .tcp_connect_timeout(Some(self.answer_within.min(Duration::from_secs(3))))
-            .read_timeout(Some(self.answer_within))
-            .write_timeout(Some(self.answer_within))
-            .init(vec!["SET NAMES utf8"]);
-        // Denied is waited for as well: a server that initialises itself grants its accounts last.
-        let connection = Conn::new(options).map_err(|error| DatabaseError::Unreachable(reason(&error)))?;
-        Ok(Session { connection })
+            .tcp_connect_timeout(Some(silence.min(Duration::from_secs(3))))
+            // A connection that was given up ends by itself once its other end is gone.
+            .tcp_keepalive_time_ms(Some(30_000))
+            .read_timeout(read)
+            .write_timeout(Some(silence))
+            .init(vec!["SET NAMES utf8"])
+    }
+}
+
+impl Watched for Server {
+    fn doing(&self, connection: u32) -> Result<Option<String>, String> {
+        let Answers::Watched(silence) = self.answers else { return Ok(None) };
+        let asking = self.clone().answering_within((silence / 3).min(Duration::from_secs(5)));
+        let mut connection_of_its_own = match Conn::new(asking.options(None)) {
+            Ok(connection) => connection,
+            // Too many connections, access denied: whoever says that lives.
+            Err(mysql::Error::MySqlError(_)) => return Ok(None),
+            Err(error) => return Err(reason(&error)),
+        };
+        let query = "SELECT COALESCE(state, '') FROM information_schema.processlist WHERE id = ?";
+        match connection_of_its_own.exec_first::<String, _, _>(query, (connection,)) {
+            // A proxy counts its connections in another way, so one that is not there says nothing.
+            Ok(state) => Ok(state),
+            Err(mysql::Error::MySqlError(_)) => Ok(None),
+            Err(error) => Err(reason(&error)),
+        }
+    }
+
+    fn was_at_work(&self, meanwhile: Duration) {
+        let millis = u64::try_from(meanwhile.as_millis()).unwrap_or(u64::MAX);
+        self.at_work.fetch_add(millis, Ordering::SeqCst);
+    }
+
+    fn say(&self, text: &str) {
+        if let Some(story) = &self.story {
+            story.say(text);
+        }
     }
 }
 
 /// An open connection.
 pub struct Session {
-    connection: Conn,
+    server: Server,
+    /// `None` once it was given up.
+    connection: Option<Conn>,
 }
 
 impl Session {
+    /// Does something with the connection. It waits in a thread of its own, so that a server that has gone silent can be
+    /// given up while the connection still waits for an answer.
+    fn ask<T: Send + 'static>(
+        &mut self,
+        act: &str,
+        purpose: Purpose,
+        question: impl FnOnce(&mut Conn) -> Result<T, mysql::Error> + Send + 'static,
+    ) -> Result<T, DatabaseError> {
+        let mut connection = self
+            .connection
+            .take()
+            .ok_or_else(|| DatabaseError::Unreachable(format!("{act}: the connection was given up")))?;
+        let (connection, answer) = match self.server.answers {
+            Answers::Within(_) => {
+                let answer = question(&mut connection);
+                (connection, answer)
+            }
+            Answers::Watched(silence) => {
+                let watch = Watch::begin(&self.server, connection.connection_id(), act, purpose, silence);
+                let done = watch.until_done(move || {
+                    let answer = question(&mut connection);
+                    (connection, answer)
+                });
+                done.map_err(|why| DatabaseError::Unreachable(format!("{act}: {why}")))?
+            }
+        };
+        self.connection = Some(connection);
+        answer.map_err(|error| classified(act, error))
+    }
+
     /// Sends a statement whose answer does not matter; `act` says what it is for.
     pub fn run(&mut self, act: &str, statement: &str) -> Result<(), DatabaseError> {
-        self.connection.query_drop(statement).map_err(|error| classified(act, error))
+        let statement = statement.to_owned();
+        self.ask(act, Purpose::Work, move |connection| connection.query_drop(statement))
     }
 
     /// Sends a statement with values apart.
@@ -141,17 +256,19 @@ impl Session {
         statement: &str,
         values: impl Into<Params>,
     ) -> Result<(), DatabaseError> {
-        self.connection.exec_drop(statement, values).map_err(|error| classified(act, error))
+        let (statement, values) = (statement.to_owned(), values.into());
+        self.ask(act, Purpose::Work, move |connection| connection.exec_drop(statement, values))
     }
 
     /// The rows that a query answers.
-    pub fn rows<T: FromRow>(
+    pub fn rows<T: FromRow + Send + 'static>(
         &mut self,
         act: &str,
         query: &str,
         values: impl Into<Params>,
     ) -> Result<Vec<T>, DatabaseError> {
-        self.connection.exec(query, values).map_err(|error| classified(act, error))
+        let (query, values) = (query.to_owned(), values.into());
+        self.ask(act, Purpose::Question, move |connection| connection.exec(query, values))
     }
 
     /// A number that a query answers; a query without an answer is an error.
@@ -189,28 +306,32 @@ impl Session {
         rows.into_iter().next().ok_or_else(|| DatabaseError::Unreachable("the version: no answer".to_owned()))
     }
 
-    /// Takes the lock for as long as this session lives; an error if another start holds it for ten seconds.
-    pub fn lock(&mut self) -> Result<(), DatabaseError> {
-        // Where our end vanishes without a word, the server lets go after five minutes rather than eight hours.
-        self.run("taking the lock", "SET SESSION wait_timeout = 300")?;
-        let rows: Vec<Option<u64>> = self.rows("taking the lock", "SELECT GET_LOCK(?, 10)", (LOCK,))?;
-        match rows.first() {
-            Some(Some(1)) => Ok(()),
-            _ => Err(DatabaseError::Locked),
+    /// Takes away the modes in which a server would read quotes and backslashes in another way than `sql` did.
+    pub fn read_strings_as_judged(&mut self) -> Result<(), DatabaseError> {
+        let act = "setting how strings are read";
+        let rows: Vec<String> = self.rows(act, "SELECT @@SESSION.sql_mode", ())?;
+        let modes = rows.first().map(String::as_str).unwrap_or_default();
+        // A mode such as ANSI or ORACLE is several, and brings its others back.
+        let other =
+            ["NO_BACKSLASH_ESCAPES", "ANSI_QUOTES", "ANSI", "DB2", "MAXDB", "MSSQL", "ORACLE", "POSTGRESQL"];
+        if !modes.split(',').any(|mode| other.contains(&mode)) {
+            return Ok(());
         }
+        let kept: Vec<_> = modes.split(',').filter(|mode| !other.contains(mode)).collect();
+        self.run_with(act, "SET SESSION sql_mode = ?", (kept.join(","),))
     }
 }
 
-/// Does `work` again and again while the database cannot be reached, at most for `patience`; then exit code 69.
-/// What the server says to it otherwise is final.
+/// Does `work` again and again while the database cannot be reached, at most for `patience` without the time that the
+/// server was at work; then exit code 69. What the server says to it otherwise is final.
 pub fn patiently<T>(
     story: &Story,
     stop: &Stop,
     patience: Duration,
-    place: &str,
+    server: &Server,
     mut work: impl FnMut() -> Result<T, DatabaseError>,
 ) -> Result<T, Failure> {
-    let begun = Instant::now();
+    let (begun, place) = (Instant::now(), server.place());
     let mut said = None;
     loop {
         let error = match stop.may_exit_during(&mut work) {
@@ -218,11 +339,12 @@ pub fn patiently<T>(
             Err(error) if error.may_pass() => error,
             Err(error) => return Err(error.into()),
         };
-        let waited = begun.elapsed();
+        let at_work = Duration::from_millis(server.at_work.load(Ordering::SeqCst));
+        let waited = begun.elapsed().saturating_sub(at_work);
         if waited >= patience {
             return Err(Failure::new(
                 Code::Database,
-                format!("the database at {place} did not answer within {} s: {error}.", patience.as_secs()),
+                format!("the database at {place} was not ready within {} s: {error}.", patience.as_secs()),
                 "A database that cannot be asked is never taken for an empty one. Check MYSQL_HOST, MYSQL_PORT, the account \
                  and the network; TARSUP_DATABASE_TIMEOUT sets how long to wait (seconds).",
             ));
@@ -241,16 +363,17 @@ pub fn patiently<T>(
 
 fn classified(act: &str, error: mysql::Error) -> DatabaseError {
     match &error {
-        mysql::Error::MySqlError(said) if !is_going_away(said.code) => {
+        mysql::Error::MySqlError(said) if !passes(said.code) => {
             DatabaseError::Refused { act: act.to_owned(), source: error }
         }
         _ => DatabaseError::Unreachable(format!("{act}: {}", reason(&error))),
     }
 }
 
-/// Shutting down, connection killed, network trouble inside the server.
-fn is_going_away(number: u16) -> bool {
-    matches!(number, 1040 | 1053 | 1152..=1161 | 1184 | 1927)
+/// Shutting down, connection killed, network trouble inside the server; a lock of somebody's that was waited for too long,
+/// a deadlock.
+fn passes(number: u16) -> bool {
+    matches!(number, 1040 | 1053 | 1152..=1161 | 1184 | 1205 | 1213 | 1927)
 }
 
 fn reason(error: &mysql::Error) -> String {

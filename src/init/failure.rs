@@ -16,6 +16,8 @@ pub enum Code {
     Database = 69,
     /// Something that should not happen: a defect, or the operating system refused a basic service.
     Internal = 70,
+    /// `migrate`: told to stop before it was done.
+    Interrupted = 75,
     /// Refused by the guard: this start would have destroyed data.
     Guard = 77,
     /// The image or the volume is not what it should be.

@@ -5,7 +5,9 @@ use super::database::{self, Server};
 use super::environment::{Environment, ImageRole};
 use super::failure::{Code, Failure};
 use super::guard;
+use super::lock::InstallLock;
 use super::paths::Paths;
+use super::scripts::SchemaScripts;
 use super::signals::Stop;
 use super::story::Story;
 
@@ -17,13 +19,14 @@ pub fn run(paths: &Paths, stop: &Stop, story: &Story) -> Result<(), Failure> {
     let Some(account) = &environment.database else {
         return Err(Failure::new(Code::Environment, "a node has no database to migrate.", ""));
     };
-    let server = Server::of(account);
+    let scripts = SchemaScripts::read(paths)?;
+    let server = Server::of(account).for_work(environment.patience, story);
     let version = environment.version.as_deref();
     let mut greeting = boot::Greeting::default();
-    database::patiently(story, stop, environment.patience, &server.place(), || {
+    database::patiently(story, stop, environment.patience, &server, || {
         let mut session = greeting.connect(&server, story)?;
-        session.lock()?;
-        boot::bring_forward(&server, account, &mut session, paths, version, None, story)
+        let _lock = InstallLock::take(&server)?;
+        boot::bring_forward(&server, account, &mut session, &scripts, paths, version, None, story)
     })?;
     story.say(format!("the database is at version {}", version.unwrap_or("of this image")));
     Ok(())

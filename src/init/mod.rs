@@ -13,6 +13,7 @@ mod failure;
 mod guard;
 mod health;
 mod layout;
+mod lock;
 mod memory;
 mod migrate;
 mod own;
@@ -23,6 +24,7 @@ mod programs;
 mod render;
 mod rows;
 mod schema;
+mod scripts;
 mod services;
 mod signals;
 mod sockets;
@@ -32,6 +34,7 @@ mod supervisor;
 mod templates;
 mod upgrade_conf;
 mod watch;
+mod watched;
 mod web;
 
 use std::io::Write;
@@ -93,7 +96,7 @@ fn run(image: ImageRole, paths: &Paths) -> Result<(), Failure> {
     guard::check()?;
     let environment = Environment::read(image)?;
     let events = mpsc::channel();
-    let stop = signals::listen(&story, events.0.clone())?;
+    let stop = signals::listen(&story, events.0.clone(), Code::Done)?;
     become_parent_of_orphans()?;
     let memory = Memory::of(paths);
     if let Err(error) = memory.begin() {
@@ -143,7 +146,7 @@ fn note_start(paths: &Paths, role: Role, is_new: bool) -> std::io::Result<()> {
 
 fn run_migrate(paths: &Paths) -> Result<(), Failure> {
     let story = Story::begin();
-    let stop = signals::listen(&story, mpsc::channel().0)?;
+    let stop = signals::listen(&story, mpsc::channel().0, Code::Interrupted)?;
     migrate::run(paths, &stop, &story)
 }
 

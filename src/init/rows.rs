@@ -11,9 +11,11 @@ use crate::tars::{Role, Service};
 
 use super::database::{DB_TARS, DatabaseError, Server, Session};
 use super::environment::Endpoint;
+use super::lock;
 use super::paths::{self, Paths};
 use super::schema;
-use super::sql::{self, Kind, Statement, quote};
+use super::scripts::{LOG_FILE, RowScript};
+use super::sql::{Kind, Statement, quote};
 
 /// The framework's version in upstream's SQL.
 const VERSION_MARK: &str = "2.1.0";
@@ -45,28 +47,25 @@ pub struct Node<'a> {
 pub fn register(
     server: &Server,
     session: &mut Session,
-    paths: &Paths,
+    scripts: &[RowScript],
     node: Node<'_>,
     is_fresh: bool,
 ) -> Result<(), DatabaseError> {
     let with_log = node.role == Role::Master && (is_fresh || schema::wants_log_rows(session)?);
-    let mut files = Vec::new();
-    if with_log {
-        files.push("tars_servers_logs.sql");
-    }
-    if node.role == Role::Master {
-        files.push("tars_servers_master.sql");
-    }
-    files.extend(["tars_servers.sql", "tars_node_init.sql"]);
-    let mut own = server.connect(Some(DB_TARS))?;
+    let mut own = lock::connect_to_work(server, DB_TARS)?;
     own.run("beginning to register the node", "START TRANSACTION")?;
     let was_there = is_there(&mut own, node.address)?;
-    for file in files {
-        let dump = node.substituted(&schema::read_dump(paths, file)?, paths);
-        for statement in sql::split(&dump) {
-            let act = format!("registering the node by {file}, line {}", statement.line);
-            match (&statement.kind, own.run(&act, &node.confined(&statement))) {
-                (Kind::Set, Err(error)) if error.number().is_some() => {}
+    for RowScript { file, statements } in scripts {
+        if *file == LOG_FILE && !with_log {
+            continue;
+        }
+        for statement in statements {
+            let Some(text) = node.text_to_send(statement) else { continue };
+            match (
+                &statement.kind,
+                own.run(&format!("registering the node by {file}, line {}", statement.line), &text),
+            ) {
+                (Kind::Setting(_), Err(error)) if error.number().is_some() => {}
                 (_, done) => done?,
             }
         }
@@ -84,7 +83,8 @@ pub fn register(
 }
 
 impl Node<'_> {
-    fn substituted(&self, dump: &str, paths: &Paths) -> String {
+    /// A file of upstream's with this node's address, paths and version in place of its marks.
+    pub fn substituted(&self, dump: &str, paths: &Paths) -> String {
         let dump = dump.replace(ADDRESS_MARK, self.address);
         let dump = dump.replace(crate::tars::catalogue::TARS_PATH, &paths::text(&paths.tars()));
         match self.version {
@@ -93,15 +93,14 @@ impl Node<'_> {
         }
     }
 
-    fn confined(&self, statement: &Statement) -> String {
+    /// What of a statement registers this node; `None` for what is left out.
+    fn text_to_send(&self, statement: &Statement) -> Option<String> {
         match &statement.kind {
-            Kind::Replace(table) => match after_replace(&statement.text) {
-                Some(rest) => format!("INSERT{rest} ON DUPLICATE KEY UPDATE {}", self.follows(table)),
-                None => statement.text.clone(),
-            },
-            Kind::Delete(_) => format!("{} AND node_name = {}", statement.text, quote(self.address)),
-            Kind::Drop => "DO 0".to_owned(),
-            _ => statement.text.clone(),
+            Kind::Replace(rows) => Some(rows.kept(self.follows(&rows.table))),
+            Kind::Delete(text) => Some(format!("{text} AND node_name = {}", quote(self.address))),
+            Kind::Setting(text) | Kind::Insert(text) => Some(text.clone()),
+            // The last three are refused in these files, and never come here.
+            Kind::LeftOut | Kind::Transaction(_) | Kind::CreateTable { .. } | Kind::Add { .. } => None,
         }
     }
 
@@ -126,21 +125,16 @@ impl Node<'_> {
     }
 
     /// What of an existing row follows the image: nothing but its version, and that only in a new container.
-    fn follows(&self, table: &str) -> &'static str {
+    fn follows(&self, table: &str) -> Option<&'static str> {
         match (table, self.is_new) {
-            ("t_server_conf", true) => {
+            ("t_server_conf", true) => Some(
                 "tars_version = VALUES(tars_version), patch_version = VALUES(patch_version), \
-                 exe_path = VALUES(exe_path)"
-            }
-            ("t_node_info", true) => "tars_version = VALUES(tars_version)",
-            _ => "id = id",
+                 exe_path = VALUES(exe_path)",
+            ),
+            ("t_node_info", true) => Some("tars_version = VALUES(tars_version)"),
+            _ => None,
         }
     }
-}
-
-fn after_replace(text: &str) -> Option<&str> {
-    let (word, rest) = text.split_at_checked("replace".len())?;
-    word.eq_ignore_ascii_case("replace").then_some(rest)
 }
 
 /// True where the node has its row in `t_node_info`.
@@ -233,6 +227,7 @@ pub fn other_registries(session: &mut Session, address: &str) -> Result<Vec<Endp
 
 #[cfg(test)]
 mod tests {
+    use super::super::sql::{self, Purpose};
     use super::*;
 
     const NODE: Node<'_> = Node {
@@ -245,7 +240,7 @@ mod tests {
 
     fn confined(node: Node<'_>, sql: &str) -> String {
         let dump = node.substituted(sql, &Paths::below("/"));
-        node.confined(&sql::split(&dump)[0])
+        node.text_to_send(&sql::judge(&dump, Purpose::Registration).unwrap()[0]).unwrap()
     }
 
     #[test]
@@ -254,8 +249,8 @@ mod tests {
             "replace into `t_server_conf` (`node_name`, `tars_version`) VALUES ('localip.tars.com','2.1.0');";
         assert_eq!(
             confined(NODE, sql),
-            "INSERT into `t_server_conf` (`node_name`, `tars_version`) VALUES ('172.25.0.3','3.0.17') \
-             ON DUPLICATE KEY UPDATE id = id"
+            "INSERT INTO `t_server_conf` (`node_name`,`tars_version`) VALUES ('172.25.0.3','3.0.17') \
+             ON DUPLICATE KEY UPDATE `node_name` = `node_name`"
         );
         let new = confined(Node { is_new: true, ..NODE }, sql);
         assert!(
@@ -263,13 +258,17 @@ mod tests {
             "{new}"
         );
         let adapter = confined(Node { is_new: true, ..NODE }, "replace into `t_adapter_conf` (a) VALUES (1)");
-        assert!(adapter.ends_with("id = id"), "{adapter}");
+        assert!(adapter.ends_with("`a` = `a`"), "{adapter}");
     }
 
     #[test]
     fn delete_touches_this_node_alone() {
-        let sql = "delete from t_adapter_conf where application = 'tars' and adapter_name = 'x'";
-        assert_eq!(confined(NODE, sql), format!("{sql} AND node_name = '172.25.0.3'"));
+        let sql = "delete from t_adapter_conf where application = 'tars' and server_name = 's' and adapter_name = 'x'";
+        assert_eq!(
+            confined(NODE, sql),
+            "DELETE FROM t_adapter_conf WHERE adapter_name = 'x' AND application = 'tars' AND server_name = 's' AND \
+             node_name = '172.25.0.3'"
+        );
     }
 
     #[test]

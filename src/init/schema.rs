@@ -4,24 +4,13 @@
 //! and is finished by the next start instead of counting as installed.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::Path;
 
 use super::database::{DB_TARS, DatabaseError, Presence, Server, Session};
+use super::lock;
 use super::paths::Paths;
-use super::sql::{self, Kind, Statement};
+use super::scripts::{SchemaScript, SchemaScripts};
+use super::sql::{Kind, Statement};
 use super::story::Story;
-
-/// A schema, and the file of the image that makes its tables (two have none: the services make theirs).
-const SCHEMAS: [(&str, Option<&str>); 7] = [
-    (DB_TARS, Some("db_tars.sql")),
-    ("tars_stat", None),
-    ("tars_property", None),
-    ("db_tars_web", Some("db_tars_web.sql")),
-    ("db_user_system", Some("db_user_system.sql")),
-    ("db_cache_web", Some("db_cache_web.sql")),
-    ("db_base", Some("db_base.sql")),
-];
 
 /// Two tables that only TARS's own schema has together.
 const TARS_TABLES: [&str; 2] = ["t_server_conf", "t_node_info"];
@@ -31,6 +20,9 @@ const LOG_ROWS: &str = "tars_servers_logs";
 const TABLE_EXISTS: u16 = 1050;
 const DUPLICATE_KEY: u16 = 1062;
 const SCHEMA_EXISTS: u16 = 1007;
+/// What a statement meets that was done before the installation was cut off: a table, a column, a key of that name, the
+/// primary key, a row.
+const ALREADY_DONE: [u16; 5] = [TABLE_EXISTS, 1060, 1061, 1068, DUPLICATE_KEY];
 /// Access denied: to a schema, to a user, to a command, to an operation.
 const DENIED: [u16; 4] = [1044, 1045, 1142, 1227];
 
@@ -45,35 +37,30 @@ pub struct Report {
 pub fn bring_forward(
     server: &Server,
     session: &mut Session,
+    scripts: &SchemaScripts,
     paths: &Paths,
     version: Option<&str>,
     story: &Story,
 ) -> Result<Report, DatabaseError> {
     let mut record = Record::read(session)?;
     let mut report = Report::default();
-    for (schema, file) in SCHEMAS {
-        let dump = match file.map(|file| read_dump(paths, file)) {
-            None => None,
-            Some(Ok(dump)) => Some(dump),
-            Some(Err(_)) if schema != DB_TARS => continue,
-            Some(Err(error)) => return Err(error),
-        };
-        let statements = dump.as_deref().map(sql::split).unwrap_or_default();
+    for SchemaScript { schema, statements } in &scripts.schemas {
         let begun = record.is_open(schema);
-        match session.presence(schema)? {
-            Presence::Exists { tables } if tables > 0 && !begun => {
-                complete(server, session, schema, &statements, story)?;
+        match (session.presence(schema)?, statements) {
+            (Presence::Exists { tables }, statements) if tables > 0 && !begun => {
+                complete(server, session, schema, statements.as_deref().unwrap_or_default(), story)?;
             }
             // The services make its tables themselves; without any it is as it should be.
-            Presence::Exists { .. } if file.is_none() && !begun => {}
-            presence => {
-                let import = Import { server, schema, statements: &statements, resumed: begun };
+            (Presence::Exists { .. }, None) if !begun => {}
+            (presence, statements) => {
+                let statements = statements.as_deref().unwrap_or_default();
+                let import = Import { server, schema, statements, resumed: begun };
                 record.begin(session, schema, version, story)?;
-                if schema == DB_TARS && !begun {
+                if *schema == DB_TARS && !begun {
                     record.begin(session, LOG_ROWS, version, story)?;
                 }
                 story.say(import.announcement(presence));
-                if schema == DB_TARS && presence == Presence::Absent && paths.has_deployments() {
+                if *schema == DB_TARS && presence == Presence::Absent && paths.has_deployments() {
                     story.say(
                         "warning: this container's volume holds services that a TARS deployed, and this server knows no \
                          TARS. If that is not meant, stop here: the database's own volume may not be mounted",
@@ -81,7 +68,7 @@ pub fn bring_forward(
                 }
                 import.run(session, presence, story)?;
                 record.finish(session, schema)?;
-                report.installed_tars |= schema == DB_TARS;
+                report.installed_tars |= *schema == DB_TARS;
             }
         }
     }
@@ -101,16 +88,6 @@ pub fn log_rows_written(session: &mut Session) -> Result<(), DatabaseError> {
 /// True where the installation of `db_tars` was begun and not finished (by a master that is at it, or was cut off).
 pub fn is_half_installed(session: &mut Session) -> Result<bool, DatabaseError> {
     Ok(Record::read(session)?.is_open(DB_TARS))
-}
-
-/// The text of one of the image's SQL files.
-pub fn read_dump(paths: &Paths, file: &str) -> Result<String, DatabaseError> {
-    let path = paths.deploy("sql").join(file);
-    fs::read_to_string(&path).map_err(|error| unfit_file(&path, &error))
-}
-
-fn unfit_file(path: &Path, error: &std::io::Error) -> DatabaseError {
-    DatabaseError::Unfit(format!("the image's {} cannot be read: {error}", path.display()))
 }
 
 struct Import<'a> {
@@ -134,7 +111,7 @@ impl Import<'_> {
         }
     }
 
-    /// Makes the schema's tables. No `DROP` is ever sent, so even a wrong belief that it is empty destroys nothing.
+    /// Makes the schema's tables. What is sent only adds, so even a wrong belief that it is empty destroys nothing.
     fn run(&self, session: &mut Session, presence: Presence, story: &Story) -> Result<(), DatabaseError> {
         if presence == Presence::Absent {
             let made = session.run(
@@ -152,16 +129,17 @@ impl Import<'_> {
             }
         }
         // A session of its own: a dump leaves settings behind.
-        let mut own = self.server.connect(Some(self.schema))?;
+        let mut own = lock::connect_to_work(self.server, self.schema)?;
         for statement in self.statements {
-            match (&statement.kind, own.run(&self.act(statement), &statement.text_to_send())) {
-                (Kind::Drop, _) | (_, Ok(())) => {}
-                (Kind::Set, Err(error)) if error.number().is_some() => {
+            let Some(text) = statement.text_to_send() else { continue };
+            match own.run(&self.act(statement), &text) {
+                Ok(()) => {}
+                Err(error) if error.number().is_some() && matches!(statement.kind, Kind::Setting(_)) => {
                     story.say(format!("the server does not know a setting, which does no harm: {error}"));
                 }
-                (_, Err(error))
-                    if self.resumed && matches!(error.number(), Some(TABLE_EXISTS | DUPLICATE_KEY)) => {}
-                (_, Err(error)) => return Err(error),
+                Err(error) if self.resumed && error.number().is_some_and(|it| ALREADY_DONE.contains(&it)) => {
+                }
+                Err(error) => return Err(error),
             }
         }
         let missing = missing_tables(self.statements, &session.tables(self.schema)?);
@@ -178,9 +156,17 @@ impl Import<'_> {
 }
 
 impl Statement {
-    /// `DO 0` instead of anything that drops.
-    fn text_to_send(&self) -> String {
-        if self.kind == Kind::Drop { "DO 0".to_owned() } else { self.text.clone() }
+    /// What of it fills a schema; `None` for what is left out.
+    fn text_to_send(&self) -> Option<String> {
+        match &self.kind {
+            Kind::Setting(text)
+            | Kind::CreateTable { text, .. }
+            | Kind::Add { text, .. }
+            | Kind::Insert(text)
+            | Kind::Transaction(text) => Some(text.clone()),
+            Kind::Replace(rows) => Some(rows.kept(None)),
+            Kind::Delete(_) | Kind::LeftOut => None,
+        }
     }
 }
 
@@ -203,9 +189,9 @@ fn complete(
         return Ok(());
     }
     story.say(format!("{schema} lacks {names}: adding"));
-    let mut own = server.connect(Some(schema))?;
+    let mut own = lock::connect_to_work(server, schema)?;
     for (name, statement) in missing {
-        match own.run(&format!("adding the table {name}"), &statement.text) {
+        match own.run(&format!("adding the table {name}"), statement) {
             Err(error) if error.number() == Some(TABLE_EXISTS) => {}
             made => made?,
         }
@@ -213,17 +199,15 @@ fn complete(
     Ok(())
 }
 
-fn missing_tables<'a>(
-    statements: &'a [Statement],
-    present: &BTreeSet<String>,
-) -> Vec<(&'a str, &'a Statement)> {
+/// The tables of the statements that are not present: name and statement.
+fn missing_tables<'a>(statements: &'a [Statement], present: &BTreeSet<String>) -> Vec<(&'a str, &'a str)> {
     // A server may keep table names in lower case.
     let present: BTreeSet<String> = present.iter().map(|name| name.to_lowercase()).collect();
     statements
         .iter()
         .filter_map(|statement| match &statement.kind {
-            Kind::CreateTable(name) if !present.contains(&name.to_lowercase()) => {
-                Some((name.as_str(), statement))
+            Kind::CreateTable { table, text } if !present.contains(&table.to_lowercase()) => {
+                Some((table.as_str(), text.as_str()))
             }
             _ => None,
         })
@@ -317,18 +301,25 @@ impl Record {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sql::{self, Purpose};
     use super::*;
+
+    fn statements(dump: &str) -> Vec<Statement> {
+        sql::judge(dump, Purpose::Schema).unwrap()
+    }
 
     #[test]
     fn drops_are_never_sent() {
-        for statement in sql::split("DROP TABLE IF EXISTS `t`; /*!40000 DROP TABLE t */; TRUNCATE t;") {
-            assert_eq!(statement.text_to_send(), "DO 0", "{}", statement.text);
+        for statement in
+            statements("DROP TABLE IF EXISTS `t`; /*!40000 DROP TABLE t */; TRUNCATE t; LOCK TABLES t WRITE")
+        {
+            assert_eq!(statement.text_to_send(), None);
         }
     }
 
     #[test]
     fn tables_are_missed_whatever_their_case() {
-        let statements = sql::split("CREATE TABLE `T_a` (x int); CREATE TABLE t_b (x int);");
+        let statements = statements("CREATE TABLE `T_a` (x int); CREATE TABLE t_b (x int);");
         let missing = missing_tables(&statements, &BTreeSet::from(["t_A".to_owned()]));
         assert_eq!(missing.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["t_b"]);
     }

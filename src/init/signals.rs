@@ -28,10 +28,11 @@ pub enum Event {
 }
 
 /// Whether the container was told to stop.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Stop {
     told: Arc<AtomicBool>,
     may_exit: Arc<AtomicBool>,
+    code: Code,
 }
 
 impl Stop {
@@ -45,7 +46,7 @@ impl Stop {
     pub fn may_exit_during<T>(&self, work: impl FnOnce() -> T) -> T {
         self.may_exit.store(true, Ordering::SeqCst);
         if self.is_told() {
-            std::process::exit(0);
+            std::process::exit(self.code as i32);
         }
         let done = work();
         self.may_exit.store(false, Ordering::SeqCst);
@@ -63,11 +64,12 @@ impl Stop {
     }
 }
 
-/// Takes the signals from now on and turns them into events.
-pub fn listen(story: &Story, events: Sender<Event>) -> Result<Stop, Failure> {
+/// Takes the signals from now on and turns them into events. `code` ends a process that is told to stop before it is
+/// through: a container was stopped as told, a migration is not done.
+pub fn listen(story: &Story, events: Sender<Event>, code: Code) -> Result<Stop, Failure> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGCHLD])
         .map_err(|error| Failure::new(Code::Internal, format!("cannot take signals: {error}."), ""))?;
-    let stop = Stop::default();
+    let stop = Stop { told: Arc::default(), may_exit: Arc::default(), code };
     let (story, shared) = (story.clone(), stop.clone());
     thread::spawn(move || {
         for signal in &mut signals {
@@ -77,8 +79,14 @@ pub fn listen(story: &Story, events: Sender<Event>) -> Result<Stop, Failure> {
             }
             shared.told.store(true, Ordering::SeqCst);
             if shared.may_exit.load(Ordering::SeqCst) {
-                story.say("told to stop before anything was started");
-                std::process::exit(0);
+                story.say(match code {
+                    Code::Interrupted => {
+                        "told to stop before it was done; a statement that the server is at goes on there, and the next run \
+                         waits for it"
+                    }
+                    _ => "told to stop before anything was started",
+                });
+                std::process::exit(code as i32);
             }
             let _ = events.send(Event::Stop);
         }

@@ -1,46 +1,44 @@
 //! `tars_upgrade.conf`: columns that a newer version adds to an installed schema.
 
-use std::fs;
-
-use crate::tars::conf::{self, Domain};
+use crate::tars::conf;
 
 use super::database::{DatabaseError, Server, Session};
-use super::paths::Paths;
-use super::sql::quote;
+use super::lock;
+use super::sql::{self, Kind, Purpose, Refusal, quote};
 use super::story::Story;
 
 const DUPLICATE_COLUMN: u16 = 1060;
 
 /// One block: a column, and the statement that adds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Upgrade {
+pub struct Upgrade {
     schema: String,
     table: String,
     column: String,
     statement: String,
 }
 
-/// Adds the columns that are missing; a table that is missing is left to its own SQL. Without the file: nothing to do.
+/// Adds the columns that are missing; a table that is missing is left to its own SQL.
 pub fn apply(
     server: &Server,
     session: &mut Session,
-    paths: &Paths,
+    upgrades: &[Upgrade],
     story: &Story,
 ) -> Result<(), DatabaseError> {
-    let path = paths.deploy("sql").join("tars_upgrade.conf");
-    let Ok(text) = fs::read_to_string(&path) else { return Ok(()) };
-    let unfit = |what: String| DatabaseError::Unfit(format!("the image's {}: {what}", path.display()));
-    let root = conf::parse(&text).map_err(|error| unfit(error.to_string()))?;
-    for upgrade in read(&root).map_err(unfit)? {
-        if upgrade.is_due(session)? {
-            let Upgrade { schema, table, column, statement } = &upgrade;
-            story.say(format!("{schema}.{table} lacks the column {column}: adding"));
-            let added =
-                server.connect(Some(schema))?.run(&format!("adding {schema}.{table}.{column}"), statement);
-            match added {
-                Err(error) if error.number() == Some(DUPLICATE_COLUMN) => {}
-                added => added?,
-            }
+    for upgrade in upgrades {
+        if !upgrade.is_due(session)? {
+            continue;
+        }
+        let Upgrade { schema, table, column, statement } = upgrade;
+        // Before it is asked for again: what an earlier start began may be adding it just now.
+        let mut own = lock::connect_to_work(server, schema)?;
+        if !upgrade.is_due(session)? {
+            continue;
+        }
+        story.say(format!("{schema}.{table} lacks the column {column}: adding"));
+        match own.run(&format!("adding {schema}.{table}.{column}"), statement) {
+            Err(error) if error.number() == Some(DUPLICATE_COLUMN) => {}
+            added => added?,
         }
     }
     Ok(())
@@ -59,30 +57,44 @@ impl Upgrade {
     }
 }
 
-/// Both of two blocks of one name count: upstream's own file has `upgrade3` twice.
-fn read(root: &Domain) -> Result<Vec<Upgrade>, String> {
+/// Reads and judges the file. Both of two blocks of one name count: upstream's own file has `upgrade3` twice.
+pub fn read(text: &str) -> Result<Vec<Upgrade>, Refusal> {
+    let refusal = |line: usize, begins: &str, why: String| Refusal { line, begins: begins.to_owned(), why };
+    let root = conf::parse(text).map_err(|error| refusal(1, "tars_upgrade.conf", error.to_string()))?;
     let Some(upgrades) = root.at(&["upgrades"]) else { return Ok(Vec::new()) };
     upgrades
         .domains()
         .map(|block| {
             let key = |name: &str| {
-                block
-                    .get(name)
-                    .filter(|value| !value.is_empty())
-                    .map(str::to_owned)
-                    .ok_or_else(|| format!("<{}> has no `{name}`", block.name))
+                block.get(name).filter(|value| !value.is_empty()).map(str::to_owned).ok_or_else(|| {
+                    let opening = format!("<{}>", block.name);
+                    refusal(line_of(text, &opening), &opening, format!("it has no `{name}`"))
+                })
             };
-            let statement = key("sql")?.trim_end_matches(';').to_owned();
-            let words: Vec<_> = statement.split_whitespace().map(str::to_ascii_uppercase).collect();
-            let adds = words.starts_with(&["ALTER".to_owned(), "TABLE".to_owned()])
-                && words.get(3).is_some_and(|word| word == "ADD")
-                && !words.iter().any(|word| word == "DROP");
-            if !adds {
-                return Err(format!("<{}>: `{statement}` is no ALTER TABLE that adds", block.name));
+            let (schema, table, column) = (key("database")?, key("table")?, key("field")?);
+            let sql = key("sql")?;
+            let line = line_of(text, &sql);
+            let mut judged =
+                sql::judge(&sql, Purpose::Schema).map_err(|refusal| Refusal { line, ..refusal })?;
+            match judged.pop().map(|statement| statement.kind) {
+                Some(Kind::Add { table: of, columns, text: statement })
+                    if judged.is_empty() && of == table && columns.contains(&column) =>
+                {
+                    Ok(Upgrade { schema, table, column, statement })
+                }
+                _ => Err(refusal(
+                    line,
+                    &sql,
+                    format!("it is no ALTER TABLE that adds `{column}` to `{table}`"),
+                )),
             }
-            Ok(Upgrade { schema: key("database")?, table: key("table")?, column: key("field")?, statement })
         })
         .collect()
+}
+
+/// The configuration's grammar keeps no lines.
+fn line_of(text: &str, words: &str) -> usize {
+    text.lines().position(|line| line.contains(words)).map_or(1, |at| at + 1)
 }
 
 #[cfg(test)]
@@ -93,8 +105,8 @@ mod tests {
         format!("<{name}>\ndatabase = d\ntable = t\nfield = {column}\nsql = {sql}\n</{name}>\n")
     }
 
-    fn parse(blocks: &[String]) -> Result<Vec<Upgrade>, String> {
-        read(&conf::parse(&format!("<upgrades>\n{}</upgrades>\n", blocks.concat())).unwrap())
+    fn parse(blocks: &[String]) -> Result<Vec<Upgrade>, Refusal> {
+        read(&format!("<upgrades>\n{}</upgrades>\n", blocks.concat()))
     }
 
     #[test]
@@ -112,11 +124,23 @@ mod tests {
     }
 
     #[test]
-    fn statements_that_do_more_than_add_are_refused() {
-        for sql in
-            ["DROP TABLE t", "ALTER TABLE t DROP COLUMN a", "ALTER TABLE t ADD a int, DROP COLUMN b", "x"]
-        {
-            assert!(parse(&[block("u", "a", sql)]).is_err(), "{sql}");
+    fn statements_that_do_more_than_add_their_column_are_refused_with_their_line() {
+        for sql in [
+            "DROP TABLE t",
+            "ALTER TABLE t DROP COLUMN a",
+            "ALTER TABLE t ADD a int, DROP COLUMN b",
+            "ALTER TABLE t ADD a int; DROP TABLE t",
+            "ALTER TABLE t ADD b int",
+            "ALTER TABLE u ADD a int",
+            "ALTER TABLE mysql.t ADD a int",
+            "ALTER TABLE t MODIFY a char(1)",
+            "UPDATE t SET a = 1",
+            "x",
+        ] {
+            let refusal = parse(&[block("u", "a", sql)]).expect_err(sql);
+            assert_eq!(refusal.line, 6, "{refusal}");
         }
+        let refusal = parse(&["<u>\ntable = t\n</u>\n".to_owned()]).unwrap_err();
+        assert_eq!(refusal.to_string(), "line 2: `<u>` is refused: it has no `database`");
     }
 }

@@ -96,10 +96,14 @@ impl Container {
     }
 
     pub fn start(&mut self) {
+        self.start_with(self.command);
+    }
+
+    /// The same with another word: `migrate` takes as long as a start may.
+    pub fn start_with(&mut self, command: &str) {
         self.starts += 1;
         let log = fs::File::create(self.log_file()).unwrap();
-        let child =
-            self.prepare(&[self.command]).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        let child = self.prepare(&[command]).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         self.running = Some(child);
     }
 
@@ -140,6 +144,13 @@ impl Container {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// As a machine that loses power does.
+    pub fn kill(&mut self) {
+        let mut child = self.running.take().expect("it runs");
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     pub fn stop(&mut self) -> ExitStatus {

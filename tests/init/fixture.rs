@@ -47,7 +47,7 @@ CREATE TABLE `t_registry_info` (
 
 const DB_USER_SYSTEM: &str = "\
 # users
-/*!40101 set global a_setting_of_former_times=1 */;
+/*!40101 set global innodb_large_prefix=1 */;
 CREATE TABLE `t_user` (`id` int NOT NULL PRIMARY KEY, `name` varchar(20)) ENGINE=InnoDB;
 LOCK TABLES `t_user` WRITE;
 INSERT INTO `t_user` VALUES (1,'a;dmin'); -- one; only
@@ -91,7 +91,10 @@ pub fn lay_out(root: &Path) {
     let both = rows(&["tarsregistry", "tarsqueryproperty", "tarsconfig", "tarsnotify", "tarsquerystat"]);
     write(
         "sql/tars_servers.sql",
-        &format!("{both}delete from t_adapter_conf where application = 'tars' and adapter_name = 'Old';\n"),
+        &format!(
+            "{both}delete from t_adapter_conf where application = 'tars' and server_name = 'tarsstat' and \
+             adapter_name = 'Old';\n"
+        ),
     );
     write(
         "sql/tars_node_init.sql",

@@ -5,10 +5,13 @@
 mod cluster;
 mod container;
 mod database;
+mod database_image;
 mod fixture;
 mod guard;
 mod health;
 mod lifecycle;
+mod migration;
 mod proxy;
 mod server;
+mod statements;
 mod upstream;

@@ -63,6 +63,22 @@ impl Server {
             .collect()
     }
 
+    pub fn pid(&self) -> nix::unistd::Pid {
+        nix::unistd::Pid::from_raw(self.child.id().cast_signed())
+    }
+
+    /// The statements that run just now and begin like this: of each the state.
+    pub fn running(&self, words: &str) -> Vec<String> {
+        let query = "SELECT COALESCE(state, '') FROM information_schema.processlist WHERE info LIKE ?";
+        self.session().exec(query, (format!("{words}%"),)).unwrap()
+    }
+
+    /// How often a statement of this kind was begun, such as `Com_alter_table`.
+    pub fn counter(&self, name: &str) -> u64 {
+        let rows: Vec<(String, u64)> = self.rows(&format!("SHOW GLOBAL STATUS LIKE '{name}'"));
+        rows[0].1
+    }
+
     fn await_answer(&self) {
         let begun = Instant::now();
         while let Err(error) = connect(self.port, PASSWORD) {

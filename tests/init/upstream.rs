@@ -7,19 +7,41 @@ use std::process::Command;
 use crate::container::Container;
 use crate::server::Server;
 
-/// Upstream's data; `None`, said loudly, where it is not there. The fixture covers the same ground.
-fn upstream() -> Option<PathBuf> {
+/// Upstream's data beside the project; `None`, said loudly, where it is not there. In CI it is, so that its absence is a
+/// failure there and not a pass.
+fn shared(below: &str) -> Option<PathBuf> {
     let shared = std::env::var_os("TARSUP_SHARED")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
-    let folder = shared.join("tars/framework");
-    if folder.is_dir() {
-        return Some(folder);
+    let path = shared.join("tars").join(below);
+    if path.exists() {
+        return Some(path);
     }
+    assert!(std::env::var_os("CI").is_none(), "{} is not there, and this is CI", path.display());
     eprintln!(
         "LEFT OUT: {} is not there; set TARSUP_SHARED to test with upstream's own data",
-        folder.display()
+        path.display()
     );
     None
+}
+
+fn upstream() -> Option<PathBuf> {
+    shared("framework")
+}
+
+/// A release's configuration and SQL, with the web's SQL beside it, as an image of it has them.
+fn container_with_release(server: &Server, release: &std::path::Path, web: &std::path::Path) -> Container {
+    let container = Container::framework(server);
+    let deploy = container.path("usr/local/tars/cpp/deploy");
+    fs::remove_dir_all(&deploy).unwrap();
+    fs::create_dir_all(deploy.join("framework/sql")).unwrap();
+    let unpack = |archive: &std::path::Path, into: &std::path::Path, strip: &str, what: &str| {
+        let mut tar = Command::new("tar");
+        tar.arg("-xzf").arg(archive).arg("-C").arg(into).args([strip, "--wildcards", what]);
+        assert!(tar.status().unwrap().success());
+    };
+    unpack(release, &deploy, "--strip-components=1", "deploy/framework/*");
+    unpack(web, &deploy.join("framework/sql"), "--strip-components=2", "web/sql/*.sql");
+    container
 }
 
 fn container_with_upstreams_data(server: &Server, upstream: &std::path::Path) -> Container {
@@ -100,4 +122,41 @@ fn upstreams_rows_and_configuration_carry_this_node_and_no_placeholder() {
     let before = server.everything();
     container.run_once();
     assert_eq!(server.everything(), before, "a second start changed something");
+}
+
+#[test]
+fn each_release_installs_with_the_webs_sql_and_the_newer_one_completes_the_older() {
+    let (Some(old), Some(new), Some(web)) =
+        (shared("real/v2.4.17/deploy.tgz"), shared("real/v3.0.17/deploy.tgz"), shared("real/web.tgz"))
+    else {
+        return;
+    };
+    let tables = "SELECT CONCAT(table_schema, '.', table_name) FROM information_schema.tables WHERE table_schema LIKE \
+                  'db\\_%' ORDER BY 1";
+    let migrated = |server: &Server, release: &std::path::Path| {
+        let container = container_with_release(server, release, &web);
+        let migrated = container.call(&["migrate"]);
+        assert_eq!(migrated.status.code(), Some(0), "{}", String::from_utf8_lossy(&migrated.stderr));
+    };
+    let (fresh, grown) = (Server::start(), Server::start());
+    migrated(&fresh, &new);
+    migrated(&grown, &old);
+    let before = grown.rows::<String>(tables);
+    assert!(!before.contains(&"db_tars.t_base_image".to_owned()));
+    migrated(&grown, &new);
+    let after = grown.rows::<String>(tables);
+    assert!(before.iter().all(|table| after.contains(table)), "{after:?}");
+    assert!(fresh.rows::<String>(tables).iter().all(|table| after.contains(table)), "{after:?}");
+    for server in [&grown, &fresh] {
+        for column in ["run_type", "base_image_id", "sha"] {
+            let query = format!(
+                "SELECT COUNT(*) FROM information_schema.columns WHERE table_name = 't_server_conf' AND column_name = \
+                 '{column}'"
+            );
+            assert_eq!(server.number(&query), 1, "{column}");
+        }
+    }
+    let before = grown.everything();
+    migrated(&grown, &new);
+    assert_eq!(grown.everything(), before);
 }

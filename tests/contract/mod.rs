@@ -179,7 +179,10 @@ pub async fn list_shows_what_inspect_shows(s: &Setting) {
     assert!(listed.tags.contains(&s.image), "{:?}", listed.tags);
     assert_eq!(listed.labels, image.labels);
     let to_the_second = |time: &str| time.get(..19).map(str::to_owned);
-    assert_eq!(to_the_second(&listed.created), to_the_second(&image.created));
+    // An image without a date has none with containerd, and the epoch in its list.
+    if !image.created.is_empty() {
+        assert_eq!(to_the_second(&listed.created), to_the_second(&image.created));
+    }
 }
 
 pub async fn name_is_given_to_one_of_four_at_once(s: &Setting) {

@@ -41,6 +41,8 @@ pub mod tarball;
 pub mod transport;
 #[cfg(feature = "host")]
 pub mod upgrade;
+#[cfg(feature = "host")]
+pub mod yaml;
 
 #[cfg(feature = "init")]
 pub mod init;

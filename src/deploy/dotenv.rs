@@ -3,7 +3,7 @@
 //! Source: compose-go, dotenv/parser.go.
 
 use super::interpolate::{InterpolationError, interpolate};
-use super::yaml::Origin;
+use crate::yaml::Origin;
 
 /// One assignment.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,8 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use super::yaml::{Directive, Entry, Node, Origin, Text, Use, Value};
 use crate::diagnose::Place;
+use crate::yaml::{Directive, Entry, Node, Origin, Text, Use, Value};
 
 /// `${A:-${B:-...}}` deeper than this is an attack.
 const DEEPEST: usize = 32;

@@ -10,7 +10,6 @@ pub mod observe;
 pub mod observed;
 pub mod rewrite;
 pub mod verify;
-pub mod yaml;
 
 pub use desired::Desired;
 pub use observed::Observed;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Module → what it may name of ours. ARCHITECTURE.md explains each line.
-const MAY_IMPORT: [(&str, &[&str]); 13] = [
+const MAY_IMPORT: [(&str, &[&str]); 14] = [
     ("diagnose", &[]),
     ("tars", &["diagnose"]),
     ("oci", &["diagnose"]),
@@ -15,7 +15,8 @@ const MAY_IMPORT: [(&str, &[&str]); 13] = [
     ("store", &["diagnose", "oci", "tars"]),
     ("build", &["diagnose", "oci", "store", "tarball", "tars"]),
     ("transport", &["diagnose", "engine", "oci", "store"]),
-    ("deploy", &["diagnose", "engine", "oci", "tars"]),
+    ("yaml", &["diagnose"]),
+    ("deploy", &["diagnose", "engine", "oci", "tars", "yaml"]),
     ("upgrade", &["deploy", "diagnose", "engine", "oci", "tars"]),
     ("init", &["diagnose", "tars"]),
     (

@@ -9,7 +9,7 @@ use super::value::{
     Handling, Keys, billionths, boolean, bytes, check_keys, duration, entries, integer, list, text, texts,
     words,
 };
-use crate::deploy::yaml::{Entry, Node, Value};
+use crate::yaml::{Entry, Node, Value};
 
 /// What a key takes whose value goes into the API as it is.
 #[derive(Clone, Copy)]

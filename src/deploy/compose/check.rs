@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use super::error::{ComposeError, Result};
 use super::resource::Resources;
 use crate::deploy::desired::Service;
-use crate::deploy::yaml::Node;
 use crate::diagnose::Place;
 use crate::tars::Role;
+use crate::yaml::Node;
 
 fn invalid(place: &Place, what: String, hint: &str) -> ComposeError {
     ComposeError::Invalid { what, hint: Some(hint.to_owned()), place: place.clone() }

@@ -10,7 +10,7 @@ use super::merge::named;
 use super::resource::DEFAULT;
 use super::service::{Context, REMOVE};
 use super::value::{Handling, Keys, check_keys, entries, integer, text, texts};
-use crate::deploy::yaml::{At, Node};
+use crate::yaml::{At, Node};
 
 /// Puts the first network into the body and answers the others, in compose's order: by priority, then by name.
 pub(super) fn networks(

@@ -9,8 +9,8 @@ use super::merge::assigned;
 use super::value::{boolean, entries, text};
 use crate::deploy::desired::Setting;
 use crate::deploy::interpolate::Variables;
-use crate::deploy::yaml::{Node, Origin, Value};
 use crate::diagnose::Place;
+use crate::yaml::{Node, Origin, Value};
 
 /// The environment: `None` as a value takes the variable away from what the image brings.
 pub(super) type Environment = BTreeMap<String, Option<Setting>>;

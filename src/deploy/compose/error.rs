@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use crate::deploy::interpolate::InterpolationError;
-use crate::deploy::yaml::{At, YamlError};
 use crate::diagnose::{Diagnose, Exit, Place};
+use crate::yaml::{At, YamlError};
 
 /// Why compose files do not give a desired state.
 #[derive(Debug, thiserror::Error)]

@@ -11,8 +11,8 @@ use super::merge::{merge_service, merge_top};
 use super::value::{entries, text};
 use crate::deploy::dotenv;
 use crate::deploy::interpolate::{Variables, interpolate_tree};
-use crate::deploy::yaml::{self, Directive, Node, Source, Value};
 use crate::diagnose::Place;
+use crate::yaml::{self, Directive, Node, Source, Value};
 
 /// What compose looks for, in its order.
 const NAMES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];

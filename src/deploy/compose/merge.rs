@@ -3,7 +3,7 @@
 //! Source: compose specification, "Merge"; compose-go, override/merge.go.
 
 use super::error::{ComposeError, Result};
-use crate::deploy::yaml::{Directive, Entry, Node, Text, Value};
+use crate::yaml::{Directive, Entry, Node, Text, Value};
 
 /// Keys of a service whose later value replaces the earlier whole.
 const REPLACED: [&str; 3] = ["command", "entrypoint", "extends"];

@@ -25,7 +25,7 @@ pub(crate) use mounts::clean as clean_path;
 use value::{Handling, check_keys, entries, integer, text};
 
 use super::desired::{Desired, Policy};
-use super::yaml::Node;
+use crate::yaml::Node;
 
 /// What to load, and from which surroundings.
 #[derive(Clone, Debug, Default)]

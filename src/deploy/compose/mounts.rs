@@ -12,8 +12,8 @@ use super::error::{ComposeError, Result};
 use super::resource::Resources;
 use super::value::{Handling, Keys, boolean, bytes, check_keys, entries, integer, list, text};
 use crate::deploy::interpolate::Variables;
-use crate::deploy::yaml::{At, Node, Value};
 use crate::diagnose::Place;
+use crate::yaml::{At, Node, Value};
 
 /// What a service mounts.
 #[derive(Default)]

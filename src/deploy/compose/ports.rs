@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::error::{ComposeError, Result};
 use super::value::{Handling, Keys, check_keys, list, text};
-use crate::deploy::yaml::{At, Node, Value};
+use crate::yaml::{At, Node, Value};
 
 /// One published port on the host: address, port or range, protocol.
 pub(super) type Published = (String, String, String);
@@ -171,7 +171,7 @@ fn numbers(written: &str, at: &At) -> Result<Vec<u16>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::deploy::yaml::{self, Source};
+    use crate::yaml::{self, Source};
     use std::sync::Arc;
 
     fn ports(written: &str) -> Result<Ports> {

@@ -11,7 +11,7 @@ use super::merge::assigned;
 use super::value::{Handling, Keys, boolean, check_keys, entries, list, text};
 use crate::deploy::desired::{Resource, Service};
 use crate::deploy::observed::LABEL_DEPLOYMENT;
-use crate::deploy::yaml::{At, Entry, Node, Value};
+use crate::yaml::{At, Entry, Node, Value};
 
 /// The key of the network that compose makes for services that name none.
 pub(super) const DEFAULT: &str = "default";

@@ -16,13 +16,13 @@ use crate::deploy::desired::{ImageOrigin, Service, Written};
 use crate::deploy::guard::UNQUOTED;
 use crate::deploy::interpolate::Variables;
 use crate::deploy::observed::{LABEL_DEPLOYMENT, LABEL_ROLE, LABEL_SERVICE};
-use crate::deploy::yaml::{At, Entry, Node, Origin, Value};
 use crate::diagnose::Place;
 use crate::engine::{CreateBody, RestartPolicy};
 use crate::oci::Reference;
 use crate::oci::reference::is_tag;
 use crate::tars::Role;
 use crate::tars::rebuild::REBUILD;
+use crate::yaml::{At, Entry, Node, Origin, Value};
 
 /// What a service is read with.
 pub(super) struct Context<'c> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::error::{ComposeError, Result};
-use crate::deploy::yaml::{Entry, Node, Value};
+use crate::yaml::{Entry, Node, Value};
 
 /// What tarsup does with a key that compose knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -260,7 +260,7 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::deploy::yaml::{At, Source};
+    use crate::yaml::{At, Source};
     use std::sync::Arc;
 
     fn node(text: &str) -> Node {

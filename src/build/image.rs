@@ -15,7 +15,7 @@ use crate::tarball::header::MODIFIED;
 use crate::tars::catalogue::{DATA_PATH, WEB_PORT};
 
 /// The label that says what the image is for.
-pub const LABEL_IMAGE_ROLE: &str = "io.tarsup.image.role";
+pub const LABEL_IMAGE_ROLE: &str = crate::tars::catalogue::IMAGE_ROLE_LABEL;
 /// The label with the services in it, joined by commas.
 pub const LABEL_IMAGE_SERVICES: &str = "io.tarsup.image.services";
 

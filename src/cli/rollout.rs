@@ -42,6 +42,14 @@ pub struct ChangeOptions {
     yes: bool,
 }
 
+/// What may not happen unless it is said.
+#[derive(Clone, Debug, Default, Args)]
+pub struct AcceptOptions {
+    /// Let this service look for its data elsewhere from now on; what is where it lies now stays behind
+    #[arg(long, value_name = "SERVICE")]
+    accept_data_move: Vec<String>,
+}
+
 /// Show what `up` (or, with --to or --image, `upgrade`) would do
 #[derive(Debug, Args)]
 pub struct PlanArgs {
@@ -50,6 +58,9 @@ pub struct PlanArgs {
 
     #[command(flatten)]
     version: VersionOptions,
+
+    #[command(flatten)]
+    accept: AcceptOptions,
 
     /// Only the images that tarsup.lock pins
     #[arg(long)]
@@ -74,6 +85,9 @@ pub struct UpArgs {
     #[command(flatten)]
     change: ChangeOptions,
 
+    #[command(flatten)]
+    accept: AcceptOptions,
+
     /// Run exactly the images that tarsup.lock pins, or refuse
     #[arg(long)]
     locked: bool,
@@ -87,6 +101,9 @@ pub struct UpgradeArgs {
 
     #[command(flatten)]
     version: VersionOptions,
+
+    #[command(flatten)]
+    accept: AcceptOptions,
 
     /// Run exactly the images that tarsup.lock pins, or refuse
     #[arg(long)]
@@ -228,32 +245,32 @@ pub fn plan(args: &PlanArgs, ui: &Ui) -> Outcome {
     let change = ChangeOptions { deployment: args.deployment.clone(), dry_run: true, yes: false };
     let asked = args.version.to.is_some() || args.version.image.is_some();
     let ask = if asked { Ask::Upgrade(&args.version) } else { Ask::Up };
-    change_deployment(&change, &ask, args.locked, ui)
+    change_deployment(&change, &ask, &args.accept, args.locked, ui)
 }
 
 /// Makes the engine match the files.
 pub fn up(args: &UpArgs, ui: &Ui) -> Outcome {
-    change_deployment(&args.change, &Ask::Up, args.locked, ui)
+    change_deployment(&args.change, &Ask::Up, &args.accept, args.locked, ui)
 }
 
 /// Rolls a version.
 pub fn upgrade(args: &UpgradeArgs, ui: &Ui) -> Outcome {
-    change_deployment(&args.change, &Ask::Upgrade(&args.version), args.locked, ui)
+    change_deployment(&args.change, &Ask::Upgrade(&args.version), &args.accept, args.locked, ui)
 }
 
 /// Restarts.
 pub fn restart(args: &RestartArgs, ui: &Ui) -> Outcome {
-    change_deployment(&args.change, &Ask::Restart(&args.services), false, ui)
+    change_deployment(&args.change, &Ask::Restart(&args.services), &AcceptOptions::default(), false, ui)
 }
 
 /// Rolls back.
 pub fn rollback(args: &RollbackArgs, ui: &Ui) -> Outcome {
-    change_deployment(&args.change, &Ask::Rollback(args.to.as_ref()), false, ui)
+    change_deployment(&args.change, &Ask::Rollback(args.to.as_ref()), &AcceptOptions::default(), false, ui)
 }
 
 /// Stops and parks.
 pub fn down(args: &DownArgs, ui: &Ui) -> Outcome {
-    change_deployment(&args.change, &Ask::Down { all: args.all }, false, ui)
+    change_deployment(&args.change, &Ask::Down { all: args.all }, &AcceptOptions::default(), false, ui)
 }
 
 /// The files of a deployment, with what compose would warn of said.
@@ -276,7 +293,13 @@ pub fn run<T>(ui: &Ui, future: impl Future<Output = Result<T, Failure>>) -> Resu
     ui.block_on(future).map_err(RolloutError::Runtime)?
 }
 
-fn change_deployment(change: &ChangeOptions, ask: &Ask, locked: bool, ui: &Ui) -> Outcome {
+fn change_deployment(
+    change: &ChangeOptions,
+    ask: &Ask,
+    accept: &AcceptOptions,
+    locked: bool,
+    ui: &Ui,
+) -> Outcome {
     let desired = desired(&change.deployment, ui)?;
     if !matches!(ask, Ask::Down { .. }) {
         // Before anything else, the engine included: this refusal must not depend on what runs.
@@ -287,13 +310,14 @@ fn change_deployment(change: &ChangeOptions, ask: &Ask, locked: bool, ui: &Ui) -
             ui.warn(&concern);
         }
     }
-    run(ui, change_on_engine(change, ask, locked, &desired, ui))
+    run(ui, change_on_engine(change, ask, accept, locked, &desired, ui))
 }
 
 /// Offer, show, ask, carry out.
 async fn change_on_engine(
     change: &ChangeOptions,
     ask: &Ask<'_>,
+    accept: &AcceptOptions,
     locked: bool,
     desired: &Desired,
     ui: &Ui,
@@ -305,7 +329,9 @@ async fn change_on_engine(
     let operator = Operator::new(ui, desired, engine.clone(), &stored);
     let (machine, stop) = (operator.machine(), told_to_stop());
     let deploy = Deploy { engine: engine.as_ref(), machine, desired, stored: stored.shown(), stop };
-    let offer = deploy.offer(&Request { id: new_id(), what: ask.words(), intent, pins }).await?;
+    let accept_data_move = accept.accept_data_move.clone();
+    let request = Request { id: new_id(), what: ask.words(), intent, pins, accept_data_move };
+    let offer = deploy.offer(&request).await?;
     // A commit must not fail at its last step.
     rewrite::check(desired, &offer.edits)?;
     let shown = render::offer(&offer);

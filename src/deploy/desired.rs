@@ -96,8 +96,13 @@ pub struct Written {
     pub tag_alone: bool,
 }
 
+/// The version of the rule that [`Service::spec`] follows. Whoever changes what a compose file is translated into, so that
+/// the hash of an unchanged file changes, adds a version and keeps the rule of the one before: otherwise the next `up`
+/// would replace every container for nothing.
+const SPEC_VERSION: &str = "v1";
+
 impl Service {
-    /// The hash of what is declared beside the image: what the label `io.tarsup.spec` says of a container.
+    /// The hash of what is declared beside the image.
     ///
     /// The image is compared by its id instead, so that another tag of the same image changes nothing.
     pub fn spec(&self) -> Digest {
@@ -107,6 +112,26 @@ impl Service {
             body.0.insert("Connect".to_owned(), serde_json::json!(self.connect));
         }
         body.spec_hash()
+    }
+
+    /// The same by the rule of labels without a version, as the first releases wrote them: so far it is one rule.
+    fn spec_without_version(&self) -> Digest {
+        self.spec()
+    }
+
+    /// What the label `io.tarsup.spec` of its containers says: `v1:sha256:…`.
+    pub fn spec_label(&self) -> String {
+        format!("{SPEC_VERSION}:{}", self.spec())
+    }
+
+    /// Whether a label `io.tarsup.spec` is of this declaration, by the rule of the release that wrote it; `None` where this
+    /// release does not know the rule.
+    pub fn has_spec(&self, label: &str) -> Option<bool> {
+        match label.split_once(':') {
+            Some((SPEC_VERSION, digest)) => Some(digest == self.spec().to_string()),
+            Some(("sha256", _)) => Some(label == self.spec_without_version().to_string()),
+            _ => None,
+        }
     }
 }
 

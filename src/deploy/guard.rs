@@ -9,14 +9,16 @@
 //! reads warnings before that day. An unmounted `/data/tars` is only a concern ([`concerns`]): a master or slave can
 //! live without it, and the parked predecessor still holds it.
 
+use std::collections::BTreeMap;
+
 use crate::diagnose::{Diagnose, Exit, Place};
-use crate::engine::{Container, CreateBody};
+use crate::engine::{Container, CreateBody, EngineImage};
 use crate::oci::Reference;
 use crate::tars::Role;
-use crate::tars::catalogue::{DATA_PATH, DEPLOY_PATH, TARS_PATH};
-use crate::tars::rebuild::{DROPPED_SCHEMAS, REBUILD, is_allowed};
+use crate::tars::catalogue::{DATA_PATH, DEPLOY_PATH, IMAGE_ROLE_LABEL, TARS_PATH};
+use crate::tars::rebuild::{DROPPED_SCHEMAS, REBUILD, UNQUOTED, is_allowed};
 
-use super::compose::clean_path;
+use super::container::{Mounts, clean, is_within};
 use super::desired::{Desired, Service, Setting};
 
 /// The image's own start.
@@ -24,10 +26,8 @@ pub const INIT_PATH: &str = "/usr/local/bin/tars-init";
 /// Where MySQL and MariaDB keep their data unless `--datadir` says otherwise.
 const MYSQL_DATA: &str = "/var/lib/mysql";
 
-/// Variables that upstream's scripts hand on unquoted: white space shifts the arguments, and the next word becomes
-/// `REBUILD`. `SLAVE` is among them because `true ` makes a master.
-pub const UNQUOTED: [&str; 7] =
-    ["DOMAIN", "TARS_DOMAIN", "MYSQL_HOST", "MYSQL_PORT", "MYSQL_USER", "MYSQL_ROOT_PASSWORD", "SLAVE"];
+/// Makes a slave of a container of the framework's image: only exactly `true` does.
+const SLAVE: &str = "SLAVE";
 
 /// What the guard refuses.
 #[derive(Debug, thiserror::Error)]
@@ -94,6 +94,80 @@ pub enum GuardError {
         /// The line.
         place: Place,
     },
+    /// Data that looks mounted, and is not: the image declares a volume below what is mounted.
+    #[error(
+        "`{service}` mounts {target}, and its image {image} declares a volume at {directory} below it: the data would \
+         lie in an anonymous volume, and what the mount holds there would be hidden"
+    )]
+    Hidden {
+        /// The service.
+        service: String,
+        /// The target that is mounted.
+        target: String,
+        /// The image.
+        image: String,
+        /// Where the data is looked for.
+        directory: String,
+        /// The line.
+        place: Box<Place>,
+    },
+    /// `x-tars` says one thing, `SLAVE` another.
+    #[error("`{service}` has the role {role}, and `SLAVE` makes it a {other}: {found}")]
+    RoleAgainstSlave {
+        /// The service.
+        service: String,
+        /// The declared role.
+        role: Role,
+        /// What the container would be.
+        other: Role,
+        /// What `SLAVE` is.
+        found: String,
+        /// The line.
+        place: Box<Place>,
+    },
+    /// `x-tars` says one thing, the image another.
+    #[error("`{service}` has the role {role}, and its image {image} is made for the role {found}")]
+    RoleAgainstImage {
+        /// The service.
+        service: String,
+        /// The declared role.
+        role: Role,
+        /// The image.
+        image: String,
+        /// What the image says.
+        found: String,
+        /// The line.
+        place: Box<Place>,
+    },
+    /// An image of the framework without our start.
+    #[error(
+        "`{service}` has the role {role}, and its image {image} does not start with tars-init: upstream's start asks \
+         the database nothing before it installs, and no gate could prove it"
+    )]
+    OtherStart {
+        /// The service.
+        service: String,
+        /// The declared role.
+        role: Role,
+        /// The image.
+        image: String,
+        /// The line.
+        place: Box<Place>,
+    },
+    /// Two parts of the framework on the host's own network.
+    #[error(
+        "`{first}` and `{second}` are both on the host's network and would claim the same ports: {ports}"
+    )]
+    SamePorts {
+        /// The service.
+        first: String,
+        /// The other.
+        second: String,
+        /// The ports.
+        ports: String,
+        /// The line of the second.
+        place: Box<Place>,
+    },
 }
 
 fn through(setting: &Setting) -> String {
@@ -148,6 +222,26 @@ impl Diagnose for GuardError {
             Self::Unmounted { directory, .. } => {
                 format!("mount a named volume or a host folder at {directory} under `volumes`")
             }
+            Self::Hidden { target, directory, .. } => {
+                format!("mount it at {directory} itself under `volumes`, not at {target}")
+            }
+            Self::RoleAgainstSlave { role: Role::Slave, .. } => {
+                "set `SLAVE: \"true\"`, exactly so, or declare `x-tars: {role: master}`".to_owned()
+            }
+            Self::RoleAgainstSlave { .. } => {
+                "set `SLAVE: \"false\"` or remove it, or declare `x-tars: {role: slave}`".to_owned()
+            }
+            Self::RoleAgainstImage { .. } => {
+                "name the image of that role under `image`, or declare the role that the image has".to_owned()
+            }
+            Self::OtherStart { .. } => {
+                "build an image with `tarsup build` (`role: framework` or `role: node` in its recipe), or leave the role \
+                 off `x-tars`: tarsup then runs the image as it is, and proves nothing of it"
+                    .to_owned()
+            }
+            Self::SamePorts { .. } => {
+                "give one of them a network of its own with a fixed address, or run it on another host".to_owned()
+            }
         })
     }
 
@@ -157,6 +251,11 @@ impl Diagnose for GuardError {
             Self::Image { .. } | Self::Container { .. } => None,
             Self::Blank { place, .. } => place.clone(),
             Self::Replaced { place, .. } | Self::Unmounted { place, .. } => Some(place.clone()),
+            Self::Hidden { place, .. }
+            | Self::RoleAgainstSlave { place, .. }
+            | Self::RoleAgainstImage { place, .. }
+            | Self::OtherStart { place, .. }
+            | Self::SamePorts { place, .. } => Some(Place::clone(place)),
         }
     }
 }
@@ -178,12 +277,43 @@ pub fn check(desired: &Desired) -> Result {
         }
         check_body(&service.container, &service.body)?;
         match service.role {
-            Some(Role::Master | Role::Slave | Role::Node) => check_start(service)?,
+            Some(Role::Master | Role::Slave | Role::Node) => {
+                check_start(service)?;
+                check_slave(service, None)?;
+            }
             Some(Role::Database) => check_data(service)?,
             None => {}
         }
     }
-    Ok(())
+    check_host_network(desired)
+}
+
+/// What only shows with the image at hand: whether its volumes hide the data, its environment the role.
+pub fn check_with_image(service: &Service, image: &EngineImage) -> Result {
+    match service.role {
+        Some(Role::Database) => check_hidden(service, image, &data_directory(service)),
+        Some(_) => {
+            check_slave(service, Some(image))?;
+            check_hidden(service, image, DATA_PATH)
+        }
+        None => Ok(()),
+    }
+}
+
+/// The image is one for the service's role; asked of what is to be started.
+pub fn check_image_role(service: &Service, labels: &BTreeMap<String, String>) -> Result {
+    let Some(role) = service.role else { return Ok(()) };
+    let found = labels.get(IMAGE_ROLE_LABEL).map(String::as_str);
+    let (name, image) = (service.name.clone(), service.image.to_string());
+    let place = Box::new(service.written.keys.get("image").unwrap_or(&service.place).clone());
+    match (role.image_role(), found) {
+        (Some(wanted), Some(found)) if wanted == found => Ok(()),
+        (None, None | Some("plain")) => Ok(()),
+        (Some(_), None | Some("plain")) => Err(GuardError::OtherStart { service: name, role, image, place }),
+        (_, Some(found)) => {
+            Err(GuardError::RoleAgainstImage { service: name, role, image, found: found.to_owned(), place })
+        }
+    }
 }
 
 /// Checks a create body as it will be sent; the last look before the call.
@@ -239,32 +369,125 @@ fn check_start(service: &Service) -> Result {
     if service.body.0.get("Cmd").is_some_and(has_command) {
         return Err(replaced("a `command`".to_owned(), "command"));
     }
-    for (target, _) in mounts(service) {
+    for target in Mounts::declared(&service.body).iter().map(|mount| &mount.target) {
         // A mount over a folder hides all that is in it; inside the SQL tree it replaces what a database is made from.
-        let hides = [INIT_PATH, TARS_PATH, DEPLOY_PATH].iter().any(|path| is_within(path, &target));
-        if hides || is_within(&target, DEPLOY_PATH) {
+        let hides = [INIT_PATH, TARS_PATH, DEPLOY_PATH].iter().any(|path| is_within(path, target));
+        if hides || is_within(target, DEPLOY_PATH) {
             return Err(replaced(format!("a mount over {target}"), &format!("volumes {target}")));
         }
     }
     Ok(())
 }
 
+/// `SLAVE` makes what `x-tars` says. Without the image only what the file itself sets is judged.
+fn check_slave(service: &Service, image: Option<&EngineImage>) -> Result {
+    let Some(role @ (Role::Master | Role::Slave)) = service.role else { return Ok(()) };
+    let value = match variable(service, SLAVE) {
+        Variable::Set(value) => Some(value),
+        Variable::Removed => None,
+        Variable::Absent => match image {
+            Some(image) => image.env.iter().rev().find_map(|entry| entry.strip_prefix("SLAVE=")),
+            None => return Ok(()),
+        },
+    };
+    let other = match (role, value) {
+        (Role::Slave, Some("true")) | (Role::Master, None | Some("" | "false")) => return Ok(()),
+        (Role::Slave, _) => Role::Master,
+        _ => Role::Slave,
+    };
+    let found = match value {
+        Some(value) => format!("it is {value:?}, and only exactly `true` makes a slave"),
+        None => "it is not set".to_owned(),
+    };
+    let keys = &service.written.keys;
+    let place = ["environment SLAVE", "environment"].iter().find_map(|key| keys.get(*key));
+    let place = Box::new(place.unwrap_or(&service.place).clone());
+    Err(GuardError::RoleAgainstSlave { service: service.name.clone(), role, other, found, place })
+}
+
+/// What a declaration says of a variable.
+enum Variable<'a> {
+    Set(&'a str),
+    /// Named without a value: taken away from what the image brings.
+    Removed,
+    Absent,
+}
+
+fn variable<'a>(service: &'a Service, name: &str) -> Variable<'a> {
+    let entries = service.body.0.get("Env").and_then(serde_json::Value::as_array);
+    let mut entries = entries.into_iter().flatten().rev().filter_map(serde_json::Value::as_str);
+    let found = entries.find_map(|entry| match entry.split_once('=') {
+        Some((key, value)) if key == name => Some(Variable::Set(value)),
+        None if entry == name => Some(Variable::Removed),
+        _ => None,
+    });
+    found.unwrap_or(Variable::Absent)
+}
+
+/// On the host's network the ports are the host's: two parts of the framework would fight for them, and the first to
+/// come would answer for both.
+fn check_host_network(desired: &Desired) -> Result {
+    let on_host = desired.services.iter().filter_map(|service| Some((service, service.role?)));
+    let on_host: Vec<_> = on_host.filter(|(service, _)| is_on_host_network(service)).collect();
+    for (at, (second, role)) in on_host.iter().enumerate() {
+        for (first, other) in &on_host[..at] {
+            let shared: Vec<String> =
+                role.ports().intersection(&other.ports()).map(ToString::to_string).collect();
+            if !shared.is_empty() {
+                return Err(GuardError::SamePorts {
+                    first: first.name.clone(),
+                    second: second.name.clone(),
+                    ports: shared.join(", "),
+                    place: Box::new(second.written.keys.get("network_mode").unwrap_or(&second.place).clone()),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_on_host_network(service: &Service) -> bool {
+    service.body.0.get("HostConfig").is_some_and(|host| host["NetworkMode"] == "host")
+}
+
 /// The data directory of a database is on something that outlives the container.
 fn check_data(service: &Service) -> Result {
     let directory = data_directory(service);
-    if lasting(service, &directory) {
+    if Mounts::declared(&service.body).source_of(&directory).is_lasting() {
         return Ok(());
     }
-    let keys = &service.written.keys;
-    let place = keys.get(&format!("volumes {directory}")).or_else(|| keys.get("volumes"));
-    let place = place.unwrap_or(&service.place).clone();
+    let place = mount_place(service, &directory);
     Err(GuardError::Unmounted { service: service.name.clone(), directory, place })
+}
+
+/// The engine makes an anonymous volume at each path that an image declares, also below what is mounted.
+fn check_hidden(service: &Service, image: &EngineImage, directory: &str) -> Result {
+    let declared = Mounts::declared(&service.body);
+    let Some(mount) = declared.covering(directory) else { return Ok(()) };
+    let real = declared.clone().with_image(image).source_of(directory);
+    if !declared.source_of(directory).is_lasting() || real.is_lasting() {
+        return Ok(());
+    }
+    Err(GuardError::Hidden {
+        service: service.name.clone(),
+        target: mount.target.clone(),
+        image: service.image.to_string(),
+        directory: directory.to_owned(),
+        place: Box::new(mount_place(service, &mount.target)),
+    })
+}
+
+fn mount_place(service: &Service, target: &str) -> Place {
+    let keys = &service.written.keys;
+    let place = keys.get(&format!("volumes {target}")).or_else(|| keys.get("volumes"));
+    place.unwrap_or(&service.place).clone()
 }
 
 /// What is allowed, but may surprise: a sentence each.
 pub fn concerns(services: &[Service]) -> Vec<String> {
     let framework = services.iter().filter(|service| {
-        matches!(service.role, Some(Role::Master | Role::Slave | Role::Node)) && !lasting(service, DATA_PATH)
+        matches!(service.role, Some(Role::Master | Role::Slave | Role::Node))
+            && !Mounts::declared(&service.body).source_of(DATA_PATH).is_lasting()
     });
     framework
         .map(|service| {
@@ -286,41 +509,35 @@ fn data_directory(service: &Service) -> String {
         Some(rest) => rest.strip_prefix('='),
         None => None,
     });
-    clean_path(named.unwrap_or(MYSQL_DATA))
+    clean(named.unwrap_or(MYSQL_DATA))
 }
 
-/// True where `directory` lies on a named volume or a bind. The innermost mount decides.
-fn lasting(service: &Service, directory: &str) -> bool {
-    mounts(service)
-        .into_iter()
-        .filter(|(target, _)| is_within(directory, target))
-        .max_by_key(|(target, _)| target.len())
-        .is_some_and(|(_, lasts)| lasts)
-}
-
-/// True where `path` is `folder` or lies in it. Both are clean and absolute.
-fn is_within(path: &str, folder: &str) -> bool {
-    match path.strip_prefix(folder.trim_end_matches('/')) {
-        Some(rest) => rest.is_empty() || rest.starts_with('/'),
-        None => false,
+/// The path that the data of a service lies under, where its role says.
+pub fn data_path(service: &Service) -> Option<String> {
+    match service.role? {
+        Role::Database => Some(data_directory(service)),
+        Role::Master | Role::Slave | Role::Node => Some(DATA_PATH.to_owned()),
     }
 }
 
-/// Every mount of a create body: its target, and whether what is mounted outlives the container.
-fn mounts(service: &Service) -> Vec<(String, bool)> {
-    let Some(host) = service.body.0.get("HostConfig") else { return Vec::new() };
-    let binds = host["Binds"].as_array().into_iter().flatten().filter_map(|bind| {
-        let target = bind.as_str()?.split(':').nth(1)?;
-        Some((clean_path(target), true))
-    });
-    let mounts = host["Mounts"].as_array().into_iter().flatten().filter_map(|mount| {
-        let lasts =
-            mount["Type"] != "tmpfs" && mount["Source"].as_str().is_some_and(|source| !source.is_empty());
-        Some((clean_path(mount["Target"].as_str()?), lasts))
-    });
-    let tmpfs = host["Tmpfs"].as_object().into_iter().flatten();
-    let tmpfs = tmpfs.map(|(target, _)| (clean_path(target), false));
-    binds.chain(mounts).chain(tmpfs).collect()
+/// True where nothing keeps the name of a part of the framework the same: no fixed address, no `DOMAIN`.
+///
+/// Its address is its name in the database: with another one it is another node there, and what was deployed to it is
+/// looked for at the old one.
+pub fn may_change_its_name(service: &Service) -> bool {
+    let fixed = |endpoint: &serde_json::Value| {
+        endpoint["IPAMConfig"]["IPv4Address"].as_str().is_some_and(|address| !address.is_empty())
+    };
+    let first = service.body.0.get("NetworkingConfig").map(|config| &config["EndpointsConfig"]);
+    let first = first.and_then(serde_json::Value::as_object).into_iter().flatten();
+    let named = ["DOMAIN", "TARS_DOMAIN"]
+        .iter()
+        .any(|name| matches!(variable(service, name), Variable::Set(value) if !value.is_empty()));
+    matches!(service.role, Some(Role::Master | Role::Slave | Role::Node))
+        && !named
+        && !is_on_host_network(service)
+        && !first.map(|(_, endpoint)| endpoint).any(fixed)
+        && !service.connect.iter().any(|(_, endpoint)| fixed(endpoint))
 }
 
 #[cfg(test)]
@@ -347,18 +564,5 @@ mod tests {
         let error = check_image(&env("REBUILD=true"), &image).unwrap_err();
         assert_eq!(error.exit(), Exit::Refused);
         assert!(error.to_string().contains("tars/framework:1"));
-    }
-
-    #[test]
-    fn paths_are_within_folders_by_their_parts() {
-        for (path, folder, within) in [
-            ("/usr/local/bin/tars-init", "/usr/local", true),
-            ("/usr/local", "/usr/local", true),
-            ("/usr/local/bin", "/", true),
-            ("/usr/localx", "/usr/local", false),
-            ("/usr", "/usr/local", false),
-        ] {
-            assert_eq!(is_within(path, folder), within, "{path} {folder}");
-        }
     }
 }

@@ -1,6 +1,7 @@
 //! What is wanted (compose file, lock) and what is (observed state): plain data, no decisions.
 
 pub mod compose;
+pub mod container;
 pub mod desired;
 pub mod dotenv;
 pub mod guard;

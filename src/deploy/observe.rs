@@ -137,8 +137,8 @@ async fn as_told(
     }
     let service = one.labels.get(LABEL_SERVICE).and_then(|name| desired.service(name));
     let Some(service) = service.filter(|service| service.container == one.name) else { return Ok(None) };
-    let as_declared =
-        one.status == Status::Running && one.labels.get(LABEL_SPEC) == Some(&service.spec().to_string());
+    let has_spec = one.labels.get(LABEL_SPEC).is_some_and(|label| service.has_spec(label) == Some(true));
+    let as_declared = one.status == Status::Running && has_spec;
     if !as_declared {
         return Ok(None);
     }

@@ -1,5 +1,6 @@
 //! The eleven framework services: kind, order, ports, servants, and which role runs which.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -15,6 +16,8 @@ pub const WEB_PATH: &str = "/usr/local/app/web";
 pub const DEPLOY_PATH: &str = "/usr/local/tars/cpp/deploy";
 /// The one volume of a TARS container.
 pub const DATA_PATH: &str = "/data/tars";
+/// The label of every image that `tarsup build` made: what it is for. See [`Role::image_role`].
+pub const IMAGE_ROLE_LABEL: &str = "io.tarsup.image.role";
 /// The port of the web console.
 pub const WEB_PORT: u16 = 3000;
 
@@ -165,6 +168,22 @@ impl Role {
             Self::Slave => &[S::Registry, S::Config, S::Node, S::Notify, S::QueryProperty, S::QueryStat],
             Self::Node => &[S::Node],
         }
+    }
+
+    /// What [`IMAGE_ROLE_LABEL`] says of an image that starts with tars-init as this role; a database is anybody's image.
+    pub const fn image_role(self) -> Option<&'static str> {
+        match self {
+            Self::Database => None,
+            Self::Master | Self::Slave => Some("framework"),
+            Self::Node => Some("node"),
+        }
+    }
+
+    /// The ports that a container of this role listens on.
+    pub fn ports(self) -> BTreeSet<u16> {
+        let servants = self.services().iter().flat_map(|service| service.servants());
+        let web = (self == Self::Master).then_some(WEB_PORT);
+        servants.map(|servant| servant.port).chain(web).collect()
     }
 
     /// The word in a compose file.

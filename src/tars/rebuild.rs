@@ -10,6 +10,11 @@ pub const REBUILD: &str = "REBUILD";
 pub const DROPPED_SCHEMAS: [&str; 6] =
     ["db_tars", "tars_stat", "tars_property", "db_tars_web", "db_user_system", "db_cache_web"];
 
+/// Variables that upstream's scripts hand on unquoted: white space shifts the arguments, and the next word becomes
+/// `REBUILD`. `SLAVE` is among them because `true ` makes a master.
+pub const UNQUOTED: [&str; 7] =
+    ["DOMAIN", "TARS_DOMAIN", "MYSQL_HOST", "MYSQL_PORT", "MYSQL_USER", "MYSQL_ROOT_PASSWORD", "SLAVE"];
+
 /// True where a container may be started with this value of `REBUILD` (`None`: the variable is not set).
 pub fn is_allowed(value: Option<&str>) -> bool {
     matches!(value, None | Some("" | "false"))

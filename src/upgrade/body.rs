@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::DeployId;
 use super::step::Purpose;
+use crate::deploy::container::clean;
 use crate::deploy::desired::Service;
 use crate::deploy::observed::{
     LABEL_DEPLOY, LABEL_DEPLOYMENT, LABEL_PREDECESSOR, LABEL_RECORD, LABEL_RESTART, LABEL_ROLE,
@@ -42,16 +43,31 @@ pub fn create_body(service: &Service, making: &Making, image_volumes: &[String])
     }
     let host = object(body.0.entry("HostConfig"));
     host.insert("RestartPolicy".to_owned(), json!({"Name": "no", "MaximumRetryCount": 0}));
-    if !making.volumes.is_empty()
-        && let Value::Array(binds) = host.entry("Binds").or_insert_with(|| json!([]))
-    {
-        binds.extend(making.volumes.iter().map(|volume| json!(volume)));
+    for volume in making.volumes {
+        hand_on(host, volume);
     }
     let labels = object(body.0.entry("Labels"));
     for (key, value) in labels_of(service, making) {
         labels.insert(key.to_owned(), json!(value));
     }
     body
+}
+
+/// Mounts an anonymous volume of the predecessor, `volume:path`, where the declaration would have a new one made: the
+/// engine refuses two mounts on one path.
+fn hand_on(host: &mut Map<String, Value>, volume: &str) {
+    let Some((name, target)) = volume.split_once(':') else { return };
+    let mounts = host.get_mut("Mounts").and_then(Value::as_array_mut).into_iter().flatten();
+    for mount in mounts {
+        if mount["Target"].as_str().map(clean).as_deref() == Some(target) {
+            mount["Source"] = json!(name);
+            return;
+        }
+    }
+    if let Value::Array(binds) = host.entry("Binds").or_insert_with(|| json!([])) {
+        binds.retain(|bind| bind.as_str().map(clean).as_deref() != Some(target));
+        binds.push(json!(volume));
+    }
 }
 
 fn labels_of(service: &Service, making: &Making) -> BTreeMap<&'static str, String> {
@@ -62,7 +78,7 @@ fn labels_of(service: &Service, making: &Making) -> BTreeMap<&'static str, Strin
     // A migration run is no container of the service: nothing may take it for one.
     if making.purpose == Purpose::Serve {
         labels.insert(LABEL_SERVICE, service.name.clone());
-        labels.insert(LABEL_SPEC, service.spec().to_string());
+        labels.insert(LABEL_SPEC, service.spec_label());
         labels.insert(LABEL_RESTART, serde_json::to_string(&service.restart).unwrap_or_default());
         if let Some(role) = service.role {
             labels.insert(LABEL_ROLE, role.name().to_owned());
@@ -100,7 +116,7 @@ pub fn scratch_mounts(image_volumes: &[String]) -> Value {
     image_volumes.iter().map(|path| json!({"Type": "tmpfs", "Target": path})).collect()
 }
 
-/// The paths that an image declares as volumes.
+/// The paths that an image declares as volumes, as it writes them.
 pub fn image_volumes(image: &Value) -> Vec<String> {
     let volumes = image.pointer("/Config/Volumes").and_then(Value::as_object);
     volumes.into_iter().flat_map(Map::keys).cloned().collect()

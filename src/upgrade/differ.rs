@@ -19,8 +19,14 @@ pub fn difference(service: &Service, container: &Container, observed: &Observed)
     {
         causes.push(image_difference(service, container, wanted));
     }
-    if container.labels.get(LABEL_SPEC) != Some(&service.spec().to_string()) {
-        causes.push(spec_difference(service, container, observed));
+    match container.labels.get(LABEL_SPEC).map_or(Some(false), |label| service.has_spec(label)) {
+        Some(true) => {}
+        Some(false) => {
+            let parts = spec_difference(service, container, observed);
+            causes.push(parts.unwrap_or_else(|| "declaration differs".to_owned()));
+        }
+        // A newer release wrote it, by a rule of its own: only what can be seen counts.
+        None => causes.extend(spec_difference(service, container, observed)),
     }
     (!causes.is_empty()).then(|| causes.join("; "))
 }
@@ -41,7 +47,7 @@ fn short(id: &str) -> &str {
 }
 
 /// Which parts of the declaration are not what the container has. The hash decides; this only explains.
-fn spec_difference(service: &Service, container: &Container, observed: &Observed) -> String {
+fn spec_difference(service: &Service, container: &Container, observed: &Observed) -> Option<String> {
     let mut parts = Vec::new();
     let names = changed_variables(service, container, observed);
     if !names.is_empty() {
@@ -72,7 +78,7 @@ fn spec_difference(service: &Service, container: &Container, observed: &Observed
         let verb = if keys.len() == 1 { "differs" } else { "differ" };
         parts.push(format!("{} {verb}", keys.into_iter().collect::<Vec<_>>().join(", ")));
     }
-    if parts.is_empty() { "declaration differs".to_owned() } else { parts.join("; ") }
+    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 /// The names of variables that were added, changed or taken away; what an image sets does not count.

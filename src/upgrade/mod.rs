@@ -10,6 +10,7 @@
 //! leaves a state that tells which step it was.
 
 pub mod body;
+mod data;
 pub mod differ;
 pub mod drive;
 pub mod failure;
@@ -22,6 +23,7 @@ pub mod machine;
 pub mod mask;
 pub mod names;
 pub mod offer;
+mod outage;
 pub mod owner;
 pub mod plan;
 pub mod preflight;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::plan::plan;
 use super::state::by_id;
 use super::step::{Action, Plan, Step};
-use super::{DeployId, Intent, Refusal, rollback};
+use super::{DeployId, Intent, Refusal, data, rollback};
 use crate::deploy::desired::Service;
 use crate::deploy::lock::{Lock as Pins, require};
 use crate::deploy::observed::Availability;
@@ -26,6 +26,8 @@ pub struct Request {
     pub intent: Intent,
     /// With `--locked`: the pins that every image must have.
     pub pins: Option<Pins>,
+    /// With `--accept-data-move`: the services whose data may be looked for elsewhere from now on.
+    pub accept_data_move: Vec<String>,
 }
 
 /// What will be done.
@@ -67,6 +69,12 @@ pub fn offer(declared: &Desired, observed: &Observed, request: &Request) -> Resu
         require(pins, makes.map(|service| &service.image), observed).map_err(Box::new)?;
     }
     let mut plan = plan(&request.id, &desired, observed, &intent, &[])?;
+    for moved in data::moves(&plan, &desired, observed) {
+        if let Some(refusal) = moved.refusal(&request.accept_data_move) {
+            return Err(refusal);
+        }
+        plan.notes.push(moved.to_string());
+    }
     let loads = loads(&plan, observed);
     plan.steps.splice(0..0, loads);
     let edits = edits(declared, observed, &intent);

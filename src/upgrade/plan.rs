@@ -4,14 +4,15 @@
 //! so the planner of an interrupted deploy recognises what that deploy made and plans its rest.
 
 use super::names::{Part, failed_name, migrate_name, old_name, part_of};
-use super::preflight::{self, guard_container};
+use super::outage::{self, Outage};
+use super::preflight::{self, guard_container, guard_start};
 use super::state::{by_id, is_fresh, is_parked_in_place, is_up, made, ours, same_restart, serving};
 use super::step::{Action, After, Plan, Purpose, Step, Task};
 use super::swap::{Phases, Swap};
 use super::{DeployId, Intent, Refusal, differ, rollback};
 use crate::deploy::desired::{Resource, Service};
 use crate::deploy::observed::{LABEL_DEPLOY, LABEL_PREDECESSOR, LABEL_SERVICE};
-use crate::deploy::{Desired, Observed};
+use crate::deploy::{Desired, Observed, guard};
 use crate::engine::{Container, EngineImage};
 use crate::tars::Role;
 
@@ -54,6 +55,10 @@ pub fn plan(
         Intent::Rollback { targets, .. } => rollback::plan(&mut planner, targets)?,
         Intent::Down { all } => planner.down(*all),
     }
+    if !matches!(intent, Intent::Down { .. }) {
+        planner.ask_about_outage();
+    }
+    planner.note_names_that_may_change(intent);
     Ok(planner.plan)
 }
 
@@ -120,7 +125,6 @@ impl<'a> Planner<'a> {
         if !there {
             return Err(self.nothing_there("upgrade"));
         }
-        self.warn_of_outage(&planned);
         self.roll(planned);
         Ok(())
     }
@@ -179,7 +183,7 @@ impl<'a> Planner<'a> {
             }
             return Ok(Decision::Keep);
         }
-        guard_container(service, container)?;
+        guard_start(service, container)?;
         let cause = if is_fresh(container) {
             "it was created and never started"
         } else if is_parked_in_place(container) {
@@ -327,7 +331,7 @@ impl<'a> Planner<'a> {
                 continue;
             };
             there = true;
-            guard_container(service, container)?;
+            guard_start(service, container)?;
             let cause =
                 if named(service) { "a restart was asked for" } else { "a restart of all was asked for" };
             let swap = self.swap(service, cause);
@@ -479,19 +483,21 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// While the master is swapped, only slaves answer: says so where none can.
-    fn warn_of_outage(&mut self, planned: &[(&'a Service, Decision<'a>)]) {
-        let swaps_master = planned.iter().any(|(service, decision)| {
-            service.role == Some(Role::Master) && matches!(decision, Decision::Replace { .. })
-        });
-        let slave_runs = self.desired.services.iter().any(|service| {
-            service.role == Some(Role::Slave)
-                && serving(self.observed, &self.desired.deployment, service).is_some_and(is_up)
-        });
-        if swaps_master && !slave_runs {
-            self.plan
-                .notes
-                .push("no slave runs: while the master is replaced no registry answers".to_owned());
+    /// The last registry is not swapped in silence.
+    fn ask_about_outage(&mut self) {
+        match outage::of(&self.plan, self.desired, self.observed) {
+            Some(Outage::Note(note)) => self.plan.notes.push(note),
+            Some(Outage::Question(question)) => self.plan.questions.push(question),
+            None => {}
+        }
+    }
+
+    fn note_names_that_may_change(&mut self, intent: &Intent) {
+        let services = self.desired.services.iter().filter(|service| intent.makes(service));
+        for service in services.filter(|service| guard::may_change_its_name(service)) {
+            let text = "has neither a fixed address nor `DOMAIN`: its address is its name in the database, and with \
+                        another one it is another node there";
+            self.note(&service.name, text);
         }
     }
 }

@@ -4,8 +4,11 @@ use std::net::Ipv4Addr;
 
 use serde_json::Value;
 
-use super::state::{by_id, of_service};
-use super::{Intent, Refusal};
+use super::intent::is_framework;
+use super::refusal::Missing;
+use super::state::{by_id, is_up, of_service, serving};
+use super::{Intent, Refusal, differ};
+use crate::deploy::container::{Mounts, Source};
 use crate::deploy::desired::{ImageOrigin, Resource, Service};
 use crate::deploy::observed::{LABEL_DEPLOYMENT, LABEL_SERVICE};
 use crate::deploy::{Desired, Observed, guard};
@@ -23,13 +26,14 @@ pub fn check(desired: &Desired, observed: &Observed, intent: &Intent) -> Result<
     if !matches!(intent, Intent::Down { .. }) {
         guard::check(desired).map_err(Box::new)?;
     }
+    images_are_there(desired, observed, intent)?;
     for service in &desired.services {
         name(desired, observed, service)?;
         if host_config(&service.body, "AutoRemove") == Some(&Value::Bool(true)) {
             return Err(auto_remove(service));
         }
         if intent.makes(service) {
-            image(observed, service)?;
+            image(desired, observed, service)?;
             addresses(desired, observed, service)?;
         }
     }
@@ -62,7 +66,14 @@ fn name(desired: &Desired, observed: &Observed, service: &Service) -> Result<(),
     let (service_name, container) = (service.name.clone(), found.name.clone());
     let place = Box::new(service.place.clone());
     let Some(deployment) = found.labels.get(LABEL_DEPLOYMENT) else {
-        return Err(Refusal::Foreign { service: service_name, container, place });
+        let mounts = Mounts::of_container(found);
+        let mut data: Vec<String> = mounts
+            .iter()
+            .filter(|mount| mount.source != Source::Tmpfs)
+            .map(|mount| format!("{} in {}", mount.target, mounts.source_of(&mount.target)))
+            .collect();
+        data.sort();
+        return Err(Refusal::Foreign { service: service_name, container, data, place });
     };
     let of = found.labels.get(LABEL_SERVICE);
     if *deployment == desired.deployment && of == Some(&service.name) {
@@ -73,15 +84,30 @@ fn name(desired: &Desired, observed: &Observed, service: &Service) -> Result<(),
     Err(Refusal::Other { service: service_name, container, owner, place })
 }
 
-fn image(observed: &Observed, service: &Service) -> Result<(), Refusal> {
+/// Every image that a container may be made from is somewhere; all that are missing are named at once.
+fn images_are_there(desired: &Desired, observed: &Observed, intent: &Intent) -> Result<(), Refusal> {
+    let mut missing: Vec<Missing> = Vec::new();
+    for service in desired.services.iter().filter(|service| intent.makes(service)) {
+        let image = service.image.to_string();
+        if observed.image(&image).is_some() {
+            continue;
+        }
+        match missing.iter_mut().find(|known| known.image == image) {
+            Some(known) => known.services.push(service.name.clone()),
+            None => missing.push(Missing {
+                image,
+                services: vec![service.name.clone()],
+                is_built: is_framework(service),
+                place: image_place(service),
+            }),
+        }
+    }
+    if missing.is_empty() { Ok(()) } else { Err(Refusal::NoImages { missing }) }
+}
+
+fn image(desired: &Desired, observed: &Observed, service: &Service) -> Result<(), Refusal> {
     let name = service.image.to_string();
-    let Some(image) = observed.image(&name) else {
-        return Err(Refusal::NoImage {
-            service: service.name.clone(),
-            image: name,
-            place: Box::new(image_place(service)),
-        });
-    };
+    let Some(image) = observed.image(&name) else { return Ok(()) };
     if image.architecture != observed.engine.architecture && !image.architecture.is_empty() {
         return Err(Refusal::Architecture {
             service: service.name.clone(),
@@ -92,6 +118,16 @@ fn image(observed: &Observed, service: &Service) -> Result<(), Refusal> {
     }
     if service.role != Some(Role::Database) {
         guard::check_image(&image.env, &service.image).map_err(Box::new)?;
+    }
+    // What runs as it is declared is left alone, whatever it was made from.
+    let is_left_alone = serving(observed, &desired.deployment, service).is_some_and(|container| {
+        is_up(container)
+            && container.image_id == image.id
+            && differ::difference(service, container, observed).is_none()
+    });
+    if !is_left_alone {
+        guard::check_image_role(service, &image.labels).map_err(Box::new)?;
+        guard::check_with_image(service, image).map_err(Box::new)?;
     }
     Ok(())
 }
@@ -186,6 +222,12 @@ pub fn guard_container(service: &Service, container: &Container) -> Result<(), R
         return Err(auto_remove(service));
     }
     Ok(())
+}
+
+/// What a container that is about to be started again starts with; what replaces it is asked in [`check`].
+pub fn guard_start(service: &Service, container: &Container) -> Result<(), Refusal> {
+    guard_container(service, container)?;
+    Ok(guard::check_image_role(service, &container.labels).map_err(Box::new)?)
 }
 
 fn auto_remove(service: &Service) -> Refusal {

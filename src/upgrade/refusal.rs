@@ -14,6 +14,8 @@ pub enum Refusal {
         service: String,
         /// The name.
         container: String,
+        /// What it mounts that outlives it: a sentence each.
+        data: Vec<String>,
         /// Where the service is declared.
         place: Box<Place>,
     },
@@ -40,14 +42,27 @@ pub enum Refusal {
     /// The guard.
     #[error(transparent)]
     Guard(#[from] Box<GuardError>),
-    /// An image that is neither in the engine nor in the local store.
-    #[error("service `{service}`: the image `{image}` is neither in the engine nor in the local store")]
-    NoImage {
+    /// Images that are neither in the engine nor in the local store.
+    #[error("{}", missing_text(missing))]
+    NoImages {
+        /// Each of them.
+        missing: Vec<Missing>,
+    },
+    /// A service would look for its data where it never was.
+    #[error(
+        "service `{service}`: its data at {path} lies in {from}, and is declared to lie in {to}: what is there now would \
+         stay behind"
+    )]
+    DataMoves {
         /// The service.
         service: String,
-        /// The image.
-        image: String,
-        /// Where it is named.
+        /// The path in the container.
+        path: String,
+        /// Where it lies.
+        from: String,
+        /// Where it is looked for then.
+        to: String,
+        /// Where the service is declared.
         place: Box<Place>,
     },
     /// An image for another machine.
@@ -161,10 +176,45 @@ pub enum Refusal {
     Pins(#[from] Box<LockError>),
 }
 
+/// An image that is nowhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// The image.
+    pub image: String,
+    /// The services that run it.
+    pub services: Vec<String>,
+    /// True where `tarsup build` makes such an image: it is one of the framework.
+    pub is_built: bool,
+    /// Where it is named first.
+    pub place: Place,
+}
+
+fn missing_text(missing: &[Missing]) -> String {
+    let one = |missing: &Missing| {
+        let services: Vec<String> = missing.services.iter().map(|service| format!("`{service}`")).collect();
+        format!("`{}` (of {})", missing.image, services.join(", "))
+    };
+    let all: Vec<String> = missing.iter().map(one).collect();
+    let (word, verb) = if all.len() == 1 { ("image", "is") } else { ("images", "are") };
+    format!("the {word} {} {verb} neither in the engine nor in the local store", all.join(", "))
+}
+
+fn missing_hint(missing: &[Missing]) -> String {
+    let one = |Missing { image, is_built, .. }: &Missing| {
+        let copy = format!("`tarsup copy docker-archive:FILE docker-daemon:{image}`");
+        if *is_built {
+            format!("build {image} with `tarsup build RECIPE`, or bring it with {copy}")
+        } else {
+            format!("bring {image} with {copy}, or `docker pull {image}` where a registry is in reach")
+        }
+    };
+    missing.iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
 impl Diagnose for Refusal {
     fn exit(&self) -> Exit {
         match self {
-            Self::NoImage { .. } | Self::NoExternal { .. } | Self::NoService { .. } => Exit::Usage,
+            Self::NoImages { .. } | Self::NoExternal { .. } | Self::NoService { .. } => Exit::Usage,
             Self::Pins(error) => error.exit(),
             _ => Exit::Refused,
         }
@@ -172,8 +222,14 @@ impl Diagnose for Refusal {
 
     fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::Foreign { container, .. } => format!(
-                "look at it with `docker inspect {container}`; rename it, remove it, or declare another container_name"
+            Self::Foreign { container, data, .. } if data.is_empty() => format!(
+                "look at it with `docker inspect {container}`; it mounts nothing: give it another name with `docker rename`, \
+                 remove it if nobody needs it, or declare another container_name"
+            ),
+            Self::Foreign { container, data, .. } => format!(
+                "it keeps data ({}): stop it and give it another name with `docker rename {container} {container}.before`, and \
+                 declare the same mounts for the service, or declare another container_name",
+                data.join(", ")
             ),
             Self::Other { .. } => {
                 "declare another container_name, or another project name with -p".to_owned()
@@ -182,11 +238,10 @@ impl Diagnose for Refusal {
                 "a parked predecessor would vanish: do without AutoRemove (`docker run --rm`)".to_owned()
             }
             Self::Guard(guard) => return guard.hint(),
-            Self::NoImage { image, .. } => {
-                format!(
-                    "build it with `tarsup build`, or bring it with `tarsup copy SOURCE docker-daemon:{image}`"
-                )
-            }
+            Self::NoImages { missing } => missing_hint(missing),
+            Self::DataMoves { service, .. } => format!(
+                "declare the mount as it was, or copy the data over first; `--accept-data-move {service}` goes on all the same"
+            ),
             Self::Architecture { wants, .. } => format!("build it with --platform linux/{wants}"),
             Self::NoExternal { kind, name, .. } => {
                 format!("create it with `docker {kind} create {name}`, or declare it without `external`")
@@ -215,10 +270,11 @@ impl Diagnose for Refusal {
             Self::Foreign { place, .. }
             | Self::Other { place, .. }
             | Self::AutoRemove { place, .. }
-            | Self::NoImage { place, .. }
+            | Self::DataMoves { place, .. }
             | Self::NoExternal { place, .. }
             | Self::AddressTaken { place, .. }
             | Self::AddressOutside { place, .. } => Some(Place::clone(place)),
+            Self::NoImages { missing } => missing.first().map(|missing| missing.place.clone()),
             Self::Guard(guard) => guard.place(),
             Self::Pins(error) => error.place(),
             _ => None,

@@ -60,10 +60,13 @@ fn steps(text: &mut String, steps: &[Step]) {
 /// What a headline begins with.
 fn subject(step: &Step) -> String {
     let migrates = step.action.container().is_some_and(|name| matches!(part_of(name), Part::Migrate(_)));
-    match &step.service {
+    match (&step.service, &step.action) {
         _ if migrates => "migration: ".to_owned(),
-        Some(service) => format!("{service}: "),
-        None => String::new(),
+        (Some(service), _) => format!("{service}: "),
+        (None, Action::Network { name }) => format!("network {name}: "),
+        (None, Action::Volume { name }) => format!("volume {name}: "),
+        (None, Action::Load { image, .. }) => format!("image {image}: "),
+        (None, _) => String::new(),
     }
 }
 

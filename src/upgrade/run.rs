@@ -298,7 +298,7 @@ impl Runner<'_> {
             Ok(id) => self.engine.inspect_container(&id).await?,
             // An earlier create whose answer was lost has come to its end: that container is this one.
             Err(error @ EngineError::Conflict { .. }) => match self.engine.inspect_container(name).await? {
-                Some(found) if self.is_of_this_deploy(&found, &spec.to_string()) => Some(found),
+                Some(found) if self.is_of_this_deploy(&found, &service.spec_label()) => Some(found),
                 _ => return Err(error.into()),
             },
             Err(error) => return Err(error.into()),

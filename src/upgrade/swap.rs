@@ -6,6 +6,7 @@
 use super::state::{declared_restart, is_up, same_restart};
 use super::step::{Action, After, Before, Purpose, Step, Touched};
 use super::{DeployId, names};
+use crate::deploy::container::Mounts;
 use crate::deploy::desired::{Policy, Service};
 use crate::engine::{Container, EngineImage, RestartPolicy};
 
@@ -161,7 +162,7 @@ impl Swap<'_> {
                     purpose: Purpose::Serve,
                     predecessor: old.map(|old| old.id.clone()),
                     from: old.map(|old| old.image.clone()),
-                    volumes: old.map(|old| carried_volumes(self.service, old)).unwrap_or_default(),
+                    volumes: old.map(|old| carried_volumes(self.service, image, old)).unwrap_or_default(),
                 },
             ));
         }
@@ -222,22 +223,8 @@ impl Swap<'_> {
     }
 }
 
-/// Anonymous volumes of the predecessor, as `volume:path`, where the declaration mounts nothing else: its successor
-/// would otherwise begin with an empty one.
-fn carried_volumes(service: &Service, old: &Container) -> Vec<String> {
-    let anonymous = |name: &str| name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let declared = service.body.0.get("HostConfig").map(ToString::to_string).unwrap_or_default();
-    let mounts = old.raw.get("Mounts").and_then(serde_json::Value::as_array);
-    let mut carried = Vec::new();
-    for mount in mounts.into_iter().flatten() {
-        let text = |key: &str| mount.get(key).and_then(serde_json::Value::as_str).unwrap_or_default();
-        let (name, path) = (text("Name"), text("Destination"));
-        let is_declared = declared.contains(&format!(":{path}\""))
-            || declared.contains(&format!(":{path}:"))
-            || declared.contains(&format!("\"{path}\""));
-        if text("Type") == "volume" && anonymous(name) && !is_declared {
-            carried.push(format!("{name}:{path}"));
-        }
-    }
-    carried
+/// Anonymous volumes of the predecessor, as `volume:path`, where the successor mounts nothing with a name: it would
+/// otherwise begin with an empty one.
+fn carried_volumes(service: &Service, image: &EngineImage, old: &Container) -> Vec<String> {
+    Mounts::of_container(old).handed_on(&Mounts::declared(&service.body).with_image(image))
 }

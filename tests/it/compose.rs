@@ -283,3 +283,49 @@ fn services_that_cannot_run_beside_each_other_are_refused() {
         assert!(!hint.is_empty(), "{shown}");
     }
 }
+
+#[test]
+fn relative_device_of_a_bind_volume_starts_from_the_project_folder_as_in_compose() {
+    let volume = |options: &str| {
+        let text = format!(
+            "services: {{s: {{image: a, volumes: ['v:/data']}}}}\nvolumes: {{v: {{driver_opts: {options}}}}}\n"
+        );
+        let project = Project::new(&[("compose.yaml", &text)]);
+        let desired = project.load().unwrap();
+        let device = desired.volumes[0].body["DriverOpts"]["device"].as_str().unwrap().to_owned();
+        device.replace(&project.path("").display().to_string(), "@/")
+    };
+    assert_eq!(volume("{type: none, o: bind, device: ./data}"), "@/data");
+    assert_eq!(volume("{type: none, o: 'rw,bind', device: data/../x}"), "@/x");
+    assert_eq!(volume("[type=none, o=bind, device=./data]"), "@/data");
+    assert_eq!(volume("{type: none, o: bind, device: /srv}"), "/srv");
+    assert_eq!(volume("{type: nfs, o: addr=10.0.0.1, device: ':/export'}"), ":/export");
+    assert_eq!(volume("{type: tmpfs, o: size=1m, device: tmpfs}"), "tmpfs");
+}
+
+#[test]
+fn project_name_is_there_for_interpolation_wherever_it_comes_from() {
+    let text = "services: {s: {image: a, volumes: ['v:/data'], environment: [COMPOSE_PROJECT_NAME]}}\n\
+                volumes: {v: {name: 'data-${COMPOSE_PROJECT_NAME}'}}\n";
+    let names = |file: &str, project: Option<&str>, environment: &[(&str, &str)]| {
+        let folder = Project::new(&[("compose.yaml", file)]);
+        let desired = load(&LoadOptions {
+            files: Vec::new(),
+            project: project.map(str::to_owned),
+            directory: folder.path(""),
+            environment: environment
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
+        })
+        .unwrap();
+        assert_eq!(desired.notes, Vec::<String>::new());
+        let env = desired.services[0].body.env("COMPOSE_PROJECT_NAME").map(str::to_owned);
+        assert_eq!(env.as_ref(), Some(&desired.deployment));
+        desired.volumes[0].name.clone()
+    };
+    assert_eq!(names(text, Some("p"), &[("COMPOSE_PROJECT_NAME", "shell")]), "data-p");
+    assert_eq!(names(text, None, &[("COMPOSE_PROJECT_NAME", "shell")]), "data-shell");
+    let own_name = format!("name: ${{WHO}}-fw\n{text}");
+    assert_eq!(names(&own_name, None, &[("WHO", "ann")]), "data-ann-fw");
+}

@@ -159,7 +159,7 @@ fn yaml_booleans_are_what_compose_renders() {
 
 #[test]
 fn white_space_is_refused_and_the_password_never_shown() {
-    for variable in guard::UNQUOTED {
+    for variable in tarsup::tars::rebuild::UNQUOTED {
         for value in ["se cret", " secret", "secret\\t", "sec\\nret"] {
             let text = compose(&format!("environment:\n  {variable}: \"{value}\""));
             let project = Project::new(&[("compose.yaml", &text)]);

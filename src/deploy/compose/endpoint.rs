@@ -7,14 +7,13 @@ use serde_json::{Map, Value as Json, json};
 use super::body::{Takes, put};
 use super::error::{ComposeError, Result};
 use super::merge::named;
-use super::resource::DEFAULT;
-use super::service::{Context, REMOVE};
-use super::value::{Handling, Keys, check_keys, entries, integer, text, texts};
+use super::resource::{DEFAULT, Resources};
+use super::value::{Handling, Keys, REMOVE, check_keys, entries, integer, text, texts};
 use crate::yaml::{At, Node};
 
 /// Puts the first network into the body and answers the others, in compose's order: by priority, then by name.
 pub(super) fn networks(
-    context: &Context,
+    resources: &Resources,
     service: &str,
     container: &str,
     node: &Node,
@@ -45,12 +44,12 @@ pub(super) fn networks(
     }
     let mut endpoints: Vec<(i64, &str, Json)> = Vec::new();
     for entry in declared {
-        let network = context.resources.network(&entry.key, &entry.at)?;
+        let network = resources.network(&entry.key, &entry.at)?;
         let (priority, endpoint) = endpoint(&entry.value, container, service)?;
         endpoints.push((priority, &network.resource.name, endpoint));
     }
     if endpoints.is_empty() {
-        let network = context.resources.network(DEFAULT, at)?;
+        let network = resources.network(DEFAULT, at)?;
         let (_, endpoint) = endpoint(&Node::null(at.clone()), container, service)?;
         endpoints.push((0, &network.resource.name, endpoint));
     }

@@ -1,11 +1,11 @@
 //! A service's environment: `env_file`, then `environment`, each value with the line that it comes from.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use super::error::{ComposeError, Result};
 use super::files::assignments;
 use super::merge::assigned;
+use super::paths::join;
 use super::value::{boolean, entries, text};
 use crate::deploy::desired::Setting;
 use crate::deploy::interpolate::Variables;
@@ -129,10 +129,4 @@ fn read_env_file(node: &Node, variables: &Variables, environment: &mut Environme
         }
     }
     Ok(())
-}
-
-/// `path` below `base`, without a leading `./`.
-pub(super) fn join(base: &Path, path: &str) -> std::path::PathBuf {
-    let path = path.strip_prefix("./").unwrap_or(path);
-    if base == Path::new(".") { path.into() } else { base.join(path) }
 }

@@ -23,6 +23,8 @@ const OVERRIDES: [&str; 4] = [
     "docker-compose.override.yml",
     "docker-compose.override.yaml",
 ];
+/// The variable that names the project, and that holds its name afterwards.
+const PROJECT_NAME: &str = "COMPOSE_PROJECT_NAME";
 /// A chain of `extends` longer than this is a mistake.
 const LONGEST_EXTENDS: usize = 16;
 
@@ -32,6 +34,8 @@ pub(super) struct Merged {
     pub files: Vec<PathBuf>,
     /// The folder of the first.
     pub directory: PathBuf,
+    /// The project's name.
+    pub deployment: String,
     /// The variables that they were interpolated with.
     pub variables: Variables,
     /// The tree.
@@ -46,12 +50,16 @@ pub(super) fn read(options: &LoadOptions) -> Result<Merged> {
     let directory = folder_of(&files);
     refuse_other_env_files(options, &directory)?;
     let dotenv = if directory == Path::new(".") { ".env".into() } else { directory.join(".env") };
-    let variables =
+    let mut variables =
         Variables { shell: options.environment.clone(), dotenv: read_dotenv(&dotenv, &options.environment)? };
+    let parsed: Vec<Node> = files.iter().map(|file| parse(file, &directory, None)).collect::<Result<_>>()?;
+    let deployment = project_name(options, &variables, &parsed, &directory)?;
+    // Compose names the project first: what is interpolated afterwards may ask for it.
+    variables.shell.insert(PROJECT_NAME.to_owned(), deployment.clone());
     let mut reader = Reader { variables, blank: Vec::new() };
     let mut tree: Option<Node> = None;
-    for file in &files {
-        let next = reader.file(file, &directory)?;
+    for next in parsed {
+        let next = reader.file(next)?;
         tree = Some(match tree {
             None => next,
             Some(base) => merge_top(base, next)?,
@@ -64,7 +72,7 @@ pub(super) fn read(options: &LoadOptions) -> Result<Merged> {
         .iter()
         .map(|(name, place)| format!("{place}: the variable `{name}` is not set and counts as empty"))
         .collect();
-    Ok(Merged { files, directory, variables: reader.variables, tree, notes })
+    Ok(Merged { files, directory, deployment, variables: reader.variables, tree, notes })
 }
 
 /// Variables that would have compose read other files than the project folder's `.env`.
@@ -158,15 +166,78 @@ pub(super) fn assignments(
         .map_err(|error| ComposeError::DotEnv { what: error.what, place: Place::line(path, error.line) })
 }
 
+/// One file as it is written.
+fn parse(path: &Path, base: &Path, named: Option<&Place>) -> Result<Node> {
+    let text = read_file(path, named)?;
+    let source = Arc::new(Source { path: path.to_owned(), base: base.to_owned() });
+    let tree = yaml::parse(&text, &source)?;
+    if matches!(tree.value, Value::Map(_)) {
+        return Ok(tree);
+    }
+    Err(ComposeError::invalid_but(
+        &tree.at,
+        format!("{} holds {}, not a mapping with `services`", path.display(), tree.kind()),
+        "see the compose specification for what it takes",
+    ))
+}
+
+/// `-p`, `COMPOSE_PROJECT_NAME`, `name:` of the last file that has one, the folder's name: the first that is there.
+fn project_name(
+    options: &LoadOptions,
+    variables: &Variables,
+    files: &[Node],
+    directory: &Path,
+) -> Result<String> {
+    let valid = |name: &str| {
+        name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+            && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-'))
+    };
+    let top = files.first().map(|tree| &tree.at);
+    let mut declared =
+        files.iter().rev().filter_map(|tree| tree.get("name")).find(|node| !node.is_null()).cloned();
+    if let Some(node) = &mut declared {
+        // What it lacks is told when the whole file is interpolated.
+        interpolate_tree(node, variables, &mut Vec::new())
+            .map_err(|(source, place)| ComposeError::Interpolation { source, place })?;
+    }
+    let given = options
+        .project
+        .clone()
+        .or_else(|| variables.lookup(PROJECT_NAME).0.map(str::to_owned))
+        .filter(|name| !name.is_empty());
+    let (name, at) = match (given, &declared) {
+        (Some(name), _) => (name, top),
+        (None, Some(node)) => (text(node, "name")?, Some(&node.at)),
+        (None, None) => {
+            let folder = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
+            let folder =
+                folder.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
+            let kept: String = folder
+                .chars()
+                .filter(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-'))
+                .collect();
+            (kept.trim_start_matches(['_', '-']).to_owned(), top)
+        }
+    };
+    match at {
+        Some(at) if !valid(&name) => Err(ComposeError::invalid_but(
+            at,
+            format!("`{name}` cannot be a project's name"),
+            "name it with -p or `name:`, in lower-case letters, digits, `-` and `_`, a letter or digit first",
+        )),
+        _ => Ok(name),
+    }
+}
+
 struct Reader {
     variables: Variables,
     blank: Vec<(String, Place)>,
 }
 
 impl Reader {
-    /// One file: parsed, interpolated, its `extends` carried out.
-    fn file(&mut self, path: &Path, base: &Path) -> Result<Node> {
-        let mut tree = self.parse(path, base, None)?;
+    /// One parsed file: interpolated, its `extends` carried out.
+    fn file(&mut self, mut tree: Node) -> Result<Node> {
+        self.interpolate(&mut tree)?;
         let original = tree.clone();
         let Value::Map(top) = &mut tree.value else { return Ok(tree) };
         if let Some(services) = top.iter_mut().find(|entry| entry.key == "services")
@@ -181,24 +252,15 @@ impl Reader {
         Ok(tree)
     }
 
-    fn parse(&mut self, path: &Path, base: &Path, named: Option<&Place>) -> Result<Node> {
-        let text = read_file(path, named)?;
-        let source = Arc::new(Source { path: path.to_owned(), base: base.to_owned() });
-        let mut tree = yaml::parse(&text, &source)?;
-        let Value::Map(top) = &mut tree.value else {
-            return Err(ComposeError::invalid_but(
-                &tree.at,
-                format!("{} holds {}, not a mapping with `services`", path.display(), tree.kind()),
-                "see the compose specification for what it takes",
-            ));
-        };
+    fn interpolate(&mut self, tree: &mut Node) -> Result<()> {
+        let Value::Map(top) = &mut tree.value else { return Ok(()) };
         for entry in top {
             if entry.key == "x-tars" || !entry.key.starts_with("x-") {
                 interpolate_tree(&mut entry.value, &self.variables, &mut self.blank)
                     .map_err(|(source, place)| ComposeError::Interpolation { source, place })?;
             }
         }
-        Ok(tree)
+        Ok(())
     }
 
     /// Carries out `extends` of one service; `chain` holds the services on the way, to find a circle.
@@ -223,9 +285,11 @@ impl Reader {
         let (file, wanted) = extends_target(&extends)?;
         let other = match &file {
             Some(file) => {
-                let path = super::environment::join(extends.at.base(), file);
+                let path = super::paths::join(extends.at.base(), file);
                 let base = path.parent().map(Path::to_owned).unwrap_or_default();
-                Some(self.parse(&path, &base, Some(&extends.at.place()))?)
+                let mut other = parse(&path, &base, Some(&extends.at.place()))?;
+                self.interpolate(&mut other)?;
+                Some(other)
             }
             None => None,
         };

@@ -11,6 +11,7 @@ mod error;
 mod files;
 mod merge;
 mod mounts;
+mod paths;
 mod ports;
 mod resource;
 mod service;
@@ -21,8 +22,7 @@ use std::path::PathBuf;
 
 pub use error::ComposeError;
 use error::Result;
-pub(crate) use mounts::clean as clean_path;
-use value::{Handling, check_keys, entries, integer, text};
+use value::{Handling, check_keys, entries, integer};
 
 use super::desired::{Desired, Policy};
 use crate::yaml::Node;
@@ -70,9 +70,8 @@ pub fn directory(options: &LoadOptions) -> Result<PathBuf> {
 
 /// Loads a deployment.
 pub fn load(options: &LoadOptions) -> Result<Desired> {
-    let files::Merged { files, directory, variables, tree, mut notes } = files::read(options)?;
+    let files::Merged { files, directory, deployment, variables, tree, mut notes } = files::read(options)?;
     check_keys(&tree, "a compose file", TOP)?;
-    let deployment = project_name(options, &variables, &tree, &directory)?;
     let declared = tree.get("services").map_or(Ok(&[][..]), |node| entries(node, "services"))?;
     if declared.is_empty() {
         return Err(ComposeError::invalid_but(
@@ -81,7 +80,7 @@ pub fn load(options: &LoadOptions) -> Result<Desired> {
             "declare one under `services`",
         ));
     }
-    let resources = resource::Resources::read(&deployment, &tree)?;
+    let resources = resource::Resources::read(&deployment, &tree, &variables)?;
     let context = service::Context { deployment: &deployment, variables: &variables, resources: &resources };
     let services =
         declared.iter().map(|entry| service::service(&context, entry)).collect::<Result<Vec<_>>>()?;
@@ -89,46 +88,6 @@ pub fn load(options: &LoadOptions) -> Result<Desired> {
     check::across(&services, &resources, &tree, &mut notes)?;
     let (networks, volumes) = resources.used(&services);
     Ok(Desired { deployment, files, directory, services, networks, volumes, policy, notes })
-}
-
-/// `-p`, `COMPOSE_PROJECT_NAME`, `name:`, the folder's name: the first that is there.
-fn project_name(
-    options: &LoadOptions,
-    variables: &super::interpolate::Variables,
-    tree: &Node,
-    directory: &std::path::Path,
-) -> Result<String> {
-    let valid = |name: &str| {
-        name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
-            && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-'))
-    };
-    let given = options
-        .project
-        .clone()
-        .or_else(|| variables.lookup("COMPOSE_PROJECT_NAME").0.map(str::to_owned))
-        .filter(|name| !name.is_empty());
-    let (name, at) = match (given, tree.get("name").filter(|node| !node.is_null())) {
-        (Some(name), _) => (name, &tree.at),
-        (None, Some(node)) => (text(node, "name")?, &node.at),
-        (None, None) => {
-            let folder = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
-            let folder =
-                folder.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
-            let kept: String = folder
-                .chars()
-                .filter(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-'))
-                .collect();
-            (kept.trim_start_matches(['_', '-']).to_owned(), &tree.at)
-        }
-    };
-    if valid(&name) {
-        return Ok(name);
-    }
-    Err(ComposeError::invalid_but(
-        at,
-        format!("`{name}` cannot be a project's name"),
-        "name it with -p or `name:`, in lower-case letters, digits, `-` and `_`, a letter or digit first",
-    ))
 }
 
 const POLICY: &value::Keys = &[

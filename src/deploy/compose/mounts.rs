@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value as Json, json};
 
-use super::environment::join;
 use super::error::{ComposeError, Result};
+use super::paths::host_path;
 use super::resource::Resources;
 use super::value::{Handling, Keys, boolean, bytes, check_keys, entries, integer, list, text};
+use crate::deploy::container::clean;
 use crate::deploy::interpolate::Variables;
 use crate::diagnose::Place;
 use crate::yaml::{At, Node, Value};
@@ -253,28 +254,6 @@ fn long(node: &Node, variables: &Variables) -> Result<Mount> {
     Ok(mount)
 }
 
-/// An absolute path on the host: `~` is the user's home, relative ones start from the file's project folder.
-fn host_path(written: &str, at: &At, variables: &Variables) -> Result<String> {
-    let path = match written.strip_prefix('~') {
-        Some(rest) if rest.is_empty() || rest.starts_with('/') => {
-            let home = variables.shell.get("HOME").ok_or_else(|| {
-                ComposeError::invalid_but(
-                    at,
-                    "`~` without a home folder",
-                    "set HOME, or write the path in full",
-                )
-            })?;
-            format!("{home}{rest}").into()
-        }
-        Some(_) => return Err(ComposeError::invalid(at, format!("`{written}`: no other user's home"))),
-        None => join(at.base(), written),
-    };
-    let path = std::path::absolute(&path).unwrap_or(path);
-    path.to_str()
-        .map(clean)
-        .ok_or_else(|| ComposeError::invalid(at, format!("{} is no text", path.display())))
-}
-
 /// The target of a mount, absolute and without `.`, `..` and double slashes.
 fn clean_target(written: &str, at: &At) -> Result<String> {
     if written.starts_with('/') {
@@ -283,17 +262,4 @@ fn clean_target(written: &str, at: &At) -> Result<String> {
         let what = format!("the mount target `{written}` is no absolute path");
         Err(ComposeError::invalid(at, what))
     }
-}
-
-/// A path without `.`, `..` and double slashes, by its text alone.
-pub(crate) fn clean(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    format!("/{}", parts.join("/"))
 }

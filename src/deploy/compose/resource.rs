@@ -1,6 +1,6 @@
 //! The top-level `networks` and `volumes`: create bodies in the API's own words.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -8,8 +8,11 @@ use serde_json::{Map, Value as Json, json};
 
 use super::error::{ComposeError, Result};
 use super::merge::assigned;
+use super::paths::host_path;
 use super::value::{Handling, Keys, boolean, check_keys, entries, list, text};
+use crate::deploy::container::{Mounts, Source};
 use crate::deploy::desired::{Resource, Service};
+use crate::deploy::interpolate::Variables;
 use crate::deploy::observed::LABEL_DEPLOYMENT;
 use crate::yaml::{At, Entry, Node, Value};
 
@@ -86,7 +89,7 @@ const VOLUME: &Keys = &[
 
 impl Resources {
     /// Reads both.
-    pub fn read(deployment: &str, tree: &Node) -> Result<Self> {
+    pub fn read(deployment: &str, tree: &Node, variables: &Variables) -> Result<Self> {
         let declared = |key| tree.get(key).map_or(Ok(&[][..]), |node| entries(node, key));
         let mut networks = BTreeMap::new();
         for entry in declared("networks")? {
@@ -99,7 +102,7 @@ impl Resources {
         }
         let mut volumes = BTreeMap::new();
         for entry in declared("volumes")? {
-            volumes.insert(entry.key.clone(), volume(deployment, entry)?);
+            volumes.insert(entry.key.clone(), volume(deployment, entry, variables)?);
         }
         Ok(Self { networks, volumes })
     }
@@ -134,19 +137,18 @@ impl Resources {
             bodies.iter().any(|body| body.get("HostConfig").is_some_and(|host| host["NetworkMode"] == name))
                 || services.iter().flat_map(|service| &service.connect).any(|(network, _)| network == name)
         };
-        let mounted = |name: &str| {
-            bodies.iter().filter_map(|body| body.get("HostConfig")).any(|host| {
-                let prefix = format!("{name}:");
-                let bind = |bind: &Json| bind.as_str().is_some_and(|bind| bind.starts_with(&prefix));
-                let mount = |mount: &Json| mount["Type"] == "volume" && mount["Source"] == name;
-                host["Binds"].as_array().is_some_and(|binds| binds.iter().any(bind))
-                    || host["Mounts"].as_array().is_some_and(|mounts| mounts.iter().any(mount))
+        let mounted: BTreeSet<String> = services
+            .iter()
+            .flat_map(|service| Mounts::declared(&service.body).iter().cloned().collect::<Vec<_>>())
+            .filter_map(|mount| match mount.source {
+                Source::Volume { name, .. } | Source::Anonymous(Some(name)) => Some(name),
+                _ => None,
             })
-        };
+            .collect();
         let networks = self.networks.values().map(|network| &network.resource);
         (
             networks.filter(|network| on_network(&network.name)).cloned().collect(),
-            self.volumes.values().filter(|volume| mounted(&volume.name)).cloned().collect(),
+            self.volumes.values().filter(|volume| mounted.contains(&volume.name)).cloned().collect(),
         )
     }
 }
@@ -215,13 +217,28 @@ fn driver(node: &Node, default: &str) -> Result<(String, Map<String, Json>)> {
     Ok((driver, options))
 }
 
-fn volume(deployment: &str, entry: &Entry) -> Result<Resource> {
+fn volume(deployment: &str, entry: &Entry, variables: &Variables) -> Result<Resource> {
     check_keys(&entry.value, &format!("the volume `{}`", entry.key), VOLUME)?;
     let (external, name) = name_of(deployment, entry)?;
-    let (driver, options) = driver(&entry.value, "local")?;
+    let (driver, mut options) = driver(&entry.value, "local")?;
+    if driver == "local" && is_bind(&options) {
+        let device = entry.value.get("driver_opts").and_then(|options| options.get("device"));
+        if let Some(written) = options.get("device").and_then(Json::as_str).filter(|path| !path.is_empty()) {
+            // The engine would read a relative one from its own working directory, on its own host.
+            let at = device.map_or(&entry.at, |device| &device.at);
+            let path = host_path(written, at, variables)?;
+            options.insert("device".to_owned(), path.into());
+        }
+    }
     let labels = labels(deployment, &entry.value)?;
     let body = json!({"Name": name, "Driver": driver, "DriverOpts": options, "Labels": labels});
     Ok(Resource { key: entry.key.clone(), name, external, body, place: entry.at.place() })
+}
+
+/// True for the options of a volume that is a folder of the host: `type: none, o: bind`.
+fn is_bind(options: &Map<String, Json>) -> bool {
+    let text = |key: &str| options.get(key).and_then(Json::as_str).unwrap_or_default();
+    text("o").split(',').any(|option| matches!(option.trim(), "bind" | "rbind"))
 }
 
 fn network(deployment: &str, entry: &Entry) -> Result<Network> {

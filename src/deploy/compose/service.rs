@@ -10,10 +10,9 @@ use super::merge::named;
 use super::mounts::Mounts;
 use super::ports::Ports;
 use super::resource::{Resources, pairs};
-use super::value::{Handling, Keys, boolean, check_keys, duration, entries, list, text};
+use super::value::{Handling, Keys, REMOVE, boolean, check_keys, duration, entries, list, text};
 use super::{check_own_keys, value};
 use crate::deploy::desired::{ImageOrigin, Service, Written};
-use crate::deploy::guard::UNQUOTED;
 use crate::deploy::interpolate::Variables;
 use crate::deploy::observed::{LABEL_DEPLOYMENT, LABEL_ROLE, LABEL_SERVICE};
 use crate::diagnose::Place;
@@ -21,7 +20,7 @@ use crate::engine::{CreateBody, RestartPolicy};
 use crate::oci::Reference;
 use crate::oci::reference::is_tag;
 use crate::tars::Role;
-use crate::tars::rebuild::REBUILD;
+use crate::tars::rebuild::{REBUILD, UNQUOTED};
 use crate::yaml::{At, Entry, Node, Origin, Value};
 
 /// What a service is read with.
@@ -36,7 +35,6 @@ const NO_DEPLOY: &str =
     "write limits as `mem_limit`, `cpus`, `pids_limit`, and one service for each container";
 const NO_BUILD: &str = "build the image with `tarsup build` and name it under `image`";
 const NO_NAMESPACES: &str = "give the service its own namespace";
-pub(super) const REMOVE: &str = "remove it";
 
 const KEYS: &Keys = {
     use Handling::{Done, Not};
@@ -170,6 +168,9 @@ pub(super) fn service(context: &Context, entry: &Entry) -> Result<Service> {
     for (target, place) in &mounts.places {
         written.keys.insert(format!("volumes {target}"), place.clone());
     }
+    if let Some(Some(setting)) = environment.get("SLAVE") {
+        written.keys.insert("environment SLAVE".to_owned(), setting.place.clone());
+    }
     let restart = restart(field("restart"))?;
     let stop_grace =
         field("stop_grace_period").map(|value| duration(value, "stop_grace_period")).transpose()?;
@@ -206,7 +207,7 @@ pub(super) fn service(context: &Context, entry: &Entry) -> Result<Service> {
     if !ports.exposed.is_empty() {
         body.insert("ExposedPorts".to_owned(), ports.exposed.into());
     }
-    let connect = networks(context, name, &container, node, &entry.at, &mut body, &mut host)?;
+    let connect = networks(context.resources, name, &container, node, &entry.at, &mut body, &mut host)?;
     body.insert("HostConfig".to_owned(), host.into());
 
     Ok(Service {

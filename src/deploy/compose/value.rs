@@ -14,6 +14,9 @@ pub(super) enum Handling {
     Not(&'static str),
 }
 
+/// What to do instead of a key that has no effect here.
+pub(super) const REMOVE: &str = "remove it";
+
 /// The keys of one mapping of the compose format.
 pub(super) type Keys = [(&'static str, Handling)];
 

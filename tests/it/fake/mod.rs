@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use tarsup::engine::{EngineError, EngineImage, Result, Status};
 use tarsup::oci::{Digest, Reference};
+use tarsup::tars::catalogue::IMAGE_ROLE_LABEL;
 use tarsup::upgrade::machine::Images;
 pub use world::Behaviour;
 use world::World;
@@ -77,6 +78,12 @@ impl std::fmt::Debug for FakeEngine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "FakeEngine({} calls)", locked(&self.calls).len())
     }
+}
+
+/// What `tarsup build` would have labelled an image of that name with.
+fn role_label(reference: &str) -> BTreeMap<String, String> {
+    let role = ["framework", "node"].into_iter().find(|role| reference.starts_with(&format!("tars/{role}:")));
+    role.map(|role| (IMAGE_ROLE_LABEL.to_owned(), role.to_owned())).into_iter().collect()
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -143,7 +150,7 @@ impl FakeEngine {
             tags: vec![reference.to_owned()],
             diff_ids: vec![Digest::of(format!("layer {content}"))],
             env: env.clone(),
-            labels: BTreeMap::new(),
+            labels: role_label(reference),
             size: 1_000_000,
             created: "1970-01-01T00:00:00Z".to_owned(),
             architecture: "amd64".to_owned(),
@@ -164,6 +171,20 @@ impl FakeEngine {
     /// What the local store has.
     pub fn shelf(&self) -> BTreeMap<String, EngineImage> {
         locked(&self.world).shelf.clone()
+    }
+
+    /// Changes an image that is there: its labels, its volumes.
+    pub fn edit_image(&self, reference: &str, change: impl FnOnce(&mut EngineImage)) {
+        let mut world = locked(&self.world);
+        let id = world.image_id(reference).unwrap_or_default();
+        change(world.images.get_mut(&id).expect("the image is there"));
+    }
+
+    /// Changes the labels that a container was created with, as another release would have written them.
+    pub fn edit_labels(&self, container: &str, change: impl FnOnce(&mut serde_json::Map<String, Value>)) {
+        let mut world = locked(&self.world);
+        let held = world.get("edit", container).expect("the container is there");
+        change(held.body.0["Labels"].as_object_mut().expect("it has labels"));
     }
 
     /// How containers of this image behave from now on.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
 
 mod crash;
+mod declarations;
 mod deploys;
 mod lists;
 mod plans;
@@ -261,7 +262,13 @@ pub fn deploy<'a>(engine: &'a FakeEngine, machine: &'a Machine, desired: &'a Des
 
 /// What a command asks for.
 pub fn request(id: &DeployId, intent: &Intent) -> Request {
-    Request { id: id.clone(), what: intent.word().to_owned(), intent: intent.clone(), pins: None }
+    Request {
+        id: id.clone(),
+        what: intent.word().to_owned(),
+        intent: intent.clone(),
+        pins: None,
+        accept_data_move: Vec::new(),
+    }
 }
 
 /// Offers and carries out.

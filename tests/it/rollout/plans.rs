@@ -69,7 +69,10 @@ async fn plan_of_a_changed_environment_names_variables_and_no_values() {
     let mut desired = desired();
     let engine = running(&desired).await;
     edit(&mut desired, "slave", |service| {
-        service.body.0.insert("Env".to_owned(), json!(["MYSQL_ROOT_PASSWORD=0ther", "DOMAIN=fw.tars"]));
+        service
+            .body
+            .0
+            .insert("Env".to_owned(), json!(["MYSQL_ROOT_PASSWORD=0ther", "DOMAIN=fw.tars", "SLAVE=true"]));
     });
     let plan = planned(&engine, &desired, 9, &Intent::Up).await.unwrap();
     let text = render::plan(&plan) + &plan.document().to_string();

@@ -26,6 +26,7 @@ pub mod names;
 pub mod order;
 pub mod package;
 pub mod recipe;
+pub mod refusal;
 pub mod skeleton;
 pub mod tree;
 pub mod unpack;

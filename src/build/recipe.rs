@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
-use crate::diagnose::{Diagnose, Exit, Place, shown};
+pub use super::refusal::RecipeError;
+use crate::diagnose::{Place, shown};
 use crate::oci::Reference;
 use crate::oci::reference::is_tag;
+use crate::yaml;
 
 /// What an image is for: decides ports, health, volume, environment and start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -127,7 +130,7 @@ pub struct HealthcheckRecipe {
 
 /// A program with its arguments, or a line for the shell.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "neither a list of words nor a line for the shell")]
 pub enum Command {
     /// Program and arguments.
     Words(Vec<String>),
@@ -170,7 +173,7 @@ struct Written {
 
 /// Where a file goes: a path, or a path with a mode.
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "neither a path in the image nor a mapping with `path` and `mode`")]
 enum Placement {
     Path(String),
     Full {
@@ -178,66 +181,6 @@ enum Placement {
         #[serde(default)]
         mode: Option<String>,
     },
-}
-
-/// Why a recipe cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum RecipeError {
-    /// The file cannot be read.
-    #[error("cannot read the recipe {}", shown(path))]
-    Read {
-        /// The recipe.
-        path: PathBuf,
-        /// The operating system's words.
-        source: std::io::Error,
-    },
-    /// It is no YAML, or a key is unknown, missing or of the wrong kind.
-    #[error("{}: {message}", shown(&place.file))]
-    Syntax {
-        /// The recipe and the line.
-        place: Place,
-        /// The parser's words.
-        message: String,
-    },
-    /// A value is not what it should be.
-    #[error("{}: {why}", quoted(key, value))]
-    Value {
-        /// The recipe and the line of the key.
-        place: Place,
-        /// The key.
-        key: &'static str,
-        /// Its value; empty where the key alone is wrong.
-        value: String,
-        /// What is wrong.
-        why: String,
-        /// What to do.
-        hint: &'static str,
-    },
-}
-
-fn quoted(key: &str, value: &str) -> String {
-    if value.is_empty() { format!("`{key}`") } else { format!("`{key}: {value}`") }
-}
-
-impl Diagnose for RecipeError {
-    fn exit(&self) -> Exit {
-        Exit::Usage
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::Read { .. } => Some("name the recipe's file, such as images/framework.yaml".to_owned()),
-            Self::Syntax { .. } => Some("docs/recipe.md lists every key of a recipe".to_owned()),
-            Self::Value { hint, .. } => Some((*hint).to_owned()),
-        }
-    }
-
-    fn place(&self) -> Option<Place> {
-        match self {
-            Self::Read { path, .. } => Some(Place::file(path)),
-            Self::Syntax { place, .. } | Self::Value { place, .. } => Some(place.clone()),
-        }
-    }
 }
 
 /// What the command line says instead of the recipe.
@@ -254,17 +197,25 @@ impl Recipe {
     pub fn read(path: &Path, overrides: &Overrides) -> Result<Self, RecipeError> {
         let failed = |source| RecipeError::Read { path: path.to_owned(), source };
         let text = fs::read_to_string(path).map_err(failed)?;
-        let written: Written = serde_yaml::from_str(&text).map_err(|error| RecipeError::Syntax {
-            place: Place {
-                file: path.to_owned(),
-                line: error.location().map(|location| location.line() as u64),
-            },
-            message: without_position(&error.to_string()),
-        })?;
         let folder = std::path::absolute(path).map_err(failed)?;
         let folder = folder.parent().unwrap_or(Path::new("/")).to_owned();
-        Reader { path, text: &text, folder }.resolve(written, overrides)
+        // The tree knows where each value stands, and its limits end what is no recipe; serde makes typed values.
+        let source = Arc::new(yaml::Source { path: path.to_owned(), base: folder.clone() });
+        let tree = yaml::parse(&text, &source)
+            .map_err(|error| RecipeError::Syntax { place: error.place, message: error.what })?;
+        let resolver = Resolver { path, tree, folder };
+        let values = serde_yaml::Deserializer::from_str(&text);
+        let written: Written =
+            serde_path_to_error::deserialize(values).map_err(|error| resolver.mistyped(&error))?;
+        resolver.resolve(written, overrides)
     }
+}
+
+/// The way from the top of a recipe to a value.
+#[derive(Clone, Copy)]
+enum Step<'a> {
+    Key(&'a str),
+    Item(usize),
 }
 
 /// What a folder of packages is searched for. What each file is, its first bytes tell.
@@ -276,16 +227,22 @@ fn without_position(message: &str) -> String {
 }
 
 /// Turns what is written into what is meant.
-struct Reader<'a> {
+struct Resolver<'a> {
     path: &'a Path,
-    text: &'a str,
+    tree: yaml::Node,
     folder: PathBuf,
 }
 
-impl Reader<'_> {
+impl Resolver<'_> {
     fn resolve(&self, written: Written, overrides: &Overrides) -> Result<Recipe, RecipeError> {
         if let Some(gate) = written.waive.first() {
-            return Err(self.bad("waive", gate, "there is no gate of that name", "remove it"));
+            return Err(self.bad(
+                &[Step::Key("waive"), Step::Item(0)],
+                "waive",
+                gate,
+                "there is no gate of that name",
+                "remove it",
+            ));
         }
         let version = overrides.version.clone().unwrap_or_else(|| written.version.clone());
         let reference = self.reference(&written.name, &version)?;
@@ -315,14 +272,21 @@ impl Reader<'_> {
     fn reference(&self, name: &str, version: &str) -> Result<Reference, RecipeError> {
         if !is_tag(version) {
             let why = "a version is also the image's tag: up to 128 letters, digits, `_`, `.` and `-`";
-            return Err(self.bad("version", version, why, "write a version such as 3.0.17"));
+            return Err(self.bad(
+                &[Step::Key("version")],
+                "version",
+                version,
+                why,
+                "write a version such as 3.0.17",
+            ));
         }
         let hint = "write a repository such as tars/framework; the tag is the version";
-        let reference: Reference =
-            name.parse().map_err(|error| self.bad("name", name, &format!("{error}"), hint))?;
+        let reference: Reference = name
+            .parse()
+            .map_err(|error| self.bad(&[Step::Key("name")], "name", name, &format!("{error}"), hint))?;
         let tagged = name.rsplit('/').next().is_some_and(|last| last.contains(':')) || name.contains('@');
         if tagged {
-            return Err(self.bad("name", name, "a name has no tag", hint));
+            return Err(self.bad(&[Step::Key("name")], "name", name, "a name has no tag", hint));
         }
         Ok(reference.with_tag(version))
     }
@@ -334,6 +298,7 @@ impl Reader<'_> {
         match text.strip_prefix("rootfs:") {
             Some(path) if !path.is_empty() => Ok(Base::Rootfs(self.folder.join(path))),
             _ => Err(self.bad(
+                &[Step::Key("base")],
                 "base",
                 text,
                 "not a base that this version knows",
@@ -356,6 +321,7 @@ impl Reader<'_> {
         ];
         match present.iter().find(|(_, present)| *present) {
             Some((key, _)) => Err(self.bad(
+                &[Step::Key(key)],
                 key,
                 "",
                 &format!("role {} decides that", written.role.name()),
@@ -368,10 +334,11 @@ impl Reader<'_> {
     /// Sorted, each once. A pattern that matches nothing is a mistake.
     fn expand(&self, patterns: &[String]) -> Result<Vec<PathBuf>, RecipeError> {
         let mut found = Vec::new();
-        for pattern in patterns {
+        for (index, pattern) in patterns.iter().enumerate() {
             let matches = super::glob::expand(&self.folder, pattern);
             if matches.is_empty() {
                 return Err(self.bad(
+                    &[Step::Key("packages"), Step::Item(index)],
                     "packages",
                     pattern,
                     "no such file",
@@ -417,18 +384,20 @@ impl Reader<'_> {
     }
 
     fn plain(&self, written: Written) -> Result<Plain, RecipeError> {
-        for path in written.volumes.iter().chain(&written.workdir) {
-            if !path.starts_with('/') {
-                return Err(self.bad(
-                    "volumes",
-                    path,
-                    "a path in the image is absolute",
-                    "begin it with `/`",
-                ));
-            }
+        let volumes = written.volumes.iter().enumerate();
+        let volumes =
+            volumes.map(|(index, path)| ("volumes", vec![Step::Key("volumes"), Step::Item(index)], path));
+        let workdir = written.workdir.iter().map(|path| ("workdir", vec![Step::Key("workdir")], path));
+        let mut paths = volumes.chain(workdir);
+        if let Some((key, way, path)) = paths.find(|(_, _, path)| !path.starts_with('/')) {
+            return Err(self.bad(&way, key, path, "a path in the image is absolute", "begin it with `/`"));
         }
-        let ports =
-            written.ports.iter().map(|port| self.port(port)).collect::<Result<Vec<_>, RecipeError>>()?;
+        let ports = written
+            .ports
+            .iter()
+            .enumerate()
+            .map(|(index, port)| self.port(index, port))
+            .collect::<Result<Vec<_>, RecipeError>>()?;
         let files = written
             .files
             .into_iter()
@@ -449,48 +418,111 @@ impl Reader<'_> {
     }
 
     /// `3306` and `53/udp`, as the config writes them.
-    fn port(&self, text: &str) -> Result<String, RecipeError> {
+    fn port(&self, index: usize, text: &str) -> Result<String, RecipeError> {
         let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
         let valid = number.parse::<u16>().is_ok_and(|number| number > 0);
         if !valid || !matches!(protocol, "tcp" | "udp" | "sctp") {
-            return Err(self.bad("ports", text, "not a port", "write a port such as 3306 or 53/udp"));
+            return Err(self.bad(
+                &[Step::Key("ports"), Step::Item(index)],
+                "ports",
+                text,
+                "not a port",
+                "write a port such as 3306 or 53/udp",
+            ));
         }
         Ok(format!("{number}/{protocol}"))
     }
 
     fn placed(&self, from: &str, placement: Placement) -> Result<PlacedFile, RecipeError> {
-        let (to, mode) = match placement {
-            Placement::Path(path) => (path, None),
-            Placement::Full { path, mode } => (path, mode),
+        let entry = [Step::Key("files"), Step::Key(from)];
+        let [files, key] = entry;
+        let (to, mode, way) = match placement {
+            Placement::Path(path) => (path, None, entry.to_vec()),
+            Placement::Full { path, mode } => (path, mode, vec![files, key, Step::Key("path")]),
         };
         let climbs = to.split('/').any(|part| part == "..");
         if !to.starts_with('/') || climbs || to.trim_matches('/').is_empty() {
             let why = "where a file goes is an absolute path in the image, without `..`";
-            return Err(self.bad("files", &to, why, "begin it with `/`"));
+            return Err(self.bad(&way, "files", &to, why, "begin it with `/`"));
         }
         let octal = |text: String| match u32::from_str_radix(text.trim_start_matches("0o"), 8) {
             Ok(mode) if mode <= 0o7777 => Ok(mode),
-            _ => Err(self.bad("mode", &text, "not a mode", "write it in octal digits, such as 0755")),
+            _ => Err(self.bad(
+                &[files, key, Step::Key("mode")],
+                "mode",
+                &text,
+                "not a mode",
+                "write it in octal digits, such as 0755",
+            )),
         };
         Ok(PlacedFile { from: self.folder.join(from), to, mode: mode.map(octal).transpose()? })
     }
 
-    /// A bad value, with the line where its key or the value itself is written.
-    fn bad(&self, key: &'static str, value: &str, why: &str, hint: &'static str) -> RecipeError {
-        let has = |needle: &str| self.text.lines().position(|line| line.trim_start().starts_with(needle));
-        let line = self
-            .text
-            .lines()
-            .position(|line| !value.is_empty() && line.contains(key) && line.contains(value))
-            .or_else(|| self.text.lines().position(|line| !value.is_empty() && line.contains(value)))
-            .or_else(|| has(&format!("{key}:")));
+    /// A bad value, with the line where it stands.
+    fn bad(
+        &self,
+        way: &[Step<'_>],
+        key: &'static str,
+        value: &str,
+        why: &str,
+        hint: &'static str,
+    ) -> RecipeError {
         RecipeError::Value {
-            place: Place { file: self.path.to_owned(), line: line.map(|line| line as u64 + 1) },
+            place: Place { file: self.path.to_owned(), line: Some(self.line(way)) },
             key,
             value: value.to_owned(),
             why: why.to_owned(),
             hint,
         }
+    }
+
+    /// The line of a value, or of the last thing on the way to it that there is. A list or mapping is where its key is.
+    fn line(&self, way: &[Step<'_>]) -> u64 {
+        let mut node = &self.tree;
+        let mut line = node.at.line;
+        for step in way {
+            let next = match (step, &node.value) {
+                (Step::Key(key), yaml::Value::Map(entries)) => {
+                    let entry = entries.iter().find(|entry| entry.key == *key);
+                    entry.map(|entry| (&entry.value, entry.at.line))
+                }
+                (Step::Item(index), yaml::Value::List(items)) => {
+                    items.get(*index).map(|item| (item, item.at.line))
+                }
+                _ => None,
+            };
+            let Some(found) = next else { break };
+            (node, line) = found;
+        }
+        match node.value {
+            yaml::Value::List(_) | yaml::Value::Map(_) => line,
+            // A text of several lines begins behind its key.
+            _ => line.max(node.at.line),
+        }
+    }
+
+    /// What serde says of a value of the wrong kind, or of a key that is unknown, at its line.
+    fn mistyped(&self, error: &serde_path_to_error::Error<serde_yaml::Error>) -> RecipeError {
+        use serde_path_to_error::Segment;
+        let message = without_position(&error.inner().to_string());
+        let segment = |segment| match segment {
+            &Segment::Seq { index } => Some(Step::Item(index)),
+            Segment::Map { key } => Some(Step::Key(key.as_str())),
+            _ => None,
+        };
+        let mut way: Vec<Step<'_>> = error.path().iter().map_while(segment).collect();
+        let unknown = message.split_once("unknown field `").and_then(|(_, rest)| rest.split_once('`'));
+        if let Some((key, _)) = unknown {
+            way.push(Step::Key(key));
+        }
+        let place = Place::line(self.path, self.line(&way));
+        // Most say which key it is; those of a choice say only what it may be.
+        let key = error.path().to_string();
+        let message = match message.split_once("neither ") {
+            Some((_, rest)) => format!("`{key}` is neither {rest}"),
+            None => message,
+        };
+        RecipeError::Syntax { place, message }
     }
 }
 

@@ -205,6 +205,40 @@ fn recipe_that_is_wrong_is_refused_with_its_line() {
 }
 
 #[test]
+fn every_refusal_of_a_recipe_has_the_line_of_the_value() {
+    // The texts stand more than once: a line that is found by searching for them is another one.
+    let mut wrong = Vec::new();
+    let head = "# role: none, 70000, relative, out, 1m\nname: x\nversion: 1\nrole: plain\nbase: scratch\n";
+    for (rest, line, why) in [
+        ("env: {A: '70000'}\nports:\n  - 80\n  - 70000\n", 9, "not a port"),
+        ("labels: {a: relative}\nvolumes:\n  - /relative\n  - relative\n", 9, "absolute"),
+        ("cmd: [relative]\nworkdir: relative\n", 7, "absolute"),
+        ("files:\n  a: /out\n  b: out\n", 8, "absolute path in the image"),
+        ("files:\n  a: /b\n  b:\n    path: /c\n    mode: '9'\n", 10, "not a mode"),
+        ("files:\n  a: /b\n  b:\n    path: c\n    mode: '7'\n", 9, "absolute path in the image"),
+        ("healthcheck:\n  test: x\n  timeout: 1m\n  interval: 1x\n", 9, "not a duration"),
+        ("packages: []\nwaive:\n\n  - none\n", 9, "no gate of that name"),
+        ("user: a\ncmd: b\nuser: c\n", 8, "stands on line 6 already"),
+        ("env:\n  A: 1\n  A: 2\n", 8, "stands on line 7 already"),
+        ("ports: [80]\nusre: x\n", 7, "unknown field `usre`"),
+        ("ports: [80]\nhealthcheck:\n  test: x\n  retires: 3\n", 9, "unknown field `retires`"),
+        ("ports:\n  - [80]\n", 7, "ports"),
+        ("cmd:\n  a: b\n", 6, "`cmd` is neither a list"),
+        ("files:\n  a: /b\n  c: [d]\n", 8, "`files.c` is neither a path"),
+        ("labels:\n  a: &a [x, x]\n  b: *nowhere\n", 8, "unknown anchor"),
+    ] {
+        let workshop = Workshop::new();
+        workshop.write("framework.yaml", &format!("{head}{rest}"));
+        let message = workshop.refused(&["build", "framework.yaml"], 2);
+        let place = format!("framework.yaml\":{line}");
+        if !(message.ends_with(&place) && message.contains(why)) {
+            wrong.push(format!("{rest}: {message}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
 fn recipe_that_bakes_rebuild_into_the_image_is_refused_by_the_guard() {
     let workshop = Workshop::new();
     workshop.write("framework.yaml", &format!("{RECIPE}env: {{REBUILD: \"true\"}}\n"));

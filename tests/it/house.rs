@@ -13,7 +13,7 @@ const MAY_IMPORT: [(&str, &[&str]); 14] = [
     ("compare", &["diagnose", "oci", "tarball", "tars"]),
     ("engine", &["diagnose", "oci"]),
     ("store", &["diagnose", "oci", "tars"]),
-    ("build", &["diagnose", "oci", "store", "tarball", "tars"]),
+    ("build", &["diagnose", "oci", "store", "tarball", "tars", "yaml"]),
     ("transport", &["diagnose", "engine", "oci", "store"]),
     ("yaml", &["diagnose"]),
     ("deploy", &["diagnose", "engine", "oci", "tars", "yaml"]),

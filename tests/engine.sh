@@ -130,6 +130,16 @@ supervisor='
     while kill -0 "$engine" 2>/dev/null; do wait "$engine" || true; done
 '
 
+# The kernel takes the engine's mounts down a moment after its last process.
+remove() {
+    tries=0
+    until rm -rf --one-file-system "$1" 2>/dev/null; do
+        tries=$((tries + 1))
+        [ "$tries" -lt 50 ] || die "$1 could not be removed: $(rm -rf --one-file-system "$1" 2>&1 | head -n 1)"
+        sleep 0.1
+    done
+}
+
 launch() {
     if [ -n "$new" ]; then dockerd=/usr/sbin/dockerd root=$cache/debian-13; else dockerd=$(dockerd_path) root=; fi
     # A file left from before a reboot is no namespace any more.
@@ -139,6 +149,9 @@ launch() {
     fi
     [ ! -e "$dir/log" ] || mv "$dir/log" "$dir/log.1"
     rm -f "$dir/docker.sock" "$dir/dockerd.pid"
+    # What a host has in /run goes with its power. A pid file that stays would name another process in the new namespace,
+    # and dockerd would wait in vain for a containerd that it believes to run.
+    remove "$dir/exec"
     : >"$dir/log"
     # systemd's cgroup driver would hand pids of this namespace to the host's systemd: hence cgroupfs.
     # An empty configuration file, because the host's own is not meant for this engine.
@@ -206,13 +219,7 @@ stop() {
     ! has_network || umount -l "$dir/net"
     # Containers' groups outlive what ran in them.
     find /sys/fs/cgroup -depth -type d \( -path "*/tarsup-$name" -o -path "*/tarsup-$name/*" \) -exec rmdir {} + 2>/dev/null || true
-    # The kernel takes the engine's mounts down a moment after its last process.
-    tries=0
-    until rm -rf --one-file-system "$dir" 2>/dev/null; do
-        tries=$((tries + 1))
-        [ "$tries" -lt 50 ] || die "$dir could not be removed: $(rm -rf --one-file-system "$dir" 2>&1 | head -n 1)"
-        sleep 0.1
-    done
+    remove "$dir"
     rm -f "$base/$name.lock"
     rmdir "$base" 2>/dev/null || true
 }

@@ -1,6 +1,7 @@
 //! An engine that is killed in the middle of a load: a clear error, nothing half-loaded, and a retry that works.
 
 use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,9 +24,14 @@ impl Private {
         assert!(status.success(), "engine.sh {what} {}", self.0);
     }
 
-    async fn connect(&self) -> DockerEngine {
+    /// A file of its state.
+    fn path(&self, below: &str) -> PathBuf {
         let folder = std::env::var("TARSUP_TEST_DIR").unwrap_or_else(|_| "/var/tmp/tarsup-test".to_owned());
-        let host = Some(format!("unix://{folder}/{}/docker.sock", self.0));
+        Path::new(&folder).join(self.0).join(below)
+    }
+
+    async fn connect(&self) -> DockerEngine {
+        let host = Some(format!("unix://{}", self.path("docker.sock").display()));
         DockerEngine::connect(&ConnectOptions { host, context: None }).await.unwrap()
     }
 }
@@ -95,4 +101,19 @@ async fn engine_killed_during_a_load_is_lost_and_a_retry_works() {
     let sent = daemon.put(&image, &()).await.unwrap();
     assert_eq!(sent.layers_sent, 2);
     assert_eq!(engine.inspect_image("copy-lost:1").await.unwrap().unwrap().diff_ids, image.diff_ids());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn engine_killed_starts_again_whatever_its_pid_files_say() {
+    let private = Private("stale");
+    private.tell("start");
+    let stale = private.path("exec/containerd/containerd.pid");
+    assert!(stale.exists(), "{}: the file that the engine itself would trip over", stale.display());
+    private.tell("kill");
+    // A number that is alive again in every new pid namespace.
+    std::fs::write(&stale, "1").unwrap();
+
+    private.tell("start");
+
+    assert!(private.connect().await.inspect_image("none:1").await.unwrap().is_none());
 }

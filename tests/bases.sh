@@ -1,7 +1,9 @@
 #!/bin/sh
 # Root file systems for the images, made by mmdebstrap from the machine's own package sources. Prints where they lie.
 #
-#   bases.sh [framework] [database]      both, in parallel, when none is named
+#   bases.sh [framework] [database] [real] [web]     the first two, in parallel, when none is named
+#
+# `real` is what TARS's own programs need beside `framework` (a node asks ps and top), `web` is that with Node.js.
 #
 # The result is the same, byte for byte, as long as the package sources say the same. It is kept in
 # ${TARSUP_TEST_CACHE:-/var/tmp/tarsup-cache}/bases: a second call costs nothing. Needs root and Debian. Elsewhere a Docker
@@ -44,7 +46,9 @@ packages_of() {
     case $1 in
         framework) echo libc6,libgcc-s1,libstdc++6,zlib1g ;;
         database) echo mariadb-server-core,mariadb-client-core ;;
-        *) cannot "there is no base '$1' (framework, database)" ;;
+        real) echo libc6,libgcc-s1,libstdc++6,zlib1g,procps ;;
+        web) echo libc6,libgcc-s1,libstdc++6,zlib1g,procps,nodejs ;;
+        *) cannot "there is no base '$1' (framework, database, real, web)" ;;
     esac
 }
 

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what failed by failing")]
 
+#[path = "../beside/mod.rs"]
+mod beside;
 #[macro_use]
 #[path = "../contract/mod.rs"]
 mod contract;
@@ -9,4 +11,5 @@ mod daemon_copy;
 mod e2e;
 mod engine_contract;
 mod engine_lost;
+mod real;
 mod tiny;

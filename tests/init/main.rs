@@ -2,6 +2,8 @@
 #![allow(missing_docs, reason = "tests are named by what they hold")]
 #![allow(clippy::unwrap_used, reason = "a test ends where something unexpected happens")]
 
+#[path = "../beside/mod.rs"]
+mod beside;
 mod cluster;
 mod container;
 mod database;

@@ -1,32 +1,11 @@
 //! With upstream's own configuration, SQL and templates, where they lie beside the project.
 
 use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
 
+use crate::beside;
 use crate::container::Container;
 use crate::server::Server;
-
-/// Upstream's data beside the project; `None`, said loudly, where it is not there. In CI it is, so that its absence is a
-/// failure there and not a pass.
-fn shared(below: &str) -> Option<PathBuf> {
-    let shared = std::env::var_os("TARSUP_SHARED")
-        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
-    let path = shared.join("tars").join(below);
-    if path.exists() {
-        return Some(path);
-    }
-    assert!(std::env::var_os("CI").is_none(), "{} is not there, and this is CI", path.display());
-    eprintln!(
-        "LEFT OUT: {} is not there; set TARSUP_SHARED to test with upstream's own data",
-        path.display()
-    );
-    None
-}
-
-fn upstream() -> Option<PathBuf> {
-    shared("framework")
-}
 
 /// A release's configuration and SQL, with the web's SQL beside it, as an image of it has them.
 fn container_with_release(server: &Server, release: &std::path::Path, web: &std::path::Path) -> Container {
@@ -60,7 +39,10 @@ fn container_with_upstreams_data(server: &Server, upstream: &std::path::Path) ->
 
 #[test]
 fn upstreams_sql_and_templates_install_a_real_server() {
-    let Some(upstream) = upstream() else { return };
+    let Some(upstream) = beside::folder("framework", "upstreams_sql_and_templates_install_a_real_server")
+    else {
+        return;
+    };
     let server = Server::start();
     let mut container = container_with_upstreams_data(&server, &upstream);
     let log = container.run_once();
@@ -97,7 +79,11 @@ fn upstreams_sql_and_templates_install_a_real_server() {
 
 #[test]
 fn upstreams_rows_and_configuration_carry_this_node_and_no_placeholder() {
-    let Some(upstream) = upstream() else { return };
+    let Some(upstream) =
+        beside::folder("framework", "upstreams_rows_and_configuration_carry_this_node_and_no_placeholder")
+    else {
+        return;
+    };
     let server = Server::start();
     let mut container = container_with_upstreams_data(&server, &upstream);
     container.run_once();
@@ -126,9 +112,20 @@ fn upstreams_rows_and_configuration_carry_this_node_and_no_placeholder() {
 
 #[test]
 fn each_release_installs_with_the_webs_sql_and_the_newer_one_completes_the_older() {
-    let (Some(old), Some(new), Some(web)) =
-        (shared("real/v2.4.17/deploy.tgz"), shared("real/v3.0.17/deploy.tgz"), shared("real/web.tgz"))
-    else {
+    let (Some(old), Some(new), Some(web)) = (
+        beside::folder(
+            "real/v2.4.17/deploy.tgz",
+            "each_release_installs_with_the_webs_sql_and_the_newer_one_completes_the_older",
+        ),
+        beside::folder(
+            "real/v3.0.17/deploy.tgz",
+            "each_release_installs_with_the_webs_sql_and_the_newer_one_completes_the_older",
+        ),
+        beside::folder(
+            "real/web.tgz",
+            "each_release_installs_with_the_webs_sql_and_the_newer_one_completes_the_older",
+        ),
+    ) else {
         return;
     };
     let tables = "SELECT CONCAT(table_schema, '.', table_name) FROM information_schema.tables WHERE table_schema LIKE \

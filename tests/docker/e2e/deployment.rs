@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::stage::{OLD, PREFIX, Stage, succeed};
+use super::stage::{OLD, Stage, succeed};
 
 /// No blank in it: that is the guard's business.
 const PASSWORD: &str = "e2e-secret";
@@ -17,6 +17,7 @@ const PASSWORD: &str = "e2e-secret";
 pub struct Deployment {
     /// Its name: the prefix of its containers, too.
     pub name: &'static str,
+    stage: &'static Stage,
     folder: tempfile::TempDir,
     subnet: u8,
 }
@@ -52,31 +53,37 @@ pub type Tables = BTreeMap<String, u64>;
 impl Deployment {
     /// A deployment on the network 172.30.`subnet`.0/24 with the services among `services`, not yet up.
     pub fn new(name: &'static str, subnet: u8, services: &[&str]) -> Self {
-        Stage::get();
-        let deployment = Self { name, folder: tempfile::tempdir().unwrap(), subnet };
+        Self::of(Stage::get(), OLD, name, subnet, services)
+    }
+
+    /// The same with the images of another stage.
+    pub fn of(
+        stage: &'static Stage,
+        version: &str,
+        name: &'static str,
+        subnet: u8,
+        services: &[&str],
+    ) -> Self {
+        let deployment = Self { name, stage, folder: tempfile::tempdir().unwrap(), subnet };
         deployment.remove();
         deployment.write("compose.yaml", &deployment.compose(services));
-        deployment.write(".env", &format!("TARS_VERSION={OLD}\nPASSWORD={PASSWORD}\n"));
+        deployment.write(".env", &format!("TARS_VERSION={version}\nPASSWORD={PASSWORD}\n"));
         deployment
     }
 
     fn compose(&self, services: &[&str]) -> String {
-        let (name, net) = (self.name, format!("172.30.{}", self.subnet));
+        let (name, prefix, net) = (self.name, self.stage.prefix, format!("172.30.{}", self.subnet));
         let service = |service: &str| match service {
             "database" => format!(
-                "  database:\n    image: {PREFIX}/database:10.11\n    container_name: {name}-database\n    environment:\n      \
+                "  database:\n    image: {prefix}/database:10.11\n    container_name: {name}-database\n    environment:\n      \
                  MYSQL_ROOT_PASSWORD: ${{PASSWORD}}\n    volumes: [\"database:/var/lib/mysql\"]\n    networks:\n      \
                  default: {{ipv4_address: {net}.2}}\n    x-tars: {{role: database}}\n"
             ),
             "framework" => self.framework("framework", "master", 3),
             "slave" => self.framework("slave", "slave", 4),
             "slave2" => self.framework("slave2", "slave", 6),
-            "node" => format!(
-                "  node:\n    image: {PREFIX}/node:${{TARS_VERSION}}\n    container_name: {name}-node\n    restart: always\n    environment:\n      \
-                 INET: eth0\n      TARS_REGISTRY_ADDRESS: tcp -h {net}.3 -p 17890:tcp -h {net}.4 -p 17890\n    \
-                 volumes: [\"node:/data/tars\"]\n    networks:\n      default: {{ipv4_address: {net}.5}}\n    \
-                 depends_on: [framework]\n    x-tars: {{role: node}}\n"
-            ),
+            "node" => self.node("node", 5),
+            "node2" => self.node("node2", 7),
             other => panic!("no service {other}"),
         };
         let volumes = format!("  {}:\n", services.join(":\n  "));
@@ -87,10 +94,20 @@ impl Deployment {
         )
     }
 
-    fn framework(&self, service: &str, role: &str, host: u8) -> String {
-        let (name, net) = (self.name, format!("172.30.{}", self.subnet));
+    fn node(&self, service: &str, host: u8) -> String {
+        let (name, prefix, net) = (self.name, self.stage.prefix, format!("172.30.{}", self.subnet));
         format!(
-            "  {service}:\n    image: {PREFIX}/framework:${{TARS_VERSION}}\n    container_name: {name}-{service}\n    \
+            "  {service}:\n    image: {prefix}/node:${{TARS_VERSION}}\n    container_name: {name}-{service}\n    restart: always\n    environment:\n      \
+             INET: eth0\n      TARS_REGISTRY_ADDRESS: tcp -h {net}.3 -p 17890:tcp -h {net}.4 -p 17890\n    \
+             volumes: [\"{service}:/data/tars\"]\n    networks:\n      default: {{ipv4_address: {net}.{host}}}\n    \
+             depends_on: [framework]\n    x-tars: {{role: node}}\n"
+        )
+    }
+
+    fn framework(&self, service: &str, role: &str, host: u8) -> String {
+        let (name, prefix, net) = (self.name, self.stage.prefix, format!("172.30.{}", self.subnet));
+        format!(
+            "  {service}:\n    image: {prefix}/framework:${{TARS_VERSION}}\n    container_name: {name}-{service}\n    \
              restart: always\n    environment:\n      MYSQL_HOST: {net}.2\n      MYSQL_USER: root\n      MYSQL_ROOT_PASSWORD: ${{PASSWORD}}\n      \
              INET: eth0\n      REBUILD: \"false\"\n      SLAVE: \"{}\"\n    volumes: [\"{service}:/data/tars\"]\n    \
              networks:\n      default: {{ipv4_address: {net}.{host}}}\n    depends_on: [database]\n    x-tars: {{role: {role}}}\n",
@@ -125,8 +142,9 @@ impl Deployment {
         self.write(file, &text.replace(from, to));
     }
 
-    fn command(&self, words: &[&str]) -> Command {
-        let mut command = Stage::get().tarsup();
+    /// `tarsup WORDS -f compose.yaml`, not started.
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = self.stage.tarsup();
         command.args(words).arg("-f").arg(self.path("compose.yaml")).stdin(Stdio::null());
         command
     }
@@ -227,6 +245,22 @@ impl Deployment {
             .collect()
     }
 
+    /// The address of a host of its network.
+    pub fn address(&self, host: u8) -> String {
+        format!("172.30.{}.{host}", self.subnet)
+    }
+
+    /// Its network's name on the engine.
+    pub fn network(&self) -> String {
+        format!("{}_default", self.name)
+    }
+
+    /// The version that a service's container was made from.
+    pub fn version(&self, service: &str) -> String {
+        let version = &self.inspect(service)["Config"]["Labels"]["org.opencontainers.image.version"];
+        version.as_str().unwrap_or("none").to_owned()
+    }
+
     /// Puts a row into t_config_files that any import of `db_tars.sql` would take away.
     pub fn mark(&self) {
         self.query("INSERT INTO db_tars.t_config_files (server_name, filename, config) VALUES ('E2e.Server', 'e2e.conf', 'keep')");
@@ -242,7 +276,7 @@ impl Deployment {
         {
             command.args(["-e", &format!("{name}={value}")]);
         }
-        let output = command.arg(format!("{PREFIX}/framework:{OLD}")).output().unwrap();
+        let output = command.arg(format!("{}/framework:{OLD}", self.stage.prefix)).output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Ran { code: output.status.code().unwrap_or(-1), out: text(&output.stdout), err: text(&output.stderr) }
     }
@@ -295,9 +329,10 @@ impl Deployment {
             let _ = Command::new("docker").args(["rm", "-f", "-v", &container]).output();
         }
         let _ = Command::new("docker").args(["network", "rm", &format!("{}_default", self.name)]).output();
-        for volume in ["database", "framework", "slave", "slave2", "node"] {
-            let _ =
-                Command::new("docker").args(["volume", "rm", &format!("{}_{volume}", self.name)]).output();
+        let volumes = ["database", "framework", "slave", "slave2", "node", "node2"];
+        let volumes = volumes.map(|volume| format!("{}_{volume}", self.name));
+        for volume in volumes.into_iter().chain([format!("{}.lock", self.name)]) {
+            let _ = Command::new("docker").args(["volume", "rm", &volume]).output();
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The whole path as a user walks it: packages → images → engine → deployment → upgrade, with a real MariaDB.
 
-mod deployment;
+pub mod deployment;
 mod guard;
-mod stage;
+pub mod stage;
 mod upgrade;

@@ -17,6 +17,8 @@ pub const BAD: &str = "3.0.19";
 /// The folder with packages, recipes and store; kept for the process, removed by the next run.
 pub struct Stage {
     folder: PathBuf,
+    /// The repository prefix of its images.
+    pub prefix: &'static str,
 }
 
 impl Stage {
@@ -24,10 +26,37 @@ impl Stage {
     pub fn get() -> &'static Self {
         static STAGE: OnceLock<Stage> = OnceLock::new();
         STAGE.get_or_init(|| {
-            let stage = Self { folder: Path::new(env!("CARGO_TARGET_TMPDIR")).join("e2e") };
-            stage.prepare();
+            let stage = Self::empty("e2e", PREFIX);
+            stage.version(OLD, &[], None);
+            stage.version(NEW, &["--differ", "tarslog"], Some(OLD));
+            stage.version(BAD, &["--fault", "tarsconfig=never-answer"], Some(OLD));
+            stage.build("database", "10.11", None);
             stage
         })
+    }
+
+    /// A folder below cargo's for tests with the project's recipes under another prefix, and no package yet.
+    pub fn empty(name: &str, prefix: &'static str) -> Self {
+        let stage = Self { folder: Path::new(env!("CARGO_TARGET_TMPDIR")).join(name), prefix };
+        let _ = fs::remove_dir_all(&stage.folder);
+        fs::create_dir_all(stage.path("images")).unwrap();
+        let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+        succeed(Command::new("cp").arg("-R").arg(project.join("images/database")).arg(stage.path("images")));
+        for recipe in ["framework", "node", "database"] {
+            let text = fs::read_to_string(project.join(format!("images/{recipe}.yaml"))).unwrap();
+            let mut text = text.replace("name: tars/", &format!("name: {prefix}/"));
+            if recipe != "database" {
+                let init = program("TARSUP_TEST_INIT", &static_init());
+                text = format!("{text}init: {}\n", init.display());
+            }
+            fs::write(stage.path(&format!("images/{recipe}.yaml")), text).unwrap();
+        }
+        stage
+    }
+
+    /// A file below its folder; recipes lie in `images/`, what they are made of in `build/`.
+    pub fn path(&self, below: &str) -> PathBuf {
+        self.folder.join(below)
     }
 
     /// tarsup with the store of these tests and the engine of `DOCKER_HOST`.
@@ -41,32 +70,10 @@ impl Stage {
         command
     }
 
-    fn prepare(&self) {
-        let _ = fs::remove_dir_all(&self.folder);
-        fs::create_dir_all(self.folder.join("images")).unwrap();
-        let project = Path::new(env!("CARGO_MANIFEST_DIR"));
-        succeed(
-            Command::new("cp").arg("-R").arg(project.join("images/database")).arg(self.folder.join("images")),
-        );
-        for recipe in ["framework", "node", "database"] {
-            let text = fs::read_to_string(project.join(format!("images/{recipe}.yaml"))).unwrap();
-            let mut text = text.replace("name: tars/", &format!("name: {PREFIX}/"));
-            if recipe != "database" {
-                let init = program("TARSUP_TEST_INIT", &static_init());
-                text = format!("{text}init: {}\n", init.display());
-            }
-            fs::write(self.folder.join(format!("images/{recipe}.yaml")), text).unwrap();
-        }
-        self.version(OLD, &[], None);
-        self.version(NEW, &["--differ", "tarslog"], Some(OLD));
-        self.version(BAD, &["--fault", "tarsconfig=never-answer"], Some(OLD));
-        self.build("database", "10.11", None);
-    }
-
     /// Packs and builds one version, and copies its images into the engine.
     fn version(&self, version: &str, options: &[&str], from: Option<&str>) {
         let standin = program("TARSUP_TEST_STANDIN", &target().join("standin/standin"));
-        let build = self.folder.join("build");
+        let build = self.path("build");
         let _ = fs::remove_dir_all(&build);
         let mut pack = Command::new(standin);
         pack.args(["pack", "--small", "--version", version, "--out"]).arg(&build).args(options);
@@ -80,12 +87,18 @@ impl Stage {
         }
     }
 
-    fn build(&self, image: &str, version: &str, after: Option<&str>) {
-        let reference = format!("{PREFIX}/{image}:{version}");
+    /// Builds `images/IMAGE.yaml` as one version and copies it into the engine.
+    pub fn build(&self, image: &str, version: &str, after: Option<&str>) {
+        self.build_as(image, image, version, after);
+    }
+
+    /// Builds a recipe whose image's name is not its own.
+    pub fn build_as(&self, recipe: &str, image: &str, version: &str, after: Option<&str>) {
+        let reference = format!("{}/{image}:{version}", self.prefix);
         let mut build = self.tarsup();
-        build.arg("build").arg(self.folder.join(format!("images/{image}.yaml"))).args(["--version", version]);
+        build.arg("build").arg(self.path(&format!("images/{recipe}.yaml"))).args(["--version", version]);
         if let Some(after) = after {
-            build.args(["--after", &format!("{PREFIX}/{image}:{after}")]);
+            build.args(["--after", &format!("{}/{image}:{after}", self.prefix)]);
         }
         succeed(&mut build);
         succeed(self.tarsup().args(["copy", &reference, &format!("docker-daemon:{reference}")]));
@@ -101,7 +114,7 @@ pub fn succeed(command: &mut Command) -> Output {
 }
 
 /// The folder of the root file systems, which `tests/bases.sh` makes.
-fn bases() -> PathBuf {
+pub fn bases() -> PathBuf {
     let folder = std::env::var_os("TARSUP_TEST_BASES")
         .map_or_else(|| PathBuf::from("/var/tmp/tarsup-cache/bases"), PathBuf::from);
     assert!(folder.join("database.tar").exists(), "{}: run `sh tests/bases.sh` first", folder.display());

@@ -1,0 +1,118 @@
+//! Up, upgrade, rollback, a version that cannot come up, and an older release: on the real framework.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::hello;
+use super::rows::{Rows, difference, rows, wait_for_nodes};
+use super::stage::{FORMER, PATCHED, RELEASE, WRONG, stage, stage_with};
+use crate::e2e::deployment::{Deployment, wait_for};
+
+const ALL: &[&str] = &["database", "framework", "slave", "node", "node2"];
+const TARS: &[&str] = &["framework", "slave", "node", "node2"];
+
+fn identities(deployment: &Deployment) -> BTreeMap<&'static str, Value> {
+    TARS.iter().map(|service| (*service, deployment.identity(service))).collect()
+}
+
+/// Every container runs this version under its own name and answers, asked from inside.
+#[track_caller]
+fn runs(deployment: &Deployment, version: &str) {
+    for service in TARS {
+        assert_eq!(deployment.version(service), version, "{service}");
+        wait_for(&format!("{service} to answer"), || deployment.answers(service));
+    }
+    assert!(deployment.read(".env").starts_with(&format!("TARS_VERSION={version}\n")));
+    let plan = deployment.tarsup(&["plan", "--json"]).exits(0).json();
+    assert_eq!(plan["steps"], serde_json::json!([]), "a plan after it is empty");
+}
+
+#[track_caller]
+fn same_rows(before: &Rows, after: &Rows) {
+    assert!(before == after, "rows differ:\n{}", difference(before, after));
+}
+
+#[test]
+fn real_upgrade_and_rollback_keep_addresses_mounts_policies_rows_and_what_is_deployed() {
+    let Some(stage) = stage("real_upgrade_and_rollback_keep") else { return };
+    let deployment = Deployment::of(stage, RELEASE, "real-roll", 51, ALL);
+    deployment.tarsup(&["up", "--yes"]).exits(0);
+    deployment.mark();
+    hello::deploy(&deployment, &[("node", 5), ("node2", 7)]);
+    wait_for_nodes(&deployment, 4);
+    let (before, rows_before) = (identities(&deployment), rows(&deployment, false));
+    let (database, tables) = (deployment.id("database"), deployment.tables());
+
+    deployment.tarsup(&["upgrade", "--to", PATCHED, "--yes"]).exits(0);
+
+    runs(&deployment, PATCHED);
+    assert_eq!(identities(&deployment), before);
+    assert_eq!(deployment.id("database"), database, "an upgrade never touches the database server");
+    wait_for_nodes(&deployment, 4);
+    same_rows(&rows_before, &rows(&deployment, false));
+    for host in [5, 7] {
+        wait_for("the deployed service on each node", || hello::call(&deployment, Some(host)).code == 0);
+    }
+    hello::call(&deployment, None).exits(0);
+
+    deployment.tarsup(&["rollback", "--yes"]).exits(0);
+
+    runs(&deployment, RELEASE);
+    assert_eq!(identities(&deployment), before);
+    same_rows(&rows_before, &rows(&deployment, false));
+    for host in [5, 7] {
+        wait_for("the deployed service on each node", || hello::call(&deployment, Some(host)).code == 0);
+    }
+    // Counters of statistics come and go; the framework's own tables do not.
+    let framework = |tables: &BTreeMap<String, u64>| {
+        let ours = tables
+            .iter()
+            .filter(|(name, _)| name.starts_with("db_tars.") && !name.ends_with("t_server_notifys"));
+        ours.map(|(name, rows)| (name.clone(), *rows)).collect::<BTreeMap<_, _>>()
+    };
+    assert_eq!(framework(&deployment.tables()), framework(&tables));
+    deployment.holds_no_secret();
+}
+
+#[test]
+fn real_version_that_does_not_come_up_is_rolled_back_by_itself() {
+    let Some(stage) = stage_with(WRONG, "real_version_that_does_not_come_up") else { return };
+    let deployment = Deployment::of(stage, RELEASE, "real-wrong", 52, &["database", "framework", "slave"]);
+    deployment.tarsup(&["up", "--yes"]).exits(0);
+    deployment.edit("compose.yaml", "gate_timeout: 90s", "gate_timeout: 25s");
+    let ids = || ["database", "framework", "slave"].map(|service| deployment.id(service));
+    let (before, env) = (ids(), deployment.read(".env"));
+    let rows_before = rows(&deployment, false);
+
+    let ran = deployment.tarsup(&["upgrade", "--to", WRONG, "--yes"]).exits(4);
+
+    assert!((ran.out + &ran.err).contains("tarsconfig"), "it says what did not answer");
+    assert_eq!(ids(), before, "the old containers are back under their names");
+    assert_eq!(deployment.read(".env"), env);
+    for service in ["framework", "slave"] {
+        wait_for("the old version to answer", || deployment.answers(service));
+    }
+    same_rows(&rows_before, &rows(&deployment, false));
+}
+
+#[test]
+fn real_upgrade_from_2_4_17_to_3_0_17_and_back() {
+    let Some(stage) = stage_with(FORMER, "real_upgrade_from_2_4_17") else { return };
+    let deployment = Deployment::of(stage, FORMER, "real-former", 53, ALL);
+    deployment.tarsup(&["up", "--yes"]).exits(0);
+    deployment.mark();
+    let before = identities(&deployment);
+
+    deployment.tarsup(&["upgrade", "--to", RELEASE, "--yes"]).exits(0);
+
+    runs(&deployment, RELEASE);
+    assert_eq!(identities(&deployment), before);
+
+    deployment.tarsup(&["rollback", "--yes"]).exits(0);
+
+    runs(&deployment, FORMER);
+    assert_eq!(identities(&deployment), before);
+    let kept = "SELECT COUNT(*) FROM db_tars.t_config_files WHERE filename = 'e2e.conf'";
+    assert_eq!(deployment.query(kept).trim(), "1");
+}

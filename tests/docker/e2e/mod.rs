@@ -1,6 +1,7 @@
 //! The whole path as a user walks it: packages → images → engine → deployment → upgrade, with a real MariaDB.
 
 pub mod deployment;
+mod faults;
 mod guard;
 pub mod stage;
 mod upgrade;

@@ -1,7 +1,9 @@
 //! The real framework, built from upstream's source: what claims to cover it runs on it. Its packages lie beside the
 //! project; without them these tests are skipped, and say so.
 
+mod dwell;
 mod hello;
+mod kills;
 mod roll;
 mod rows;
 mod stage;

@@ -1,0 +1,35 @@
+#!/bin/sh
+# What takes too long for every change, by hand before a release: kills of tarsup at random moments of an upgrade of the
+# real framework (master, slave and two nodes), each resumed, and everything looked at afterwards.
+#
+#   long.sh [KILLS [SEED]]     30 kills; the seed is printed, and shows the same moments again
+#
+# Half of the kills are resumed at once, half after 15 s, every third after a `docker system prune -f`. tests/all.sh runs
+# three of them. Needs what all.sh needs, and the real framework's packages in ../shared/tars/real. About half a minute
+# a kill; gives up after two minutes a kill.
+set -eu
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+# shellcheck source=tests/lib.sh
+. "$root/tests/lib.sh"
+cd "$root"
+
+kills=${1:-30} seed=${2:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}
+case $kills$seed in '' | *[!0-9]*) sed -n '2,9s/^# *//p' "$0" >&2; exit 2 ;; esac
+is_root || die "an engine of its own needs root"
+[ -d "${TARSUP_SHARED:-../shared}/tars/real" ] || die "the real framework's packages are not in ${TARSUP_SHARED:-../shared}/tars/real"
+install_packages docker.io iptables iproute2 util-linux mmdebstrap
+compile
+sh tests/bases.sh framework database real web >/dev/null || die "the root file systems could not be made"
+export TARSUP_TEST_BASES="${TARSUP_TEST_CACHE:-/var/tmp/tarsup-cache}/bases"
+export TARSUP_TEST_INIT="$init_program" TARSUP_TEST_STANDIN="$standin_program"
+
+trap 'sh tests/engine.sh stop long' EXIT
+trap 'exit 130' INT TERM
+sh tests/engine.sh stop long
+sh tests/engine.sh start long
+cargo test --quiet --features engine-tests --test docker --no-run
+say "$kills kills, seed $seed"
+# In CI's way: what cannot run has failed.
+CI=1 TARSUP_KILLS=$kills TARSUP_SEED=$seed timeout $((300 + kills * 120)) \
+    sh tests/engine.sh run long -- cargo test --quiet --features engine-tests --test docker -- --nocapture real::kills

@@ -169,7 +169,8 @@ impl Deployment {
 
     /// The same, not waited for.
     pub fn spawn(&self, words: &[&str]) -> Child {
-        self.command(words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        let told = fs::File::create(self.path("spawned.log")).unwrap();
+        self.command(words).stdout(told.try_clone().unwrap()).stderr(told).spawn().unwrap()
     }
 
     /// One service's container.
@@ -261,6 +262,20 @@ impl Deployment {
         version.as_str().unwrap_or("none").to_owned()
     }
 
+    /// What a nightly job runs, kept to this deployment: other tests have parked containers on this engine.
+    pub fn prune(&self) -> String {
+        let only = format!("label=io.tarsup.deployment={}", self.name);
+        let mut told = String::new();
+        wait_for("the engine to prune", || {
+            let output =
+                Command::new("docker").args(["system", "prune", "-f", "--filter", &only]).output().unwrap();
+            told = String::from_utf8_lossy(&output.stdout).into_owned();
+            // An engine prunes for one client at a time.
+            output.status.success()
+        });
+        told
+    }
+
     /// Puts a row into t_config_files that any import of `db_tars.sql` would take away.
     pub fn mark(&self) {
         self.query("INSERT INTO db_tars.t_config_files (server_name, filename, config) VALUES ('E2e.Server', 'e2e.conf', 'keep')");
@@ -340,6 +355,10 @@ impl Deployment {
 impl Drop for Deployment {
     fn drop(&mut self) {
         if std::thread::panicking() {
+            eprintln!(
+                "--- what was not waited for\n{}",
+                fs::read_to_string(self.path("spawned.log")).unwrap_or_default()
+            );
             for container in self.containers() {
                 let output = Command::new("docker").args(["logs", "--tail", "25", &container]).output();
                 if let Ok(output) = output {

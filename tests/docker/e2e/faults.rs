@@ -129,13 +129,6 @@ fn resume_on_a_read_only_disk_undoes_and_frees_the_deployment() {
     deployment.tarsup(&["upgrade", "--to", NEW, "--yes"]).exits(0);
 }
 
-/// What a nightly job runs, kept to one deployment: other tests have parked containers on this engine.
-fn prune(deployment: &Deployment) -> String {
-    let only = format!("label=io.tarsup.deployment={}", deployment.name);
-    let output = succeed(Command::new("docker").args(["system", "prune", "-f", "--filter", &only]));
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
 #[test]
 fn prune_in_the_middle_of_a_living_run_costs_no_more_than_the_way_back() {
     let deployment = Deployment::new("e2e-pruned", 34, SERVICES);
@@ -143,7 +136,7 @@ fn prune_in_the_middle_of_a_living_run_costs_no_more_than_the_way_back() {
     let mut upgrade = deployment.spawn(&["upgrade", "--to", NEW, "--yes"]);
     wait_for_the_slaves_gate(&deployment);
 
-    assert!(prune(&deployment).contains("Deleted Containers"), "the parked slave was there to be taken");
+    assert!(deployment.prune().contains("Deleted Containers"), "the parked slave was there to be taken");
 
     assert_eq!(upgrade.wait().unwrap().code(), Some(0));
     for service in ["framework", "slave"] {
@@ -163,7 +156,7 @@ fn prune_after_a_kill_is_neither_nothing_to_resume_nor_a_dead_end() {
     wait_for_the_slaves_gate(&deployment);
     upgrade.kill().unwrap();
     upgrade.wait().unwrap();
-    prune(&deployment);
+    deployment.prune();
 
     let status = deployment.tarsup(&["status", "--json"]);
     let told = &serde_json::from_str::<serde_json::Value>(&status.out).unwrap()["interrupted"];

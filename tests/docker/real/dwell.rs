@@ -27,7 +27,9 @@ fn database_stopped_in_the_dwell(name: &'static str, subnet: u8, service: &str, 
     // Past the first good answers, within the dwell.
     std::thread::sleep(std::time::Duration::from_secs(3));
     succeed(Command::new("docker").args(["stop", &database]));
-    wait_for("the successor to be given up", || deployment.version(service) != PATCHED);
+    wait_for("the successor to be given up, or the run to end", || {
+        deployment.version(service) != PATCHED || upgrade.try_wait().unwrap().is_some()
+    });
     let now: Vec<String> = untouched.iter().map(|service| started(service)).collect();
     succeed(Command::new("docker").args(["start", &database]));
 

@@ -113,9 +113,7 @@ impl Round<'_> {
             std::thread::sleep(WAIT);
         }
         if prune {
-            // With a filter, as other tests park containers on this engine at the same time.
-            let only = format!("label=io.tarsup.deployment={}", self.deployment.name);
-            succeed(Command::new("docker").args(["system", "prune", "-f", "--filter", &only]));
+            self.deployment.prune();
         }
         let mut told = format!(
             "{from} to {to}, {at}, {}{}",

@@ -1,6 +1,7 @@
 //! The desired state: a compose file with its `x-tars` roles, resolved into the Docker API's own words.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -28,8 +29,21 @@ pub struct Desired {
     pub volumes: Vec<Resource>,
     /// How to roll.
     pub policy: Policy,
+    /// The account at the database for a deployment of nodes alone (`x-tars: {database: {env_file: FILE}}`): a master or
+    /// slave has its own.
+    pub database: Option<DatabaseAccount>,
     /// What compose would warn of, each a sentence: variables without a value and such.
     pub notes: Vec<String>,
+}
+
+/// `MYSQL_HOST` and its like, as `NAME=value`. Its `Debug` shows no value.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct DatabaseAccount(pub Vec<String>);
+
+impl fmt::Debug for DatabaseAccount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} variables", self.0.len())
+    }
 }
 
 impl Desired {

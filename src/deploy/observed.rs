@@ -21,6 +21,8 @@ pub const LABEL_PREDECESSOR: &str = "io.tarsup.predecessor";
 pub const LABEL_RESTART: &str = "io.tarsup.restart";
 /// The label that holds the outline of the record of the deploy that made the container.
 pub const LABEL_RECORD: &str = "io.tarsup.record";
+/// On the container in which the database is asked: the deployment.
+pub const LABEL_CLUSTER: &str = "io.tarsup.cluster";
 /// The label of a deployment's lock (and of no other): the deploy that holds it.
 pub const LABEL_LOCK: &str = "io.tarsup.lock";
 

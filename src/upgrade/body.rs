@@ -17,6 +17,9 @@ use crate::engine::CreateBody;
 /// How the image's own start is replaced by one run of the migration.
 const MIGRATE: [&str; 2] = ["/usr/local/bin/tars-init", "migrate"];
 
+/// How it is replaced by the wait of the container in which the database is asked.
+const BESIDE: [&str; 3] = ["/usr/local/bin/tars-init", "cluster", "--serve"];
+
 /// What a create step says beside the service.
 #[derive(Clone, Copy, Debug)]
 pub struct Making<'a> {
@@ -39,7 +42,7 @@ pub fn create_body(service: &Service, making: &Making, image_volumes: &[String])
     let mut body = service.body.clone();
     body.0.insert("Image".to_owned(), json!(service.image.to_string()));
     if making.purpose == Purpose::Migrate {
-        as_migration(&mut body.0, image_volumes);
+        as_one_off(&mut body.0, &MIGRATE, image_volumes);
     }
     let host = object(body.0.entry("HostConfig"));
     host.insert("RestartPolicy".to_owned(), json!({"Name": "no", "MaximumRetryCount": 0}));
@@ -70,6 +73,36 @@ fn hand_on(host: &mut Map<String, Value>, volume: &str) {
     }
 }
 
+/// What the container in which the database is asked has of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Beside<'a> {
+    /// Its image, by name or id.
+    pub image: &'a str,
+    /// The paths that the image declares as volumes.
+    pub image_volumes: &'a [String],
+    /// Its labels, and no other.
+    pub labels: &'a [(&'a str, &'a str)],
+    /// Variables beside those of the service, as `NAME=value`.
+    pub variables: &'a [String],
+}
+
+/// The body of the container in which the database is asked: it serves nothing, and starts nothing again.
+pub fn beside(service: &Service, making: &Beside<'_>) -> CreateBody {
+    let mut body = service.body.clone();
+    body.0.insert("Image".to_owned(), json!(making.image));
+    as_one_off(&mut body.0, &BESIDE, making.image_volumes);
+    let restart = json!({"Name": "no", "MaximumRetryCount": 0});
+    object(body.0.entry("HostConfig")).insert("RestartPolicy".to_owned(), restart);
+    body.0.insert(
+        "Labels".to_owned(),
+        making.labels.iter().copied().collect::<BTreeMap<_, _>>().into_iter().collect(),
+    );
+    if let Value::Array(env) = body.0.entry("Env").or_insert_with(|| json!([])) {
+        env.extend(making.variables.iter().map(|variable| json!(variable)));
+    }
+    body
+}
+
 fn labels_of(service: &Service, making: &Making) -> BTreeMap<&'static str, String> {
     let mut labels = BTreeMap::from([
         (LABEL_DEPLOYMENT, making.deployment.to_owned()),
@@ -94,11 +127,11 @@ fn labels_of(service: &Service, making: &Making) -> BTreeMap<&'static str, Strin
 }
 
 /// One run beside the service: its image, environment and network, but not its address, ports, names or volumes.
-fn as_migration(body: &mut Map<String, Value>, image_volumes: &[String]) {
+fn as_one_off(body: &mut Map<String, Value>, command: &[&str], image_volumes: &[String]) {
     for key in ["Hostname", "Domainname", "MacAddress", "ExposedPorts", "Volumes", "Cmd"] {
         body.remove(key);
     }
-    body.insert("Entrypoint".to_owned(), json!(MIGRATE));
+    body.insert("Entrypoint".to_owned(), json!(command));
     body.insert("Healthcheck".to_owned(), json!({"Test": ["NONE"]}));
     let host = object(body.entry("HostConfig"));
     for key in ["PortBindings", "PublishAllPorts", "Binds", "VolumesFrom", "Mounts"] {

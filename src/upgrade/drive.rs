@@ -9,6 +9,7 @@ use serde_json::Value;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::watch;
 
+use super::beside::Beside;
 use super::glance::{Ends, is_parked};
 use super::journal::{Event, Header, Journal, Line, VERSION, Way};
 use super::lock::{HandImage, Hold, Holder, LEASE_SECONDS, Lock, Standing, Taking, holder};
@@ -22,11 +23,12 @@ use super::state::is_up;
 use super::step::{Action, Step};
 use super::unfinished::{Left, left};
 use super::unwind::{InFlight, WayBack, settle, unwind};
-use super::{DeployId, Failure, Intent, Refusal, body, retry};
+use super::{DeployId, Failure, Intent, Refusal, body, names, retry};
 use crate::deploy::lock::require;
 use crate::deploy::observe::{Glance, observe_with};
+use crate::deploy::observed::LABEL_ROLE;
 use crate::deploy::{Desired, Observed};
-use crate::engine::{Engine, EngineError, EngineImage};
+use crate::engine::{Container, Engine, EngineError, EngineImage};
 
 /// How often the lease is renewed; several may be missed.
 const RENEWAL: Duration = Duration::from_secs(LEASE_SECONDS.unsigned_abs() / 4);
@@ -292,7 +294,7 @@ impl Deploy<'_> {
                 self.machine.voice.say(&text);
             }
         }
-        self.release(lock, &runner.deploy).await?;
+        self.release(lock, runner).await?;
         let _ = runner.write(Event::Finished);
         Ok(())
     }
@@ -380,11 +382,22 @@ impl Deploy<'_> {
                 self.machine.voice.say(&format!("warning: {failed}"));
             }
         }
-        self.release(lock, &runner.deploy).await?;
+        self.release(lock, runner).await?;
         Ok(way_back.plan.notes)
     }
 
-    pub(super) async fn release(&self, lock: &Lock, deploy: &DeployId) -> Result<(), Failure> {
+    async fn release(&self, lock: &Lock, runner: &mut Runner<'_>) -> Result<(), Failure> {
+        let deployment = &self.desired.deployment;
+        // It serves nobody: what stays of it is removed by the next run.
+        if let Err(error) = runner.beside.close(self.engine, deployment).await {
+            self.machine
+                .voice
+                .say(&format!("warning: {} is not removed: {error}", names::cluster_name(deployment)));
+        }
+        self.give_free(lock, &runner.deploy).await
+    }
+
+    pub(super) async fn give_free(&self, lock: &Lock, deploy: &DeployId) -> Result<(), Failure> {
         let released = retry::while_away(async || lock.release(self.engine).await).await;
         released.map_err(|source| Failure::Unreleased { deploy: deploy.clone(), source })
     }
@@ -439,6 +452,8 @@ impl Deploy<'_> {
             record,
             journal,
             stop: self.stop.clone(),
+            beside: Beside::new(framework_images(observed)),
+            registered: BTreeMap::new(),
             loaded: BTreeMap::new(),
         }
     }
@@ -510,6 +525,28 @@ fn before(record: &DeployRecord, container: Option<&str>) -> Option<String> {
 /// True where a failure leads back to something else than what failed.
 fn goes_back(intent: &Intent) -> bool {
     !matches!(intent, Intent::Restart { .. } | Intent::Down { .. })
+}
+
+/// The images that containers of the framework were made from, by id: one of them may speak a newer protocol.
+fn framework_images(observed: &Observed) -> Vec<String> {
+    let roles = ["master", "slave", "node"];
+    let of_role = |role: &str| {
+        let has_role =
+            move |container: &&Container| container.labels.get(LABEL_ROLE).is_some_and(|label| label == role);
+        observed
+            .containers
+            .iter()
+            .filter(has_role)
+            .map(|container| container.image_id.clone())
+            .collect::<Vec<_>>()
+    };
+    let mut images: Vec<String> = Vec::new();
+    for image in roles.into_iter().flat_map(of_role) {
+        if !images.contains(&image) {
+            images.push(image);
+        }
+    }
+    images
 }
 
 /// Any image that is there: the lock's hand needs one, and it never starts.

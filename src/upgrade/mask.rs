@@ -46,7 +46,8 @@ impl Mask {
     pub fn of(desired: &Desired, observed: &Observed) -> Self {
         let declared = desired.services.iter().flat_map(entries);
         let running = observed.containers.iter().flat_map(|container| container.env.clone());
-        Self::of_entries(declared.chain(running))
+        let account = desired.database.iter().flat_map(|account| account.0.clone());
+        Self::of_entries(declared.chain(running).chain(account))
     }
 
     /// The values of `NAME=value` entries.

@@ -116,6 +116,11 @@ pub fn migrate_name(deployment: &str, deploy: &DeployId) -> String {
     format!("{deployment}.migrate.{deploy}")
 }
 
+/// The name of the container in which the database is asked.
+pub fn cluster_name(deployment: &str) -> String {
+    format!("{deployment}.cluster")
+}
+
 /// The name that whoever works on a deployment holds: of a volume, and of the container that writes into it.
 pub fn lock_name(deployment: &str) -> String {
     format!("{deployment}.lock")

@@ -92,7 +92,7 @@ impl Deploy<'_> {
             return Err(Refusal::NoLongerFits { why }.into());
         };
         let Some(record) = cut_off.record.clone() else {
-            self.release(&lock, &cut_off.id).await?;
+            self.give_free(&lock, &cut_off.id).await?;
             return Ok(Resumed::Untouched(cut_off.id.to_string()));
         };
         // Whoever takes it up after this one finds it in the lock, wherever it was found now.

@@ -9,8 +9,9 @@ use time::format_description::well_known::Rfc3339;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::beside::{self, Beside, Outside};
 use super::body::{Making, create_body, image_volumes};
-use super::gate::{Gate, Probe, Sample, Verdict};
+use super::gate::{Cluster, Gate, Probe, Proof, Registrations, Sample, Verdict};
 use super::journal::{Event, Journal, Line, Way};
 use super::lock::{Hold, Lock};
 use super::machine::Machine;
@@ -147,6 +148,10 @@ pub struct Runner<'a> {
     pub journal: Box<dyn Journal>,
     /// Becomes true when a person or the system says stop.
     pub stop: watch::Receiver<bool>,
+    /// The container in which the database is asked.
+    pub beside: Beside,
+    /// When the nodes had registered before a service was stopped: service → node → time.
+    pub registered: BTreeMap<String, Option<Registrations>>,
     /// The ids of images that this run has loaded.
     pub loaded: BTreeMap<Reference, String>,
 }
@@ -233,12 +238,19 @@ impl Runner<'_> {
             Action::Create { .. } => self.create(step).await?,
             Action::Connect { container, network } => self.connect(step, container, network).await?,
             Action::SetRestart { container, to, .. } => engine.update_restart(container, to).await?,
-            Action::Stop { container, grace } => engine.stop_container(container, *grace).await?,
+            Action::Stop { container, grace } => {
+                self.note_registrations(step, true).await;
+                engine.stop_container(container, *grace).await?;
+            }
             Action::Rename { container, to } => engine.rename_container(container, to).await?,
-            Action::Start { container } => engine.start_container(container).await?,
+            Action::Start { container } => {
+                self.note_registrations(step, false).await;
+                engine.start_container(container).await?;
+            }
             Action::Gate { container, role, timeout, dwell } => {
-                let gate = Gate::new(*role, *timeout, *dwell);
-                self.gate(container, gate).await?;
+                let before = step.service.as_ref().and_then(|name| self.registered.remove(name)).flatten();
+                let proof = Proof::of(*role, before, beside::has_account(self.desired));
+                self.gate(container, *role, Gate::new(proof, *timeout, *dwell)).await?;
             }
             Action::Task { container, task } => self.task(container, task).await?,
             Action::Settle { container, within } => self.settle(container, *within).await?,
@@ -413,12 +425,25 @@ impl Runner<'_> {
         }
     }
 
-    async fn gate(&mut self, container: &str, mut gate: Gate) -> Result<(), StepError> {
+    /// What a registration is compared with is read while the old tarsnode is still there; where nothing was stopped, before
+    /// the new one is.
+    async fn note_registrations(&mut self, step: &Step, anew: bool) {
+        let Some(name) = &step.service else { return };
+        let role = self.desired.service(name).and_then(|service| service.role);
+        let is_proven_so = matches!(role, Some(Role::Master | Role::Slave | Role::Node));
+        if !is_proven_so || (!anew && self.registered.contains_key(name)) {
+            return;
+        }
+        let known = self.ask_cluster(None).await;
+        self.registered.insert(name.clone(), known.ok().and_then(|cluster| cluster.registrations()));
+    }
+
+    async fn gate(&mut self, container: &str, role: Option<Role>, mut gate: Gate) -> Result<(), StepError> {
         let begun = Instant::now();
         let mut said = String::new();
         loop {
             let at = begun.elapsed();
-            let verdict = match self.sample(container, &gate, at).await {
+            let verdict = match self.sample(container, role, &mut gate, at).await {
                 Ok(sample) => gate.judge(&sample),
                 Err(error @ (EngineError::Lost { .. } | EngineError::Unreachable { .. })) => {
                     gate.judge_silence(at, &error.to_string())
@@ -444,15 +469,33 @@ impl Runner<'_> {
         }
     }
 
-    async fn sample(&self, container: &str, gate: &Gate, at: Duration) -> Result<Sample, EngineError> {
+    async fn sample(
+        &mut self,
+        container: &str,
+        role: Option<Role>,
+        gate: &mut Gate,
+        at: Duration,
+    ) -> Result<Sample, EngineError> {
         let Some(found) = self.engine.inspect_container(container).await? else {
             return Err(EngineError::NotFound {
                 call: format!("inspect {container}"),
                 message: "it is gone".to_owned(),
             });
         };
-        let running = found.status == crate::engine::Status::Running;
-        let probe = if gate.asks_inside() && running { Some(self.probe(container).await) } else { None };
+        let running = found.status == Status::Running;
+        let probe = match (gate.asks_inside() && running).then_some(()) {
+            None => None,
+            Some(()) => match self.probe(container).await {
+                Inside::Said(probe) => Some(Ok(probe)),
+                Inside::Silent(why) => Some(Err(why)),
+                Inside::NoInit => {
+                    gate.ask_from_outside(known_by(&found));
+                    None
+                }
+            },
+        };
+        let cluster =
+            if gate.asks_cluster() && running { Some(self.ask_beside(gate, role).await) } else { None };
         Ok(Sample {
             at,
             status: found.status,
@@ -460,17 +503,70 @@ impl Runner<'_> {
             restart_count: found.restart_count,
             health: found.health,
             probe,
+            cluster,
         })
     }
 
-    async fn probe(&self, container: &str) -> Result<Probe, String> {
-        let output =
-            self.engine.exec(container, &PROBE, PROBE_TIMEOUT).await.map_err(|error| error.to_string())?;
-        serde_json::from_str(&output.stdout).map_err(|_| {
-            let said = output.stderr.lines().chain(output.stdout.lines()).next().unwrap_or("nothing");
-            format!("its probe exited with {} and said: {said}", output.exit_code)
-        })
+    async fn ask_beside(&mut self, gate: &Gate, role: Option<Role>) -> Result<Cluster, String> {
+        let outside = match (gate.proof(), role) {
+            (Proof::Outside { node: Some(address) }, Some(role)) => Some(Outside { address, role }),
+            _ => None,
+        };
+        self.ask_cluster(outside).await
     }
+
+    /// Asks beside the deployment; twice, because a prune may have taken the container in between.
+    async fn ask_cluster(&mut self, outside: Option<Outside<'_>>) -> Result<Cluster, String> {
+        let mut asked = Err(String::new());
+        for _ in 0..2 {
+            if !self.beside.is_open() {
+                // Making it is an effect: whoever has lost the lock has none.
+                self.own_the_lock().await.map_err(|error| error.to_string())?;
+            }
+            asked = self.beside.ask(self.engine, self.desired, outside).await;
+            if asked.is_ok() {
+                break;
+            }
+        }
+        asked
+    }
+
+    async fn probe(&self, container: &str) -> Inside {
+        let output = match self.engine.exec(container, &PROBE, PROBE_TIMEOUT).await {
+            Ok(output) => output,
+            Err(error) if is_missing(&error.to_string()) => return Inside::NoInit,
+            Err(error) => return Inside::Silent(error.to_string()),
+        };
+        if let Ok(probe) = serde_json::from_str(&output.stdout) {
+            return Inside::Said(probe);
+        }
+        let said = output.stderr.lines().chain(output.stdout.lines()).next().unwrap_or("nothing");
+        // The engine's own codes for a program that cannot be run.
+        if matches!(output.exit_code, 126 | 127) && is_missing(said) {
+            return Inside::NoInit;
+        }
+        Inside::Silent(format!("its probe exited with {} and said: {said}", output.exit_code))
+    }
+}
+
+/// What a container says from the inside.
+enum Inside {
+    Said(Probe),
+    Silent(String),
+    /// It has no tars-init.
+    NoInit,
+}
+
+/// How the engines say that there is no such program.
+fn is_missing(words: &str) -> bool {
+    ["no such file or directory", "executable file not found"].iter().any(|sign| words.contains(sign))
+}
+
+/// The name by which the database knows a container of upstream's: `DOMAIN`, else its address.
+fn known_by(container: &Container) -> Option<String> {
+    let domain = container.env.iter().find_map(|entry| entry.strip_prefix("DOMAIN="));
+    let domain = domain.filter(|name| !name.is_empty()).map(str::to_owned);
+    domain.or_else(|| container.addresses.values().find(|address| !address.is_empty()).cloned())
 }
 
 /// The last line of a task's output that is a JSON object; null where it printed none.

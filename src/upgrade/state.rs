@@ -2,17 +2,20 @@
 
 use crate::deploy::Observed;
 use crate::deploy::desired::Service;
-use crate::deploy::observed::{LABEL_DEPLOY, LABEL_DEPLOYMENT, LABEL_LOCK, LABEL_RESTART, LABEL_SERVICE};
+use crate::deploy::observed::{
+    LABEL_CLUSTER, LABEL_DEPLOY, LABEL_DEPLOYMENT, LABEL_LOCK, LABEL_RESTART, LABEL_SERVICE,
+};
 use crate::engine::{Container, RestartPolicy, Status};
 
 use super::DeployId;
 use super::names::{Part, part_of};
 
-/// The containers of a deployment, its lock aside.
+/// The containers of a deployment, without its lock and the one in which the database is asked.
 pub fn ours<'a>(observed: &'a Observed, deployment: &'a str) -> impl Iterator<Item = &'a Container> {
     observed.containers.iter().filter(move |container| {
         container.labels.get(LABEL_DEPLOYMENT).is_some_and(|label| label == deployment)
             && !container.labels.contains_key(LABEL_LOCK)
+            && !container.labels.contains_key(LABEL_CLUSTER)
     })
 }
 

@@ -24,7 +24,7 @@ pub use error::ComposeError;
 use error::Result;
 use value::{Handling, check_keys, entries, integer};
 
-use super::desired::{Desired, Policy};
+use super::desired::{DatabaseAccount, Desired, Policy};
 use crate::yaml::Node;
 
 /// What to load, and from which surroundings.
@@ -85,9 +85,10 @@ pub fn load(options: &LoadOptions) -> Result<Desired> {
     let services =
         declared.iter().map(|entry| service::service(&context, entry)).collect::<Result<Vec<_>>>()?;
     let policy = tree.get("x-tars").map_or(Ok(Policy::default()), policy)?;
+    let database = tree.get("x-tars").map_or(Ok(None), |node| database(node, &variables))?;
     check::across(&services, &resources, &tree, &mut notes)?;
     let (networks, volumes) = resources.used(&services);
-    Ok(Desired { deployment, files, directory, services, networks, volumes, policy, notes })
+    Ok(Desired { deployment, files, directory, services, networks, volumes, policy, database, notes })
 }
 
 const POLICY: &value::Keys = &[
@@ -96,7 +97,25 @@ const POLICY: &value::Keys = &[
     ("dwell", Handling::Done),
     ("keep_parked", Handling::Done),
     ("keep_images", Handling::Done),
+    ("database", Handling::Done),
 ];
+
+const DATABASE: &value::Keys = &[("env_file", Handling::Done)];
+
+/// `database` of the top-level `x-tars`.
+fn database(x_tars: &Node, variables: &super::interpolate::Variables) -> Result<Option<DatabaseAccount>> {
+    let Some(node) = x_tars.get("database") else { return Ok(None) };
+    check_own_keys(node, "`database` of `x-tars`", DATABASE)?;
+    let environment = environment::environment(node, variables)?;
+    let given =
+        environment.into_iter().filter_map(|(name, setting)| Some(format!("{name}={}", setting?.value)));
+    let account = DatabaseAccount(given.collect());
+    if !account.0.iter().any(|variable| variable.starts_with("MYSQL_HOST=")) {
+        let what = "`database` names no account: its `env_file` must set MYSQL_HOST and MYSQL_ROOT_PASSWORD";
+        return Err(ComposeError::invalid(&node.at, what));
+    }
+    Ok(Some(account))
+}
 
 /// The top-level `x-tars`.
 fn policy(node: &Node) -> Result<Policy> {

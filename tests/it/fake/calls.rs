@@ -14,7 +14,7 @@ use tarsup::engine::{
 use tarsup::oci::Digest;
 
 use super::FakeEngine;
-use super::world::{Behaviour, Volume, World, answered, not_found};
+use super::world::{Held, Volume, World, answered, not_found};
 
 #[async_trait]
 impl Engine for FakeEngine {
@@ -144,8 +144,18 @@ impl Engine for FakeEngine {
                 });
             }
             Ok(match command.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+                ["/usr/local/bin/tars-init" | "tars-init", ..] if !world.behaviour(&held).has_init => ExecOutput {
+                    exit_code: 126,
+                    stdout: "OCI runtime exec failed: exec: \"/usr/local/bin/tars-init\": stat /usr/local/bin/tars-init: \
+                             no such file or directory: unknown"
+                        .to_owned(),
+                    stderr: String::new(),
+                },
                 ["/usr/local/bin/tars-init" | "tars-init", "probe", "--json"] => {
-                    probed(world.is_healthy(&held, world.now()), &world.behaviour(&held))
+                    probed(&held.node().unwrap_or_default(), world.is_healthy(&held, world.now()))
+                }
+                ["/usr/local/bin/tars-init" | "tars-init", "cluster", "--json", ref question @ ..] => {
+                    cluster(world, world.behaviour(&held).protocol, question)
                 }
                 _ => ExecOutput { exit_code: 127, stdout: String::new(), stderr: "not found\n".to_owned() },
             })
@@ -344,14 +354,53 @@ fn fits(labels: &BTreeMap<String, String>, wanted: &[String]) -> bool {
 }
 
 /// What `tars-init probe --json` prints.
-fn probed(healthy: bool, behaviour: &Behaviour) -> ExecOutput {
+fn probed(node: &str, healthy: bool) -> ExecOutput {
     let problems: &[&str] = if healthy { &[] } else { &["tars.tarsregistry.QueryObj does not answer"] };
     let document = json!({
-        "healthy": healthy, "role": "slave", "address": "172.25.0.4", "version": "3.0.17", "servants": [],
-        "database": "exists", "registered": if healthy { behaviour.registered } else { None },
-        "problems": problems,
+        "protocol": 2, "healthy": healthy, "role": "slave", "address": node, "version": "3.0.17", "servants": [],
+        "web": null, "registry": null, "database": "exists", "problems": problems,
     });
     ExecOutput { exit_code: i64::from(!healthy), stdout: format!("{document}\n"), stderr: String::new() }
+}
+
+/// What `tars-init cluster --json` prints; a heartbeat moves with every question.
+fn cluster(world: &mut World, protocol: u32, question: &[&str]) -> ExecOutput {
+    if protocol < 2 {
+        let stderr = "tars-init: `cluster --json` is not understood.\n".to_owned();
+        return ExecOutput { exit_code: 64, stdout: String::new(), stderr };
+    }
+    world.heartbeats += 1;
+    let time = |seconds: u64| format!("2026-01-02 03:{:02}:{:02}", seconds / 60 % 60, seconds % 60);
+    let rows = world.nodes.iter().filter(|_| !world.database_is_away);
+    let nodes: Vec<Value> = rows
+        .map(|(node, registered)| {
+            json!({"node": node, "last_reg_time": time(*registered), "last_heartbeat": time(world.heartbeats)})
+        })
+        .collect();
+    let asked = match question {
+        ["--ask", address, "--role", role] => {
+            let is_there = |held: &&Held| held.addresses.values().any(|own| own == address);
+            let held = world.containers.values().find(is_there);
+            let healthy = held.is_some_and(|held| world.is_healthy(held, world.now()));
+            let problems =
+                if healthy { json!([]) } else { json!(["tars.tarsnode.ServerObj (nothing listens)"]) };
+            json!({"address": address, "role": role, "healthy": healthy, "servants": [], "problems": problems})
+        }
+        _ => Value::Null,
+    };
+    let (database, detail) = if world.database_is_away {
+        ("unknown", "172.25.0.2:3306: Connection refused (os error 111)")
+    } else {
+        ("exists", "")
+    };
+    let document = json!({
+        "protocol": protocol, "database": database, "detail": detail, "now": time(0), "nodes": nodes, "asked": asked,
+    });
+    ExecOutput {
+        exit_code: i64::from(world.database_is_away),
+        stdout: format!("{document}\n"),
+        stderr: String::new(),
+    }
 }
 
 fn labels(value: &Value) -> BTreeMap<String, String> {

@@ -187,6 +187,11 @@ impl FakeEngine {
         change(held.body.0["Labels"].as_object_mut().expect("it has labels"));
     }
 
+    /// The database that the containers share answers again, or is away.
+    pub fn database(&self, answers: bool) {
+        locked(&self.world).database_is_away = !answers;
+    }
+
     /// How containers of this image behave from now on.
     pub fn behave(&self, image: &str, behaviour: Behaviour) {
         let mut world = locked(&self.world);

@@ -22,8 +22,14 @@ pub struct Behaviour {
     pub health_check: bool,
     /// The exit code of a run whose entrypoint ends in `migrate`.
     pub migrate_exit: i64,
-    /// What `tars-init probe` says of the registration.
-    pub registered: Option<bool>,
+    /// False where its tarsnode answers, and registers with nobody.
+    pub registers: bool,
+    /// False where it has no tars-init (upstream's image): no exec finds one.
+    pub has_init: bool,
+    /// How long after its start the database is away, for as long as nobody brings it back.
+    pub takes_database: Option<Duration>,
+    /// The version that its tars-init puts into its documents.
+    pub protocol: u32,
     /// How long it takes to stop; killed (137) where the grace period ends before.
     pub stops_after: Duration,
 }
@@ -35,7 +41,10 @@ impl Default for Behaviour {
             dies: None,
             health_check: false,
             migrate_exit: 0,
-            registered: Some(true),
+            registers: true,
+            has_init: true,
+            takes_database: None,
+            protocol: 2,
             stops_after: Duration::ZERO,
         }
     }
@@ -95,6 +104,12 @@ pub(super) struct World {
     pub counter: u64,
     /// True where containerd keeps its images.
     pub containerd: bool,
+    /// What the database that the containers share knows: node → when it registered last, in seconds of its clock.
+    pub nodes: BTreeMap<String, u64>,
+    /// How often a heartbeat was asked for.
+    pub heartbeats: u64,
+    /// Set where the database cannot be asked.
+    pub database_is_away: bool,
     /// The time that it has been brought up to.
     pub now: Option<Instant>,
 }
@@ -137,6 +152,18 @@ impl Held {
 
     fn is_up(&self) -> bool {
         matches!(self.status, Status::Running | Status::Paused | Status::Restarting)
+    }
+
+    /// The name by which the database knows it: that of its service.
+    pub fn node(&self) -> Option<String> {
+        let labels = self.body.0.get("Labels")?;
+        labels.get("io.tarsup.role")?;
+        labels.get("io.tarsup.service").and_then(Value::as_str).map(str::to_owned)
+    }
+
+    /// True where it only waits, for the database to be asked in it.
+    fn only_answers(&self) -> bool {
+        self.body.0.get("Labels").is_some_and(|labels| labels.get("io.tarsup.cluster").is_some())
     }
 
     /// True where it was created to run `tars-init migrate`.
@@ -221,9 +248,13 @@ impl World {
             let Some(started) = held.started.filter(|_| runs) else { continue };
             let death = if held.migrates() {
                 Some((Duration::from_millis(100), behaviour.migrate_exit))
+            } else if held.only_answers() {
+                None
             } else {
                 behaviour.dies
             };
+            let takes = behaviour.takes_database.is_some_and(|after| now >= started + after);
+            self.database_is_away |= takes && held.node().is_some();
             let Some((after, code)) = death.filter(|(after, _)| now >= started + *after) else { continue };
             let Some(held) = self.containers.get_mut(&id) else { continue };
             held.exit_code = code;
@@ -346,6 +377,7 @@ impl World {
                 held.restart_count = 0;
                 held.started = Some(now);
                 held.log.push("started".to_owned());
+                self.register(&id);
                 Ok(())
             }
             // The container stays as it was: `created`, or `exited`.
@@ -354,6 +386,17 @@ impl World {
                 Err(error)
             }
         }
+    }
+
+    /// What a container's tarsnode writes into the database: each registration has a time of its own.
+    fn register(&mut self, id: &str) {
+        let held = &self.containers[id];
+        let registers = self.behaviour(held).registers && !self.database_is_away;
+        let Some(node) = held.node().filter(|_| registers) else { return };
+        // A container of ours says its name itself; one of upstream's is known by its address.
+        let names: Vec<String> = held.addresses.values().cloned().chain([node]).collect();
+        let newest = self.nodes.values().max().copied().unwrap_or_default();
+        self.nodes.extend(names.into_iter().map(|name| (name, newest + 1)));
     }
 
     /// The addresses that a start of `held` gets, if nobody has its addresses and host ports.

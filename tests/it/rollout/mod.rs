@@ -4,6 +4,7 @@
 mod crash;
 mod declarations;
 mod deploys;
+mod gates;
 mod lists;
 mod plans;
 mod properties;
@@ -103,8 +104,14 @@ pub fn desired() -> Desired {
             dwell: Duration::from_secs(2),
             ..Policy::default()
         },
+        database: None,
         notes: Vec::new(),
     }
+}
+
+/// True for the start of a service's container, or of a task: the one in which the database is asked serves nothing.
+pub fn is_start(call: &str) -> bool {
+    call.starts_with("start ") && !call.ends_with(".cluster")
 }
 
 /// Changes one service of a desired state.

@@ -521,7 +521,7 @@ async fn way_back_goes_node_master_slave() {
     let (engine, desired) = up().await;
     roll(&engine, &Machine::new(), &desired, &id(2), &to_2(&desired)).await.unwrap();
     let starts = |from: usize| -> Vec<String> {
-        engine.calls()[from..].iter().filter(|call| call.starts_with("start ")).cloned().collect()
+        engine.calls()[from..].iter().filter(|call| is_start(call)).cloned().collect()
     };
     let calls = engine.calls().len();
     let back = Intent::Rollback { to: None, targets: BTreeMap::new() };

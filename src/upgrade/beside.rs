@@ -1,0 +1,287 @@
+//! The one container beside a deployment in which the database is asked, for the whole of a run: the host needs no MySQL
+//! client, and a container whose database is away cannot prove itself.
+//!
+//! It is no step of a plan: it serves nothing, and a run that was cut off is resumed whether or not it is there. It is made
+//! at the first question, and removed before the lock is given free.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::deploy::Desired;
+use crate::deploy::desired::Service;
+use crate::deploy::guard;
+use crate::deploy::observed::{LABEL_CLUSTER, LABEL_DEPLOYMENT};
+use crate::engine::{CreateBody, Engine, EngineError};
+use crate::tars::{PROTOCOL, Role};
+
+use super::body;
+use super::gate::Cluster;
+use super::names::cluster_name;
+
+/// What is run in it.
+const QUESTION: [&str; 3] = ["/usr/local/bin/tars-init", "cluster", "--json"];
+/// How long one answer may take.
+const TIMEOUT: Duration = Duration::from_secs(15);
+/// How long it may take to stop: it does nothing.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// How many addresses are tried.
+const TRIES: usize = 8;
+
+/// The container, and whether it is known to answer.
+#[derive(Debug, Default)]
+pub struct Beside {
+    is_open: bool,
+    /// Images on the other side of the plan, by id, tried after the declared one.
+    others: Vec<String>,
+}
+
+/// A container that has no tars-init, to be asked from outside.
+#[derive(Clone, Copy, Debug)]
+pub struct Outside<'a> {
+    /// Its address, or the name that leads to it.
+    pub address: &'a str,
+    /// Its role.
+    pub role: Role,
+}
+
+/// True where a deployment has an account at its database: a master's or slave's, or one that the file names.
+pub fn has_account(desired: &Desired) -> bool {
+    asker(desired).is_some()
+}
+
+/// Whose image, environment and networks it gets.
+fn asker(desired: &Desired) -> Option<&Service> {
+    let of = |role| desired.services.iter().find(move |service| service.role == Some(role));
+    of(Role::Master)
+        .or_else(|| of(Role::Slave))
+        .or_else(|| desired.database.as_ref().and_then(|_| of(Role::Node)))
+}
+
+impl Beside {
+    /// Nothing is made until something is asked. `others` are images that may speak a newer protocol than the declared one.
+    pub fn new(others: Vec<String>) -> Self {
+        Self { is_open: false, others }
+    }
+
+    /// True where it is known to answer.
+    pub fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// What the database knows, and how a container answers from outside; an error in words where nobody can be asked.
+    pub async fn ask(
+        &mut self,
+        engine: &dyn Engine,
+        desired: &Desired,
+        outside: Option<Outside<'_>>,
+    ) -> Result<Cluster, String> {
+        let Some(service) = asker(desired) else {
+            return Err("the deployment has no account at the database".to_owned());
+        };
+        let name = cluster_name(&desired.deployment);
+        if !self.is_open {
+            self.open(engine, desired, service, &name).await?;
+        }
+        let asked = question(engine, &name, outside).await;
+        // It may have died, or a prune have taken it: the next question makes it again.
+        self.is_open = asked.is_ok();
+        asked
+    }
+
+    /// Makes it of the image that speaks the newest protocol.
+    async fn open(
+        &mut self,
+        engine: &dyn Engine,
+        desired: &Desired,
+        service: &Service,
+        name: &str,
+    ) -> Result<(), String> {
+        let mut why = String::new();
+        self.close(engine, &desired.deployment).await.map_err(|error| error.to_string())?;
+        for image in std::iter::once(service.image.to_string()).chain(self.others.clone()) {
+            let made = match self.make(engine, desired, service, &image, name).await {
+                Ok(()) => question(engine, name, None).await,
+                Err(error) => Err(error.to_string()),
+            };
+            match made {
+                Ok(cluster) if cluster.protocol >= PROTOCOL => {
+                    self.is_open = true;
+                    return Ok(());
+                }
+                Ok(_) => why = format!("the tars-init of {image} is too old"),
+                // The first reason is that of the declared image.
+                Err(error) if why.is_empty() => why = format!("{image}: {error}"),
+                Err(_) => {}
+            }
+        }
+        let _ = self.close(engine, &desired.deployment).await;
+        Err(why)
+    }
+
+    /// Creates and starts it, under an address that nobody wants.
+    async fn make(
+        &mut self,
+        engine: &dyn Engine,
+        desired: &Desired,
+        service: &Service,
+        image: &str,
+        name: &str,
+    ) -> Result<(), EngineError> {
+        let found = engine.inspect_image(image).await?.ok_or_else(|| EngineError::NotFound {
+            call: format!("inspect {image}"),
+            message: "the image is not there".to_owned(),
+        })?;
+        let own = desired.database.as_ref().filter(|_| service.role == Some(Role::Node));
+        let making = body::Beside {
+            image,
+            image_volumes: &body::image_volumes(&found.raw),
+            labels: &[
+                (LABEL_CLUSTER, desired.deployment.as_str()),
+                (LABEL_DEPLOYMENT, desired.deployment.as_str()),
+            ],
+            variables: own.map(|account| account.0.as_slice()).unwrap_or_default(),
+        };
+        let mut body = body::beside(service, &making);
+        guard::check_body(name, &body).map_err(|error| EngineError::Answered {
+            call: format!("create {name}"),
+            status: 400,
+            message: error.to_string(),
+        })?;
+        let mut taken = BTreeSet::new();
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let mut addresses = BTreeMap::new();
+            for network in networks_of(service) {
+                addresses.insert(network.clone(), free_address(engine, desired, &network, &taken).await?);
+            }
+            set_addresses(&mut body, &addresses);
+            let started = async {
+                engine.create_container(name, &body).await?;
+                for (network, _) in &service.connect {
+                    let endpoint = endpoint(addresses.get(network).copied().flatten());
+                    engine.connect_network(network, name, &endpoint).await?;
+                }
+                engine.start_container(name).await
+            };
+            match started.await {
+                // A neighbour that tarsup does not know has it: the next one, then.
+                Err(error) if tries < TRIES && error.to_string().contains("Address already in use") => {
+                    taken.extend(addresses.into_values().flatten());
+                    self.close(engine, &desired.deployment).await?;
+                }
+                Err(error) => {
+                    let _ = self.close(engine, &desired.deployment).await;
+                    return Err(error);
+                }
+                Ok(()) => return Ok(()),
+            }
+        }
+    }
+
+    /// Removes it, and what an earlier run left of it.
+    pub async fn close(&mut self, engine: &dyn Engine, deployment: &str) -> Result<(), EngineError> {
+        self.is_open = false;
+        let name = cluster_name(deployment);
+        let Some(found) = engine.inspect_container(&name).await? else { return Ok(()) };
+        if found.labels.get(LABEL_CLUSTER).is_none_or(|label| label != deployment) {
+            return Err(EngineError::Conflict {
+                call: format!("inspect {name}"),
+                message: "it is no container of ours".to_owned(),
+            });
+        }
+        if super::state::is_up(&found) {
+            engine.stop_container(&name, GRACE).await?;
+        }
+        engine.remove_container(&name).await
+    }
+}
+
+/// The networks of a service, in the order in which it joins them.
+fn networks_of(service: &Service) -> Vec<String> {
+    let first = service.body.0.get("NetworkingConfig").and_then(|config| config.get("EndpointsConfig"));
+    let first = first.and_then(Value::as_object).into_iter().flat_map(|map| map.keys().cloned());
+    first.chain(service.connect.iter().map(|(network, _)| network.clone())).collect()
+}
+
+/// The endpoint configurations that the services declare for a network.
+fn endpoints<'a>(desired: &'a Desired, network: &'a str) -> impl Iterator<Item = &'a Value> {
+    desired.services.iter().flat_map(move |service| {
+        let first = service.body.0.get("NetworkingConfig").and_then(|config| config.get("EndpointsConfig"));
+        let more =
+            service.connect.iter().filter(move |(name, _)| name == network).map(|(_, endpoint)| endpoint);
+        first.and_then(|map| map.get(network)).into_iter().chain(more)
+    })
+}
+
+/// An address at the end of a network in which services have fixed ones. The engine would give the lowest that is free
+/// just now: that of a service which is about to be started.
+async fn free_address(
+    engine: &dyn Engine,
+    desired: &Desired,
+    network: &str,
+    taken: &BTreeSet<Ipv4Addr>,
+) -> Result<Option<Ipv4Addr>, EngineError> {
+    let fixed: BTreeSet<Ipv4Addr> = endpoints(desired, network)
+        .filter_map(|endpoint| endpoint.pointer("/IPAMConfig/IPv4Address")?.as_str()?.parse().ok())
+        .collect();
+    if fixed.is_empty() {
+        return Ok(None);
+    }
+    let Some(found) = engine.inspect_network(network).await? else { return Ok(None) };
+    let used: BTreeSet<Ipv4Addr> =
+        found.addresses.values().filter_map(|address| address.split('/').next()?.parse().ok()).collect();
+    let is_free = |address: &Ipv4Addr| [&fixed, &used, taken].iter().all(|set| !set.contains(address));
+    Ok(found.subnets.iter().find_map(|subnet| last_addresses(subnet)?.find(is_free)))
+}
+
+/// The hosts of an IPv4 subnet from its end, without the gateway that an engine puts there or at its beginning.
+fn last_addresses(subnet: &str) -> Option<impl Iterator<Item = Ipv4Addr> + use<>> {
+    let (base, prefix) = subnet.split_once('/')?;
+    let (base, prefix): (Ipv4Addr, u32) = (base.parse().ok()?, prefix.parse().ok()?);
+    let size = 1u32.checked_shl(32 - prefix).filter(|size| *size >= 8)?;
+    let first = u32::from(base) & !(size - 1);
+    Some((first + 2..first + size - 2).rev().map(Ipv4Addr::from))
+}
+
+fn endpoint(address: Option<Ipv4Addr>) -> Value {
+    address.map_or_else(|| json!({}), |address| json!({"IPAMConfig": {"IPv4Address": address.to_string()}}))
+}
+
+fn set_addresses(body: &mut CreateBody, addresses: &BTreeMap<String, Option<Ipv4Addr>>) {
+    let config = body.0.get_mut("NetworkingConfig").and_then(|config| config.get_mut("EndpointsConfig"));
+    for (network, value) in config.and_then(Value::as_object_mut).into_iter().flatten() {
+        *value = endpoint(addresses.get(network).copied().flatten());
+    }
+}
+
+async fn question(engine: &dyn Engine, name: &str, outside: Option<Outside<'_>>) -> Result<Cluster, String> {
+    let mut words = QUESTION.to_vec();
+    if let Some(outside) = outside {
+        words.extend(["--ask", outside.address, "--role", outside.role.name()]);
+    }
+    let output = engine.exec(name, &words, TIMEOUT).await.map_err(|error| error.to_string())?;
+    serde_json::from_str(output.stdout.trim()).map_err(|_| {
+        let said = output.stderr.lines().chain(output.stdout.lines()).next().unwrap_or("nothing");
+        format!("`tars-init cluster` exited with {} and said: {said}", output.exit_code)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn address_is_one_of_the_last_of_the_network_and_no_broadcast_or_gateway() {
+        let last =
+            |subnet: &str| last_addresses(subnet).and_then(|mut all| all.next()).map(|one| one.to_string());
+        assert_eq!(last("172.25.0.0/16").as_deref(), Some("172.25.255.253"));
+        assert_eq!(last("10.0.0.8/29").as_deref(), Some("10.0.0.13"));
+        assert_eq!(last("10.0.0.8/30"), None, "no room");
+        assert_eq!(last("fd00::/64"), None);
+    }
+}

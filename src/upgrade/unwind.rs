@@ -57,12 +57,15 @@ pub fn unwind(
     proven: &BTreeSet<String>,
 ) -> WayBack {
     let plan = &record.plan;
-    let mut unwinding = Unwinding { observed, plan, policy, proven, steps: Vec::new(), lost: Vec::new() };
+    let mut unwinding =
+        Unwinding { observed, plan, policy, proven, steps: Vec::new(), seen: Vec::new(), lost: Vec::new() };
     for touched in plan.touched.iter().rev() {
         unwinding.service(touched);
     }
     unwinding.migration();
-    let Unwinding { steps, lost, .. } = unwinding;
+    let Unwinding { mut steps, seen, lost, .. } = unwinding;
+    // What was not touched is looked at last: nothing that comes back has to wait for it.
+    steps.extend(seen);
     let mut notes = record.stays();
     let migrates = plan.steps.iter().any(|step| matches!(step.action, Action::Task { .. }));
     if notes.is_empty() && migrates {
@@ -77,6 +80,7 @@ struct Unwinding<'a> {
     policy: &'a Policy,
     proven: &'a BTreeSet<String>,
     steps: Vec<Step>,
+    seen: Vec<Step>,
     lost: Vec<Lost>,
 }
 
@@ -173,10 +177,15 @@ impl Unwinding<'_> {
         if before.running && !is_proven {
             // What was not touched is only seen to be well; what comes back must stay so for a while.
             let is_as_it_was = is_up(old) && !renamed && !was_replaced && !self.has_failed(touched);
-            let dwell = if is_as_it_was { Duration::ZERO } else { self.policy.dwell };
-            let timeout = self.policy.gate_timeout;
-            let action = Action::Gate { container, role: touched.role, timeout, dwell };
-            self.push(touched, "it must prove itself again", action);
+            let (timeout, role) = (self.policy.gate_timeout, touched.role);
+            if is_as_it_was {
+                let action = Action::Gate { container, role, timeout, dwell: Duration::ZERO };
+                let cause = "it was not touched, and must be as well as it was".to_owned();
+                self.seen.push(Step { service: Some(touched.service.clone()), cause, action });
+            } else {
+                let action = Action::Gate { container, role, timeout, dwell: self.policy.dwell };
+                self.push(touched, "it must prove itself again", action);
+            }
         }
     }
 

@@ -1,12 +1,13 @@
 #!/bin/sh
-# What takes too long for every change, by hand before a release: kills of tarsup at random moments of an upgrade of the
-# real framework (master, slave and two nodes), each resumed, and everything looked at afterwards.
+# What takes too long for every change, by hand before a release: an upgrade on the engine in memory that is killed before
+# and after each of its calls, and kills of tarsup at random moments of an upgrade of the real framework (master, slave and
+# two nodes), each resumed, and everything looked at afterwards.
 #
 #   long.sh [KILLS [SEED]]     30 kills; the seed is printed, and shows the same moments again
 #
-# Half of the kills are resumed at once, half after 15 s, every third after a `docker system prune -f`. tests/all.sh runs
-# three of them. Needs what all.sh needs, and the real framework's packages in ../shared/tars/real. About half a minute
-# a kill; gives up after two minutes a kill.
+# Half of the kills are resumed at once, half after 15 s, every third after a `docker system prune -f` of this deployment's
+# containers (the engine is shared with other tests). tests/all.sh runs three of them. Needs what all.sh needs, and the real
+# framework's packages in ../shared/tars/real. About half a minute a kill; gives up after two minutes a kill.
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -15,7 +16,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
 
 kills=${1:-30} seed=${2:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}
-case $kills$seed in '' | *[!0-9]*) sed -n '2,9s/^# *//p' "$0" >&2; exit 2 ;; esac
+case $kills$seed in '' | *[!0-9]*) sed -n '2,10s/^# *//p' "$0" >&2; exit 2 ;; esac
 is_root || die "an engine of its own needs root"
 [ -d "${TARSUP_SHARED:-../shared}/tars/real" ] || die "the real framework's packages are not in ${TARSUP_SHARED:-../shared}/tars/real"
 install_packages docker.io iptables iproute2 util-linux mmdebstrap
@@ -29,6 +30,7 @@ trap 'exit 130' INT TERM
 sh tests/engine.sh stop long
 sh tests/engine.sh start long
 cargo test --quiet --features engine-tests --test docker --no-run
+TARSUP_EVERY=1 cargo test --quiet --test it rollout::
 say "$kills kills, seed $seed"
 # In CI's way: what cannot run has failed.
 CI=1 TARSUP_KILLS=$kills TARSUP_SEED=$seed timeout $((300 + kills * 120)) \

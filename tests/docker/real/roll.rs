@@ -54,7 +54,8 @@ fn real_upgrade_and_rollback_keep_addresses_mounts_policies_rows_and_what_is_dep
     for host in [5, 7] {
         wait_for("the deployed service on each node", || hello::call(&deployment, Some(host)).code == 0);
     }
-    hello::call(&deployment, None).exits(0);
+    // Registries hand it out a moment after it answers.
+    wait_for("the deployed service by its name", || hello::call(&deployment, None).code == 0);
 
     deployment.tarsup(&["rollback", "--yes"]).exits(0);
 

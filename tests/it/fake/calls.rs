@@ -374,7 +374,12 @@ fn cluster(world: &mut World, protocol: u32, question: &[&str]) -> ExecOutput {
     let rows = world.nodes.iter().filter(|_| !world.database_is_away);
     let nodes: Vec<Value> = rows
         .map(|(node, registered)| {
-            json!({"node": node, "last_reg_time": time(*registered), "last_heartbeat": time(world.heartbeats)})
+            // A tarsnode that reaches no registry has no heartbeat either.
+            let runs = |held: &&Held| held.status == Status::Running && held.node().as_ref() == Some(node);
+            let held = world.containers.values().find(runs);
+            let beats = held.is_none_or(|held| world.behaviour(held).registers);
+            let beat = if beats { world.heartbeats } else { *registered };
+            json!({"node": node, "last_reg_time": time(*registered), "last_heartbeat": time(beat)})
         })
         .collect();
     let asked = match question {

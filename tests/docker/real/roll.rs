@@ -101,6 +101,8 @@ fn real_version_that_does_not_come_up_is_rolled_back_by_itself() {
 fn real_upgrade_from_2_4_17_to_3_0_17_and_back() {
     let Some(stage) = stage_with(FORMER, "real_upgrade_from_2_4_17") else { return };
     let deployment = Deployment::of(stage, FORMER, "real-former", 53, ALL);
+    // On the way back each node is proven by a heartbeat, and those come every 48 s.
+    deployment.edit("compose.yaml", "gate_timeout: 90s", "gate_timeout: 4m");
     deployment.tarsup(&["up", "--yes"]).exits(0);
     deployment.mark();
     let before = identities(&deployment);

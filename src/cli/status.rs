@@ -21,7 +21,7 @@ use crate::upgrade::journal;
 use crate::upgrade::lock::{Holder, Standing, holder};
 use crate::upgrade::owner::Owner;
 use crate::upgrade::state::{is_parked_in_place, serving};
-use crate::upgrade::unfinished::{Left, left};
+use crate::upgrade::unfinished::{Left, left_by};
 
 /// Show what runs
 #[derive(Debug, Args)]
@@ -89,11 +89,7 @@ pub fn status(args: &StatusArgs, ui: &Ui) -> Outcome {
 /// A deploy that was cut off, and whose lock is gone.
 fn without_lock(desired: &Desired, observed: &Observed, ui: &Ui) -> Option<Left> {
     let journal = journal::find(&desired.directory.join(STATE), &desired.deployment, None);
-    let journal = journal.unwrap_or_else(|error| {
-        ui.warn(&format!("the newest journal cannot be read: {error}"));
-        None
-    });
-    left(desired, observed, journal.as_ref())
+    left_by(desired, observed, journal, |text| ui.warn(text))
 }
 
 fn standing(holder: &Holder) -> Standing {
@@ -105,8 +101,8 @@ fn held(holder: &Holder) -> Value {
 }
 
 fn told(holder: &Holder, standing: Standing) -> String {
-    let Holder { deploy, what, owner, since, .. } = holder;
-    let who = format!("{} (pid {})", owner.who, owner.pid);
+    let Holder { deploy, what, since, .. } = holder;
+    let who = holder.named();
     match standing {
         Standing::Held => format!("\n{who} works on it since {since}: {what}, deploy {deploy}"),
         Standing::Dead | Standing::RunOut => {

@@ -51,6 +51,15 @@ impl Desired {
     pub fn service(&self, name: &str) -> Option<&Service> {
         self.services.iter().find(|service| service.name == name)
     }
+
+    /// Of these images, service → image, those that the files do not name already.
+    pub fn images_to_rewrite(&self, images: &BTreeMap<String, Reference>) -> BTreeMap<String, Reference> {
+        let differs = |name: &String, image: &Reference| {
+            self.service(name).is_some_and(|service| service.image != *image)
+        };
+        let differing = images.iter().filter(|(name, image)| differs(name, image));
+        differing.map(|(name, image)| (name.clone(), image.clone())).collect()
+    }
 }
 
 /// One service: exactly one container.

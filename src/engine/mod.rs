@@ -24,6 +24,7 @@ mod raw;
 
 pub use address::ConnectOptions;
 pub use docker::DockerEngine;
+pub(crate) use raw::in_query as percent_encoded;
 
 /// The body of `POST /containers/create`, in the API's own words and canonical (sorted) order.
 ///

@@ -182,7 +182,7 @@ pub(super) fn in_path(text: &str) -> String {
 }
 
 /// Percent-encodes what stands in a query.
-pub(super) fn in_query(text: &str) -> String {
+pub(crate) fn in_query(text: &str) -> String {
     encode(text, b"")
 }
 

@@ -21,10 +21,10 @@ use super::retire::{retire, retire_failed};
 use super::run::{Runner, StepError, StepFailed};
 use super::state::is_up;
 use super::step::{Action, Step};
-use super::unfinished::{Left, left};
+use super::unfinished::{Left, left_by};
 use super::unwind::{InFlight, WayBack, settle, unwind};
 use super::{DeployId, Failure, Intent, Refusal, body, names, retry};
-use crate::deploy::lock::require;
+use crate::deploy::lock::{Lock as Pins, require};
 use crate::deploy::observe::{Glance, observe_with};
 use crate::deploy::observed::LABEL_ROLE;
 use crate::deploy::{Desired, Observed};
@@ -98,11 +98,8 @@ impl Deploy<'_> {
     /// The deploy that was cut off and whose lock is gone.
     pub fn left(&self, observed: &Observed) -> Option<Left> {
         let journal = self.machine.folder.read_journal(&self.desired.deployment, None);
-        let journal = journal.unwrap_or_else(|error| {
-            self.machine.voice.say(&format!("warning: the newest journal cannot be read: {error}"));
-            None
-        });
-        left(self.desired, observed, journal.as_ref())
+        let warn = |text: &str| self.machine.voice.say(&format!("warning: {text}"));
+        left_by(self.desired, observed, journal, warn)
     }
 
     /// What will be done for a request: the front half of a deploy, which changes nothing.
@@ -139,17 +136,14 @@ impl Deploy<'_> {
                 effects: Vec::new(),
             };
             let journal = self.journal(&record)?;
-            let mut runner = self.runner(&lock, record, &now.desired, &observed, journal);
+            let mut runner = self.runner(&lock, record, &shown.desired, &observed, journal);
             let document = runner.record.plan.document();
             announce(&mut runner, document)?;
             lock.put_record(self.engine, &runner.record).await?;
             Ok::<_, Failure>(runner)
         };
-        // What the runner borrows must outlive it.
-        let desired = shown.desired.clone();
         match begun.await {
             Ok(runner) => {
-                let runner = Runner { desired: &desired, ..runner };
                 let (loads, steps) = shown.parts();
                 self.leased(
                     &lock,
@@ -169,7 +163,7 @@ impl Deploy<'_> {
         &self,
         lock: &Lock,
         mut runner: Runner<'_>,
-        pins: Option<&crate::deploy::lock::Lock>,
+        pins: Option<&Pins>,
         loads: &[Step],
         steps: &[Step],
     ) -> Result<(), Failure> {
@@ -219,7 +213,7 @@ impl Deploy<'_> {
         &self,
         lock: &Lock,
         runner: &mut Runner<'_>,
-        pins: Option<&crate::deploy::lock::Lock>,
+        pins: Option<&Pins>,
     ) -> Result<(), Failure> {
         let observed = self.observe(runner.desired).await?;
         let checked = pins.map_or(Ok(()), |pins| require(pins, runner.loaded.keys(), &observed));
@@ -438,14 +432,14 @@ impl Deploy<'_> {
         &'a self,
         lock: &'a Lock,
         record: DeployRecord,
-        desired: &Desired,
+        desired: &'a Desired,
         observed: &Observed,
         journal: Box<dyn Journal>,
     ) -> Runner<'a> {
         Runner {
             engine: self.engine,
             machine: self.machine,
-            desired: self.desired,
+            desired,
             deploy: record.plan.id.clone(),
             lock,
             mask: Mask::of(desired, observed),

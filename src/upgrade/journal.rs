@@ -218,6 +218,14 @@ pub fn summarise(header: Header, lines: &[Line]) -> Summary {
     summary
 }
 
+/// The record of the deploy as it was written down last.
+pub fn recorded(lines: &[Line]) -> Option<&DeployRecord> {
+    lines.iter().rev().find_map(|line| match &line.event {
+        Event::Recorded { record } => Some(record.as_ref()),
+        _ => None,
+    })
+}
+
 /// The step that was begun last, if nothing says that it succeeded: its effect may still be under way.
 pub fn in_flight(lines: &[Line]) -> InFlight {
     let mut last = InFlight::Nothing;

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::deploy::desired::Service;
 use crate::deploy::{Desired, Observed};
+use crate::engine::percent_encoded;
 
 /// Variables whose values are no secret and stand in every useful message: addresses, switches, names.
 const PLAIN: [&str; 14] = [
@@ -60,7 +61,7 @@ impl Mask {
             }
             // As a JSON text and as a part of a URL it looks otherwise.
             let quoted = serde_json::to_string(value).unwrap_or_default();
-            for form in [value.to_owned(), quoted.trim_matches('"').to_owned(), encoded(value)] {
+            for form in [value.to_owned(), quoted.trim_matches('"').to_owned(), percent_encoded(value)] {
                 // A value of several lines may be printed line by line.
                 values.extend(
                     form.lines().map(str::trim).filter(|line| line.len() >= SHORTEST).map(str::to_owned),
@@ -79,19 +80,6 @@ impl Mask {
     pub fn hide(&self, text: &str) -> String {
         self.values.iter().fold(text.to_owned(), |text, value| text.replace(value.as_str(), MASKED))
     }
-}
-
-/// Percent-encoded, as in a URL (RFC 3986).
-fn encoded(value: &str) -> String {
-    use std::fmt::Write as _;
-    value.bytes().fold(String::with_capacity(value.len()), |mut text, byte| {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            text.push(char::from(byte));
-        } else {
-            let _ = write!(text, "%{byte:02X}");
-        }
-        text
-    })
 }
 
 #[cfg(test)]

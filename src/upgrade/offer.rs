@@ -9,7 +9,6 @@ use super::plan::plan;
 use super::state::by_id;
 use super::step::{Action, Plan, Step};
 use super::{DeployId, Intent, Refusal, data, rollback};
-use crate::deploy::desired::Service;
 use crate::deploy::lock::{Lock as Pins, require};
 use crate::deploy::observed::Availability;
 use crate::deploy::{Desired, Observed};
@@ -110,10 +109,7 @@ fn edits(declared: &Desired, observed: &Observed, intent: &Intent) -> BTreeMap<S
             .collect(),
         Intent::Up | Intent::Restart { .. } | Intent::Down { .. } => BTreeMap::new(),
     };
-    let differs = |name: &String, image: &Reference| {
-        declared.service(name).is_some_and(|service: &Service| service.image != *image)
-    };
-    all.into_iter().filter(|(name, image)| differs(name, image)).collect()
+    declared.images_to_rewrite(&all)
 }
 
 /// Holds a new offer for the same request to the one that was shown.

@@ -198,7 +198,7 @@ impl<'a> Planner<'a> {
     /// What this deploy has parked already, where nothing is in its place yet.
     fn parked(&self, service: &Service) -> Option<&'a Container> {
         let name = old_name(&service.container, self.id);
-        self.observed.containers.iter().find(|container| container.name == name)
+        self.observed.container(&name)
     }
 
     /// Migration first, then service by service in the given order, nodes in batches.

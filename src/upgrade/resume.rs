@@ -6,14 +6,13 @@
 use std::collections::BTreeSet;
 
 use super::drive::{Deploy, announce, any_image};
-use super::journal::{Event, Way, in_flight};
+use super::journal::{Event, Way, in_flight, recorded};
 use super::lock::{self, Contents, Holder, Lock, Standing, holder};
 use super::names::lock_name;
 use super::offer;
 use super::plan::plan;
 use super::record::{DeployRecord, Found};
 use super::retire::retire;
-use super::run::Runner;
 use super::step::Plan;
 use super::unfinished::{disagreements, outline};
 use super::unwind::{InFlight, settle, unwind};
@@ -62,7 +61,7 @@ impl Deploy<'_> {
         let way_back = unwind(&observed, &record, &self.desired.policy, &BTreeSet::new());
         if forward {
             let observed = self.observe(&desired).await?;
-            let lost: Vec<String> = way_back.lost.into_iter().map(|lost| lost.service).collect();
+            let lost = way_back.lost_services();
             return Ok(Some(plan(&cut_off.id, &desired, &observed, &record.plan.intent, &lost)?));
         }
         let mut steps = settle(&observed, &record, &cut_off.in_flight);
@@ -112,8 +111,7 @@ impl Deploy<'_> {
         let desired = record.plan.intent.apply(self.desired);
         let goes_forward = forward && !cut_off.committed;
         let journal = if goes_forward { self.journal(&record)? } else { self.journal_if_possible(&record) };
-        let runner = self.runner(lock, record, &desired, observed, journal);
-        let mut runner = Runner { desired: &desired, ..runner };
+        let mut runner = self.runner(lock, record, &desired, observed, journal);
         let by = self.machine.owner.who.clone();
         let _ = runner.write(Event::Resumed { by, forward });
         if cut_off.committed {
@@ -128,8 +126,7 @@ impl Deploy<'_> {
         // What was under way is only brought to its end here; whether it failed is seen by the next look.
         let _ = runner.run(Way::Do, &steps, 1, steps.len()).await;
         let now = self.observe(&desired).await?;
-        let lost = unwind(&now, &runner.record, &self.desired.policy, &BTreeSet::new()).lost;
-        let lost: Vec<String> = lost.into_iter().map(|lost| lost.service).collect();
+        let lost = unwind(&now, &runner.record, &self.desired.policy, &BTreeSet::new()).lost_services();
         let rest = plan(&id, &desired, &now, &runner.record.plan.intent, &lost)?;
         let loads = offer::loads(&rest, &now);
         for touched in &rest.touched {
@@ -213,14 +210,8 @@ impl Deploy<'_> {
             Found::Absent => None,
         };
         let journal = self.machine.folder.read_journal(&self.desired.deployment, Some(id)).ok().flatten();
-        let written = journal.and_then(|(_, lines)| {
-            lines.into_iter().rev().find_map(|line| match line.event {
-                Event::Recorded { record } => Some(*record),
-                _ => None,
-            })
-        });
-        if written.is_some() {
-            return Ok(written);
+        if let Some(written) = journal.as_ref().and_then(|(_, lines)| recorded(lines)) {
+            return Ok(Some(written.clone()));
         }
         let labelled = outline(self.desired, observed, id);
         match labelled.map(|label| DeployRecord::from_outline(label, id, &self.desired.deployment)) {

@@ -4,10 +4,11 @@
 //! believed: a journal may be behind what another machine did since; what the engine shows may be somebody's intention.
 
 use std::collections::BTreeSet;
+use std::io;
 
 use super::DeployId;
 use super::glance::has_ended;
-use super::journal::{Event, Header, Line, State, summarise};
+use super::journal::{Header, Line, State, recorded, summarise};
 use super::names::{Part, old_name, part_of};
 use super::record::DeployRecord;
 use super::state::{by_id, declared_restart, is_up, made, of_service, ours, same_restart, serving};
@@ -42,6 +43,20 @@ pub fn left(desired: &Desired, observed: &Observed, journal: Option<&(Header, Ve
     }
 }
 
+/// The same with the newest journal as it was read: one that cannot be is said, and the engine is asked alone.
+pub fn left_by(
+    desired: &Desired,
+    observed: &Observed,
+    journal: io::Result<Option<(Header, Vec<Line>)>>,
+    warn: impl Fn(&str),
+) -> Option<Left> {
+    let journal = journal.unwrap_or_else(|error| {
+        warn(&format!("the newest journal cannot be read: {error}"));
+        None
+    });
+    left(desired, observed, journal.as_ref())
+}
+
 fn newest_on_engine(desired: &Desired, observed: &Observed) -> Option<DeployId> {
     ours(observed, &desired.deployment).filter_map(deploy_of).max()
 }
@@ -58,14 +73,11 @@ fn from_journal(
         return Some((id, None));
     }
     let state = summarise(header.clone(), lines).state;
-    let record = lines.iter().rev().find_map(|line| match &line.event {
-        Event::Recorded { record } => Some(DeployRecord::clone(record)),
-        _ => None,
-    })?;
+    let record = recorded(lines)?.clone();
     let committed = state == State::Committed || is_complete(desired, observed, &record);
     let open = if committed {
         // Nothing but the file and what is parked can be left.
-        record.images.iter().any(|(name, image)| desired.service(name).is_some_and(|one| one.image != *image))
+        !desired.images_to_rewrite(&record.images).is_empty()
     } else {
         let way_back = unwind(observed, &record, &desired.policy, &BTreeSet::new());
         way_back.changes_something() || !way_back.lost.is_empty()

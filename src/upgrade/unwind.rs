@@ -37,6 +37,11 @@ pub struct Lost {
 }
 
 impl WayBack {
+    /// The names of the services that cannot be what they were.
+    pub fn lost_services(&self) -> Vec<String> {
+        self.lost.iter().map(|lost| lost.service.clone()).collect()
+    }
+
     /// True where something on the engine would be changed.
     pub fn changes_something(&self) -> bool {
         self.plan
@@ -192,7 +197,7 @@ impl Unwinding<'_> {
     /// True where a successor was given up already: by an unwinding that was cut off before its gate.
     fn has_failed(&self, touched: &Touched) -> bool {
         let name = failed_name(&touched.container, &self.plan.id);
-        self.observed.containers.iter().any(|container| container.name == name)
+        self.observed.container(&name).is_some()
     }
 
     fn migration(&mut self) {

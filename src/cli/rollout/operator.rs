@@ -85,13 +85,7 @@ impl StateFolder for Operator<'_> {
 impl DeploymentFile for Operator<'_> {
     fn set_images(&self, images: &BTreeMap<String, Reference>) -> Result<(), String> {
         // What names an image already, after a resume for one, is left alone.
-        let images: BTreeMap<String, Reference> = images
-            .iter()
-            .filter(|(name, image)| {
-                self.desired.service(name).is_some_and(|service| service.image != **image)
-            })
-            .map(|(name, image)| (name.clone(), image.clone()))
-            .collect();
+        let images = self.desired.images_to_rewrite(images);
         rewrite::set_images(self.desired, &images).map(drop).map_err(|error| {
             let wanted: Vec<String> =
                 images.iter().map(|(service, image)| format!("{service}: {image}")).collect();

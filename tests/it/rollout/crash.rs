@@ -39,7 +39,7 @@ async fn killed_at(
 }
 
 /// The same on a machine whose journals are looked at afterwards.
-async fn killed_on(
+pub async fn killed_on(
     machine: &Machine,
     engine: &FakeEngine,
     desired: &Desired,

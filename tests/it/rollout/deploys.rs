@@ -328,10 +328,10 @@ pub fn without_failed(dump: &str) -> String {
 }
 
 /// Upgrades until the engine crashes.
-async fn until_it_hangs(engine: &FakeEngine, machine: &Machine, desired: &Desired) {
+pub async fn until_it_hangs(engine: &FakeEngine, machine: &Machine, desired: &Desired) {
     let (id, intent) = (id(2), to_2(desired));
     tokio::select! {
-        _ = roll(engine, machine, desired, &id, &intent) => panic!("it was to hang"),
+        done = roll(engine, machine, desired, &id, &intent) => panic!("it was to hang: {done:?}"),
         () = engine.crashed() => {}
     }
 }

@@ -45,11 +45,7 @@ async fn deploy_resumed_forward_is_proven_by_a_heartbeat_where_nothing_from_befo
         crate::fake::Moment::Before,
         crate::fake::Fault::Crash,
     );
-    let (deploy, intent) = (id(2), to_2(&desired));
-    tokio::select! {
-        _ = roll(&engine, &machine, &desired, &deploy, &intent) => panic!("it was to be killed"),
-        () = engine.crashed() => {}
-    }
+    super::deploys::until_it_hangs(&engine, &machine, &desired).await;
     engine.clear_faults();
     resume(&engine, &Machine::new(), &desired, true).await.unwrap();
     let dump = engine.dump();

@@ -1,7 +1,7 @@
 //! The way back needs only what it undoes, and proves what it left: stops under way, logs, disks, records, prunes, other people.
 
-use super::crash::points;
-use super::deploys::without_failed;
+use super::crash::{killed_on, points};
+use super::deploys::{until_it_hangs, without_failed};
 use super::*;
 use crate::fake::{Behaviour, Call, Fault, Moment};
 use tarsup::deploy::lock::{Lock as Pins, Pin};
@@ -24,11 +24,7 @@ fn sick() -> Behaviour {
 /// Upgrades to 2 on `machine` until `call` strikes, then is killed.
 async fn killed_at_call(engine: &FakeEngine, machine: &Machine, desired: &Desired, call: &str, fault: Fault) {
     engine.fault(Call::First(call.to_owned()), Moment::After, fault);
-    let (id, intent) = (id(2), to_2(desired));
-    tokio::select! {
-        done = roll(engine, machine, desired, &id, &intent) => panic!("it was to hang: {done:?}"),
-        () = engine.crashed() => {}
-    }
+    until_it_hangs(engine, machine, desired).await;
     engine.clear_faults();
 }
 
@@ -46,11 +42,7 @@ async fn stop_under_way_at_the_kill_is_seen_to_its_end_by_resume() {
     // The engine goes on with the stop that its client asked for.
     let late = Fault::Late(Duration::from_secs(4));
     engine.fault(Call::First("stop tars-framework".to_owned()), Moment::Before, late);
-    let (two, intent) = (id(2), to_2(&desired));
-    tokio::select! {
-        _ = roll(&engine, &machine, &desired, &two, &intent) => panic!("it was to hang"),
-        () = engine.crashed() => {}
-    }
+    until_it_hangs(&engine, &machine, &desired).await;
     let resumed = resume(&engine, &machine.next(), &desired, false).await.unwrap();
     assert!(matches!(resumed, Resumed::Undone(_)), "{resumed:?}");
     tokio::time::sleep(Duration::from_mins(1)).await;
@@ -63,12 +55,7 @@ async fn stop_under_way_at_the_kill_is_waited_for_where_no_journal_tells_of_it()
     let before = engine.dump();
     let late = Fault::Late(Duration::from_secs(8));
     engine.fault(Call::First("stop tars-slave".to_owned()), Moment::Before, late);
-    let (two, intent) = (id(2), to_2(&desired));
-    let machine = Machine::killed();
-    tokio::select! {
-        _ = roll(&engine, &machine, &desired, &two, &intent) => panic!("it was to hang"),
-        () = engine.crashed() => {}
-    }
+    until_it_hangs(&engine, &Machine::killed(), &desired).await;
     // Its journal is lost.
     resume(&engine, &Machine::new(), &desired, false).await.unwrap();
     tokio::time::sleep(Duration::from_mins(1)).await;
@@ -307,18 +294,9 @@ async fn kill_and_prune_are_never_answered_with_nothing_to_resume() {
         for n in points() {
             let engine = running.fork();
             let machine = Machine::killed();
-            let command = deploy(&engine, &machine, &desired);
-            let offer = command.offer(&request(&id(2), &to_2(&desired))).await.unwrap();
-            engine.fault(Call::Nth(n), Moment::After, Fault::Crash);
-            let killed = tokio::select! {
-                _ = command.roll(&offer) => false,
-                () = engine.crashed() => true,
-            };
-            drop(command);
-            if !killed {
+            if !killed_on(&machine, &engine, &desired, &to_2(&desired), n, Moment::After).await {
                 break;
             }
-            engine.clear_faults();
             let call = engine.calls().last().cloned().unwrap_or_default();
             engine.prune(volumes);
             let context = format!("killed after {call}, then pruned (volumes: {volumes})");

@@ -322,7 +322,7 @@ impl Deploy<'_> {
             let ran = runner.run(Way::Undo, steps, 1, steps.len()).await;
             let done = ran.as_ref().map_or_else(|failed| failed.number - 1, |()| steps.len());
             for step in &steps[..done] {
-                if let Action::Gate { container, .. } = &step.action {
+                if let Action::Gate { container, .. } | Action::Look { container, .. } = &step.action {
                     proven.extend(before(&runner.record, Some(container)));
                 }
             }

@@ -155,6 +155,8 @@ pub struct Gate {
     first_heartbeat: Option<String>,
     /// Since when it answers without having registered.
     answers_since: Option<Duration>,
+    /// It has run all the time: its heartbeat need not be waited for.
+    is_untouched: bool,
 }
 
 /// How late a registry may write a heartbeat that it was told before the stop.
@@ -185,7 +187,13 @@ impl Gate {
             was_healthy: false,
             first_heartbeat: None,
             answers_since: None,
+            is_untouched: false,
         }
+    }
+
+    /// A gate for a container that has not been stopped: it answers and is registered, within `timeout`.
+    pub fn untouched(proof: Proof, timeout: Duration) -> Self {
+        Self { is_untouched: true, ..Self::new(proof, timeout, Duration::ZERO) }
     }
 
     /// What proves the container.
@@ -307,6 +315,9 @@ impl Gate {
 
     /// Proof without a value from before: nobody but the tarsnode that answers now moves this node's heartbeat.
     fn heart(&mut self, row: &Node) -> Result<(), String> {
+        if self.is_untouched {
+            return Ok(());
+        }
         let still = || format!("the heartbeat of the node {} has not moved yet", row.node);
         let beat = row.last_heartbeat.clone().ok_or_else(still)?;
         let first = self.first_heartbeat.get_or_insert_with(|| beat.clone());
@@ -484,6 +495,17 @@ mod tests {
         assert!(waits(&beats(60, "2026-01-02 03:06:14"), "has not moved yet"));
         assert_eq!(beats(61, "2026-01-02 03:07:02"), Verdict::Dwell);
         assert_eq!(gate.judge(&sample(62)), Verdict::Dwell, "a registration proves at once");
+    }
+
+    #[test]
+    fn container_that_was_not_touched_need_not_wait_for_a_heartbeat_but_for_everything_else() {
+        let mut gate = Gate::untouched(Proof::Registration { before: None }, Duration::from_secs(20));
+        let silent = Sample { probe: Some(Err("refused".to_owned())), ..sample(0) };
+        assert!(waits(&gate.judge(&silent), "refused"));
+        assert!(waits(&gate.judge(&with(1, cluster(None, BEFORE))), "is not registered yet"));
+        let away = Cluster { database: Database::Unknown, ..cluster(Some(BEFORE), BEFORE) };
+        assert!(waits(&gate.judge(&with(2, away)), "cannot be asked"));
+        assert_eq!(gate.judge(&with(3, cluster(Some(BEFORE), BEFORE))), Verdict::Pass);
     }
 
     #[test]

@@ -98,6 +98,9 @@ pub fn line(action: &Action) -> String {
         Action::Gate { container, timeout, dwell, .. } => {
             format!("gate: {container} healthy within {} s, and for {} s", timeout.as_secs(), dwell.as_secs())
         }
+        Action::Look { container, timeout, .. } => {
+            format!("see that {container} is well, within {} s", timeout.as_secs())
+        }
         Action::Task { container, task: Task::Migrate { from, to } } => {
             format!("run {container}: schema from {from} to {to}")
         }

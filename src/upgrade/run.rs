@@ -252,6 +252,10 @@ impl Runner<'_> {
                 let proof = Proof::of(*role, before, beside::has_account(self.desired));
                 self.gate(container, *role, Gate::new(proof, *timeout, *dwell)).await?;
             }
+            Action::Look { container, role, timeout } => {
+                let proof = Proof::of(*role, None, beside::has_account(self.desired));
+                self.gate(container, *role, Gate::untouched(proof, *timeout)).await?;
+            }
             Action::Task { container, task } => self.task(container, task).await?,
             Action::Settle { container, within } => self.settle(container, *within).await?,
             Action::Claim { name } => self.claim(step, name).await?,

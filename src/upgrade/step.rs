@@ -136,6 +136,15 @@ pub enum Action {
         /// How long it must stay healthy then.
         dwell: Duration,
     },
+    /// Sees that a container that was not touched is as well as it was: it answers, and is registered. Changes nothing.
+    Look {
+        /// The container.
+        container: String,
+        /// What is asked of it.
+        role: Option<Role>,
+        /// How long it may take until it is.
+        timeout: Duration,
+    },
     /// Runs a container to its end, for what it does outside of containers. Pre: created. Post: exited with 0, its effect on
     /// the record. Undo: the effect's inverse.
     Task {
@@ -222,6 +231,9 @@ pub struct Before {
     pub running: bool,
     /// Its restart policy.
     pub restart: RestartPolicy,
+    /// When it had been started, as the engine says it; empty where the record does not tell.
+    #[serde(default)]
+    pub started_at: String,
 }
 
 /// What a deploy puts in the place of what was before.
@@ -281,6 +293,7 @@ impl Action {
             Self::Rename { .. } => "rename",
             Self::Start { .. } => "start",
             Self::Gate { .. } => "gate",
+            Self::Look { .. } => "look",
             Self::Task { task: Task::Migrate { .. }, .. } => "migrate",
             Self::Settle { .. } => "settle",
             Self::Claim { .. } => "claim",
@@ -300,6 +313,7 @@ impl Action {
             | Self::Rename { container, .. }
             | Self::Start { container }
             | Self::Gate { container, .. }
+            | Self::Look { container, .. }
             | Self::Task { container, .. }
             | Self::Settle { container, .. }
             | Self::SaveLogs { container }
@@ -321,7 +335,9 @@ impl Action {
             Self::Start { .. } => (text("stopped"), text("running")),
             Self::Gate { .. } => (text("running"), text("proven")),
             Self::Task { task: Task::Migrate { from, to }, .. } => (text(from), text(to)),
-            Self::SaveLogs { .. } | Self::Settle { .. } | Self::Claim { .. } => (None, None),
+            Self::Look { .. } | Self::SaveLogs { .. } | Self::Settle { .. } | Self::Claim { .. } => {
+                (None, None)
+            }
             Self::Remove { container } => (text(container), None),
         }
     }

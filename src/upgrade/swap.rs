@@ -216,6 +216,7 @@ impl Swap<'_> {
                 name: before.name.clone(),
                 running: is_up(before),
                 restart: before.restart.clone(),
+                started_at: before.started_at.clone(),
             }),
             after,
             grace: self.service.stop_grace,

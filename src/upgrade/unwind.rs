@@ -44,10 +44,9 @@ impl WayBack {
 
     /// True where something on the engine would be changed.
     pub fn changes_something(&self) -> bool {
-        self.plan
-            .steps
-            .iter()
-            .any(|step| !matches!(step.action, Action::Gate { .. } | Action::SaveLogs { .. }))
+        self.plan.steps.iter().any(|step| {
+            !matches!(step.action, Action::Gate { .. } | Action::Look { .. } | Action::SaveLogs { .. })
+        })
     }
 }
 
@@ -118,7 +117,7 @@ impl Unwinding<'_> {
             After::Same => {}
         }
         if let (Some(before), Some(Some(old))) = (&touched.before, old) {
-            self.restore(touched, before, old, made.is_some());
+            self.restore(touched, before, old);
         }
     }
 
@@ -158,7 +157,7 @@ impl Unwinding<'_> {
     }
 
     /// What was there before: its name, its policy, running or not, and the gate.
-    fn restore(&mut self, touched: &Touched, before: &Before, old: &Container, was_replaced: bool) {
+    fn restore(&mut self, touched: &Touched, before: &Before, old: &Container) {
         let container = before.name.clone();
         let renamed = old.name != before.name;
         if renamed {
@@ -180,11 +179,12 @@ impl Unwinding<'_> {
         }
         let is_proven = self.proven.contains(&old.id) && is_up(old) && !renamed;
         if before.running && !is_proven {
-            // What was not touched is only seen to be well; what comes back must stay so for a while.
-            let is_as_it_was = is_up(old) && !renamed && !was_replaced && !self.has_failed(touched);
+            // What was not touched is only seen to be well; what comes back must prove itself and stay so for a while.
+            let has_run_on = !before.started_at.is_empty() && old.started_at == before.started_at;
+            let is_as_it_was = is_up(old) && !renamed && has_run_on;
             let (timeout, role) = (self.policy.gate_timeout, touched.role);
             if is_as_it_was {
-                let action = Action::Gate { container, role, timeout, dwell: Duration::ZERO };
+                let action = Action::Look { container, role, timeout };
                 let cause = "it was not touched, and must be as well as it was".to_owned();
                 self.seen.push(Step { service: Some(touched.service.clone()), cause, action });
             } else {
@@ -192,12 +192,6 @@ impl Unwinding<'_> {
                 self.push(touched, "it must prove itself again", action);
             }
         }
-    }
-
-    /// True where a successor was given up already: by an unwinding that was cut off before its gate.
-    fn has_failed(&self, touched: &Touched) -> bool {
-        let name = failed_name(&touched.container, &self.plan.id);
-        self.observed.container(&name).is_some()
     }
 
     fn migration(&mut self) {

@@ -15,7 +15,7 @@ const SERVICES: &[&str] = &["database", "framework", "slave"];
 fn deployment(name: &'static str, subnet: u8) -> Deployment {
     let deployment = Deployment::new(name, subnet, SERVICES);
     deployment.tarsup(&["up", "--yes"]).exits(0);
-    deployment.edit("compose.yaml", "gate_timeout: 90s", "gate_timeout: 8s");
+    deployment.edit("compose.yaml", "gate_timeout: 90s", "gate_timeout: 20s");
     deployment
 }
 

@@ -14,7 +14,8 @@ use tarsup::engine::{
 use tarsup::oci::Digest;
 
 use super::FakeEngine;
-use super::world::{Held, Volume, World, answered, not_found};
+use super::disk::Volume;
+use super::world::{Held, World, answered, not_found};
 
 #[async_trait]
 impl Engine for FakeEngine {

@@ -5,7 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 use tarsup::engine::{CreateBody, Result, Status};
 
-use super::world::{Held, Volume, World, conflict, not_found};
+use super::world::{Held, World, conflict, not_found};
+
+/// One volume.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Volume {
+    pub labels: BTreeMap<String, String>,
+    /// Path below its root → bytes.
+    pub files: BTreeMap<String, Vec<u8>>,
+    /// True where the engine made up its name.
+    pub anonymous: bool,
+}
 
 impl Held {
     /// The volume that a path lies in, and the path in there; nothing where it lies in the container itself.

@@ -235,7 +235,7 @@ impl FakeEngine {
         let mut world = self.up_to_date();
         for held in world.containers.values_mut().filter(|held| held.status == Status::Running) {
             if matches!(held.restart.name.as_str(), "always" | "unless-stopped") {
-                held.started = Some(Instant::now());
+                held.begin(Instant::now());
             } else {
                 held.status = Status::Exited;
                 held.exit_code = 137;
@@ -247,7 +247,7 @@ impl FakeEngine {
         for held in world.containers.values_mut().filter(|held| held.status == Status::Exited) {
             if held.restart.name == "always" {
                 held.status = Status::Running;
-                held.started = Some(Instant::now());
+                held.begin(Instant::now());
             }
         }
     }

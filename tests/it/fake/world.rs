@@ -11,6 +11,8 @@ use tarsup::engine::{
 };
 use tarsup::oci::Digest;
 
+use super::disk::Volume;
+
 /// How containers of an image behave; the default starts at once, answers healthy and never dies.
 #[derive(Clone, Debug)]
 pub struct Behaviour {
@@ -67,6 +69,8 @@ pub(super) struct Held {
     pub restart: RestartPolicy,
     pub restart_count: u64,
     pub started: Option<Instant>,
+    /// How often it was started.
+    pub starts: u64,
     /// When a stop that is under way ends, and with which exit code.
     pub stopping: Option<(Instant, i64)>,
     /// Files of its own: those below a volume's path lie in the volume.
@@ -74,16 +78,6 @@ pub(super) struct Held {
     /// Path → volume.
     pub mounts: BTreeMap<String, String>,
     pub log: Vec<String>,
-}
-
-/// One volume.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Volume {
-    pub labels: BTreeMap<String, String>,
-    /// Path below its root → bytes.
-    pub files: BTreeMap<String, Vec<u8>>,
-    /// True where the engine made up its name.
-    pub anonymous: bool,
 }
 
 /// Everything the engine holds.
@@ -135,6 +129,16 @@ fn static_address(endpoint: &Value) -> Option<String> {
 }
 
 impl Held {
+    pub fn begin(&mut self, at: Instant) {
+        self.started = Some(at);
+        self.starts += 1;
+    }
+
+    /// `State.StartedAt`: another one after each start.
+    fn started_at(&self) -> String {
+        self.started.map(|_| format!("2026-01-02T03:04:05.{:09}Z", self.starts)).unwrap_or_default()
+    }
+
     /// Host ports that it claims at start, as `port/protocol`.
     fn host_ports(&self) -> BTreeSet<String> {
         let bindings = object(self.body.0.get("HostConfig").and_then(|host| host.get("PortBindings")));
@@ -266,7 +270,7 @@ impl World {
             };
             if again {
                 held.restart_count += 1;
-                held.started = Some(started + after);
+                held.begin(started + after);
             } else {
                 held.status = Status::Exited;
                 held.addresses.clear();
@@ -348,6 +352,7 @@ impl World {
             restart,
             restart_count: 0,
             started: None,
+            starts: 0,
             stopping: None,
             files: BTreeMap::new(),
             mounts,
@@ -375,7 +380,7 @@ impl World {
                 held.error.clear();
                 held.exit_code = 0;
                 held.restart_count = 0;
-                held.started = Some(now);
+                held.begin(now);
                 held.log.push("started".to_owned());
                 self.register(&id);
                 Ok(())
@@ -551,7 +556,7 @@ impl World {
             exit_code: held.exit_code,
             error: held.error.clone(),
             restart_count: held.restart_count,
-            started_at: held.started.map(|_| "2026-01-02T03:04:05Z".to_owned()).unwrap_or_default(),
+            started_at: held.started_at(),
             restart: held.restart.clone(),
             env,
             addresses: held

@@ -78,6 +78,31 @@ async fn container_without_tars_init_is_asked_from_outside_on_the_way_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn way_back_does_not_wait_for_heartbeats_of_what_was_not_touched() {
+    let desired = desired();
+    let engine = running(&desired).await;
+    engine.behave("tars/framework:2", Behaviour { healthy_after: None, ..Behaviour::default() });
+    for untouched in ["tars-framework", "tars-node"] {
+        engine.behave_named(untouched, Behaviour { registers: false, ..Behaviour::default() });
+    }
+    let failure = roll(&engine, &Machine::new(), &desired, &id(2), &to_2(&desired)).await.unwrap_err();
+    assert!(failure.to_string().contains("rolled back"), "{failure}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_died_by_itself_during_a_deploy_proves_itself_whole_on_the_way_back() {
+    let desired = desired();
+    let engine = running(&desired).await;
+    engine.behave("tars/framework:2", Behaviour { healthy_after: None, ..Behaviour::default() });
+    // It came up again behind the deploy's back, and its heart has not beaten since.
+    let dies = Some((Duration::from_secs(5), 139));
+    engine.behave_named("tars-node", Behaviour { registers: false, dies, ..Behaviour::default() });
+    let failure = roll(&engine, &Machine::new(), &desired, &id(2), &to_2(&desired)).await.unwrap_err();
+    let text = failure.to_string();
+    assert!(text.contains("gate: tars-node") && !text.contains("rolled back:"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn nodes_alone_without_an_account_are_proven_by_their_registry_and_the_plan_says_so() {
     let mut desired = desired();
     desired.services.retain(|service| service.name == "node");

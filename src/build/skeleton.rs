@@ -9,7 +9,7 @@ use super::recipe::{ImageRole, PlacedFile};
 use super::tree::{Tree, TreeNode};
 use super::unpack::UnpackError;
 use crate::tars::Service;
-use crate::tars::catalogue::{DATA_PATH, DEPLOY_PATH, TARS_PATH, UPLOAD_PATH, WEB_PATH};
+use crate::tars::catalogue::{DATA_PATH, DEPLOY_PATH, PATCHS_PATH, TARS_PATH, WEB_PATH};
 
 /// Where tars-init lies in the image.
 pub const INIT_PATH: &str = "/usr/local/bin/tars-init";
@@ -29,7 +29,7 @@ pub fn skeleton(init: &Path, role: ImageRole, on_scratch: bool) -> Result<Tree, 
         (format!("{TARS_PATH}/app_log"), "app_log"),
         (format!("{TARS_PATH}/remote_app_log"), "remote_app_log"),
         (format!("{TARS_PATH}/tarsnode/data"), "tarsnode-data"),
-        (UPLOAD_PATH.to_owned(), "patchs"),
+        (PATCHS_PATH.to_owned(), "patchs"),
     ] {
         put(&mut tree, &link, TreeNode::Link { target: format!("{DATA_PATH}/{folder}") });
     }

@@ -98,6 +98,13 @@ pub fn bring_forward(
     upgrade_conf::apply(server, session, &scripts.upgrades, story)?;
     let registries = address.map(Endpoint::registry).into_iter().collect();
     let substitution = Substitution::new(paths, address.unwrap_or_default(), Some(account), registries);
+    let mended = templates::mend_upload_path(session, paths)?;
+    if !mended.is_empty() {
+        story.say(format!(
+            "UPLOAD_PATH, rendered wrongly by an earlier version, is mended in {}",
+            mended.join(", ")
+        ));
+    }
     let added = templates::add_missing(session, paths, &substitution)?;
     if !added.is_empty() {
         story.say(format!("{} templates added", added.len()));

@@ -60,7 +60,7 @@ fn links(paths: &Paths) -> Vec<(PathBuf, PathBuf)> {
         (paths.tars().join("app_log"), data.join("app_log")),
         (paths.tars().join("remote_app_log"), data.join("remote_app_log")),
         (paths.tars().join("tarsnode/data"), data.join("tarsnode-data")),
-        (paths.upload(), data.join("patchs")),
+        (paths.patchs(), data.join("patchs")),
     ];
     if paths.web().is_dir() {
         links.push((paths.web().join("log"), data.join("web_log")));
@@ -200,7 +200,7 @@ mod tests {
         run(&paths);
         fs::write(paths.tars().join("tarsnode/data/kept"), "x").unwrap();
         run(&paths);
-        assert_eq!(fs::read_link(paths.upload()).unwrap(), paths.data().join("patchs"));
+        assert_eq!(fs::read_link(paths.patchs()).unwrap(), paths.data().join("patchs"));
         assert_eq!(fs::read_link(paths.tars().join("app_log")).unwrap(), paths.data().join("app_log"));
         assert_eq!(fs::read_to_string(paths.data().join("tarsnode-data/kept")).unwrap(), "x");
     }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::tars::Service;
-use crate::tars::catalogue::{DATA_PATH, DEPLOY_PATH, TARS_PATH, UPLOAD_PATH, WEB_PATH};
+use crate::tars::catalogue::{DATA_PATH, DEPLOY_PATH, PATCHS_PATH, TARS_PATH, UPLOAD_PATH, WEB_PATH};
 
 /// Upstream's paths below a root.
 #[derive(Clone, Debug)]
@@ -31,9 +31,14 @@ impl Paths {
         self.at(TARS_PATH)
     }
 
-    /// `/usr/local/app/patchs`, `UPLOAD_PATH` of the templates.
+    /// `/usr/local/app`, `UPLOAD_PATH` of the templates.
     pub fn upload(&self) -> PathBuf {
         self.at(UPLOAD_PATH)
+    }
+
+    /// `/usr/local/app/patchs`
+    pub fn patchs(&self) -> PathBuf {
+        self.at(PATCHS_PATH)
     }
 
     /// `/usr/local/app/web`

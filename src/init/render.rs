@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn placeholders_are_filled_and_the_administrators_account_stays_out() {
-        let template = "<tars>\n path=TARS_PATH/app_log\n up=UPLOAD_PATH/x\n ip=localip.tars.com\n \
+        let template = "<tars>\n path=TARS_PATH/app_log\n up=UPLOAD_PATH/patchs/x\n ip=localip.tars.com\n \
                         locator=tars.tarsregistry.QueryObj@tcp -h registry.tars.com -p 17890\n \
                         nodes=@registryAddress\n <db>\n  dbhost  = db.tars.com\n  dbuser=tars\n  dbpass=tars2015\n  \
                         dbport=3306\n </db>\n <statdb>\n <db1>\n  dbhost=db.tars.com\n </db1>\n </statdb>\n</tars>\n";

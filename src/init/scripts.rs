@@ -63,7 +63,7 @@ impl SchemaScripts {
                 schemas.push(SchemaScript { schema, statements: None });
                 continue;
             };
-            let path = path(paths, file);
+            let path = schema_file(paths, file);
             let Some(text) = text(&path, schema == DB_TARS)? else { continue };
             schemas.push(SchemaScript { schema, statements: Some(judged(&path, &text, Purpose::Schema)?) });
         }
@@ -94,6 +94,12 @@ pub fn of_node(
             Ok(RowScript { file, statements: judged(&path, &text, Purpose::Registration)? })
         })
         .collect()
+}
+
+/// The web's files come with the web; an installer's tree that somebody merged them into has them beside the framework's.
+fn schema_file(paths: &Paths, file: &str) -> PathBuf {
+    let of_the_web = paths.web().join("sql").join(file);
+    if of_the_web.is_file() { of_the_web } else { path(paths, file) }
 }
 
 fn path(paths: &Paths, file: &str) -> PathBuf {

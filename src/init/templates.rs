@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use super::database::{DatabaseError, Session};
-use super::paths::Paths;
+use super::paths::{self, Paths};
 use super::render::Substitution;
 
 const DUPLICATE_KEY: u16 = 1062;
@@ -58,6 +58,24 @@ pub fn add_missing(
         }
     }
     Ok(added)
+}
+
+/// Mends what an earlier tarsup rendered: it took `UPLOAD_PATH` for the folder of the packages itself, so that every publish
+/// looked for them in `patchs/patchs`. Returns the names of the templates, sorted.
+pub fn mend_upload_path(session: &mut Session, paths: &Paths) -> Result<Vec<String>, DatabaseError> {
+    let right = paths::text(&paths.patchs());
+    let wrong = format!("{right}/patchs/");
+    let query =
+        "SELECT template_name FROM db_tars.t_profile_template WHERE LOCATE(?, profile) > 0 ORDER BY 1";
+    let names: Vec<String> = session.rows("looking for a wrong UPLOAD_PATH", query, (&wrong,))?;
+    for name in &names {
+        session.run_with(
+            &format!("mending UPLOAD_PATH in the template {name}"),
+            "UPDATE db_tars.t_profile_template SET profile = REPLACE(profile, ?, ?) WHERE template_name = ?",
+            (&wrong, format!("{right}/"), name),
+        )?;
+    }
+    Ok(names)
 }
 
 fn names(paths: &Paths) -> Result<BTreeSet<String>, DatabaseError> {

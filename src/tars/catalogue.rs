@@ -8,8 +8,10 @@ use serde::{Deserialize, Serialize};
 
 /// Where upstream installs everything (`TARS_PATH` in its configuration templates).
 pub const TARS_PATH: &str = "/usr/local/app/tars";
-/// Where published packages are kept (`UPLOAD_PATH` in its configuration templates).
-pub const UPLOAD_PATH: &str = "/usr/local/app/patchs";
+/// `UPLOAD_PATH` in its configuration templates: the folder that holds [`PATCHS_PATH`], as they say `UPLOAD_PATH/patchs/...`.
+pub const UPLOAD_PATH: &str = "/usr/local/app";
+/// Where published packages are kept: a link into the volume.
+pub const PATCHS_PATH: &str = "/usr/local/app/patchs";
 /// Where the web console lies.
 pub const WEB_PATH: &str = "/usr/local/app/web";
 /// Upstream's installer tree: `framework/{conf,sql}` of the image lie below it.

@@ -19,7 +19,8 @@ fn container_with_release(server: &Server, release: &std::path::Path, web: &std:
         assert!(tar.status().unwrap().success());
     };
     unpack(release, &deploy, "--strip-components=1", "deploy/framework/*");
-    unpack(web, &deploy.join("framework/sql"), "--strip-components=2", "web/sql/*.sql");
+    // `deploy` has the framework's files alone: those of the web come with the web.
+    unpack(web, &container.path("usr/local/app"), "--strip-components=0", "web/sql/*.sql");
     container
 }
 
@@ -108,6 +109,41 @@ fn upstreams_rows_and_configuration_carry_this_node_and_no_placeholder() {
     let before = server.everything();
     container.run_once();
     assert_eq!(server.everything(), before, "a second start changed something");
+}
+
+#[test]
+fn upload_path_is_the_folder_above_patchs_and_what_an_earlier_version_rendered_is_mended() {
+    const NAME: &str =
+        "upload_path_is_the_folder_above_patchs_and_what_an_earlier_version_rendered_is_mended";
+    let Some(upstream) = beside::folder("framework", NAME) else { return };
+    let server = Server::start();
+    let mut container = container_with_upstreams_data(&server, &upstream);
+    container.run_once();
+    let patchs = container.path("usr/local/app/patchs").display().to_string();
+    let conf = container.path("usr/local/app/tars/tarspatch/conf/tars.tarspatch.config.conf");
+    let profile = || {
+        server.rows::<String>(
+            "SELECT profile FROM db_tars.t_profile_template WHERE template_name = 'tars.tarspatch'",
+        )
+    };
+    let right = profile().remove(0);
+    for text in [&right, &fs::read_to_string(conf).unwrap()] {
+        assert!(text.contains(&format!("directory={patchs}/tars\n")), "{text}");
+        assert!(text.contains(&format!("uploadDirectory={patchs}/tars.upload\n")), "{text}");
+    }
+    // As it stands in the databases that an earlier version installed, with an edit of an administrator beside it.
+    let edited =
+        right.replace("size=", "size=7").replace(&format!("={patchs}/"), &format!("={patchs}/patchs/"));
+    assert_ne!(edited.replace("size=7", "size="), right);
+    let set = |text: &str| {
+        format!(
+            "UPDATE db_tars.t_profile_template SET profile = '{text}' WHERE template_name = 'tars.tarspatch'"
+        )
+    };
+    server.run(&[&set(&edited)]);
+    let log = container.run_once();
+    assert!(log.contains("is mended in tars.tarspatch"), "{log}");
+    assert_eq!(profile(), [right.replace("size=", "size=7")]);
 }
 
 #[test]

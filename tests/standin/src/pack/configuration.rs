@@ -121,6 +121,6 @@ fn rest(service: Service) -> String {
         Service::QueryStat => many("statdb", "tars_stat"),
         Service::Property | Service::QueryProperty => many("propertydb", "tars_property"),
         Service::Log => "  <log>\n    logpath=TARS_PATH/remote_app_log\n    logthread=10\n  </log>\n".to_owned(),
-        Service::Patch => "  directory=UPLOAD_PATH/tars\n  uploadDirectory=UPLOAD_PATH/tars.upload\n  size=1M\n".to_owned(),
+        Service::Patch => "  directory=UPLOAD_PATH/patchs/tars\n  uploadDirectory=UPLOAD_PATH/patchs/tars.upload\n  size=1M\n".to_owned(),
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::beside::Beside;
 use super::glance::{Ends, is_parked};
@@ -36,6 +37,8 @@ const RENEWAL: Duration = Duration::from_secs(LEASE_SECONDS.unsigned_abs() / 4);
 const ROUNDS: usize = 8;
 /// Between two rounds, where a step of the first one failed.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long a call whose client is gone may wait its turn in the engine. A stop takes longer, and is settled by itself.
+pub(super) const TURN: Duration = Duration::from_secs(3);
 
 /// What a deploy is carried out with.
 #[derive(Clone)]
@@ -303,6 +306,7 @@ impl Deploy<'_> {
         mut proven: BTreeSet<String>,
     ) -> Result<Vec<String>, Failure> {
         let mut failed_before = String::new();
+        let landed = Instant::now() + TURN;
         let observed = self.look(runner).await?;
         let steps = settle(&observed, &runner.record, in_flight);
         if let Err(failed) = runner.run(Way::Undo, &steps, 1, steps.len()).await {
@@ -315,6 +319,11 @@ impl Deploy<'_> {
             let observed = self.look(runner).await?;
             let way_back = unwind(&observed, &runner.record, &self.desired.policy, &proven);
             if way_back.plan.is_empty() {
+                // Only a look after a call could still take effect proves that nothing is left.
+                if *in_flight != InFlight::Nothing && Instant::now() < landed {
+                    tokio::time::sleep_until(landed).await;
+                    continue;
+                }
                 return self.undone(lock, runner, way_back).await;
             }
             let _ = runner.write(Event::Planned { way: Way::Undo, plan: way_back.plan.document() });

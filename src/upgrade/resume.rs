@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use super::drive::{Deploy, announce, any_image};
+use super::drive::{Deploy, TURN, announce, any_image};
 use super::journal::{Event, Way, in_flight, recorded};
 use super::lock::{self, Contents, Holder, Lock, Standing, holder};
 use super::names::lock_name;
@@ -121,6 +121,9 @@ impl Deploy<'_> {
         if !forward {
             self.undo(lock, &mut runner, &cut_off.in_flight, BTreeSet::new()).await?;
             return Ok(Resumed::Undone(id));
+        }
+        if cut_off.in_flight != InFlight::Nothing {
+            tokio::time::sleep(TURN).await;
         }
         let steps = settle(observed, &runner.record, &cut_off.in_flight);
         // What was under way is only brought to its end here; whether it failed is seen by the next look.

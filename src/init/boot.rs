@@ -93,6 +93,7 @@ pub fn bring_forward(
     address: Option<&str>,
     story: &Story,
 ) -> Result<schema::Report, DatabaseError> {
+    schema::refuse_foreign(session, scripts)?;
     account::ensure(account, session, address, story)?;
     let report = schema::bring_forward(server, session, scripts, paths, version, story)?;
     upgrade_conf::apply(server, session, &scripts.upgrades, story)?;

@@ -26,6 +26,7 @@ mod rows;
 mod schema;
 mod scripts;
 mod services;
+mod shape;
 mod signals;
 mod sockets;
 mod sql;

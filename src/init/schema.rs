@@ -9,6 +9,7 @@ use super::database::{DB_TARS, DatabaseError, Presence, Server, Session};
 use super::lock;
 use super::paths::Paths;
 use super::scripts::{SchemaScript, SchemaScripts};
+use super::shape;
 use super::sql::{Kind, Statement};
 use super::story::Story;
 
@@ -27,10 +28,14 @@ const ALREADY_DONE: [u16; 5] = [TABLE_EXISTS, 1060, 1061, 1068, DUPLICATE_KEY];
 const DENIED: [u16; 4] = [1044, 1045, 1142, 1227];
 
 /// What was done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// `db_tars` was made or finished by this run.
     pub installed_tars: bool,
+    /// What the installed schemas lacked and have now.
+    pub added: Vec<String>,
+    /// What differs from a fresh installation and stays, each with the reason.
+    pub kept: Vec<String>,
 }
 
 /// Brings all schemas to what the image's SQL says, adding only. The caller holds the lock.
@@ -48,17 +53,19 @@ pub fn bring_forward(
         let begun = record.is_open(schema);
         match (session.presence(schema)?, statements) {
             (Presence::Exists { tables }, statements) if tables > 0 && !begun => {
-                complete(server, session, schema, statements.as_deref().unwrap_or_default(), story)?;
+                let statements = statements.as_deref().unwrap_or_default();
+                complete(server, session, schema, statements, &mut report, story)?;
+                // An installer that was cut off before its first row leaves a database as new as an empty one.
+                report.installed_tars |= *schema == DB_TARS && has_no_services(session)?;
             }
             // The services make its tables themselves; without any it is as it should be.
             (Presence::Exists { .. }, None) if !begun => {}
             (presence, statements) => {
                 let statements = statements.as_deref().unwrap_or_default();
                 let import = Import { server, schema, statements, resumed: begun };
-                record.begin(session, schema, version, story)?;
-                if *schema == DB_TARS && !begun {
-                    record.begin(session, LOG_ROWS, version, story)?;
-                }
+                // In one statement with the schema: a cut between the two would lose tarslog's rows for good.
+                let with_it: &[&str] = if *schema == DB_TARS && !begun { &[LOG_ROWS] } else { &[] };
+                record.begin(session, schema, with_it, version, story)?;
                 story.say(import.announcement(presence));
                 if *schema == DB_TARS && presence == Presence::Absent && paths.has_deployments() {
                     story.say(
@@ -73,6 +80,11 @@ pub fn bring_forward(
         }
     }
     Ok(report)
+}
+
+fn has_no_services(session: &mut Session) -> Result<bool, DatabaseError> {
+    let query = "SELECT COUNT(*) FROM db_tars.t_server_conf WHERE application = 'tars'";
+    Ok(session.number("asking for the framework's services", query, ())? == 0)
 }
 
 /// True where tarslog's rows of a new database are still to be written.
@@ -170,33 +182,70 @@ impl Statement {
     }
 }
 
-/// An installed schema gets the tables that this version adds; only TARS's own, where it is certain whose it is.
+/// An installed schema gets what a fresh one of this version has: tables, columns, keys.
 fn complete(
     server: &Server,
     session: &mut Session,
     schema: &str,
     statements: &[Statement],
+    report: &mut Report,
     story: &Story,
 ) -> Result<(), DatabaseError> {
     let tables = session.tables(schema)?;
     let missing = missing_tables(statements, &tables);
-    if missing.is_empty() {
+    if !is_ours(schema, statements, &tables) {
+        if !missing.is_empty() {
+            let names = missing.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+            story.say(format!("{schema} has tables, but none of {names}: left as it is"));
+        }
         return Ok(());
     }
-    let names = missing.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-    if schema != DB_TARS || !TARS_TABLES.iter().all(|table| tables.contains(*table)) {
-        story.say(format!("{schema} has tables, but not {names}: left as it is"));
-        return Ok(());
-    }
-    story.say(format!("{schema} lacks {names}: adding"));
     let mut own = lock::connect_to_work(server, schema)?;
     for (name, statement) in missing {
+        story.say(format!("{schema} lacks the table {name}: adding"));
         match own.run(&format!("adding the table {name}"), statement) {
             Err(error) if error.number() == Some(TABLE_EXISTS) => {}
             made => made?,
         }
+        report.added.push(format!("{schema}.{name}: the table"));
     }
+    let outcome = shape::complete(session, &mut own, schema, statements)?;
+    for added in &outcome.added {
+        story.say(format!("added, as a fresh installation has it: {added}"));
+    }
+    report.added.extend(outcome.added);
+    report.kept.extend(outcome.kept);
     Ok(())
+}
+
+/// Before anything is made: a `db_tars` that holds something else is not ours to fill, and TARS cannot live beside it.
+pub fn refuse_foreign(session: &mut Session, scripts: &SchemaScripts) -> Result<(), DatabaseError> {
+    let script = scripts.schemas.iter().find(|script| script.schema == DB_TARS);
+    let statements = script.and_then(|script| script.statements.as_deref()).unwrap_or_default();
+    let tables = session.tables(DB_TARS)?;
+    if tables.is_empty() || is_half_installed(session)? || is_ours(DB_TARS, statements, &tables) {
+        return Ok(());
+    }
+    let some: Vec<&str> = tables.iter().map(String::as_str).take(3).collect();
+    Err(DatabaseError::Unfit(format!(
+        "{DB_TARS} is there and is not TARS's: it holds {} tables ({}{}), and none that TARS has",
+        tables.len(),
+        some.join(", "),
+        if tables.len() > some.len() { ", ..." } else { "" }
+    )))
+}
+
+/// Whether a schema that holds tables is TARS's (it may be one that upstream's installer imported by half): the two tables
+/// that nothing else has together, or nothing but tables of its own.
+fn is_ours(schema: &str, statements: &[Statement], tables: &BTreeSet<String>) -> bool {
+    if schema == DB_TARS && TARS_TABLES.iter().all(|table| tables.contains(*table)) {
+        return true;
+    }
+    let created =
+        statements.iter().filter(|statement| matches!(statement.kind, Kind::CreateTable { .. })).count();
+    let known = created - missing_tables(statements, tables).len();
+    // Of the web's schemas one table is proof enough: nothing else has tables of these names in schemas of these.
+    known > 0 && (schema != DB_TARS || known == tables.len())
 }
 
 /// The tables of the statements that are not present: name and statement.
@@ -206,7 +255,7 @@ fn missing_tables<'a>(statements: &'a [Statement], present: &BTreeSet<String>) -
     statements
         .iter()
         .filter_map(|statement| match &statement.kind {
-            Kind::CreateTable { table, text } if !present.contains(&table.to_lowercase()) => {
+            Kind::CreateTable { table, text, .. } if !present.contains(&table.to_lowercase()) => {
                 Some((table.as_str(), text.as_str()))
             }
             _ => None,
@@ -270,20 +319,28 @@ impl Record {
         &mut self,
         session: &mut Session,
         name: &str,
+        with_it: &[&str],
         version: Option<&str>,
         story: &Story,
     ) -> Result<(), DatabaseError> {
         if self.place == Place::NotYetMade {
             self.make(session, story)?;
         }
-        if self.place == Place::Made && self.open.insert(name.to_owned()) {
-            session.run_with(
-                &format!("recording that {name} is begun"),
-                "INSERT INTO tarsup.t_install (name, version, begun_at, finished_at) VALUES (?, ?, NOW(), NULL) \
-                 ON DUPLICATE KEY UPDATE version = VALUES(version), begun_at = NOW(), finished_at = NULL",
-                (name, version.unwrap_or("")),
-            )?;
+        if self.place != Place::Made || self.open.contains(name) {
+            return Ok(());
         }
+        let names: Vec<&str> = std::iter::once(name).chain(with_it.iter().copied()).collect();
+        let rows = vec!["(?, ?, NOW(), NULL)"; names.len()].join(", ");
+        let values: Vec<&str> = names.iter().flat_map(|name| [*name, version.unwrap_or("")]).collect();
+        session.run_with(
+            &format!("recording that {name} is begun"),
+            &format!(
+                "INSERT INTO tarsup.t_install (name, version, begun_at, finished_at) VALUES {rows} \
+                 ON DUPLICATE KEY UPDATE version = VALUES(version), begun_at = NOW(), finished_at = NULL"
+            ),
+            values,
+        )?;
+        self.open.extend(names.into_iter().map(str::to_owned));
         Ok(())
     }
 

@@ -121,6 +121,54 @@ fn schema_without_tables_is_installed_into_and_one_with_a_strangers_table_never(
 }
 
 #[test]
+fn strangers_db_tars_is_refused_before_anything_is_made() {
+    let server = Server::start();
+    server.run(&["CREATE DATABASE db_tars", "CREATE TABLE db_tars.t_of_somebody (x int)"]);
+    let before = server.everything();
+    let mut container = Container::framework(&server);
+    assert_eq!(container.run_to_end().code(), Some(78));
+    assert!(container.log().contains("t_of_somebody"), "{}", container.log());
+    assert_eq!(server.everything(), before);
+    assert_eq!(server.number("SELECT COUNT(*) FROM mysql.user WHERE user = 'tarsAdmin'"), 0);
+}
+
+#[test]
+fn what_upstreams_installer_imported_by_half_is_completed_with_tarslogs_rows() {
+    for tables in ["t_adapter_conf", "t_node_info, db_tars.t_server_conf, db_tars.t_adapter_conf"] {
+        let server = Server::start();
+        let mut container = Container::framework(&server);
+        container.run_once();
+        // What was made by tarsup leaves with its record; what is left is as an import that was cut off leaves it.
+        let kept: Vec<&str> = tables.split(", db_tars.").collect();
+        for table in server
+            .rows::<String>("SELECT table_name FROM information_schema.tables WHERE table_schema = 'db_tars'")
+        {
+            let gone = if kept.contains(&table.as_str()) { "DELETE FROM" } else { "DROP TABLE" };
+            server.run(&[&format!("{gone} db_tars.{table}")]);
+        }
+        server.run(&["DROP DATABASE tarsup"]);
+        Container::framework(&server).run_once();
+        assert_eq!(tables_of(&server, "db_tars"), TABLES, "{tables}");
+        let log = "SELECT COUNT(*) FROM db_tars.t_server_conf WHERE server_name = 'tarslog'";
+        assert_eq!(server.number(log), 1, "{tables}");
+    }
+}
+
+#[test]
+fn installation_that_is_cut_off_between_its_first_words_has_tarslogs_rows_in_the_end() {
+    let server = Server::start();
+    let mut container = Container::framework(&server);
+    let proxy = Proxy::cutting(server.port, "CREATE DATABASE `db_tars`", u32::MAX);
+    container.set("MYSQL_PORT", proxy.port.to_string()).set("TARSUP_DATABASE_TIMEOUT", "1");
+    assert_eq!(container.run_to_end().code(), Some(69), "{}", container.log());
+    let begun = "SELECT COUNT(*) FROM tarsup.t_install WHERE finished_at IS NULL AND name IN ('db_tars', 'tars_servers_logs')";
+    assert_eq!(server.number(begun), 2, "both are known as begun, or neither");
+    container.set("MYSQL_PORT", server.port.to_string()).set("TARSUP_DATABASE_TIMEOUT", "30");
+    container.run_once();
+    assert_eq!(server.number("SELECT COUNT(*) FROM db_tars.t_server_conf WHERE server_name = 'tarslog'"), 1);
+}
+
+#[test]
 fn unreachable_database_ends_with_69_after_the_patience() {
     let server = Server::start();
     let mut container = Container::framework(&server);

@@ -1,5 +1,6 @@
 //! With upstream's own configuration, SQL and templates, where they lie beside the project.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
@@ -176,7 +177,30 @@ fn each_release_installs_with_the_webs_sql_and_the_newer_one_completes_the_older
     migrated(&grown, &old);
     let before = grown.rows::<String>(tables);
     assert!(!before.contains(&"db_tars.t_base_image".to_owned()));
+    let columns = |server: &Server, what: &str| -> BTreeSet<String> {
+        let query = format!(
+            "SELECT CONCAT_WS(' ', table_schema, table_name, {what}) FROM information_schema.columns WHERE table_schema \
+             LIKE 'db\\_%'"
+        );
+        server.rows(&query).into_iter().collect()
+    };
+    let whole = "column_name, column_type, is_nullable, COALESCE(column_default, '-')";
+    let keys = |server: &Server| -> BTreeSet<String> {
+        let query = "SELECT CONCAT_WS(' ', table_schema, table_name, non_unique, GROUP_CONCAT(column_name ORDER BY \
+                     seq_in_index)) FROM information_schema.statistics WHERE table_schema LIKE 'db\\_%' \
+                     GROUP BY table_schema, table_name, index_name, non_unique";
+        server.rows(query).into_iter().collect()
+    };
+    let (columns_before, keys_before) = (columns(&grown, whole), keys(&grown));
     migrated(&grown, &new);
+    let is_superset = |of: &BTreeSet<String>, what: &BTreeSet<String>, words: &str| {
+        let lacks: Vec<_> = what.difference(of).collect();
+        assert!(lacks.is_empty(), "{words}: {lacks:#?}");
+    };
+    is_superset(&columns(&grown, whole), &columns(&fresh, whole), "a fresh installation has, this one not");
+    is_superset(&keys(&grown), &keys(&fresh), "keys of a fresh installation");
+    is_superset(&columns(&grown, whole), &columns_before, "was there before");
+    is_superset(&keys(&grown), &keys_before, "keys that were there before");
     let after = grown.rows::<String>(tables);
     assert!(before.iter().all(|table| after.contains(table)), "{after:?}");
     assert!(fresh.rows::<String>(tables).iter().all(|table| after.contains(table)), "{after:?}");

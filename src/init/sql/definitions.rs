@@ -1,7 +1,8 @@
 //! Columns, keys, table options and values: what may stand inside of a statement.
 
 use super::grammar::{Cursor, Reason};
-use super::lexer::Token;
+use super::lexer::{self, Token};
+use super::table::{Column, Key, KeyKind, Type};
 
 const TYPES: [&str; 36] = [
     "BIGINT",
@@ -64,53 +65,69 @@ const OPTIONS: [&str; 12] = [
 /// What was defined.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Defined {
-    Column(String),
-    Key {
-        /// A primary key has the one name that there is.
-        named: bool,
-    },
+    Column(Column),
+    Key(Key),
 }
 
 /// A column or a key. Foreign keys, checks and computed columns are not among upstream's, and are refused.
 pub fn definition(cursor: &mut Cursor<'_>) -> Result<Defined, Reason> {
+    let from = cursor.at;
     if cursor.takes("PRIMARY") {
         cursor.expect("KEY")?;
-        return key(cursor, true);
+        return key(cursor, from, KeyKind::Primary);
     }
-    if cursor.takes("UNIQUE") || cursor.takes("FULLTEXT") {
-        let _ = cursor.takes("KEY") || cursor.takes("INDEX");
-        return key(cursor, false);
+    for (word, kind) in [("UNIQUE", KeyKind::Unique), ("FULLTEXT", KeyKind::FullText)] {
+        if cursor.takes(word) {
+            let _ = cursor.takes("KEY") || cursor.takes("INDEX");
+            return key(cursor, from, kind);
+        }
     }
     if cursor.takes("KEY") || cursor.takes("INDEX") {
-        return key(cursor, false);
+        return key(cursor, from, KeyKind::Plain);
     }
     let name = cursor.expect_name()?;
-    column_type(cursor)?;
-    while attribute(cursor)? {}
-    Ok(Defined::Column(name))
+    let at = cursor.at;
+    let kind = column_type(cursor)?;
+    let mut column = Column { name, kind, type_text: cursor.text_since(at), ..Column::default() };
+    let at = cursor.at;
+    while attribute(cursor, &mut column)? {}
+    column.attributes = cursor.text_since(at);
+    Ok(Defined::Column(column))
 }
 
-fn key(cursor: &mut Cursor<'_>, is_primary: bool) -> Result<Defined, Reason> {
-    let mut named = is_primary;
+/// A type as `information_schema` writes it, such as `int(11) unsigned`; `None` for one that no file has.
+pub fn installed_type(text: &str) -> Option<Type> {
+    let sentences = lexer::read(text).ok()?;
+    let mut cursor = Cursor { tokens: &sentences.first()?.tokens, at: 0 };
+    let mut column = Column { kind: column_type(&mut cursor).ok()?, ..Column::default() };
+    while attribute(&mut cursor, &mut column).ok()? {}
+    cursor.expect_end().ok()?;
+    Some(column.kind)
+}
+
+fn key(cursor: &mut Cursor<'_>, from: usize, kind: KeyKind) -> Result<Defined, Reason> {
+    let mut name = None;
     method(cursor)?;
     if cursor.peek() != Some(&Token::Sign('(')) {
-        cursor.expect_name()?;
-        named = true;
+        name = Some(cursor.expect_name()?);
     }
     method(cursor)?;
+    let mut columns = Vec::new();
     cursor.list(|cursor| {
-        cursor.expect_name()?;
-        if cursor.peek() == Some(&Token::Sign('(')) {
-            numbers(cursor)?;
-        }
+        let name = cursor.expect_name()?;
+        let length = match cursor.peek() {
+            Some(Token::Sign('(')) => arguments(cursor)?.pop(),
+            _ => None,
+        };
         let _ = cursor.takes("ASC") || cursor.takes("DESC");
+        columns.push((name, length));
         Ok(())
     })?;
     method(cursor)?;
     if cursor.takes("COMMENT") && !cursor.takes_text() {
         return Err("COMMENT without a text".to_owned());
     }
-    Ok(Defined::Key { named })
+    Ok(Defined::Key(Key { kind, name, columns, text: cursor.text_since(from) }))
 }
 
 fn method(cursor: &mut Cursor<'_>) -> Result<(), Reason> {
@@ -120,13 +137,21 @@ fn method(cursor: &mut Cursor<'_>) -> Result<(), Reason> {
     Ok(())
 }
 
-fn numbers(cursor: &mut Cursor<'_>) -> Result<(), Reason> {
+/// Numbers between parentheses.
+fn arguments(cursor: &mut Cursor<'_>) -> Result<Vec<String>, Reason> {
+    let mut found = Vec::new();
     cursor.list(|cursor| {
-        if cursor.takes_number() { Ok(()) } else { Err(format!("a number was expected{}", cursor.instead())) }
-    })
+        let instead = cursor.instead();
+        match cursor.next() {
+            Some(Token::Number(number)) => found.push(number.clone()),
+            _ => return Err(format!("a number was expected{instead}")),
+        }
+        Ok(())
+    })?;
+    Ok(found)
 }
 
-fn column_type(cursor: &mut Cursor<'_>) -> Result<(), Reason> {
+fn column_type(cursor: &mut Cursor<'_>) -> Result<Type, Reason> {
     let instead = cursor.instead();
     let Some(name) = cursor.take_word() else {
         return Err(format!("a column's type was expected{instead}"));
@@ -137,28 +162,39 @@ fn column_type(cursor: &mut Cursor<'_>) -> Result<(), Reason> {
     if name.eq_ignore_ascii_case("DOUBLE") {
         let _ = cursor.takes("PRECISION");
     }
+    let mut kind = Type { word: name.to_ascii_lowercase(), ..Type::default() };
     if cursor.peek() != Some(&Token::Sign('(')) {
-        return Ok(());
+        return Ok(kind);
     }
     cursor.list(|cursor| {
-        if cursor.takes_number() || cursor.takes_text() {
-            Ok(())
-        } else {
-            Err(format!("a length was expected{}", cursor.instead()))
+        let instead = cursor.instead();
+        match cursor.next() {
+            Some(Token::Number(text) | Token::Text(text)) => kind.arguments.push(text.clone()),
+            _ => return Err(format!("a length was expected{instead}")),
         }
-    })
+        Ok(())
+    })?;
+    Ok(kind)
 }
 
 /// One attribute of a column; false where there is none more.
-fn attribute(cursor: &mut Cursor<'_>) -> Result<bool, Reason> {
-    const PLAIN: [&str; 7] = ["NULL", "AUTO_INCREMENT", "UNSIGNED", "SIGNED", "ZEROFILL", "BINARY", "KEY"];
+fn attribute(cursor: &mut Cursor<'_>, column: &mut Column) -> Result<bool, Reason> {
+    const PLAIN: [&str; 4] = ["NULL", "SIGNED", "ZEROFILL", "BINARY"];
     if PLAIN.iter().any(|word| cursor.takes(word)) {
+        return Ok(true);
+    }
+    if cursor.takes("UNSIGNED") {
+        column.kind.unsigned = true;
+        return Ok(true);
+    }
+    if cursor.takes("KEY") || cursor.takes("AUTO_INCREMENT") {
+        column.is_key = true;
         return Ok(true);
     }
     if cursor.takes("NOT") {
         cursor.expect("NULL")?;
     } else if cursor.takes("DEFAULT") {
-        value(cursor)?;
+        column.default = Some(value(cursor)?).filter(|value| !value.eq_ignore_ascii_case("NULL"));
     } else if cursor.takes("ON") {
         cursor.expect("UPDATE")?;
         if now(cursor)?.is_none() {
@@ -175,8 +211,10 @@ fn attribute(cursor: &mut Cursor<'_>) -> Result<bool, Reason> {
         cursor.expect_name()?;
     } else if cursor.takes("PRIMARY") {
         cursor.expect("KEY")?;
+        column.is_key = true;
     } else if cursor.takes("UNIQUE") {
         let _ = cursor.takes("KEY");
+        column.is_key = true;
     } else {
         return Ok(false);
     }

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::definitions::{self, Defined};
 use super::lexer::{Sentence, Token};
-use super::{Kind, Purpose, Rows, definitions};
+use super::{Kind, Purpose, Rows, table};
 
 /// What keeps a statement from being sent, in a few words.
 pub type Reason = String;
@@ -90,6 +91,11 @@ impl<'a> Cursor<'a> {
         let fits = self.peek().is_some_and(fits);
         self.at += usize::from(fits);
         fits
+    }
+
+    /// What was read since it stood at `from`, as SQL.
+    pub fn text_since(&self, from: usize) -> String {
+        table::text(&self.tokens[from..self.at.min(self.tokens.len())])
     }
 
     pub fn take_word(&mut self) -> Option<&'a str> {
@@ -297,9 +303,16 @@ fn create(cursor: &mut Cursor<'_>, sentence: &Sentence) -> Result<Kind, Reason> 
         cursor.expect("EXISTS")?;
     }
     let table = cursor.expect_table()?;
-    cursor.list(|cursor| definitions::definition(cursor).map(|_| ()))?;
+    let (mut columns, mut keys) = (Vec::new(), Vec::new());
+    cursor.list(|cursor| {
+        match definitions::definition(cursor)? {
+            Defined::Column(column) => columns.push(column),
+            Defined::Key(key) => keys.push(key),
+        }
+        Ok(())
+    })?;
     definitions::table_options(cursor)?;
-    Ok(Kind::CreateTable { table, text: sentence.text.clone() })
+    Ok(Kind::CreateTable { table, columns, keys, text: sentence.text.clone() })
 }
 
 /// Upstream's `tars_upgrade.conf` adds columns and does nothing else. `MODIFY` and `CHANGE` would be needed by none of
@@ -320,10 +333,10 @@ fn alter(cursor: &mut Cursor<'_>, sentence: &Sentence) -> Result<Kind, Reason> {
         }
         let is_column = cursor.takes("COLUMN");
         match definitions::definition(cursor)? {
-            definitions::Defined::Column(name) => columns.push(name),
-            definitions::Defined::Key { named: true } if !is_column => {}
+            Defined::Column(column) => columns.push(column.name),
+            Defined::Key(key) if key.has_one_name() && !is_column => {}
             // Added twice, it would be there twice: no server says "duplicate" to a key that it names itself.
-            definitions::Defined::Key { .. } => return Err("it adds a key without a name".to_owned()),
+            Defined::Key(_) => return Err("it adds a key without a name".to_owned()),
         }
         if cursor.takes("AFTER") {
             cursor.expect_name()?;

@@ -6,6 +6,10 @@
 mod definitions;
 mod grammar;
 mod lexer;
+mod table;
+
+pub use definitions::installed_type;
+pub use table::{Column, Comparison, Key, KeyKind, Type};
 
 /// A statement that was judged, and what is done with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +29,10 @@ pub enum Kind {
     CreateTable {
         /// The table, without quotes.
         table: String,
+        /// Its columns.
+        columns: Vec<Column>,
+        /// Its keys, but for those that stand behind a column's type.
+        keys: Vec<Key>,
         /// The statement.
         text: String,
     },
@@ -128,7 +136,7 @@ pub fn quote(text: &str) -> String {
 }
 
 /// A name between backticks.
-fn name(text: &str) -> String {
+pub fn name(text: &str) -> String {
     format!("`{}`", text.replace('`', "``"))
 }
 

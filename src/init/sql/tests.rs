@@ -158,7 +158,9 @@ fn statements_that_add_are_sent() {
     );
     assert!(matches!(&sent[1], Kind::Setting(_)));
     assert!(matches!(&sent[2], Kind::CreateTable { table, .. } if table == "a`b"));
-    assert!(matches!(&sent[3], Kind::CreateTable { table, text } if table == "c" && text.ends_with(" */")));
+    assert!(
+        matches!(&sent[3], Kind::CreateTable { table, text, .. } if table == "c" && text.ends_with(" */"))
+    );
     assert_eq!(sent[4], Kind::Transaction("BEGIN".to_owned()));
     assert_eq!(
         sent[5],

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use serde::Serialize;
+
 use crate::tars::{Role, Service};
 
 use super::account;
@@ -68,7 +70,7 @@ pub fn prepare(
                 Some(address),
                 story,
             )?;
-            is_fresh |= report.installed_tars;
+            is_fresh |= report.schema.installed_tars;
         } else {
             join(account, &mut session)?;
         }
@@ -79,6 +81,15 @@ pub fn prepare(
         registries.extend(rows::other_registries(&mut session, address)?);
         Ok(Prepared { services, registries })
     })
+}
+
+/// What was done to a database.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Its schemas.
+    pub schema: schema::Report,
+    /// Its templates.
+    pub templates: templates::Report,
 }
 
 /// Schemas, columns, templates and the services' account, all by adding only. The caller holds the lock.
@@ -92,25 +103,15 @@ pub fn bring_forward(
     version: Option<&str>,
     address: Option<&str>,
     story: &Story,
-) -> Result<schema::Report, DatabaseError> {
+) -> Result<Report, DatabaseError> {
     schema::refuse_foreign(session, scripts)?;
     account::ensure(account, session, address, story)?;
     let report = schema::bring_forward(server, session, scripts, paths, version, story)?;
     upgrade_conf::apply(server, session, &scripts.upgrades, story)?;
     let registries = address.map(Endpoint::registry).into_iter().collect();
     let substitution = Substitution::new(paths, address.unwrap_or_default(), Some(account), registries);
-    let mended = templates::mend_upload_path(session, paths)?;
-    if !mended.is_empty() {
-        story.say(format!(
-            "UPLOAD_PATH, rendered wrongly by an earlier version, is mended in {}",
-            mended.join(", ")
-        ));
-    }
-    let added = templates::add_missing(session, paths, &substitution)?;
-    if !added.is_empty() {
-        story.say(format!("{} templates added", added.len()));
-    }
-    Ok(report)
+    let templates = templates::bring_forward(session, paths, &substitution, version, story)?;
+    Ok(Report { schema: report, templates })
 }
 
 /// Says once that the database answered, however often it is asked.

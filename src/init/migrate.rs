@@ -1,5 +1,9 @@
 //! `tars-init migrate`: one run of a new image before the first swap brings schemas and templates forward, adding only.
 
+use std::io::Write;
+
+use serde::Serialize;
+
 use super::boot;
 use super::database::{self, Server};
 use super::environment::{Environment, ImageRole};
@@ -10,6 +14,18 @@ use super::paths::Paths;
 use super::scripts::SchemaScripts;
 use super::signals::Stop;
 use super::story::Story;
+
+/// The format of the document.
+const DOCUMENT: u32 = 1;
+
+/// What was done, as the last line of stdout.
+#[derive(Serialize)]
+struct Document<'a> {
+    version: u32,
+    framework: Option<&'a str>,
+    #[serde(flatten)]
+    report: boot::Report,
+}
 
 /// Installs an empty server, else adds what this version adds. Starts nothing, and registers no node: the container
 /// that runs this has an address of its own for the moment.
@@ -23,11 +39,15 @@ pub fn run(paths: &Paths, stop: &Stop, story: &Story) -> Result<(), Failure> {
     let server = Server::of(account).for_work(environment.patience, story);
     let version = environment.version.as_deref();
     let mut greeting = boot::Greeting::default();
-    database::patiently(story, stop, environment.patience, &server, || {
+    let report = database::patiently(story, stop, environment.patience, &server, || {
         let mut session = greeting.connect(&server, story)?;
         let _lock = InstallLock::take(&server)?;
         boot::bring_forward(&server, account, &mut session, &scripts, paths, version, None, story)
     })?;
     story.say(format!("the database is at version {}", version.unwrap_or("of this image")));
+    let document = Document { version: DOCUMENT, framework: version, report };
+    // A document of plain texts and lists is always JSON.
+    let line = serde_json::to_string(&document).unwrap_or_default();
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
     Ok(())
 }

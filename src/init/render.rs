@@ -69,7 +69,7 @@ impl Substitution {
 }
 
 /// `<tars><db>`, and each block of `<tars><statdb>` and `<tars><propertydb>`.
-fn is_database(path: &[&str]) -> bool {
+pub fn is_database(path: &[&str]) -> bool {
     matches!(path, ["tars", "db"] | ["tars", "statdb" | "propertydb", _])
 }
 

@@ -5,7 +5,9 @@
 
 use std::collections::BTreeSet;
 
-use super::database::{DB_TARS, DatabaseError, Presence, Server, Session};
+use serde::Serialize;
+
+use super::database::{DB_TARS, DENIED, DatabaseError, Presence, Server, Session};
 use super::lock;
 use super::paths::Paths;
 use super::scripts::{SchemaScript, SchemaScripts};
@@ -24,11 +26,9 @@ const SCHEMA_EXISTS: u16 = 1007;
 /// What a statement meets that was done before the installation was cut off: a table, a column, a key of that name, the
 /// primary key, a row.
 const ALREADY_DONE: [u16; 5] = [TABLE_EXISTS, 1060, 1061, 1068, DUPLICATE_KEY];
-/// Access denied: to a schema, to a user, to a command, to an operation.
-const DENIED: [u16; 4] = [1044, 1045, 1142, 1227];
 
 /// What was done.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// `db_tars` was made or finished by this run.
     pub installed_tars: bool,

@@ -4,6 +4,7 @@
 //! a line without `=` is a key with an empty value, and of two equal keys in one block the later one wins. Blocks of
 //! the same name are kept apart, in order.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 /// A block, or (with an empty name) the whole file.
@@ -135,6 +136,119 @@ pub fn set(
         out.push('\n');
     }
     Ok(out)
+}
+
+/// Every pair, by the names of its blocks and its own; of several the last.
+pub fn pairs(text: &str) -> Result<BTreeMap<Vec<String>, String>, ConfError> {
+    fn walk(domain: &Domain, path: &mut Vec<String>, found: &mut BTreeMap<Vec<String>, String>) {
+        for entry in &domain.entries {
+            match entry {
+                Entry::Pair { key, value } => {
+                    let whole = path.iter().chain([key]).cloned().collect();
+                    found.insert(whole, value.clone());
+                }
+                Entry::Domain(inner) => {
+                    path.push(inner.name.clone());
+                    walk(inner, path, found);
+                    path.pop();
+                }
+            }
+        }
+    }
+    let mut found = BTreeMap::new();
+    walk(&parse(text)?, &mut Vec::new(), &mut found);
+    Ok(found)
+}
+
+/// Gives keys (by the names of their blocks and their own) these values; the rest stays as it is, comments included. A key
+/// that its block lacks is added at the block's end, a block that is lacking at the end of the one around it.
+pub fn put(text: &str, values: &BTreeMap<Vec<String>, String>) -> Result<String, ConfError> {
+    let mut left: BTreeMap<&[String], &str> =
+        values.iter().map(|(path, value)| (path.as_slice(), value.as_str())).collect();
+    let blocks = blocks(&parse(text)?);
+    let mut out = String::with_capacity(text.len() + 64);
+    let mut path: Vec<String> = Vec::new();
+    for line in text.lines() {
+        match read_line(line).unwrap_or(Line::Nothing) {
+            Line::Open(name) => path.push(name.to_owned()),
+            Line::Close(_) => {
+                add(&mut out, &mut left, &path, &blocks, indent(line));
+                path.pop();
+            }
+            Line::Pair(key, _) => {
+                let whole: Vec<String> = path.iter().cloned().chain([unescape(key)]).collect();
+                if let Some(value) = values.get(&whole) {
+                    // The later of two equal keys wins, so a second one would undo the first.
+                    if left.remove(whole.as_slice()).is_some() {
+                        let _ = writeln!(out, "{}{}", indent(line), pair(key, value));
+                    }
+                    continue;
+                }
+            }
+            Line::Nothing => {}
+        }
+        out.push_str(line);
+        out.push('\n');
+    }
+    add(&mut out, &mut left, &[], &blocks, "");
+    Ok(out)
+}
+
+/// The paths of all blocks.
+fn blocks(root: &Domain) -> BTreeSet<Vec<String>> {
+    fn walk(domain: &Domain, path: &mut Vec<String>, found: &mut BTreeSet<Vec<String>>) {
+        for inner in domain.domains() {
+            path.push(inner.name.clone());
+            found.insert(path.clone());
+            walk(inner, path, found);
+            path.pop();
+        }
+    }
+    let mut found = BTreeSet::new();
+    walk(root, &mut Vec::new(), &mut found);
+    found
+}
+
+/// At the end of the block `path`: what it lacks, with the blocks that are lacking around it.
+fn add(
+    out: &mut String,
+    left: &mut BTreeMap<&[String], &str>,
+    path: &[String],
+    blocks: &BTreeSet<Vec<String>>,
+    indent: &str,
+) {
+    let belongs = |whole: &[String]| {
+        let inner = &whole[..whole.len() - 1];
+        let is_below = inner.len() >= path.len() && inner[..path.len()] == *path;
+        is_below && (inner.len() == path.len() || !blocks.contains(&inner[..=path.len()]))
+    };
+    let due: Vec<(&[String], &str)> =
+        left.iter().filter(|(whole, _)| belongs(whole)).map(|(whole, value)| (*whole, *value)).collect();
+    // Sorted by path, so what shares a block stands together.
+    let mut open: &[String] = &[];
+    let deeper = |depth: usize| format!("{indent}{}", "    ".repeat(depth + usize::from(!path.is_empty())));
+    for (whole, value) in due {
+        left.remove(whole);
+        let (key, inner) =
+            whole.split_last().map_or(("", whole), |(key, inner)| (key.as_str(), &inner[path.len()..]));
+        let shared = open.iter().zip(inner).take_while(|(one, other)| one == other).count();
+        for depth in (shared..open.len()).rev() {
+            let _ = writeln!(out, "{}</{}>", deeper(depth), open[depth]);
+        }
+        for (depth, name) in inner.iter().enumerate().skip(shared) {
+            let _ = writeln!(out, "{}<{name}>", deeper(depth));
+        }
+        let _ = writeln!(out, "{}{}", deeper(inner.len()), pair(&escape(key), value));
+        open = inner;
+    }
+    for depth in (0..open.len()).rev() {
+        let _ = writeln!(out, "{}</{}>", deeper(depth), open[depth]);
+    }
+}
+
+/// A line; one without a value needs no `=`, and an endpoint in a list of them would read oddly with it.
+fn pair(key: &str, value: &str) -> String {
+    if value.is_empty() { key.to_owned() } else { format!("{key}={}", escape(value)) }
 }
 
 enum Line<'a> {
@@ -281,5 +395,57 @@ mod tests {
     fn set_leaves_no_second_value_that_would_win() {
         let text = set("<a>\nk=1\nk=2\n</a>\n", |_| Some(vec![("k", "3".to_owned())])).unwrap();
         assert_eq!(text, "<a>\nk=3\n</a>\n");
+    }
+
+    fn path(text: &str) -> Vec<String> {
+        text.split('/').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn pairs_are_found_by_their_blocks() {
+        let pairs = pairs(SAMPLE).unwrap();
+        assert_eq!(pairs.len(), 4);
+        assert_eq!(pairs[&path("tars/db/dbport")], "3306");
+        assert_eq!(pairs[&path("tars/db/allow")], "");
+    }
+
+    #[test]
+    fn put_changes_adds_and_nests_and_what_was_put_is_read_again() {
+        let values = BTreeMap::from([
+            (path("tars/db/dbport"), "3307".to_owned()),
+            (path("tars/db/new"), "a=b".to_owned()),
+            (path("tars/elk/nodes/1.2.3.4:9200"), String::new()),
+            (path("tars/elk/protocol"), "http".to_owned()),
+            (path("other/k"), "v".to_owned()),
+        ]);
+        let text = put(SAMPLE, &values).unwrap();
+        let expected = SAMPLE
+            .replace("    dbport = 3306\n", "    dbport=3307\n")
+            .replace("  </db>\n", "      new=a\\=b\n  </db>\n")
+            .replace(
+                "</tars>\n",
+                "    <elk>\n        <nodes>\n            1.2.3.4:9200\n        </nodes>\n        protocol=http\n    \
+                 </elk>\n</tars>\n<other>\n    k=v\n</other>\n",
+            );
+        assert_eq!(text, expected);
+        let read = pairs(&text).unwrap();
+        assert!(values.iter().all(|(path, value)| read.get(path) == Some(value)), "{read:?}");
+        assert_eq!(put(&text, &values).unwrap(), text, "a second time nothing changes");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_put_is_read_again(
+            values in proptest::collection::btree_map(
+                proptest::collection::vec("[ab]{1,2}", 1..4), "[a=\\\\ \t\u{e4}]{0,4}", 0..6,
+            ),
+        ) {
+            let values: BTreeMap<Vec<String>, String> =
+                values.into_iter().map(|(path, value)| (path, value.trim().to_owned())).collect();
+            let read = pairs(&put("<a>\n<b>\nk=1\n</b>\n</a>\n", &values).unwrap()).unwrap();
+            for (path, value) in &values {
+                proptest::prop_assert_eq!(read.get(path), Some(value));
+            }
+        }
     }
 }

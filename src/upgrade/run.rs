@@ -399,7 +399,11 @@ impl Runner<'_> {
         if code != 0 {
             return Err(StepError::Migration { container: container.to_owned(), code, log });
         }
-        self.record.effects.push(Effect::of(task, document(&log)));
+        let effect = Effect::of(task, document(&log));
+        for line in effect.lines() {
+            self.machine.voice.say(&format!("       {line}"));
+        }
+        self.record.effects.push(effect);
         let record = Box::new(self.record.clone());
         // The effect is there whether or not it can be written down.
         if let Err(error) = self.write(Event::Recorded { record }) {

@@ -25,6 +25,7 @@ DROP TABLE IF EXISTS `t_server_conf`;
 CREATE TABLE `t_server_conf` (
   `id` int NOT NULL AUTO_INCREMENT PRIMARY KEY, `application` varchar(128), `server_name` varchar(128),
   `node_name` varchar(50), `exe_path` varchar(128) NOT NULL DEFAULT '',
+  `template_name` varchar(128) NOT NULL DEFAULT '',
   `setting_state` enum('active','inactive') NOT NULL DEFAULT 'inactive',
   `tars_version` varchar(128) NOT NULL DEFAULT '', `patch_version` varchar(128) NOT NULL DEFAULT '',
   UNIQUE KEY (`application`,`server_name`,`node_name`)) ENGINE=InnoDB DEFAULT CHARSET=utf8;

@@ -217,3 +217,83 @@ fn each_release_installs_with_the_webs_sql_and_the_newer_one_completes_the_older
     migrated(&grown, &new);
     assert_eq!(grown.everything(), before);
 }
+
+/// `tars-init migrate` of a release, and the document that it ends with.
+fn migrate(server: &Server, release: &std::path::Path, web: &std::path::Path) -> serde_json::Value {
+    let migrated = container_with_release(server, release, web).call(&["migrate"]);
+    assert_eq!(migrated.status.code(), Some(0), "{}", String::from_utf8_lossy(&migrated.stderr));
+    let said = String::from_utf8_lossy(&migrated.stdout).into_owned();
+    serde_json::from_str(said.lines().last().unwrap()).unwrap()
+}
+
+fn names(list: &serde_json::Value) -> Vec<String> {
+    let item = |item: &serde_json::Value| {
+        let whole = || format!("{} {}", item["template"].as_str().unwrap(), item["key"].as_str().unwrap());
+        item.as_str().map_or_else(whole, str::to_owned)
+    };
+    list.as_array().unwrap().iter().map(item).collect()
+}
+
+#[test]
+fn templates_of_2_4_17_follow_3_0_17_and_back_key_by_key() {
+    const NAME: &str = "templates_of_2_4_17_follow_3_0_17_and_back_key_by_key";
+    const TIMEOUT: &str = "tars/application/server/activating-timeout";
+    let (Some(old), Some(new), Some(web)) = (
+        beside::folder("real/v2.4.17/deploy.tgz", NAME),
+        beside::folder("real/v3.0.17/deploy.tgz", NAME),
+        beside::folder("real/web.tgz", NAME),
+    ) else {
+        return;
+    };
+    let server = Server::start();
+    migrate(&server, &old, &web);
+    // As upstream's installer leaves it: nothing says what was shipped.
+    server.run(&[
+        "DROP TABLE tarsup.t_template",
+        "INSERT INTO db_tars.t_server_conf (application, server_name, node_name, template_name) VALUES \
+         ('Shop', 'Cart', '10.0.0.1', 'tars.go.default')",
+    ]);
+    let value = |template: &str, key: &str| {
+        let query =
+            format!("SELECT profile FROM db_tars.t_profile_template WHERE template_name = '{template}'");
+        let profile = server.rows::<String>(&query).remove(0);
+        let path: Vec<String> = key.split('/').map(str::to_owned).collect();
+        tarsup::tars::conf::pairs(&profile).unwrap().get(&path).cloned()
+    };
+    let report = migrate(&server, &new, &web);
+    let added = names(&report["templates"]["keys"]);
+    for (template, key) in [
+        ("tars.default", "/nodename"),
+        ("tars.tarsAdminRegistry", "/RegistryObjName"),
+        ("tars.tarsnode", "/adminObj"),
+        ("tars.tarsnode", "/container/socket"),
+        ("tars.tarsregistry", "/container/timeout"),
+    ] {
+        let is_it = |added: &&String| added.starts_with(&format!("{template} ")) && added.ends_with(key);
+        assert_eq!(added.iter().filter(is_it).count(), 1, "{template} {key} is not in {added:#?}");
+    }
+    // A business service inherits it: it waits.
+    assert_eq!(names(&report["templates"]["waiting"]), [format!("tars.default {TIMEOUT}")], "{report:#}");
+    assert_eq!(report["templates"]["waiting"][0]["services"], serde_json::json!(["Shop.Cart"]));
+    assert_eq!(value("tars.default", TIMEOUT).as_deref(), Some("10000"));
+    // Without it, it follows, and goes back with the version: once what was shipped is known, not otherwise edited.
+    server.run(&["DELETE FROM db_tars.t_server_conf WHERE application = 'Shop'"]);
+    let report = migrate(&server, &new, &web);
+    assert_eq!(names(&report["templates"]["changed"]), [format!("tars.default {TIMEOUT}")], "{report:#}");
+    assert_eq!(value("tars.default", TIMEOUT).as_deref(), Some("60000"));
+    let again = migrate(&server, &new, &web);
+    for list in ["keys", "changed", "conflicts", "waiting", "added"] {
+        assert_eq!(names(&again["templates"][list]), Vec::<String>::new(), "{list}");
+    }
+    let back = migrate(&server, &old, &web);
+    assert_eq!(names(&back["templates"]["changed"]), [format!("tars.default {TIMEOUT}")], "{back:#}");
+    assert_eq!(value("tars.default", TIMEOUT).as_deref(), Some("10000"));
+    // Both changed: it stays, and is named.
+    server.run(&[
+        "UPDATE db_tars.t_profile_template SET profile = REPLACE(profile, 'activating-timeout=10000', \
+         'activating-timeout=12345') WHERE template_name = 'tars.default'",
+    ]);
+    let report = migrate(&server, &new, &web);
+    assert_eq!(names(&report["templates"]["conflicts"]), [format!("tars.default {TIMEOUT}")], "{report:#}");
+    assert_eq!(value("tars.default", TIMEOUT).as_deref(), Some("12345"));
+}

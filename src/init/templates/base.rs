@@ -1,0 +1,97 @@
+//! `tarsup.t_template`: what each template's keys were shipped as when they were merged last.
+
+use std::collections::BTreeMap;
+
+use super::merge::{KeyPath, Values};
+use crate::init::database::{DENIED, DatabaseError, Session};
+use crate::init::story::Story;
+
+/// What was shipped last, by template.
+pub struct Base {
+    templates: BTreeMap<String, Values>,
+    version: String,
+    place: Place,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    NotYetMade,
+    Made,
+    /// The account may not make a schema: then nothing is recorded, and upstream's own values are all that is known.
+    Denied,
+}
+
+impl Base {
+    pub fn read(session: &mut Session, version: &str) -> Result<Self, DatabaseError> {
+        let mut base =
+            Self { templates: BTreeMap::new(), version: version.to_owned(), place: Place::NotYetMade };
+        if !session.tables("tarsup")?.contains("t_template") {
+            return Ok(base);
+        }
+        base.place = Place::Made;
+        let query = "SELECT name, shipped FROM tarsup.t_template";
+        let rows: Vec<(String, String)> = session.rows("reading tarsup.t_template", query, ())?;
+        for (name, shipped) in rows {
+            // What cannot be read counts as not recorded.
+            let pairs: Vec<(KeyPath, String)> = serde_json::from_str(&shipped).unwrap_or_default();
+            base.templates.insert(name, pairs.into_iter().collect());
+        }
+        Ok(base)
+    }
+
+    /// What was shipped of this template; nothing where that was never recorded.
+    pub fn of(&self, name: &str) -> Values {
+        self.templates.get(name).cloned().unwrap_or_default()
+    }
+
+    /// Records what is shipped now.
+    pub fn record(
+        &mut self,
+        session: &mut Session,
+        name: &str,
+        shipped: &Values,
+        story: &Story,
+    ) -> Result<(), DatabaseError> {
+        if self.templates.get(name) == Some(shipped) {
+            return Ok(());
+        }
+        if self.place == Place::NotYetMade {
+            self.make(session, story)?;
+        }
+        if self.place == Place::Denied {
+            return Ok(());
+        }
+        let pairs: Vec<(&KeyPath, &String)> = shipped.iter().collect();
+        let document = serde_json::to_string(&pairs).unwrap_or_default();
+        session.run_with(
+            &format!("recording the template {name}"),
+            "REPLACE INTO tarsup.t_template (name, version, shipped, recorded_at) VALUES (?, ?, ?, NOW())",
+            (name, &self.version, document),
+        )?;
+        self.templates.insert(name.to_owned(), shipped.clone());
+        Ok(())
+    }
+
+    fn make(&mut self, session: &mut Session, story: &Story) -> Result<(), DatabaseError> {
+        let act = "making tarsup.t_template";
+        let made = session.run(act, "CREATE DATABASE IF NOT EXISTS tarsup").and_then(|()| {
+            session.run(
+                act,
+                "CREATE TABLE IF NOT EXISTS tarsup.t_template (name VARCHAR(128) NOT NULL PRIMARY KEY, \
+                 version VARCHAR(64) NOT NULL, shipped MEDIUMTEXT NOT NULL, recorded_at DATETIME NOT NULL) ENGINE=InnoDB \
+                 DEFAULT CHARSET=utf8 COMMENT='what the keys of each template were shipped as'",
+            )
+        });
+        match made {
+            Err(error) if error.number().is_some_and(|number| DENIED.contains(&number)) => {
+                story.say(format!("no record of the shipped templates is kept: {error}"));
+                self.place = Place::Denied;
+                Ok(())
+            }
+            made => {
+                self.place = Place::Made;
+                made
+            }
+        }
+    }
+}

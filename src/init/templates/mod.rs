@@ -1,0 +1,272 @@
+//! Profile templates: they follow the binaries key by key, and never lose what an administrator wrote.
+//!
+//! A template that the database lacks is inserted. One that is there is merged ([`merge`]): by itself only where nothing but
+//! the framework's own services use it; of a template that business services inherit, which tarsnode renders into them at
+//! each of their starts, missing keys are added and changed values wait for a person.
+
+mod base;
+mod merge;
+mod upstream;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use serde::Serialize;
+
+use super::database::{DatabaseError, Session};
+use super::paths::{self, Paths};
+use super::render::Substitution;
+use super::story::Story;
+use crate::tars::conf;
+use base::Base;
+use merge::{Difference, Marks, Merge, Values, merge};
+
+const DUPLICATE_KEY: u16 = 1062;
+
+/// What was done, and what was not.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Templates that the database lacked.
+    pub added: Vec<String>,
+    /// Keys that were added to a template, as `TEMPLATE BLOCK/.../KEY`.
+    pub keys: Vec<String>,
+    /// Keys that follow the image.
+    pub changed: Vec<KeyReport>,
+    /// Keys that an administrator edited and this version changes: kept.
+    pub conflicts: Vec<KeyReport>,
+    /// Keys that wait for a person, as business services inherit them.
+    pub waiting: Vec<KeyReport>,
+}
+
+/// A key whose value in the database is not the one of this version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct KeyReport {
+    /// The template.
+    pub template: String,
+    /// `BLOCK/.../KEY`
+    pub key: String,
+    /// The value in the database (before).
+    pub own: String,
+    /// The value of this version.
+    pub shipped: String,
+    /// The business services that inherit it, as `APPLICATION.SERVER`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<String>,
+}
+
+/// The parent that upstream gives to a template.
+pub fn parent(template: &str) -> &'static str {
+    match template {
+        "tars.springboot" => "tars.tarsjava.default",
+        "tars.tarsAdminRegistry"
+        | "tars.tarsconfig"
+        | "tars.tarsnotify"
+        | "tars.tarsproperty"
+        | "tars.tarsqueryproperty"
+        | "tars.tarsquerystat"
+        | "tars.tarsregistry"
+        | "tars.tarsstat" => "tars.framework-db",
+        _ => "tars.default",
+    }
+}
+
+/// A template of the database.
+struct Held {
+    parent: String,
+    profile: String,
+}
+
+/// Brings the database's templates to those of the image. The caller holds the lock.
+pub fn bring_forward(
+    session: &mut Session,
+    paths: &Paths,
+    substitution: &Substitution,
+    version: Option<&str>,
+    story: &Story,
+) -> Result<Report, DatabaseError> {
+    let mended = mend_upload_path(session, paths)?;
+    if !mended.is_empty() {
+        let names = mended.join(", ");
+        story.say(format!("UPLOAD_PATH, rendered wrongly by an earlier version, is mended in {names}"));
+    }
+    let held = held(session)?;
+    let users = users(session, &held)?;
+    let mut base = Base::read(session, version.unwrap_or_default())?;
+    let marks = Marks::new(paths);
+    let mut report = Report::default();
+    for name in names(paths)? {
+        let path = paths.deploy("sql").join("template").join(&name);
+        let unfit = |what: String| DatabaseError::Unfit(format!("the template {}: {what}", path.display()));
+        let text = fs::read_to_string(&path).map_err(|error| unfit(error.to_string()))?;
+        let rendered = substitution.apply(&text).map_err(|error| unfit(error.to_string()))?;
+        let rendered_values = conf::pairs(&rendered).map_err(|error| unfit(error.to_string()))?;
+        let shipped = marks.of(conf::pairs(&text).map_err(|error| unfit(error.to_string()))?);
+        let Some(held) = held.get(&name) else {
+            if insert(session, &name, &rendered)? {
+                report.added.push(name.clone());
+            }
+            base.record(session, &name, &shipped, story)?;
+            continue;
+        };
+        let Ok(own) = conf::pairs(&held.profile) else {
+            story.say(format!("the template {name} of the database is no TARS configuration: left as it is"));
+            continue;
+        };
+        let services = users.get(&name).cloned().unwrap_or_default();
+        let merged = merge(&name, &marks.of(own), &shipped, &base.of(&name), !services.is_empty());
+        if update(session, &name, held, &merged.to_put(&rendered_values))? {
+            base.record(session, &name, &merged.base, story)?;
+            report.note(&name, merged, &services);
+        } else {
+            story.say(format!("the template {name} was edited just now: the next start merges it"));
+        }
+    }
+    report.say(story);
+    Ok(report)
+}
+
+impl Report {
+    fn note(&mut self, template: &str, merged: Merge, services: &[String]) {
+        let report = |difference: Difference| {
+            let key = difference.path.join("/");
+            // A template may hold a password of somebody's own.
+            let is_secret =
+                ["pass", "pwd", "secret", "token"].iter().any(|word| key.to_lowercase().contains(word));
+            let shown = |value: String| if is_secret { "***".to_owned() } else { value };
+            let (own, shipped) = (shown(difference.own), shown(difference.shipped));
+            KeyReport { template: template.to_owned(), key, own, shipped, services: services.to_vec() }
+        };
+        self.keys.extend(merged.added.iter().map(|path| format!("{template} {}", path.join("/"))));
+        self.changed.extend(merged.changed.into_iter().map(report));
+        self.conflicts.extend(merged.conflicts.into_iter().map(report));
+        self.waiting.extend(merged.waiting.into_iter().map(report));
+    }
+
+    fn say(&self, story: &Story) {
+        if !self.added.is_empty() {
+            story.say(format!("{} templates added: {}", self.added.len(), self.added.join(", ")));
+        }
+        for key in &self.keys {
+            story.say(format!("template key added: {key}"));
+        }
+        for KeyReport { template, key, own, shipped, .. } in &self.changed {
+            story.say(format!("template key follows this version: {template} {key}: {own} → {shipped}"));
+        }
+        for KeyReport { template, key, own, shipped, .. } in &self.conflicts {
+            story.say(format!(
+                "warning: {template} {key} stays {own}, as edited; this version ships {shipped}"
+            ));
+        }
+        for KeyReport { template, key, own, shipped, services } in &self.waiting {
+            story.say(format!(
+                "{template} {key} stays {own}, as {} services inherit it; this version ships {shipped}",
+                services.len()
+            ));
+        }
+    }
+}
+
+/// All templates of the database.
+fn held(session: &mut Session) -> Result<BTreeMap<String, Held>, DatabaseError> {
+    let query = "SELECT template_name, COALESCE(parents_name, ''), COALESCE(profile, '') FROM db_tars.t_profile_template";
+    let rows: Vec<(String, String, String)> = session.rows("reading the templates", query, ())?;
+    Ok(rows.into_iter().map(|(name, parent, profile)| (name, Held { parent, profile })).collect())
+}
+
+/// Template → the business services that use it, or a template below it.
+fn users(
+    session: &mut Session,
+    held: &BTreeMap<String, Held>,
+) -> Result<BTreeMap<String, Vec<String>>, DatabaseError> {
+    let query = "SELECT DISTINCT COALESCE(NULLIF(template_name, ''), 'tars.default'), \
+                 CONCAT(application, '.', server_name) FROM db_tars.t_server_conf WHERE application <> 'tars' ORDER BY 2";
+    let rows: Vec<(String, String)> = session.rows("asking who uses the templates", query, ())?;
+    let mut users: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (template, service) in rows {
+        let (mut template, mut seen) = (template, BTreeSet::new());
+        // Parents may go round in a circle: an administrator writes them.
+        while seen.insert(template.clone()) {
+            users.entry(template.clone()).or_default().push(service.clone());
+            match held.get(&template) {
+                Some(held) if !held.parent.is_empty() => template.clone_from(&held.parent),
+                _ => break,
+            }
+        }
+    }
+    Ok(users)
+}
+
+/// True where it was inserted by this call.
+fn insert(session: &mut Session, name: &str, profile: &str) -> Result<bool, DatabaseError> {
+    let inserted = session.run_with(
+        &format!("adding the template {name}"),
+        "INSERT INTO db_tars.t_profile_template (template_name, parents_name, profile, posttime, lastuser) \
+         VALUES (?, ?, ?, NOW(), 'admin')",
+        (name, parent(name), profile),
+    );
+    match inserted {
+        Err(error) if error.number() == Some(DUPLICATE_KEY) => Ok(false),
+        inserted => inserted.map(|()| true),
+    }
+}
+
+/// False where somebody edited it since it was read.
+fn update(session: &mut Session, name: &str, held: &Held, values: &Values) -> Result<bool, DatabaseError> {
+    if values.is_empty() {
+        return Ok(true);
+    }
+    let profile = conf::put(&held.profile, values)
+        .map_err(|error| DatabaseError::Unfit(format!("the template {name} of the database: {error}")))?;
+    session.run_with(
+        &format!("merging the template {name}"),
+        "UPDATE db_tars.t_profile_template SET profile = ?, posttime = NOW(), lastuser = 'admin' \
+         WHERE template_name = ? AND BINARY profile = ?",
+        (&profile, name, &held.profile),
+    )?;
+    let query =
+        "SELECT COUNT(*) FROM db_tars.t_profile_template WHERE template_name = ? AND BINARY profile = ?";
+    Ok(session.number(&format!("reading the template {name}"), query, (name, &profile))? > 0)
+}
+
+/// Mends what an earlier tarsup rendered: it took `UPLOAD_PATH` for the folder of the packages itself, so that every publish
+/// looked for them in `patchs/patchs`. Returns the names of the templates, sorted.
+fn mend_upload_path(session: &mut Session, paths: &Paths) -> Result<Vec<String>, DatabaseError> {
+    let right = paths::text(&paths.patchs());
+    let wrong = format!("{right}/patchs/");
+    let query =
+        "SELECT template_name FROM db_tars.t_profile_template WHERE LOCATE(?, profile) > 0 ORDER BY 1";
+    let names: Vec<String> = session.rows("looking for a wrong UPLOAD_PATH", query, (&wrong,))?;
+    for name in &names {
+        session.run_with(
+            &format!("mending UPLOAD_PATH in the template {name}"),
+            "UPDATE db_tars.t_profile_template SET profile = REPLACE(profile, ?, ?) WHERE template_name = ?",
+            (&wrong, format!("{right}/"), name),
+        )?;
+    }
+    Ok(names)
+}
+
+fn names(paths: &Paths) -> Result<BTreeSet<String>, DatabaseError> {
+    let folder = paths.deploy("sql").join("template");
+    let entries = fs::read_dir(&folder)
+        .map_err(|error| DatabaseError::Unfit(format!("the image's {}: {error}", folder.display())))?;
+    Ok(entries
+        .filter_map(Result::ok)
+        .filter(|entry| entry.path().is_file())
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parents_are_those_of_upstream() {
+        assert_eq!(parent("tars.springboot"), "tars.tarsjava.default");
+        assert_eq!(parent("tars.tarsregistry"), "tars.framework-db");
+        for name in ["tars.default", "tars.framework-db", "tars.tarsnode", "tars.tarslog", "tars.tarspatch"] {
+            assert_eq!(parent(name), "tars.default");
+        }
+    }
+}

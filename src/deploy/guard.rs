@@ -9,7 +9,7 @@
 //! reads warnings before that day. An unmounted `/data/tars` is only a concern ([`concerns`]): a master or slave can
 //! live without it, and the parked predecessor still holds it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::diagnose::{Diagnose, Exit, Place};
 use crate::engine::{Container, CreateBody, EngineImage};
@@ -168,6 +168,20 @@ pub enum GuardError {
         /// The line of the second.
         place: Box<Place>,
     },
+    /// A port that the engine would bind, and a part of the framework on the host's network too.
+    #[error(
+        "`{publisher}` publishes {ports} on the host, where `{on_host}`, which is on the host's network, listens itself"
+    )]
+    PublishedPorts {
+        /// The service that publishes.
+        publisher: String,
+        /// The service on the host's network.
+        on_host: String,
+        /// The ports.
+        ports: String,
+        /// The line.
+        place: Box<Place>,
+    },
 }
 
 fn through(setting: &Setting) -> String {
@@ -239,6 +253,9 @@ impl Diagnose for GuardError {
                  off `x-tars`: tarsup then runs the image as it is, and proves nothing of it"
                     .to_owned()
             }
+            Self::PublishedPorts { publisher, .. } => {
+                format!("publish another port of the host under `ports` of `{publisher}`, or none")
+            }
             Self::SamePorts { .. } => {
                 "give one of them a network of its own with a fixed address, or run it on another host".to_owned()
             }
@@ -255,7 +272,8 @@ impl Diagnose for GuardError {
             | Self::RoleAgainstSlave { place, .. }
             | Self::RoleAgainstImage { place, .. }
             | Self::OtherStart { place, .. }
-            | Self::SamePorts { place, .. } => Some(Place::clone(place)),
+            | Self::SamePorts { place, .. }
+            | Self::PublishedPorts { place, .. } => Some(Place::clone(place)),
         }
     }
 }
@@ -300,10 +318,19 @@ pub fn check_with_image(service: &Service, image: &EngineImage) -> Result {
     }
 }
 
-/// The image is one for the service's role; asked of what is to be started.
-pub fn check_image_role(service: &Service, labels: &BTreeMap<String, String>) -> Result {
+/// The image is one for the service's role, and starts as it says; asked of what is to be started. `config` is the
+/// engine's `Config` of the image, or of a container that was made from it.
+pub fn check_image_role(
+    service: &Service,
+    labels: &BTreeMap<String, String>,
+    config: &serde_json::Value,
+) -> Result {
     let Some(role) = service.role else { return Ok(()) };
-    let found = labels.get(IMAGE_ROLE_LABEL).map(String::as_str);
+    // Labels go from an image to what is built on it, whatever that starts.
+    let starts_with = config["Entrypoint"].get(0).and_then(serde_json::Value::as_str);
+    let has_our_start = starts_with == Some(INIT_PATH);
+    let found =
+        labels.get(IMAGE_ROLE_LABEL).map(String::as_str).filter(|_| has_our_start || role == Role::Database);
     let (name, image) = (service.name.clone(), service.image.to_string());
     let place = Box::new(service.written.keys.get("image").unwrap_or(&service.place).clone());
     match (role.image_role(), found) {
@@ -442,8 +469,31 @@ fn check_host_network(desired: &Desired) -> Result {
                 });
             }
         }
+        // The engine's proxy would be there first, or the framework would: either way one of them does not come up.
+        for publisher in desired.services.iter().filter(|publisher| publisher.name != second.name) {
+            let ports: Vec<String> =
+                role.ports().intersection(&published(publisher)).map(ToString::to_string).collect();
+            if !is_on_host_network(publisher) && !ports.is_empty() {
+                return Err(GuardError::PublishedPorts {
+                    publisher: publisher.name.clone(),
+                    on_host: second.name.clone(),
+                    ports: ports.join(", "),
+                    place: Box::new(publisher.written.keys.get("ports").unwrap_or(&publisher.place).clone()),
+                });
+            }
+        }
     }
     Ok(())
+}
+
+/// The TCP ports of the host that the engine binds for a service.
+fn published(service: &Service) -> BTreeSet<u16> {
+    let host = service.body.0.get("HostConfig");
+    let bindings = host.and_then(|host| host["PortBindings"].as_object()).into_iter().flatten();
+    let tcp = bindings.filter(|(port, _)| !port.ends_with("/udp") && !port.ends_with("/sctp"));
+    tcp.flat_map(|(_, hosts)| hosts.as_array().into_iter().flatten())
+        .filter_map(|host| host["HostPort"].as_str()?.parse().ok())
+        .collect()
 }
 
 fn is_on_host_network(service: &Service) -> bool {

@@ -131,9 +131,7 @@ async fn as_told(
     if (glance.is_parked)(&one.name) {
         // Its policy was taken from it before it was stopped, so that no reboot starts it.
         let stopped = matches!(one.status, Status::Exited | Status::Created);
-        return Ok(
-            stopped.then(|| told(one, one.image.clone(), RestartPolicy::no(), Vec::new(), &Value::Null))
-        );
+        return Ok(stopped.then(|| told(one, one.image.clone(), RestartPolicy::no(), Vec::new(), json!({}))));
     }
     let service = one.labels.get(LABEL_SERVICE).and_then(|name| desired.service(name));
     let Some(service) = service.filter(|service| service.container == one.name) else { return Ok(None) };
@@ -144,8 +142,10 @@ async fn as_told(
     }
     let image = images.of(&service.image).await?.filter(|image| image.id == one.image_id);
     Ok(image.map(|image| {
-        let body = service.body.0.get("HostConfig").cloned().unwrap_or_default();
-        told(one, service.image.to_string(), service.restart.clone(), environment(service, &image), &body)
+        let host = service.body.0.get("HostConfig").cloned().unwrap_or_default();
+        let start = service.body.0.get("Entrypoint").or_else(|| image.raw.pointer("/Config/Entrypoint"));
+        let raw = json!({"HostConfig": host, "Config": {"Entrypoint": start}});
+        told(one, service.image.to_string(), service.restart.clone(), environment(service, &image), raw)
     }))
 }
 
@@ -154,14 +154,15 @@ fn told(
     image: String,
     restart: RestartPolicy,
     env: Vec<String>,
-    host_config: &Value,
+    mut raw: Value,
 ) -> Container {
     let one = one.clone();
+    raw["Mounts"] = one.mounts;
     Container {
         image,
         restart,
         env,
-        raw: json!({"Mounts": one.mounts, "HostConfig": host_config}),
+        raw,
         exit_code: 0,
         error: String::new(),
         restart_count: 0,

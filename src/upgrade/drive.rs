@@ -136,6 +136,7 @@ impl Deploy<'_> {
                 what: shown.request.what.clone(),
                 images: now.edits,
                 plan: now.plan,
+                accept_data_move: shown.request.accept_data_move.clone(),
                 effects: Vec::new(),
             };
             let journal = self.journal(&record)?;

@@ -68,16 +68,27 @@ pub fn offer(declared: &Desired, observed: &Observed, request: &Request) -> Resu
         require(pins, makes.map(|service| &service.image), observed).map_err(Box::new)?;
     }
     let mut plan = plan(&request.id, &desired, observed, &intent, &[])?;
-    for moved in data::moves(&plan, &desired, observed) {
-        if let Some(refusal) = moved.refusal(&request.accept_data_move) {
-            return Err(refusal);
-        }
-        plan.notes.push(moved.to_string());
-    }
+    judge_moves(&mut plan, &desired, observed, &request.accept_data_move)?;
     let loads = loads(&plan, observed);
     plan.steps.splice(0..0, loads);
     let edits = edits(declared, observed, &intent);
     Ok(Offer { request: request.clone(), plan, desired, edits })
+}
+
+/// Every move of a service's data is a line of the plan; one that nobody accepted is refused for what has a role.
+pub(super) fn judge_moves(
+    plan: &mut Plan,
+    desired: &Desired,
+    observed: &Observed,
+    accepted: &[String],
+) -> Result<(), Refusal> {
+    for moved in data::moves(plan, desired, observed) {
+        if let Some(refusal) = moved.refusal(accepted) {
+            return Err(refusal);
+        }
+        plan.notes.push(moved.to_string());
+    }
+    Ok(())
 }
 
 /// One step for each image that a container is created from and that only the local store has.

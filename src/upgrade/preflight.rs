@@ -126,7 +126,7 @@ fn image(desired: &Desired, observed: &Observed, service: &Service) -> Result<()
             && differ::difference(service, container, observed).is_none()
     });
     if !is_left_alone {
-        guard::check_image_role(service, &image.labels).map_err(Box::new)?;
+        guard::check_image_role(service, &image.labels, &image.raw["Config"]).map_err(Box::new)?;
         guard::check_with_image(service, image).map_err(Box::new)?;
     }
     Ok(())
@@ -227,7 +227,7 @@ pub fn guard_container(service: &Service, container: &Container) -> Result<(), R
 /// What a container that is about to be started again starts with; what replaces it is asked in [`check`].
 pub fn guard_start(service: &Service, container: &Container) -> Result<(), Refusal> {
     guard_container(service, container)?;
-    Ok(guard::check_image_role(service, &container.labels).map_err(Box::new)?)
+    Ok(guard::check_image_role(service, &container.labels, &container.raw["Config"]).map_err(Box::new)?)
 }
 
 fn auto_remove(service: &Service) -> Refusal {

@@ -28,6 +28,9 @@ pub struct DeployRecord {
     pub plan: Plan,
     /// Service → image that the deployment file names after the commit.
     pub images: BTreeMap<String, Reference>,
+    /// The services whose data may be looked for elsewhere: whoever goes on with the deploy need not be told again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accept_data_move: Vec<String>,
     /// What has been done outside of containers, in order.
     #[serde(default)]
     pub effects: Vec<Effect>,
@@ -156,6 +159,7 @@ impl DeployRecord {
                     touched: outline.touched,
                 },
                 images: outline.images,
+                accept_data_move: Vec::new(),
                 effects: Vec::new(),
             }),
             Found::Absent => Found::Absent,

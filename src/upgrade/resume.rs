@@ -13,11 +13,11 @@ use super::offer;
 use super::plan::plan;
 use super::record::{DeployRecord, Found};
 use super::retire::retire;
-use super::step::Plan;
+use super::step::{Action, Plan};
 use super::unfinished::{disagreements, outline};
 use super::unwind::{InFlight, settle, unwind};
 use super::{DeployId, Failure, Refusal};
-use crate::deploy::Observed;
+use crate::deploy::{Desired, Observed};
 
 /// What a resume did.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl Deploy<'_> {
         if forward {
             let observed = self.observe(&desired).await?;
             let lost = way_back.lost_services();
-            return Ok(Some(plan(&cut_off.id, &desired, &observed, &record.plan.intent, &lost)?));
+            return Ok(Some(rest_of(&record, &desired, &observed, &lost)?));
         }
         let mut steps = settle(&observed, &record, &cut_off.in_flight);
         steps.extend(way_back.plan.steps);
@@ -125,12 +125,14 @@ impl Deploy<'_> {
         if cut_off.in_flight != InFlight::Nothing {
             tokio::time::sleep(TURN).await;
         }
-        let steps = settle(observed, &runner.record, &cut_off.in_flight);
+        let mut steps = settle(observed, &runner.record, &cut_off.in_flight);
+        // On the way back nobody may take the name of what was being made; on the way on it is what is made now.
+        steps.retain(|step| !matches!(step.action, Action::Claim { .. }));
         // What was under way is only brought to its end here; whether it failed is seen by the next look.
         let _ = runner.run(Way::Do, &steps, 1, steps.len()).await;
         let now = self.observe(&desired).await?;
         let lost = unwind(&now, &runner.record, &self.desired.policy, &BTreeSet::new()).lost_services();
-        let rest = plan(&id, &desired, &now, &runner.record.plan.intent, &lost)?;
+        let rest = rest_of(&runner.record, &desired, &now, &lost)?;
         let loads = offer::loads(&rest, &now);
         for touched in &rest.touched {
             // What was recorded first is how it was before the deploy.
@@ -240,4 +242,16 @@ impl Deploy<'_> {
             Ok(None) | Err(_) => InFlight::Unknown,
         }
     }
+}
+
+/// What is left to do of a deploy. The files may have been edited since it was begun, so it is judged anew.
+fn rest_of(
+    record: &DeployRecord,
+    desired: &Desired,
+    observed: &Observed,
+    lost: &[String],
+) -> Result<Plan, Refusal> {
+    let mut rest = plan(&record.plan.id, desired, observed, &record.plan.intent, lost)?;
+    offer::judge_moves(&mut rest, desired, observed, &record.accept_data_move)?;
+    Ok(rest)
 }

@@ -1,6 +1,6 @@
 //! Columns, keys, table options and values: what may stand inside of a statement.
 
-use super::grammar::{Cursor, Reason};
+use super::cursor::{Cursor, Reason};
 use super::lexer::{self, Token};
 use super::table::{Column, Key, KeyKind, Type};
 

@@ -3,6 +3,7 @@
 //! A file is judged before anything of it is sent. What is not known to add, or to keep what is there, is refused: a deny
 //! list would have to know every way in which a statement of SQL can lose data.
 
+mod cursor;
 mod definitions;
 mod grammar;
 mod lexer;

@@ -107,15 +107,37 @@ fn real_upgrade_from_2_4_17_to_3_0_17_and_back() {
     deployment.mark();
     let before = identities(&deployment);
 
-    deployment.tarsup(&["upgrade", "--to", RELEASE, "--yes"]).exits(0);
+    let timeout = || {
+        let query = "SELECT REGEXP_SUBSTR(REPLACE(profile, ' ', ''), 'activating-timeout=[0-9]0000') FROM \
+                     db_tars.t_profile_template WHERE template_name = 'tars.default'";
+        deployment.query(query).trim().to_owned()
+    };
+    assert_eq!(timeout(), "activating-timeout=10000");
+
+    let upgraded = deployment.tarsup(&["upgrade", "--to", RELEASE, "--yes"]).exits(0);
 
     runs(&deployment, RELEASE);
     assert_eq!(identities(&deployment), before);
+    // What a fresh installation has and upstream's own upgrade never brings, told to the operator.
+    let column = "SELECT COUNT(*) FROM information_schema.columns WHERE table_name = 't_server_conf' AND column_name = 'source'";
+    assert_eq!(deployment.query(column).trim(), "1");
+    assert!(
+        upgraded.err.contains("the schema got db_tars.t_server_conf: the column source"),
+        "{}",
+        upgraded.err
+    );
+    assert_eq!(timeout(), "activating-timeout=60000");
 
     deployment.tarsup(&["rollback", "--yes"]).exits(0);
 
     runs(&deployment, FORMER);
     assert_eq!(identities(&deployment), before);
+    assert_eq!(
+        timeout(),
+        "activating-timeout=10000",
+        "the master of the older version takes back what nobody edited"
+    );
+    assert_eq!(deployment.query(column).trim(), "1", "what was added stays");
     let kept = "SELECT COUNT(*) FROM db_tars.t_config_files WHERE filename = 'e2e.conf'";
     assert_eq!(deployment.query(kept).trim(), "1");
 }

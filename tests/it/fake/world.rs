@@ -542,6 +542,9 @@ impl World {
         let mut config = held.body.0.clone();
         let host = config.remove("HostConfig").unwrap_or_else(|| json!({}));
         config.remove("NetworkingConfig");
+        if let Some(start) = image.and_then(|image| image.raw.pointer("/Config/Entrypoint")) {
+            config.entry("Entrypoint").or_insert_with(|| start.clone());
+        }
         config.insert("Env".to_owned(), json!(env));
         config.insert("Labels".to_owned(), json!(labels));
         let health = self.health(held, now);

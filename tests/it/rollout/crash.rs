@@ -60,9 +60,19 @@ pub async fn killed_on(
 
 /// Resumes until nothing is left to resume; how often that was.
 async fn resumed(engine: &FakeEngine, desired: &Desired, forward: bool) -> Vec<Resumed> {
+    resumed_on(&Machine::new(), engine, desired, forward).await
+}
+
+/// The same on a machine that may have the journal.
+async fn resumed_on(
+    machine: &Machine,
+    engine: &FakeEngine,
+    desired: &Desired,
+    forward: bool,
+) -> Vec<Resumed> {
     let mut done = Vec::new();
     loop {
-        match resume(engine, &Machine::new(), desired, forward).await.unwrap() {
+        match resume(engine, machine, desired, forward).await.unwrap() {
             Resumed::Nothing(_) => return done,
             other => done.push(other),
         }
@@ -117,15 +127,20 @@ async fn upgrade_killed_at_any_call_goes_on_with_resume_forward() {
     let (engine, before) = (running.fork(), running.dump());
     assert!(!killed_at(&engine, &desired, &to_2(&desired), usize::MAX / 2, Moment::Before).await);
     let after = engine.dump();
-    for moment in [Moment::Before, Moment::After] {
+    // With the journal, which tells what was under way, and without it.
+    let cases =
+        [(Moment::Before, true), (Moment::After, true), (Moment::Before, false), (Moment::After, false)];
+    for (moment, has_journal) in cases {
         for n in points() {
-            let engine = running.fork();
-            if !killed_at(&engine, &desired, &to_2(&desired), n, moment).await {
+            let (engine, machine) = (running.fork(), Machine::killed());
+            if !killed_on(&machine, &engine, &desired, &to_2(&desired), n, moment).await {
                 break;
             }
             let calls = engine.calls();
-            let context = format!("killed {moment:?} call {n}, {}", calls.last().unwrap());
-            let done = resumed(&engine, &desired, true).await;
+            let context =
+                format!("killed {moment:?} call {n}, {}, journal: {has_journal}", calls.last().unwrap());
+            let resumer = if has_journal { machine.next() } else { Machine::new() };
+            let done = resumed_on(&resumer, &engine, &desired, true).await;
             let dump = engine.dump();
             match done.as_slice() {
                 // Killed before the record was in the lock, when nothing had been changed.

@@ -1,6 +1,7 @@
 //! Declarations that contradict themselves, or what runs: refused in the plan, or shown as what they are.
 
 use super::*;
+use crate::fake::{Call, Fault, Moment};
 use tarsup::deploy::guard;
 use tarsup::deploy::observed::LABEL_SPEC;
 use tarsup::diagnose::{Diagnose as _, Exit};
@@ -151,6 +152,23 @@ async fn data_that_moves_is_refused_for_roles_unless_it_is_accepted_by_name() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn data_that_was_made_to_move_since_the_deploy_began_is_refused_on_the_way_on() {
+    let desired = desired();
+    let engine = running(&desired).await;
+    engine.fault(Call::First("create tars-slave.new".to_owned()), Moment::Before, Fault::Crash);
+    let machine = Machine::killed();
+    super::deploys::until_it_hangs(&engine, &machine, &desired).await;
+    engine.clear_faults();
+    let moved = with("framework", |service| host(service, "Binds", json!(["/srv/elsewhere:/data/tars"])));
+    let next = Machine { owner: Machine::killed().owner, ..machine.next() };
+    let refusal = resume(&engine, &next, &moved, true).await.unwrap_err().to_string();
+    assert!(refusal.contains("its data at /data/tars lies in the volume `tars_framework`"), "{refusal}");
+    // The files as they were: it goes on.
+    let again = resume(&engine, &machine.next(), &desired, true).await.unwrap();
+    assert!(matches!(again, Resumed::Completed(_)), "{again:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn data_of_other_services_that_moves_is_a_line_of_the_plan() {
     let mut desired = desired();
     desired.services.push(service("redis", None, "tars/node:1", 9));
@@ -255,6 +273,37 @@ fn two_roles_on_one_host_network_are_refused() {
     edit(&mut desired, "slave", on_host);
     let refusal = guard::check(&desired).unwrap_err().to_string();
     assert!(refusal.contains("17890") && refusal.contains("19386"), "{refusal}");
+}
+
+#[test]
+fn port_that_the_framework_claims_on_the_host_network_is_published_by_nobody() {
+    let mut desired = with("framework", |service| {
+        host(service, "NetworkMode", json!("host"));
+        service.body.0.remove("NetworkingConfig");
+    });
+    let publish = |port: &str, key: &str| {
+        let (port, key) = (port.to_owned(), key.to_owned());
+        move |service: &mut Service| host(service, "PortBindings", json!({key: [{"HostPort": port}]}))
+    };
+    for (port, key) in [("9000", "9000/tcp"), ("17890", "17890/udp"), ("", "80/tcp")] {
+        edit(&mut desired, "mysql", publish(port, key));
+        guard::check(&desired).unwrap();
+    }
+    for port in ["17890", "3000", "19386"] {
+        edit(&mut desired, "mysql", publish(port, "80/tcp"));
+        let refusal = guard::check(&desired).unwrap_err();
+        assert_eq!(refusal.exit(), Exit::Refused);
+        let words = format!("`mysql` publishes {port} on the host, where `framework`");
+        assert!(refusal.to_string().contains(&words), "{refusal}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn image_that_took_our_label_and_starts_otherwise_is_refused() {
+    let engine = engine();
+    engine.edit_image("tars/framework:1", |image| image.raw["Config"]["Entrypoint"] = json!(["/bin/sh"]));
+    let refusal = refused(&engine, &desired()).await.to_string();
+    assert!(refusal.contains("does not start with tars-init"), "{refusal}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -189,7 +189,10 @@ async fn cut_off(desired: &Desired) -> (FakeEngine, DeployRecord) {
     }
     drop(command);
     let (plan, images) = (offer.plan, offer.edits);
-    (engine, DeployRecord { version: 2, what: "upgrade".to_owned(), plan, images, effects: Vec::new() })
+    (engine, {
+        let (what, accept_data_move, effects) = ("upgrade".to_owned(), Vec::new(), Vec::new());
+        DeployRecord { version: 2, what, plan, images, accept_data_move, effects }
+    })
 }
 
 #[tokio::test(start_paused = true)]

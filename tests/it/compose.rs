@@ -197,6 +197,34 @@ fn networks_volumes_and_policy_are_what_the_file_says() {
 }
 
 #[test]
+fn account_at_the_database_of_nodes_alone_comes_from_an_env_file() {
+    let compose = |account: &str| {
+        let file = format!("x-tars: {account}\nservices: {{node: {{image: \"tars/node:1\"}}}}\n");
+        Project::new(&[
+            ("compose.yaml", &file),
+            ("db.env", "MYSQL_HOST=172.25.0.2\nMYSQL_ROOT_PASSWORD=s3cret\n"),
+            ("other.env", "MYSQL_USER=root\n"),
+        ])
+    };
+    let desired = compose("{database: {env_file: db.env}}").load().unwrap();
+    let account = desired.database.unwrap();
+    assert_eq!(account.0, ["MYSQL_HOST=172.25.0.2", "MYSQL_ROOT_PASSWORD=s3cret"]);
+    assert!(!format!("{account:?}").contains("s3cret"), "{account:?}");
+    assert!(compose("{batch: 1}").load().unwrap().database.is_none());
+    for (account, words) in [
+        ("{database: {env_file: absent.env}}", "absent.env"),
+        ("{database: {env_file: other.env}}", "must set MYSQL_HOST"),
+        ("{database: {env_fiel: db.env}}", "env_fiel"),
+        ("{database: {}}", "must set MYSQL_HOST"),
+        ("{database: root}", "database"),
+    ] {
+        let (error, place, _) = compose(account).error();
+        assert!(error.contains(words), "{account}: {error}");
+        assert!(place.contains("compose.yaml:1"), "{account}: {place}");
+    }
+}
+
+#[test]
 fn image_origin_is_the_line_that_a_person_would_edit() {
     let project = documented();
     let desired = project.load().unwrap();

@@ -3,7 +3,7 @@
 use super::database::{DatabaseError, Server, Session};
 use super::environment::Account;
 use super::sql::quote;
-use super::story::Story;
+use super::start_log::StartLog;
 
 /// The services' user; upstream's name for it.
 pub const USER: &str = "tarsAdmin";
@@ -70,7 +70,7 @@ pub fn ensure(
     admin: &Account,
     session: &mut Session,
     address: Option<&str>,
-    story: &Story,
+    log: &StartLog,
 ) -> Result<(), DatabaseError> {
     let dialect = Dialect::of(&session.version()?);
     for host in ["%", "localhost"].into_iter().chain(address) {
@@ -81,7 +81,7 @@ pub fn ensure(
         let who = format!("{}@{}", quote(USER), quote(host));
         if let Err(error) = make(session, dialect, &who) {
             // An administrator whose account may not grant has perhaps made the account himself.
-            story.say(format!("the account {USER} at {host} is left as it is: {error}"));
+            log.say(format!("the account {USER} at {host} is left as it is: {error}"));
         }
     }
     prove(admin)

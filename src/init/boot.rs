@@ -17,7 +17,7 @@ use super::rows::{self, Node};
 use super::schema;
 use super::scripts::{self, SchemaScripts};
 use super::signals::Stop;
-use super::story::Story;
+use super::start_log::StartLog;
 use super::templates;
 use super::upgrade_conf;
 
@@ -43,7 +43,7 @@ pub fn prepare(
     paths: &Paths,
     node: Node<'_>,
     stop: &Stop,
-    story: &Story,
+    log: &StartLog,
 ) -> Result<Prepared, Failure> {
     let Some(account) = &environment.database else {
         return Ok(Prepared {
@@ -51,32 +51,24 @@ pub fn prepare(
             registries: environment.registries.clone(),
         });
     };
-    let server = Server::of(account).for_work(environment.patience, story);
+    let server = Server::of(account).for_work(environment.patience, log);
     let address = node.address;
     let rows = scripts::of_node(paths, node.role, |text| node.substituted(text, paths))?;
     let schemas = (node.role == Role::Master).then(|| SchemaScripts::read(paths)).transpose()?;
-    let (mut greeting, mut is_fresh) = (Greeting::default(), false);
-    database::patiently(story, stop, environment.patience, &server, || {
-        let mut session = greeting.connect(&server, story)?;
+    let (mut first, mut is_fresh) = (FirstConnection::default(), false);
+    database::retry_until_ready(log, stop, environment.patience, &server, || {
+        let mut session = first.connect(&server, log)?;
         let _lock = InstallLock::take(&server)?;
         if let Some(schemas) = &schemas {
-            let report = bring_forward(
-                &server,
-                account,
-                &mut session,
-                schemas,
-                paths,
-                node.version,
-                Some(address),
-                story,
-            )?;
+            let report =
+                migrate(&server, account, &mut session, schemas, paths, node.version, Some(address), log)?;
             is_fresh |= report.schema.installed_tars;
         } else {
             join(account, &mut session)?;
         }
         rows::register(&server, &mut session, &rows, node, is_fresh)?;
-        story.say(format!("node {address} is registered"));
-        let services = wanted(&mut session, node.role, address, story)?;
+        log.say(format!("node {address} is registered"));
+        let services = wanted(&mut session, node.role, address, log)?;
         let mut registries = vec![Endpoint::registry(address)];
         registries.extend(rows::other_registries(&mut session, address)?);
         Ok(Prepared { services, registries })
@@ -94,7 +86,7 @@ pub struct Report {
 
 /// Schemas, columns, templates and the services' account, all by adding only. The caller holds the lock.
 #[allow(clippy::too_many_arguments, reason = "each is one thing, and two callers do not make a type of them")]
-pub fn bring_forward(
+pub fn migrate(
     server: &Server,
     account: &Account,
     session: &mut Session,
@@ -102,31 +94,31 @@ pub fn bring_forward(
     paths: &Paths,
     version: Option<&str>,
     address: Option<&str>,
-    story: &Story,
+    log: &StartLog,
 ) -> Result<Report, DatabaseError> {
     schema::refuse_foreign(session, scripts)?;
-    account::ensure(account, session, address, story)?;
-    let report = schema::bring_forward(server, session, scripts, paths, version, story)?;
-    upgrade_conf::apply(server, session, &scripts.upgrades, story)?;
+    account::ensure(account, session, address, log)?;
+    let report = schema::migrate(server, session, scripts, paths, version, log)?;
+    upgrade_conf::apply(server, session, &scripts.upgrades, log)?;
     let registries = address.map(Endpoint::registry).into_iter().collect();
     let substitution = Substitution::new(paths, address.unwrap_or_default(), Some(account), registries);
-    let templates = templates::bring_forward(session, paths, &substitution, version, story)?;
+    let templates = templates::migrate(session, paths, &substitution, version, log)?;
     Ok(Report { schema: report, templates })
 }
 
 /// Says once that the database answered, however often it is asked.
 #[derive(Debug, Default)]
-pub struct Greeting {
+pub struct FirstConnection {
     said: bool,
 }
 
-impl Greeting {
+impl FirstConnection {
     /// A session; the first one is told of.
-    pub fn connect(&mut self, server: &Server, story: &Story) -> Result<Session, DatabaseError> {
+    pub fn connect(&mut self, server: &Server, log: &StartLog) -> Result<Session, DatabaseError> {
         let mut session = server.connect(None)?;
         let version = session.version()?;
         if !std::mem::replace(&mut self.said, true) {
-            story.say(format!("database {version} at {} answers", server.place()));
+            log.say(format!("database {version} at {} answers", server.place()));
         }
         Ok(session)
     }
@@ -157,12 +149,12 @@ fn wanted(
     session: &mut Session,
     role: Role,
     address: &str,
-    story: &Story,
+    log: &StartLog,
 ) -> Result<Vec<Service>, DatabaseError> {
     let unwanted = rows::unwanted(session, role, address)?;
     if !unwanted.is_empty() {
         let names: Vec<_> = unwanted.iter().map(|service| service.name()).collect();
-        story.say(format!("not started, as an administrator wants it: {}", names.join(", ")));
+        log.say(format!("not started, as an administrator wants it: {}", names.join(", ")));
     }
     Ok(role.services().iter().copied().filter(|service| !unwanted.contains(service)).collect())
 }

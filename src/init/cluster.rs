@@ -21,7 +21,7 @@ use super::health::{self, Servant};
 use super::probe;
 use super::rows;
 use super::signals;
-use super::story::Story;
+use super::start_log::StartLog;
 use super::web;
 
 /// For one answer of the database, and for all of them together.
@@ -93,7 +93,7 @@ pub fn run(question: Option<&Question>) -> Result<(), Failure> {
 }
 
 /// What the database knows.
-struct Known {
+struct DatabaseAnswer {
     presence: Presence,
     now: String,
     nodes: Vec<rows::Registration>,
@@ -106,7 +106,7 @@ fn ask_database(account: Account, question: Option<Question>, report: &mut Repor
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         let _ = sender.send(
-            know(&account, question.as_ref())
+            query_database(&account, question.as_ref())
                 .map_err(|error| format!("{}: {error}", Server::of(&account).place())),
         );
     });
@@ -128,12 +128,12 @@ fn ask_database(account: Account, question: Option<Question>, report: &mut Repor
     }
 }
 
-fn know(account: &Account, question: Option<&Question>) -> Result<Known, DatabaseError> {
+fn query_database(account: &Account, question: Option<&Question>) -> Result<DatabaseAnswer, DatabaseError> {
     let mut session = Server::of(account).answering_within(QUERY).connect(None)?;
     let presence = session.presence(DB_TARS)?;
     let now: Vec<String> = session.rows("asking for the time", "SELECT CAST(NOW() AS CHAR)", ())?;
     let now = now.into_iter().next().unwrap_or_default();
-    let mut known = Known { presence, now, nodes: Vec::new(), unwanted: BTreeSet::new() };
+    let mut known = DatabaseAnswer { presence, now, nodes: Vec::new(), unwanted: BTreeSet::new() };
     if matches!(presence, Presence::Exists { tables } if tables > 0) {
         known.nodes = rows::registrations(&mut session)?;
         if let Some(question) = question {
@@ -171,7 +171,7 @@ fn ask(question: &Question, unwanted: &BTreeSet<Service>) -> Asked {
 /// Waits until told to stop, and buries what ends meanwhile: the container in which `cluster --json` is run.
 pub fn serve() -> Result<(), Failure> {
     let (sender, events) = mpsc::channel();
-    let _stop = signals::listen(&Story::begin(), sender, Code::Done)?;
+    let _stop = signals::listen(&StartLog::begin(), sender, Code::Done)?;
     for event in events {
         match event {
             signals::Event::Stop => return Ok(()),

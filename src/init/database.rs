@@ -1,7 +1,7 @@
 //! The database server: reaching it with patience, and the probe whose three answers are absent, exists and unknown.
 //!
 //! A database that cannot be asked is never read as empty: every failure here is an error, never a "no". A statement may
-//! take its time; what ends the waiting is a server that is silent, asked on another connection (`watched.rs`).
+//! take its time; what ends the waiting is a server that is silent, asked on another connection (`statement_watch.rs`).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use mysql::{Conn, OptsBuilder, Params};
 use super::environment::Account;
 use super::failure::{Code, Failure};
 use super::signals::Stop;
-use super::story::Story;
-use super::watched::{self, Purpose, Watch, Watched};
+use super::start_log::StartLog;
+use super::statement_watch::{self, StatementKind, StatementWatch, WatchedServer};
 
 /// The schema of a deployment's framework: without it a slave has nothing to join.
 pub const DB_TARS: &str = "db_tars";
@@ -96,7 +96,7 @@ pub enum Presence {
 pub struct Server {
     account: Account,
     answers: Answers,
-    story: Option<Story>,
+    log: Option<StartLog>,
     /// Milliseconds that the server was seen at work on a statement of ours: no time of waiting for it.
     at_work: Arc<AtomicU64>,
 }
@@ -116,16 +116,16 @@ impl Server {
         Self {
             account: account.clone(),
             answers: Answers::Watched(SILENCE),
-            story: None,
+            log: None,
             at_work: Arc::default(),
         }
     }
 
     /// The same for a start or a migration: says what takes long, and takes a server for lost that is silent for
     /// `patience` (or half a minute, where that is shorter).
-    pub fn for_work(mut self, patience: Duration, story: &Story) -> Self {
+    pub fn for_work(mut self, patience: Duration, log: &StartLog) -> Self {
         self.answers = Answers::Watched(patience.clamp(Duration::from_secs(1), SILENCE));
-        self.story = Some(story.clone());
+        self.log = Some(log.clone());
         self
     }
 
@@ -147,7 +147,7 @@ impl Server {
             Answers::Within(_) => Conn::new(options),
             // Only the answers to statements may take their time; a greeting that does not come is silence.
             Answers::Watched(silence) => {
-                watched::within(silence, || Conn::new(options)).map_err(DatabaseError::Unreachable)?
+                statement_watch::within(silence, || Conn::new(options)).map_err(DatabaseError::Unreachable)?
             }
         };
         // Denied is waited for as well: a server that initialises itself grants its accounts last.
@@ -176,7 +176,7 @@ impl Server {
     }
 }
 
-impl Watched for Server {
+impl WatchedServer for Server {
     fn doing(&self, connection: u32) -> Result<Option<String>, String> {
         let Answers::Watched(silence) = self.answers else { return Ok(None) };
         let asking = self.clone().answering_within((silence / 3).min(Duration::from_secs(5)));
@@ -201,8 +201,8 @@ impl Watched for Server {
     }
 
     fn say(&self, text: &str) {
-        if let Some(story) = &self.story {
-            story.say(text);
+        if let Some(log) = &self.log {
+            log.say(text);
         }
     }
 }
@@ -220,7 +220,7 @@ impl Session {
     fn ask<T: Send + 'static>(
         &mut self,
         act: &str,
-        purpose: Purpose,
+        kind: StatementKind,
         question: impl FnOnce(&mut Conn) -> Result<T, mysql::Error> + Send + 'static,
     ) -> Result<T, DatabaseError> {
         let mut connection = self
@@ -233,7 +233,8 @@ impl Session {
                 (connection, answer)
             }
             Answers::Watched(silence) => {
-                let watch = Watch::begin(&self.server, connection.connection_id(), act, purpose, silence);
+                let watch =
+                    StatementWatch::begin(&self.server, connection.connection_id(), act, kind, silence);
                 let done = watch.until_done(move || {
                     let answer = question(&mut connection);
                     (connection, answer)
@@ -248,7 +249,7 @@ impl Session {
     /// Sends a statement whose answer does not matter; `act` says what it is for.
     pub fn run(&mut self, act: &str, statement: &str) -> Result<(), DatabaseError> {
         let statement = statement.to_owned();
-        self.ask(act, Purpose::Work, move |connection| connection.query_drop(statement))
+        self.ask(act, StatementKind::Work, move |connection| connection.query_drop(statement))
     }
 
     /// Sends a statement with values apart.
@@ -259,7 +260,7 @@ impl Session {
         values: impl Into<Params>,
     ) -> Result<(), DatabaseError> {
         let (statement, values) = (statement.to_owned(), values.into());
-        self.ask(act, Purpose::Work, move |connection| connection.exec_drop(statement, values))
+        self.ask(act, StatementKind::Work, move |connection| connection.exec_drop(statement, values))
     }
 
     /// The rows that a query answers.
@@ -270,7 +271,7 @@ impl Session {
         values: impl Into<Params>,
     ) -> Result<Vec<T>, DatabaseError> {
         let (query, values) = (query.to_owned(), values.into());
-        self.ask(act, Purpose::Question, move |connection| connection.exec(query, values))
+        self.ask(act, StatementKind::Question, move |connection| connection.exec(query, values))
     }
 
     /// A number that a query answers; a query without an answer is an error.
@@ -326,8 +327,8 @@ impl Session {
 
 /// Does `work` again and again while the database cannot be reached, at most for `patience` without the time that the
 /// server was at work; then exit code 69. What the server says to it otherwise is final.
-pub fn patiently<T>(
-    story: &Story,
+pub fn retry_until_ready<T>(
+    log: &StartLog,
     stop: &Stop,
     patience: Duration,
     server: &Server,
@@ -352,14 +353,14 @@ pub fn patiently<T>(
             ));
         }
         if said.is_none_or(|at: Instant| at.elapsed() >= Duration::from_secs(10)) {
-            story.say(format!(
+            log.say(format!(
                 "waiting for the database at {place} ({} of {} s): {error}",
                 waited.as_secs(),
                 patience.as_secs()
             ));
             said = Some(Instant::now());
         }
-        stop.nap(Duration::from_millis(250).min(patience.saturating_sub(waited)));
+        stop.sleep(Duration::from_millis(250).min(patience.saturating_sub(waited)));
     }
 }
 

@@ -21,10 +21,10 @@ use super::address;
 use super::database::{DB_TARS, DatabaseError, Presence, Server};
 use super::environment::{Account, Environment, ImageRole};
 use super::failure::{Code, Failure};
-use super::memory::Memory;
-use super::own::{Holder, Own};
+use super::own_processes::{OwnProcesses, SocketOwner};
 use super::paths::Paths;
 use super::rows;
+use super::run_state::RunState;
 use super::web;
 
 /// For one ping; the health check of the image may take five seconds in all.
@@ -88,7 +88,7 @@ pub fn answers(service: Service, host: &str, limit: Duration, init: Pid) -> bool
             ping::ping(at, &service.servant_name(*servant), limit).ok().map(|()| at)
         })
         .collect();
-    asked.is_some_and(|asked| !Own::below(init).holders(&asked).contains(&Holder::Foreign))
+    asked.is_some_and(|asked| !OwnProcesses::below(init).holders(&asked).contains(&SocketOwner::Foreign))
 }
 
 /// Pings the servants of all these services at once, whoever answers.
@@ -131,8 +131,8 @@ pub fn image_role(paths: &Paths) -> ImageRole {
 
 /// Asks everything at once: servants, sockets, web console and database.
 pub fn look(paths: &Paths, environment: &Environment, host: &str) -> Look {
-    let memory = Memory::of(paths);
-    let own = memory.init().map(Own::below);
+    let run_state = RunState::of(paths);
+    let own = run_state.init().map(OwnProcesses::below);
     let database = ask_database(environment, host);
     let web = must_run_web(paths, environment).then(|| {
         let own = own.clone();
@@ -141,7 +141,7 @@ pub fn look(paths: &Paths, environment: &Environment, host: &str) -> Look {
         })
     });
     let mut servants = ping_all(environment.role.services(), host);
-    note_owners(&mut servants, own.as_ref(), &memory);
+    note_owners(&mut servants, own.as_ref(), &run_state);
     let web = web.map(|web| match web.join() {
         Ok(Some(answer)) => answer,
         _ => Err("nothing of this container listens".to_owned()),
@@ -151,18 +151,18 @@ pub fn look(paths: &Paths, environment: &Environment, host: &str) -> Look {
         .unwrap_or_else(|_| Database::Unknown(format!("no answer within {} s", DATABASE.as_secs())));
     let unwanted = match &database {
         Database::Exists(unwanted) => {
-            memory.note_unwanted(unwanted);
+            run_state.note_unwanted(unwanted);
             unwanted.clone()
         }
         // An administrator's stop is not undone by a database that is away.
-        _ => memory.unwanted(),
+        _ => run_state.unwanted(),
     };
     let sick: Vec<&mut Servant> =
         servants.iter_mut().filter(|servant| !servant.ok && !unwanted.contains(&servant.service)).collect();
     let (mut complaints, mut is_starting) = (Vec::new(), own.is_none());
     for servant in sick {
         let runs = own.as_ref().is_some_and(|own| own.runs(&paths.program(servant.service)));
-        match memory.answered(servant.service) {
+        match run_state.answered(servant.service) {
             Some(process) if process.lives() => servant.detail.push_str(", and it has answered before"),
             Some(_) if !runs => servant.detail.push_str(": its process has ended"),
             _ => is_starting = true,
@@ -176,13 +176,13 @@ pub fn look(paths: &Paths, environment: &Environment, host: &str) -> Look {
 }
 
 /// Whose answers these are; what our own answered is remembered.
-fn note_owners(servants: &mut [Servant], own: Option<&Own>, memory: &Memory) {
+fn note_owners(servants: &mut [Servant], own: Option<&OwnProcesses>, run_state: &RunState) {
     let asked: Vec<SocketAddr> = servants.iter().filter_map(|servant| servant.at).collect();
-    let holders = own.map_or_else(|| vec![Holder::Foreign; asked.len()], |own| own.holders(&asked));
+    let holders = own.map_or_else(|| vec![SocketOwner::Foreign; asked.len()], |own| own.holders(&asked));
     for (servant, holder) in servants.iter_mut().filter(|servant| servant.at.is_some()).zip(holders) {
         match holder {
-            Holder::Own(process) if servant.ok => memory.note_answer(servant.service, process),
-            Holder::Foreign if servant.ok => {
+            SocketOwner::Own(process) if servant.ok => run_state.note_answer(servant.service, process),
+            SocketOwner::Foreign if servant.ok => {
                 servant.ok = false;
                 "it is no process of this container that answers".clone_into(&mut servant.detail);
             }

@@ -9,26 +9,26 @@ use crate::tars::Service;
 
 use super::failure::{Code, Failure};
 use super::paths::Paths;
-use super::story::Story;
+use super::start_log::StartLog;
 
 /// The folders of the volume.
 const VOLUME: [&str; 6] = ["app_log", "web_log", "demo_log", "patchs", "remote_app_log", "tarsnode-data"];
 
 /// Makes the volume's folders and the links into it, and copies what packages carry into it where it is missing.
 /// Running it again changes nothing.
-pub fn prepare(paths: &Paths, services: &[Service], story: &Story) -> Result<(), Failure> {
+pub fn prepare(paths: &Paths, services: &[Service], log: &StartLog) -> Result<(), Failure> {
     let outcome = || -> io::Result<()> {
         for folder in VOLUME {
-            make_folder(&paths.data().join(folder), story)?;
+            make_folder(&paths.data().join(folder), log)?;
         }
-        make_folder(&paths.data().join("app_log/tars-init"), story)?;
+        make_folder(&paths.data().join("app_log/tars-init"), log)?;
         for service in services {
             for folder in ["conf", "util"] {
-                make_folder(&paths.service(*service).join(folder), story)?;
+                make_folder(&paths.service(*service).join(folder), log)?;
             }
         }
         for (link, target) in links(paths) {
-            make_link(&link, &target, story)?;
+            make_link(&link, &target, log)?;
         }
         for service in services {
             let data = paths.service(*service).join("data");
@@ -40,7 +40,7 @@ pub fn prepare(paths: &Paths, services: &[Service], story: &Story) -> Result<(),
                     copy_missing(&source, &data)?;
                 }
             }
-            make_folder(&data, story)?;
+            make_folder(&data, log)?;
         }
         Ok(())
     };
@@ -72,17 +72,17 @@ fn links(paths: &Paths) -> Vec<(PathBuf, PathBuf)> {
 }
 
 /// A folder must be where a file lies: the file is put aside, not lost.
-fn make_folder(path: &Path, story: &Story) -> io::Result<()> {
+fn make_folder(path: &Path, log: &StartLog) -> io::Result<()> {
     if !path.is_dir() {
         if path.symlink_metadata().is_ok() {
-            put_aside(path, story)?;
+            put_aside(path, log)?;
         }
         fs::create_dir_all(path).map_err(|error| at(path, &error))?;
     }
     Ok(())
 }
 
-fn make_link(link: &Path, target: &Path, story: &Story) -> io::Result<()> {
+fn make_link(link: &Path, target: &Path, log: &StartLog) -> io::Result<()> {
     if fs::read_link(link).is_ok_and(|seen| seen == target) {
         return Ok(());
     }
@@ -90,15 +90,15 @@ fn make_link(link: &Path, target: &Path, story: &Story) -> io::Result<()> {
         Ok(found) if found.is_dir() => {
             let moved = merge(link, target)?;
             if moved > 0 {
-                story.say(format!("moved {moved} entries of {} into the volume", link.display()));
+                log.say(format!("moved {moved} entries of {} into the volume", link.display()));
             }
             if fs::remove_dir(link).is_err() {
                 // What the volume has already is newer than what the image had.
-                put_aside(link, story)?;
+                put_aside(link, log)?;
             }
         }
         Ok(found) if found.is_symlink() => fs::remove_file(link).map_err(|error| at(link, &error))?,
-        Ok(_) => put_aside(link, story)?,
+        Ok(_) => put_aside(link, log)?,
         Err(_) => {}
     }
     if let Some(folder) = link.parent() {
@@ -107,7 +107,7 @@ fn make_link(link: &Path, target: &Path, story: &Story) -> io::Result<()> {
     symlink(target, link).map_err(|error| at(link, &error))
 }
 
-fn put_aside(path: &Path, story: &Story) -> io::Result<()> {
+fn put_aside(path: &Path, log: &StartLog) -> io::Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let mut number = 1;
     let mut aside = path.with_file_name(format!("{name}.aside-1"));
@@ -115,7 +115,7 @@ fn put_aside(path: &Path, story: &Story) -> io::Result<()> {
         number += 1;
         aside = path.with_file_name(format!("{name}.aside-{number}"));
     }
-    story.say(format!(
+    log.say(format!(
         "{} is in the way of upstream's layout: put aside as {}",
         path.display(),
         aside.display()
@@ -191,7 +191,7 @@ mod tests {
     }
 
     fn run(paths: &Paths) {
-        prepare(paths, &Service::ALL, &Story::untold()).unwrap();
+        prepare(paths, &Service::ALL, &StartLog::quiet()).unwrap();
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::lock::InstallLock;
 use super::paths::Paths;
 use super::scripts::SchemaScripts;
 use super::signals::Stop;
-use super::story::Story;
+use super::start_log::StartLog;
 
 /// The format of the document.
 const DOCUMENT: u32 = 1;
@@ -29,22 +29,22 @@ struct Document<'a> {
 
 /// Installs an empty server, else adds what this version adds. Starts nothing, and registers no node: the container
 /// that runs this has an address of its own for the moment.
-pub fn run(paths: &Paths, stop: &Stop, story: &Story) -> Result<(), Failure> {
+pub fn run(paths: &Paths, stop: &Stop, log: &StartLog) -> Result<(), Failure> {
     guard::check()?;
     let environment = Environment::read(ImageRole::Framework)?;
     let Some(account) = &environment.database else {
         return Err(Failure::new(Code::Environment, "a node has no database to migrate.", ""));
     };
     let scripts = SchemaScripts::read(paths)?;
-    let server = Server::of(account).for_work(environment.patience, story);
+    let server = Server::of(account).for_work(environment.patience, log);
     let version = environment.version.as_deref();
-    let mut greeting = boot::Greeting::default();
-    let report = database::patiently(story, stop, environment.patience, &server, || {
-        let mut session = greeting.connect(&server, story)?;
+    let mut first = boot::FirstConnection::default();
+    let report = database::retry_until_ready(log, stop, environment.patience, &server, || {
+        let mut session = first.connect(&server, log)?;
         let _lock = InstallLock::take(&server)?;
-        boot::bring_forward(&server, account, &mut session, &scripts, paths, version, None, story)
+        boot::migrate(&server, account, &mut session, &scripts, paths, version, None, log)
     })?;
-    story.say(format!("the database is at version {}", version.unwrap_or("of this image")));
+    log.say(format!("the database is at version {}", version.unwrap_or("of this image")));
     let document = Document { version: DOCUMENT, framework: version, report };
     // A document of plain texts and lists is always JSON.
     let line = serde_json::to_string(&document).unwrap_or_default();

@@ -5,6 +5,7 @@
 
 mod account;
 mod address;
+mod backoff;
 mod boot;
 mod cluster;
 mod database;
@@ -14,15 +15,15 @@ mod guard;
 mod health;
 mod layout;
 mod lock;
-mod memory;
 mod migrate;
-mod own;
+mod own_processes;
 mod paths;
 mod probe;
 mod processes;
 mod programs;
 mod render;
 mod rows;
+mod run_state;
 mod schema;
 mod scripts;
 mod services;
@@ -30,12 +31,11 @@ mod shape;
 mod signals;
 mod sockets;
 mod sql;
-mod story;
+mod start_log;
+mod statement_watch;
 mod supervisor;
 mod templates;
 mod upgrade_conf;
-mod watch;
-mod watched;
 mod web;
 
 use std::io::Write;
@@ -48,10 +48,10 @@ use crate::tars::Role;
 
 use environment::{Environment, ImageRole, Naming};
 use failure::{Code, Failure};
-use memory::Memory;
 use paths::Paths;
 use render::Substitution;
-use story::Story;
+use run_state::RunState;
+use start_log::StartLog;
 use supervisor::Supervisor;
 
 const USAGE: &str = "usage: tars-init framework | node | health | probe --json | cluster --json [--ask ADDRESS --role ROLE] | \
@@ -93,25 +93,25 @@ pub fn main() -> ExitCode {
 
 /// PID 1: from the environment to healthy services, until told to stop.
 fn run(image: ImageRole, paths: &Paths) -> Result<(), Failure> {
-    let story = Story::begin();
+    let log = StartLog::begin();
     guard::check()?;
     let environment = Environment::read(image)?;
     let events = mpsc::channel();
-    let stop = signals::listen(&story, events.0.clone(), Code::Done)?;
-    become_parent_of_orphans()?;
-    let memory = Memory::of(paths);
-    if let Err(error) = memory.begin() {
-        story.say(format!("warning: nothing can be remembered for health checks: {error}"));
+    let stop = signals::listen(&log, events.0.clone(), Code::Done)?;
+    become_subreaper()?;
+    let run_state = RunState::of(paths);
+    if let Err(error) = run_state.begin() {
+        log.say(format!("warning: nothing can be remembered for health checks: {error}"));
     }
 
     let address = address::own(&environment.naming)?;
-    story.say(introduction(&environment, &address));
+    log.say(introduction(&environment, &address));
     if let Some(doubt) = doubt(&environment.naming) {
-        story.say(format!("warning: {doubt}"));
+        log.say(format!("warning: {doubt}"));
     }
     let is_new = !paths.started_mark().exists();
     services::check_programs(paths, environment.role.services())?;
-    layout::prepare(paths, environment.role.services(), &story)?;
+    layout::prepare(paths, environment.role.services(), &log)?;
 
     let services = environment.role.services();
     let unchanged =
@@ -123,18 +123,18 @@ fn run(image: ImageRole, paths: &Paths) -> Result<(), Failure> {
         is_new,
         unchanged: &unchanged,
     };
-    let prepared = boot::prepare(&environment, paths, node, &stop, &story)?;
-    memory.note_unwanted(&prepared.left_out(services));
+    let prepared = boot::prepare(&environment, paths, node, &stop, &log)?;
+    run_state.note_unwanted(&prepared.left_out(services));
     let substitution =
         Substitution::new(paths, &address, environment.database.as_ref(), prepared.registries.clone());
     render::render(paths, environment.role.services(), &substitution)?;
-    let web = prepare_web(&environment, paths, &address, &story)?;
+    let web = prepare_web(&environment, paths, &address, &log)?;
     note_start(paths, environment.role, is_new).map_err(|error| {
         Failure::new(Code::Configuration, format!("cannot note the first start: {error}."), "")
     })?;
 
     let (environment, address) = (&environment, address.as_str());
-    Supervisor { story: &story, paths, environment, address, prepared, web, stop, events }.run();
+    Supervisor { log: &log, paths, environment, address, prepared, web, stop, events }.run();
     Ok(())
 }
 
@@ -146,13 +146,13 @@ fn note_start(paths: &Paths, role: Role, is_new: bool) -> std::io::Result<()> {
 }
 
 fn run_migrate(paths: &Paths) -> Result<(), Failure> {
-    let story = Story::begin();
-    let stop = signals::listen(&story, mpsc::channel().0, Code::Interrupted)?;
-    migrate::run(paths, &stop, &story)
+    let log = StartLog::begin();
+    let stop = signals::listen(&log, mpsc::channel().0, Code::Interrupted)?;
+    migrate::run(paths, &stop, &log)
 }
 
 /// tarsnode daemonizes by a double fork: its grandchildren must become ours to be reaped and stopped.
-fn become_parent_of_orphans() -> Result<(), Failure> {
+fn become_subreaper() -> Result<(), Failure> {
     if std::process::id() == 1 {
         return Ok(());
     }
@@ -181,7 +181,7 @@ fn prepare_web(
     environment: &Environment,
     paths: &Paths,
     address: &str,
-    story: &Story,
+    log: &StartLog,
 ) -> Result<Option<web::Web>, Failure> {
     let (Role::Master, Some(account)) = (environment.role, &environment.database) else { return Ok(None) };
     match web::find(paths) {
@@ -196,7 +196,7 @@ fn prepare_web(
             Ok(Some(web))
         }
         Err(why) => {
-            story.say(format!("{why}: none is started"));
+            log.say(format!("{why}: none is started"));
             Ok(None)
         }
     }

@@ -81,7 +81,7 @@ impl Paths {
     }
 
     /// Where a service's own words at start go; `docker logs` shows their end when it dies.
-    pub fn start_log(&self, service: &str) -> PathBuf {
+    pub fn output_log(&self, service: &str) -> PathBuf {
         self.data().join("app_log/tars-init").join(format!("{service}.log"))
     }
 

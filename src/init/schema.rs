@@ -13,7 +13,7 @@ use super::paths::Paths;
 use super::scripts::{SchemaScript, SchemaScripts};
 use super::shape;
 use super::sql::{Kind, Statement};
-use super::story::Story;
+use super::start_log::StartLog;
 
 /// Two tables that only TARS's own schema has together.
 const TARS_TABLES: [&str; 2] = ["t_server_conf", "t_node_info"];
@@ -39,13 +39,13 @@ pub struct Report {
 }
 
 /// Brings all schemas to what the image's SQL says, adding only. The caller holds the lock.
-pub fn bring_forward(
+pub fn migrate(
     server: &Server,
     session: &mut Session,
     scripts: &SchemaScripts,
     paths: &Paths,
     version: Option<&str>,
-    story: &Story,
+    log: &StartLog,
 ) -> Result<Report, DatabaseError> {
     let mut record = Record::read(session)?;
     let mut report = Report::default();
@@ -54,7 +54,7 @@ pub fn bring_forward(
         match (session.presence(schema)?, statements) {
             (Presence::Exists { tables }, statements) if tables > 0 && !begun => {
                 let statements = statements.as_deref().unwrap_or_default();
-                complete(server, session, schema, statements, &mut report, story)?;
+                complete(server, session, schema, statements, &mut report, log)?;
                 // An installer that was cut off before its first row leaves a database as new as an empty one.
                 report.installed_tars |= *schema == DB_TARS && has_no_services(session)?;
             }
@@ -65,15 +65,15 @@ pub fn bring_forward(
                 let import = Import { server, schema, statements, resumed: begun };
                 // In one statement with the schema: a cut between the two would lose tarslog's rows for good.
                 let with_it: &[&str] = if *schema == DB_TARS && !begun { &[LOG_ROWS] } else { &[] };
-                record.begin(session, schema, with_it, version, story)?;
-                story.say(import.announcement(presence));
+                record.begin(session, schema, with_it, version, log)?;
+                log.say(import.announcement(presence));
                 if *schema == DB_TARS && presence == Presence::Absent && paths.has_deployments() {
-                    story.say(
+                    log.say(
                         "warning: this container's volume holds services that a TARS deployed, and this server knows no \
                          TARS. If that is not meant, stop here: the database's own volume may not be mounted",
                     );
                 }
-                import.run(session, presence, story)?;
+                import.run(session, presence, log)?;
                 record.finish(session, schema)?;
                 report.installed_tars |= *schema == DB_TARS;
             }
@@ -124,7 +124,7 @@ impl Import<'_> {
     }
 
     /// Makes the schema's tables. What is sent only adds, so even a wrong belief that it is empty destroys nothing.
-    fn run(&self, session: &mut Session, presence: Presence, story: &Story) -> Result<(), DatabaseError> {
+    fn run(&self, session: &mut Session, presence: Presence, log: &StartLog) -> Result<(), DatabaseError> {
         if presence == Presence::Absent {
             let made = session.run(
                 &format!("creating the schema {}", self.schema),
@@ -147,7 +147,7 @@ impl Import<'_> {
             match own.run(&self.act(statement), &text) {
                 Ok(()) => {}
                 Err(error) if error.number().is_some() && matches!(statement.kind, Kind::Setting(_)) => {
-                    story.say(format!("the server does not know a setting, which does no harm: {error}"));
+                    log.say(format!("the server does not know a setting, which does no harm: {error}"));
                 }
                 Err(error) if self.resumed && error.number().is_some_and(|it| ALREADY_DONE.contains(&it)) => {
                 }
@@ -189,20 +189,20 @@ fn complete(
     schema: &str,
     statements: &[Statement],
     report: &mut Report,
-    story: &Story,
+    log: &StartLog,
 ) -> Result<(), DatabaseError> {
     let tables = session.tables(schema)?;
     let missing = missing_tables(statements, &tables);
     if !is_ours(schema, statements, &tables) {
         if !missing.is_empty() {
             let names = missing.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-            story.say(format!("{schema} has tables, but none of {names}: left as it is"));
+            log.say(format!("{schema} has tables, but none of {names}: left as it is"));
         }
         return Ok(());
     }
     let mut own = lock::connect_to_work(server, schema)?;
     for (name, statement) in missing {
-        story.say(format!("{schema} lacks the table {name}: adding"));
+        log.say(format!("{schema} lacks the table {name}: adding"));
         match own.run(&format!("adding the table {name}"), statement) {
             Err(error) if error.number() == Some(TABLE_EXISTS) => {}
             made => made?,
@@ -211,7 +211,7 @@ fn complete(
     }
     let outcome = shape::complete(session, &mut own, schema, statements)?;
     for added in &outcome.added {
-        story.say(format!("added, as a fresh installation has it: {added}"));
+        log.say(format!("added, as a fresh installation has it: {added}"));
     }
     report.added.extend(outcome.added);
     report.kept.extend(outcome.kept);
@@ -292,7 +292,7 @@ impl Record {
         self.open.contains(name)
     }
 
-    fn make(&mut self, session: &mut Session, story: &Story) -> Result<(), DatabaseError> {
+    fn make(&mut self, session: &mut Session, log: &StartLog) -> Result<(), DatabaseError> {
         let act = "making tarsup.t_install";
         let made = session.run(act, "CREATE DATABASE IF NOT EXISTS tarsup").and_then(|()| {
             session.run(
@@ -304,7 +304,7 @@ impl Record {
         });
         match made {
             Err(error) if error.number().is_some_and(|number| DENIED.contains(&number)) => {
-                story.say(format!("no record of the installation is kept: {error}"));
+                log.say(format!("no record of the installation is kept: {error}"));
                 self.place = Place::Denied;
                 Ok(())
             }
@@ -321,10 +321,10 @@ impl Record {
         name: &str,
         with_it: &[&str],
         version: Option<&str>,
-        story: &Story,
+        log: &StartLog,
     ) -> Result<(), DatabaseError> {
         if self.place == Place::NotYetMade {
-            self.make(session, story)?;
+            self.make(session, log)?;
         }
         if self.place != Place::Made || self.open.contains(name) {
             return Ok(());

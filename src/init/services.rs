@@ -53,7 +53,7 @@ pub fn start(paths: &Paths, service: Service, address: &str) -> io::Result<Pid> 
 /// Starts a prepared command with its words in a file of the volume, and without the administrator's password: what
 /// tarsnode starts would inherit it.
 pub fn launch(mut command: Command, paths: &Paths, name: &str) -> io::Result<Pid> {
-    let log = File::create(paths.start_log(name))?;
+    let log = File::create(paths.output_log(name))?;
     let child = command
         .env_remove("MYSQL_ROOT_PASSWORD")
         .stdin(Stdio::null())
@@ -75,8 +75,8 @@ fn library_path(paths: &Paths, service: Service) -> OsString {
 }
 
 /// The last lines that a service wrote at its start.
-pub fn last_words(paths: &Paths, name: &str) -> Vec<String> {
-    let bytes = fs::read(paths.start_log(name)).unwrap_or_default();
+pub fn log_tail(paths: &Paths, name: &str) -> Vec<String> {
+    let bytes = fs::read(paths.output_log(name)).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(4096)..]).into_owned();
     let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
     lines[lines.len().saturating_sub(LAST_WORDS)..].iter().map(|line| (*line).to_owned()).collect()

@@ -12,7 +12,7 @@ use signal_hook::iterator::Signals;
 use crate::tars::Service;
 
 use super::failure::{Code, Failure};
-use super::story::Story;
+use super::start_log::StartLog;
 
 /// What PID 1 waits for: signals, and what its helper threads have found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub struct Stop {
 
 impl Stop {
     /// True once SIGTERM or SIGINT has come.
-    pub fn is_told(&self) -> bool {
+    pub fn is_requested(&self) -> bool {
         self.told.load(Ordering::SeqCst)
     }
 
@@ -45,7 +45,7 @@ impl Stop {
     /// ends the process at once meanwhile.
     pub fn may_exit_during<T>(&self, work: impl FnOnce() -> T) -> T {
         self.may_exit.store(true, Ordering::SeqCst);
-        if self.is_told() {
+        if self.is_requested() {
             std::process::exit(self.code as i32);
         }
         let done = work();
@@ -54,10 +54,10 @@ impl Stop {
     }
 
     /// Sleeps; a signal ends the process at once meanwhile.
-    pub fn nap(&self, length: Duration) {
+    pub fn sleep(&self, length: Duration) {
         self.may_exit_during(|| {
             let until = Instant::now() + length;
-            while !self.is_told() && Instant::now() < until {
+            while !self.is_requested() && Instant::now() < until {
                 thread::sleep(Duration::from_millis(20).min(until.saturating_duration_since(Instant::now())));
             }
         });
@@ -66,11 +66,11 @@ impl Stop {
 
 /// Takes the signals from now on and turns them into events. `code` ends a process that is told to stop before it is
 /// through: a container was stopped as told, a migration is not done.
-pub fn listen(story: &Story, events: Sender<Event>, code: Code) -> Result<Stop, Failure> {
+pub fn listen(log: &StartLog, events: Sender<Event>, code: Code) -> Result<Stop, Failure> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGCHLD])
         .map_err(|error| Failure::new(Code::Internal, format!("cannot take signals: {error}."), ""))?;
     let stop = Stop { told: Arc::default(), may_exit: Arc::default(), code };
-    let (story, shared) = (story.clone(), stop.clone());
+    let (log, shared) = (log.clone(), stop.clone());
     thread::spawn(move || {
         for signal in &mut signals {
             if signal == SIGCHLD {
@@ -79,7 +79,7 @@ pub fn listen(story: &Story, events: Sender<Event>, code: Code) -> Result<Stop, 
             }
             shared.told.store(true, Ordering::SeqCst);
             if shared.may_exit.load(Ordering::SeqCst) {
-                story.say(match code {
+                log.say(match code {
                     Code::Interrupted => {
                         "told to stop before it was done; a statement that the server is at goes on there, and the next run \
                          waits for it"

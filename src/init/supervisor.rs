@@ -16,6 +16,7 @@ use nix::unistd::Pid;
 use crate::tars::{Role, Service, ping};
 
 use super::address;
+use super::backoff::{Action, Backoff};
 use super::boot::Prepared;
 use super::database::Server;
 use super::environment::{Endpoint, Environment};
@@ -25,25 +26,24 @@ use super::processes;
 use super::rows;
 use super::services;
 use super::signals::{Event, Stop};
-use super::story::Story;
-use super::watch::{Verdict, Watch};
+use super::start_log::StartLog;
 use super::web::{self, Web};
 
 /// How often processes are looked at without a signal.
 const TICK: Duration = Duration::from_millis(500);
 /// How often a service that starts is asked whether it answers.
 const ASK: Duration = Duration::from_millis(40);
-/// When the story first says that tarsnode waits for a registry; then with growing pauses.
+/// When the start log first says that tarsnode waits for a registry; then with growing pauses.
 const FIRST_WORD: Duration = Duration::from_secs(3);
 /// SIGTERM is sent again so often: tarsnode ignores it until its own handlers are in.
 const REMIND: Duration = Duration::from_secs(1);
-/// After this time without an answer the story names who is missing.
+/// After this time without an answer the start log names who is missing.
 const LATE: Duration = Duration::from_secs(30);
 
 /// Everything that the supervisor acts on.
 pub struct Supervisor<'a> {
     /// Where the lines go.
-    pub story: &'a Story,
+    pub log: &'a StartLog,
     /// Where everything lies.
     pub paths: &'a Paths,
     /// What we were told.
@@ -62,12 +62,12 @@ pub struct Supervisor<'a> {
 
 /// What is watched: two services and the web console.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Watched {
+enum Supervised {
     Service(Service),
     Web,
 }
 
-impl Watched {
+impl Supervised {
     fn name(self) -> &'static str {
         match self {
             Self::Service(service) => service.name(),
@@ -78,8 +78,8 @@ impl Watched {
 
 /// What changes while it runs.
 struct State {
-    children: BTreeMap<i32, Watched>,
-    watches: BTreeMap<Watched, Watch>,
+    children: BTreeMap<i32, Supervised>,
+    backoffs: BTreeMap<Supervised, Backoff>,
     awaited: Vec<Service>,
     started: Instant,
     said_late: bool,
@@ -90,16 +90,16 @@ impl Supervisor<'_> {
     pub fn run(self) {
         let mut state = State {
             children: BTreeMap::new(),
-            watches: BTreeMap::new(),
+            backoffs: BTreeMap::new(),
             awaited: self.prepared.services.clone(),
             started: Instant::now(),
             said_late: false,
         };
         self.start_all(&mut state);
-        while !self.stop.is_told() {
+        while !self.stop.is_requested() {
             match self.events.1.recv_timeout(TICK) {
                 Ok(Event::Answers(service)) => self.note_answer(&mut state, service),
-                Ok(Event::RegistryAnswers) => self.start(&mut state, Watched::Service(Service::Node)),
+                Ok(Event::RegistryAnswers) => self.start(&mut state, Supervised::Service(Service::Node)),
                 Ok(Event::Stop) => break,
                 Ok(Event::ChildEnded) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
             }
@@ -112,38 +112,39 @@ impl Supervisor<'_> {
 
     fn start_all(&self, state: &mut State) {
         let names: Vec<_> = self.prepared.services.iter().map(|service| service.name()).collect();
-        self.story.say(format!("starting {}", names.join(" ")));
+        self.log.say(format!("starting {}", names.join(" ")));
         for service in self.prepared.services.iter().copied() {
             if service == Service::Node {
                 // tarsnode gives up for ten minutes after five failures to reach a registry.
                 self.await_registry();
             } else {
-                self.start(state, Watched::Service(service));
+                self.start(state, Supervised::Service(service));
             }
             self.await_service(service);
         }
         if self.web.is_some() {
-            self.start(state, Watched::Web);
+            self.start(state, Supervised::Web);
         }
     }
 
-    fn start(&self, state: &mut State, what: Watched) {
+    fn start(&self, state: &mut State, what: Supervised) {
         let started = match what {
-            Watched::Service(service) => services::start(self.paths, service, self.address),
-            Watched::Web => match &self.web {
+            Supervised::Service(service) => services::start(self.paths, service, self.address),
+            Supervised::Web => match &self.web {
                 Some(web) => web.start(self.paths),
                 None => return,
             },
         };
-        let is_watched = matches!(what, Watched::Service(Service::Registry | Service::Node) | Watched::Web);
+        let is_watched =
+            matches!(what, Supervised::Service(Service::Registry | Service::Node) | Supervised::Web);
         if is_watched {
-            state.watches.entry(what).or_default().begin(Instant::now());
+            state.backoffs.entry(what).or_default().begin(Instant::now());
         }
         match started {
             Ok(pid) => {
                 state.children.insert(pid.as_raw(), what);
             }
-            Err(error) => self.story.say(format!("{} cannot be started: {error}", what.name())),
+            Err(error) => self.log.say(format!("{} cannot be started: {error}", what.name())),
         }
     }
 
@@ -162,14 +163,14 @@ impl Supervisor<'_> {
     /// Asks in a thread until one of the registries answers.
     fn await_registry(&self) {
         let (sender, registries) = (self.events.0.clone(), self.prepared.registries.clone());
-        let story = self.story.clone();
+        let log = self.log.clone();
         thread::spawn(move || {
             let begun = Instant::now();
             let mut next_word = FIRST_WORD;
             while !registries.iter().any(registry_answers) {
                 if begun.elapsed() >= next_word {
                     let places: Vec<_> = registries.iter().map(Endpoint::to_string).collect();
-                    story.say(format!(
+                    log.say(format!(
                         "tarsnode waits for a registry, none answers yet: {} ({} s)",
                         places.join(":"),
                         begun.elapsed().as_secs()
@@ -188,7 +189,7 @@ impl Supervisor<'_> {
         if before > 0 && state.awaited.is_empty() {
             let count = self.prepared.services.len();
             let after = state.started.elapsed().as_secs_f32();
-            self.story
+            self.log
                 .say(format!("healthy: {count} services answer tars_ping, {after:.1} s after their start"));
         }
     }
@@ -199,9 +200,9 @@ impl Supervisor<'_> {
         }
         state.said_late = true;
         let names: Vec<_> = state.awaited.iter().map(|service| service.name()).collect();
-        self.story.say(format!("no answer yet from {}", names.join(", ")));
+        self.log.say(format!("no answer yet from {}", names.join(", ")));
         for service in &state.awaited {
-            self.say_last_words(service.name());
+            self.say_log_tail(service.name());
         }
     }
 
@@ -215,63 +216,63 @@ impl Supervisor<'_> {
                 Ok(_) | Err(_) => return,
             };
             let Some(what) = state.children.remove(&pid.as_raw()) else { continue };
-            if what == Watched::Service(Service::Node) && clean {
+            if what == Supervised::Service(Service::Node) && clean {
                 continue; // it daemonized
             }
-            if self.stop.is_told() {
+            if self.stop.is_requested() {
                 continue;
             }
             let next = match what {
-                Watched::Service(Service::Registry | Service::Node) | Watched::Web => "",
-                Watched::Service(_) => "; tarsnode restarts it",
+                Supervised::Service(Service::Registry | Service::Node) | Supervised::Web => "",
+                Supervised::Service(_) => "; tarsnode restarts it",
             };
-            self.story.say(format!("{} (pid {pid}) {how}{next}", what.name()));
-            self.say_last_words(what.name());
+            self.log.say(format!("{} (pid {pid}) {how}{next}", what.name()));
+            self.say_log_tail(what.name());
         }
     }
 
-    fn say_last_words(&self, name: &str) {
-        for line in services::last_words(self.paths, name) {
-            self.story.say(format!("  {name}: {line}"));
+    fn say_log_tail(&self, name: &str) {
+        for line in services::log_tail(self.paths, name) {
+            self.log.say(format!("  {name}: {line}"));
         }
     }
 
     /// Restarts what is ours to restart.
     fn watch(&self, state: &mut State) {
-        let watched: Vec<Watched> = state.watches.keys().copied().collect();
+        let watched: Vec<Supervised> = state.backoffs.keys().copied().collect();
         for what in watched {
             let alive = self.is_alive(state, what);
-            let Some(watch) = state.watches.get_mut(&what) else { continue };
-            match watch.look(alive, Instant::now()) {
-                Verdict::Leave => {}
-                Verdict::Died { restart_in } => {
+            let Some(backoff) = state.backoffs.get_mut(&what) else { continue };
+            match backoff.look(alive, Instant::now()) {
+                Action::Leave => {}
+                Action::Died { restart_in } => {
                     let when = if restart_in.is_zero() {
                         "restarting".to_owned()
                     } else {
                         format!("restarting in {} s", restart_in.as_secs())
                     };
-                    self.story.say(format!("{} is gone: {when}", what.name()));
+                    self.log.say(format!("{} is gone: {when}", what.name()));
                     // What needs no pause gets none: within 50 ms tarsnode takes the new one for its own.
                     if restart_in.is_zero() {
                         self.restart(state, what);
                     }
                 }
-                Verdict::Due => self.restart(state, what),
+                Action::Due => self.restart(state, what),
             }
         }
     }
 
-    fn restart(&self, state: &mut State, what: Watched) {
+    fn restart(&self, state: &mut State, what: Supervised) {
         if self.is_stopped_by_administrator(what) {
-            self.story.say(format!("{} was stopped by an administrator: left alone", what.name()));
-            if let Some(watch) = state.watches.get_mut(&what) {
-                watch.leave_alone();
+            self.log.say(format!("{} was stopped by an administrator: left alone", what.name()));
+            if let Some(backoff) = state.backoffs.get_mut(&what) {
+                backoff.leave_alone();
             }
             return;
         }
-        if what == Watched::Service(Service::Node) {
-            if let Some(watch) = state.watches.get_mut(&what) {
-                watch.hold();
+        if what == Supervised::Service(Service::Node) {
+            if let Some(backoff) = state.backoffs.get_mut(&what) {
+                backoff.hold();
             }
             self.await_registry();
         } else {
@@ -279,18 +280,18 @@ impl Supervisor<'_> {
         }
     }
 
-    fn is_alive(&self, state: &State, what: Watched) -> bool {
+    fn is_alive(&self, state: &State, what: Supervised) -> bool {
         let has_child = state.children.values().any(|child| *child == what);
         match what {
-            Watched::Service(service) => {
+            Supervised::Service(service) => {
                 has_child || !processes::running(&self.paths.program(service)).is_empty()
             }
-            Watched::Web => has_child,
+            Supervised::Web => has_child,
         }
     }
 
-    fn is_stopped_by_administrator(&self, what: Watched) -> bool {
-        let (Watched::Service(service), Some(account)) = (what, &self.environment.database) else {
+    fn is_stopped_by_administrator(&self, what: Supervised) -> bool {
+        let (Supervised::Service(service), Some(account)) = (what, &self.environment.database) else {
             return false;
         };
         let ask = || {
@@ -304,7 +305,7 @@ impl Supervisor<'_> {
     fn stop_all(&self, state: &mut State) {
         let begun = Instant::now();
         let first = processes::descendants(Pid::this()).len();
-        self.story.say(format!("told to stop: SIGTERM to {first} processes"));
+        self.log.say(format!("told to stop: SIGTERM to {first} processes"));
         let mut reminded: Option<Instant> = None;
         loop {
             self.reap(state);
@@ -315,7 +316,7 @@ impl Supervisor<'_> {
             if begun.elapsed() >= self.environment.grace {
                 let names: Vec<_> =
                     left.iter().map(|pid| format!("{} ({pid})", command_name(*pid))).collect();
-                self.story.say(format!("still there, killed: {}", names.join(", ")));
+                self.log.say(format!("still there, killed: {}", names.join(", ")));
                 signal_all(&left, Signal::SIGKILL);
                 thread::sleep(ASK);
                 self.reap(state);
@@ -327,7 +328,7 @@ impl Supervisor<'_> {
             }
             let _ = self.events.1.recv_timeout(Duration::from_millis(20));
         }
-        self.story.say(format!("stopped after {:.1} s", begun.elapsed().as_secs_f32()));
+        self.log.say(format!("stopped after {:.1} s", begun.elapsed().as_secs_f32()));
     }
 }
 

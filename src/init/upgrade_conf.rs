@@ -5,7 +5,7 @@ use crate::tars::conf;
 use super::database::{DatabaseError, Server, Session};
 use super::lock;
 use super::sql::{self, Kind, Purpose, Refusal, quote};
-use super::story::Story;
+use super::start_log::StartLog;
 
 const DUPLICATE_COLUMN: u16 = 1060;
 
@@ -23,7 +23,7 @@ pub fn apply(
     server: &Server,
     session: &mut Session,
     upgrades: &[Upgrade],
-    story: &Story,
+    log: &StartLog,
 ) -> Result<(), DatabaseError> {
     for upgrade in upgrades {
         if !upgrade.is_due(session)? {
@@ -35,7 +35,7 @@ pub fn apply(
         if !upgrade.is_due(session)? {
             continue;
         }
-        story.say(format!("{schema}.{table} lacks the column {column}: adding"));
+        log.say(format!("{schema}.{table} lacks the column {column}: adding"));
         match own.run(&format!("adding {schema}.{table}.{column}"), statement) {
             Err(error) if error.number() == Some(DUPLICATE_COLUMN) => {}
             added => added?,

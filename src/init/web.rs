@@ -15,7 +15,7 @@ use super::paths::{self, Paths};
 use super::render;
 use super::services;
 
-/// Its name in the story and of its log.
+/// Its name in the start log and of its own log.
 pub const NAME: &str = "web";
 
 /// A web console that can be started.

@@ -120,7 +120,7 @@ impl Container {
         fs::read_to_string(self.log_file()).unwrap_or_default()
     }
 
-    /// Waits until the story has these words.
+    /// Waits until the start log has these words.
     pub fn await_words(&mut self, words: &str) {
         let begun = Instant::now();
         while !self.log().contains(words) {

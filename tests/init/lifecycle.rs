@@ -11,7 +11,7 @@ use crate::container::{Container, make_program};
 use crate::server::{PASSWORD, Server, free_port};
 
 #[test]
-fn start_tells_a_story_of_about_twenty_lines_without_secrets() {
+fn start_log_has_about_twenty_lines_without_secrets() {
     let server = Server::start();
     let mut container = Container::framework(&server);
     let log = container.run_once();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::merge::{KeyPath, Values};
 use crate::init::database::{DENIED, DatabaseError, Session};
-use crate::init::story::Story;
+use crate::init::start_log::StartLog;
 
 /// What was shipped last, by template.
 pub struct Base {
@@ -50,13 +50,13 @@ impl Base {
         session: &mut Session,
         name: &str,
         shipped: &Values,
-        story: &Story,
+        log: &StartLog,
     ) -> Result<(), DatabaseError> {
         if self.templates.get(name) == Some(shipped) {
             return Ok(());
         }
         if self.place == Place::NotYetMade {
-            self.make(session, story)?;
+            self.make(session, log)?;
         }
         if self.place == Place::Denied {
             return Ok(());
@@ -72,7 +72,7 @@ impl Base {
         Ok(())
     }
 
-    fn make(&mut self, session: &mut Session, story: &Story) -> Result<(), DatabaseError> {
+    fn make(&mut self, session: &mut Session, log: &StartLog) -> Result<(), DatabaseError> {
         let act = "making tarsup.t_template";
         let made = session.run(act, "CREATE DATABASE IF NOT EXISTS tarsup").and_then(|()| {
             session.run(
@@ -84,7 +84,7 @@ impl Base {
         });
         match made {
             Err(error) if error.number().is_some_and(|number| DENIED.contains(&number)) => {
-                story.say(format!("no record of the shipped templates is kept: {error}"));
+                log.say(format!("no record of the shipped templates is kept: {error}"));
                 self.place = Place::Denied;
                 Ok(())
             }

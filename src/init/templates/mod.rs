@@ -16,7 +16,7 @@ use serde::Serialize;
 use super::database::{DatabaseError, Session};
 use super::paths::{self, Paths};
 use super::render::Substitution;
-use super::story::Story;
+use super::start_log::StartLog;
 use crate::tars::conf;
 use base::Base;
 use merge::{Difference, Marks, Merge, Values, merge};
@@ -77,17 +77,17 @@ struct Held {
 }
 
 /// Brings the database's templates to those of the image. The caller holds the lock.
-pub fn bring_forward(
+pub fn migrate(
     session: &mut Session,
     paths: &Paths,
     substitution: &Substitution,
     version: Option<&str>,
-    story: &Story,
+    log: &StartLog,
 ) -> Result<Report, DatabaseError> {
     let mended = mend_upload_path(session, paths)?;
     if !mended.is_empty() {
         let names = mended.join(", ");
-        story.say(format!("UPLOAD_PATH, rendered wrongly by an earlier version, is mended in {names}"));
+        log.say(format!("UPLOAD_PATH, rendered wrongly by an earlier version, is mended in {names}"));
     }
     let held = held(session)?;
     let users = users(session, &held)?;
@@ -105,23 +105,23 @@ pub fn bring_forward(
             if insert(session, &name, &rendered)? {
                 report.added.push(name.clone());
             }
-            base.record(session, &name, &shipped, story)?;
+            base.record(session, &name, &shipped, log)?;
             continue;
         };
         let Ok(own) = conf::pairs(&held.profile) else {
-            story.say(format!("the template {name} of the database is no TARS configuration: left as it is"));
+            log.say(format!("the template {name} of the database is no TARS configuration: left as it is"));
             continue;
         };
         let services = users.get(&name).cloned().unwrap_or_default();
         let merged = merge(&name, &marks.of(own), &shipped, &base.of(&name), !services.is_empty());
         if update(session, &name, held, &merged.to_put(&rendered_values))? {
-            base.record(session, &name, &merged.base, story)?;
+            base.record(session, &name, &merged.base, log)?;
             report.note(&name, merged, &services);
         } else {
-            story.say(format!("the template {name} was edited just now: the next start merges it"));
+            log.say(format!("the template {name} was edited just now: the next start merges it"));
         }
     }
-    report.say(story);
+    report.say(log);
     Ok(report)
 }
 
@@ -142,23 +142,23 @@ impl Report {
         self.waiting.extend(merged.waiting.into_iter().map(report));
     }
 
-    fn say(&self, story: &Story) {
+    fn say(&self, log: &StartLog) {
         if !self.added.is_empty() {
-            story.say(format!("{} templates added: {}", self.added.len(), self.added.join(", ")));
+            log.say(format!("{} templates added: {}", self.added.len(), self.added.join(", ")));
         }
         for key in &self.keys {
-            story.say(format!("template key added: {key}"));
+            log.say(format!("template key added: {key}"));
         }
         for KeyReport { template, key, own, shipped, .. } in &self.changed {
-            story.say(format!("template key follows this version: {template} {key}: {own} → {shipped}"));
+            log.say(format!("template key follows this version: {template} {key}: {own} → {shipped}"));
         }
         for KeyReport { template, key, own, shipped, .. } in &self.conflicts {
-            story.say(format!(
+            log.say(format!(
                 "warning: {template} {key} stays {own}, as edited; this version ships {shipped}"
             ));
         }
         for KeyReport { template, key, own, shipped, services } in &self.waiting {
-            story.say(format!(
+            log.say(format!(
                 "{template} {key} stays {own}, as {} services inherit it; this version ships {shipped}",
                 services.len()
             ));

@@ -9,7 +9,7 @@ const LONGEST: Duration = Duration::from_secs(30);
 
 /// One watched service. Pure: the clock comes from outside.
 #[derive(Clone, Debug, Default)]
-pub struct Watch {
+pub struct Backoff {
     begun: Option<Instant>,
     deaths: u32,
     state: State,
@@ -27,7 +27,7 @@ enum State {
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Action {
     /// Nothing.
     Leave,
     /// It has just died. With a pause of zero the restart is due now.
@@ -39,7 +39,7 @@ pub enum Verdict {
     Due,
 }
 
-impl Watch {
+impl Backoff {
     /// It was started.
     pub fn begin(&mut self, now: Instant) {
         self.begun = Some(now);
@@ -58,24 +58,24 @@ impl Watch {
     }
 
     /// Judges what is seen.
-    pub fn look(&mut self, alive: bool, now: Instant) -> Verdict {
+    pub fn look(&mut self, alive: bool, now: Instant) -> Action {
         if alive {
             if self.state != State::Running {
                 // Somebody else started it, tarsnode or an administrator.
                 self.begin(now);
             }
-            return Verdict::Leave;
+            return Action::Leave;
         }
         match self.state {
-            State::Held => Verdict::Leave,
-            State::Pausing(due) if now < due => Verdict::Leave,
-            State::Pausing(_) => Verdict::Due,
+            State::Held => Action::Leave,
+            State::Pausing(due) if now < due => Action::Leave,
+            State::Pausing(_) => Action::Due,
             State::Running => {
                 let lived = self.begun.map_or(Duration::ZERO, |begun| now.saturating_duration_since(begun));
                 self.deaths = if lived >= STABLE { 1 } else { self.deaths + 1 };
                 let restart_in = pause(self.deaths);
                 self.state = State::Pausing(now + restart_in);
-                Verdict::Died { restart_in }
+                Action::Died { restart_in }
             }
         }
     }
@@ -102,38 +102,38 @@ mod tests {
     #[test]
     fn service_that_dies_again_and_again_is_started_with_pauses() {
         let mut now = Instant::now();
-        let mut watch = Watch::default();
-        watch.begin(now);
-        assert_eq!(watch.look(true, now), Verdict::Leave);
-        assert_eq!(watch.look(false, now), Verdict::Died { restart_in: Duration::ZERO });
-        watch.begin(now);
-        assert_eq!(watch.look(false, now), Verdict::Died { restart_in: Duration::from_secs(1) });
-        assert_eq!(watch.look(false, now), Verdict::Leave);
+        let mut backoff = Backoff::default();
+        backoff.begin(now);
+        assert_eq!(backoff.look(true, now), Action::Leave);
+        assert_eq!(backoff.look(false, now), Action::Died { restart_in: Duration::ZERO });
+        backoff.begin(now);
+        assert_eq!(backoff.look(false, now), Action::Died { restart_in: Duration::from_secs(1) });
+        assert_eq!(backoff.look(false, now), Action::Leave);
         now += Duration::from_secs(1);
-        assert_eq!(watch.look(false, now), Verdict::Due);
-        watch.begin(now);
+        assert_eq!(backoff.look(false, now), Action::Due);
+        backoff.begin(now);
         now += STABLE;
-        assert_eq!(watch.look(false, now), Verdict::Died { restart_in: Duration::ZERO }, "it was stable");
+        assert_eq!(backoff.look(false, now), Action::Died { restart_in: Duration::ZERO }, "it was stable");
     }
 
     #[test]
     fn service_that_somebody_else_started_is_not_started_twice() {
         let now = Instant::now();
-        let mut watch = Watch::default();
-        watch.begin(now);
-        assert!(matches!(watch.look(false, now), Verdict::Died { .. }));
-        assert_eq!(watch.look(true, now), Verdict::Leave);
-        assert_eq!(watch.state, State::Running);
+        let mut backoff = Backoff::default();
+        backoff.begin(now);
+        assert!(matches!(backoff.look(false, now), Action::Died { .. }));
+        assert_eq!(backoff.look(true, now), Action::Leave);
+        assert_eq!(backoff.state, State::Running);
     }
 
     #[test]
     fn service_left_alone_is_watched_again_once_it_lives() {
         let now = Instant::now();
-        let mut watch = Watch::default();
-        watch.begin(now);
-        watch.leave_alone();
-        assert_eq!(watch.look(false, now), Verdict::Leave);
-        assert_eq!(watch.look(true, now), Verdict::Leave);
-        assert!(matches!(watch.look(false, now), Verdict::Died { .. }));
+        let mut backoff = Backoff::default();
+        backoff.begin(now);
+        backoff.leave_alone();
+        assert_eq!(backoff.look(false, now), Action::Leave);
+        assert_eq!(backoff.look(true, now), Action::Leave);
+        assert!(matches!(backoff.look(false, now), Action::Died { .. }));
     }
 }

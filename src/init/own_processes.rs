@@ -10,22 +10,22 @@ use super::sockets::{self, Listener};
 
 /// The processes below PID 1, at one moment.
 #[derive(Clone, Debug)]
-pub struct Own {
+pub struct OwnProcesses {
     pids: Vec<Pid>,
 }
 
 /// Whose socket is reached at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Holder {
+pub enum SocketOwner {
     /// A process of this container.
     Own(Identity),
     /// Somebody else's, or none is to be seen: the address is another container's, or behind a translation.
     Foreign,
     /// The kernel does not tell who listens: then an answer must do.
-    Untold,
+    Unknown,
 }
 
-impl Own {
+impl OwnProcesses {
     /// What runs below this container's PID 1.
     pub fn below(init: Pid) -> Self {
         Self { pids: processes::descendants(init) }
@@ -37,8 +37,8 @@ impl Own {
     }
 
     /// Who listens at each of these addresses.
-    pub fn holders(&self, addresses: &[SocketAddr]) -> Vec<Holder> {
-        let Ok(listeners) = sockets::listeners() else { return vec![Holder::Untold; addresses.len()] };
+    pub fn holders(&self, addresses: &[SocketAddr]) -> Vec<SocketOwner> {
+        let Ok(listeners) = sockets::listeners() else { return vec![SocketOwner::Unknown; addresses.len()] };
         let reached: Vec<Option<Listener>> =
             addresses.iter().map(|address| sockets::reached_by(*address, &listeners)).collect();
         let wanted: BTreeSet<u64> = reached.iter().flatten().map(|listener| listener.inode).collect();
@@ -47,7 +47,7 @@ impl Own {
             .iter()
             .map(|listener| {
                 let pid = listener.and_then(|listener| holders.get(&listener.inode).copied());
-                pid.and_then(Identity::of).map_or(Holder::Foreign, Holder::Own)
+                pid.and_then(Identity::of).map_or(SocketOwner::Foreign, SocketOwner::Own)
             })
             .collect()
     }

@@ -5,20 +5,20 @@ use std::time::Instant;
 
 /// Writes the lines. Cheap to clone: every thread may have one.
 #[derive(Clone, Debug)]
-pub struct Story {
+pub struct StartLog {
     begun: Instant,
     quiet: bool,
 }
 
-impl Story {
-    /// A story that begins now.
+impl StartLog {
+    /// A log that begins now.
     pub fn begin() -> Self {
         Self { begun: Instant::now(), quiet: false }
     }
 
-    /// A story that nobody reads.
+    /// A log that nobody reads.
     #[cfg(test)]
-    pub fn untold() -> Self {
+    pub fn quiet() -> Self {
         Self { begun: Instant::now(), quiet: true }
     }
 

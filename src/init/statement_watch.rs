@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 const TOLD_EVERY: Duration = Duration::from_secs(10);
 
 /// A server as a watch needs it.
-pub trait Watched {
+pub trait WatchedServer {
     /// An error where it gives no sign of life; else what it does for a connection just now, as far as it tells.
     fn doing(&self, connection: u32) -> Result<Option<String>, String>;
     /// Notes that it was at work for us meanwhile.
@@ -19,7 +19,7 @@ pub trait Watched {
 
 /// What is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
+pub enum StatementKind {
     /// A statement that changes something: the time that the server is at it is no waiting for the server.
     Work,
     /// A question, a lock: patience goes on running out.
@@ -27,28 +27,28 @@ pub enum Purpose {
 }
 
 /// A statement under way, watched by a second connection.
-pub struct Watch<'a> {
-    server: &'a dyn Watched,
+pub struct StatementWatch<'a> {
+    server: &'a dyn WatchedServer,
     connection: u32,
     act: &'a str,
-    purpose: Purpose,
+    kind: StatementKind,
     silence: Duration,
     begun: Instant,
     last_sign: Instant,
     told: Instant,
 }
 
-impl<'a> Watch<'a> {
+impl<'a> StatementWatch<'a> {
     /// Begins with a statement; `silence` without a sign of life is the end of it.
     pub fn begin(
-        server: &'a dyn Watched,
+        server: &'a dyn WatchedServer,
         connection: u32,
         act: &'a str,
-        purpose: Purpose,
+        kind: StatementKind,
         silence: Duration,
     ) -> Self {
         let now = Instant::now();
-        Self { server, connection, act, purpose, silence, begun: now, last_sign: now, told: now }
+        Self { server, connection, act, kind, silence, begun: now, last_sign: now, told: now }
     }
 
     /// Waits until `work` is done, which goes on in a thread; left to itself once the server is silent.
@@ -74,7 +74,7 @@ impl<'a> Watch<'a> {
     fn look(&mut self) -> Result<(), String> {
         match self.server.doing(self.connection) {
             Ok(state) => {
-                if self.purpose == Purpose::Work {
+                if self.kind == StatementKind::Work {
                     self.server.was_at_work(self.last_sign.elapsed());
                 }
                 self.last_sign = Instant::now();

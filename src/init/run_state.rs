@@ -16,12 +16,12 @@ use super::render;
 /// Files below `/run/tars-init`, each written whole by whoever knows better. What an earlier start left counts for
 /// nothing: every line names the process that it is about.
 #[derive(Clone, Debug)]
-pub struct Memory {
+pub struct RunState {
     folder: PathBuf,
 }
 
-impl Memory {
-    /// The memory of this container.
+impl RunState {
+    /// What is remembered of this start of this container.
     pub fn of(paths: &Paths) -> Self {
         Self { folder: paths.run() }
     }
@@ -79,24 +79,24 @@ mod tests {
     #[test]
     fn what_an_earlier_process_noted_counts_for_nothing() {
         let root = tempfile::tempdir().unwrap();
-        let memory = Memory::of(&Paths::below(root.path()));
-        memory.begin().unwrap();
-        assert_eq!(memory.init(), Some(Pid::this()));
+        let run_state = RunState::of(&Paths::below(root.path()));
+        run_state.begin().unwrap();
+        assert_eq!(run_state.init(), Some(Pid::this()));
         fs::write(root.path().join("run/tars-init/init"), format!("{} 1", Pid::this())).unwrap();
-        assert_eq!(memory.init(), None, "the same process id, started at another time");
+        assert_eq!(run_state.init(), None, "the same process id, started at another time");
     }
 
     #[test]
     fn answers_and_stops_are_remembered_until_the_next_start() {
         let root = tempfile::tempdir().unwrap();
-        let memory = Memory::of(&Paths::below(root.path()));
+        let run_state = RunState::of(&Paths::below(root.path()));
         let own = Identity::of(Pid::this()).unwrap();
-        assert_eq!(memory.answered(Service::Stat), None);
-        memory.note_answer(Service::Stat, own);
-        assert_eq!(memory.answered(Service::Stat), Some(own));
-        memory.note_unwanted(&BTreeSet::from([Service::Stat, Service::Log]));
-        assert_eq!(memory.unwanted().len(), 2);
-        memory.begin().unwrap();
-        assert_eq!(memory.unwanted().len(), 0);
+        assert_eq!(run_state.answered(Service::Stat), None);
+        run_state.note_answer(Service::Stat, own);
+        assert_eq!(run_state.answered(Service::Stat), Some(own));
+        run_state.note_unwanted(&BTreeSet::from([Service::Stat, Service::Log]));
+        assert_eq!(run_state.unwanted().len(), 2);
+        run_state.begin().unwrap();
+        assert_eq!(run_state.unwanted().len(), 0);
     }
 }

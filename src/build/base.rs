@@ -18,11 +18,11 @@ use crate::oci::{Digest, HashingReader, HashingWriter};
 use crate::store::Cache;
 use crate::store::cache::LayerRecord;
 use crate::tarball::magic::{self, MagicError};
-use crate::tarball::{Entry, Kind, ReadError, Reader};
+use crate::tarball::{Entry, EntryKind, ReadError, TarReader};
 
 /// What is remembered of a root file system beside its layer: where other layers may put something.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Contents {
+pub struct BasePaths {
     /// Its folders.
     pub folders: Folders,
     /// Its symbolic links, and where they point.
@@ -63,7 +63,7 @@ pub fn pack(
     base: &Rootfs,
     cache: &Cache,
     compressors: &Compressors,
-) -> Result<LayerRecord<Contents>, BuildError> {
+) -> Result<LayerRecord<BasePaths>, BuildError> {
     let path = base.path.as_path();
     let failed = |source| UnpackError::Read { path: path.to_owned(), source };
     let file = HashingReader::new(File::open(path).map_err(failed)?);
@@ -113,7 +113,7 @@ impl<R: Read, W: Write> Read for Tee<R, W> {
     }
 }
 
-fn read_names(path: &Path, stream: &mut dyn Read) -> Result<Contents, UnpackError> {
+fn read_names(path: &Path, stream: &mut dyn Read) -> Result<BasePaths, UnpackError> {
     let broken = |error: ReadError| match error {
         ReadError::CutIn { name } => {
             unusable(path, &format!("it is cut off in the middle of `{}`", shown_bytes(&name)))
@@ -124,8 +124,8 @@ fn read_names(path: &Path, stream: &mut dyn Read) -> Result<Contents, UnpackErro
         ReadError::Damaged("it is no tar") => unusable(path, "it is no tar"),
         other => unusable(path, &format!("it is damaged: {other}")),
     };
-    let mut contents = Contents::default();
-    let mut tar = Reader::new(stream);
+    let mut contents = BasePaths::default();
+    let mut tar = TarReader::new(stream);
     let mut images = 0;
     while let Some(entry) = tar.next_entry().map_err(broken)? {
         let name = entry.name.as_slice();
@@ -164,7 +164,7 @@ fn clean(name: &str) -> String {
     name.split('/').filter(|part| !matches!(*part, "" | ".")).collect::<Vec<_>>().join("/")
 }
 
-impl Contents {
+impl BasePaths {
     /// Of several entries with one name the last one counts, as for whoever unpacks them.
     fn note(&mut self, name: &str, entry: &Entry) {
         if name.is_empty() {
@@ -174,11 +174,11 @@ impl Contents {
         self.links.remove(name);
         self.files.remove(name);
         match entry.kind {
-            Kind::Directory => {
+            EntryKind::Directory => {
                 let folder = Folder { mode: entry.mode, uid: entry.uid, gid: entry.gid };
                 self.folders.insert(name.to_owned(), folder);
             }
-            Kind::Symlink => {
+            EntryKind::Symlink => {
                 self.links.insert(name.to_owned(), String::from_utf8_lossy(&entry.target).into_owned());
             }
             _ => {
@@ -250,7 +250,7 @@ mod tests {
             ("chain", "bin/../bin"),
         ];
         let links = links.into_iter().map(|(link, target)| (link.to_owned(), target.to_owned())).collect();
-        let base = Contents { links, ..Contents::default() };
+        let base = BasePaths { links, ..BasePaths::default() };
         for (path, expected) in [
             ("bin/x", Some("usr/bin/x")),
             ("bin", Some("usr/bin")),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::base::Contents;
+use super::base::BasePaths;
 use super::names;
 use super::recipe::{ImageRole, Recipe};
 use super::tree::{Tree, TreeNode};
@@ -273,7 +273,7 @@ pub fn complete(recipe: &Recipe, present: &BTreeSet<Service>) -> Result<(), Chec
 pub fn on_base(
     layer: &str,
     tree: &Tree,
-    base: &Contents,
+    base: &BasePaths,
     file: &Path,
     recipe: &Path,
 ) -> Result<Tree, CheckError> {

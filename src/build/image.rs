@@ -5,7 +5,7 @@ use std::io;
 
 use super::Packed;
 use super::check::services_of;
-use super::recipe::{Command, HealthcheckRecipe, ImageRole, Recipe};
+use super::recipe::{HealthcheckRecipe, ImageRole, Recipe, StartCommand};
 use super::skeleton::INIT_PATH;
 use crate::oci::config::{Healthcheck, History, RootFs, Run};
 use crate::oci::image::{ANNOTATION_AFTER, ANNOTATION_LAYER, CREATED_BY};
@@ -166,8 +166,8 @@ fn healthcheck(recipe: &HealthcheckRecipe) -> Healthcheck {
         duration.map_or(0, |duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
     };
     let test = match &recipe.test {
-        Command::Line(line) => vec!["CMD-SHELL".to_owned(), line.clone()],
-        Command::Words(words) => words.clone(),
+        StartCommand::Line(line) => vec!["CMD-SHELL".to_owned(), line.clone()],
+        StartCommand::Words(words) => words.clone(),
     };
     Healthcheck {
         test,

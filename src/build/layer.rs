@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::compress::ENCODER;
 use super::tree::{Tree, TreeNode};
 use crate::oci::Digest;
-use crate::tarball::Kind;
+use crate::tarball::EntryKind;
 use crate::tarball::header::{self, Header, MODIFIED};
 
 /// The folders that the base has. Layers repeat them above their files, exactly as they are: an engine would otherwise
@@ -61,14 +61,14 @@ pub fn write(tree: &Tree, base: &Folders, out: &mut dyn Write) -> io::Result<()>
             TreeNode::Directory { mode } => {
                 let Folder { mode, uid, gid } = base.get(path).copied().unwrap_or(Folder::new(*mode));
                 let name = format!("{path}/");
-                let kind = Kind::Directory;
+                let kind = EntryKind::Directory;
                 header::write(out, &Header { name: &name, target: "", kind, mode, uid, gid, size: 0 })?;
             }
             TreeNode::Link { target } => {
-                header::write(out, &ours(path, target, Kind::Symlink, 0o777, 0))?;
+                header::write(out, &ours(path, target, EntryKind::Symlink, 0o777, 0))?;
             }
             TreeNode::File { mode, content } => {
-                header::write(out, &ours(path, "", Kind::File, *mode, content.size))?;
+                header::write(out, &ours(path, "", EntryKind::File, *mode, content.size))?;
                 let mut reader = content.open();
                 loop {
                     let read = reader.read(&mut buffer)?;
@@ -85,7 +85,7 @@ pub fn write(tree: &Tree, base: &Folders, out: &mut dyn Write) -> io::Result<()>
 }
 
 /// What is no folder of the base belongs to root.
-fn ours<'a>(name: &'a str, target: &'a str, kind: Kind, mode: u32, size: u64) -> Header<'a> {
+fn ours<'a>(name: &'a str, target: &'a str, kind: EntryKind, mode: u32, size: u64) -> Header<'a> {
     Header { name, target, kind, mode, uid: 0, gid: 0, size }
 }
 

@@ -31,7 +31,7 @@ pub mod skeleton;
 pub mod tree;
 pub mod unpack;
 
-use base::{Contents, Rootfs};
+use base::{BasePaths, Rootfs};
 use check::CheckError;
 use compress::Compressors;
 use hints::Hints;
@@ -74,7 +74,7 @@ pub struct PreparedBuild<'a> {
 
 struct BaseInput {
     rootfs: Rootfs,
-    cached: Option<LayerRecord<Contents>>,
+    cached: Option<LayerRecord<BasePaths>>,
 }
 
 /// A layer that is known, but not made yet.
@@ -307,12 +307,12 @@ impl PreparedBuild<'_> {
         // Without the base's folders the keys of the layers above it are not known.
         let contents = match &self.base {
             Some(base) => base.cached.as_ref().map(|record| record.extra.clone()),
-            None => Some(Contents::default()),
+            None => Some(BasePaths::default()),
         };
         let above = self.layers.iter().map(|input| {
             // What cannot be placed is no layer yet: building says why.
             let placed =
-                |contents: &Contents| Some((self.place(input, contents).ok()?, contents.folders.clone()));
+                |contents: &BasePaths| Some((self.place(input, contents).ok()?, contents.folders.clone()));
             let placed = contents.as_ref().and_then(placed);
             let key = placed.map(|(tree, folders)| layer::key(&tree, &folders));
             let cached: Option<LayerRecord<()>> = key.and_then(|key| self.settings.cache.find(&key));
@@ -333,7 +333,7 @@ impl PreparedBuild<'_> {
         let compressors = Compressors::new(self.settings.threads);
         let mut packed = Vec::new();
         let contents = match &self.base {
-            None => Contents::default(),
+            None => BasePaths::default(),
             Some(base) => {
                 let (layer, contents) = self.pack_base(base, &compressors)?;
                 packed.push(layer);
@@ -362,13 +362,13 @@ impl PreparedBuild<'_> {
     }
 
     /// Where the files of a layer lie on this base.
-    fn place(&self, input: &LayerInput, contents: &Contents) -> Result<Tree, CheckError> {
+    fn place(&self, input: &LayerInput, contents: &BasePaths) -> Result<Tree, CheckError> {
         let base = self.base.as_ref().map_or(Path::new(""), |base| &base.rootfs.path);
         check::on_base(&input.name, &input.tree, contents, base, &self.recipe.file)
     }
 
     /// True for a layer that must be made, of files that were not read.
-    fn must_be_read(&self, input: &LayerInput, contents: &Contents) -> bool {
+    fn must_be_read(&self, input: &LayerInput, contents: &BasePaths) -> bool {
         let missing = || {
             let key = layer::key(&input.tree, &contents.folders);
             self.settings.cache.find_proven::<()>(&key).is_none()
@@ -380,7 +380,7 @@ impl PreparedBuild<'_> {
         &self,
         base: &BaseInput,
         compressors: &Compressors,
-    ) -> Result<(Packed, Contents), BuildError> {
+    ) -> Result<(Packed, BasePaths), BuildError> {
         let cache = &self.settings.cache;
         let cached = base.cached.as_ref().and_then(|_| cache.find_proven(&base.rootfs.key()));
         let is_cached = cached.is_some();
@@ -402,7 +402,7 @@ impl PreparedBuild<'_> {
     fn pack(
         &self,
         input: &LayerInput,
-        contents: &Contents,
+        contents: &BasePaths,
         compressors: &Compressors,
     ) -> Result<Packed, BuildError> {
         let cache = &self.settings.cache;

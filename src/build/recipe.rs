@@ -70,12 +70,12 @@ pub struct Recipe {
     /// Labels of the image.
     pub labels: BTreeMap<String, String>,
     /// What a plain image's config holds.
-    pub plain: Plain,
+    pub plain: PlainImage,
 }
 
 /// What a plain image's config holds, and the files that it gets.
 #[derive(Clone, Debug, Default)]
-pub struct Plain {
+pub struct PlainImage {
     /// The program, and arguments that stay.
     pub entrypoint: Vec<String>,
     /// Arguments that a `docker run` may replace.
@@ -114,7 +114,7 @@ pub struct PlacedFile {
 #[serde(deny_unknown_fields)]
 pub struct HealthcheckRecipe {
     /// A program with arguments, or a line for the shell.
-    pub test: Command,
+    pub test: StartCommand,
     /// Between two checks.
     #[serde(default, deserialize_with = "duration")]
     pub interval: Option<Duration>,
@@ -131,7 +131,7 @@ pub struct HealthcheckRecipe {
 /// A program with its arguments, or a line for the shell.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged, expecting = "neither a list of words nor a line for the shell")]
-pub enum Command {
+pub enum StartCommand {
     /// Program and arguments.
     Words(Vec<String>),
     /// A line for `/bin/sh -c`.
@@ -141,7 +141,7 @@ pub enum Command {
 /// The file as written.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
+struct RecipeFile {
     name: String,
     version: String,
     role: ImageRole,
@@ -155,8 +155,8 @@ struct Written {
     labels: BTreeMap<String, String>,
     #[serde(default)]
     waive: Vec<String>,
-    entrypoint: Option<Command>,
-    cmd: Option<Command>,
+    entrypoint: Option<StartCommand>,
+    cmd: Option<StartCommand>,
     #[serde(default)]
     env: BTreeMap<String, String>,
     user: Option<String>,
@@ -200,12 +200,12 @@ impl Recipe {
         let folder = std::path::absolute(path).map_err(failed)?;
         let folder = folder.parent().unwrap_or(Path::new("/")).to_owned();
         // The tree knows where each value stands, and its limits end what is no recipe; serde makes typed values.
-        let source = Arc::new(yaml::Source { path: path.to_owned(), base: folder.clone() });
+        let source = Arc::new(yaml::SourceFile { path: path.to_owned(), base: folder.clone() });
         let tree = yaml::parse(&text, &source)
             .map_err(|error| RecipeError::Syntax { place: error.place, message: error.what })?;
         let resolver = Resolver { path, tree, folder };
         let values = serde_yaml::Deserializer::from_str(&text);
-        let written: Written =
+        let written: RecipeFile =
             serde_path_to_error::deserialize(values).map_err(|error| resolver.mistyped(&error))?;
         resolver.resolve(written, overrides)
     }
@@ -213,7 +213,7 @@ impl Recipe {
 
 /// The way from the top of a recipe to a value.
 #[derive(Clone, Copy)]
-enum Step<'a> {
+enum PathStep<'a> {
     Key(&'a str),
     Item(usize),
 }
@@ -234,10 +234,10 @@ struct Resolver<'a> {
 }
 
 impl Resolver<'_> {
-    fn resolve(&self, written: Written, overrides: &Overrides) -> Result<Recipe, RecipeError> {
+    fn resolve(&self, written: RecipeFile, overrides: &Overrides) -> Result<Recipe, RecipeError> {
         if let Some(gate) = written.waive.first() {
             return Err(self.bad(
-                &[Step::Key("waive"), Step::Item(0)],
+                &[PathStep::Key("waive"), PathStep::Item(0)],
                 "waive",
                 gate,
                 "there is no gate of that name",
@@ -273,7 +273,7 @@ impl Resolver<'_> {
         if !is_tag(version) {
             let why = "a version is also the image's tag: up to 128 letters, digits, `_`, `.` and `-`";
             return Err(self.bad(
-                &[Step::Key("version")],
+                &[PathStep::Key("version")],
                 "version",
                 version,
                 why,
@@ -283,10 +283,10 @@ impl Resolver<'_> {
         let hint = "write a repository such as tars/framework; the tag is the version";
         let reference: Reference = name
             .parse()
-            .map_err(|error| self.bad(&[Step::Key("name")], "name", name, &format!("{error}"), hint))?;
+            .map_err(|error| self.bad(&[PathStep::Key("name")], "name", name, &format!("{error}"), hint))?;
         let tagged = name.rsplit('/').next().is_some_and(|last| last.contains(':')) || name.contains('@');
         if tagged {
-            return Err(self.bad(&[Step::Key("name")], "name", name, "a name has no tag", hint));
+            return Err(self.bad(&[PathStep::Key("name")], "name", name, "a name has no tag", hint));
         }
         Ok(reference.with_tag(version))
     }
@@ -298,7 +298,7 @@ impl Resolver<'_> {
         match text.strip_prefix("rootfs:") {
             Some(path) if !path.is_empty() => Ok(Base::Rootfs(self.folder.join(path))),
             _ => Err(self.bad(
-                &[Step::Key("base")],
+                &[PathStep::Key("base")],
                 "base",
                 text,
                 "not a base that this version knows",
@@ -308,7 +308,7 @@ impl Resolver<'_> {
     }
 
     /// Keys that the role decides must not be contradicted in silence.
-    fn refuse_plain_keys(&self, written: &Written) -> Result<(), RecipeError> {
+    fn refuse_plain_keys(&self, written: &RecipeFile) -> Result<(), RecipeError> {
         let present = [
             ("entrypoint", written.entrypoint.is_some()),
             ("cmd", written.cmd.is_some()),
@@ -321,7 +321,7 @@ impl Resolver<'_> {
         ];
         match present.iter().find(|(_, present)| *present) {
             Some((key, _)) => Err(self.bad(
-                &[Step::Key(key)],
+                &[PathStep::Key(key)],
                 key,
                 "",
                 &format!("role {} decides that", written.role.name()),
@@ -338,7 +338,7 @@ impl Resolver<'_> {
             let matches = super::glob::expand(&self.folder, pattern);
             if matches.is_empty() {
                 return Err(self.bad(
-                    &[Step::Key("packages"), Step::Item(index)],
+                    &[PathStep::Key("packages"), PathStep::Item(index)],
                     "packages",
                     pattern,
                     "no such file",
@@ -383,11 +383,11 @@ impl Resolver<'_> {
         Ok(found)
     }
 
-    fn plain(&self, written: Written) -> Result<Plain, RecipeError> {
+    fn plain(&self, written: RecipeFile) -> Result<PlainImage, RecipeError> {
         let volumes = written.volumes.iter().enumerate();
-        let volumes =
-            volumes.map(|(index, path)| ("volumes", vec![Step::Key("volumes"), Step::Item(index)], path));
-        let workdir = written.workdir.iter().map(|path| ("workdir", vec![Step::Key("workdir")], path));
+        let volumes = volumes
+            .map(|(index, path)| ("volumes", vec![PathStep::Key("volumes"), PathStep::Item(index)], path));
+        let workdir = written.workdir.iter().map(|path| ("workdir", vec![PathStep::Key("workdir")], path));
         let mut paths = volumes.chain(workdir);
         if let Some((key, way, path)) = paths.find(|(_, _, path)| !path.starts_with('/')) {
             return Err(self.bad(&way, key, path, "a path in the image is absolute", "begin it with `/`"));
@@ -403,9 +403,9 @@ impl Resolver<'_> {
             .into_iter()
             .map(|(from, placement)| self.placed(&from, placement))
             .collect::<Result<Vec<_>, RecipeError>>()?;
-        Ok(Plain {
-            entrypoint: written.entrypoint.map(Command::into_words).unwrap_or_default(),
-            cmd: written.cmd.map(Command::into_words).unwrap_or_default(),
+        Ok(PlainImage {
+            entrypoint: written.entrypoint.map(StartCommand::into_words).unwrap_or_default(),
+            cmd: written.cmd.map(StartCommand::into_words).unwrap_or_default(),
             env: written.env,
             user: written.user,
             workdir: written.workdir,
@@ -423,7 +423,7 @@ impl Resolver<'_> {
         let valid = number.parse::<u16>().is_ok_and(|number| number > 0);
         if !valid || !matches!(protocol, "tcp" | "udp" | "sctp") {
             return Err(self.bad(
-                &[Step::Key("ports"), Step::Item(index)],
+                &[PathStep::Key("ports"), PathStep::Item(index)],
                 "ports",
                 text,
                 "not a port",
@@ -434,11 +434,11 @@ impl Resolver<'_> {
     }
 
     fn placed(&self, from: &str, placement: Placement) -> Result<PlacedFile, RecipeError> {
-        let entry = [Step::Key("files"), Step::Key(from)];
+        let entry = [PathStep::Key("files"), PathStep::Key(from)];
         let [files, key] = entry;
         let (to, mode, way) = match placement {
             Placement::Path(path) => (path, None, entry.to_vec()),
-            Placement::Full { path, mode } => (path, mode, vec![files, key, Step::Key("path")]),
+            Placement::Full { path, mode } => (path, mode, vec![files, key, PathStep::Key("path")]),
         };
         let climbs = to.split('/').any(|part| part == "..");
         if !to.starts_with('/') || climbs || to.trim_matches('/').is_empty() {
@@ -448,7 +448,7 @@ impl Resolver<'_> {
         let octal = |text: String| match u32::from_str_radix(text.trim_start_matches("0o"), 8) {
             Ok(mode) if mode <= 0o7777 => Ok(mode),
             _ => Err(self.bad(
-                &[files, key, Step::Key("mode")],
+                &[files, key, PathStep::Key("mode")],
                 "mode",
                 &text,
                 "not a mode",
@@ -461,7 +461,7 @@ impl Resolver<'_> {
     /// A bad value, with the line where it stands.
     fn bad(
         &self,
-        way: &[Step<'_>],
+        way: &[PathStep<'_>],
         key: &'static str,
         value: &str,
         why: &str,
@@ -477,16 +477,16 @@ impl Resolver<'_> {
     }
 
     /// The line of a value, or of the last thing on the way to it that there is. A list or mapping is where its key is.
-    fn line(&self, way: &[Step<'_>]) -> u64 {
+    fn line(&self, way: &[PathStep<'_>]) -> u64 {
         let mut node = &self.tree;
         let mut line = node.at.line;
         for step in way {
             let next = match (step, &node.value) {
-                (Step::Key(key), yaml::Value::Map(entries)) => {
+                (PathStep::Key(key), yaml::Value::Map(entries)) => {
                     let entry = entries.iter().find(|entry| entry.key == *key);
                     entry.map(|entry| (&entry.value, entry.at.line))
                 }
-                (Step::Item(index), yaml::Value::List(items)) => {
+                (PathStep::Item(index), yaml::Value::List(items)) => {
                     items.get(*index).map(|item| (item, item.at.line))
                 }
                 _ => None,
@@ -506,14 +506,14 @@ impl Resolver<'_> {
         use serde_path_to_error::Segment;
         let message = without_position(&error.inner().to_string());
         let segment = |segment| match segment {
-            &Segment::Seq { index } => Some(Step::Item(index)),
-            Segment::Map { key } => Some(Step::Key(key.as_str())),
+            &Segment::Seq { index } => Some(PathStep::Item(index)),
+            Segment::Map { key } => Some(PathStep::Key(key.as_str())),
             _ => None,
         };
-        let mut way: Vec<Step<'_>> = error.path().iter().map_while(segment).collect();
+        let mut way: Vec<PathStep<'_>> = error.path().iter().map_while(segment).collect();
         let unknown = message.split_once("unknown field `").and_then(|(_, rest)| rest.split_once('`'));
         if let Some((key, _)) = unknown {
-            way.push(Step::Key(key));
+            way.push(PathStep::Key(key));
         }
         let place = Place::line(self.path, self.line(&way));
         // Most say which key it is; those of a choice say only what it may be.
@@ -526,7 +526,7 @@ impl Resolver<'_> {
     }
 }
 
-impl Command {
+impl StartCommand {
     /// As an entrypoint or command of an image: a line becomes `/bin/sh -c LINE`.
     pub fn into_words(self) -> Vec<String> {
         match self {

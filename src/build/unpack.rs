@@ -10,7 +10,7 @@ use super::tree::{Spool, Tree, TreeNode};
 use crate::diagnose::{Diagnose, Exit, Place, shown, shown_bytes};
 use crate::oci::{Digest, HashingReader};
 use crate::tarball::magic::{self, MagicError};
-use crate::tarball::{Entry, Kind, ReadError, Reader};
+use crate::tarball::{Entry, EntryKind, ReadError, TarReader};
 
 /// What an archive may hold at most.
 #[derive(Clone, Copy, Debug)]
@@ -180,7 +180,7 @@ impl<'a> Unpacking<'a> {
 
     /// The tree, and the stream at its end.
     fn read<R: Read>(mut self, stream: Bounded<R>) -> Result<(Unpacked, Bounded<R>)> {
-        let mut tar = Reader::new(stream);
+        let mut tar = TarReader::new(stream);
         while let Some(entry) = tar.next_entry().map_err(|error| self.broken(error))? {
             self.entry(&entry, &mut tar)?;
         }
@@ -208,7 +208,7 @@ impl<'a> Unpacking<'a> {
         Ok((self.unpacked, stream))
     }
 
-    fn entry<R: Read>(&mut self, entry: &Entry, tar: &mut Reader<R>) -> Result<()> {
+    fn entry<R: Read>(&mut self, entry: &Entry, tar: &mut TarReader<R>) -> Result<()> {
         self.entries += 1;
         if self.entries > self.limits.entries {
             return Err(self.archive(&format!("it has more than {} entries", self.limits.entries)));
@@ -218,8 +218,8 @@ impl<'a> Unpacking<'a> {
             return Err(self.privileged(name.as_bytes(), privilege));
         }
         let node = match entry.kind {
-            Kind::Directory => TreeNode::Directory { mode: 0o755 },
-            Kind::File => {
+            EntryKind::Directory => TreeNode::Directory { mode: 0o755 },
+            EntryKind::File => {
                 self.bytes = self.bytes.saturating_add(entry.size);
                 if self.bytes > self.limits.bytes {
                     return Err(self.broken(io::Error::other(TOO_MUCH).into()));
@@ -229,8 +229,8 @@ impl<'a> Unpacking<'a> {
                 self.unpacked.modified.insert(name.clone(), u64::try_from(entry.modified).unwrap_or(0));
                 TreeNode::File { mode: normal_mode(entry.mode), content }
             }
-            Kind::Symlink => TreeNode::Link { target: self.target(&name, &entry.target)? },
-            Kind::HardLink => self.hard_link(&name, entry)?,
+            EntryKind::Symlink => TreeNode::Link { target: self.target(&name, &entry.target)? },
+            EntryKind::HardLink => self.hard_link(&name, entry)?,
             other => return Err(self.refuse(name.as_bytes(), &format!("is {}", describe(other)))),
         };
         self.insert(&name, node)
@@ -388,12 +388,14 @@ fn leaves(path: &str, target: &str) -> bool {
     false
 }
 
-fn describe(kind: Kind) -> String {
+fn describe(kind: EntryKind) -> String {
     match kind {
-        Kind::BlockDevice => "a block device".to_owned(),
-        Kind::CharacterDevice => "a character device".to_owned(),
-        Kind::Fifo => "a named pipe".to_owned(),
-        Kind::Other(flag) => format!("of a kind that no package has ({:?})", char::from(flag)),
-        Kind::File | Kind::Directory | Kind::Symlink | Kind::HardLink => "not what it seems".to_owned(),
+        EntryKind::BlockDevice => "a block device".to_owned(),
+        EntryKind::CharacterDevice => "a character device".to_owned(),
+        EntryKind::Fifo => "a named pipe".to_owned(),
+        EntryKind::Other(flag) => format!("of a kind that no package has ({:?})", char::from(flag)),
+        EntryKind::File | EntryKind::Directory | EntryKind::Symlink | EntryKind::HardLink => {
+            "not what it seems".to_owned()
+        }
     }
 }

@@ -14,7 +14,7 @@ use super::{Failure, Outcome, Ui};
 use crate::build::order::Predecessor;
 use crate::build::recipe::{Overrides, Recipe};
 use crate::build::{self, Built, PlannedLayer, PreparedBuild, Settings, skeleton};
-use crate::deploy::lock::PACKAGE_ANNOTATION;
+use crate::deploy::pins::PACKAGE_ANNOTATION;
 use crate::diagnose::{Diagnose, Exit};
 use crate::oci::Digest;
 use crate::store::{self, Cache};

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::options::DeploymentOptions;
 use super::{Failure, Outcome, Ui};
 use crate::deploy::compose::{LoadOptions, load};
-use crate::deploy::lock::Lock;
+use crate::deploy::pins::Pins;
 use crate::deploy::{Desired, guard, rewrite};
 use crate::diagnose::{Diagnose, Exit};
 use crate::engine::docker::DockerEngine;
@@ -324,7 +324,7 @@ async fn change_on_engine(
 ) -> Outcome {
     let engine: Arc<dyn Engine> = Arc::new(connect(&change.deployment).await?);
     let intent = ask.intent(desired)?;
-    let pins = if locked { Some(Lock::read(desired)?) } else { None };
+    let pins = if locked { Some(Pins::read(desired)?) } else { None };
     let stored = StoredImages::find(&intent.apply(desired))?;
     let operator = Operator::new(ui, desired, engine.clone(), &stored);
     let (machine, stop) = (operator.machine(), told_to_stop());

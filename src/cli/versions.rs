@@ -11,16 +11,16 @@ use super::image::bytes;
 use super::options::{DeploymentOptions, EngineOptions};
 use super::{Failure, Outcome, Ui};
 use crate::deploy::compose::{ComposeError, LoadOptions, directory, load};
-use crate::deploy::lock::{Lock, LockError, Pin};
 use crate::deploy::observe::observe;
 use crate::deploy::observed::LABEL_DEPLOYMENT;
+use crate::deploy::pins::{Pin, Pins, PinsError};
 use crate::deploy::{Desired, verify};
 use crate::diagnose::Exit;
 use crate::engine::docker::DockerEngine;
 use crate::engine::{ConnectOptions, ContainerSummary, Engine, EngineError, ImageSummary};
 use crate::oci::{Digest, Reference};
 use crate::store::{self, Layout, StoreError};
-use crate::upgrade::journal::{self, State, Summary};
+use crate::upgrade::journal::{self, DeployState, Summary};
 
 /// Pin the images of a deployment, and the packages in them, in tarsup.lock
 #[derive(Debug, Args)]
@@ -86,10 +86,10 @@ fn block_on<T>(ui: &Ui, work: impl Future<Output = T>) -> Result<T, Failure> {
 /// Writes or checks the lock.
 pub fn lock(args: &LockArgs, ui: &Ui) -> Outcome {
     let desired = desired(&args.deployment, ui)?;
-    let path = Lock::path(&desired);
-    let old = Lock::read_file(&path)?;
+    let path = Pins::path(&desired);
+    let old = Pins::read_file(&path)?;
     if args.check && old.is_none() {
-        return Err(LockError::Missing { path }.into());
+        return Err(PinsError::Missing { path }.into());
     }
     let mut now = pins(&desired, &args.deployment.engine, ui)?;
     if let Some(old) = &old {
@@ -139,7 +139,7 @@ pub fn lock(args: &LockArgs, ui: &Ui) -> Outcome {
 }
 
 /// An engine knows one digest of an image and no packages: what the old lock says of the same image stays.
-fn keep_what_is_known(now: &mut Lock, old: &Lock) {
+fn keep_what_is_known(now: &mut Pins, old: &Pins) {
     for (image, pin) in &mut now.images {
         let Some(known) = old.images.get(image).filter(|known| known.mismatch(pin).is_none()) else {
             continue;
@@ -153,18 +153,18 @@ fn keep_what_is_known(now: &mut Lock, old: &Lock) {
 }
 
 /// The pin of each image of a deployment: from the local store, where it was built, else from the engine.
-fn pins(desired: &Desired, engine: &EngineOptions, ui: &Ui) -> Result<Lock, Failure> {
-    let mut lock = Lock::new(&desired.deployment);
+fn pins(desired: &Desired, engine: &EngineOptions, ui: &Ui) -> Result<Pins, Failure> {
+    let mut pins = Pins::new(&desired.deployment);
     let stored = stored()?;
     let mut elsewhere = Vec::new();
     for service in &desired.services {
         match stored.iter().find(|stored| stored.reference == service.image) {
-            Some(stored) => drop(lock.images.insert(service.image.clone(), stored.pin.clone())),
+            Some(stored) => drop(pins.images.insert(service.image.clone(), stored.pin.clone())),
             None => elsewhere.push(service),
         }
     }
     if elsewhere.is_empty() {
-        return Ok(lock);
+        return Ok(pins);
     }
     let wanted: BTreeSet<String> = elsewhere.iter().map(|service| service.image.to_string()).collect();
     let found = block_on(ui, async {
@@ -182,15 +182,15 @@ fn pins(desired: &Desired, engine: &EngineOptions, ui: &Ui) -> Result<Lock, Fail
         let image = service.image.to_string();
         let Some(pin) = found.get(&image) else {
             let place = service.written.keys.get("image").unwrap_or(&service.place).clone();
-            return Err(LockError::Nowhere { image, service: service.name.clone(), place }.into());
+            return Err(PinsError::Nowhere { image, service: service.name.clone(), place }.into());
         };
-        lock.images.insert(service.image.clone(), pin.clone());
+        pins.images.insert(service.image.clone(), pin.clone());
     }
-    Ok(lock)
+    Ok(pins)
 }
 
 /// An image of the local store.
-struct Stored {
+struct StoredImage {
     reference: Reference,
     pin: Pin,
     size: u64,
@@ -198,7 +198,7 @@ struct Stored {
 }
 
 /// The images of the local store that have a name.
-fn stored() -> Result<Vec<Stored>, Failure> {
+fn stored() -> Result<Vec<StoredImage>, Failure> {
     let layout = store::local()?;
     if !layout.root().join("index.json").exists() {
         return Ok(Vec::new());
@@ -215,9 +215,9 @@ fn one_stored(
     layout: &Layout,
     reference: Reference,
     descriptor: &crate::oci::Descriptor,
-) -> Result<Stored, StoreError> {
+) -> Result<StoredImage, StoreError> {
     let image = layout.image(descriptor)?;
-    Ok(Stored {
+    Ok(StoredImage {
         reference,
         pin: Pin::of_image(&image, &descriptor.annotations),
         size: image.layers_size(),
@@ -228,19 +228,19 @@ fn one_stored(
 /// Compares lock, engine and containers.
 pub fn verify(args: &VerifyArgs, ui: &Ui) -> Outcome {
     let desired = desired(&args.deployment, ui)?;
-    let lock = Lock::read(&desired)?;
+    let pins = Pins::read(&desired)?;
     let observed = block_on(ui, async {
         let engine = connect(&args.deployment.engine).await?;
         observe(&engine, &desired).await
     })??;
-    let differences = verify::differences(&lock, &desired, &observed);
-    ui.json(&json!({ "lock": Lock::path(&desired), "differences": differences }));
+    let differences = verify::differences(&pins, &desired, &observed);
+    ui.json(&json!({ "lock": Pins::path(&desired), "differences": differences }));
     if differences.is_empty() {
         let services = desired.services.len();
         ui.result(&format!(
             "{}: {services} services run exactly what {} pins",
             desired.deployment,
-            crate::deploy::lock::FILE
+            crate::deploy::pins::FILE
         ));
         return Ok(Exit::Done);
     }
@@ -275,9 +275,9 @@ pub fn images(args: &ImagesArgs, ui: &Ui) -> Outcome {
         Err(ComposeError::NoFile { .. }) if args.deployment.files.is_empty() => None,
         Err(error) => return Err(error.into()),
     };
-    let lock = desired.as_ref().map(|desired| Lock::read_file(&Lock::path(desired))).transpose()?.flatten();
+    let pins = desired.as_ref().map(|desired| Pins::read_file(&Pins::path(desired))).transpose()?.flatten();
     let mut versions: Vec<Version> = Vec::new();
-    for Stored { reference, pin, size, created } in stored()? {
+    for StoredImage { reference, pin, size, created } in stored()? {
         let image = reference.to_string();
         versions.push(Version {
             image,
@@ -301,7 +301,7 @@ pub fn images(args: &ImagesArgs, ui: &Ui) -> Outcome {
                     .any(|known: Reference| known.same_repository(reference))
                     || declared.map(|service| &service.image).any(|image| image.same_repository(reference))
             };
-            let more: Vec<Held> =
+            let more: Vec<EngineTag> =
                 held_versions(&images).filter(|held| held.labelled || wanted(&held.reference)).collect();
             for held in more {
                 add_held(&mut versions, &held, &containers);
@@ -316,7 +316,7 @@ pub fn images(args: &ImagesArgs, ui: &Ui) -> Outcome {
                 .filter(|service| service.image.to_string() == version.image)
                 .map(|service| format!("service {}", service.name)),
         );
-        let pinned = lock.iter().flat_map(|lock| &lock.images).any(|(image, pin)| {
+        let pinned = pins.iter().flat_map(|pins| &pins.images).any(|(image, pin)| {
             image.to_string() == version.image
                 && (version.id.is_none() || pin.config == version.id || pin.manifest == version.id)
         });
@@ -356,11 +356,11 @@ pub fn history(args: &HistoryArgs, ui: &Ui) -> Outcome {
 
 fn history_line(deploy: &Summary) -> String {
     let state = match deploy.state {
-        State::Open => "not finished",
-        State::Interrupted => "interrupted",
-        State::Committed => "committed",
-        State::RolledBack => "rolled back",
-        State::Stuck => "stuck",
+        DeployState::Open => "not finished",
+        DeployState::Interrupted => "interrupted",
+        DeployState::Committed => "committed",
+        DeployState::RolledBack => "rolled back",
+        DeployState::Stuck => "stuck",
     };
     let header = &deploy.header;
     let mut line = format!("{}  {state:<12}  {}  by {}", header.deploy, header.what, header.by);
@@ -384,7 +384,7 @@ async fn held(options: &EngineOptions) -> Result<Holding, EngineError> {
 }
 
 /// One name of an image of the engine.
-struct Held {
+struct EngineTag {
     reference: Reference,
     raw_id: String,
     id: Option<Digest>,
@@ -394,10 +394,10 @@ struct Held {
     labelled: bool,
 }
 
-fn held_versions(images: &[ImageSummary]) -> impl Iterator<Item = Held> {
+fn held_versions(images: &[ImageSummary]) -> impl Iterator<Item = EngineTag> {
     images.iter().flat_map(|image| {
         image.tags.iter().filter_map(|tag| {
-            Some(Held {
+            Some(EngineTag {
                 reference: tag.parse().ok()?,
                 raw_id: image.id.clone(),
                 id: image.id.parse().ok(),
@@ -410,7 +410,7 @@ fn held_versions(images: &[ImageSummary]) -> impl Iterator<Item = Held> {
 }
 
 /// Adds an image of the engine: to the line of the store's where both are the same, else as a line of its own.
-fn add_held(versions: &mut Vec<Version>, held: &Held, containers: &[ContainerSummary]) {
+fn add_held(versions: &mut Vec<Version>, held: &EngineTag, containers: &[ContainerSummary]) {
     let image = held.reference.to_string();
     let used: BTreeSet<String> = containers
         .iter()

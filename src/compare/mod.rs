@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::diagnose::shown_bytes;
 use crate::oci::{Digest, HashingWriter, Image, Layer};
-use crate::tarball::{Kind, Reader, magic};
+use crate::tarball::{EntryKind, TarReader, magic};
 
 /// The differences of two images.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -159,7 +159,7 @@ fn sum<'a>(layers: impl Iterator<Item = &'a Layer>) -> Sent {
 /// What is at a path: two that are equal need not be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct LayerFile {
-    kind: Kind,
+    kind: EntryKind,
     mode: u32,
     owner: (u64, u64),
     target: Vec<u8>,
@@ -171,7 +171,7 @@ struct LayerFile {
 /// Path → what is there; paths are escaped, as they are shown to people.
 fn files(layer: &Layer) -> io::Result<BTreeMap<String, LayerFile>> {
     let stream = BufReader::with_capacity(256 * 1024, layer.source.open()?);
-    let mut tar = Reader::new(magic::open(stream).map_err(io::Error::other)?);
+    let mut tar = TarReader::new(magic::open(stream).map_err(io::Error::other)?);
     let mut found = BTreeMap::new();
     while let Some(entry) = tar.next_entry().map_err(io::Error::other)? {
         let path = shown_bytes(&entry.name).to_string().trim_matches('/').to_owned();

@@ -14,12 +14,12 @@ pub struct Mount {
     /// Where: absolute and clean.
     pub target: String,
     /// What.
-    pub source: Source,
+    pub source: MountSource,
 }
 
 /// What is mounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum MountSource {
     /// A file or folder of the host.
     Bind(String),
     /// A volume with a name that a person chose, or a folder in it.
@@ -69,9 +69,9 @@ impl Mounts {
             let target = clean(text("Destination"));
             let asked = mounts.at(&target).map(|mount| &mount.source);
             let source = match (text("Type"), asked) {
-                ("volume", None | Some(Source::Anonymous(_))) => volume(text("Name"), ""),
-                ("bind", None) => Source::Bind(clean(text("Source"))),
-                ("tmpfs", None) => Source::Tmpfs,
+                ("volume", None | Some(MountSource::Anonymous(_))) => volume(text("Name"), ""),
+                ("bind", None) => MountSource::Bind(clean(text("Source"))),
+                ("tmpfs", None) => MountSource::Tmpfs,
                 _ => continue,
             };
             mounts.put(Mount { target, source });
@@ -85,7 +85,7 @@ impl Mounts {
     pub fn with_image(mut self, image: &EngineImage) -> Self {
         for target in volumes(&image.raw["Config"]["Volumes"]) {
             if self.at(&target).is_none() {
-                self.put(Mount { target, source: Source::Anonymous(None) });
+                self.put(Mount { target, source: MountSource::Anonymous(None) });
             }
         }
         self
@@ -94,16 +94,16 @@ impl Mounts {
     fn of_config(host: &Value, volumes_of_body: &Value) -> Self {
         let mut mounts = Self::default();
         for target in volumes(volumes_of_body) {
-            mounts.put(Mount { target, source: Source::Anonymous(None) });
+            mounts.put(Mount { target, source: MountSource::Anonymous(None) });
         }
         for bind in host["Binds"].as_array().into_iter().flatten().filter_map(Value::as_str) {
             let mut parts = bind.split(':');
             let (target, source) = match (parts.next(), parts.next()) {
                 (Some(source), Some(target)) if source.starts_with('/') => {
-                    (target, Source::Bind(clean(source)))
+                    (target, MountSource::Bind(clean(source)))
                 }
                 (Some(name), Some(target)) => (target, volume(name, "")),
-                (Some(target), None) => (target, Source::Anonymous(None)),
+                (Some(target), None) => (target, MountSource::Anonymous(None)),
                 (None, _) => continue,
             };
             mounts.put(Mount { target: clean(target), source });
@@ -112,14 +112,14 @@ impl Mounts {
             let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
             let from = text(&mount["Source"]);
             let source = match mount["Type"].as_str().unwrap_or("volume") {
-                "bind" => Source::Bind(clean(&from)),
-                "tmpfs" => Source::Tmpfs,
+                "bind" => MountSource::Bind(clean(&from)),
+                "tmpfs" => MountSource::Tmpfs,
                 _ => volume(&from, &text(&mount["VolumeOptions"]["Subpath"])),
             };
             mounts.put(Mount { target: clean(&text(&mount["Target"])), source });
         }
         for (target, _) in host["Tmpfs"].as_object().into_iter().flatten() {
-            mounts.put(Mount { target: clean(target), source: Source::Tmpfs });
+            mounts.put(Mount { target: clean(target), source: MountSource::Tmpfs });
         }
         mounts
     }
@@ -151,13 +151,13 @@ impl Mounts {
         let rest = path.strip_prefix(mount.target.trim_end_matches('/')).unwrap_or_default();
         let rest = rest.trim_matches('/');
         match &mount.source {
-            Source::Bind(folder) => Lies::Host(clean(&format!("{folder}/{rest}"))),
-            Source::Volume { name, subpath } => {
+            MountSource::Bind(folder) => Lies::Host(clean(&format!("{folder}/{rest}"))),
+            MountSource::Volume { name, subpath } => {
                 let below = clean(&format!("{subpath}/{rest}"));
                 Lies::Volume(name.clone(), below.trim_start_matches('/').to_owned())
             }
-            Source::Anonymous(name) => Lies::Anonymous(name.clone(), rest.to_owned()),
-            Source::Tmpfs => Lies::Memory,
+            MountSource::Anonymous(name) => Lies::Anonymous(name.clone(), rest.to_owned()),
+            MountSource::Tmpfs => Lies::Memory,
         }
     }
 
@@ -165,14 +165,14 @@ impl Mounts {
     /// otherwise begin with an empty one, or with none.
     pub fn handed_on(&self, successor: &Self) -> Vec<String> {
         let is_free = |target: &str| {
-            successor.at(target).is_none_or(|mount| matches!(mount.source, Source::Anonymous(_)))
+            successor.at(target).is_none_or(|mount| matches!(mount.source, MountSource::Anonymous(_)))
         };
         let mut carried: Vec<String> = self
             .0
             .iter()
             .filter(|mount| is_free(&mount.target))
             .filter_map(|mount| match &mount.source {
-                Source::Anonymous(Some(name)) => Some(format!("{name}:{}", mount.target)),
+                MountSource::Anonymous(Some(name)) => Some(format!("{name}:{}", mount.target)),
                 _ => None,
             })
             .collect();
@@ -218,13 +218,13 @@ impl fmt::Display for Lies {
 }
 
 /// The engine names an anonymous volume by 64 hexadecimal digits.
-fn volume(name: &str, subpath: &str) -> Source {
+fn volume(name: &str, subpath: &str) -> MountSource {
     if name.is_empty() {
-        Source::Anonymous(None)
+        MountSource::Anonymous(None)
     } else if name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        Source::Anonymous(Some(name.to_owned()))
+        MountSource::Anonymous(Some(name.to_owned()))
     } else {
-        Source::Volume { name: name.to_owned(), subpath: subpath.trim_matches('/').to_owned() }
+        MountSource::Volume { name: name.to_owned(), subpath: subpath.trim_matches('/').to_owned() }
     }
 }
 

@@ -29,14 +29,14 @@ pub struct DotEnvError {
 /// Parses a file. `lookup` is asked before the assignments above for interpolated variables, as compose does.
 pub fn parse(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Vec<Assignment>, DotEnvError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text).replace("\r\n", "\n");
-    let mut reader = Reader { rest: &text, line: 1, lookup, done: Vec::new() };
+    let mut reader = DotenvReader { rest: &text, line: 1, lookup, done: Vec::new() };
     while reader.skip_to_statement() {
         reader.statement()?;
     }
     Ok(reader.done)
 }
 
-struct Reader<'t> {
+struct DotenvReader<'t> {
     rest: &'t str,
     line: u64,
     lookup: &'t dyn Fn(&str) -> Option<String>,
@@ -48,7 +48,7 @@ fn is_blank(c: char) -> bool {
     c != '\n' && c.is_whitespace()
 }
 
-impl Reader<'_> {
+impl DotenvReader<'_> {
     /// Skips empty lines and comments; false at the end.
     fn skip_to_statement(&mut self) -> bool {
         loop {

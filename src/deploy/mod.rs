@@ -6,9 +6,9 @@ pub mod desired;
 pub mod dotenv;
 pub mod guard;
 pub mod interpolate;
-pub mod lock;
 pub mod observe;
 pub mod observed;
+pub mod pins;
 pub mod rewrite;
 pub mod verify;
 

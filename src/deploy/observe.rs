@@ -56,7 +56,7 @@ pub async fn observe_with(
     });
     let mut volumes: BTreeMap<String, BTreeMap<String, String>> =
         engine.list_volumes(&[]).await?.into_iter().collect();
-    let mut images = Images::list(engine).await?;
+    let mut images = ImageList::list(engine).await?;
     let glance = glance.filter(|glance| {
         let locked = volumes.values().any(|labels| {
             labels.contains_key(LABEL_LOCK) && labels.get(LABEL_DEPLOYMENT) == Some(&desired.deployment)
@@ -123,7 +123,7 @@ async fn as_told(
     one: &ContainerSummary,
     desired: &Desired,
     glance: Glance<'_>,
-    images: &mut Images<'_>,
+    images: &mut ImageList<'_>,
 ) -> Result<Option<Container>> {
     if !is_ours(one, desired) {
         return Ok(None);
@@ -189,14 +189,14 @@ fn environment(service: &Service, image: &EngineImage) -> Vec<String> {
 }
 
 /// The engine's images: listed once, each inspected once where it is asked for.
-struct Images<'a> {
+struct ImageList<'a> {
     engine: &'a dyn Engine,
     /// Reference → id.
     ids: BTreeMap<String, String>,
     inspected: BTreeMap<String, Option<EngineImage>>,
 }
 
-impl<'a> Images<'a> {
+impl<'a> ImageList<'a> {
     async fn list(engine: &'a dyn Engine) -> Result<Self> {
         let listed = match engine.list_images().await {
             // containerd's store lists none while it has one whose blobs are missing: each is then asked for by name.

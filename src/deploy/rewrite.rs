@@ -133,15 +133,15 @@ struct Replacement {
 }
 
 /// The new image of each service that gets one, by the service's name.
-pub type Images = BTreeMap<String, Reference>;
+pub type NewImages = BTreeMap<String, Reference>;
 
 /// The same image for several services.
-pub fn same_image(services: &[&str], image: &Reference) -> Images {
+pub fn same_image(services: &[&str], image: &Reference) -> NewImages {
     services.iter().map(|service| ((*service).to_owned(), image.clone())).collect()
 }
 
 /// What [`set_images`] would do, without doing it: a preflight, so that a commit does not fail at its last step.
-pub fn check(desired: &Desired, images: &Images) -> Result<()> {
+pub fn check(desired: &Desired, images: &NewImages) -> Result<()> {
     edits(desired, images).map(drop)
 }
 
@@ -151,7 +151,7 @@ pub fn set_image(desired: &Desired, services: &[&str], image: &Reference) -> Res
 }
 
 /// Writes the tags of `images` where the images of those services are written. All files or none.
-pub fn set_images(desired: &Desired, images: &Images) -> Result<Vec<Edit>> {
+pub fn set_images(desired: &Desired, images: &NewImages) -> Result<Vec<Edit>> {
     let (edits, texts) = edits(desired, images)?;
     let mut written: Vec<(&PathBuf, &Vec<u8>)> = Vec::new();
     for (path, (old, new)) in &texts {
@@ -199,7 +199,7 @@ pub fn undo(edits: &[Edit]) -> Result<()> {
 /// Each file's text before and after.
 type Texts = BTreeMap<PathBuf, (Vec<u8>, Vec<u8>)>;
 
-fn edits(desired: &Desired, images: &Images) -> Result<(Vec<Edit>, Texts)> {
+fn edits(desired: &Desired, images: &NewImages) -> Result<(Vec<Edit>, Texts)> {
     let mut places: BTreeMap<Place, Replacement> = BTreeMap::new();
     for (service, image) in desired.services.iter().filter_map(|one| Some((one, images.get(&one.name)?))) {
         let (place, replacement) = replacement(service, image)?;

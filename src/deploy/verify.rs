@@ -1,8 +1,8 @@
 //! Compares what is pinned, what is declared, what the engine holds and what runs: pure, one sentence a difference.
 
 use super::desired::Desired;
-use super::lock::{Lock, Pin};
 use super::observed::{LABEL_SERVICE, Observed};
+use super::pins::{Pin, Pins};
 use crate::engine::{Container, Status};
 
 /// Where a difference shows.
@@ -29,14 +29,14 @@ pub struct Difference {
 }
 
 /// Every difference between the lock, the files, the engine and the containers, in the order of the services.
-pub fn differences(lock: &Lock, desired: &Desired, observed: &Observed) -> Vec<Difference> {
+pub fn differences(pins: &Pins, desired: &Desired, observed: &Observed) -> Vec<Difference> {
     let mut found = Vec::new();
-    if lock.deployment != desired.deployment {
+    if pins.deployment != desired.deployment {
         let what =
-            format!("the lock is of the deployment {}, this is {}", lock.deployment, desired.deployment);
+            format!("the lock is of the deployment {}, this is {}", pins.deployment, desired.deployment);
         found.push(Difference { within: Within::Lock, service: None, what });
     }
-    let unused = lock.images.keys().filter(|image| !desired.services.iter().any(|one| one.image == **image));
+    let unused = pins.images.keys().filter(|image| !desired.services.iter().any(|one| one.image == **image));
     found.extend(unused.map(|image| Difference {
         within: Within::Lock,
         service: None,
@@ -46,7 +46,7 @@ pub fn differences(lock: &Lock, desired: &Desired, observed: &Observed) -> Vec<D
         let mut add =
             |within, what| found.push(Difference { within, service: Some(service.name.clone()), what });
         let image = &service.image;
-        let Some(pin) = lock.images.get(image) else {
+        let Some(pin) = pins.images.get(image) else {
             add(Within::Lock, format!("{}: {image} is not pinned", service.name));
             continue;
         };

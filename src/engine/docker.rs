@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::address::{self, ConnectOptions, Surroundings, configuration};
 use super::connection::Connection;
 use super::raw::{
-    PATIENCE, Raw, Request, UNLIMITED, absent, in_path, in_query, shareable, traced, unexpected, words,
+    ApiRequest, PATIENCE, Raw, UNLIMITED, absent, in_path, in_query, shareable, traced, unexpected, words,
 };
 use super::{
     ByteStream, Container, ContainerSummary, CreateBody, Engine, EngineError, EngineImage, EngineInfo,
@@ -58,7 +58,7 @@ impl DockerEngine {
         let around = Surroundings { variable: &|name| std::env::var(name).ok() };
         let connection = Connection::open(&address::resolve(options, &around)?)?;
         let mut raw = Raw { connection, api_version: String::new() };
-        let version = raw.json(Request::new("version", "GET", "/version")).await?;
+        let version = raw.json(ApiRequest::new("version", "GET", "/version")).await?;
         let ApiVersion(major, minor) = negotiate(&version)?;
         raw.api_version = format!("{major}.{minor}");
         let docker = raw.connection.bollard(major as usize, minor as usize)?;
@@ -87,7 +87,7 @@ impl DockerEngine {
     /// Whether the container has a terminal: its output is then one stream without frames.
     async fn has_terminal(&self, call: &str, container: &str) -> Result<bool> {
         let path = format!("/containers/{}/json", in_path(container));
-        let raw = self.raw.json(Request::new(call, "GET", path)).await?;
+        let raw = self.raw.json(ApiRequest::new(call, "GET", path)).await?;
         Ok(raw.pointer("/Config/Tty").and_then(Value::as_bool).unwrap_or_default())
     }
 
@@ -221,7 +221,7 @@ impl Engine for DockerEngine {
     async fn inspect_container(&self, container: &str) -> Result<Option<Container>> {
         let call = format!("inspect {container}");
         let path = format!("/containers/{}/json", in_path(container));
-        let found = absent(self.raw.json(Request::new(&call, "GET", path)).await)?;
+        let found = absent(self.raw.json(ApiRequest::new(&call, "GET", path)).await)?;
         found.map(|raw| answers::container(&call, raw)).transpose()
     }
 
@@ -229,7 +229,7 @@ impl Engine for DockerEngine {
         let call = format!("create {name}");
         let json = json_body(&Value::Object(body.0.clone()));
         let path = format!("/containers/create?name={}", in_query(name));
-        let created = self.raw.json(Request::new(&call, "POST", path).body(json)).await;
+        let created = self.raw.json(ApiRequest::new(&call, "POST", path).body(json)).await;
         let created = created.map_err(|error| without_environment(error, body))?;
         answers::required(&call, &created, "/Id")
     }
@@ -296,7 +296,7 @@ impl Engine for DockerEngine {
         let call = format!("logs {container}");
         let terminal = self.has_terminal(&call, container).await?;
         let path = format!("/containers/{}/logs?stdout=1&stderr=1&tail={tail}", in_path(container));
-        let bytes = self.raw.bytes(Request::new(&call, "GET", path)).await?;
+        let bytes = self.raw.bytes(ApiRequest::new(&call, "GET", path)).await?;
         if terminal {
             return Ok(text(&bytes));
         }
@@ -338,7 +338,7 @@ impl Engine for DockerEngine {
         let body = json!({ "Container": container, "EndpointConfig": endpoint });
         let path = format!("/networks/{}/connect", in_path(network));
         let call = format!("connect {container} to {network}");
-        self.raw.bytes(Request::new(&call, "POST", path).body(json_body(&body))).await.map(drop)
+        self.raw.bytes(ApiRequest::new(&call, "POST", path).body(json_body(&body))).await.map(drop)
     }
 
     async fn list_images(&self) -> Result<Vec<ImageSummary>> {
@@ -350,7 +350,7 @@ impl Engine for DockerEngine {
     async fn inspect_image(&self, image: &str) -> Result<Option<EngineImage>> {
         let call = format!("inspect {image}");
         let path = format!("/images/{}/json", in_path(image));
-        let found = absent(self.raw.json(Request::new(&call, "GET", path)).await)?;
+        let found = absent(self.raw.json(ApiRequest::new(&call, "GET", path)).await)?;
         found.map(|raw| answers::image(&call, raw)).transpose()
     }
 
@@ -400,7 +400,7 @@ impl Engine for DockerEngine {
         if let Some(body) = body.as_object_mut() {
             body.entry("CheckDuplicate").or_insert(Value::Bool(true));
         }
-        let request = Request::new(&call, "POST", "/networks/create").body(json_body(&body));
+        let request = ApiRequest::new(&call, "POST", "/networks/create").body(json_body(&body));
         answers::required(&call, &self.raw.json(request).await?, "/Id")
     }
 

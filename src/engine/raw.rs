@@ -29,7 +29,7 @@ pub(super) const PATIENCE: Duration = Duration::from_mins(2);
 pub(super) const UNLIMITED: Duration = Duration::from_hours(30 * 24);
 
 /// One request.
-pub(super) struct Request<'a> {
+pub(super) struct ApiRequest<'a> {
     /// What errors call it, such as `create tars-framework`; never with an environment in it.
     pub call: &'a str,
     pub method: &'static str,
@@ -39,7 +39,7 @@ pub(super) struct Request<'a> {
     pub body: Vec<u8>,
 }
 
-impl<'a> Request<'a> {
+impl<'a> ApiRequest<'a> {
     pub fn new(call: &'a str, method: &'static str, path: impl Into<String>) -> Self {
         Self { call, method, path: path.into(), body: Vec::new() }
     }
@@ -60,13 +60,13 @@ pub(super) struct Raw {
 
 impl Raw {
     /// Sends a request; the whole body of the answer. An answer that is not success is an error here.
-    pub async fn bytes(&self, request: Request<'_>) -> Result<Bytes> {
+    pub async fn bytes(&self, request: ApiRequest<'_>) -> Result<Bytes> {
         let call = request.call;
         traced(call, self.ask(request)).await
     }
 
-    async fn ask(&self, request: Request<'_>) -> Result<Bytes> {
-        let Request { call, method, path, body } = request;
+    async fn ask(&self, request: ApiRequest<'_>) -> Result<Bytes> {
+        let ApiRequest { call, method, path, body } = request;
         let version =
             if self.api_version.is_empty() { String::new() } else { format!("/v{}", self.api_version) };
         let request = HttpRequest::builder()
@@ -92,7 +92,7 @@ impl Raw {
     }
 
     /// Sends a request; the answer as JSON.
-    pub async fn json(&self, request: Request<'_>) -> Result<Value> {
+    pub async fn json(&self, request: ApiRequest<'_>) -> Result<Value> {
         let call = request.call.to_owned();
         let bytes = self.bytes(request).await?;
         serde_json::from_slice(&bytes).map_err(|error| {

@@ -27,7 +27,7 @@ enum State {
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
+pub enum Decision {
     /// Nothing.
     Leave,
     /// It has just died. With a pause of zero the restart is due now.
@@ -58,24 +58,24 @@ impl Backoff {
     }
 
     /// Judges what is seen.
-    pub fn look(&mut self, alive: bool, now: Instant) -> Action {
+    pub fn look(&mut self, alive: bool, now: Instant) -> Decision {
         if alive {
             if self.state != State::Running {
                 // Somebody else started it, tarsnode or an administrator.
                 self.begin(now);
             }
-            return Action::Leave;
+            return Decision::Leave;
         }
         match self.state {
-            State::Held => Action::Leave,
-            State::Pausing(due) if now < due => Action::Leave,
-            State::Pausing(_) => Action::Due,
+            State::Held => Decision::Leave,
+            State::Pausing(due) if now < due => Decision::Leave,
+            State::Pausing(_) => Decision::Due,
             State::Running => {
                 let lived = self.begun.map_or(Duration::ZERO, |begun| now.saturating_duration_since(begun));
                 self.deaths = if lived >= STABLE { 1 } else { self.deaths + 1 };
                 let restart_in = pause(self.deaths);
                 self.state = State::Pausing(now + restart_in);
-                Action::Died { restart_in }
+                Decision::Died { restart_in }
             }
         }
     }
@@ -104,16 +104,16 @@ mod tests {
         let mut now = Instant::now();
         let mut backoff = Backoff::default();
         backoff.begin(now);
-        assert_eq!(backoff.look(true, now), Action::Leave);
-        assert_eq!(backoff.look(false, now), Action::Died { restart_in: Duration::ZERO });
+        assert_eq!(backoff.look(true, now), Decision::Leave);
+        assert_eq!(backoff.look(false, now), Decision::Died { restart_in: Duration::ZERO });
         backoff.begin(now);
-        assert_eq!(backoff.look(false, now), Action::Died { restart_in: Duration::from_secs(1) });
-        assert_eq!(backoff.look(false, now), Action::Leave);
+        assert_eq!(backoff.look(false, now), Decision::Died { restart_in: Duration::from_secs(1) });
+        assert_eq!(backoff.look(false, now), Decision::Leave);
         now += Duration::from_secs(1);
-        assert_eq!(backoff.look(false, now), Action::Due);
+        assert_eq!(backoff.look(false, now), Decision::Due);
         backoff.begin(now);
         now += STABLE;
-        assert_eq!(backoff.look(false, now), Action::Died { restart_in: Duration::ZERO }, "it was stable");
+        assert_eq!(backoff.look(false, now), Decision::Died { restart_in: Duration::ZERO }, "it was stable");
     }
 
     #[test]
@@ -121,8 +121,8 @@ mod tests {
         let now = Instant::now();
         let mut backoff = Backoff::default();
         backoff.begin(now);
-        assert!(matches!(backoff.look(false, now), Action::Died { .. }));
-        assert_eq!(backoff.look(true, now), Action::Leave);
+        assert!(matches!(backoff.look(false, now), Decision::Died { .. }));
+        assert_eq!(backoff.look(true, now), Decision::Leave);
         assert_eq!(backoff.state, State::Running);
     }
 
@@ -132,8 +132,8 @@ mod tests {
         let mut backoff = Backoff::default();
         backoff.begin(now);
         backoff.leave_alone();
-        assert_eq!(backoff.look(false, now), Action::Leave);
-        assert_eq!(backoff.look(true, now), Action::Leave);
-        assert!(matches!(backoff.look(false, now), Action::Died { .. }));
+        assert_eq!(backoff.look(false, now), Decision::Leave);
+        assert_eq!(backoff.look(true, now), Decision::Leave);
+        assert!(matches!(backoff.look(false, now), Decision::Died { .. }));
     }
 }

@@ -13,7 +13,7 @@ use super::failure::Failure;
 use super::lock::InstallLock;
 use super::paths::Paths;
 use super::render::Substitution;
-use super::rows::{self, Node};
+use super::rows::{self, Registrant};
 use super::schema;
 use super::scripts::{self, SchemaScripts};
 use super::signals::Stop;
@@ -41,7 +41,7 @@ impl Prepared {
 pub fn prepare(
     environment: &Environment,
     paths: &Paths,
-    node: Node<'_>,
+    node: Registrant<'_>,
     stop: &Stop,
     log: &StartLog,
 ) -> Result<Prepared, Failure> {
@@ -77,7 +77,7 @@ pub fn prepare(
 
 /// What was done to a database.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub struct MigrationReport {
     /// Its schemas.
     pub schema: schema::Report,
     /// Its templates.
@@ -95,7 +95,7 @@ pub fn migrate(
     version: Option<&str>,
     address: Option<&str>,
     log: &StartLog,
-) -> Result<Report, DatabaseError> {
+) -> Result<MigrationReport, DatabaseError> {
     schema::refuse_foreign(session, scripts)?;
     account::ensure(account, session, address, log)?;
     let report = schema::migrate(server, session, scripts, paths, version, log)?;
@@ -103,7 +103,7 @@ pub fn migrate(
     let registries = address.map(Endpoint::registry).into_iter().collect();
     let substitution = Substitution::new(paths, address.unwrap_or_default(), Some(account), registries);
     let templates = templates::migrate(session, paths, &substitution, version, log)?;
-    Ok(Report { schema: report, templates })
+    Ok(MigrationReport { schema: report, templates })
 }
 
 /// Says once that the database answered, however often it is asked.

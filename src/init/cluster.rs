@@ -17,7 +17,7 @@ use super::address;
 use super::database::{DB_TARS, DatabaseError, Presence, Server};
 use super::environment::Account;
 use super::failure::{Code, Failure};
-use super::health::{self, Servant};
+use super::health::{self, ServantAnswer};
 use super::probe;
 use super::rows;
 use super::signals;
@@ -30,7 +30,7 @@ const DATABASE: Duration = Duration::from_secs(6);
 
 /// The document.
 #[derive(Debug, Default, Serialize)]
-struct Report {
+struct ClusterReport {
     protocol: u32,
     /// `exists`, `absent`, `unknown`, or `not-asked` where no account is named.
     database: &'static str,
@@ -50,7 +50,7 @@ struct Asked {
     address: String,
     role: &'static str,
     healthy: bool,
-    servants: Vec<Servant>,
+    servants: Vec<ServantAnswer>,
     problems: Vec<String>,
 }
 
@@ -77,7 +77,7 @@ impl Question {
 
 /// Prints the document; exit code 0 when the database (where one is named) and the container that is asked answer.
 pub fn run(question: Option<&Question>) -> Result<(), Failure> {
-    let mut report = Report { protocol: PROTOCOL, database: "not-asked", ..Report::default() };
+    let mut report = ClusterReport { protocol: PROTOCOL, database: "not-asked", ..ClusterReport::default() };
     let unwanted = match Account::read() {
         Ok(None) => BTreeSet::new(),
         Ok(Some(account)) => ask_database(account, question.cloned(), &mut report),
@@ -102,7 +102,11 @@ struct DatabaseAnswer {
 }
 
 /// In a thread: a name that does not resolve has no time-out of its own, and whoever asks waits for this document.
-fn ask_database(account: Account, question: Option<Question>, report: &mut Report) -> BTreeSet<Service> {
+fn ask_database(
+    account: Account,
+    question: Option<Question>,
+    report: &mut ClusterReport,
+) -> BTreeSet<Service> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         let _ = sender.send(

@@ -15,7 +15,7 @@ use super::environment::Account;
 use super::failure::{Code, Failure};
 use super::signals::Stop;
 use super::start_log::StartLog;
-use super::statement_watch::{self, StatementKind, StatementWatch, WatchedServer};
+use super::statement_watch::{self, StatementWatch, WaitPurpose, WatchedServer};
 
 /// The schema of a deployment's framework: without it a slave has nothing to join.
 pub const DB_TARS: &str = "db_tars";
@@ -220,7 +220,7 @@ impl Session {
     fn ask<T: Send + 'static>(
         &mut self,
         act: &str,
-        kind: StatementKind,
+        kind: WaitPurpose,
         question: impl FnOnce(&mut Conn) -> Result<T, mysql::Error> + Send + 'static,
     ) -> Result<T, DatabaseError> {
         let mut connection = self
@@ -249,7 +249,7 @@ impl Session {
     /// Sends a statement whose answer does not matter; `act` says what it is for.
     pub fn run(&mut self, act: &str, statement: &str) -> Result<(), DatabaseError> {
         let statement = statement.to_owned();
-        self.ask(act, StatementKind::Work, move |connection| connection.query_drop(statement))
+        self.ask(act, WaitPurpose::Work, move |connection| connection.query_drop(statement))
     }
 
     /// Sends a statement with values apart.
@@ -260,7 +260,7 @@ impl Session {
         values: impl Into<Params>,
     ) -> Result<(), DatabaseError> {
         let (statement, values) = (statement.to_owned(), values.into());
-        self.ask(act, StatementKind::Work, move |connection| connection.exec_drop(statement, values))
+        self.ask(act, WaitPurpose::Work, move |connection| connection.exec_drop(statement, values))
     }
 
     /// The rows that a query answers.
@@ -271,7 +271,7 @@ impl Session {
         values: impl Into<Params>,
     ) -> Result<Vec<T>, DatabaseError> {
         let (query, values) = (query.to_owned(), values.into());
-        self.ask(act, StatementKind::Question, move |connection| connection.exec(query, values))
+        self.ask(act, WaitPurpose::Question, move |connection| connection.exec(query, values))
     }
 
     /// A number that a query answers; a query without an answer is an error.

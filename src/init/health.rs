@@ -35,7 +35,7 @@ const DATABASE: Duration = Duration::from_secs(3);
 
 /// One servant's answer.
 #[derive(Clone, Debug, Serialize)]
-pub struct Servant {
+pub struct ServantAnswer {
     /// Such as `tars.tarsregistry.QueryObj`.
     pub name: String,
     /// Its TCP port.
@@ -67,7 +67,7 @@ pub enum Database {
 /// One look at this container.
 pub struct Look {
     /// Every servant of the role.
-    pub servants: Vec<Servant>,
+    pub servants: Vec<ServantAnswer>,
     /// How the web console answers, where one must run.
     pub web: Option<Result<(), String>>,
     /// What the database says.
@@ -92,7 +92,7 @@ pub fn answers(service: Service, host: &str, limit: Duration, init: Pid) -> bool
 }
 
 /// Pings the servants of all these services at once, whoever answers.
-pub fn ping_all(services: &[Service], host: &str) -> Vec<Servant> {
+pub fn ping_all(services: &[Service], host: &str) -> Vec<ServantAnswer> {
     let pings: Vec<_> = services
         .iter()
         .flat_map(|service| service.servants().iter().map(move |servant| (*service, *servant)))
@@ -105,7 +105,7 @@ pub fn ping_all(services: &[Service], host: &str) -> Vec<Servant> {
                     Ok(at) => ping::ping(*at, &name, PING).map_err(|error| error.to_string()),
                     Err(error) => Err(error.to_string()),
                 };
-                Servant {
+                ServantAnswer {
                     name,
                     port: servant.port,
                     ok: answer.is_ok(),
@@ -157,7 +157,7 @@ pub fn look(paths: &Paths, environment: &Environment, host: &str) -> Look {
         // An administrator's stop is not undone by a database that is away.
         _ => run_state.unwanted(),
     };
-    let sick: Vec<&mut Servant> =
+    let sick: Vec<&mut ServantAnswer> =
         servants.iter_mut().filter(|servant| !servant.ok && !unwanted.contains(&servant.service)).collect();
     let (mut complaints, mut is_starting) = (Vec::new(), own.is_none());
     for servant in sick {
@@ -176,7 +176,7 @@ pub fn look(paths: &Paths, environment: &Environment, host: &str) -> Look {
 }
 
 /// Whose answers these are; what our own answered is remembered.
-fn note_owners(servants: &mut [Servant], own: Option<&OwnProcesses>, run_state: &RunState) {
+fn note_owners(servants: &mut [ServantAnswer], own: Option<&OwnProcesses>, run_state: &RunState) {
     let asked: Vec<SocketAddr> = servants.iter().filter_map(|servant| servant.at).collect();
     let holders = own.map_or_else(|| vec![SocketOwner::Foreign; asked.len()], |own| own.holders(&asked));
     for (servant, holder) in servants.iter_mut().filter(|servant| servant.at.is_some()).zip(holders) {

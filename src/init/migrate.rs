@@ -24,7 +24,7 @@ struct Document<'a> {
     version: u32,
     framework: Option<&'a str>,
     #[serde(flatten)]
-    report: boot::Report,
+    report: boot::MigrationReport,
 }
 
 /// Installs an empty server, else adds what this version adds. Starts nothing, and registers no node: the container

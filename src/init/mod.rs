@@ -116,7 +116,7 @@ fn run(image: ImageRole, paths: &Paths) -> Result<(), Failure> {
     let services = environment.role.services();
     let unchanged =
         if is_new { services.iter().copied().collect() } else { programs::unchanged(paths, services) };
-    let node = rows::Node {
+    let node = rows::Registrant {
         role: environment.role,
         address: &address,
         version: environment.version.as_deref(),

@@ -12,7 +12,7 @@ use crate::tars::{PROTOCOL, ping};
 use super::address;
 use super::environment::{Endpoint, Environment};
 use super::failure::{Code, Failure};
-use super::health::{self, Database, Servant};
+use super::health::{self, Database, ServantAnswer};
 use super::paths::Paths;
 
 /// For the answer of one registry.
@@ -20,18 +20,18 @@ const REGISTRY: Duration = Duration::from_secs(2);
 
 /// The document.
 #[derive(Debug, Default, Serialize)]
-struct Report {
+struct ProbeReport {
     protocol: u32,
     /// Servants, sockets and web console are as they must be, and the database (or, on a node, a registry) answers.
     healthy: bool,
     role: String,
     address: String,
     version: String,
-    servants: Vec<Servant>,
+    servants: Vec<ServantAnswer>,
     /// Master with a web console only.
-    web: Option<Part>,
+    web: Option<Reachability>,
     /// Nodes only: whether one of its registries answers.
-    registry: Option<Part>,
+    registry: Option<Reachability>,
     /// As this container sees it: `exists`, `absent`, `unknown` or `not-asked`.
     database: &'static str,
     problems: Vec<String>,
@@ -39,7 +39,7 @@ struct Report {
 
 /// Something that answers or does not.
 #[derive(Debug, Serialize)]
-struct Part {
+struct Reachability {
     ok: bool,
     detail: String,
 }
@@ -63,8 +63,8 @@ pub fn print(document: &impl Serialize, is_well: bool) -> Result<(), Failure> {
     }
 }
 
-fn look(paths: &Paths) -> Report {
-    let mut report = Report { protocol: PROTOCOL, database: "not-asked", ..Report::default() };
+fn look(paths: &Paths) -> ProbeReport {
+    let mut report = ProbeReport { protocol: PROTOCOL, database: "not-asked", ..ProbeReport::default() };
     let environment = match Environment::read(health::image_role(paths)) {
         Ok(environment) => environment,
         Err(failure) => {
@@ -85,7 +85,8 @@ fn look(paths: &Paths) -> Report {
     let registry = thread::spawn(move || ask_registries(&registries));
     let look = health::look(paths, &environment, &report.address);
     report.servants = look.servants;
-    report.web = look.web.map(|answer| Part { ok: answer.is_ok(), detail: answer.err().unwrap_or_default() });
+    report.web =
+        look.web.map(|answer| Reachability { ok: answer.is_ok(), detail: answer.err().unwrap_or_default() });
     report.problems = look.complaints;
     match look.database {
         Database::NotAsked => {}
@@ -100,7 +101,7 @@ fn look(paths: &Paths) -> Report {
         }
     }
     report.registry = registry.join().unwrap_or_default();
-    if let Some(Part { ok: false, detail }) = &report.registry {
+    if let Some(Reachability { ok: false, detail }) = &report.registry {
         report.problems.push(format!("no registry answers: {detail}"));
     }
     report.healthy = report.problems.is_empty();
@@ -108,7 +109,7 @@ fn look(paths: &Paths) -> Report {
 }
 
 /// Nothing for a container that has its own.
-fn ask_registries(registries: &[Endpoint]) -> Option<Part> {
+fn ask_registries(registries: &[Endpoint]) -> Option<Reachability> {
     let mut complaints = Vec::new();
     for registry in registries {
         let answer = address::socket(&registry.host, registry.port)
@@ -117,9 +118,9 @@ fn ask_registries(registries: &[Endpoint]) -> Option<Part> {
                 ping::ping(at, "tars.tarsregistry.QueryObj", REGISTRY).map_err(|error| error.to_string())
             });
         match answer {
-            Ok(()) => return Some(Part { ok: true, detail: registry.to_string() }),
+            Ok(()) => return Some(Reachability { ok: true, detail: registry.to_string() }),
             Err(why) => complaints.push(format!("{registry}: {why}")),
         }
     }
-    (!complaints.is_empty()).then(|| Part { ok: false, detail: complaints.join(", ") })
+    (!complaints.is_empty()).then(|| Reachability { ok: false, detail: complaints.join(", ") })
 }

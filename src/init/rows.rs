@@ -15,7 +15,7 @@ use super::lock;
 use super::paths::{self, Paths};
 use super::schema;
 use super::scripts::{LOG_FILE, RowScript};
-use super::sql::{Kind, Statement, quote};
+use super::sql::{Statement, StatementKind, quote};
 
 /// The framework's version in upstream's SQL.
 const VERSION_MARK: &str = "2.1.0";
@@ -29,7 +29,7 @@ const NODE_GONE: u32 = 250;
 
 /// Who registers.
 #[derive(Clone, Copy, Debug)]
-pub struct Node<'a> {
+pub struct Registrant<'a> {
     /// Master or slave.
     pub role: Role,
     /// Its address, the key of its rows.
@@ -48,7 +48,7 @@ pub fn register(
     server: &Server,
     session: &mut Session,
     scripts: &[RowScript],
-    node: Node<'_>,
+    node: Registrant<'_>,
     is_fresh: bool,
 ) -> Result<(), DatabaseError> {
     let with_log = node.role == Role::Master && (is_fresh || schema::wants_log_rows(session)?);
@@ -65,7 +65,7 @@ pub fn register(
                 &statement.kind,
                 own.run(&format!("registering the node by {file}, line {}", statement.line), &text),
             ) {
-                (Kind::Setting(_), Err(error)) if error.number().is_some() => {}
+                (StatementKind::Setting(_), Err(error)) if error.number().is_some() => {}
                 (_, done) => done?,
             }
         }
@@ -82,7 +82,7 @@ pub fn register(
     if with_log { schema::log_rows_written(session) } else { Ok(()) }
 }
 
-impl Node<'_> {
+impl Registrant<'_> {
     /// A file of upstream's with this node's address, paths and version in place of its marks.
     pub fn substituted(&self, dump: &str, paths: &Paths) -> String {
         let dump = dump.replace(ADDRESS_MARK, self.address);
@@ -96,11 +96,14 @@ impl Node<'_> {
     /// What of a statement registers this node; `None` for what is left out.
     fn text_to_send(&self, statement: &Statement) -> Option<String> {
         match &statement.kind {
-            Kind::Replace(rows) => Some(rows.kept(self.follows(&rows.table))),
-            Kind::Delete(text) => Some(format!("{text} AND node_name = {}", quote(self.address))),
-            Kind::Setting(text) | Kind::Insert(text) => Some(text.clone()),
+            StatementKind::Replace(rows) => Some(rows.kept(self.follows(&rows.table))),
+            StatementKind::Delete(text) => Some(format!("{text} AND node_name = {}", quote(self.address))),
+            StatementKind::Setting(text) | StatementKind::Insert(text) => Some(text.clone()),
             // The last three are refused in these files, and never come here.
-            Kind::LeftOut | Kind::Transaction(_) | Kind::CreateTable { .. } | Kind::Add { .. } => None,
+            StatementKind::LeftOut
+            | StatementKind::Transaction(_)
+            | StatementKind::CreateTable { .. }
+            | StatementKind::Add { .. } => None,
         }
     }
 
@@ -227,10 +230,10 @@ pub fn other_registries(session: &mut Session, address: &str) -> Result<Vec<Endp
 
 #[cfg(test)]
 mod tests {
-    use super::super::sql::{self, Purpose};
+    use super::super::sql::{self, FilePurpose};
     use super::*;
 
-    const NODE: Node<'_> = Node {
+    const NODE: Registrant<'_> = Registrant {
         role: Role::Master,
         address: "172.25.0.3",
         version: Some("3.0.17"),
@@ -238,9 +241,9 @@ mod tests {
         unchanged: &BTreeSet::new(),
     };
 
-    fn confined(node: Node<'_>, sql: &str) -> String {
+    fn confined(node: Registrant<'_>, sql: &str) -> String {
         let dump = node.substituted(sql, &Paths::below("/"));
-        node.text_to_send(&sql::judge(&dump, Purpose::Registration).unwrap()[0]).unwrap()
+        node.text_to_send(&sql::judge(&dump, FilePurpose::Registration).unwrap()[0]).unwrap()
     }
 
     #[test]
@@ -252,12 +255,13 @@ mod tests {
             "INSERT INTO `t_server_conf` (`node_name`,`tars_version`) VALUES ('172.25.0.3','3.0.17') \
              ON DUPLICATE KEY UPDATE `node_name` = `node_name`"
         );
-        let new = confined(Node { is_new: true, ..NODE }, sql);
+        let new = confined(Registrant { is_new: true, ..NODE }, sql);
         assert!(
             new.contains("tars_version = VALUES(tars_version)") && !new.contains("setting_state"),
             "{new}"
         );
-        let adapter = confined(Node { is_new: true, ..NODE }, "replace into `t_adapter_conf` (a) VALUES (1)");
+        let adapter =
+            confined(Registrant { is_new: true, ..NODE }, "replace into `t_adapter_conf` (a) VALUES (1)");
         assert!(adapter.ends_with("`a` = `a`"), "{adapter}");
     }
 

@@ -12,7 +12,7 @@ use super::lock;
 use super::paths::Paths;
 use super::scripts::{SchemaScript, SchemaScripts};
 use super::shape;
-use super::sql::{Kind, Statement};
+use super::sql::{Statement, StatementKind};
 use super::start_log::StartLog;
 
 /// Two tables that only TARS's own schema has together.
@@ -47,7 +47,7 @@ pub fn migrate(
     version: Option<&str>,
     log: &StartLog,
 ) -> Result<Report, DatabaseError> {
-    let mut record = Record::read(session)?;
+    let mut record = InstallRecord::read(session)?;
     let mut report = Report::default();
     for SchemaScript { schema, statements } in &scripts.schemas {
         let begun = record.is_open(schema);
@@ -89,17 +89,17 @@ fn has_no_services(session: &mut Session) -> Result<bool, DatabaseError> {
 
 /// True where tarslog's rows of a new database are still to be written.
 pub fn wants_log_rows(session: &mut Session) -> Result<bool, DatabaseError> {
-    Ok(Record::read(session)?.is_open(LOG_ROWS))
+    Ok(InstallRecord::read(session)?.is_open(LOG_ROWS))
 }
 
 /// Notes that tarslog's rows are written.
 pub fn log_rows_written(session: &mut Session) -> Result<(), DatabaseError> {
-    Record::read(session)?.finish(session, LOG_ROWS)
+    InstallRecord::read(session)?.finish(session, LOG_ROWS)
 }
 
 /// True where the installation of `db_tars` was begun and not finished (by a master that is at it, or was cut off).
 pub fn is_half_installed(session: &mut Session) -> Result<bool, DatabaseError> {
-    Ok(Record::read(session)?.is_open(DB_TARS))
+    Ok(InstallRecord::read(session)?.is_open(DB_TARS))
 }
 
 struct Import<'a> {
@@ -146,7 +146,9 @@ impl Import<'_> {
             let Some(text) = statement.text_to_send() else { continue };
             match own.run(&self.act(statement), &text) {
                 Ok(()) => {}
-                Err(error) if error.number().is_some() && matches!(statement.kind, Kind::Setting(_)) => {
+                Err(error)
+                    if error.number().is_some() && matches!(statement.kind, StatementKind::Setting(_)) =>
+                {
                     log.say(format!("the server does not know a setting, which does no harm: {error}"));
                 }
                 Err(error) if self.resumed && error.number().is_some_and(|it| ALREADY_DONE.contains(&it)) => {
@@ -171,13 +173,13 @@ impl Statement {
     /// What of it fills a schema; `None` for what is left out.
     fn text_to_send(&self) -> Option<String> {
         match &self.kind {
-            Kind::Setting(text)
-            | Kind::CreateTable { text, .. }
-            | Kind::Add { text, .. }
-            | Kind::Insert(text)
-            | Kind::Transaction(text) => Some(text.clone()),
-            Kind::Replace(rows) => Some(rows.kept(None)),
-            Kind::Delete(_) | Kind::LeftOut => None,
+            StatementKind::Setting(text)
+            | StatementKind::CreateTable { text, .. }
+            | StatementKind::Add { text, .. }
+            | StatementKind::Insert(text)
+            | StatementKind::Transaction(text) => Some(text.clone()),
+            StatementKind::Replace(rows) => Some(rows.kept(None)),
+            StatementKind::Delete(_) | StatementKind::LeftOut => None,
         }
     }
 }
@@ -241,8 +243,10 @@ fn is_ours(schema: &str, statements: &[Statement], tables: &BTreeSet<String>) ->
     if schema == DB_TARS && TARS_TABLES.iter().all(|table| tables.contains(*table)) {
         return true;
     }
-    let created =
-        statements.iter().filter(|statement| matches!(statement.kind, Kind::CreateTable { .. })).count();
+    let created = statements
+        .iter()
+        .filter(|statement| matches!(statement.kind, StatementKind::CreateTable { .. }))
+        .count();
     let known = created - missing_tables(statements, tables).len();
     // Of the web's schemas one table is proof enough: nothing else has tables of these names in schemas of these.
     known > 0 && (schema != DB_TARS || known == tables.len())
@@ -255,7 +259,7 @@ fn missing_tables<'a>(statements: &'a [Statement], present: &BTreeSet<String>) -
     statements
         .iter()
         .filter_map(|statement| match &statement.kind {
-            Kind::CreateTable { table, text, .. } if !present.contains(&table.to_lowercase()) => {
+            StatementKind::CreateTable { table, text, .. } if !present.contains(&table.to_lowercase()) => {
                 Some((table.as_str(), text.as_str()))
             }
             _ => None,
@@ -264,28 +268,28 @@ fn missing_tables<'a>(statements: &'a [Statement], present: &BTreeSet<String>) -
 }
 
 /// `tarsup.t_install`: what was begun and what was finished.
-struct Record {
-    place: Place,
+struct InstallRecord {
+    place: RecordTable,
     open: BTreeSet<String>,
 }
 
 /// Where the record is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum RecordTable {
     NotYetMade,
     Made,
     /// The account may not make a schema: an administrator made TARS's beforehand. Then there is no record.
     Denied,
 }
 
-impl Record {
+impl InstallRecord {
     fn read(session: &mut Session) -> Result<Self, DatabaseError> {
         if !session.tables("tarsup")?.contains("t_install") {
-            return Ok(Self { place: Place::NotYetMade, open: BTreeSet::new() });
+            return Ok(Self { place: RecordTable::NotYetMade, open: BTreeSet::new() });
         }
         let query = "SELECT name FROM tarsup.t_install WHERE finished_at IS NULL";
         let open: Vec<String> = session.rows("reading tarsup.t_install", query, ())?;
-        Ok(Self { place: Place::Made, open: open.into_iter().collect() })
+        Ok(Self { place: RecordTable::Made, open: open.into_iter().collect() })
     }
 
     fn is_open(&self, name: &str) -> bool {
@@ -305,11 +309,11 @@ impl Record {
         match made {
             Err(error) if error.number().is_some_and(|number| DENIED.contains(&number)) => {
                 log.say(format!("no record of the installation is kept: {error}"));
-                self.place = Place::Denied;
+                self.place = RecordTable::Denied;
                 Ok(())
             }
             made => {
-                self.place = Place::Made;
+                self.place = RecordTable::Made;
                 made
             }
         }
@@ -323,10 +327,10 @@ impl Record {
         version: Option<&str>,
         log: &StartLog,
     ) -> Result<(), DatabaseError> {
-        if self.place == Place::NotYetMade {
+        if self.place == RecordTable::NotYetMade {
             self.make(session, log)?;
         }
-        if self.place != Place::Made || self.open.contains(name) {
+        if self.place != RecordTable::Made || self.open.contains(name) {
             return Ok(());
         }
         let names: Vec<&str> = std::iter::once(name).chain(with_it.iter().copied()).collect();
@@ -358,11 +362,11 @@ impl Record {
 
 #[cfg(test)]
 mod tests {
-    use super::super::sql::{self, Purpose};
+    use super::super::sql::{self, FilePurpose};
     use super::*;
 
     fn statements(dump: &str) -> Vec<Statement> {
-        sql::judge(dump, Purpose::Schema).unwrap()
+        sql::judge(dump, FilePurpose::Schema).unwrap()
     }
 
     #[test]

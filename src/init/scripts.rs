@@ -10,7 +10,7 @@ use crate::tars::Role;
 use super::database::DB_TARS;
 use super::failure::{Code, Failure};
 use super::paths::Paths;
-use super::sql::{self, Purpose, Statement};
+use super::sql::{self, FilePurpose, Statement};
 use super::upgrade_conf::{self, Upgrade};
 
 /// A schema, and the file of the image that makes its tables (two have none: the services make theirs).
@@ -65,7 +65,8 @@ impl SchemaScripts {
             };
             let path = schema_file(paths, file);
             let Some(text) = text(&path, schema == DB_TARS)? else { continue };
-            schemas.push(SchemaScript { schema, statements: Some(judged(&path, &text, Purpose::Schema)?) });
+            schemas
+                .push(SchemaScript { schema, statements: Some(judged(&path, &text, FilePurpose::Schema)?) });
         }
         let path = path(paths, "tars_upgrade.conf");
         let upgrades = match text(&path, false)? {
@@ -91,7 +92,7 @@ pub fn of_node(
         .map(|file| {
             let path = path(paths, file);
             let text = substituted(&text(&path, true)?.unwrap_or_default());
-            Ok(RowScript { file, statements: judged(&path, &text, Purpose::Registration)? })
+            Ok(RowScript { file, statements: judged(&path, &text, FilePurpose::Registration)? })
         })
         .collect()
 }
@@ -118,11 +119,11 @@ fn text(path: &Path, is_needed: bool) -> Result<Option<String>, Failure> {
     }
 }
 
-fn judged(path: &Path, text: &str, purpose: Purpose) -> Result<Vec<Statement>, Failure> {
+fn judged(path: &Path, text: &str, purpose: FilePurpose) -> Result<Vec<Statement>, Failure> {
     sql::judge(text, purpose).map_err(|refusal| refused(path, &refusal))
 }
 
-fn refused(path: &Path, refusal: &sql::Refusal) -> Failure {
+fn refused(path: &Path, refusal: &sql::SqlRefusal) -> Failure {
     Failure::new(
         Code::Configuration,
         format!("the image's {}, {refusal}.", path.display()),

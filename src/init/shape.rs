@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::database::{DatabaseError, Session};
-use super::sql::{self, Column, Comparison, Key, KeyKind, Kind, Statement, Type};
+use super::sql::{self, Column, Comparison, Key, KeyKind, Statement, StatementKind, Type};
 
 /// Done meanwhile by somebody else: a column, a key of that name.
 const ALREADY_DONE: [u16; 2] = [1060, 1061];
@@ -19,7 +19,7 @@ const WRITTEN_WITHOUT_A_FILE: [(&str, &str, &str); 1] =
 
 /// What was found of a schema, and done about it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
+pub struct ShapeReport {
     /// What was added.
     pub added: Vec<String>,
     /// What differs from a fresh installation and stays, each with the reason.
@@ -78,11 +78,11 @@ pub fn complete(
     own: &mut Session,
     schema: &str,
     statements: &[Statement],
-) -> Result<Outcome, DatabaseError> {
+) -> Result<ShapeReport, DatabaseError> {
     let installed = read(session, schema)?;
-    let mut outcome = Outcome::default();
+    let mut outcome = ShapeReport::default();
     for statement in statements {
-        let Kind::CreateTable { table, columns, keys, .. } = &statement.kind else { continue };
+        let StatementKind::CreateTable { table, columns, keys, .. } = &statement.kind else { continue };
         let Some(found) = installed.get(&table.to_lowercase()) else { continue };
         let lack = found.lacks(&Shipped { columns, keys });
         let at = format!("{schema}.{table}");
@@ -273,7 +273,7 @@ fn read(session: &mut Session, schema: &str) -> Result<BTreeMap<String, Installe
 
 #[cfg(test)]
 mod tests {
-    use super::super::sql::Purpose;
+    use super::super::sql::FilePurpose;
     use super::*;
 
     fn column(shown: &str, nullable: bool, default: Option<&str>) -> InstalledColumn {
@@ -301,8 +301,10 @@ mod tests {
             })
             .collect();
         let installed = Installed { columns, keys };
-        let shipped = sql::judge(&format!("CREATE TABLE t ({definitions})"), Purpose::Schema).unwrap();
-        let Kind::CreateTable { columns, keys, .. } = &shipped[0].kind else { panic!("{shipped:?}") };
+        let shipped = sql::judge(&format!("CREATE TABLE t ({definitions})"), FilePurpose::Schema).unwrap();
+        let StatementKind::CreateTable { columns, keys, .. } = &shipped[0].kind else {
+            panic!("{shipped:?}")
+        };
         installed.lacks(&Shipped { columns, keys })
     }
 

@@ -19,7 +19,7 @@ pub trait WatchedServer {
 
 /// What is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StatementKind {
+pub enum WaitPurpose {
     /// A statement that changes something: the time that the server is at it is no waiting for the server.
     Work,
     /// A question, a lock: patience goes on running out.
@@ -31,7 +31,7 @@ pub struct StatementWatch<'a> {
     server: &'a dyn WatchedServer,
     connection: u32,
     act: &'a str,
-    kind: StatementKind,
+    kind: WaitPurpose,
     silence: Duration,
     begun: Instant,
     last_sign: Instant,
@@ -44,7 +44,7 @@ impl<'a> StatementWatch<'a> {
         server: &'a dyn WatchedServer,
         connection: u32,
         act: &'a str,
-        kind: StatementKind,
+        kind: WaitPurpose,
         silence: Duration,
     ) -> Self {
         let now = Instant::now();
@@ -74,7 +74,7 @@ impl<'a> StatementWatch<'a> {
     fn look(&mut self) -> Result<(), String> {
         match self.server.doing(self.connection) {
             Ok(state) => {
-                if self.kind == StatementKind::Work {
+                if self.kind == WaitPurpose::Work {
                     self.server.was_at_work(self.last_sign.elapsed());
                 }
                 self.last_sign = Instant::now();

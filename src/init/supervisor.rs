@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use crate::tars::{Role, Service, ping};
 
 use super::address;
-use super::backoff::{Action, Backoff};
+use super::backoff::{Backoff, Decision};
 use super::boot::Prepared;
 use super::database::Server;
 use super::environment::{Endpoint, Environment};
@@ -244,8 +244,8 @@ impl Supervisor<'_> {
             let alive = self.is_alive(state, what);
             let Some(backoff) = state.backoffs.get_mut(&what) else { continue };
             match backoff.look(alive, Instant::now()) {
-                Action::Leave => {}
-                Action::Died { restart_in } => {
+                Decision::Leave => {}
+                Decision::Died { restart_in } => {
                     let when = if restart_in.is_zero() {
                         "restarting".to_owned()
                     } else {
@@ -257,7 +257,7 @@ impl Supervisor<'_> {
                         self.restart(state, what);
                     }
                 }
-                Action::Due => self.restart(state, what),
+                Decision::Due => self.restart(state, what),
             }
         }
     }

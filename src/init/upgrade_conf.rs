@@ -4,7 +4,7 @@ use crate::tars::conf;
 
 use super::database::{DatabaseError, Server, Session};
 use super::lock;
-use super::sql::{self, Kind, Purpose, Refusal, quote};
+use super::sql::{self, FilePurpose, SqlRefusal, StatementKind, quote};
 use super::start_log::StartLog;
 
 const DUPLICATE_COLUMN: u16 = 1060;
@@ -58,8 +58,9 @@ impl Upgrade {
 }
 
 /// Reads and judges the file. Both of two blocks of one name count: upstream's own file has `upgrade3` twice.
-pub fn read(text: &str) -> Result<Vec<Upgrade>, Refusal> {
-    let refusal = |line: usize, begins: &str, why: String| Refusal { line, begins: begins.to_owned(), why };
+pub fn read(text: &str) -> Result<Vec<Upgrade>, SqlRefusal> {
+    let refusal =
+        |line: usize, begins: &str, why: String| SqlRefusal { line, begins: begins.to_owned(), why };
     let root = conf::parse(text).map_err(|error| refusal(1, "tars_upgrade.conf", error.to_string()))?;
     let Some(upgrades) = root.at(&["upgrades"]) else { return Ok(Vec::new()) };
     upgrades
@@ -75,9 +76,9 @@ pub fn read(text: &str) -> Result<Vec<Upgrade>, Refusal> {
             let sql = key("sql")?;
             let line = line_of(text, &sql);
             let mut judged =
-                sql::judge(&sql, Purpose::Schema).map_err(|refusal| Refusal { line, ..refusal })?;
+                sql::judge(&sql, FilePurpose::Schema).map_err(|refusal| SqlRefusal { line, ..refusal })?;
             match judged.pop().map(|statement| statement.kind) {
-                Some(Kind::Add { table: of, columns, text: statement })
+                Some(StatementKind::Add { table: of, columns, text: statement })
                     if judged.is_empty() && of == table && columns.contains(&column) =>
                 {
                     Ok(Upgrade { schema, table, column, statement })
@@ -105,7 +106,7 @@ mod tests {
         format!("<{name}>\ndatabase = d\ntable = t\nfield = {column}\nsql = {sql}\n</{name}>\n")
     }
 
-    fn parse(blocks: &[String]) -> Result<Vec<Upgrade>, Refusal> {
+    fn parse(blocks: &[String]) -> Result<Vec<Upgrade>, SqlRefusal> {
         read(&format!("<upgrades>\n{}</upgrades>\n", blocks.concat()))
     }
 

@@ -4,7 +4,7 @@ use super::sparse::Segment;
 
 /// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum EntryKind {
     /// A regular file.
     File,
     /// A folder.
@@ -31,7 +31,7 @@ pub struct Entry {
     /// Where a link points, as written.
     pub target: Vec<u8>,
     /// What it is.
-    pub kind: Kind,
+    pub kind: EntryKind,
     /// Permission bits with setuid, setgid and sticky.
     pub mode: u32,
     /// Owner.
@@ -52,7 +52,7 @@ impl Entry {
     /// What lets a program do more than who starts it, and would be lost with normal modes: in words, with the bit or
     /// attribute.
     pub fn privilege(&self) -> Option<&'static str> {
-        let file = matches!(self.kind, Kind::File | Kind::HardLink);
+        let file = matches!(self.kind, EntryKind::File | EntryKind::HardLink);
         if file && self.mode & 0o4000 != 0 {
             return Some("is setuid");
         }

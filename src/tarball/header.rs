@@ -3,7 +3,7 @@
 
 use std::io::{self, Write};
 
-use super::{Kind, pax};
+use super::{EntryKind, pax};
 
 /// The modification time of every file that tarsup adds: 2020-01-01T00:00:00Z.
 ///
@@ -19,7 +19,7 @@ pub struct Header<'a> {
     /// Where a link points.
     pub target: &'a str,
     /// A file, folder or symbolic link.
-    pub kind: Kind,
+    pub kind: EntryKind,
     /// Permission bits.
     pub mode: u32,
     /// Owner.
@@ -63,14 +63,14 @@ pub fn write(out: &mut dyn Write, header: &Header<'_>) -> io::Result<()> {
         raw(
             out,
             b'x',
-            &Header { name: &name, target: "", kind: Kind::File, mode: 0o644, uid: 0, gid: 0, size },
+            &Header { name: &name, target: "", kind: EntryKind::File, mode: 0o644, uid: 0, gid: 0, size },
         )?;
         out.write_all(&records)?;
         pad(out, size)?;
     }
     let flag = match header.kind {
-        Kind::Directory => b'5',
-        Kind::Symlink => b'2',
+        EntryKind::Directory => b'5',
+        EntryKind::Symlink => b'2',
         _ => b'0',
     };
     raw(
@@ -124,9 +124,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::tarball::{Entry, Reader};
+    use crate::tarball::{Entry, TarReader};
 
-    fn header<'a>(name: &'a str, target: &'a str, kind: Kind) -> Header<'a> {
+    fn header<'a>(name: &'a str, target: &'a str, kind: EntryKind) -> Header<'a> {
         Header { name, target, kind, mode: 0o755, uid: 0, gid: 0, size: 0 }
     }
 
@@ -142,7 +142,7 @@ mod tests {
     /// Names, targets, owners, read by three readers: ours, the `tar` crate, and Debian's `tar`.
     fn check(headers: &[Header<'_>]) {
         let bytes = archive(headers);
-        let mut reader = Reader::new(bytes.as_slice());
+        let mut reader = TarReader::new(bytes.as_slice());
         let mut ours: Vec<Entry> = Vec::new();
         while let Some(entry) = reader.next_entry().unwrap() {
             ours.push(entry);
@@ -195,28 +195,29 @@ mod tests {
             .map(|length: usize| "a/".repeat(length / 2) + &"z".repeat(length % 2))
             .collect();
         let pax = format!("PaxHeaders/{}", "p".repeat(85));
-        let mut headers: Vec<Header<'_>> = long.iter().map(|name| header(name, "", Kind::File)).collect();
-        headers.extend(long.iter().map(|target| header("link", target, Kind::Symlink)));
-        headers.push(header(&pax, "", Kind::File));
+        let mut headers: Vec<Header<'_>> =
+            long.iter().map(|name| header(name, "", EntryKind::File)).collect();
+        headers.extend(long.iter().map(|target| header("link", target, EntryKind::Symlink)));
+        headers.push(header(&pax, "", EntryKind::File));
         check(&headers);
         for name in &whole {
-            let kind = if name.ends_with('/') { Kind::Directory } else { Kind::File };
-            check(&[header(name, "", kind), header("after", "", Kind::File)]);
+            let kind = if name.ends_with('/') { EntryKind::Directory } else { EntryKind::File };
+            check(&[header(name, "", kind), header("after", "", EntryKind::File)]);
         }
     }
 
     #[test]
     fn owners_beyond_seven_octal_digits_are_written_and_read_back() {
         for owner in [LARGEST_OWNER, LARGEST_OWNER + 1, u64::from(u32::MAX)] {
-            check(&[Header { uid: owner, gid: owner, ..header("a/", "", Kind::Directory) }]);
+            check(&[Header { uid: owner, gid: owner, ..header("a/", "", EntryKind::Directory) }]);
         }
     }
 
     #[test]
     fn size_beyond_eleven_octal_digits_stands_in_a_pax_header() {
         let mut out = Vec::new();
-        write(&mut out, &Header { size: LARGEST_SIZE + 1, ..header("big", "", Kind::File) }).unwrap();
-        let entry = Reader::new(out.as_slice()).next_entry().unwrap().unwrap();
+        write(&mut out, &Header { size: LARGEST_SIZE + 1, ..header("big", "", EntryKind::File) }).unwrap();
+        let entry = TarReader::new(out.as_slice()).next_entry().unwrap().unwrap();
         assert_eq!(entry.size, LARGEST_SIZE + 1);
     }
 
@@ -231,10 +232,10 @@ mod tests {
         ) {
             let name = parts.join("/");
             let name = if folder { format!("{name}/") } else { name };
-            let kind = if folder { Kind::Directory } else { Kind::File };
+            let kind = if folder { EntryKind::Directory } else { EntryKind::File };
             check(&[
                 Header { uid: owner, ..header(&name, "", kind) },
-                header("link", &target, Kind::Symlink),
+                header("link", &target, EntryKind::Symlink),
             ]);
         }
     }

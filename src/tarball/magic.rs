@@ -5,7 +5,7 @@ use std::io::{self, BufRead, Read};
 use flate2::bufread::MultiGzDecoder;
 
 /// A stream whose compression was found out. Each variant yields the tar's bytes.
-pub enum Plain<R: BufRead> {
+pub enum Decompressed<R: BufRead> {
     /// Not compressed.
     Tar(R),
     /// gzip, of one member or several.
@@ -41,7 +41,7 @@ const OTHERS: [(&[u8], &str); 8] = [
 ];
 
 /// Opens a tar, gzipped, in zstd or plain.
-pub fn open<R: BufRead>(mut stream: R) -> Result<Plain<R>, MagicError> {
+pub fn open<R: BufRead>(mut stream: R) -> Result<Decompressed<R>, MagicError> {
     let magic = stream.fill_buf()?;
     if magic.is_empty() {
         return Err(MagicError::Empty);
@@ -50,16 +50,16 @@ pub fn open<R: BufRead>(mut stream: R) -> Result<Plain<R>, MagicError> {
         return Err(MagicError::Other(what));
     }
     Ok(match magic {
-        [0x1f, 0x8b, ..] => Plain::Gzip(MultiGzDecoder::new(stream)),
+        [0x1f, 0x8b, ..] => Decompressed::Gzip(MultiGzDecoder::new(stream)),
         // A frame, or one of the sixteen skippable ones that parallel compressors write first.
         [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
-            Plain::Zstd(zstd::Decoder::with_buffer(stream)?)
+            Decompressed::Zstd(zstd::Decoder::with_buffer(stream)?)
         }
-        _ => Plain::Tar(stream),
+        _ => Decompressed::Tar(stream),
     })
 }
 
-impl<R: BufRead> Plain<R> {
+impl<R: BufRead> Decompressed<R> {
     /// True where the bytes are compressed.
     pub fn is_compressed(&self) -> bool {
         !matches!(self, Self::Tar(_))
@@ -75,7 +75,7 @@ impl<R: BufRead> Plain<R> {
     }
 }
 
-impl<R: BufRead> Read for Plain<R> {
+impl<R: BufRead> Read for Decompressed<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Tar(stream) => stream.read(buffer),

@@ -11,8 +11,8 @@ mod pax;
 pub mod reader;
 mod sparse;
 
-pub use entry::{Entry, Kind};
-pub use reader::{ReadError, Reader};
+pub use entry::{Entry, EntryKind};
+pub use reader::{ReadError, TarReader};
 
 /// The size of a header, and what contents are padded to.
 pub(crate) const BLOCK: usize = 512;

@@ -2,7 +2,7 @@
 
 /// One record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Record {
+pub(super) struct PaxRecord {
     /// The keyword, such as `path`.
     pub key: String,
     /// The value, any bytes.
@@ -10,7 +10,7 @@ pub(super) struct Record {
 }
 
 /// All records of a header, in order; `None` where it is damaged.
-pub(super) fn parse(mut bytes: &[u8]) -> Option<Vec<Record>> {
+pub(super) fn parse(mut bytes: &[u8]) -> Option<Vec<PaxRecord>> {
     let mut records = Vec::new();
     // Some writers pad with zeros instead of giving the exact size.
     while bytes.first().is_some_and(|byte| *byte != 0) {
@@ -19,7 +19,7 @@ pub(super) fn parse(mut bytes: &[u8]) -> Option<Vec<Record>> {
         let record = bytes.get(digits + 1..length)?.strip_suffix(b"\n")?;
         let equals = record.iter().position(|byte| *byte == b'=')?;
         let key = std::str::from_utf8(&record[..equals]).ok()?.to_owned();
-        records.push(Record { key, value: record[equals + 1..].to_vec() });
+        records.push(PaxRecord { key, value: record[equals + 1..].to_vec() });
         bytes = &bytes[length..];
     }
     Some(records)

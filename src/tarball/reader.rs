@@ -2,8 +2,8 @@
 
 use std::io::{self, Read};
 
-use super::entry::{Entry, Kind};
-use super::pax::{self, Record};
+use super::entry::{Entry, EntryKind};
+use super::pax::{self, PaxRecord};
 use super::sparse::{self, Segment, Told, decimal};
 use super::{BLOCK, padding};
 
@@ -43,7 +43,7 @@ pub enum ReadError {
 type Result<T> = std::result::Result<T, ReadError>;
 
 /// A tar, read once from its beginning.
-pub struct Reader<R> {
+pub struct TarReader<R> {
     stream: R,
     /// What is left of the current entry's content in the tar.
     rest: u64,
@@ -59,7 +59,7 @@ pub struct Reader<R> {
 struct Extensions {
     name: Option<Vec<u8>>,
     target: Option<Vec<u8>>,
-    records: Vec<Record>,
+    records: Vec<PaxRecord>,
 }
 
 impl Extensions {
@@ -70,7 +70,7 @@ impl Extensions {
     }
 }
 
-impl<R: Read> Reader<R> {
+impl<R: Read> TarReader<R> {
     /// Reads from here.
     pub fn new(stream: R) -> Self {
         Self { stream, rest: 0, padding: 0, name: Vec::new(), started: false }
@@ -118,12 +118,12 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// The content of the entry that [`Reader::next_entry`] gave last, holes as zeros. What is not read is skipped.
-    pub fn content<'r>(&'r mut self, entry: &'r Entry) -> Content<'r, R> {
-        Content { reader: self, size: entry.size, segments: entry.segments.as_deref(), position: 0 }
+    /// The content of the entry that [`TarReader::next_entry`] gave last, holes as zeros. What is not read is skipped.
+    pub fn content<'r>(&'r mut self, entry: &'r Entry) -> EntryContent<'r, R> {
+        EntryContent { reader: self, size: entry.size, segments: entry.segments.as_deref(), position: 0 }
     }
 
-    fn entry(&mut self, header: &Header, flag: u8, extensions: &Extensions) -> Result<Entry> {
+    fn entry(&mut self, header: &RawHeader, flag: u8, extensions: &Extensions) -> Result<Entry> {
         let given_name = extensions.value("path").or(extensions.name.as_deref());
         let mut name = given_name.map_or_else(|| header.name(), <[u8]>::to_vec);
         let kind = kind(flag, &name);
@@ -145,7 +145,9 @@ impl<R: Read> Reader<R> {
         };
         // Links, folders and devices have no content, whatever their size says: every engine reads them so.
         let mut stored = match kind {
-            Kind::File | Kind::Other(_) => number("size", 124..136, "has a size that cannot be read")?,
+            EntryKind::File | EntryKind::Other(_) => {
+                number("size", 124..136, "has a size that cannot be read")?
+            }
             _ => 0,
         };
         let (uid, gid) = (
@@ -164,10 +166,10 @@ impl<R: Read> Reader<R> {
         let (kind, segments, size) = match (told, flag) {
             (Told::No, b'S') => {
                 let (segments, size) = self.old_sparse(header).map_err(|why| named(why, &name))?;
-                (Kind::File, Some(segments), size)
+                (EntryKind::File, Some(segments), size)
             }
             (Told::No, _) => (kind, None, stored),
-            _ if kind != Kind::File => return Err(refused("is no regular file, and yet sparse")),
+            _ if kind != EntryKind::File => return Err(refused("is no regular file, and yet sparse")),
             (Told::Map { segments, size }, _) => (kind, Some(segments), size),
             (Told::InContent { size }, _) => {
                 let segments = self.map_in_content().map_err(|why| named(why, &name))?;
@@ -193,14 +195,14 @@ impl<R: Read> Reader<R> {
     }
 
     /// A header; `None` at the end mark.
-    fn header(&mut self) -> Result<Option<Header>> {
+    fn header(&mut self) -> Result<Option<RawHeader>> {
         let mut bytes = [0; BLOCK];
         let read = fill(&mut self.stream, &mut bytes)?;
         if read < BLOCK {
             let text = !self.started && !bytes[..read].contains(&0);
             return Err(if text { ReadError::Damaged("it is no tar") } else { ReadError::CutOff });
         }
-        let header = Header(bytes);
+        let header = RawHeader(bytes);
         if bytes.iter().all(|byte| *byte == 0) {
             return Ok(None);
         }
@@ -213,7 +215,7 @@ impl<R: Read> Reader<R> {
     }
 
     /// The content of an extension header.
-    fn extension(&mut self, header: &Header) -> Result<Vec<u8>> {
+    fn extension(&mut self, header: &RawHeader) -> Result<Vec<u8>> {
         let size = header.number(124..136).and_then(|size| u64::try_from(size).ok());
         let size = size.filter(|size| *size <= LARGEST_EXTENSION);
         let size = size.ok_or(ReadError::Damaged("an extension header has a size that cannot be"))?;
@@ -228,7 +230,7 @@ impl<R: Read> Reader<R> {
     }
 
     /// Old GNU format: four segments in the header, further ones in blocks after it.
-    fn old_sparse(&mut self, header: &Header) -> std::result::Result<(Vec<Segment>, u64), Problem> {
+    fn old_sparse(&mut self, header: &RawHeader) -> std::result::Result<(Vec<Segment>, u64), Problem> {
         let size = header.number(483..495).and_then(|size| u64::try_from(size).ok()).ok_or(Problem::Map)?;
         let mut segments = Vec::new();
         let mut take = |bytes: &[u8], count: usize| -> Option<()> {
@@ -336,7 +338,7 @@ fn named(problem: Problem, name: &[u8]) -> ReadError {
 
 /// A global header may say how the archive came about (`git archive` does), but nothing that changes its files: readers
 /// do not agree on that.
-fn global(records: &[Record]) -> Result<()> {
+fn global(records: &[PaxRecord]) -> Result<()> {
     const HARMLESS: [&str; 9] =
         ["comment", "atime", "ctime", "mtime", "uname", "gname", "charset", "hdrcharset", "VENDOR"];
     match records
@@ -348,7 +350,7 @@ fn global(records: &[Record]) -> Result<()> {
     }
 }
 
-fn attributes(records: &[Record]) -> Vec<(String, Vec<u8>)> {
+fn attributes(records: &[PaxRecord]) -> Vec<(String, Vec<u8>)> {
     // bsdtar writes both: the second one has its value in base64, and is of use by its name alone.
     let name = |key: &str| {
         key.strip_prefix("SCHILY.xattr.").or_else(|| key.strip_prefix("LIBARCHIVE.xattr.")).map(str::to_owned)
@@ -356,18 +358,18 @@ fn attributes(records: &[Record]) -> Vec<(String, Vec<u8>)> {
     records.iter().filter_map(|record| Some((name(&record.key)?, record.value.clone()))).collect()
 }
 
-fn kind(flag: u8, name: &[u8]) -> Kind {
+fn kind(flag: u8, name: &[u8]) -> EntryKind {
     match flag {
         // Before POSIX a folder was a file whose name ends so.
-        0 if name.ends_with(b"/") => Kind::Directory,
-        b'0' | 0 | b'7' | b'S' => Kind::File,
-        b'1' => Kind::HardLink,
-        b'2' => Kind::Symlink,
-        b'3' => Kind::CharacterDevice,
-        b'4' => Kind::BlockDevice,
-        b'5' => Kind::Directory,
-        b'6' => Kind::Fifo,
-        other => Kind::Other(other),
+        0 if name.ends_with(b"/") => EntryKind::Directory,
+        b'0' | 0 | b'7' | b'S' => EntryKind::File,
+        b'1' => EntryKind::HardLink,
+        b'2' => EntryKind::Symlink,
+        b'3' => EntryKind::CharacterDevice,
+        b'4' => EntryKind::BlockDevice,
+        b'5' => EntryKind::Directory,
+        b'6' => EntryKind::Fifo,
+        other => EntryKind::Other(other),
     }
 }
 
@@ -399,9 +401,9 @@ fn fill(stream: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(read)
 }
 
-struct Header([u8; BLOCK]);
+struct RawHeader([u8; BLOCK]);
 
-impl Header {
+impl RawHeader {
     fn number(&self, at: std::ops::Range<usize>) -> Option<i64> {
         number(&self.0[at])
     }
@@ -449,14 +451,14 @@ fn number(field: &[u8]) -> Option<i64> {
 }
 
 /// Reads an entry's content.
-pub struct Content<'r, R> {
-    reader: &'r mut Reader<R>,
+pub struct EntryContent<'r, R> {
+    reader: &'r mut TarReader<R>,
     size: u64,
     segments: Option<&'r [Segment]>,
     position: u64,
 }
 
-impl<R: Read> Read for Content<'_, R> {
+impl<R: Read> Read for EntryContent<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = |until: u64, position: u64| usize::try_from(until - position).unwrap_or(usize::MAX);
         let Some(segments) = &mut self.segments else {
@@ -484,7 +486,7 @@ impl<R: Read> Read for Content<'_, R> {
     }
 }
 
-impl<R: Read> Content<'_, R> {
+impl<R: Read> EntryContent<'_, R> {
     fn stored(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if buffer.is_empty() {
             return Ok(0);

@@ -1,6 +1,6 @@
 //! Files with holes: GNU tar's old format and its three in PAX headers (GNU tar manual, appendix "Sparse Formats").
 
-use super::pax::Record;
+use super::pax::PaxRecord;
 
 /// So many bytes of the tar belong at this offset of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub(super) enum Told {
 }
 
 /// Reads the records of one entry.
-pub(super) fn told(records: &[Record]) -> Result<Told, String> {
+pub(super) fn told(records: &[PaxRecord]) -> Result<Told, String> {
     let find = |key: &str| records.iter().rev().find(|record| record.key == key);
     let number =
         |key: &str| find(key).map(|record| decimal(&record.value).ok_or_else(|| bad(key))).transpose();
@@ -65,10 +65,10 @@ fn bad(key: &str) -> String {
 }
 
 /// Version 0.0: `GNU.sparse.offset` and `GNU.sparse.numbytes`, again and again, in order.
-fn repeated(records: &[Record]) -> Option<Vec<Segment>> {
+fn repeated(records: &[PaxRecord]) -> Option<Vec<Segment>> {
     let wanted =
-        |record: &&Record| matches!(record.key.as_str(), "GNU.sparse.offset" | "GNU.sparse.numbytes");
-    let found: Vec<&Record> = records.iter().filter(wanted).collect();
+        |record: &&PaxRecord| matches!(record.key.as_str(), "GNU.sparse.offset" | "GNU.sparse.numbytes");
+    let found: Vec<&PaxRecord> = records.iter().filter(wanted).collect();
     let ordered = found
         .chunks(2)
         .all(|pair| pair.len() == 2 && pair[0].key == "GNU.sparse.offset" && pair[1].key != pair[0].key);
@@ -117,9 +117,9 @@ pub(super) fn fits(segments: &[Segment], size: u64, stored: u64) -> bool {
 mod tests {
     use super::*;
 
-    fn records(of: &[(&str, &str)]) -> Vec<Record> {
+    fn records(of: &[(&str, &str)]) -> Vec<PaxRecord> {
         of.iter()
-            .map(|(key, value)| Record { key: (*key).to_owned(), value: value.as_bytes().to_vec() })
+            .map(|(key, value)| PaxRecord { key: (*key).to_owned(), value: value.as_bytes().to_vec() })
             .collect()
     }
 

@@ -13,12 +13,12 @@ pub struct Domain {
     /// Its name, as between `<` and `>`.
     pub name: String,
     /// What it holds, in the file's order.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<ConfEntry>,
 }
 
 /// One thing in a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Entry {
+pub enum ConfEntry {
     /// `key=value`, unescaped.
     Pair {
         /// The key.
@@ -44,8 +44,8 @@ impl Domain {
     /// The blocks in it, in order.
     pub fn domains(&self) -> impl Iterator<Item = &Domain> {
         self.entries.iter().filter_map(|entry| match entry {
-            Entry::Domain(domain) => Some(domain),
-            Entry::Pair { .. } => None,
+            ConfEntry::Domain(domain) => Some(domain),
+            ConfEntry::Pair { .. } => None,
         })
     }
 
@@ -57,7 +57,7 @@ impl Domain {
     /// The value of `key` in this block; of several the last.
     pub fn get(&self, key: &str) -> Option<&str> {
         self.entries.iter().rev().find_map(|entry| match entry {
-            Entry::Pair { key: name, value } if name == key => Some(value.as_str()),
+            ConfEntry::Pair { key: name, value } if name == key => Some(value.as_str()),
             _ => None,
         })
     }
@@ -69,17 +69,18 @@ pub fn parse(text: &str) -> Result<Domain, ConfError> {
     for (at, line) in text.lines().enumerate() {
         let wrong = |what: String| ConfError { line: at + 1, what };
         match read_line(line).map_err(wrong)? {
-            Line::Nothing => {}
-            Line::Open(name) => open.push(Domain { name: name.to_owned(), entries: Vec::new() }),
-            Line::Close(name) => {
+            ConfLine::Nothing => {}
+            ConfLine::Open(name) => open.push(Domain { name: name.to_owned(), entries: Vec::new() }),
+            ConfLine::Close(name) => {
                 let domain = open.pop().unwrap_or_default();
                 match open.last_mut() {
-                    Some(outer) if domain.name == name => outer.entries.push(Entry::Domain(domain)),
+                    Some(outer) if domain.name == name => outer.entries.push(ConfEntry::Domain(domain)),
                     _ => return Err(wrong(format!("</{name}> closes no block that is open"))),
                 }
             }
-            Line::Pair(key, value) => {
-                let entry = Entry::Pair { key: unescape(key), value: unescape(value.unwrap_or_default()) };
+            ConfLine::Pair(key, value) => {
+                let entry =
+                    ConfEntry::Pair { key: unescape(key), value: unescape(value.unwrap_or_default()) };
                 if let Some(domain) = open.last_mut() {
                     domain.entries.push(entry);
                 }
@@ -106,18 +107,18 @@ pub fn set(
     let mut path: Vec<&str> = Vec::new();
     let mut left: Vec<Vec<(&'static str, String)>> = Vec::new();
     for line in text.lines() {
-        match read_line(line).unwrap_or(Line::Nothing) {
-            Line::Open(name) => {
+        match read_line(line).unwrap_or(ConfLine::Nothing) {
+            ConfLine::Open(name) => {
                 path.push(name);
                 left.push(wanted(&path).unwrap_or_default());
             }
-            Line::Close(_) => {
+            ConfLine::Close(_) => {
                 path.pop();
                 for (key, value) in left.pop().unwrap_or_default() {
                     let _ = writeln!(out, "{}    {key}={}", indent(line), escape(&value));
                 }
             }
-            Line::Pair(key, _) => {
+            ConfLine::Pair(key, _) => {
                 let pending =
                     left.last_mut().map(|left| (left.iter().position(|(name, _)| *name == key), left));
                 if let Some((Some(at), left)) = pending {
@@ -130,7 +131,7 @@ pub fn set(
                     continue;
                 }
             }
-            Line::Nothing => {}
+            ConfLine::Nothing => {}
         }
         out.push_str(line);
         out.push('\n');
@@ -143,11 +144,11 @@ pub fn pairs(text: &str) -> Result<BTreeMap<Vec<String>, String>, ConfError> {
     fn walk(domain: &Domain, path: &mut Vec<String>, found: &mut BTreeMap<Vec<String>, String>) {
         for entry in &domain.entries {
             match entry {
-                Entry::Pair { key, value } => {
+                ConfEntry::Pair { key, value } => {
                     let whole = path.iter().chain([key]).cloned().collect();
                     found.insert(whole, value.clone());
                 }
-                Entry::Domain(inner) => {
+                ConfEntry::Domain(inner) => {
                     path.push(inner.name.clone());
                     walk(inner, path, found);
                     path.pop();
@@ -169,13 +170,13 @@ pub fn put(text: &str, values: &BTreeMap<Vec<String>, String>) -> Result<String,
     let mut out = String::with_capacity(text.len() + 64);
     let mut path: Vec<String> = Vec::new();
     for line in text.lines() {
-        match read_line(line).unwrap_or(Line::Nothing) {
-            Line::Open(name) => path.push(name.to_owned()),
-            Line::Close(_) => {
+        match read_line(line).unwrap_or(ConfLine::Nothing) {
+            ConfLine::Open(name) => path.push(name.to_owned()),
+            ConfLine::Close(_) => {
                 add(&mut out, &mut left, &path, &blocks, indent(line));
                 path.pop();
             }
-            Line::Pair(key, _) => {
+            ConfLine::Pair(key, _) => {
                 let whole: Vec<String> = path.iter().cloned().chain([unescape(key)]).collect();
                 if let Some(value) = values.get(&whole) {
                     // The later of two equal keys wins, so a second one would undo the first.
@@ -185,7 +186,7 @@ pub fn put(text: &str, values: &BTreeMap<Vec<String>, String>) -> Result<String,
                     continue;
                 }
             }
-            Line::Nothing => {}
+            ConfLine::Nothing => {}
         }
         out.push_str(line);
         out.push('\n');
@@ -251,33 +252,33 @@ fn pair(key: &str, value: &str) -> String {
     if value.is_empty() { key.to_owned() } else { format!("{key}={}", escape(value)) }
 }
 
-enum Line<'a> {
+enum ConfLine<'a> {
     Nothing,
     Open(&'a str),
     Close(&'a str),
     Pair(&'a str, Option<&'a str>),
 }
 
-fn read_line(line: &str) -> Result<Line<'_>, String> {
+fn read_line(line: &str) -> Result<ConfLine<'_>, String> {
     let line = line.trim();
     if line.is_empty() || line.starts_with('#') {
-        return Ok(Line::Nothing);
+        return Ok(ConfLine::Nothing);
     }
     if let Some(rest) = line.strip_prefix('<') {
         let (name, _) = rest.split_once('>').ok_or_else(|| format!("`{line}` has no `>`"))?;
         return Ok(match name.strip_prefix('/') {
-            Some(name) => Line::Close(name),
-            None => Line::Open(name),
+            Some(name) => ConfLine::Close(name),
+            None => ConfLine::Open(name),
         });
     }
     let mut before = None;
     for (at, byte) in line.bytes().enumerate() {
         if byte == b'=' && before != Some(b'\\') {
-            return Ok(Line::Pair(line[..at].trim_end(), Some(line[at + 1..].trim_start())));
+            return Ok(ConfLine::Pair(line[..at].trim_end(), Some(line[at + 1..].trim_start())));
         }
         before = Some(byte);
     }
-    Ok(Line::Pair(line, None))
+    Ok(ConfLine::Pair(line, None))
 }
 
 fn indent(line: &str) -> &str {

@@ -67,7 +67,7 @@ impl From<io::Error> for PingError {
 
 /// What a server reads of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
+pub struct RequestPacket {
     /// `iRequestId`.
     pub id: i32,
     /// `sServantName`.
@@ -119,21 +119,21 @@ pub fn read_frame(reader: &mut impl Read) -> io::Result<Vec<u8>> {
 }
 
 /// What the body of a request frame asks.
-pub fn parse_request(body: &[u8]) -> Result<Request, PingError> {
+pub fn parse_request(body: &[u8]) -> Result<RequestPacket, PingError> {
     let mut fields = Fields { bytes: body };
     let (mut id, mut servant, mut function) = (0, None, None);
     while let Some((tag, value)) = fields.next(0)? {
         match (tag, value) {
-            (4, Value::Int(value)) => {
+            (4, TarsValue::Int(value)) => {
                 id = i32::try_from(value).map_err(|_| PingError::Malformed("request id"))?;
             }
-            (5, Value::Text(text)) => servant = Some(text),
-            (6, Value::Text(text)) => function = Some(text),
+            (5, TarsValue::Text(text)) => servant = Some(text),
+            (6, TarsValue::Text(text)) => function = Some(text),
             _ => {}
         }
     }
     match (servant, function) {
-        (Some(servant), Some(function)) => Ok(Request { id, servant, function }),
+        (Some(servant), Some(function)) => Ok(RequestPacket { id, servant, function }),
         _ => Err(PingError::Malformed("no servant or function name")),
     }
 }
@@ -144,8 +144,8 @@ pub fn parse_response(body: &[u8], id: i32) -> Result<i64, PingError> {
     let (mut seen_id, mut ret) = (None, None);
     while let Some((tag, value)) = fields.next(0)? {
         match (tag, value) {
-            (3, Value::Int(value)) => seen_id = Some(value),
-            (5, Value::Int(value)) => ret = Some(value),
+            (3, TarsValue::Int(value)) => seen_id = Some(value),
+            (5, TarsValue::Int(value)) => ret = Some(value),
             _ => {}
         }
     }
@@ -225,7 +225,7 @@ fn put_empty_map(out: &mut Vec<u8>, tag: u8) {
     put_int(out, 0, 0);
 }
 
-enum Value {
+enum TarsValue {
     Int(i64),
     Text(String),
     Other,
@@ -237,7 +237,7 @@ struct Fields<'a> {
 }
 
 impl Fields<'_> {
-    fn next(&mut self, depth: usize) -> Result<Option<(u8, Value)>, PingError> {
+    fn next(&mut self, depth: usize) -> Result<Option<(u8, TarsValue)>, PingError> {
         if self.bytes.is_empty() {
             return Ok(None);
         }
@@ -252,16 +252,16 @@ impl Fields<'_> {
         Ok((tag, byte & 15))
     }
 
-    fn value(&mut self, kind: u8, depth: usize) -> Result<Value, PingError> {
+    fn value(&mut self, kind: u8, depth: usize) -> Result<TarsValue, PingError> {
         if depth > DEEPEST {
             return Err(PingError::Malformed("nested too deep"));
         }
         Ok(match kind {
-            ZERO => Value::Int(0),
-            INT8 => Value::Int(self.big_endian(1)?),
-            INT16 => Value::Int(self.big_endian(2)?),
-            INT32 => Value::Int(self.big_endian(4)?),
-            INT64 => Value::Int(self.big_endian(8)?),
+            ZERO => TarsValue::Int(0),
+            INT8 => TarsValue::Int(self.big_endian(1)?),
+            INT16 => TarsValue::Int(self.big_endian(2)?),
+            INT32 => TarsValue::Int(self.big_endian(4)?),
+            INT64 => TarsValue::Int(self.big_endian(8)?),
             FLOAT => self.skip(4)?,
             DOUBLE => self.skip(8)?,
             STRING1 => {
@@ -282,40 +282,40 @@ impl Fields<'_> {
             STRUCT_BEGIN => loop {
                 let (_, kind) = self.head()?;
                 if kind == STRUCT_END {
-                    break Value::Other;
+                    break TarsValue::Other;
                 }
                 self.value(kind, depth + 1)?;
             },
-            STRUCT_END => Value::Other,
+            STRUCT_END => TarsValue::Other,
             _ => return Err(PingError::Malformed("unknown type")),
         })
     }
 
-    fn items(&mut self, values_each: usize, depth: usize) -> Result<Value, PingError> {
+    fn items(&mut self, values_each: usize, depth: usize) -> Result<TarsValue, PingError> {
         for _ in 0..self.length(depth)?.saturating_mul(values_each) {
             let (_, kind) = self.head()?;
             self.value(kind, depth + 1)?;
         }
-        Ok(Value::Other)
+        Ok(TarsValue::Other)
     }
 
     fn length(&mut self, depth: usize) -> Result<usize, PingError> {
         let (_, kind) = self.head()?;
         match self.value(kind, depth + 1)? {
-            Value::Int(length) => {
+            TarsValue::Int(length) => {
                 usize::try_from(length).map_err(|_| PingError::Malformed("negative length"))
             }
             _ => Err(PingError::Malformed("a length that is no number")),
         }
     }
 
-    fn text(&mut self, length: usize) -> Result<Value, PingError> {
-        Ok(Value::Text(String::from_utf8_lossy(self.take(length)?).into_owned()))
+    fn text(&mut self, length: usize) -> Result<TarsValue, PingError> {
+        Ok(TarsValue::Text(String::from_utf8_lossy(self.take(length)?).into_owned()))
     }
 
-    fn skip(&mut self, length: usize) -> Result<Value, PingError> {
+    fn skip(&mut self, length: usize) -> Result<TarsValue, PingError> {
         self.take(length)?;
-        Ok(Value::Other)
+        Ok(TarsValue::Other)
     }
 
     fn big_endian(&mut self, width: usize) -> Result<i64, PingError> {

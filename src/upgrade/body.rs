@@ -18,7 +18,7 @@ use crate::engine::CreateBody;
 const MIGRATE: [&str; 2] = ["/usr/local/bin/tars-init", "migrate"];
 
 /// How it is replaced by the wait of the container in which the database is asked.
-const BESIDE: [&str; 3] = ["/usr/local/bin/tars-init", "cluster", "--serve"];
+const SERVE: [&str; 3] = ["/usr/local/bin/tars-init", "cluster", "--serve"];
 
 /// What a create step says beside the service.
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +75,7 @@ fn hand_on(host: &mut Map<String, Value>, volume: &str) {
 
 /// What the container in which the database is asked has of its own.
 #[derive(Clone, Copy, Debug)]
-pub struct Beside<'a> {
+pub struct ProbeSettings<'a> {
     /// Its image, by name or id.
     pub image: &'a str,
     /// The paths that the image declares as volumes.
@@ -87,10 +87,10 @@ pub struct Beside<'a> {
 }
 
 /// The body of the container in which the database is asked: it serves nothing, and starts nothing again.
-pub fn beside(service: &Service, making: &Beside<'_>) -> CreateBody {
+pub fn cluster_probe(service: &Service, making: &ProbeSettings<'_>) -> CreateBody {
     let mut body = service.body.clone();
     body.0.insert("Image".to_owned(), json!(making.image));
-    as_one_off(&mut body.0, &BESIDE, making.image_volumes);
+    as_one_off(&mut body.0, &SERVE, making.image_volumes);
     let restart = json!({"Name": "no", "MaximumRetryCount": 0});
     object(body.0.entry("HostConfig")).insert("RestartPolicy".to_owned(), restart);
     body.0.insert(

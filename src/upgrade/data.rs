@@ -5,7 +5,7 @@ use std::fmt;
 use super::Refusal;
 use super::state::by_id;
 use super::step::{Action, Plan, Purpose};
-use crate::deploy::container::{Lies, Mounts, Source};
+use crate::deploy::container::{Lies, MountSource, Mounts};
 use crate::deploy::desired::Service;
 use crate::deploy::{Desired, Observed, guard};
 
@@ -48,8 +48,9 @@ fn data_paths(service: &Service, before: &Mounts) -> Vec<String> {
     if let Some(path) = guard::data_path(service) {
         return vec![path];
     }
-    let volumes =
-        before.iter().filter(|mount| matches!(mount.source, Source::Volume { .. } | Source::Anonymous(_)));
+    let volumes = before
+        .iter()
+        .filter(|mount| matches!(mount.source, MountSource::Volume { .. } | MountSource::Anonymous(_)));
     volumes.map(|mount| mount.target.clone()).collect()
 }
 

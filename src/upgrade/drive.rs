@@ -10,9 +10,9 @@ use time::format_description::well_known::Rfc3339;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::beside::Beside;
+use super::cluster_probe::ClusterProbe;
 use super::glance::{Ends, is_parked};
-use super::journal::{Event, Header, Journal, Line, VERSION, Way};
+use super::journal::{Event, Journal, JournalHeader, Line, VERSION, Way};
 use super::lock::{HandImage, Hold, Holder, LEASE_SECONDS, Lock, Standing, Taking, holder};
 use super::machine::Machine;
 use super::mask::Mask;
@@ -24,10 +24,10 @@ use super::state::is_up;
 use super::step::{Action, Step};
 use super::unfinished::{Left, left_by};
 use super::unwind::{InFlight, WayBack, settle, unwind};
-use super::{DeployId, Failure, Intent, Refusal, body, names, retry};
-use crate::deploy::lock::{Lock as Pins, require};
+use super::{DeployFailure, DeployId, Intent, Refusal, body, names, retry};
 use crate::deploy::observe::{Glance, observe_with};
 use crate::deploy::observed::LABEL_ROLE;
+use crate::deploy::pins::{Pins, require};
 use crate::deploy::{Desired, Observed};
 use crate::engine::{Container, Engine, EngineError, EngineImage};
 
@@ -57,21 +57,21 @@ pub struct Deploy<'a> {
 
 impl Deploy<'_> {
     /// Fails where somebody works on the deployment, or was cut off and left a lock.
-    pub async fn is_free(&self) -> Result<(), Failure> {
+    pub async fn is_free(&self) -> Result<(), DeployFailure> {
         match holder(self.engine, &self.desired.deployment).await? {
             Some(holder) => Err(self.taken(&holder)),
             None => Ok(()),
         }
     }
 
-    pub(super) fn taken(&self, holder: &Holder) -> Failure {
+    pub(super) fn taken(&self, holder: &Holder) -> DeployFailure {
         let deployment = self.desired.deployment.clone();
         let (who, what) = (holder.named(), holder.what.clone());
         match holder.standing(self.machine.owner, self.machine.clock.now()) {
-            Standing::Held => Failure::Held { deployment, who, since: holder.since.clone(), what },
+            Standing::Held => DeployFailure::Held { deployment, who, since: holder.since.clone(), what },
             Standing::Dead | Standing::RunOut => {
                 let sign = format!("{what}, by {who}");
-                Failure::Unfinished { deployment, deploy: holder.deploy.clone(), sign }
+                DeployFailure::Unfinished { deployment, deploy: holder.deploy.clone(), sign }
             }
         }
     }
@@ -101,24 +101,24 @@ impl Deploy<'_> {
     /// The deploy that was cut off and whose lock is gone.
     pub fn left(&self, observed: &Observed) -> Option<Left> {
         let journal = self.machine.folder.read_journal(&self.desired.deployment, None);
-        let warn = |text: &str| self.machine.voice.say(&format!("warning: {text}"));
+        let warn = |text: &str| self.machine.reporter.say(&format!("warning: {text}"));
         left_by(self.desired, observed, journal, warn)
     }
 
     /// What will be done for a request: the front half of a deploy, which changes nothing.
-    pub async fn offer(&self, request: &Request) -> Result<Offer, Failure> {
+    pub async fn offer(&self, request: &Request) -> Result<Offer, DeployFailure> {
         self.is_free().await?;
         let desired = request.intent.apply(self.desired);
         let observed = self.glance(&desired, &request.intent, false).await?;
         if let Some(left) = self.left(&observed) {
             let (deployment, deploy) = (self.desired.deployment.clone(), left.id.to_string());
-            return Err(Failure::Unfinished { deployment, deploy, sign: left.sign });
+            return Err(DeployFailure::Unfinished { deployment, deploy, sign: left.sign });
         }
         Ok(offer(self.desired, &observed, request)?)
     }
 
     /// Carries out an offer that was shown: takes the lock, makes the offer again, and refuses if that is another one.
-    pub async fn roll(&self, shown: &Offer) -> Result<(), Failure> {
+    pub async fn roll(&self, shown: &Offer) -> Result<(), DeployFailure> {
         self.is_free().await?;
         let observed = self.glance(&shown.desired, &shown.request.intent, false).await?;
         let taking = self.taking(&shown.request.id, &shown.request.what, &observed);
@@ -144,7 +144,7 @@ impl Deploy<'_> {
             let document = runner.record.plan.document();
             announce(&mut runner, document)?;
             lock.put_record(self.engine, &runner.record).await?;
-            Ok::<_, Failure>(runner)
+            Ok::<_, DeployFailure>(runner)
         };
         match begun.await {
             Ok(runner) => {
@@ -170,7 +170,7 @@ impl Deploy<'_> {
         pins: Option<&Pins>,
         loads: &[Step],
         steps: &[Step],
-    ) -> Result<(), Failure> {
+    ) -> Result<(), DeployFailure> {
         let total = loads.len() + steps.len();
         if let Err(failed) = runner.run(Way::Do, loads, 1, total).await {
             return Err(self.not_begun(lock, &mut runner, failed).await);
@@ -197,19 +197,19 @@ impl Deploy<'_> {
             };
             let failed = StepFailed { number: total, what: "commit".to_owned(), source };
             return Err(ended(&mut runner, total, &failed.source)
-                .unwrap_or_else(|| Failure::Stuck { failed: None, undo: failed.to_string() }));
+                .unwrap_or_else(|| DeployFailure::Stuck { failed: None, undo: failed.to_string() }));
         }
         self.finish(lock, &mut runner).await
     }
 
     /// A load that failed has changed nothing: the deployment is given free, unless somebody may want to go on.
-    async fn not_begun(&self, lock: &Lock, runner: &mut Runner<'_>, failed: StepFailed) -> Failure {
+    async fn not_begun(&self, lock: &Lock, runner: &mut Runner<'_>, failed: StepFailed) -> DeployFailure {
         if let Some(end) = ended(runner, failed.number, &failed.source) {
             return end;
         }
         let _ = runner.write(Event::RolledBack);
         let _ = lock.release(self.engine).await;
-        Failure::Failed { failed: Box::new(failed) }
+        DeployFailure::Failed { failed: Box::new(failed) }
     }
 
     /// An engine that had no image has one now; and what was loaded is held to its pin.
@@ -218,7 +218,7 @@ impl Deploy<'_> {
         lock: &Lock,
         runner: &mut Runner<'_>,
         pins: Option<&Pins>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), DeployFailure> {
         let observed = self.observe(runner.desired).await?;
         let checked = pins.map_or(Ok(()), |pins| require(pins, runner.loaded.keys(), &observed));
         if let Err(error) = checked {
@@ -239,10 +239,10 @@ impl Deploy<'_> {
         runner: &mut Runner<'_>,
         step: Option<&Step>,
         failed: StepFailed,
-    ) -> Failure {
+    ) -> DeployFailure {
         // The error at the end shows the logs as well; here the first line is enough.
         let first = failed.to_string();
-        self.machine.voice.say(&format!("{}\nrolling back", first.lines().next().unwrap_or_default()));
+        self.machine.reporter.say(&format!("{}\nrolling back", first.lines().next().unwrap_or_default()));
         let in_flight = match (&failed.source, step) {
             (StepError::Engine(EngineError::Lost { .. } | EngineError::TimedOut { .. }), Some(step)) => {
                 unanswered(step)
@@ -257,24 +257,24 @@ impl Deploy<'_> {
         }
         match self.undo(lock, runner, &in_flight, proven).await {
             Ok(note) if goes_back(&runner.record.plan.intent) => {
-                Failure::RolledBack { failed: Box::new(failed), note }
+                DeployFailure::RolledBack { failed: Box::new(failed), note }
             }
-            Ok(_) => Failure::Failed { failed: Box::new(failed) },
-            Err(Failure::Stuck { failed: None, undo }) => {
-                Failure::Stuck { failed: Some(Box::new(failed)), undo }
+            Ok(_) => DeployFailure::Failed { failed: Box::new(failed) },
+            Err(DeployFailure::Stuck { failed: None, undo }) => {
+                DeployFailure::Stuck { failed: Some(Box::new(failed)), undo }
             }
             Err(other) => other,
         }
     }
 
     /// What follows the commit: the tag in the file, the parked containers beyond the number to keep, the lock.
-    pub(super) async fn finish(&self, lock: &Lock, runner: &mut Runner<'_>) -> Result<(), Failure> {
+    pub(super) async fn finish(&self, lock: &Lock, runner: &mut Runner<'_>) -> Result<(), DeployFailure> {
         let _ = runner.write(Event::Committed);
         let images = runner.record.images.clone();
         if !images.is_empty()
             && let Err(why) = self.machine.file.set_images(&images)
         {
-            self.machine.voice.say(&format!("warning: {why}"));
+            self.machine.reporter.say(&format!("warning: {why}"));
         }
         // The new version is proven and serves; what cannot be cleared away now is cleared by the next deploy.
         match retry::while_away(async || self.observe(runner.desired).await).await {
@@ -284,12 +284,12 @@ impl Deploy<'_> {
                     if let Some(end) = ended(runner, failed.number, &failed.source) {
                         return Err(end);
                     }
-                    self.machine.voice.say(&format!("warning: {failed}"));
+                    self.machine.reporter.say(&format!("warning: {failed}"));
                 }
             }
             Err(error) => {
                 let text = format!("warning: parked containers are not cleared away: {error}");
-                self.machine.voice.say(&text);
+                self.machine.reporter.say(&text);
             }
         }
         self.release(lock, runner).await?;
@@ -305,7 +305,7 @@ impl Deploy<'_> {
         runner: &mut Runner<'_>,
         in_flight: &InFlight,
         mut proven: BTreeSet<String>,
-    ) -> Result<Vec<String>, Failure> {
+    ) -> Result<Vec<String>, DeployFailure> {
         let mut failed_before = String::new();
         let landed = Instant::now() + TURN;
         let observed = self.look(runner).await?;
@@ -314,7 +314,7 @@ impl Deploy<'_> {
             if let Some(end) = ended(runner, failed.number, &failed.source) {
                 return Err(end);
             }
-            self.machine.voice.say(&format!("warning: {failed}"));
+            self.machine.reporter.say(&format!("warning: {failed}"));
         }
         for _ in 0..ROUNDS {
             let observed = self.look(runner).await?;
@@ -353,14 +353,14 @@ impl Deploy<'_> {
                 return Err(stuck(runner, words));
             }
             // What stood in the way may be gone, or the step may have been done already: look again.
-            self.machine.voice.say(&format!("warning: {words}; looking again"));
+            self.machine.reporter.say(&format!("warning: {words}; looking again"));
             failed_before = failed.what;
             tokio::time::sleep(PAUSE).await;
         }
         Err(stuck(runner, format!("after {ROUNDS} rounds something is still to be undone")))
     }
 
-    async fn look(&self, runner: &mut Runner<'_>) -> Result<Observed, Failure> {
+    async fn look(&self, runner: &mut Runner<'_>) -> Result<Observed, DeployFailure> {
         let looked = retry::while_away(async || self.observe(self.desired).await).await;
         looked.map_err(|error| stuck(runner, error.to_string()))
     }
@@ -371,10 +371,10 @@ impl Deploy<'_> {
         lock: &Lock,
         runner: &mut Runner<'_>,
         way_back: WayBack,
-    ) -> Result<Vec<String>, Failure> {
+    ) -> Result<Vec<String>, DeployFailure> {
         if !way_back.lost.is_empty() {
             let (deploy, lost) = (runner.deploy.clone(), way_back.lost);
-            let failure = Failure::Lost { deploy, lost };
+            let failure = DeployFailure::Lost { deploy, lost };
             let _ = runner.write(Event::Stuck { error: failure.to_string() });
             return Err(failure);
         }
@@ -383,27 +383,27 @@ impl Deploy<'_> {
         if let Ok(observed) = self.observe(self.desired).await {
             let steps = retire_failed(self.desired, &observed);
             if let Err(failed) = runner.run(Way::Finish, &steps, 1, steps.len()).await {
-                self.machine.voice.say(&format!("warning: {failed}"));
+                self.machine.reporter.say(&format!("warning: {failed}"));
             }
         }
         self.release(lock, runner).await?;
         Ok(way_back.plan.notes)
     }
 
-    async fn release(&self, lock: &Lock, runner: &mut Runner<'_>) -> Result<(), Failure> {
+    async fn release(&self, lock: &Lock, runner: &mut Runner<'_>) -> Result<(), DeployFailure> {
         let deployment = &self.desired.deployment;
         // It serves nobody: what stays of it is removed by the next run.
-        if let Err(error) = runner.beside.close(self.engine, deployment).await {
+        if let Err(error) = runner.cluster_probe.close(self.engine, deployment).await {
             self.machine
-                .voice
+                .reporter
                 .say(&format!("warning: {} is not removed: {error}", names::cluster_name(deployment)));
         }
         self.give_free(lock, &runner.deploy).await
     }
 
-    pub(super) async fn give_free(&self, lock: &Lock, deploy: &DeployId) -> Result<(), Failure> {
+    pub(super) async fn give_free(&self, lock: &Lock, deploy: &DeployId) -> Result<(), DeployFailure> {
         let released = retry::while_away(async || lock.release(self.engine).await).await;
-        released.map_err(|source| Failure::Unreleased { deploy: deploy.clone(), source })
+        released.map_err(|source| DeployFailure::Unreleased { deploy: deploy.clone(), source })
     }
 
     pub(super) fn taking<'a>(
@@ -417,8 +417,8 @@ impl Deploy<'_> {
     }
 
     /// Opens the journal of a deploy.
-    pub(super) fn journal(&self, record: &DeployRecord) -> Result<Box<dyn Journal>, Failure> {
-        let header = Header {
+    pub(super) fn journal(&self, record: &DeployRecord) -> Result<Box<dyn Journal>, DeployFailure> {
+        let header = JournalHeader {
             tarsup_journal: VERSION,
             deploy: record.plan.id.clone(),
             deployment: record.plan.deployment.clone(),
@@ -426,14 +426,14 @@ impl Deploy<'_> {
             by: self.machine.owner.who.clone(),
             at: self.machine.clock.now().format(&Rfc3339).unwrap_or_default(),
         };
-        let failed = |source| Failure::Journal { deploy: record.plan.id.to_string(), source };
+        let failed = |source| DeployFailure::Journal { deploy: record.plan.id.to_string(), source };
         self.machine.folder.journal(&header).map_err(failed)
     }
 
     /// The same for the way back, which needs none: a disk that is full must not keep a service down.
     pub(super) fn journal_if_possible(&self, record: &DeployRecord) -> Box<dyn Journal> {
         self.journal(record).unwrap_or_else(|failure| {
-            self.machine.voice.say(&format!("warning: {failure}; going on without it"));
+            self.machine.reporter.say(&format!("warning: {failure}; going on without it"));
             Box::new(Vec::<Line>::new())
         })
     }
@@ -456,7 +456,7 @@ impl Deploy<'_> {
             record,
             journal,
             stop: self.stop.clone(),
-            beside: Beside::new(framework_images(observed)),
+            cluster_probe: ClusterProbe::new(framework_images(observed)),
             registered: BTreeMap::new(),
             loaded: BTreeMap::new(),
         }
@@ -483,11 +483,11 @@ async fn never(renewals: impl Future<Output = Infallible>) -> Infallible {
 }
 
 /// How a deploy ends that is neither committed nor undone: told to stop, or without its lock.
-fn ended(runner: &mut Runner<'_>, step: usize, source: &StepError) -> Option<Failure> {
+fn ended(runner: &mut Runner<'_>, step: usize, source: &StepError) -> Option<DeployFailure> {
     let deploy = runner.deploy.clone();
     let failure = match source {
-        StepError::Interrupted => Failure::Interrupted { deploy, step },
-        StepError::LockLost { hold } => Failure::LockLost { deploy, step, hold: hold.clone() },
+        StepError::Interrupted => DeployFailure::Interrupted { deploy, step },
+        StepError::LockLost { hold } => DeployFailure::LockLost { deploy, step, hold: hold.clone() },
         _ => return None,
     };
     let _ = runner.write(Event::Interrupted);
@@ -495,17 +495,17 @@ fn ended(runner: &mut Runner<'_>, step: usize, source: &StepError) -> Option<Fai
 }
 
 /// Writes down what is about to be done, before anything is.
-pub(super) fn announce(runner: &mut Runner<'_>, plan: Value) -> Result<(), Failure> {
+pub(super) fn announce(runner: &mut Runner<'_>, plan: Value) -> Result<(), DeployFailure> {
     let deploy = runner.deploy.to_string();
-    let failed = |source| Failure::Journal { deploy: deploy.clone(), source };
+    let failed = |source| DeployFailure::Journal { deploy: deploy.clone(), source };
     runner.write(Event::Planned { way: Way::Do, plan }).map_err(failed)?;
     let record = Box::new(runner.record.clone());
     runner.write(Event::Recorded { record }).map_err(failed)
 }
 
-fn stuck(runner: &mut Runner<'_>, undo: String) -> Failure {
+fn stuck(runner: &mut Runner<'_>, undo: String) -> DeployFailure {
     let _ = runner.write(Event::Stuck { error: undo.clone() });
-    Failure::Stuck { failed: None, undo }
+    DeployFailure::Stuck { failed: None, undo }
 }
 
 /// A step whose answer was lost.

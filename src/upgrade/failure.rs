@@ -11,7 +11,7 @@ use crate::engine::EngineError;
 
 /// Why a deploy did not end as asked.
 #[derive(Debug, thiserror::Error)]
-pub enum Failure {
+pub enum DeployFailure {
     /// No plan is made.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -153,7 +153,7 @@ fn first(failed: Option<&StepFailed>) -> String {
     failed.map(|failed| format!("\n  after: {failed}")).unwrap_or_default()
 }
 
-impl Diagnose for Failure {
+impl Diagnose for DeployFailure {
     fn exit(&self) -> Exit {
         match self {
             Self::Refused(refusal) => refusal.exit(),

@@ -56,7 +56,7 @@ pub struct Cluster {
     pub detail: String,
     /// The nodes that it knows.
     #[serde(default)]
-    pub nodes: Vec<Node>,
+    pub nodes: Vec<Registration>,
     /// The container, asked from outside.
     #[serde(default)]
     pub asked: Option<Asked>,
@@ -78,7 +78,7 @@ pub enum Database {
 
 /// A node's row, by the database's clock.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-pub struct Node {
+pub struct Registration {
     /// The node's name.
     pub node: String,
     /// When its tarsnode registered last.
@@ -314,7 +314,7 @@ impl Gate {
     }
 
     /// Proof without a value from before: nobody but the tarsnode that answers now moves this node's heartbeat.
-    fn heart(&mut self, row: &Node) -> Result<(), String> {
+    fn heart(&mut self, row: &Registration) -> Result<(), String> {
         if self.is_untouched {
             return Ok(());
         }
@@ -348,7 +348,7 @@ fn said(sample: &Sample) -> Result<&Cluster, String> {
     }
 }
 
-fn row<'a>(cluster: &'a Cluster, node: &str) -> Result<&'a Node, String> {
+fn row<'a>(cluster: &'a Cluster, node: &str) -> Result<&'a Registration, String> {
     let row = cluster.nodes.iter().find(|row| row.node == node && row.last_reg_time.is_some());
     row.ok_or_else(|| format!("the node {node} is not registered yet"))
 }
@@ -372,7 +372,7 @@ mod tests {
     const AFTER: &str = "2026-01-02 03:05:00";
 
     fn cluster(registered: Option<&str>, heard: &str) -> Cluster {
-        let row = Node {
+        let row = Registration {
             node: NODE.to_owned(),
             last_reg_time: registered.map(str::to_owned),
             last_heartbeat: Some(heard.to_owned()),

@@ -5,11 +5,11 @@ use std::io;
 use std::sync::{Mutex, PoisonError};
 
 use super::DeployId;
-use super::journal::{Event, Header, Line, State, summarise};
+use super::journal::{DeployState, Event, JournalHeader, Line, summarise};
 use super::names::{Part, part_of};
 
 /// Reads the journal of that deploy, or the newest one.
-type Read<'a> = &'a (dyn Fn(Option<&DeployId>) -> io::Result<Option<(Header, Vec<Line>)>> + Sync);
+type Read<'a> = &'a (dyn Fn(Option<&DeployId>) -> io::Result<Option<(JournalHeader, Vec<Line>)>> + Sync);
 
 /// Which deploys came to their end, by the journals that are at hand.
 pub struct Ends<'a> {
@@ -33,16 +33,16 @@ impl<'a> Ends<'a> {
         *known.entry(deploy.to_owned()).or_insert_with(|| {
             let Ok(Some((header, lines))) = (self.read)(Some(&id)) else { return false };
             let finished = lines.iter().any(|line| line.event == Event::Finished);
-            finished && summarise(header, &lines).state == State::Committed
+            finished && summarise(header, &lines).state == DeployState::Committed
         })
     }
 }
 
 /// True where a deploy has nothing left to do: it was finished, or undone to its end.
-pub fn has_ended(header: &Header, lines: &[Line]) -> bool {
+pub fn has_ended(header: &JournalHeader, lines: &[Line]) -> bool {
     let ended = lines.iter().any(|line| matches!(line.event, Event::Finished | Event::RolledBack));
     let state = summarise(header.clone(), lines).state;
-    ended && !matches!(state, State::Stuck | State::Interrupted | State::Open)
+    ended && !matches!(state, DeployState::Stuck | DeployState::Interrupted | DeployState::Open)
 }
 
 /// True where the name is that of a container that is kept to come back, or to be looked at.

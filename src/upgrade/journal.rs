@@ -20,7 +20,7 @@ pub const VERSION: u32 = 1;
 
 /// The first line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Header {
+pub struct JournalHeader {
     /// The format.
     pub tarsup_journal: u32,
     /// The deploy.
@@ -108,7 +108,7 @@ pub struct FileJournal {
 
 impl FileJournal {
     /// Opens the journal of a deploy below `state` (`.tarsup`), or begins it.
-    pub fn open(state: &Path, header: &Header) -> io::Result<Self> {
+    pub fn open(state: &Path, header: &JournalHeader) -> io::Result<Self> {
         let folder = state.join("deploys");
         private_folder(&folder)?;
         let path = folder.join(format!("{}.jsonl", header.deploy));
@@ -150,7 +150,7 @@ pub fn private_folder(folder: &Path) -> io::Result<()> {
 /// How a deploy stands, or ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum State {
+pub enum DeployState {
     /// It was begun, and nothing says how it ended.
     Open,
     /// It was told to stop.
@@ -163,7 +163,7 @@ pub enum State {
     Stuck,
 }
 
-impl State {
+impl DeployState {
     /// The word for it, as in JSON.
     pub fn word(self) -> &'static str {
         match self {
@@ -181,9 +181,9 @@ impl State {
 pub struct Summary {
     /// The header.
     #[serde(flatten)]
-    pub header: Header,
+    pub header: JournalHeader,
     /// How it stands.
-    pub state: State,
+    pub state: DeployState,
     /// When its last event was, RFC 3339.
     pub last: String,
     /// The services that it touched.
@@ -193,9 +193,9 @@ pub struct Summary {
 }
 
 /// The fold over the events of one journal.
-pub fn summarise(header: Header, lines: &[Line]) -> Summary {
+pub fn summarise(header: JournalHeader, lines: &[Line]) -> Summary {
     let last = lines.last().map_or_else(|| header.at.clone(), |line| line.at.clone());
-    let mut summary = Summary { header, state: State::Open, last, services: Vec::new(), error: None };
+    let mut summary = Summary { header, state: DeployState::Open, last, services: Vec::new(), error: None };
     for line in lines {
         match &line.event {
             Event::Started { service: Some(service), .. } if !summary.services.contains(service) => {
@@ -207,11 +207,11 @@ pub fn summarise(header: Header, lines: &[Line]) -> Summary {
             _ => {}
         }
         summary.state = match &line.event {
-            Event::Committed => State::Committed,
-            Event::RolledBack => State::RolledBack,
-            Event::Stuck { .. } => State::Stuck,
-            Event::Interrupted => State::Interrupted,
-            Event::Resumed { .. } => State::Open,
+            Event::Committed => DeployState::Committed,
+            Event::RolledBack => DeployState::RolledBack,
+            Event::Stuck { .. } => DeployState::Stuck,
+            Event::Interrupted => DeployState::Interrupted,
+            Event::Resumed { .. } => DeployState::Open,
             _ => summary.state,
         };
     }
@@ -247,7 +247,7 @@ pub fn find(
     state: &Path,
     deployment: &str,
     deploy: Option<&DeployId>,
-) -> io::Result<Option<(Header, Vec<Line>)>> {
+) -> io::Result<Option<(JournalHeader, Vec<Line>)>> {
     if let Some(deploy) = deploy {
         return match read(&state.join("deploys").join(format!("{deploy}.jsonl"))) {
             Ok(found) => Ok(Some(found)),
@@ -279,10 +279,10 @@ fn paths(state: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// Reads one journal. A line that cannot be read ends it: a crash tore it.
-pub fn read(path: &Path) -> io::Result<(Header, Vec<Line>)> {
+pub fn read(path: &Path) -> io::Result<(JournalHeader, Vec<Line>)> {
     let text = fs::read_to_string(path)?;
     let mut lines = text.lines();
-    let header: Header = serde_json::from_str(lines.next().unwrap_or_default())?;
+    let header: JournalHeader = serde_json::from_str(lines.next().unwrap_or_default())?;
     if header.tarsup_journal > VERSION {
         let version = header.tarsup_journal;
         return Err(io::Error::other(format!("its format is {version}, this tarsup reads up to {VERSION}")));
@@ -305,8 +305,8 @@ pub fn history(state: &Path) -> io::Result<Vec<Result<Summary, (PathBuf, io::Err
 mod tests {
     use super::*;
 
-    fn header() -> Header {
-        Header {
+    fn header() -> JournalHeader {
+        JournalHeader {
             tarsup_journal: VERSION,
             deploy: "20260102T030405Z-00ff".parse().unwrap(),
             deployment: "tars".to_owned(),
@@ -340,7 +340,7 @@ mod tests {
         let summary = history[0].as_ref().unwrap();
         assert_eq!(
             (summary.state, summary.services.as_slice()),
-            (State::RolledBack, &["slave".to_owned()][..])
+            (DeployState::RolledBack, &["slave".to_owned()][..])
         );
     }
 
@@ -359,7 +359,7 @@ mod tests {
         fs::write(folder.path().join("deploys/a.jsonl"), text).unwrap();
         let history = history(folder.path()).unwrap();
         let summary = history[0].as_ref().unwrap();
-        assert_eq!(summary.state, State::Stuck);
+        assert_eq!(summary.state, DeployState::Stuck);
         assert_eq!(summary.error.as_deref(), Some("gone"));
     }
 

@@ -128,7 +128,7 @@ fn lease(bytes: Option<Vec<u8>>) -> Option<i64> {
 
 /// What lies in a lock.
 #[derive(Clone, Debug)]
-pub struct Contents {
+pub struct LockContents {
     /// The record.
     pub record: Found<DeployRecord>,
     /// True where the deploy was committed.
@@ -151,7 +151,7 @@ pub async fn contents(
     deployment: &str,
     holder: &Holder,
     image: Option<&HandImage>,
-) -> Result<Contents> {
+) -> Result<LockContents> {
     let source = match (&holder.claim, image) {
         (Some(claim), _) => claim.clone(),
         (None, None) => lock_name(deployment),
@@ -162,7 +162,7 @@ pub async fn contents(
     };
     let bytes = read_file(engine, &source, "record.json").await?;
     let committed = read_file(engine, &source, "committed").await?.is_some();
-    Ok(Contents { record: DeployRecord::read(bytes.as_deref()), committed, bytes })
+    Ok(LockContents { record: DeployRecord::read(bytes.as_deref()), committed, bytes })
 }
 
 /// The lease of a lock, by a hand that is made where there is none.
@@ -268,7 +268,7 @@ impl Lock {
         engine: &dyn Engine,
         holder: &Holder,
         taking: &Taking<'_>,
-    ) -> Result<Option<(Self, Contents)>> {
+    ) -> Result<Option<(Self, LockContents)>> {
         let Some(image) = taking.image.clone() else {
             return Err(EngineError::Configuration {
                 what: "the engine has no image: the record of the deploy cannot be read without one"
@@ -344,7 +344,7 @@ impl Lock {
         engine: &dyn Engine,
         holder: &Holder,
         now: OffsetDateTime,
-        found: &Contents,
+        found: &LockContents,
     ) -> Result<bool> {
         if holder.claim.is_none() && !remove_volume(engine, &self.deployment, &holder.nonce).await? {
             return Ok(false);

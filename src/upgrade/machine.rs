@@ -1,4 +1,5 @@
-//! The machine that tarsup runs on, in the parts that can fail one by one: clock, voice, state folder, deployment file, images.
+//! The machine that tarsup runs on, in the parts that can fail one by one: clock, reporter,
+//! state folder, deployment file, images.
 //!
 //! Wired in `cli`. What the way back needs of it is nothing: each of these may fail while a deploy is undone.
 
@@ -10,7 +11,7 @@ use async_trait::async_trait;
 use time::OffsetDateTime;
 
 use super::DeployId;
-use super::journal::{Header, Journal, Line};
+use super::journal::{Journal, JournalHeader, Line};
 use super::owner::Owner;
 use crate::oci::Reference;
 
@@ -20,8 +21,8 @@ pub trait Clock: Send + Sync {
     fn now(&self) -> OffsetDateTime;
 }
 
-/// The person's ear.
-pub trait Voice: Send + Sync {
+/// Where a person reads how it goes.
+pub trait Reporter: Send + Sync {
     /// Says what happens.
     fn say(&self, text: &str);
 }
@@ -29,13 +30,13 @@ pub trait Voice: Send + Sync {
 /// `.tarsup/` beside the deployment file: journals and saved logs.
 pub trait StateFolder: Send + Sync {
     /// Opens a deploy's journal, or begins it.
-    fn journal(&self, header: &Header) -> io::Result<Box<dyn Journal>>;
+    fn journal(&self, header: &JournalHeader) -> io::Result<Box<dyn Journal>>;
     /// The journal of that deploy, or the deployment's newest one; `None` where there is none.
     fn read_journal(
         &self,
         deployment: &str,
         deploy: Option<&DeployId>,
-    ) -> io::Result<Option<(Header, Vec<Line>)>>;
+    ) -> io::Result<Option<(JournalHeader, Vec<Line>)>>;
     /// Keeps a container's logs; where.
     fn save_log(&self, name: &str, text: &str) -> io::Result<PathBuf>;
 }
@@ -46,9 +47,9 @@ pub trait DeploymentFile: Send + Sync {
     fn set_images(&self, images: &BTreeMap<String, Reference>) -> Result<(), String>;
 }
 
-/// Images that are brought to the engine.
+/// Brings images to the engine.
 #[async_trait]
-pub trait Images: Send + Sync {
+pub trait ImageLoader: Send + Sync {
     /// Loads an image of the local store into the engine; its id there. An error in words.
     async fn load(&self, image: &Reference) -> Result<String, String>;
 }
@@ -60,12 +61,12 @@ pub struct Machine<'a> {
     pub owner: &'a Owner,
     /// The time.
     pub clock: &'a dyn Clock,
-    /// The person's ear.
-    pub voice: &'a dyn Voice,
+    /// Where a person reads how it goes.
+    pub reporter: &'a dyn Reporter,
     /// `.tarsup/`.
     pub folder: &'a dyn StateFolder,
     /// The deployment file.
     pub file: &'a dyn DeploymentFile,
     /// Where images come from.
-    pub images: &'a dyn Images,
+    pub images: &'a dyn ImageLoader,
 }

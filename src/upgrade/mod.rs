@@ -9,8 +9,8 @@
 //! holds: the lock with its record, the labels of the containers, and their names and states. Every step therefore
 //! leaves a state that tells which step it was.
 
-pub mod beside;
 pub mod body;
+pub mod cluster_probe;
 mod data;
 pub mod differ;
 pub mod drive;
@@ -43,7 +43,7 @@ pub mod unfinished;
 pub mod unwind;
 
 pub use drive::Deploy;
-pub use failure::Failure;
+pub use failure::DeployFailure;
 pub use intent::Intent;
 pub use names::DeployId;
 pub use offer::{Offer, Request};

@@ -9,8 +9,8 @@ use super::plan::plan;
 use super::state::by_id;
 use super::step::{Action, Plan, Step};
 use super::{DeployId, Intent, Refusal, data, rollback};
-use crate::deploy::lock::{Lock as Pins, require};
 use crate::deploy::observed::Availability;
+use crate::deploy::pins::{Pins, require};
 use crate::deploy::{Desired, Observed};
 use crate::oci::Reference;
 

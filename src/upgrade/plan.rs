@@ -9,7 +9,7 @@ use super::preflight::{self, guard_container, guard_start};
 use super::state::{by_id, is_fresh, is_parked_in_place, is_up, made, ours, same_restart, serving};
 use super::step::{Action, After, Plan, Purpose, Step, Task};
 use super::swap::{Phases, Swap};
-use super::{DeployId, Intent, Refusal, beside, differ, rollback};
+use super::{DeployId, Intent, Refusal, cluster_probe, differ, rollback};
 use crate::deploy::desired::{Resource, Service};
 use crate::deploy::observed::{LABEL_DEPLOY, LABEL_PREDECESSOR, LABEL_SERVICE};
 use crate::deploy::{Desired, Observed, guard};
@@ -487,7 +487,7 @@ impl<'a> Planner<'a> {
     /// Without an account nobody can ask the database whether a node is registered.
     fn note_proof_of_nodes(&mut self) {
         let proves_node = |step: &Step| matches!(step.action, Action::Gate { role: Some(Role::Node), .. });
-        if !beside::has_account(self.desired) && self.plan.steps.iter().any(proves_node) {
+        if !cluster_probe::has_account(self.desired) && self.plan.steps.iter().any(proves_node) {
             self.plan.notes.push(
                 "no account at the database is known: nodes are proven by what a registry says (`database: {env_file: FILE}` \
                  under `x-tars` names one)"

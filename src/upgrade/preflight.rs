@@ -8,7 +8,7 @@ use super::intent::is_framework;
 use super::refusal::Missing;
 use super::state::{by_id, is_up, of_service, serving};
 use super::{Intent, Refusal, differ};
-use crate::deploy::container::{Mounts, Source};
+use crate::deploy::container::{MountSource, Mounts};
 use crate::deploy::desired::{ImageOrigin, Resource, Service};
 use crate::deploy::observed::{LABEL_DEPLOYMENT, LABEL_SERVICE};
 use crate::deploy::{Desired, Observed, guard};
@@ -69,7 +69,7 @@ fn name(desired: &Desired, observed: &Observed, service: &Service) -> Result<(),
         let mounts = Mounts::of_container(found);
         let mut data: Vec<String> = mounts
             .iter()
-            .filter(|mount| mount.source != Source::Tmpfs)
+            .filter(|mount| mount.source != MountSource::Tmpfs)
             .map(|mount| format!("{} in {}", mount.target, mounts.source_of(&mount.target)))
             .collect();
         data.sort();

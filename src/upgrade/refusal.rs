@@ -1,7 +1,7 @@
 //! Why a plan is not made: each names what stands in the way, where, and what to do about it.
 
 use crate::deploy::guard::GuardError;
-use crate::deploy::lock::LockError;
+use crate::deploy::pins::PinsError;
 use crate::diagnose::{Diagnose, Exit, Place};
 
 /// Why a plan is not made. Nothing has been changed.
@@ -173,7 +173,7 @@ pub enum Refusal {
     },
     /// An image is not the pinned one.
     #[error(transparent)]
-    Pins(#[from] Box<LockError>),
+    Pins(#[from] Box<PinsError>),
 }
 
 /// An image that is nowhere.

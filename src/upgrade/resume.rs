@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use super::drive::{Deploy, TURN, announce, any_image};
 use super::journal::{Event, Way, in_flight, recorded};
-use super::lock::{self, Contents, Holder, Lock, Standing, holder};
+use super::lock::{self, Holder, Lock, LockContents, Standing, holder};
 use super::names::lock_name;
 use super::offer;
 use super::plan::plan;
@@ -16,7 +16,7 @@ use super::retire::retire;
 use super::step::{Action, Plan};
 use super::unfinished::{disagreements, outline};
 use super::unwind::{InFlight, settle, unwind};
-use super::{DeployId, Failure, Refusal};
+use super::{DeployFailure, DeployId, Refusal};
 use crate::deploy::{Desired, Observed};
 
 /// What a resume did.
@@ -48,7 +48,7 @@ struct CutOff {
 
 impl Deploy<'_> {
     /// What [`Self::resume`] would do, without doing it; `None` where nothing is left to do.
-    pub async fn preview(&self, forward: bool, take_over: bool) -> Result<Option<Plan>, Failure> {
+    pub async fn preview(&self, forward: bool, take_over: bool) -> Result<Option<Plan>, DeployFailure> {
         let observed = self.observe(self.desired).await?;
         let Some(cut_off) = self.cut_off(&observed, take_over, false).await? else { return Ok(None) };
         let Some(record) = cut_off.record else { return Ok(None) };
@@ -75,7 +75,7 @@ impl Deploy<'_> {
 
     /// Goes on with a deploy that was cut off: finishes it if it was committed, else undoes it, or with `forward`
     /// carries out the rest. `take_over`: the operator says that nobody works on it any more.
-    pub async fn resume(&self, forward: bool, take_over: bool) -> Result<Resumed, Failure> {
+    pub async fn resume(&self, forward: bool, take_over: bool) -> Result<Resumed, DeployFailure> {
         let observed = self.observe(self.desired).await?;
         let Some(cut_off) = self.cut_off(&observed, take_over, true).await? else {
             return Ok(Resumed::Nothing(disagreements(self.desired, &observed)));
@@ -106,7 +106,7 @@ impl Deploy<'_> {
         cut_off: &CutOff,
         observed: &Observed,
         forward: bool,
-    ) -> Result<Resumed, Failure> {
+    ) -> Result<Resumed, DeployFailure> {
         let id = cut_off.id.clone();
         let desired = record.plan.intent.apply(self.desired);
         let goes_forward = forward && !cut_off.committed;
@@ -153,7 +153,7 @@ impl Deploy<'_> {
         observed: &Observed,
         take_over: bool,
         writes: bool,
-    ) -> Result<Option<CutOff>, Failure> {
+    ) -> Result<Option<CutOff>, DeployFailure> {
         let Some(mut holder) = holder(self.engine, &self.desired.deployment).await? else {
             return Ok(self.left(observed).map(|left| CutOff {
                 in_flight: self.in_flight(&left.id, None),
@@ -172,7 +172,7 @@ impl Deploy<'_> {
         match holder.standing(self.machine.owner, self.machine.clock.now()) {
             Standing::Held => return Err(self.taken(&holder)),
             Standing::RunOut if !take_over => {
-                return Err(Failure::LeaseRunOut {
+                return Err(DeployFailure::LeaseRunOut {
                     deployment: deployment.clone(),
                     deploy: holder.deploy.clone(),
                     who: holder.named(),
@@ -180,7 +180,7 @@ impl Deploy<'_> {
             }
             Standing::RunOut | Standing::Dead => {}
         }
-        let id: DeployId = holder.deploy.parse().map_err(|_| Failure::Record {
+        let id: DeployId = holder.deploy.parse().map_err(|_| DeployFailure::Record {
             deploy: holder.deploy.clone(),
             why: if holder.is_foreign() {
                 format!(
@@ -202,10 +202,10 @@ impl Deploy<'_> {
     fn record(
         &self,
         id: &DeployId,
-        contents: Contents,
+        contents: LockContents,
         observed: &Observed,
-    ) -> Result<Option<DeployRecord>, Failure> {
-        let refuse = |why: String| Failure::Record { deploy: id.to_string(), why };
+    ) -> Result<Option<DeployRecord>, DeployFailure> {
+        let refuse = |why: String| DeployFailure::Record { deploy: id.to_string(), why };
         let newer =
             |version| refuse(format!("a newer tarsup wrote it (format {version}); go on with that one"));
         let trouble = match contents.record {

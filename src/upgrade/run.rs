@@ -9,8 +9,8 @@ use time::format_description::well_known::Rfc3339;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::beside::{self, Beside, Outside};
 use super::body::{Making, create_body, image_volumes};
+use super::cluster_probe::{self, ClusterProbe, Outside};
 use super::gate::{Cluster, Gate, Probe, Proof, Registrations, Sample, Verdict};
 use super::journal::{Event, Journal, Line, Way};
 use super::lock::{Hold, Lock};
@@ -149,7 +149,7 @@ pub struct Runner<'a> {
     /// Becomes true when a person or the system says stop.
     pub stop: watch::Receiver<bool>,
     /// The container in which the database is asked.
-    pub beside: Beside,
+    pub cluster_probe: ClusterProbe,
     /// When the nodes had registered before a service was stopped: service → node → time.
     pub registered: BTreeMap<String, Option<Registrations>>,
     /// The ids of images that this run has loaded.
@@ -187,7 +187,7 @@ impl Runner<'_> {
                 Way::Undo => "undo ",
                 Way::Finish => "clear away ",
             };
-            self.machine.voice.say(&format!("{mark}[{number}/{of}] {what}"));
+            self.machine.reporter.say(&format!("{mark}[{number}/{of}] {what}"));
             match self.carry_out(step).await {
                 Ok(()) => self.note(way, Event::Succeeded { way, step: number }).map_err(&failed)?,
                 Err(error) => {
@@ -214,7 +214,7 @@ impl Runner<'_> {
         match self.write(event) {
             Err(error) if way == Way::Do => Err(StepError::Journal(error)),
             Err(error) => {
-                self.machine.voice.say(&format!("warning: the journal cannot be written: {error}"));
+                self.machine.reporter.say(&format!("warning: the journal cannot be written: {error}"));
                 Ok(())
             }
             Ok(()) => Ok(()),
@@ -249,11 +249,11 @@ impl Runner<'_> {
             }
             Action::Gate { container, role, timeout, dwell } => {
                 let before = step.service.as_ref().and_then(|name| self.registered.remove(name)).flatten();
-                let proof = Proof::of(*role, before, beside::has_account(self.desired));
+                let proof = Proof::of(*role, before, cluster_probe::has_account(self.desired));
                 self.gate(container, *role, Gate::new(proof, *timeout, *dwell)).await?;
             }
             Action::Look { container, role, timeout } => {
-                let proof = Proof::of(*role, None, beside::has_account(self.desired));
+                let proof = Proof::of(*role, None, cluster_probe::has_account(self.desired));
                 self.gate(container, *role, Gate::untouched(proof, *timeout)).await?;
             }
             Action::Task { container, task } => self.task(container, task).await?,
@@ -401,13 +401,13 @@ impl Runner<'_> {
         }
         let effect = Effect::of(task, document(&log));
         for line in effect.lines() {
-            self.machine.voice.say(&format!("       {line}"));
+            self.machine.reporter.say(&format!("       {line}"));
         }
         self.record.effects.push(effect);
         let record = Box::new(self.record.clone());
         // The effect is there whether or not it can be written down.
         if let Err(error) = self.write(Event::Recorded { record }) {
-            self.machine.voice.say(&format!("warning: the journal cannot be written: {error}"));
+            self.machine.reporter.say(&format!("warning: the journal cannot be written: {error}"));
         }
         Ok(self.lock.put_record(self.engine, &self.record).await?)
     }
@@ -421,14 +421,14 @@ impl Runner<'_> {
     /// Best effort: the way back does not depend on it, and the container itself is kept too.
     async fn save_logs(&self, container: &str) {
         let warn = |why: &str| {
-            self.machine.voice.say(&format!("warning: the logs of {container} cannot be saved: {why}"));
+            self.machine.reporter.say(&format!("warning: the logs of {container} cannot be saved: {why}"));
         };
         let text = match self.engine.logs(container, SAVED_LINES).await {
             Ok(text) => self.mask.hide(&text),
             Err(error) => return warn(&error.to_string()),
         };
         match self.machine.folder.save_log(&format!("{}-{container}", self.deploy), &text) {
-            Ok(path) => self.machine.voice.say(&format!("its logs are in {}", path.display())),
+            Ok(path) => self.machine.reporter.say(&format!("its logs are in {}", path.display())),
             Err(error) => warn(&error.to_string()),
         }
     }
@@ -463,7 +463,7 @@ impl Runner<'_> {
                 Verdict::Dwell => {}
                 Verdict::Wait(why) => {
                     if why != said {
-                        self.machine.voice.say(&format!("       waiting for {container}: {why}"));
+                        self.machine.reporter.say(&format!("       waiting for {container}: {why}"));
                         said = why;
                     }
                 }
@@ -527,11 +527,11 @@ impl Runner<'_> {
     async fn ask_cluster(&mut self, outside: Option<Outside<'_>>) -> Result<Cluster, String> {
         let mut asked = Err(String::new());
         for _ in 0..2 {
-            if !self.beside.is_open() {
+            if !self.cluster_probe.is_open() {
                 // Making it is an effect: whoever has lost the lock has none.
                 self.own_the_lock().await.map_err(|error| error.to_string())?;
             }
-            asked = self.beside.ask(self.engine, self.desired, outside).await;
+            asked = self.cluster_probe.ask(self.engine, self.desired, outside).await;
             if asked.is_ok() {
                 break;
             }

@@ -8,7 +8,7 @@ use std::io;
 
 use super::DeployId;
 use super::glance::has_ended;
-use super::journal::{Header, Line, State, recorded, summarise};
+use super::journal::{DeployState, JournalHeader, Line, recorded, summarise};
 use super::names::{Part, old_name, part_of};
 use super::record::DeployRecord;
 use super::state::{by_id, declared_restart, is_up, made, of_service, ours, same_restart, serving};
@@ -32,7 +32,11 @@ pub struct Left {
 }
 
 /// The deploy that was cut off, if one was. `desired` is the declaration as the files have it.
-pub fn left(desired: &Desired, observed: &Observed, journal: Option<&(Header, Vec<Line>)>) -> Option<Left> {
+pub fn left(
+    desired: &Desired,
+    observed: &Observed,
+    journal: Option<&(JournalHeader, Vec<Line>)>,
+) -> Option<Left> {
     let newest = newest_on_engine(desired, observed);
     let told = journal.and_then(|(header, lines)| from_journal(desired, observed, header, lines));
     match told {
@@ -47,7 +51,7 @@ pub fn left(desired: &Desired, observed: &Observed, journal: Option<&(Header, Ve
 pub fn left_by(
     desired: &Desired,
     observed: &Observed,
-    journal: io::Result<Option<(Header, Vec<Line>)>>,
+    journal: io::Result<Option<(JournalHeader, Vec<Line>)>>,
     warn: impl Fn(&str),
 ) -> Option<Left> {
     let journal = journal.unwrap_or_else(|error| {
@@ -65,7 +69,7 @@ fn newest_on_engine(desired: &Desired, observed: &Observed) -> Option<DeployId> 
 fn from_journal(
     desired: &Desired,
     observed: &Observed,
-    header: &Header,
+    header: &JournalHeader,
     lines: &[Line],
 ) -> Option<(DeployId, Option<Left>)> {
     let id = header.deploy.clone();
@@ -74,7 +78,7 @@ fn from_journal(
     }
     let state = summarise(header.clone(), lines).state;
     let record = recorded(lines)?.clone();
-    let committed = state == State::Committed || is_complete(desired, observed, &record);
+    let committed = state == DeployState::Committed || is_complete(desired, observed, &record);
     let open = if committed {
         // Nothing but the file and what is parked can be left.
         !desired.images_to_rewrite(&record.images).is_empty()

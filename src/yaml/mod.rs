@@ -18,7 +18,7 @@ const MOST_NODES: usize = 200_000;
 
 /// One file that values come from.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Source {
+pub struct SourceFile {
     /// The file, as it is shown to people.
     pub path: PathBuf,
     /// The folder that relative paths in it start from.
@@ -29,7 +29,7 @@ pub struct Source {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct At {
     /// The file.
-    pub source: Arc<Source>,
+    pub source: Arc<SourceFile>,
     /// The line, counted from 1.
     pub line: u64,
 }
@@ -213,7 +213,7 @@ fn render_float(value: f64) -> String {
 }
 
 /// Parses one YAML document.
-pub fn parse(text: &str, source: &Arc<Source>) -> Result<Node, YamlError> {
+pub fn parse(text: &str, source: &Arc<SourceFile>) -> Result<Node, YamlError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut builder = Builder { source, stack: Vec::new(), anchors: BTreeMap::new(), nodes: 0, root: None };
     let mut parser = Parser::new_from_str(text);
@@ -241,7 +241,7 @@ struct Open {
 }
 
 struct Builder<'s> {
-    source: &'s Arc<Source>,
+    source: &'s Arc<SourceFile>,
     stack: Vec<Open>,
     anchors: BTreeMap<usize, Node>,
     nodes: usize,
@@ -489,8 +489,8 @@ fn resolve_int(plain: &str) -> Option<i128> {
 mod tests {
     use super::*;
 
-    fn source() -> Arc<Source> {
-        Arc::new(Source { path: "compose.yaml".into(), base: ".".into() })
+    fn source() -> Arc<SourceFile> {
+        Arc::new(SourceFile { path: "compose.yaml".into(), base: ".".into() })
     }
 
     fn tree(text: &str) -> Node {

@@ -5,7 +5,7 @@ use std::fs;
 use crate::fake::FakeEngine;
 use serde_json::{Value, json};
 use tarsup::deploy::compose::{LoadOptions, load};
-use tarsup::deploy::lock::{self, Lock, LockError, Pin};
+use tarsup::deploy::pins::{self, Pin, Pins, PinsError};
 use tarsup::deploy::{Observed, observe::observe, verify};
 use tarsup::engine::{CreateBody, Engine as _, ImageStore};
 use tarsup::oci::Digest;
@@ -120,7 +120,7 @@ fn history_tells_deploys_even_where_the_deployment_file_is_broken() {
 }
 
 /// An engine that runs what the file declares, and the lock of it.
-async fn running() -> (FakeEngine, Lock, tarsup::deploy::Desired, tempfile::TempDir) {
+async fn running() -> (FakeEngine, Pins, tarsup::deploy::Desired, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("compose.yaml"), COMPOSE).unwrap();
     let options = LoadOptions { directory: folder.path().to_owned(), ..LoadOptions::default() };
@@ -134,56 +134,56 @@ async fn running() -> (FakeEngine, Lock, tarsup::deploy::Desired, tempfile::Temp
     engine.create_container(&service.container, &CreateBody(body.0)).await.unwrap();
     engine.start_container(&service.container).await.unwrap();
     let image = engine.inspect_image("tars/framework:3.0.17").await.unwrap().unwrap();
-    let mut lock = Lock::new("p");
-    lock.images.insert(service.image.clone(), Pin::of_engine(&image, ImageStore::Classic));
-    (engine, lock, desired, folder)
+    let mut pins = Pins::new("p");
+    pins.images.insert(service.image.clone(), Pin::of_engine(&image, ImageStore::Classic));
+    (engine, pins, desired, folder)
 }
 
 #[tokio::test]
 async fn verify_finds_nothing_where_the_pinned_bytes_run_and_each_difference_where_not() {
-    let (engine, lock, desired, _folder) = running().await;
-    let found = |observed: &Observed, lock: &Lock| -> Vec<String> {
-        verify::differences(lock, &desired, observed).into_iter().map(|one| one.what).collect()
+    let (engine, pins, desired, _folder) = running().await;
+    let found = |observed: &Observed, pins: &Pins| -> Vec<String> {
+        verify::differences(pins, &desired, observed).into_iter().map(|one| one.what).collect()
     };
     let observed = observe(&engine, &desired).await.unwrap();
-    assert_eq!(found(&observed, &lock), Vec::<String>::new());
+    assert_eq!(found(&observed, &pins), Vec::<String>::new());
 
-    let empty = Lock::new("other");
+    let empty = Pins::new("other");
     assert_eq!(
         found(&observed, &empty),
         ["the lock is of the deployment other, this is p", "framework: tars/framework:3.0.17 is not pinned",]
     );
-    let mut more = lock.clone();
+    let mut more = pins.clone();
     more.images.insert("mysql:8".parse().unwrap(), Pin::default());
     assert_eq!(found(&observed, &more), ["mysql:8 is pinned, and no service uses it"]);
 
     engine.stop_container("p-framework-1", std::time::Duration::ZERO).await.unwrap();
     let observed = observe(&engine, &desired).await.unwrap();
-    assert_eq!(found(&observed, &lock), ["framework: the container p-framework-1 does not run"]);
+    assert_eq!(found(&observed, &pins), ["framework: the container p-framework-1 does not run"]);
 
     // The tag moves; what runs is still what is pinned.
     engine.add_image("tars/framework:3.0.17", "other content", &["PATH=/"]);
     engine.start_container("p-framework-1").await.unwrap();
     let observed = observe(&engine, &desired).await.unwrap();
-    let lines = found(&observed, &lock);
+    let lines = found(&observed, &pins);
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(lines[0].starts_with("framework: tars/framework:3.0.17 of the engine is not the pinned one"));
 
     engine.stop_container("p-framework-1", std::time::Duration::ZERO).await.unwrap();
     engine.remove_container("p-framework-1").await.unwrap();
     let observed = observe(&engine, &desired).await.unwrap();
-    assert!(found(&observed, &lock)[1].contains("there is no container p-framework-1"));
+    assert!(found(&observed, &pins)[1].contains("there is no container p-framework-1"));
 }
 
 #[tokio::test]
 async fn locked_run_is_refused_where_the_bytes_are_not_the_pinned_ones() {
-    let (engine, lock, desired, _folder) = running().await;
+    let (engine, pins, desired, _folder) = running().await;
     let wanted = [&desired.services[0].image];
     let observed = observe(&engine, &desired).await.unwrap();
-    assert!(lock::require(&lock, wanted, &observed).is_ok());
-    assert!(matches!(lock::require(&Lock::new("p"), wanted, &observed), Err(LockError::NotPinned { .. })));
+    assert!(pins::require(&pins, wanted, &observed).is_ok());
+    assert!(matches!(pins::require(&Pins::new("p"), wanted, &observed), Err(PinsError::NotPinned { .. })));
     engine.add_image("tars/framework:3.0.17", "other content", &["PATH=/"]);
     let observed = observe(&engine, &desired).await.unwrap();
-    let error = lock::require(&lock, wanted, &observed).unwrap_err();
-    assert!(matches!(error, LockError::Differs { .. }), "{error}");
+    let error = pins::require(&pins, wanted, &observed).unwrap_err();
+    assert!(matches!(error, PinsError::Differs { .. }), "{error}");
 }

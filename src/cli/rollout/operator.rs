@@ -16,8 +16,8 @@ use crate::deploy::{Desired, rewrite};
 use crate::engine::Engine;
 use crate::oci::Reference;
 use crate::upgrade::DeployId;
-use crate::upgrade::journal::{self, FileJournal, Header, Journal, Line, private_folder};
-use crate::upgrade::machine::{Clock, DeploymentFile, Images, Machine, StateFolder, Voice};
+use crate::upgrade::journal::{self, FileJournal, Journal, JournalHeader, Line, private_folder};
+use crate::upgrade::machine::{Clock, DeploymentFile, ImageLoader, Machine, Reporter, StateFolder};
 use crate::upgrade::owner::Owner;
 
 /// Where a deployment's journals and logs lie, beside its file.
@@ -42,7 +42,7 @@ impl<'a> Operator<'a> {
 
     /// It, part by part.
     pub fn machine(&self) -> Machine<'_> {
-        Machine { owner: &self.owner, clock: self, voice: self, folder: self, file: self, images: self }
+        Machine { owner: &self.owner, clock: self, reporter: self, folder: self, file: self, images: self }
     }
 }
 
@@ -52,14 +52,14 @@ impl Clock for Operator<'_> {
     }
 }
 
-impl Voice for Operator<'_> {
+impl Reporter for Operator<'_> {
     fn say(&self, text: &str) {
         self.ui.note(text);
     }
 }
 
 impl StateFolder for Operator<'_> {
-    fn journal(&self, header: &Header) -> io::Result<Box<dyn Journal>> {
+    fn journal(&self, header: &JournalHeader) -> io::Result<Box<dyn Journal>> {
         Ok(Box::new(FileJournal::open(&self.state, header)?))
     }
 
@@ -67,7 +67,7 @@ impl StateFolder for Operator<'_> {
         &self,
         deployment: &str,
         deploy: Option<&DeployId>,
-    ) -> io::Result<Option<(Header, Vec<Line>)>> {
+    ) -> io::Result<Option<(JournalHeader, Vec<Line>)>> {
         journal::find(&self.state, deployment, deploy)
     }
 
@@ -98,7 +98,7 @@ impl DeploymentFile for Operator<'_> {
 }
 
 #[async_trait]
-impl Images for Operator<'_> {
+impl ImageLoader for Operator<'_> {
     async fn load(&self, image: &Reference) -> Result<String, String> {
         let Some(stored) = self.stored.image(image) else {
             return Err("the local store has it no more".to_owned());

@@ -12,7 +12,7 @@ use super::value::{entries, text};
 use crate::deploy::dotenv;
 use crate::deploy::interpolate::{Variables, interpolate_tree};
 use crate::diagnose::Place;
-use crate::yaml::{self, Directive, Node, Source, Value};
+use crate::yaml::{self, Directive, Node, SourceFile, Value};
 
 /// What compose looks for, in its order.
 const NAMES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
@@ -56,7 +56,7 @@ pub(super) fn read(options: &LoadOptions) -> Result<Merged> {
     let deployment = project_name(options, &variables, &parsed, &directory)?;
     // Compose names the project first: what is interpolated afterwards may ask for it.
     variables.shell.insert(PROJECT_NAME.to_owned(), deployment.clone());
-    let mut reader = Reader { variables, blank: Vec::new() };
+    let mut reader = FileReader { variables, blank: Vec::new() };
     let mut tree: Option<Node> = None;
     for next in parsed {
         let next = reader.file(next)?;
@@ -169,7 +169,7 @@ pub(super) fn assignments(
 /// One file as it is written.
 fn parse(path: &Path, base: &Path, named: Option<&Place>) -> Result<Node> {
     let text = read_file(path, named)?;
-    let source = Arc::new(Source { path: path.to_owned(), base: base.to_owned() });
+    let source = Arc::new(SourceFile { path: path.to_owned(), base: base.to_owned() });
     let tree = yaml::parse(&text, &source)?;
     if matches!(tree.value, Value::Map(_)) {
         return Ok(tree);
@@ -229,12 +229,12 @@ fn project_name(
     }
 }
 
-struct Reader {
+struct FileReader {
     variables: Variables,
     blank: Vec<(String, Place)>,
 }
 
-impl Reader {
+impl FileReader {
     /// One parsed file: interpolated, its `extends` carried out.
     fn file(&mut self, mut tree: Node) -> Result<Node> {
         self.interpolate(&mut tree)?;

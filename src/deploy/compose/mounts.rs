@@ -18,7 +18,7 @@ use crate::yaml::{At, Node, Value};
 
 /// What a service mounts.
 #[derive(Default)]
-pub(super) struct Mounts {
+pub(super) struct ServiceMounts {
     /// `HostConfig.Binds`.
     pub binds: Vec<String>,
     /// `HostConfig.Mounts`.
@@ -33,7 +33,7 @@ pub(super) struct Mounts {
 
 /// One entry of `volumes`, short or long.
 #[derive(Default)]
-struct Mount {
+struct VolumeEntry {
     kind: String,
     source: String,
     target: String,
@@ -61,10 +61,10 @@ const LONG: &Keys = &[
     ("image", Handling::Not("build what it holds into the image")),
 ];
 
-impl Mounts {
+impl ServiceMounts {
     /// Reads `volumes` and `tmpfs`. Of two mounts on one target the later counts, as in compose.
     pub fn read(service: &Node, resources: &Resources, variables: &Variables) -> Result<Self> {
-        let mut wanted: Vec<(Mount, At)> = Vec::new();
+        let mut wanted: Vec<(VolumeEntry, At)> = Vec::new();
         if let Some(node) = service.get("volumes") {
             for item in list(node, "volumes")? {
                 let mount = match item.value {
@@ -100,7 +100,7 @@ impl Mounts {
         Ok(mounts)
     }
 
-    fn add(&mut self, mount: &Mount, at: &At, resources: &Resources) -> Result<()> {
+    fn add(&mut self, mount: &VolumeEntry, at: &At, resources: &Resources) -> Result<()> {
         let source = match mount.kind.as_str() {
             "volume" if mount.source.is_empty() => {
                 self.bodies
@@ -167,7 +167,7 @@ impl Mounts {
 }
 
 /// `[source:]target[:options]`
-fn short(written: &str, at: &At, variables: &Variables) -> Result<Mount> {
+fn short(written: &str, at: &At, variables: &Variables) -> Result<VolumeEntry> {
     let parts: Vec<&str> = written.split(':').collect();
     let (source, target, options) = match parts.as_slice() {
         [target] => ("", *target, ""),
@@ -178,7 +178,8 @@ fn short(written: &str, at: &At, variables: &Variables) -> Result<Mount> {
             return Err(ComposeError::invalid(at, what));
         }
     };
-    let mut mount = Mount { target: clean_target(target, at)?, create_host_path: true, ..Mount::default() };
+    let mut mount =
+        VolumeEntry { target: clean_target(target, at)?, create_host_path: true, ..VolumeEntry::default() };
     if parts.len() > 1 && source.is_empty() {
         return Err(ComposeError::invalid(at, format!("`{written}` has no source before the colon")));
     }
@@ -200,18 +201,18 @@ fn short(written: &str, at: &At, variables: &Variables) -> Result<Mount> {
     Ok(mount)
 }
 
-fn long(node: &Node, variables: &Variables) -> Result<Mount> {
+fn long(node: &Node, variables: &Variables) -> Result<VolumeEntry> {
     check_keys(node, "a mount", LONG)?;
     let field = |key| match node.get(key).filter(|node| !node.is_null()) {
         Some(node) => text(node, key),
         None => Ok(String::new()),
     };
-    let mut mount = Mount {
+    let mut mount = VolumeEntry {
         kind: field("type")?,
         source: field("source")?,
         target: clean_target(&field("target")?, &node.at)?,
         create_host_path: true,
-        ..Mount::default()
+        ..VolumeEntry::default()
     };
     match mount.kind.as_str() {
         "volume" | "tmpfs" => {}

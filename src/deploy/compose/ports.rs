@@ -171,11 +171,11 @@ fn numbers(written: &str, at: &At) -> Result<Vec<u16>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::yaml::{self, Source};
+    use crate::yaml::{self, SourceFile};
     use std::sync::Arc;
 
     fn ports(written: &str) -> Result<Ports> {
-        let source = Arc::new(Source { path: "compose.yaml".into(), base: ".".into() });
+        let source = Arc::new(SourceFile { path: "compose.yaml".into(), base: ".".into() });
         Ports::read(&yaml::parse(&format!("ports:\n{written}\n"), &source).unwrap())
     }
 

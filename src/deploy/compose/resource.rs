@@ -10,7 +10,7 @@ use super::error::{ComposeError, Result};
 use super::merge::assigned;
 use super::paths::host_path;
 use super::value::{Handling, Keys, boolean, check_keys, entries, list, text};
-use crate::deploy::container::{Mounts, Source};
+use crate::deploy::container::{MountSource, Mounts};
 use crate::deploy::desired::{Resource, Service};
 use crate::deploy::interpolate::Variables;
 use crate::deploy::observed::LABEL_DEPLOYMENT;
@@ -47,7 +47,7 @@ impl Block {
 }
 
 /// A network as declared.
-pub(super) struct Network {
+pub(super) struct DeclaredNetwork {
     /// What the engine is asked for.
     pub resource: Resource,
     /// `ipam.config[].subnet`.
@@ -62,7 +62,7 @@ pub(super) struct Network {
 
 /// All networks and volumes.
 pub(super) struct Resources {
-    networks: BTreeMap<String, Network>,
+    networks: BTreeMap<String, DeclaredNetwork>,
     volumes: BTreeMap<String, Resource>,
 }
 
@@ -108,7 +108,7 @@ impl Resources {
     }
 
     /// The network of that key; an error where a service names one that is not declared.
-    pub fn network(&self, key: &str, at: &At) -> Result<&Network> {
+    pub fn network(&self, key: &str, at: &At) -> Result<&DeclaredNetwork> {
         self.networks.get(key).ok_or_else(|| {
             let hint = format!("declare it under the top-level `networks`: `{key}:`");
             ComposeError::invalid_but(at, format!("the network `{key}` is not declared"), hint)
@@ -126,7 +126,7 @@ impl Resources {
     }
 
     /// Every network, by key.
-    pub fn networks(&self) -> &BTreeMap<String, Network> {
+    pub fn networks(&self) -> &BTreeMap<String, DeclaredNetwork> {
         &self.networks
     }
 
@@ -141,7 +141,7 @@ impl Resources {
             .iter()
             .flat_map(|service| Mounts::declared(&service.body).iter().cloned().collect::<Vec<_>>())
             .filter_map(|mount| match mount.source {
-                Source::Volume { name, .. } | Source::Anonymous(Some(name)) => Some(name),
+                MountSource::Volume { name, .. } | MountSource::Anonymous(Some(name)) => Some(name),
                 _ => None,
             })
             .collect();
@@ -241,7 +241,7 @@ fn is_bind(options: &Map<String, Json>) -> bool {
     text("o").split(',').any(|option| matches!(option.trim(), "bind" | "rbind"))
 }
 
-fn network(deployment: &str, entry: &Entry) -> Result<Network> {
+fn network(deployment: &str, entry: &Entry) -> Result<DeclaredNetwork> {
     check_keys(&entry.value, &format!("the network `{}`", entry.key), NETWORK)?;
     let node = &entry.value;
     let (external, name) = name_of(deployment, entry)?;
@@ -261,7 +261,7 @@ fn network(deployment: &str, entry: &Entry) -> Result<Network> {
     if flag("enable_ipv4")? == Some(false) {
         body["EnableIPv4"] = false.into();
     }
-    let mut network = Network {
+    let mut network = DeclaredNetwork {
         resource: Resource { key: entry.key.clone(), name, external, body, place: entry.at.place() },
         subnets: Vec::new(),
         ranges: Vec::new(),
@@ -275,7 +275,7 @@ fn network(deployment: &str, entry: &Entry) -> Result<Network> {
     Ok(network)
 }
 
-fn read_ipam(ipam: &Node, network: &mut Network) -> Result<Json> {
+fn read_ipam(ipam: &Node, network: &mut DeclaredNetwork) -> Result<Json> {
     const IPAM: &Keys =
         &[("driver", Handling::Done), ("config", Handling::Done), ("options", Handling::Done)];
     const CONFIG: &Keys = &[

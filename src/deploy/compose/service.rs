@@ -7,7 +7,7 @@ use super::endpoint::networks;
 use super::environment::{Environment, environment};
 use super::error::{ComposeError, Result};
 use super::merge::named;
-use super::mounts::Mounts;
+use super::mounts::ServiceMounts;
 use super::ports::Ports;
 use super::resource::{Resources, pairs};
 use super::value::{Handling, Keys, REMOVE, boolean, check_keys, duration, entries, list, text};
@@ -164,7 +164,7 @@ pub(super) fn service(context: &Context, entry: &Entry) -> Result<Service> {
     written.platform = words_of("platform")?;
     written.image = words_of("image")?;
     written.tag_alone = tag_alone(field("image"));
-    let mounts = Mounts::read(node, context.resources, context.variables)?;
+    let mounts = ServiceMounts::read(node, context.resources, context.variables)?;
     for (target, place) in &mounts.places {
         written.keys.insert(format!("volumes {target}"), place.clone());
     }

@@ -263,11 +263,11 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::yaml::{At, Source};
+    use crate::yaml::{At, SourceFile};
     use std::sync::Arc;
 
     fn node(text: &str) -> Node {
-        let source = Arc::new(Source { path: "compose.yaml".into(), base: ".".into() });
+        let source = Arc::new(SourceFile { path: "compose.yaml".into(), base: ".".into() });
         Node::text(text, At { source, line: 1 })
     }
 

@@ -5,30 +5,30 @@ use std::collections::BTreeMap;
 use super::cursor::{Cursor, Reason};
 use super::definitions::{self, Defined};
 use super::lexer::{Sentence, Token};
-use super::{Kind, Purpose, Rows};
+use super::{FilePurpose, Rows, StatementKind};
 
 /// The kind of a statement.
-pub fn kind(sentence: &Sentence, purpose: Purpose) -> Result<Kind, Reason> {
+pub fn kind(sentence: &Sentence, purpose: FilePurpose) -> Result<StatementKind, Reason> {
     let mut cursor = Cursor { tokens: &sentence.tokens, at: 0 };
     let first = cursor.take_word().unwrap_or_default().to_ascii_uppercase();
     let kind = match first.as_str() {
         // Nothing of these is read any further: whatever they say, it does not reach a server.
-        "DROP" | "TRUNCATE" | "UNLOCK" => return Ok(Kind::LeftOut),
-        "LOCK" if cursor.takes("TABLES") || cursor.takes("TABLE") => return Ok(Kind::LeftOut),
-        "SET" => setting(&mut cursor).map(|()| Kind::Setting(sentence.text.clone())),
+        "DROP" | "TRUNCATE" | "UNLOCK" => return Ok(StatementKind::LeftOut),
+        "LOCK" if cursor.takes("TABLES") || cursor.takes("TABLE") => return Ok(StatementKind::LeftOut),
+        "SET" => setting(&mut cursor).map(|()| StatementKind::Setting(sentence.text.clone())),
         "CREATE" => create(&mut cursor, sentence),
         "ALTER" => alter(&mut cursor, sentence),
-        "INSERT" => insert(&mut cursor).map(|()| Kind::Insert(sentence.text.clone())),
+        "INSERT" => insert(&mut cursor).map(|()| StatementKind::Insert(sentence.text.clone())),
         "REPLACE" => replace(&mut cursor),
-        "DELETE" => delete(&mut cursor).map(Kind::Delete),
+        "DELETE" => delete(&mut cursor).map(StatementKind::Delete),
         "BEGIN" => {
             cursor.takes("WORK");
-            Ok(Kind::Transaction("BEGIN".to_owned()))
+            Ok(StatementKind::Transaction("BEGIN".to_owned()))
         }
-        "START" if cursor.takes("TRANSACTION") => Ok(Kind::Transaction("BEGIN".to_owned())),
+        "START" if cursor.takes("TRANSACTION") => Ok(StatementKind::Transaction("BEGIN".to_owned())),
         "COMMIT" => {
             cursor.takes("WORK");
-            Ok(Kind::Transaction("COMMIT".to_owned()))
+            Ok(StatementKind::Transaction("COMMIT".to_owned()))
         }
         _ => Err("it is no statement that only adds".to_owned()),
     }?;
@@ -36,17 +36,17 @@ pub fn kind(sentence: &Sentence, purpose: Purpose) -> Result<Kind, Reason> {
     fitting(kind, purpose)
 }
 
-fn fitting(kind: Kind, purpose: Purpose) -> Result<Kind, Reason> {
+fn fitting(kind: StatementKind, purpose: FilePurpose) -> Result<StatementKind, Reason> {
     match (&kind, purpose) {
-        (Kind::Delete(_), Purpose::Schema) => {
+        (StatementKind::Delete(_), FilePurpose::Schema) => {
             Err("the file of a schema has no node that a DELETE could be confined to".to_owned())
         }
         // They would commit half of the node's rows.
-        (Kind::CreateTable { .. } | Kind::Add { .. }, Purpose::Registration) => {
+        (StatementKind::CreateTable { .. } | StatementKind::Add { .. }, FilePurpose::Registration) => {
             Err("a node is registered by rows, in one transaction; tables belong in the schema's file"
                 .to_owned())
         }
-        (Kind::Transaction(_), Purpose::Registration) => Ok(Kind::LeftOut),
+        (StatementKind::Transaction(_), FilePurpose::Registration) => Ok(StatementKind::LeftOut),
         _ => Ok(kind),
     }
 }
@@ -175,7 +175,7 @@ fn is_harmless(literal: &str) -> bool {
         || modes.split(',').all(|mode| HARMLESS.iter().any(|known| known.eq_ignore_ascii_case(mode)))
 }
 
-fn create(cursor: &mut Cursor<'_>, sentence: &Sentence) -> Result<Kind, Reason> {
+fn create(cursor: &mut Cursor<'_>, sentence: &Sentence) -> Result<StatementKind, Reason> {
     if !cursor.takes("TABLE") {
         return Err(format!("of CREATE only CREATE TABLE is sent, and it goes on{}", cursor.instead()));
     }
@@ -193,19 +193,19 @@ fn create(cursor: &mut Cursor<'_>, sentence: &Sentence) -> Result<Kind, Reason> 
         Ok(())
     })?;
     definitions::table_options(cursor)?;
-    Ok(Kind::CreateTable { table, columns, keys, text: sentence.text.clone() })
+    Ok(StatementKind::CreateTable { table, columns, keys, text: sentence.text.clone() })
 }
 
 /// Upstream's `tars_upgrade.conf` adds columns and does nothing else. `MODIFY` and `CHANGE` would be needed by none of
 /// its files, and may cut values that are there; `ALTER IGNORE` deletes rows for the sake of a key.
-fn alter(cursor: &mut Cursor<'_>, sentence: &Sentence) -> Result<Kind, Reason> {
+fn alter(cursor: &mut Cursor<'_>, sentence: &Sentence) -> Result<StatementKind, Reason> {
     if !cursor.takes("TABLE") {
         return Err(format!("of ALTER only ALTER TABLE is sent, and it goes on{}", cursor.instead()));
     }
     let table = cursor.expect_table()?;
     if cursor.takes("DISABLE") || cursor.takes("ENABLE") {
         cursor.expect("KEYS")?;
-        return Ok(Kind::LeftOut);
+        return Ok(StatementKind::LeftOut);
     }
     let mut columns = Vec::new();
     loop {
@@ -225,7 +225,7 @@ fn alter(cursor: &mut Cursor<'_>, sentence: &Sentence) -> Result<Kind, Reason> {
             let _ = cursor.takes("FIRST");
         }
         if !cursor.takes_sign(',') {
-            return Ok(Kind::Add { table, columns, text: sentence.text.clone() });
+            return Ok(StatementKind::Add { table, columns, text: sentence.text.clone() });
         }
     }
 }
@@ -240,7 +240,7 @@ fn insert(cursor: &mut Cursor<'_>) -> Result<(), Reason> {
     values(cursor).map(|_| ())
 }
 
-fn replace(cursor: &mut Cursor<'_>) -> Result<Kind, Reason> {
+fn replace(cursor: &mut Cursor<'_>) -> Result<StatementKind, Reason> {
     cursor.expect("INTO")?;
     let table = cursor.expect_table()?;
     let columns = cursor.names()?;
@@ -248,7 +248,7 @@ fn replace(cursor: &mut Cursor<'_>) -> Result<Kind, Reason> {
     if values.iter().any(|row| row.len() != columns.len()) {
         return Err("a row has another number of values than there are columns".to_owned());
     }
-    Ok(Kind::Replace(Rows { table, columns, values }))
+    Ok(StatementKind::Replace(Rows { table, columns, values }))
 }
 
 /// Rows that stand in the file: no sub-select, no function but the time of day, no `ON DUPLICATE KEY UPDATE`.

@@ -1,7 +1,7 @@
 //! A dump as tokens, strictly: whatever our reading and a server's could differ on is refused, and what is sent is made
 //! of the very tokens that were judged, so that a comment can neither hide a statement nor cut one off.
 
-use super::Refusal;
+use super::SqlRefusal;
 
 /// One word of SQL.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub struct Sentence {
 }
 
 /// Splits a dump.
-pub fn read(dump: &str) -> Result<Vec<Sentence>, Refusal> {
+pub fn read(dump: &str) -> Result<Vec<Sentence>, SqlRefusal> {
     let dump = dump.strip_prefix('\u{feff}').unwrap_or(dump);
     let mut lexer = Lexer { rest: dump, line: 1, ..Lexer::default() };
     if let Some(at) = dump.find('\0') {
@@ -69,7 +69,7 @@ struct Lexer<'a> {
 
 impl Lexer<'_> {
     /// Takes the next piece; false at the end.
-    fn step(&mut self) -> Result<bool, Refusal> {
+    fn step(&mut self) -> Result<bool, SqlRefusal> {
         let rest = self.rest;
         let Some(first) = rest.chars().next() else { return Ok(false) };
         match first {
@@ -123,7 +123,7 @@ impl Lexer<'_> {
     }
 
     /// Leaves out a comment; white space stands for it, as two words around it are two words.
-    fn comment(&mut self, length: usize) -> Result<(), Refusal> {
+    fn comment(&mut self, length: usize) -> Result<(), SqlRefusal> {
         if self.version_comment == VersionComment::Open {
             return Err(self.refuse("a comment inside a version comment"));
         }
@@ -131,12 +131,12 @@ impl Lexer<'_> {
         Ok(())
     }
 
-    fn end_of_comment(&self) -> Result<usize, Refusal> {
+    fn end_of_comment(&self) -> Result<usize, SqlRefusal> {
         let end = self.rest[2..].find("*/").ok_or_else(|| self.refuse("a comment that is never closed"))?;
         Ok(end + 4)
     }
 
-    fn open_version_comment(&mut self, opening: &str) -> Result<(), Refusal> {
+    fn open_version_comment(&mut self, opening: &str) -> Result<(), SqlRefusal> {
         if !self.current.tokens.is_empty() || self.version_comment != VersionComment::No {
             return Err(
                 self.refuse("a version comment inside a statement, which would be two statements in one")
@@ -157,7 +157,7 @@ impl Lexer<'_> {
 
     /// A doubled quote stays inside, a backslash escapes except between backticks. Sessions that send this have neither
     /// `ANSI_QUOTES` nor `NO_BACKSLASH_ESCAPES` (`Session::read_strings_as_judged`).
-    fn quoted(&mut self, quote: char) -> Result<(), Refusal> {
+    fn quoted(&mut self, quote: char) -> Result<(), SqlRefusal> {
         let mut chars = self.rest.char_indices().skip(1).peekable();
         while let Some((at, c)) = chars.next() {
             if c == '\\' && quote != '`' {
@@ -175,7 +175,7 @@ impl Lexer<'_> {
         Err(self.refuse("a quote that is never closed"))
     }
 
-    fn variable(&mut self) -> Result<(), Refusal> {
+    fn variable(&mut self) -> Result<(), SqlRefusal> {
         let ats = run(self.rest, |c| c == '@');
         let length = ats + run(&self.rest[ats..], |c| is_word(c) || c == '.');
         if ats > 2 || length == ats {
@@ -184,7 +184,7 @@ impl Lexer<'_> {
         self.take(length, Token::Variable)
     }
 
-    fn take(&mut self, length: usize, token: impl FnOnce(String) -> Token) -> Result<(), Refusal> {
+    fn take(&mut self, length: usize, token: impl FnOnce(String) -> Token) -> Result<(), SqlRefusal> {
         if self.version_comment == VersionComment::Closed {
             return Err(self.refuse("text after a version comment in the same statement"));
         }
@@ -210,8 +210,8 @@ impl Lexer<'_> {
         }
     }
 
-    fn refuse(&self, why: &str) -> Refusal {
-        Refusal::new(self.line, &self.current.text, why)
+    fn refuse(&self, why: &str) -> SqlRefusal {
+        SqlRefusal::new(self.line, &self.current.text, why)
     }
 }
 

@@ -18,12 +18,12 @@ pub struct Statement {
     /// The line of the file that it begins on, counted from 1.
     pub line: usize,
     /// What it does.
-    pub kind: Kind,
+    pub kind: StatementKind,
 }
 
 /// The kinds of statements that are not refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum StatementKind {
     /// Sent; may fail: servers drop settings, and the tables after it must still be made.
     Setting(String),
     /// Sent: `CREATE TABLE` of this name.
@@ -88,7 +88,7 @@ impl Rows {
 
 /// What a file is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
+pub enum FilePurpose {
     /// It fills a schema that is empty.
     Schema,
     /// It registers a node, at every start, in one transaction of ours.
@@ -98,7 +98,7 @@ pub enum Purpose {
 /// Why a file is not sent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: `{begins}` is refused: {why}")]
-pub struct Refusal {
+pub struct SqlRefusal {
     /// The line of the file, counted from 1.
     pub line: usize,
     /// The statement's first words.
@@ -110,7 +110,7 @@ pub struct Refusal {
 /// How much of a statement a refusal shows, in characters; the values of an insert are further on.
 const SHOWN: usize = 60;
 
-impl Refusal {
+impl SqlRefusal {
     fn new(line: usize, statement: &str, why: &str) -> Self {
         let mut begins: String = statement.chars().take(SHOWN).collect();
         if begins.len() < statement.len() {
@@ -121,12 +121,12 @@ impl Refusal {
 }
 
 /// Judges all statements of a file; one that is refused refuses the file.
-pub fn judge(dump: &str, purpose: Purpose) -> Result<Vec<Statement>, Refusal> {
+pub fn judge(dump: &str, purpose: FilePurpose) -> Result<Vec<Statement>, SqlRefusal> {
     lexer::read(dump)?
         .into_iter()
         .map(|sentence| match grammar::kind(&sentence, purpose) {
             Ok(kind) => Ok(Statement { line: sentence.line, kind }),
-            Err(why) => Err(Refusal::new(sentence.line, &sentence.text, &why)),
+            Err(why) => Err(SqlRefusal::new(sentence.line, &sentence.text, &why)),
         })
         .collect()
 }

@@ -7,17 +7,17 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn kinds(dump: &str) -> Vec<Kind> {
-    judge(dump, Purpose::Schema).unwrap().into_iter().map(|statement| statement.kind).collect()
+fn kinds(dump: &str) -> Vec<StatementKind> {
+    judge(dump, FilePurpose::Schema).unwrap().into_iter().map(|statement| statement.kind).collect()
 }
 
-fn refusal(dump: &str, purpose: Purpose) -> Refusal {
+fn refusal(dump: &str, purpose: FilePurpose) -> SqlRefusal {
     judge(dump, purpose).expect_err(dump)
 }
 
 fn assert_refused(statements: &[&str]) {
     for statement in statements {
-        for purpose in [Purpose::Schema, Purpose::Registration] {
+        for purpose in [FilePurpose::Schema, FilePurpose::Registration] {
             assert!(judge(statement, purpose).is_err(), "sent, or left out in silence: {statement}");
         }
     }
@@ -38,8 +38,8 @@ fn shared(below: &str) -> Option<PathBuf> {
     None
 }
 
-fn purpose(file: &str) -> Purpose {
-    if file.starts_with("tars_") { Purpose::Registration } else { Purpose::Schema }
+fn purpose(file: &str) -> FilePurpose {
+    if file.starts_with("tars_") { FilePurpose::Registration } else { FilePurpose::Schema }
 }
 
 /// The kinds of each of a folder's files, as letters: settings, tables, inserts, replaces, deletes, left out.
@@ -56,14 +56,15 @@ fn outline(folder: &Path) -> Vec<(String, String)> {
             let dump = std::fs::read_to_string(path).unwrap();
             let judged = judge(&dump, purpose(&name))
                 .unwrap_or_else(|refusal| panic!("{}, {refusal}", path.display()));
-            let count =
-                |fits: fn(&Kind) -> bool| judged.iter().filter(|statement| fits(&statement.kind)).count();
+            let count = |fits: fn(&StatementKind) -> bool| {
+                judged.iter().filter(|statement| fits(&statement.kind)).count()
+            };
             let counts = [
-                ('T', count(|kind| matches!(kind, Kind::CreateTable { .. }))),
-                ('I', count(|kind| matches!(kind, Kind::Insert(_)))),
-                ('R', count(|kind| matches!(kind, Kind::Replace(_)))),
-                ('D', count(|kind| matches!(kind, Kind::Delete(_)))),
-                ('-', count(|kind| *kind == Kind::LeftOut)),
+                ('T', count(|kind| matches!(kind, StatementKind::CreateTable { .. }))),
+                ('I', count(|kind| matches!(kind, StatementKind::Insert(_)))),
+                ('R', count(|kind| matches!(kind, StatementKind::Replace(_)))),
+                ('D', count(|kind| matches!(kind, StatementKind::Delete(_)))),
+                ('-', count(|kind| *kind == StatementKind::LeftOut)),
             ];
             let text: Vec<_> = counts
                 .iter()
@@ -111,7 +112,7 @@ fn upstreams_files_pass() {
     assert_eq!(as_text(&outline(&folder)), expected);
     // No start of upstream's reads it, and no server takes it: an `IF` outside of a procedure.
     let stray = std::fs::read_to_string(folder.join("tars_upgrade.sql")).unwrap();
-    let refusal = refusal(&stray, Purpose::Schema);
+    let refusal = refusal(&stray, FilePurpose::Schema);
     assert_eq!(refusal.line, 3);
 }
 
@@ -154,20 +155,20 @@ fn statements_that_add_are_sent() {
          ALTER TABLE `t` ADD `c` VARCHAR(128) NOT NULL DEFAULT '' COMMENT 'x' AFTER `b`, ADD KEY `k` (`c`(20));",
     );
     assert!(
-        matches!(&sent[0], Kind::Setting(text) if text.starts_with("/*!40101 SET @OLD_SQL_MODE=@@SQL_MODE, SQL_MODE="))
+        matches!(&sent[0], StatementKind::Setting(text) if text.starts_with("/*!40101 SET @OLD_SQL_MODE=@@SQL_MODE, SQL_MODE="))
     );
-    assert!(matches!(&sent[1], Kind::Setting(_)));
-    assert!(matches!(&sent[2], Kind::CreateTable { table, .. } if table == "a`b"));
+    assert!(matches!(&sent[1], StatementKind::Setting(_)));
+    assert!(matches!(&sent[2], StatementKind::CreateTable { table, .. } if table == "a`b"));
     assert!(
-        matches!(&sent[3], Kind::CreateTable { table, text, .. } if table == "c" && text.ends_with(" */"))
+        matches!(&sent[3], StatementKind::CreateTable { table, text, .. } if table == "c" && text.ends_with(" */"))
     );
-    assert_eq!(sent[4], Kind::Transaction("BEGIN".to_owned()));
+    assert_eq!(sent[4], StatementKind::Transaction("BEGIN".to_owned()));
     assert_eq!(
         sent[5],
-        Kind::Insert("INSERT IGNORE INTO t (a) VALUES (1), (-2, 'x''y\\';', now())".to_owned())
+        StatementKind::Insert("INSERT IGNORE INTO t (a) VALUES (1), (-2, 'x''y\\';', now())".to_owned())
     );
     assert!(
-        matches!(&sent[7], Kind::Add { table, columns, .. } if table == "t" && columns == &["c".to_owned()])
+        matches!(&sent[7], StatementKind::Add { table, columns, .. } if table == "t" && columns == &["c".to_owned()])
     );
 }
 
@@ -177,20 +178,20 @@ fn drops_locks_and_keys_are_left_out() {
         "drop table if exists `a`; /*!40000 DROP TABLE b */; TRUNCATE c; LOCK TABLES `d` WRITE; UNLOCK TABLES;\n\
          /*!40000 ALTER TABLE `d` DISABLE KEYS */; alter table d enable keys;\n# DROP TABLE e;\n-- x;\n/* y; */;",
     );
-    assert_eq!(left_out, vec![Kind::LeftOut; 7]);
+    assert_eq!(left_out, vec![StatementKind::LeftOut; 7]);
 }
 
 #[test]
 fn transaction_of_a_registration_is_ours_alone() {
-    let judged = judge("START TRANSACTION; COMMIT;", Purpose::Registration).unwrap();
-    assert!(judged.iter().all(|statement| statement.kind == Kind::LeftOut));
-    assert_eq!(refusal("CREATE TABLE t (x int)", Purpose::Registration).line, 1);
+    let judged = judge("START TRANSACTION; COMMIT;", FilePurpose::Registration).unwrap();
+    assert!(judged.iter().all(|statement| statement.kind == StatementKind::LeftOut));
+    assert_eq!(refusal("CREATE TABLE t (x int)", FilePurpose::Registration).line, 1);
 }
 
 #[test]
 fn replace_becomes_an_insert_that_keeps_what_is_there() {
     let sql = "replace into `t` (`a`, b) VALUES ('x,(',now()),(NULL, -1)";
-    let Kind::Replace(rows) = kinds(sql).remove(0) else { panic!("no REPLACE") };
+    let StatementKind::Replace(rows) = kinds(sql).remove(0) else { panic!("no REPLACE") };
     assert_eq!(
         rows.kept(None),
         "INSERT INTO `t` (`a`,`b`) VALUES ('x,(',CURRENT_TIMESTAMP()),(NULL,-1) ON DUPLICATE KEY UPDATE `a` = `a`"
@@ -207,8 +208,8 @@ fn replace_becomes_an_insert_that_keeps_what_is_there() {
 fn delete_names_application_server_and_adapter_and_nothing_else() {
     let upstream =
         "delete from t_adapter_conf where application = 'tars' and server_name = 's' and adapter_name = 'a'";
-    assert!(judge(upstream, Purpose::Registration).is_ok());
-    assert!(judge(upstream, Purpose::Schema).is_err(), "no node to confine it to");
+    assert!(judge(upstream, FilePurpose::Registration).is_ok());
+    assert!(judge(upstream, FilePurpose::Schema).is_err(), "no node to confine it to");
     for refused in [
         "delete from t_adapter_conf",
         "delete from t_adapter_conf where application = 'tars'",
@@ -231,7 +232,7 @@ fn delete_names_application_server_and_adapter_and_nothing_else() {
         "delete low_priority from t_adapter_conf where application = 'tars' and server_name = 's' and adapter_name = 'a'",
         "with x as (select 1) delete from t_adapter_conf where application = 'tars'",
     ] {
-        assert!(judge(refused, Purpose::Registration).is_err(), "{refused}");
+        assert!(judge(refused, FilePurpose::Registration).is_err(), "{refused}");
     }
 }
 
@@ -367,7 +368,7 @@ fn quotes_and_comments_hide_nothing_and_split_nothing() {
     let texts: Vec<String> = kinds(dump)
         .into_iter()
         .map(|kind| match kind {
-            Kind::Insert(text) | Kind::CreateTable { text, .. } => text,
+            StatementKind::Insert(text) | StatementKind::CreateTable { text, .. } => text,
             other => panic!("{other:?}"),
         })
         .collect();
@@ -387,7 +388,7 @@ fn quotes_and_comments_hide_nothing_and_split_nothing() {
 fn refusal_names_line_statement_and_reason() {
     let dump =
         "-- a dump\nCREATE TABLE t (x int);\n\n  # more\n ALTER TABLE `t_server_conf`\n DROP COLUMN `sha`;\n";
-    let refusal = refusal(dump, Purpose::Schema);
+    let refusal = refusal(dump, FilePurpose::Schema);
     assert_eq!(refusal.line, 5);
     assert_eq!(
         refusal.to_string(),
@@ -395,7 +396,7 @@ fn refusal_names_line_statement_and_reason() {
          with `DROP`"
     );
     let long = format!("INSERT INTO t (a, b) VALUES ('{}', sleep(1))", "secret ".repeat(40));
-    assert!(super::judge(&long, Purpose::Schema).unwrap_err().begins.len() < 70);
+    assert!(super::judge(&long, FilePurpose::Schema).unwrap_err().begins.len() < 70);
 }
 
 #[test]
@@ -481,16 +482,16 @@ fn outside_of_quotes(text: &str) -> Option<String> {
     Some(outside)
 }
 
-fn sent(kind: &Kind) -> Option<String> {
+fn sent(kind: &StatementKind) -> Option<String> {
     match kind {
-        Kind::Setting(text)
-        | Kind::CreateTable { text, .. }
-        | Kind::Add { text, .. }
-        | Kind::Insert(text)
-        | Kind::Transaction(text) => Some(text.clone()),
-        Kind::Replace(rows) => Some(rows.kept(None)),
-        Kind::Delete(text) => Some(format!("{text} AND node_name = 'n'")),
-        Kind::LeftOut => None,
+        StatementKind::Setting(text)
+        | StatementKind::CreateTable { text, .. }
+        | StatementKind::Add { text, .. }
+        | StatementKind::Insert(text)
+        | StatementKind::Transaction(text) => Some(text.clone()),
+        StatementKind::Replace(rows) => Some(rows.kept(None)),
+        StatementKind::Delete(text) => Some(format!("{text} AND node_name = 'n'")),
+        StatementKind::LeftOut => None,
     }
 }
 
@@ -500,7 +501,7 @@ proptest! {
     #[test]
     fn what_is_sent_has_no_comment_no_second_statement_and_no_word_that_takes_away(pieces in prop::collection::vec(piece(), 0..14)) {
         let dump = pieces.concat();
-        for purpose in [Purpose::Schema, Purpose::Registration] {
+        for purpose in [FilePurpose::Schema, FilePurpose::Registration] {
             let Ok(statements) = judge(&dump, purpose) else { continue };
             for text in statements.iter().filter_map(|statement| sent(&statement.kind)) {
                 let outside = outside_of_quotes(&text);
@@ -525,10 +526,10 @@ proptest! {
 
     #[test]
     fn judging_what_is_sent_once_more_changes_nothing(pieces in prop::collection::vec(piece(), 0..10)) {
-        let Ok(statements) = judge(&pieces.concat(), Purpose::Schema) else { return Ok(()) };
+        let Ok(statements) = judge(&pieces.concat(), FilePurpose::Schema) else { return Ok(()) };
         for statement in statements {
-            if let (Some(text), false) = (sent(&statement.kind), matches!(statement.kind, Kind::Replace(_))) {
-                let again = judge(&text, Purpose::Schema);
+            if let (Some(text), false) = (sent(&statement.kind), matches!(statement.kind, StatementKind::Replace(_))) {
+                let again = judge(&text, FilePurpose::Schema);
                 prop_assert!(again.is_ok(), "{text}");
                 prop_assert_eq!(sent(&again.unwrap()[0].kind), Some(text));
             }

@@ -7,28 +7,28 @@ use crate::init::database::{DENIED, DatabaseError, Session};
 use crate::init::start_log::StartLog;
 
 /// What was shipped last, by template.
-pub struct Base {
+pub struct ShippedTemplates {
     templates: BTreeMap<String, Values>,
     version: String,
-    place: Place,
+    place: RecordTable,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum RecordTable {
     NotYetMade,
     Made,
     /// The account may not make a schema: then nothing is recorded, and upstream's own values are all that is known.
     Denied,
 }
 
-impl Base {
+impl ShippedTemplates {
     pub fn read(session: &mut Session, version: &str) -> Result<Self, DatabaseError> {
         let mut base =
-            Self { templates: BTreeMap::new(), version: version.to_owned(), place: Place::NotYetMade };
+            Self { templates: BTreeMap::new(), version: version.to_owned(), place: RecordTable::NotYetMade };
         if !session.tables("tarsup")?.contains("t_template") {
             return Ok(base);
         }
-        base.place = Place::Made;
+        base.place = RecordTable::Made;
         let query = "SELECT name, shipped FROM tarsup.t_template";
         let rows: Vec<(String, String)> = session.rows("reading tarsup.t_template", query, ())?;
         for (name, shipped) in rows {
@@ -55,10 +55,10 @@ impl Base {
         if self.templates.get(name) == Some(shipped) {
             return Ok(());
         }
-        if self.place == Place::NotYetMade {
+        if self.place == RecordTable::NotYetMade {
             self.make(session, log)?;
         }
-        if self.place == Place::Denied {
+        if self.place == RecordTable::Denied {
             return Ok(());
         }
         let pairs: Vec<(&KeyPath, &String)> = shipped.iter().collect();
@@ -85,11 +85,11 @@ impl Base {
         match made {
             Err(error) if error.number().is_some_and(|number| DENIED.contains(&number)) => {
                 log.say(format!("no record of the shipped templates is kept: {error}"));
-                self.place = Place::Denied;
+                self.place = RecordTable::Denied;
                 Ok(())
             }
             made => {
-                self.place = Place::Made;
+                self.place = RecordTable::Made;
                 made
             }
         }

@@ -41,18 +41,18 @@ pub struct Merge {
     /// Keys that the database lacks.
     pub added: Vec<KeyPath>,
     /// Keys that follow the image.
-    pub changed: Vec<Difference>,
+    pub changed: Vec<KeyDifference>,
     /// Keys that an administrator edited and this version changes: kept.
-    pub conflicts: Vec<Difference>,
+    pub conflicts: Vec<KeyDifference>,
     /// Keys that would follow the image, and wait for a person: business services inherit them.
-    pub waiting: Vec<Difference>,
+    pub waiting: Vec<KeyDifference>,
     /// What is to be recorded as shipped.
     pub base: Values,
 }
 
 /// A key whose value in the database is not the one that this version ships.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Difference {
+pub struct KeyDifference {
     /// The key.
     pub path: KeyPath,
     /// Its value in the database.
@@ -77,7 +77,7 @@ pub fn merge(name: &str, database: &Values, shipped: &Values, base: &Values, inh
         if own == value || is_filled_in(path) {
             continue;
         }
-        let difference = || Difference { path: path.clone(), own: own.clone(), shipped: value.clone() };
+        let difference = || KeyDifference { path: path.clone(), own: own.clone(), shipped: value.clone() };
         let is_untouched = match before {
             Some(before) => own == before,
             None => upstream::shipped(name, path, own),
@@ -123,7 +123,7 @@ mod tests {
         pairs.iter().map(|(key, value)| (path(key), (*value).to_owned())).collect()
     }
 
-    fn keys(differences: &[Difference]) -> Vec<String> {
+    fn keys(differences: &[KeyDifference]) -> Vec<String> {
         differences.iter().map(|difference| difference.path.join("/")).collect()
     }
 

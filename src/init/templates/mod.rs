@@ -18,8 +18,8 @@ use super::paths::{self, Paths};
 use super::render::Substitution;
 use super::start_log::StartLog;
 use crate::tars::conf;
-use base::Base;
-use merge::{Difference, Marks, Merge, Values, merge};
+use base::ShippedTemplates;
+use merge::{KeyDifference, Marks, Merge, Values, merge};
 
 const DUPLICATE_KEY: u16 = 1062;
 
@@ -71,7 +71,7 @@ pub fn parent(template: &str) -> &'static str {
 }
 
 /// A template of the database.
-struct Held {
+struct StoredTemplate {
     parent: String,
     profile: String,
 }
@@ -91,7 +91,7 @@ pub fn migrate(
     }
     let held = held(session)?;
     let users = users(session, &held)?;
-    let mut base = Base::read(session, version.unwrap_or_default())?;
+    let mut base = ShippedTemplates::read(session, version.unwrap_or_default())?;
     let marks = Marks::new(paths);
     let mut report = Report::default();
     for name in names(paths)? {
@@ -127,7 +127,7 @@ pub fn migrate(
 
 impl Report {
     fn note(&mut self, template: &str, merged: Merge, services: &[String]) {
-        let report = |difference: Difference| {
+        let report = |difference: KeyDifference| {
             let key = difference.path.join("/");
             // A template may hold a password of somebody's own.
             let is_secret =
@@ -167,16 +167,16 @@ impl Report {
 }
 
 /// All templates of the database.
-fn held(session: &mut Session) -> Result<BTreeMap<String, Held>, DatabaseError> {
+fn held(session: &mut Session) -> Result<BTreeMap<String, StoredTemplate>, DatabaseError> {
     let query = "SELECT template_name, COALESCE(parents_name, ''), COALESCE(profile, '') FROM db_tars.t_profile_template";
     let rows: Vec<(String, String, String)> = session.rows("reading the templates", query, ())?;
-    Ok(rows.into_iter().map(|(name, parent, profile)| (name, Held { parent, profile })).collect())
+    Ok(rows.into_iter().map(|(name, parent, profile)| (name, StoredTemplate { parent, profile })).collect())
 }
 
 /// Template → the business services that use it, or a template below it.
 fn users(
     session: &mut Session,
-    held: &BTreeMap<String, Held>,
+    held: &BTreeMap<String, StoredTemplate>,
 ) -> Result<BTreeMap<String, Vec<String>>, DatabaseError> {
     let query = "SELECT DISTINCT COALESCE(NULLIF(template_name, ''), 'tars.default'), \
                  CONCAT(application, '.', server_name) FROM db_tars.t_server_conf WHERE application <> 'tars' ORDER BY 2";
@@ -211,7 +211,12 @@ fn insert(session: &mut Session, name: &str, profile: &str) -> Result<bool, Data
 }
 
 /// False where somebody edited it since it was read.
-fn update(session: &mut Session, name: &str, held: &Held, values: &Values) -> Result<bool, DatabaseError> {
+fn update(
+    session: &mut Session,
+    name: &str,
+    held: &StoredTemplate,
+    values: &Values,
+) -> Result<bool, DatabaseError> {
     if values.is_empty() {
         return Ok(true);
     }

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use tarsup::engine::{EngineError, EngineImage, Result, Status};
 use tarsup::oci::{Digest, Reference};
 use tarsup::tars::catalogue::IMAGE_ROLE_LABEL;
-use tarsup::upgrade::machine::Images;
+use tarsup::upgrade::machine::ImageLoader;
 pub use world::Behaviour;
 use world::World;
 use world::not_found;
@@ -91,7 +91,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[async_trait]
-impl Images for FakeEngine {
+impl ImageLoader for FakeEngine {
     async fn load(&self, image: &Reference) -> std::result::Result<String, String> {
         let name = image.to_string();
         let loaded = self.call(format!("load {name}"), move |world, call| {
@@ -160,7 +160,7 @@ impl FakeEngine {
         id
     }
 
-    /// Takes an image out of the engine and into the local store, as it were: [`Images::load`] brings it back.
+    /// Takes an image out of the engine and into the local store, as it were: [`ImageLoader::load`] brings it back.
     pub fn shelve(&self, reference: &str) {
         let mut world = locked(&self.world);
         let id = world.tags.remove(reference).expect("it is there");

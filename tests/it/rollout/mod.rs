@@ -26,10 +26,10 @@ use tarsup::diagnose::Place;
 use tarsup::engine::{CreateBody, RestartPolicy};
 use tarsup::oci::Reference;
 use tarsup::tars::Role;
-use tarsup::upgrade::journal::{Header, Journal, Line};
-use tarsup::upgrade::machine::{Clock, DeploymentFile, Machine as Parts, StateFolder, Voice};
+use tarsup::upgrade::journal::{Journal, JournalHeader, Line};
+use tarsup::upgrade::machine::{Clock, DeploymentFile, Machine as Parts, Reporter, StateFolder};
 use tarsup::upgrade::owner::Owner;
-use tarsup::upgrade::{Deploy, DeployId, Failure, Intent, Plan, Refusal, Request, Resumed};
+use tarsup::upgrade::{Deploy, DeployFailure, DeployId, Intent, Plan, Refusal, Request, Resumed};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
@@ -147,7 +147,7 @@ pub struct Machine {
 }
 
 /// Deploy → its journal.
-type Journals = Arc<Mutex<BTreeMap<DeployId, (Header, Vec<Line>)>>>;
+type Journals = Arc<Mutex<BTreeMap<DeployId, (JournalHeader, Vec<Line>)>>>;
 
 struct Shared(Journals, DeployId, Arc<AtomicBool>);
 
@@ -211,14 +211,14 @@ impl Clock for Machine {
     }
 }
 
-impl Voice for Machine {
+impl Reporter for Machine {
     fn say(&self, text: &str) {
         self.said.lock().unwrap().push(text.to_owned());
     }
 }
 
 impl StateFolder for Machine {
-    fn journal(&self, header: &Header) -> io::Result<Box<dyn Journal>> {
+    fn journal(&self, header: &JournalHeader) -> io::Result<Box<dyn Journal>> {
         self.writable()?;
         let begun = (header.clone(), Vec::new());
         self.journals.lock().unwrap().entry(header.deploy.clone()).or_insert(begun);
@@ -228,7 +228,7 @@ impl StateFolder for Machine {
         &self,
         _deployment: &str,
         deploy: Option<&DeployId>,
-    ) -> io::Result<Option<(Header, Vec<Line>)>> {
+    ) -> io::Result<Option<(JournalHeader, Vec<Line>)>> {
         let journals = self.journals.lock().unwrap();
         Ok(match deploy {
             Some(deploy) => journals.get(deploy).cloned(),
@@ -257,7 +257,7 @@ pub fn deploy<'a>(engine: &'a FakeEngine, machine: &'a Machine, desired: &'a Des
     let parts = Parts {
         owner: &machine.owner,
         clock: machine,
-        voice: machine,
+        reporter: machine,
         folder: machine,
         file: machine,
         images: engine,
@@ -285,7 +285,7 @@ pub async fn roll(
     desired: &Desired,
     id: &DeployId,
     intent: &Intent,
-) -> Result<Plan, Failure> {
+) -> Result<Plan, DeployFailure> {
     let deploy = deploy(engine, machine, desired);
     let offer = deploy.offer(&request(id, intent)).await?;
     if !offer.is_empty() {
@@ -328,7 +328,7 @@ pub async fn resume(
     machine: &Machine,
     desired: &Desired,
     forward: bool,
-) -> Result<Resumed, Failure> {
+) -> Result<Resumed, DeployFailure> {
     deploy(engine, machine, desired).resume(forward, false).await
 }
 

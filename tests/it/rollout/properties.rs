@@ -108,7 +108,7 @@ proptest! {
             let is_converged = again.is_empty();
             let is_as_before = without_failed(&engine.dump()) == before;
             prop_assert!(is_converged || is_as_before, "{:?}\n{}", done, engine.dump());
-            let is_refused = matches!(done, Err(Failure::RolledBack { .. }));
+            let is_refused = matches!(done, Err(DeployFailure::RolledBack { .. }));
             prop_assert!(!is_refused || is_as_before, "{:?}\n{}", done, engine.dump());
             Ok(())
         })?;

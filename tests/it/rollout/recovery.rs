@@ -4,7 +4,7 @@ use super::crash::{killed_on, points};
 use super::deploys::{until_it_hangs, without_failed};
 use super::*;
 use crate::fake::{Behaviour, Call, Fault, Moment};
-use tarsup::deploy::lock::{Lock as Pins, Pin};
+use tarsup::deploy::pins::{Pin, Pins};
 use tarsup::diagnose::{Diagnose as _, Exit};
 use tarsup::engine::Engine as _;
 use tarsup::upgrade::offer::offer;
@@ -311,7 +311,7 @@ async fn kill_and_prune_are_never_answered_with_nothing_to_resume() {
                 }
                 Ok(_) => {}
                 Err(failure) => {
-                    assert!(matches!(failure, Failure::Lost { .. }), "{context}: {failure}");
+                    assert!(matches!(failure, DeployFailure::Lost { .. }), "{context}: {failure}");
                     let on = resume(&engine, &machine.next(), &desired, true).await;
                     assert!(matches!(on, Ok(Resumed::Completed(_))), "{context}: {on:?}\n{}", engine.dump());
                 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tarsup::tars::Service;
-use tarsup::tars::ping::{self, Request};
+use tarsup::tars::ping::{self, RequestPacket};
 
 use crate::config::{Adapter, Config};
 use crate::fault::{self, Fault, Note};
@@ -40,7 +40,7 @@ pub struct Stage {
 }
 
 /// What a service answers a request of its own with, beyond tars_ping; `None`: it knows no such function.
-pub type Answer = Arc<dyn Fn(&Request) -> Option<Vec<u8>> + Send + Sync>;
+pub type Answer = Arc<dyn Fn(&RequestPacket) -> Option<Vec<u8>> + Send + Sync>;
 
 /// Plays `service`, from its arguments to its exit code.
 pub fn play(service: Service, arguments: &[String]) -> ExitCode {

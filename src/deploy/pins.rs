@@ -32,7 +32,7 @@ pub const PACKAGE_ANNOTATION: &str = "io.tarsup.package.";
 /// The pins of a deployment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Lock {
+pub struct Pins {
     /// The format, [`VERSION`].
     pub version: u32,
     /// The deployment.
@@ -117,7 +117,7 @@ impl Pin {
 
 /// Why a lock cannot be used, or what it refuses.
 #[derive(Debug, thiserror::Error)]
-pub enum LockError {
+pub enum PinsError {
     /// The file is there and cannot be read, or cannot be written.
     #[error("cannot {act} {}: {source}", path.display())]
     Io {
@@ -178,7 +178,7 @@ pub enum LockError {
     },
 }
 
-impl Diagnose for LockError {
+impl Diagnose for PinsError {
     fn exit(&self) -> Exit {
         match self {
             Self::Io { act: "write", .. } => Exit::Failed,
@@ -216,7 +216,7 @@ impl Diagnose for LockError {
     }
 }
 
-impl Lock {
+impl Pins {
     /// A lock of this deployment, with nothing pinned yet.
     pub fn new(deployment: &str) -> Self {
         Self { version: VERSION, deployment: deployment.to_owned(), images: BTreeMap::new() }
@@ -228,35 +228,35 @@ impl Lock {
     }
 
     /// The lock of a deployment; an error where there is none.
-    pub fn read(desired: &Desired) -> Result<Self, LockError> {
+    pub fn read(desired: &Desired) -> Result<Self, PinsError> {
         let path = Self::path(desired);
-        Self::read_file(&path)?.ok_or(LockError::Missing { path })
+        Self::read_file(&path)?.ok_or(PinsError::Missing { path })
     }
 
     /// The lock in a file; `None` where there is no file.
-    pub fn read_file(path: &Path) -> Result<Option<Self>, LockError> {
+    pub fn read_file(path: &Path) -> Result<Option<Self>, PinsError> {
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(LockError::Io { act: "read", path: path.to_owned(), source }),
+            Err(source) => return Err(PinsError::Io { act: "read", path: path.to_owned(), source }),
         };
         Self::parse(&text, path).map(Some)
     }
 
-    fn parse(text: &str, path: &Path) -> Result<Self, LockError> {
+    fn parse(text: &str, path: &Path) -> Result<Self, PinsError> {
         /// What every format has.
         #[derive(Deserialize)]
         struct Header {
             version: u64,
         }
-        let malformed = |error: serde_json::Error| LockError::Malformed {
+        let malformed = |error: serde_json::Error| PinsError::Malformed {
             path: path.to_owned(),
             line: (error.line() > 0).then_some(error.line() as u64),
             why: error.to_string(),
         };
         let header: Header = serde_json::from_str(text).map_err(malformed)?;
         if header.version != u64::from(VERSION) {
-            return Err(LockError::Newer { path: path.to_owned(), found: header.version });
+            return Err(PinsError::Newer { path: path.to_owned(), found: header.version });
         }
         serde_json::from_str(text).map_err(malformed)
     }
@@ -268,9 +268,9 @@ impl Lock {
     }
 
     /// Writes it in one step: a reader sees the old one or the new one.
-    pub fn write(&self, desired: &Desired) -> Result<PathBuf, LockError> {
+    pub fn write(&self, desired: &Desired) -> Result<PathBuf, PinsError> {
         let path = Self::path(desired);
-        let failed = |source| LockError::Io { act: "write", path: path.clone(), source };
+        let failed = |source| PinsError::Io { act: "write", path: path.clone(), source };
         let mut file = tempfile::NamedTempFile::new_in(&desired.directory).map_err(failed)?;
         file.write_all(self.text().as_bytes()).map_err(failed)?;
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
@@ -323,20 +323,20 @@ fn packages(pinned: &Pin, seen: &Pin) -> Vec<String> {
 ///
 /// An image that the engine lacks passes here: it is copied first, and looked at again then.
 pub fn require<'r>(
-    lock: &Lock,
+    pins: &Pins,
     wanted: impl IntoIterator<Item = &'r Reference>,
     observed: &Observed,
-) -> Result<(), LockError> {
+) -> Result<(), PinsError> {
     for reference in wanted {
         let image = reference.to_string();
-        let Some(pin) = lock.images.get(reference) else { return Err(LockError::NotPinned { image }) };
+        let Some(pin) = pins.images.get(reference) else { return Err(PinsError::NotPinned { image }) };
         let Some(seen) = observed.image(&image) else { continue };
         // What only the engine can tell the id of is looked at again once it is loaded.
         if seen.id.is_empty() {
             continue;
         }
         if let Some(why) = pin.mismatch(&Pin::of_engine(seen, observed.engine.image_store)) {
-            return Err(LockError::Differs { image, why });
+            return Err(PinsError::Differs { image, why });
         }
     }
     Ok(())
@@ -359,15 +359,15 @@ mod tests {
         }
     }
 
-    fn lock() -> Lock {
+    fn pins() -> Pins {
         let image = "tars/framework:3.0.17".parse().unwrap();
-        Lock { images: BTreeMap::from([(image, pin("c", &["a", "b"]))]), ..Lock::new("p") }
+        Pins { images: BTreeMap::from([(image, pin("c", &["a", "b"]))]), ..Pins::new("p") }
     }
 
     #[test]
     fn lock_text_round_trips_in_one_order() {
-        let text = lock().text();
-        assert_eq!(Lock::parse(&text, Path::new("tarsup.lock")).unwrap(), lock());
+        let text = pins().text();
+        assert_eq!(Pins::parse(&text, Path::new("tarsup.lock")).unwrap(), pins());
         assert!(
             text.starts_with("{\n  \"version\": 1,\n  \"deployment\": \"p\",\n  \"images\": {\n"),
             "{text}"
@@ -377,7 +377,7 @@ mod tests {
     #[test]
     fn lock_of_the_first_format_is_read() {
         let text = include_str!("../../tests/fixtures/lock/version-1.lock");
-        let read = Lock::parse(text, Path::new("tarsup.lock")).unwrap();
+        let read = Pins::parse(text, Path::new("tarsup.lock")).unwrap();
         assert_eq!((read.deployment.as_str(), read.images.len()), ("tars", 2));
         assert_eq!(read.text(), text);
     }
@@ -391,7 +391,7 @@ mod tests {
             ("{\"version\": 1,\n\"deployment\": \"p\",\n\"images\": {\"A B\": {}}}", "no lock file"),
             ("{\"version\": 1, \"deployment\": \"p\", \"images\": {}, \"x\": 1}", "unknown field"),
         ] {
-            let error = Lock::parse(text, Path::new("tarsup.lock")).unwrap_err();
+            let error = Pins::parse(text, Path::new("tarsup.lock")).unwrap_err();
             assert!(error.to_string().contains(wanted), "{text}: {error}");
             assert_eq!(error.exit(), Exit::Usage);
         }
@@ -421,14 +421,14 @@ mod tests {
 
     #[test]
     fn differences_name_images_and_packages() {
-        let mut now = lock();
-        assert!(lock().differences(&now).is_empty());
+        let mut now = pins();
+        assert!(pins().differences(&now).is_empty());
         for pin in now.images.values_mut() {
             pin.packages = BTreeMap::from([("tarsstat.tgz".to_owned(), digest("p"))]);
         }
         now.images.insert("mysql:8".parse().unwrap(), pin("m", &["m"]));
         assert_eq!(
-            lock().differences(&now),
+            pins().differences(&now),
             [
                 "tars/framework:3.0.17: package tarslog.tgz is pinned and no longer in it",
                 "tars/framework:3.0.17: package tarsstat.tgz is new",

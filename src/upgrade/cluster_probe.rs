@@ -33,7 +33,7 @@ const TRIES: usize = 8;
 
 /// The container, and whether it is known to answer.
 #[derive(Debug, Default)]
-pub struct Beside {
+pub struct ClusterProbe {
     is_open: bool,
     /// Images on the other side of the plan, by id, tried after the declared one.
     others: Vec<String>,
@@ -61,7 +61,7 @@ fn asker(desired: &Desired) -> Option<&Service> {
         .or_else(|| desired.database.as_ref().and_then(|_| of(Role::Node)))
 }
 
-impl Beside {
+impl ClusterProbe {
     /// Nothing is made until something is asked. `others` are images that may speak a newer protocol than the declared one.
     pub fn new(others: Vec<String>) -> Self {
         Self { is_open: false, others }
@@ -136,7 +136,7 @@ impl Beside {
             message: "the image is not there".to_owned(),
         })?;
         let own = desired.database.as_ref().filter(|_| service.role == Some(Role::Node));
-        let making = body::Beside {
+        let making = body::ProbeSettings {
             image,
             image_volumes: &body::image_volumes(&found.raw),
             labels: &[
@@ -145,7 +145,7 @@ impl Beside {
             ],
             variables: own.map(|account| account.0.as_slice()).unwrap_or_default(),
         };
-        let mut body = body::beside(service, &making);
+        let mut body = body::cluster_probe(service, &making);
         guard::check_body(name, &body).map_err(|error| EngineError::Answered {
             call: format!("create {name}"),
             status: 400,

@@ -536,25 +536,12 @@ impl StartCommand {
     }
 }
 
-/// `10s`, `1m30s`, `500ms`.
+/// `10s`, `1m30s`, `500ms`: of what compose takes, whole hours, minutes, seconds and milliseconds, with their unit.
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     let text = String::deserialize(deserializer)?;
-    let invalid = || serde::de::Error::custom(format!("`{text}` is not a duration such as 10s or 1m30s"));
-    let mut total = Duration::ZERO;
-    let mut rest = text.as_str();
-    while !rest.is_empty() {
-        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-        let units = &rest[digits..];
-        let letters = units.len() - units.trim_start_matches(char::is_alphabetic).len();
-        let number: u64 = rest[..digits].parse().map_err(|_| invalid())?;
-        total += match &units[..letters] {
-            "ms" => Duration::from_millis(number),
-            "s" => Duration::from_secs(number),
-            "m" => Duration::from_secs(number.saturating_mul(60)),
-            "h" => Duration::from_secs(number.saturating_mul(3600)),
-            _ => return Err(invalid()),
-        };
-        rest = &units[letters..];
+    let is_plain = text != "0" && text.bytes().all(|byte| byte.is_ascii_digit() || b"hms".contains(&byte));
+    match yaml::duration::parse(&text).filter(|_| is_plain) {
+        Some(read) => Ok(Some(read)),
+        None => Err(serde::de::Error::custom(format!("`{text}` is not a duration such as 10s or 1m30s"))),
     }
-    if text.is_empty() { Err(invalid()) } else { Ok(Some(total)) }
 }

@@ -10,6 +10,7 @@ pub mod observe;
 pub mod observed;
 pub mod pins;
 pub mod rewrite;
+pub mod subnet;
 pub mod verify;
 
 pub use desired::Desired;

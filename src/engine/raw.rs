@@ -4,7 +4,6 @@
 //! what is a part of a create body (an endpoint, a network that older engines want checked for duplicates), an image's
 //! inspect (kept whole as well), and logs, which bollard takes for frames where a terminal wrote them.
 
-use std::fmt::Write as _;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Mutex;
@@ -16,6 +15,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use http_body_util::BodyExt as _;
 use hyper::Request as HttpRequest;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tokio::time::timeout;
 use tracing::Instrument as _;
@@ -175,26 +175,19 @@ pub(super) fn words(error: &(dyn std::error::Error + 'static)) -> String {
     inner.to_string()
 }
 
-/// Percent-encodes what stands in a path (RFC 3986: unreserved characters, and those that image names need); for
-/// bollard's calls as well, which put names into addresses as they are.
+/// RFC 3986: all but the unreserved characters, which is what a query takes.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// In a path those stay that image names need.
+const RESERVED_IN_PATH: &AsciiSet = &RESERVED.remove(b'/').remove(b':').remove(b'@');
+
+/// Percent-encodes what stands in a path; for bollard's calls as well, which put names into addresses as they are.
 pub(super) fn in_path(text: &str) -> String {
-    encode(text, b"/:@")
+    utf8_percent_encode(text, RESERVED_IN_PATH).to_string()
 }
 
 /// Percent-encodes what stands in a query.
 pub(crate) fn in_query(text: &str) -> String {
-    encode(text, b"")
-}
-
-fn encode(text: &str, kept: &[u8]) -> String {
-    text.bytes().fold(String::with_capacity(text.len()), |mut encoded, byte| {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || kept.contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            let _ = write!(encoded, "%{byte:02X}");
-        }
-        encoded
-    })
+    utf8_percent_encode(text, RESERVED).to_string()
 }
 
 /// A stream as one that may be shared between threads: nobody can reach into it without owning it.
@@ -224,5 +217,7 @@ mod tests {
         assert_eq!(in_path("tars/framework:3.0.17"), "tars/framework:3.0.17");
         assert_eq!(in_path("a b?c#d"), "a%20b%3Fc%23d");
         assert_eq!(in_query(r#"{"label":["a=b"]}"#), "%7B%22label%22%3A%5B%22a%3Db%22%5D%7D");
+        assert_eq!(in_query("-._~/:@+é\n"), "-._~%2F%3A%40%2B%C3%A9%0A");
+        assert_eq!(in_path("-._~/:@+é"), "-._~/:@%2B%C3%A9");
     }
 }

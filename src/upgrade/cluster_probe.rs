@@ -8,12 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use crate::deploy::Desired;
 use crate::deploy::desired::Service;
-use crate::deploy::guard;
 use crate::deploy::observed::{LABEL_CLUSTER, LABEL_DEPLOYMENT};
+use crate::deploy::{guard, subnet};
 use crate::engine::{CreateBody, Engine, EngineError};
 use crate::tars::{PROTOCOL, Role};
 
@@ -241,11 +242,14 @@ async fn free_address(
 
 /// The hosts of an IPv4 subnet from its end, without the gateway that an engine puts there or at its beginning.
 fn last_addresses(subnet: &str) -> Option<impl Iterator<Item = Ipv4Addr> + use<>> {
-    let (base, prefix) = subnet.split_once('/')?;
-    let (base, prefix): (Ipv4Addr, u32) = (base.parse().ok()?, prefix.parse().ok()?);
-    let size = 1u32.checked_shl(32 - prefix).filter(|size| *size >= 8)?;
-    let first = u32::from(base) & !(size - 1);
-    Some((first + 2..first + size - 2).rev().map(Ipv4Addr::from))
+    let IpNet::V4(subnet) = subnet::parse(subnet)? else { return None };
+    // Room for the network's own address, a gateway at either end, the broadcast and somebody to ask; no network of a
+    // deployment is the whole Internet.
+    if !(1..=29).contains(&subnet.prefix_len()) {
+        return None;
+    }
+    let (first, last) = (u32::from(subnet.network()), u32::from(subnet.broadcast()));
+    Some((first + 2..last - 1).rev().map(Ipv4Addr::from))
 }
 
 fn endpoint(address: Option<Ipv4Addr>) -> Value {
@@ -283,5 +287,9 @@ mod tests {
         assert_eq!(last("10.0.0.8/29").as_deref(), Some("10.0.0.13"));
         assert_eq!(last("10.0.0.8/30"), None, "no room");
         assert_eq!(last("fd00::/64"), None);
+        for wrong in ["0.0.0.0/0", "10.0.0.0/33", "10.0.0.0"] {
+            assert_eq!(last(wrong), None, "{wrong}");
+        }
+        assert_eq!(last("240.0.0.0/4").as_deref(), Some("255.255.255.253"), "the last block there is");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use ipnet::IpNet;
 use serde_json::Value;
 
 use super::intent::is_framework;
@@ -11,7 +12,7 @@ use super::{Intent, Refusal, differ};
 use crate::deploy::container::{MountSource, Mounts};
 use crate::deploy::desired::{ImageOrigin, Resource, Service};
 use crate::deploy::observed::{LABEL_DEPLOYMENT, LABEL_SERVICE};
-use crate::deploy::{Desired, Observed, guard};
+use crate::deploy::{Desired, Observed, guard, subnet};
 use crate::diagnose::Place;
 use crate::engine::{Container, CreateBody};
 use crate::tars::Role;
@@ -187,14 +188,10 @@ fn fixed_addresses(service: &Service) -> Vec<(String, String)> {
 
 /// True where an IPv4 subnet such as `172.25.0.0/16` contains the address; what is not IPv4 is not judged.
 fn contains(subnet: &str, address: &str) -> bool {
-    let parsed = || -> Option<bool> {
-        let (base, bits) = subnet.split_once('/')?;
-        let (base, address): (Ipv4Addr, Ipv4Addr) = (base.parse().ok()?, address.parse().ok()?);
-        let bits: u32 = bits.parse().ok()?;
-        let mask = u32::MAX.checked_shl(32u32.checked_sub(bits)?).unwrap_or(0);
-        Some(u32::from(base) & mask == u32::from(address) & mask)
-    };
-    parsed().unwrap_or(true)
+    match (subnet::parse(subnet), address.parse::<Ipv4Addr>()) {
+        (Some(IpNet::V4(subnet)), Ok(address)) => subnet.contains(&address),
+        _ => true,
+    }
 }
 
 fn external(
@@ -248,5 +245,9 @@ mod tests {
         assert!(!contains("172.25.0.0/16", "172.26.0.1"));
         assert!(!contains("10.0.0.0/30", "10.0.0.4"));
         assert!(contains("0.0.0.0/0", "10.0.0.4"));
+        for unjudged in ["10.0.0.0/33", "fd00::/8", "10.0.0.0", ""] {
+            assert!(contains(unjudged, "192.168.0.1"), "{unjudged}");
+        }
+        assert!(contains("10.0.0.0/8", "fd00::1"));
     }
 }

@@ -3,6 +3,8 @@
 //! Scalars resolve as compose's own parser (go-yaml v3) resolves them: `yes` and `on` are text, `010` is eight, `3.10`
 //! is the number 3.1. Aliases are expanded (within bounds), merge keys are merged, a key that stands twice is refused.
 
+pub mod duration;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -148,7 +148,7 @@ fn fits(
         );
         return Err(invalid(place, what, "declare `ipam: {config: [{subnet: ...}]}` of the network"));
     }
-    if !network.subnets.iter().any(|subnet| subnet.contains(address)) {
+    if !network.subnets.iter().any(|subnet| subnet.contains(&address)) {
         let what = format!("the address {address} of `{}` is outside the subnet of `{key}`", service.name);
         return Err(invalid(place, what, &format!("choose one inside it; see {}", network.at.place())));
     }
@@ -157,7 +157,7 @@ fn fits(
             format!("the address {address} of `{}` is the gateway or reserved on `{key}`", service.name);
         return Err(invalid(place, what, &format!("choose another; see {}", network.at.place())));
     }
-    if network.ranges.iter().any(|range| range.contains(address)) {
+    if network.ranges.iter().any(|range| range.contains(&address)) {
         notes.push(format!(
             "{place}: the address {address} of `{}` lies in the `ip_range` of `{key}`: another container may be \
              given it while this one is down",

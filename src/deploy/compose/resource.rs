@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use serde_json::{Map, Value as Json, json};
 
 use super::error::{ComposeError, Result};
@@ -14,46 +15,20 @@ use crate::deploy::container::{MountSource, Mounts};
 use crate::deploy::desired::{Resource, Service};
 use crate::deploy::interpolate::Variables;
 use crate::deploy::observed::LABEL_DEPLOYMENT;
+use crate::deploy::subnet;
 use crate::yaml::{At, Entry, Node, Value};
 
 /// The key of the network that compose makes for services that name none.
 pub(super) const DEFAULT: &str = "default";
-
-/// A block of addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Block {
-    address: IpAddr,
-    prefix: u32,
-}
-
-impl Block {
-    fn parse(text: &str) -> Option<Self> {
-        let (address, prefix) = text.split_once('/')?;
-        let address: IpAddr = address.parse().ok()?;
-        let prefix: u32 = prefix.parse().ok()?;
-        (prefix <= if address.is_ipv4() { 32 } else { 128 }).then_some(Self { address, prefix })
-    }
-
-    /// True where `address` lies in the block.
-    pub fn contains(self, address: IpAddr) -> bool {
-        let bits = |address: IpAddr| match address {
-            IpAddr::V4(address) => (u128::from(address.to_bits()) << 96, 32),
-            IpAddr::V6(address) => (address.to_bits(), 128),
-        };
-        let ((ours, width), (theirs, their_width)) = (bits(self.address), bits(address));
-        let difference = ours ^ theirs;
-        width == their_width && (self.prefix == 0 || difference >> (128 - self.prefix) == 0)
-    }
-}
 
 /// A network as declared.
 pub(super) struct DeclaredNetwork {
     /// What the engine is asked for.
     pub resource: Resource,
     /// `ipam.config[].subnet`.
-    pub subnets: Vec<Block>,
+    pub subnets: Vec<IpNet>,
     /// `ipam.config[].ip_range`: what the engine hands out by itself.
-    pub ranges: Vec<Block>,
+    pub ranges: Vec<IpNet>,
     /// Gateways and other addresses that are taken.
     pub reserved: Vec<IpAddr>,
     /// Where it is declared.
@@ -292,7 +267,8 @@ fn read_ipam(ipam: &Node, network: &mut DeclaredNetwork) -> Result<Json> {
         for entry in entries(config, "ipam.config")? {
             let (key, node) = (entry.key.as_str(), &entry.value);
             let wrong = |what| ComposeError::invalid(&node.at, format!("`{key}` takes {what}"));
-            let block = |text: &str| Block::parse(text).ok_or_else(|| wrong("a block such as 172.25.0.0/16"));
+            let block =
+                |text: &str| subnet::parse(text).ok_or_else(|| wrong("a block such as 172.25.0.0/16"));
             let address =
                 |text: &str| text.parse::<IpAddr>().map_err(|_| wrong("an address such as 172.25.0.1"));
             match key {
@@ -325,31 +301,4 @@ fn read_ipam(ipam: &Node, network: &mut DeclaredNetwork) -> Result<Json> {
     let driver = ipam.get("driver").map_or(Ok("default".to_owned()), |driver| text(driver, "ipam.driver"))?;
     let options = ipam.get("options").map_or(Ok(Map::new()), |options| pairs(options, "ipam.options"))?;
     Ok(json!({"Driver": driver, "Config": configs, "Options": options}))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn blocks_hold_their_addresses_and_no_others() {
-        for (block, address, inside) in [
-            ("172.25.0.0/16", "172.25.255.3", true),
-            ("172.25.0.0/16", "172.26.0.3", false),
-            ("10.0.0.4/32", "10.0.0.4", true),
-            ("10.0.0.4/32", "10.0.0.5", false),
-            ("0.0.0.0/0", "1.2.3.4", true),
-            ("0.0.0.0/0", "::1", false),
-            ("fd00::/8", "fd12::1", true),
-            ("fd00::/8", "fe80::1", false),
-        ] {
-            assert_eq!(
-                Block::parse(block).unwrap().contains(address.parse().unwrap()),
-                inside,
-                "{block} {address}"
-            );
-        }
-        assert_eq!(Block::parse("10.0.0.0/33"), None);
-        assert_eq!(Block::parse("10.0.0.0"), None);
-    }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::error::{ComposeError, Result};
-use crate::yaml::{Entry, Node, Value};
+use crate::yaml::{self, Entry, Node, Value};
 
 /// What tarsup does with a key that compose knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +87,9 @@ pub(super) fn bytes(node: &Node, what: &str) -> Result<i64> {
     Ok(size as i64)
 }
 
+/// Beyond it nobody waits: about 95 years, well within the 64 bits of nanoseconds that the API has.
+const LONGEST: Duration = Duration::from_mins(50_000_000);
+
 /// A duration as compose writes it: `1m30s`, `10s`, `500ms`, `1d`.
 pub(super) fn duration(node: &Node, what: &str) -> Result<Duration> {
     let wrong = || {
@@ -97,35 +100,7 @@ pub(super) fn duration(node: &Node, what: &str) -> Result<Duration> {
         )
     };
     let written = text(node, what)?;
-    parse_duration(written.trim()).ok_or_else(wrong)
-}
-
-fn parse_duration(written: &str) -> Option<Duration> {
-    if written == "0" {
-        return Some(Duration::ZERO);
-    }
-    let mut rest = written;
-    let mut total = 0.0f64;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let number: f64 = rest[..digits].parse().ok()?;
-        let unit_end = rest[digits..].find(|c: char| c.is_ascii_digit() || c == '.');
-        let end = unit_end.map_or(rest.len(), |at| digits + at);
-        total += number
-            * match &rest[digits..end] {
-                "ns" => 1e-9,
-                "us" | "µs" | "μs" => 1e-6,
-                "ms" => 1e-3,
-                "s" => 1.0,
-                "m" => 60.0,
-                "h" => 3600.0,
-                "d" => 86_400.0,
-                "w" => 604_800.0,
-                _ => return None,
-            };
-        rest = &rest[end..];
-    }
-    if written.is_empty() || total > 3.0e9 { None } else { Duration::try_from_secs_f64(total).ok() }
+    yaml::duration::parse(written.trim()).filter(|read| *read <= LONGEST).ok_or_else(wrong)
 }
 
 /// The items of a list.
@@ -167,6 +142,9 @@ pub(super) fn words(node: &Node, what: &str) -> Result<Vec<String>> {
 }
 
 /// Splits a command line: blanks separate, quotes and backslashes protect. `None`: a quote is open.
+///
+/// Not by the crate `shlex`: it takes a word that begins with `#` for a comment, and what follows would be lost; for compose
+/// it is a word like any other.
 fn split(line: &str) -> Option<Vec<String>> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
@@ -238,26 +216,10 @@ pub(super) fn check_keys(node: &Node, within: &str, keys: &Keys) -> Result<()> {
 pub(super) fn nearest<'w>(word: &str, known: impl Iterator<Item = &'w str>) -> Option<String> {
     let plain = |text: &str| text.to_lowercase().replace('-', "_");
     known
-        .map(|known| (distance(&plain(word), &plain(known)), known))
+        .map(|known| (strsim::levenshtein(&plain(word), &plain(known)), known))
         .filter(|(distance, known)| *distance <= 1 + known.len() / 4 && *distance < known.len())
         .min()
         .map(|(_, known)| known.to_owned())
-}
-
-/// The Levenshtein distance, bounded by the length of the words.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().take(64).collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().take(64).enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(ca != *cb);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
@@ -278,7 +240,7 @@ mod tests {
         {
             assert_eq!(duration(&node(written), "dwell").unwrap().as_millis(), milliseconds, "{written}");
         }
-        for written in ["10", "", "s", "1x", "-1s", "1s2"] {
+        for written in ["10", "", "s", "1x", "-1s", "1s2", "3000000001s"] {
             assert!(duration(&node(written), "dwell").is_err(), "{written}");
         }
     }
@@ -301,6 +263,7 @@ mod tests {
             words(&node(r#"run 'a b' "c \"d\" \x" e\ f ''"#), "command").unwrap(),
             ["run", "a b", "c \"d\" \\x", "e f", ""]
         );
+        assert_eq!(words(&node("echo #1 x"), "command").unwrap(), ["echo", "#1", "x"]);
         assert!(words(&node("it's"), "command").is_err());
     }
 

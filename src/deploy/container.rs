@@ -1,306 +1,433 @@
-//! What a container mounts, as types: read once from a create body, from what an engine shows, or from an image.
+//! What a service's container is to be: typed where tarsup decides by it, the rest in the API's own words.
 //!
-//! Decisions about data (does it outlive the container, is it handed on, does it move) are made on these, never on JSON.
+//! It is read once, from what a compose file was translated into, and rendered once, for the engine. Nothing in it is lost
+//! on the way, whether tarsup knows a key or not.
 
-use std::fmt;
+use serde_json::{Map, Value, json};
 
-use serde_json::Value;
+use super::mounts::{Mounts, clean};
+use crate::engine::CreateBody;
 
-use crate::engine::{Container, CreateBody, EngineImage};
+/// The declared container of a service, but for its image's id and the labels that a deploy adds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Declaration {
+    /// What it finds in its environment.
+    pub environment: Environment,
+    /// What replaces the image's entrypoint.
+    pub entrypoint: Option<Vec<String>>,
+    /// What replaces the image's command.
+    pub command: Option<Vec<String>>,
+    /// `HostConfig.NetworkMode`.
+    pub network: Option<NetworkMode>,
+    /// Its place on each network, in the order in which it joins them.
+    pub endpoints: Vec<Endpoint>,
+    /// The ports of the host that lead to it.
+    pub ports: Vec<PublishedPort>,
+    /// What it mounts, as it is written.
+    pub mounts: DeclaredMounts,
+    /// Every other key of the create body.
+    pub rest: Map<String, Value>,
+    /// Every other key of its `HostConfig`.
+    pub host: Map<String, Value>,
+}
 
-/// One mount.
+/// Variables, in the order in which they are given. Its `Debug` shows no value.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Environment(pub Vec<Variable>);
+
+/// One variable.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Variable {
+    /// Its name.
+    pub name: String,
+    /// Its value; `None` takes it away from what the image brings.
+    pub value: Option<String>,
+}
+
+/// Whose network a container is on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mount {
-    /// Where: absolute and clean.
+pub enum NetworkMode {
+    /// The host's own: its ports are the host's.
+    Host,
+    /// None.
+    None,
+    /// This network, or the engine's `bridge`.
+    Network(String),
+}
+
+/// A place on a network.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Endpoint {
+    /// The network, by its name on the engine.
+    pub network: String,
+    /// True for the one that the create body holds: the others are joined between create and start.
+    pub at_create: bool,
+    /// The fixed IPv4 address, as it is written.
+    pub ipv4: Option<String>,
+    /// The fixed IPv6 address, as it is written.
+    pub ipv6: Option<String>,
+    /// Every other key of the API's endpoint settings.
+    rest: Map<String, Value>,
+}
+
+/// A port of the host that leads to one of the container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublishedPort {
+    /// The port of the container, as `80/tcp`.
     pub target: String,
-    /// What.
-    pub source: MountSource,
+    /// The address of the host; empty: each.
+    pub host_ip: Option<String>,
+    /// The port of the host, as it is written: empty where the engine chooses, `8000-8010` for one of these.
+    pub host_port: String,
 }
 
-/// What is mounted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum MountSource {
-    /// A file or folder of the host.
-    Bind(String),
-    /// A volume with a name that a person chose, or a folder in it.
-    Volume {
-        /// Its name.
-        name: String,
-        /// The folder, without a slash at its beginning; empty for all of it.
-        subpath: String,
-    },
-    /// A volume that only this container names. The name is known once the engine made it.
-    Anonymous(Option<String>),
-    /// Memory.
-    Tmpfs,
+/// Mounts in the shapes of the API, which differ in what they can say.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DeclaredMounts {
+    /// `HostConfig.Binds`
+    pub binds: Vec<String>,
+    /// `HostConfig.Mounts`
+    pub mounts: Vec<Value>,
+    /// `HostConfig.Tmpfs`
+    pub tmpfs: Map<String, Value>,
+    /// `Volumes`
+    pub volumes: Map<String, Value>,
 }
 
-/// Everything that a container mounts: at most one on each target.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Mounts(Vec<Mount>);
-
-/// Where the bytes of one path lie.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Lies {
-    /// In the container's own layer: they go with it.
-    Container,
-    /// On the host.
-    Host(String),
-    /// In a named volume, at this path below its root (empty: the root itself).
-    Volume(String, String),
-    /// In an anonymous volume.
-    Anonymous(Option<String>, String),
-    /// In memory.
-    Memory,
-}
-
-impl Mounts {
-    /// What a create body asks for, whatever the shape: `Binds`, `Mounts`, `Tmpfs`, `Volumes`.
-    pub fn declared(body: &CreateBody) -> Self {
-        let empty = Value::Null;
-        Self::of_config(body.0.get("HostConfig").unwrap_or(&empty), body.0.get("Volumes").unwrap_or(&empty))
-    }
-
-    /// What a container has: as it was asked for, with the names of the volumes that the engine made.
-    pub fn of_container(container: &Container) -> Self {
-        let mut mounts = Self::of_config(&container.raw["HostConfig"], &container.raw["Config"]["Volumes"]);
-        for shown in container.raw["Mounts"].as_array().into_iter().flatten() {
-            let text = |key: &str| shown[key].as_str().unwrap_or_default();
-            let target = clean(text("Destination"));
-            let asked = mounts.at(&target).map(|mount| &mount.source);
-            let source = match (text("Type"), asked) {
-                ("volume", None | Some(MountSource::Anonymous(_))) => volume(text("Name"), ""),
-                ("bind", None) => MountSource::Bind(clean(text("Source"))),
-                ("tmpfs", None) => MountSource::Tmpfs,
-                _ => continue,
-            };
-            mounts.put(Mount { target, source });
+impl Declaration {
+    /// Reads a create body, and the endpoints that are joined after it.
+    pub fn of(body: Map<String, Value>, later: Vec<(String, Value)>) -> Self {
+        let mut rest = body;
+        let mut host = taken_map(&mut rest, "HostConfig");
+        let network = taken(&mut host, "NetworkMode", |value| Some(NetworkMode::of(value.as_str()?)));
+        let mut endpoints = Vec::new();
+        let first = taken(&mut rest, "NetworkingConfig", |config| {
+            config["EndpointsConfig"].as_object().filter(|first| !first.is_empty()).cloned()
+        });
+        let first = first.unwrap_or_default().into_iter();
+        endpoints.extend(first.map(|(network, settings)| Endpoint::of(network, true, settings)));
+        endpoints.extend(later.into_iter().map(|(network, settings)| Endpoint::of(network, false, settings)));
+        Self {
+            environment: Environment::of(&taken_list(&mut rest, "Env")),
+            entrypoint: taken(&mut rest, "Entrypoint", texts),
+            command: taken(&mut rest, "Cmd", texts),
+            network,
+            endpoints,
+            ports: taken(&mut host, "PortBindings", PublishedPort::all).unwrap_or_default(),
+            mounts: DeclaredMounts {
+                binds: taken_list(&mut host, "Binds"),
+                mounts: taken(&mut host, "Mounts", |value| {
+                    value.as_array().filter(|mounts| !mounts.is_empty()).cloned()
+                })
+                .unwrap_or_default(),
+                tmpfs: taken_map(&mut host, "Tmpfs"),
+                volumes: taken_map(&mut rest, "Volumes"),
+            },
+            rest,
+            host,
         }
-        mounts
     }
 
-    /// With a new anonymous volume at each path that the image declares and that nothing else is mounted on, as the engine
-    /// makes them. A mount on a folder above does not keep it from that.
+    /// The create body.
+    pub fn render(&self) -> CreateBody {
+        let (mut body, mut host) = (self.rest.clone(), self.host.clone());
+        put(&mut body, "Env", self.environment.entries(), |entries| !entries.is_empty());
+        put(&mut body, "Entrypoint", json!(self.entrypoint), |_| self.entrypoint.is_some());
+        put(&mut body, "Cmd", json!(self.command), |_| self.command.is_some());
+        put(&mut body, "Volumes", self.mounts.volumes.clone(), |volumes| !volumes.is_empty());
+        if let Some(network) = &self.network {
+            host.insert("NetworkMode".to_owned(), network.name().into());
+        }
+        put(&mut host, "PortBindings", PublishedPort::render(&self.ports), |ports| !ports.is_empty());
+        put(&mut host, "Binds", self.mounts.binds.clone(), |binds| !binds.is_empty());
+        put(&mut host, "Mounts", self.mounts.mounts.clone(), |mounts| !mounts.is_empty());
+        put(&mut host, "Tmpfs", self.mounts.tmpfs.clone(), |tmpfs| !tmpfs.is_empty());
+        let first = self.endpoints.iter().filter(|endpoint| endpoint.at_create);
+        let first: Map<String, Value> =
+            first.map(|endpoint| (endpoint.network.clone(), endpoint.settings())).collect();
+        if !first.is_empty() {
+            body.insert("NetworkingConfig".to_owned(), json!({"EndpointsConfig": first}));
+        }
+        put(&mut body, "HostConfig", host, |host| !host.is_empty());
+        CreateBody(body)
+    }
+
+    /// The networks that are joined after create.
+    pub fn joins_later(&self) -> impl Iterator<Item = &Endpoint> {
+        self.endpoints.iter().filter(|endpoint| !endpoint.at_create)
+    }
+
+    /// Its place on that network.
+    pub fn endpoint(&self, network: &str) -> Option<&Endpoint> {
+        self.endpoints.iter().find(|endpoint| endpoint.network == network)
+    }
+
+    /// True where its ports are the host's.
+    pub fn is_on_host_network(&self) -> bool {
+        self.network == Some(NetworkMode::Host)
+    }
+
+    /// What it mounts.
+    pub fn mounts(&self) -> Mounts {
+        Mounts::declared(&self.mounts)
+    }
+
+    /// One run beside the service: its image, environment and networks, but not its addresses, ports, names or volumes.
+    /// `scratch` are the paths that the image declares as volumes: memory, or the engine would make an anonymous volume for
+    /// each, and leave it.
     #[must_use]
-    pub fn with_image(mut self, image: &EngineImage) -> Self {
-        for target in volumes(&image.raw["Config"]["Volumes"]) {
-            if self.at(&target).is_none() {
-                self.put(Mount { target, source: MountSource::Anonymous(None) });
-            }
+    pub fn into_one_off(mut self, command: &[&str], scratch: &[String]) -> Self {
+        for key in ["Hostname", "Domainname", "MacAddress", "ExposedPorts"] {
+            self.rest.remove(key);
+        }
+        for key in ["PublishAllPorts", "VolumesFrom"] {
+            self.host.remove(key);
+        }
+        self.entrypoint = Some(command.iter().map(|&word| word.to_owned()).collect());
+        self.command = None;
+        self.rest.insert("Healthcheck".to_owned(), json!({"Test": ["NONE"]}));
+        self.ports.clear();
+        let tmpfs = std::mem::take(&mut self.mounts.tmpfs);
+        let mounts = scratch.iter().map(|path| json!({"Type": "tmpfs", "Target": path})).collect();
+        self.mounts = DeclaredMounts { mounts, tmpfs, ..DeclaredMounts::default() };
+        for endpoint in self.endpoints.iter_mut().filter(|endpoint| endpoint.at_create) {
+            *endpoint = Endpoint::of(endpoint.network.clone(), true, json!({}));
         }
         self
     }
+}
 
-    fn of_config(host: &Value, volumes_of_body: &Value) -> Self {
-        let mut mounts = Self::default();
-        for target in volumes(volumes_of_body) {
-            mounts.put(Mount { target, source: MountSource::Anonymous(None) });
-        }
-        for bind in host["Binds"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-            let mut parts = bind.split(':');
-            let (target, source) = match (parts.next(), parts.next()) {
-                (Some(source), Some(target)) if source.starts_with('/') => {
-                    (target, MountSource::Bind(clean(source)))
-                }
-                (Some(name), Some(target)) => (target, volume(name, "")),
-                (Some(target), None) => (target, MountSource::Anonymous(None)),
-                (None, _) => continue,
-            };
-            mounts.put(Mount { target: clean(target), source });
-        }
-        for mount in host["Mounts"].as_array().into_iter().flatten() {
-            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-            let from = text(&mount["Source"]);
-            let source = match mount["Type"].as_str().unwrap_or("volume") {
-                "bind" => MountSource::Bind(clean(&from)),
-                "tmpfs" => MountSource::Tmpfs,
-                _ => volume(&from, &text(&mount["VolumeOptions"]["Subpath"])),
-            };
-            mounts.put(Mount { target: clean(&text(&mount["Target"])), source });
-        }
-        for (target, _) in host["Tmpfs"].as_object().into_iter().flatten() {
-            mounts.put(Mount { target: clean(target), source: MountSource::Tmpfs });
-        }
-        mounts
-    }
-
-    /// A later mount on a target takes the place of an earlier one.
-    fn put(&mut self, mount: Mount) {
-        self.0.retain(|known| known.target != mount.target);
-        self.0.push(mount);
-    }
-
-    /// Each of them.
-    pub fn iter(&self) -> impl Iterator<Item = &Mount> {
-        self.0.iter()
-    }
-
-    /// The mount on exactly this target.
-    pub fn at(&self, target: &str) -> Option<&Mount> {
-        self.0.iter().find(|mount| mount.target == target)
-    }
-
-    /// The mount that `path` lies on: the innermost decides.
-    pub fn covering(&self, path: &str) -> Option<&Mount> {
-        self.0.iter().filter(|mount| is_within(path, &mount.target)).max_by_key(|mount| mount.target.len())
-    }
-
-    /// Where the bytes of `path` lie.
-    pub fn source_of(&self, path: &str) -> Lies {
-        let Some(mount) = self.covering(path) else { return Lies::Container };
-        let rest = path.strip_prefix(mount.target.trim_end_matches('/')).unwrap_or_default();
-        let rest = rest.trim_matches('/');
-        match &mount.source {
-            MountSource::Bind(folder) => Lies::Host(clean(&format!("{folder}/{rest}"))),
-            MountSource::Volume { name, subpath } => {
-                let below = clean(&format!("{subpath}/{rest}"));
-                Lies::Volume(name.clone(), below.trim_start_matches('/').to_owned())
-            }
-            MountSource::Anonymous(name) => Lies::Anonymous(name.clone(), rest.to_owned()),
-            MountSource::Tmpfs => Lies::Memory,
-        }
-    }
-
-    /// The anonymous volumes of `self`, a predecessor, that a successor goes on with, as `volume:path`: where it would
-    /// otherwise begin with an empty one, or with none.
-    pub fn handed_on(&self, successor: &Self) -> Vec<String> {
-        let is_free = |target: &str| {
-            successor.at(target).is_none_or(|mount| matches!(mount.source, MountSource::Anonymous(_)))
+impl Environment {
+    /// Entries as the API has them: `NAME=value`, or the name alone.
+    pub fn of(entries: &[String]) -> Self {
+        let variable = |entry: &String| match entry.split_once('=') {
+            Some((name, value)) => Variable { name: name.to_owned(), value: Some(value.to_owned()) },
+            None => Variable { name: entry.clone(), value: None },
         };
-        let mut carried: Vec<String> = self
-            .0
-            .iter()
-            .filter(|mount| is_free(&mount.target))
-            .filter_map(|mount| match &mount.source {
-                MountSource::Anonymous(Some(name)) => Some(format!("{name}:{}", mount.target)),
-                _ => None,
-            })
-            .collect();
-        carried.sort();
-        carried
+        Self(entries.iter().map(variable).collect())
+    }
+
+    /// The same the other way round.
+    pub fn entries(&self) -> Vec<String> {
+        let entry = |variable: &Variable| match &variable.value {
+            Some(value) => format!("{}={value}", variable.name),
+            None => variable.name.clone(),
+        };
+        self.0.iter().map(entry).collect()
+    }
+
+    /// What is said of a variable: the last entry counts, as in the engine.
+    pub fn get(&self, name: &str) -> Option<&Variable> {
+        self.0.iter().rev().find(|variable| variable.name == name)
+    }
+
+    /// The value of a variable that has one.
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.get(name)?.value.as_deref()
     }
 }
 
-impl Lies {
-    /// True where the bytes outlive the container without anybody's help.
-    pub fn is_lasting(&self) -> bool {
-        matches!(self, Self::Host(_) | Self::Volume(..))
+impl std::fmt::Debug for Environment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names = self.0.iter().map(|variable| variable.name.as_str());
+        f.debug_list().entries(names).finish()
     }
+}
 
-    /// True where a successor with `next` finds what a predecessor with `self` left.
-    pub fn goes_on_in(&self, next: &Self) -> bool {
-        match (self, next) {
-            // The predecessor's volume is handed on.
-            (Self::Anonymous(_, a), Self::Anonymous(_, b)) => a == b,
-            // What is in memory ends with a stop, whatever comes then; and where nothing was kept and nothing is, that is a
-            // concern of its own.
-            (Self::Memory, _)
-            | (Self::Container, Self::Container | Self::Memory | Self::Anonymous(None, _)) => true,
-            (a, b) => a == b,
+impl std::fmt::Debug for Variable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl NetworkMode {
+    fn of(mode: &str) -> Self {
+        match mode {
+            "host" => Self::Host,
+            "none" => Self::None,
+            network => Self::Network(network.to_owned()),
         }
     }
-}
 
-impl fmt::Display for Lies {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let below = |path: &str| if path.is_empty() { String::new() } else { format!(", in {path}") };
+    /// Its word in the API.
+    pub fn name(&self) -> &str {
         match self {
-            Self::Container => f.write_str("the container itself"),
-            Self::Host(path) => write!(f, "the host's {path}"),
-            Self::Volume(name, path) => write!(f, "the volume `{name}`{}", below(path)),
-            Self::Anonymous(None, _) => f.write_str("a new anonymous volume"),
-            Self::Anonymous(Some(name), _) => {
-                write!(f, "the anonymous volume {}", name.get(..12).unwrap_or(name))
+            Self::Host => "host",
+            Self::None => "none",
+            Self::Network(network) => network,
+        }
+    }
+}
+
+impl Endpoint {
+    fn of(network: String, at_create: bool, settings: Value) -> Self {
+        let mut rest = match settings {
+            Value::Object(rest) => rest,
+            _ => Map::new(),
+        };
+        let mut address = |key: &str| {
+            let ipam = rest.get_mut("IPAMConfig")?.as_object_mut()?;
+            taken(ipam, key, |value| value.as_str().map(str::to_owned))
+        };
+        let (ipv4, ipv6) = (address("IPv4Address"), address("IPv6Address"));
+        if (ipv4.is_some() || ipv6.is_some()) && rest["IPAMConfig"].as_object().is_some_and(Map::is_empty) {
+            rest.remove("IPAMConfig");
+        }
+        Self { network, at_create, ipv4, ipv6, rest }
+    }
+
+    /// The API's endpoint settings.
+    pub fn settings(&self) -> Value {
+        let mut settings = self.rest.clone();
+        for (key, address) in [("IPv4Address", &self.ipv4), ("IPv6Address", &self.ipv6)] {
+            let Some(address) = address else { continue };
+            if let Value::Object(ipam) = settings.entry("IPAMConfig").or_insert_with(|| json!({})) {
+                ipam.insert(key.to_owned(), address.clone().into());
             }
-            Self::Memory => f.write_str("memory"),
         }
+        Value::Object(settings)
+    }
+
+    /// True where it keeps its address.
+    pub fn has_fixed_address(&self) -> bool {
+        self.ipv4.as_ref().is_some_and(|address| !address.is_empty())
     }
 }
 
-/// The engine names an anonymous volume by 64 hexadecimal digits.
-fn volume(name: &str, subpath: &str) -> MountSource {
-    if name.is_empty() {
-        MountSource::Anonymous(None)
-    } else if name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        MountSource::Anonymous(Some(name.to_owned()))
-    } else {
-        MountSource::Volume { name: name.to_owned(), subpath: subpath.trim_matches('/').to_owned() }
-    }
-}
-
-fn volumes(volumes: &Value) -> impl Iterator<Item = String> + '_ {
-    volumes.as_object().into_iter().flatten().map(|(target, _)| clean(target))
-}
-
-/// True where `path` is `folder` or lies in it. Both are clean and absolute.
-pub fn is_within(path: &str, folder: &str) -> bool {
-    match path.strip_prefix(folder.trim_end_matches('/')) {
-        Some(rest) => rest.is_empty() || rest.starts_with('/'),
-        None => false,
-    }
-}
-
-/// A path without `.`, `..` and double slashes, by its text alone; absolute.
-pub fn clean(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
+impl PublishedPort {
+    fn all(bindings: &Value) -> Option<Vec<Self>> {
+        let mut ports = Vec::new();
+        for (target, hosts) in bindings.as_object().filter(|bindings| !bindings.is_empty())? {
+            for host in hosts.as_array()? {
+                let text = |key: &str| host[key].as_str().map(str::to_owned);
+                let (host_ip, host_port) = (text("HostIp"), text("HostPort").unwrap_or_default());
+                ports.push(Self { target: target.clone(), host_ip, host_port });
+            }
         }
+        Some(ports)
     }
-    format!("/{}", parts.join("/"))
+
+    fn render(ports: &[Self]) -> Map<String, Value> {
+        let mut bindings: Map<String, Value> = Map::new();
+        for port in ports {
+            let mut host = Map::from_iter([("HostPort".to_owned(), Value::from(port.host_port.clone()))]);
+            host.extend(port.host_ip.clone().map(|address| ("HostIp".to_owned(), address.into())));
+            if let Value::Array(hosts) = bindings.entry(port.target.clone()).or_insert_with(|| json!([])) {
+                hosts.push(host.into());
+            }
+        }
+        bindings
+    }
+
+    /// `tcp`, `udp` or `sctp`.
+    pub fn protocol(&self) -> &str {
+        self.target.rsplit_once('/').map_or("tcp", |(_, protocol)| protocol)
+    }
+
+    /// The one port of the host, where it is one.
+    pub fn number(&self) -> Option<u16> {
+        self.host_port.parse().ok()
+    }
+}
+
+impl DeclaredMounts {
+    /// Mounts an anonymous volume of the predecessor, `volume:path`, where the declaration would have a new one made: the
+    /// engine refuses two mounts on one path.
+    pub fn hand_on(&mut self, volume: &str) {
+        let Some((name, target)) = volume.split_once(':') else { return };
+        for mount in &mut self.mounts {
+            if mount["Target"].as_str().map(clean).as_deref() == Some(target) {
+                mount["Source"] = json!(name);
+                return;
+            }
+        }
+        self.binds.retain(|bind| clean(bind) != target);
+        self.binds.push(volume.to_owned());
+    }
+}
+
+/// A key that is read by `read`; what that does not understand stays where it is.
+fn taken<T>(map: &mut Map<String, Value>, key: &str, read: impl FnOnce(&Value) -> Option<T>) -> Option<T> {
+    let value = read(map.get(key)?)?;
+    map.remove(key);
+    Some(value)
+}
+
+fn taken_map(map: &mut Map<String, Value>, key: &str) -> Map<String, Value> {
+    taken(map, key, |value| value.as_object().filter(|map| !map.is_empty()).cloned()).unwrap_or_default()
+}
+
+fn taken_list(map: &mut Map<String, Value>, key: &str) -> Vec<String> {
+    taken(map, key, |value| texts(value).filter(|list| !list.is_empty())).unwrap_or_default()
+}
+
+fn texts(value: &Value) -> Option<Vec<String>> {
+    value.as_array()?.iter().map(|word| word.as_str().map(str::to_owned)).collect()
+}
+
+fn put<T: Into<Value>>(map: &mut Map<String, Value>, key: &str, value: T, is_said: impl FnOnce(&T) -> bool) {
+    if is_said(&value) {
+        map.insert(key.to_owned(), value.into());
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
-    fn declared(body: &Value) -> Mounts {
-        Mounts::declared(&CreateBody(body.as_object().unwrap().clone()))
-    }
-
-    #[test]
-    fn every_shape_of_a_mount_is_read() {
-        let mounts = declared(&json!({
-            "Volumes": {"/a": {}},
+    fn body() -> Value {
+        json!({
+            "Image": "tars/node:1", "Env": ["A=1", "B", "A=2=3"], "Cmd": ["x"], "Labels": {"l": "1"},
+            "Volumes": {"/v": {}}, "Unknown": {"kept": [1]},
             "HostConfig": {
-                "Binds": ["/srv/x:/b:ro", "data:/c:rw", "/d"],
-                "Mounts": [
-                    {"Type": "volume", "Target": "/e"},
-                    {"Type": "volume", "Source": "data", "Target": "/f/", "VolumeOptions": {"Subpath": "sub"}},
-                    {"Type": "tmpfs", "Target": "/g"},
-                ],
-                "Tmpfs": {"/h": "size=1m"},
+                "NetworkMode": "tars", "Binds": ["/srv:/b:ro,z"], "Tmpfs": {"/t": "size=1m"},
+                "Mounts": [{"Type": "volume", "Target": "/m", "VolumeOptions": {"NoCopy": true}}],
+                "PortBindings": {
+                    "80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}, {"HostPort": ""}],
+                    "81/udp": [{"HostIp": "", "HostPort": "9000-9010"}],
+                },
+                "Ulimits": [{"Name": "nofile"}],
             },
-        }));
-        for (path, lies) in [
-            ("/a", Lies::Anonymous(None, String::new())),
-            ("/b/y", Lies::Host("/srv/x/y".to_owned())),
-            ("/c", Lies::Volume("data".to_owned(), String::new())),
-            ("/d", Lies::Anonymous(None, String::new())),
-            ("/e", Lies::Anonymous(None, String::new())),
-            ("/f/y", Lies::Volume("data".to_owned(), "sub/y".to_owned())),
-            ("/g", Lies::Memory),
-            ("/h", Lies::Memory),
-            ("/bb", Lies::Container),
+            "NetworkingConfig": {"EndpointsConfig": {"tars": {
+                "Aliases": ["n"], "IPAMConfig": {"IPv4Address": "172.25.0.5", "LinkLocalIPs": ["169.254.1.1"]},
+            }}},
+        })
+    }
+
+    fn read(body: &Value, later: Vec<(String, Value)>) -> Declaration {
+        Declaration::of(body.as_object().unwrap().clone(), later)
+    }
+
+    #[test]
+    fn whatever_is_read_is_rendered_again() {
+        let later =
+            json!({"Aliases": ["n"], "IPAMConfig": {"IPv4Address": "172.26.0.5", "IPv6Address": "fd00::5"}});
+        for body in [
+            body(),
+            json!({}),
+            json!({"Entrypoint": null, "Env": "odd", "HostConfig": {"Binds": null}}),
+            json!({"Env": [], "Volumes": {}, "HostConfig": {"PortBindings": {"1/tcp": null}}, "NetworkingConfig": {}}),
+            json!({"Entrypoint": [], "NetworkingConfig": {"EndpointsConfig": {"a": {}}}, "HostConfig": {"NetworkMode": "host"}}),
         ] {
-            assert_eq!(mounts.source_of(path), lies, "{path}");
+            let declaration = read(&body, vec![("back".to_owned(), later.clone())]);
+            assert_eq!(Value::Object(declaration.render().0), body);
+            let joined: Vec<_> =
+                declaration.joins_later().map(|it| (it.network.as_str(), it.settings())).collect();
+            assert_eq!(joined, [("back", later.clone())]);
         }
     }
 
     #[test]
-    fn paths_are_within_folders_by_their_parts() {
-        for (path, folder, within) in [
-            ("/usr/local/bin/tars-init", "/usr/local", true),
-            ("/usr/local", "/usr/local", true),
-            ("/usr/local/bin", "/", true),
-            ("/usr/localx", "/usr/local", false),
-            ("/usr", "/usr/local", false),
-        ] {
-            assert_eq!(is_within(path, folder), within, "{path} {folder}");
-        }
+    fn what_is_decided_by_is_typed() {
+        let declaration = read(&body(), Vec::new());
+        assert_eq!(declaration.environment.value("A"), Some("2=3"));
+        assert_eq!(declaration.environment.get("B").map(|variable| variable.value.is_none()), Some(true));
+        assert_eq!(declaration.network, Some(NetworkMode::Network("tars".to_owned())));
+        let endpoint = declaration.endpoint("tars").unwrap();
+        assert!(endpoint.has_fixed_address() && endpoint.at_create);
+        let ports: Vec<_> = declaration.ports.iter().map(|port| (port.protocol(), port.number())).collect();
+        assert_eq!(ports, [("tcp", Some(8080)), ("tcp", None), ("udp", None)]);
+        assert_eq!(declaration.mounts().iter().count(), 4);
+        assert!(!format!("{declaration:?}").contains("2=3"), "values are nobody's business");
     }
 }

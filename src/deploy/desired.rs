@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::container::Declaration;
 use crate::diagnose::Place;
-use crate::engine::{CreateBody, RestartPolicy};
+use crate::engine::RestartPolicy;
 use crate::oci::{Digest, Reference};
 use crate::tars::Role;
 
@@ -77,11 +78,9 @@ pub struct Service {
     pub image: Reference,
     /// Where the image's tag is written.
     pub image_origin: ImageOrigin,
-    /// The create body, complete but for the image's id and tarsup's own labels.
-    pub body: CreateBody,
-    /// Further networks, to be connected between create and start: name and endpoint configuration.
-    pub connect: Vec<(String, Value)>,
-    /// The restart policy once proven; also in `body`.
+    /// Its container, complete but for the image's id and tarsup's own labels.
+    pub declaration: Declaration,
+    /// The restart policy once proven; also in `declaration`.
     pub restart: RestartPolicy,
     /// `stop_grace_period`; compose's default is 10 s.
     pub stop_grace: Duration,
@@ -129,10 +128,15 @@ impl Service {
     ///
     /// The image is compared by its id instead, so that another tag of the same image changes nothing.
     pub fn spec(&self) -> Digest {
-        let mut body = self.body.clone();
+        let mut body = self.declaration.render();
         body.0.remove("Image");
-        if !self.connect.is_empty() {
-            body.0.insert("Connect".to_owned(), serde_json::json!(self.connect));
+        let later: Vec<(&str, Value)> = self
+            .declaration
+            .joins_later()
+            .map(|endpoint| (endpoint.network.as_str(), endpoint.settings()))
+            .collect();
+        if !later.is_empty() {
+            body.0.insert("Connect".to_owned(), serde_json::json!(later));
         }
         body.spec_hash()
     }

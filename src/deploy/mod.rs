@@ -6,6 +6,7 @@ pub mod desired;
 pub mod dotenv;
 pub mod guard;
 pub mod interpolate;
+pub mod mounts;
 pub mod observe;
 pub mod observed;
 pub mod pins;

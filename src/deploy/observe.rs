@@ -142,9 +142,9 @@ async fn as_told(
     }
     let image = images.of(&service.image).await?.filter(|image| image.id == one.image_id);
     Ok(image.map(|image| {
-        let host = service.body.0.get("HostConfig").cloned().unwrap_or_default();
-        let start = service.body.0.get("Entrypoint").or_else(|| image.raw.pointer("/Config/Entrypoint"));
-        let raw = json!({"HostConfig": host, "Config": {"Entrypoint": start}});
+        let mut body = service.declaration.render().0;
+        let start = body.remove("Entrypoint").or_else(|| image.raw.pointer("/Config/Entrypoint").cloned());
+        let raw = json!({"HostConfig": body.remove("HostConfig"), "Config": {"Entrypoint": start}});
         told(one, service.image.to_string(), service.restart.clone(), environment(service, &image), raw)
     }))
 }
@@ -180,9 +180,7 @@ fn told(
 /// The environment that the engine gave the container: the declared one, and what the image sets beside it.
 fn environment(service: &Service, image: &EngineImage) -> Vec<String> {
     let name = |entry: &str| entry.split_once('=').map_or(entry, |(name, _)| name).to_owned();
-    let declared = service.body.0.get("Env").and_then(Value::as_array);
-    let mut env: Vec<String> =
-        declared.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+    let mut env = service.declaration.environment.entries();
     let names: Vec<String> = env.iter().map(|entry| name(entry)).collect();
     env.extend(image.env.iter().filter(|entry| !names.contains(&name(entry))).cloned());
     env

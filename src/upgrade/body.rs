@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::DeployId;
 use super::step::Purpose;
-use crate::deploy::container::clean;
+use crate::deploy::container::{Declaration, Environment};
 use crate::deploy::desired::Service;
 use crate::deploy::observed::{
     LABEL_DEPLOY, LABEL_DEPLOYMENT, LABEL_PREDECESSOR, LABEL_RECORD, LABEL_RESTART, LABEL_ROLE,
@@ -39,16 +39,14 @@ pub struct Making<'a> {
 
 /// The body of `POST /containers/create`. `image_volumes` are the paths that the image declares as volumes.
 pub fn create_body(service: &Service, making: &Making, image_volumes: &[String]) -> CreateBody {
-    let mut body = service.body.clone();
-    body.0.insert("Image".to_owned(), json!(service.image.to_string()));
+    let mut declaration = service.declaration.clone();
     if making.purpose == Purpose::Migrate {
-        as_one_off(&mut body.0, &MIGRATE, image_volumes);
+        declaration = declaration.into_one_off(&MIGRATE, image_volumes);
     }
-    let host = object(body.0.entry("HostConfig"));
-    host.insert("RestartPolicy".to_owned(), json!({"Name": "no", "MaximumRetryCount": 0}));
     for volume in making.volumes {
-        hand_on(host, volume);
+        declaration.mounts.hand_on(volume);
     }
+    let mut body = rendered(&declaration, &service.image.to_string());
     let labels = object(body.0.entry("Labels"));
     for (key, value) in labels_of(service, making) {
         labels.insert(key.to_owned(), json!(value));
@@ -56,21 +54,13 @@ pub fn create_body(service: &Service, making: &Making, image_volumes: &[String])
     body
 }
 
-/// Mounts an anonymous volume of the predecessor, `volume:path`, where the declaration would have a new one made: the
-/// engine refuses two mounts on one path.
-fn hand_on(host: &mut Map<String, Value>, volume: &str) {
-    let Some((name, target)) = volume.split_once(':') else { return };
-    let mounts = host.get_mut("Mounts").and_then(Value::as_array_mut).into_iter().flatten();
-    for mount in mounts {
-        if mount["Target"].as_str().map(clean).as_deref() == Some(target) {
-            mount["Source"] = json!(name);
-            return;
-        }
-    }
-    if let Value::Array(binds) = host.entry("Binds").or_insert_with(|| json!([])) {
-        binds.retain(|bind| bind.as_str().map(clean).as_deref() != Some(target));
-        binds.push(json!(volume));
-    }
+/// The body of a container that is not started again by the engine: none is before it is proven.
+fn rendered(declaration: &Declaration, image: &str) -> CreateBody {
+    let mut body = declaration.render();
+    body.0.insert("Image".to_owned(), json!(image));
+    let restart = json!({"Name": "no", "MaximumRetryCount": 0});
+    object(body.0.entry("HostConfig")).insert("RestartPolicy".to_owned(), restart);
+    body
 }
 
 /// What the container in which the database is asked has of its own.
@@ -88,18 +78,11 @@ pub struct ProbeSettings<'a> {
 
 /// The body of the container in which the database is asked: it serves nothing, and starts nothing again.
 pub fn cluster_probe(service: &Service, making: &ProbeSettings<'_>) -> CreateBody {
-    let mut body = service.body.clone();
-    body.0.insert("Image".to_owned(), json!(making.image));
-    as_one_off(&mut body.0, &SERVE, making.image_volumes);
-    let restart = json!({"Name": "no", "MaximumRetryCount": 0});
-    object(body.0.entry("HostConfig")).insert("RestartPolicy".to_owned(), restart);
-    body.0.insert(
-        "Labels".to_owned(),
-        making.labels.iter().copied().collect::<BTreeMap<_, _>>().into_iter().collect(),
-    );
-    if let Value::Array(env) = body.0.entry("Env").or_insert_with(|| json!([])) {
-        env.extend(making.variables.iter().map(|variable| json!(variable)));
-    }
+    let mut declaration = service.declaration.clone().into_one_off(&SERVE, making.image_volumes);
+    declaration.environment.0.extend(Environment::of(making.variables).0);
+    let mut body = rendered(&declaration, making.image);
+    let labels = making.labels.iter().copied().collect::<BTreeMap<_, _>>().into_iter().collect();
+    body.0.insert("Labels".to_owned(), labels);
     body
 }
 
@@ -124,29 +107,6 @@ fn labels_of(service: &Service, making: &Making) -> BTreeMap<&'static str, Strin
         }
     }
     labels
-}
-
-/// One run beside the service: its image, environment and network, but not its address, ports, names or volumes.
-fn as_one_off(body: &mut Map<String, Value>, command: &[&str], image_volumes: &[String]) {
-    for key in ["Hostname", "Domainname", "MacAddress", "ExposedPorts", "Volumes", "Cmd"] {
-        body.remove(key);
-    }
-    body.insert("Entrypoint".to_owned(), json!(command));
-    body.insert("Healthcheck".to_owned(), json!({"Test": ["NONE"]}));
-    let host = object(body.entry("HostConfig"));
-    for key in ["PortBindings", "PublishAllPorts", "Binds", "VolumesFrom", "Mounts"] {
-        host.remove(key);
-    }
-    host.insert("Mounts".to_owned(), scratch_mounts(image_volumes));
-    let config = object(body.entry("NetworkingConfig"));
-    if let Some(endpoints) = config.get_mut("EndpointsConfig").and_then(Value::as_object_mut) {
-        endpoints.values_mut().for_each(|endpoint| *endpoint = json!({}));
-    }
-}
-
-/// Memory at the image's volume paths: the engine would otherwise make an anonymous volume for each, and leave it.
-pub fn scratch_mounts(image_volumes: &[String]) -> Value {
-    image_volumes.iter().map(|path| json!({"Type": "tmpfs", "Target": path})).collect()
 }
 
 /// The paths that an image declares as volumes, as it writes them.

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use crate::deploy::Desired;
+use crate::deploy::container::Endpoint;
 use crate::deploy::desired::Service;
 use crate::deploy::observed::{LABEL_CLUSTER, LABEL_DEPLOYMENT};
 use crate::deploy::{guard, subnet};
@@ -157,13 +158,13 @@ impl ClusterProbe {
         loop {
             tries += 1;
             let mut addresses = BTreeMap::new();
-            for network in networks_of(service) {
-                addresses.insert(network.clone(), free_address(engine, desired, &network, &taken).await?);
+            for Endpoint { network, .. } in &service.declaration.endpoints {
+                addresses.insert(network.clone(), free_address(engine, desired, network, &taken).await?);
             }
             set_addresses(&mut body, &addresses);
             let started = async {
                 engine.create_container(name, &body).await?;
-                for (network, _) in &service.connect {
+                for Endpoint { network, .. } in service.declaration.joins_later() {
                     let endpoint = endpoint(addresses.get(network).copied().flatten());
                     engine.connect_network(network, name, &endpoint).await?;
                 }
@@ -202,23 +203,6 @@ impl ClusterProbe {
     }
 }
 
-/// The networks of a service, in the order in which it joins them.
-fn networks_of(service: &Service) -> Vec<String> {
-    let first = service.body.0.get("NetworkingConfig").and_then(|config| config.get("EndpointsConfig"));
-    let first = first.and_then(Value::as_object).into_iter().flat_map(|map| map.keys().cloned());
-    first.chain(service.connect.iter().map(|(network, _)| network.clone())).collect()
-}
-
-/// The endpoint configurations that the services declare for a network.
-fn endpoints<'a>(desired: &'a Desired, network: &'a str) -> impl Iterator<Item = &'a Value> {
-    desired.services.iter().flat_map(move |service| {
-        let first = service.body.0.get("NetworkingConfig").and_then(|config| config.get("EndpointsConfig"));
-        let more =
-            service.connect.iter().filter(move |(name, _)| name == network).map(|(_, endpoint)| endpoint);
-        first.and_then(|map| map.get(network)).into_iter().chain(more)
-    })
-}
-
 /// An address at the end of a network in which services have fixed ones. The engine would give the lowest that is free
 /// just now: that of a service which is about to be started.
 async fn free_address(
@@ -227,8 +211,9 @@ async fn free_address(
     network: &str,
     taken: &BTreeSet<Ipv4Addr>,
 ) -> Result<Option<Ipv4Addr>, EngineError> {
-    let fixed: BTreeSet<Ipv4Addr> = endpoints(desired, network)
-        .filter_map(|endpoint| endpoint.pointer("/IPAMConfig/IPv4Address")?.as_str()?.parse().ok())
+    let declarations = desired.services.iter().map(|service| &service.declaration);
+    let fixed: BTreeSet<Ipv4Addr> = declarations
+        .filter_map(|declaration| declaration.endpoint(network)?.ipv4.as_ref()?.parse().ok())
         .collect();
     if fixed.is_empty() {
         return Ok(None);

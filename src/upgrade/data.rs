@@ -5,8 +5,8 @@ use std::fmt;
 use super::Refusal;
 use super::state::by_id;
 use super::step::{Action, Plan, Purpose};
-use crate::deploy::container::{Lies, MountSource, Mounts};
 use crate::deploy::desired::Service;
+use crate::deploy::mounts::{Lies, MountSource, Mounts};
 use crate::deploy::{Desired, Observed, guard};
 
 /// One service that would look for its data where it never was.
@@ -28,7 +28,7 @@ pub(super) fn moves<'a>(plan: &Plan, desired: &'a Desired, observed: &Observed) 
         let service = step.service.as_deref().and_then(|name| desired.service(name));
         let (Some(service), Some(old)) = (service, by_id(observed, old)) else { continue };
         let before = Mounts::of_container(old);
-        let mut after = Mounts::declared(&service.body);
+        let mut after = service.declaration.mounts();
         if let Some(image) = observed.image(&service.image.to_string()) {
             after = after.with_image(image);
         }

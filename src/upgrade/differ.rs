@@ -54,7 +54,7 @@ fn spec_difference(service: &Service, container: &Container, observed: &Observed
         parts.push(format!("environment differs: {}", names.into_iter().collect::<Vec<_>>().join(", ")));
     }
     let mut keys = BTreeSet::new();
-    for (key, value) in &service.body.0 {
+    for (key, value) in &service.declaration.render().0 {
         match key.as_str() {
             "Env" | "Image" | "Labels" | "NetworkingConfig" => {}
             "HostConfig" => {
@@ -83,8 +83,8 @@ fn spec_difference(service: &Service, container: &Container, observed: &Observed
 
 /// The names of variables that were added, changed or taken away; what an image sets does not count.
 fn changed_variables(service: &Service, container: &Container, observed: &Observed) -> BTreeSet<String> {
-    let entries = service.body.0.get("Env").and_then(Value::as_array);
-    let wanted: BTreeSet<&str> = entries.into_iter().flatten().filter_map(Value::as_str).collect();
+    let entries = service.declaration.environment.entries();
+    let wanted: BTreeSet<&str> = entries.iter().map(String::as_str).collect();
     let has: BTreeSet<&str> = container.env.iter().map(String::as_str).collect();
     let image = observed.image(&container.image_id);
     let baked: BTreeSet<&str> =

@@ -4,8 +4,6 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
-
 use crate::deploy::desired::Service;
 use crate::deploy::{Desired, Observed};
 use crate::engine::percent_encoded;
@@ -38,8 +36,7 @@ pub struct Mask {
 }
 
 fn entries(service: &Service) -> Vec<String> {
-    let entries = service.body.0.get("Env").and_then(Value::as_array);
-    entries.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    service.declaration.environment.entries()
 }
 
 impl Mask {

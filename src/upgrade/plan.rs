@@ -10,6 +10,7 @@ use super::state::{by_id, is_fresh, is_parked_in_place, is_up, made, ours, same_
 use super::step::{Action, After, Plan, Purpose, Step, Task};
 use super::swap::{Phases, Swap};
 use super::{DeployId, Intent, Refusal, cluster_probe, differ, rollback};
+use crate::deploy::container::Endpoint;
 use crate::deploy::desired::{Resource, Service};
 use crate::deploy::observed::{LABEL_DEPLOY, LABEL_PREDECESSOR, LABEL_SERVICE};
 use crate::deploy::{Desired, Observed, guard};
@@ -300,7 +301,7 @@ impl<'a> Planner<'a> {
                 volumes: Vec::new(),
             }));
         }
-        for (network, _) in &service.connect {
+        for Endpoint { network, .. } in service.declaration.joins_later() {
             if !found.is_some_and(|found| found.addresses.contains_key(network)) {
                 steps.push(step(Action::Connect { container: name.clone(), network: network.clone() }));
             }

@@ -9,12 +9,12 @@ use super::intent::is_framework;
 use super::refusal::Missing;
 use super::state::{by_id, is_up, of_service, serving};
 use super::{Intent, Refusal, differ};
-use crate::deploy::container::{MountSource, Mounts};
 use crate::deploy::desired::{ImageOrigin, Resource, Service};
+use crate::deploy::mounts::{MountSource, Mounts};
 use crate::deploy::observed::{LABEL_DEPLOYMENT, LABEL_SERVICE};
 use crate::deploy::{Desired, Observed, guard, subnet};
 use crate::diagnose::Place;
-use crate::engine::{Container, CreateBody};
+use crate::engine::Container;
 use crate::tars::Role;
 
 /// Docker 19.03's; older engines lack what a swap relies on.
@@ -30,7 +30,7 @@ pub fn check(desired: &Desired, observed: &Observed, intent: &Intent) -> Result<
     images_are_there(desired, observed, intent)?;
     for service in &desired.services {
         name(desired, observed, service)?;
-        if host_config(&service.body, "AutoRemove") == Some(&Value::Bool(true)) {
+        if service.declaration.host.get("AutoRemove") == Some(&Value::Bool(true)) {
             return Err(auto_remove(service));
         }
         if intent.makes(service) {
@@ -174,16 +174,8 @@ fn addresses(desired: &Desired, observed: &Observed, service: &Service) -> Resul
 
 /// Network → declared address, of the first network and of those that are connected later.
 fn fixed_addresses(service: &Service) -> Vec<(String, String)> {
-    let first = service.body.0.get("NetworkingConfig").and_then(|config| config.get("EndpointsConfig"));
-    let first = first.and_then(Value::as_object).into_iter().flatten();
-    let later = service.connect.iter().map(|(network, endpoint)| (network, endpoint));
-    first
-        .chain(later)
-        .filter_map(|(network, endpoint)| {
-            let address = endpoint.pointer("/IPAMConfig/IPv4Address")?.as_str()?;
-            Some((network.clone(), address.to_owned()))
-        })
-        .collect()
+    let endpoints = service.declaration.endpoints.iter();
+    endpoints.filter_map(|endpoint| Some((endpoint.network.clone(), endpoint.ipv4.clone()?))).collect()
 }
 
 /// True where an IPv4 subnet such as `172.25.0.0/16` contains the address; what is not IPv4 is not judged.
@@ -229,10 +221,6 @@ pub fn guard_start(service: &Service, container: &Container) -> Result<(), Refus
 
 fn auto_remove(service: &Service) -> Refusal {
     Refusal::AutoRemove { service: service.name.clone(), place: Box::new(service.place.clone()) }
-}
-
-fn host_config<'a>(body: &'a CreateBody, key: &str) -> Option<&'a Value> {
-    body.0.get("HostConfig")?.get(key)
 }
 
 #[cfg(test)]

@@ -377,13 +377,12 @@ impl Runner<'_> {
 
     async fn connect(&self, step: &Step, container: &str, network: &str) -> Result<(), StepError> {
         let service = step.service.as_deref().and_then(|name| self.desired.service(name));
-        let endpoint = service.and_then(|service| service.connect.iter().find(|(name, _)| name == network));
-        let Some((_, endpoint)) = endpoint else {
+        let Some(endpoint) = service.and_then(|service| service.declaration.endpoint(network)) else {
             return Err(StepError::Unplanned { service: step.service.clone().unwrap_or_default() });
         };
         // A migration runs beside the service, whose fixed address is taken.
         let migrates = container.contains(".migrate.");
-        let endpoint = if migrates { serde_json::json!({}) } else { endpoint.clone() };
+        let endpoint = if migrates { serde_json::json!({}) } else { endpoint.settings() };
         Ok(self.engine.connect_network(network, container, &endpoint).await?)
     }
 

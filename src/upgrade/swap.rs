@@ -6,8 +6,9 @@
 use super::state::{declared_restart, is_up, same_restart};
 use super::step::{Action, After, Before, Purpose, Step, Touched};
 use super::{DeployId, names};
-use crate::deploy::container::Mounts;
+use crate::deploy::container::Endpoint;
 use crate::deploy::desired::{Policy, Service};
+use crate::deploy::mounts::Mounts;
 use crate::engine::{Container, EngineImage, RestartPolicy};
 
 /// The steps for one service, in the four phases that nodes of one batch go through together.
@@ -167,7 +168,7 @@ impl Swap<'_> {
             ));
         }
         let name = made.map_or(name, |made| made.name.as_str());
-        for (network, _) in &self.service.connect {
+        for Endpoint { network, .. } in self.service.declaration.joins_later() {
             if !made.is_some_and(|made| made.addresses.contains_key(network)) {
                 let (container, network) = (name.to_owned(), network.clone());
                 let cause = format!("it is declared on `{network}` too");
@@ -227,5 +228,5 @@ impl Swap<'_> {
 /// Anonymous volumes of the predecessor, as `volume:path`, where the successor mounts nothing with a name: it would
 /// otherwise begin with an empty one.
 fn carried_volumes(service: &Service, image: &EngineImage, old: &Container) -> Vec<String> {
-    Mounts::of_container(old).handed_on(&Mounts::declared(&service.body).with_image(image))
+    Mounts::of_container(old).handed_on(&service.declaration.mounts().with_image(image))
 }

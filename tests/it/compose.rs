@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use tarsup::deploy::Desired;
 use tarsup::deploy::compose::{ComposeError, LoadOptions, load};
-use tarsup::deploy::desired::ImageOrigin;
+use tarsup::deploy::desired::{ImageOrigin, Service};
 use tarsup::diagnose::{Diagnose, Place};
 
 /// A folder with files, and a shell.
@@ -72,10 +72,15 @@ impl Project {
     }
 }
 
+/// The networks that are joined after create.
+fn later(service: &Service) -> Vec<(String, Value)> {
+    service.declaration.joins_later().map(|it| (it.network.clone(), it.settings())).collect()
+}
+
 /// The create body of a service, with the project's folder as `@`.
 fn body(project: &Project, desired: &Desired, service: &str) -> Value {
     let service = desired.service(service).expect("the service");
-    let text = Value::Object(service.body.0.clone()).to_string();
+    let text = Value::Object(service.declaration.render().0).to_string();
     let folder = project.folder.path().display().to_string();
     serde_json::from_str(&text.replace(&folder, "@")).expect("JSON")
 }
@@ -170,7 +175,7 @@ fn node_with_every_kind_of_key_becomes_the_body_that_compose_sends() {
         })
     );
     assert_eq!(
-        node.connect,
+        later(node),
         [(
             "tars".to_owned(),
             json!({
@@ -179,6 +184,29 @@ fn node_with_every_kind_of_key_becomes_the_body_that_compose_sends() {
         )]
     );
     assert_eq!((node.container.as_str(), node.stop_grace.as_secs()), ("p-node-1", 60));
+}
+
+/// Whoever changes these replaces every container at the next `up`: a new version of the rule keeps the old one beside it.
+#[test]
+fn spec_hashes_of_the_documented_file_are_what_they_were() {
+    let project = documented();
+    let desired = project.load().unwrap();
+    let folder = project.folder.path().display().to_string();
+    let hashes: Vec<String> = desired
+        .services
+        .iter()
+        .map(|service| {
+            // The folder is another one in each run.
+            let text = serde_json::to_string(&(service.declaration.render().0, later(service)))
+                .unwrap()
+                .replace(&folder, "@");
+            format!("{} {}", service.name, tarsup::oci::Digest::of(text).short())
+        })
+        .collect();
+    assert_eq!(
+        hashes,
+        ["mysql 7bdb4c737f06", "framework d471a944ff60", "slave c6db5d76fb3e", "node 023862863b30"]
+    );
 }
 
 #[test]
@@ -348,7 +376,8 @@ fn project_name_is_there_for_interpolation_wherever_it_comes_from() {
         })
         .unwrap();
         assert_eq!(desired.notes, Vec::<String>::new());
-        let env = desired.services[0].body.env("COMPOSE_PROJECT_NAME").map(str::to_owned);
+        let env =
+            desired.services[0].declaration.environment.value("COMPOSE_PROJECT_NAME").map(str::to_owned);
         assert_eq!(env.as_ref(), Some(&desired.deployment));
         desired.volumes[0].name.clone()
     };

@@ -278,7 +278,7 @@ fn a_thousand(workshop: &Workshop) -> impl Fn(&str, &str) -> (u16, Value) + Send
             "Id": id, "Names": [format!("/{}", service.container)], "Image": "app:1", "ImageID": IMAGE,
             "State": "running", "Status": "Up 2 minutes", "Labels": labels,
         }));
-        let mut config = Value::Object(service.body.0.clone());
+        let mut config = Value::Object(service.declaration.render().0);
         config["Labels"] = labels;
         let host = config["HostConfig"].clone();
         inspected.insert(

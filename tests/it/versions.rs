@@ -128,7 +128,7 @@ async fn running() -> (FakeEngine, Pins, tarsup::deploy::Desired, tempfile::Temp
     let engine = FakeEngine::new();
     engine.add_image("tars/framework:3.0.17", "content", &["PATH=/"]);
     let service = &desired.services[0];
-    let mut body = service.body.clone();
+    let mut body = service.declaration.render();
     drop(body.0.remove("NetworkingConfig"));
     body.0["HostConfig"]["NetworkMode"] = "bridge".into();
     engine.create_container(&service.container, &CreateBody(body.0)).await.unwrap();

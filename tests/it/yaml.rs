@@ -100,7 +100,7 @@ proptest! {
 fn at(files: &[(&str, &str)], pointer: &str) -> serde_json::Value {
     let project = Project::new(files);
     let desired = project.load().unwrap();
-    let body = serde_json::Value::Object(desired.service("a").unwrap().body.0.clone());
+    let body = serde_json::Value::Object(desired.service("a").unwrap().declaration.render().0);
     let found = body.pointer(pointer).cloned().unwrap_or_default();
     let folder = project.path("").display().to_string();
     serde_json::from_str(&found.to_string().replace(folder.trim_end_matches('/'), "@")).unwrap()

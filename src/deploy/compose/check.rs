@@ -58,20 +58,11 @@ fn roles(services: &[Service]) -> Result<()> {
 fn ports(services: &[Service]) -> Result<()> {
     let mut taken: Vec<(String, String, &Service)> = Vec::new();
     for service in services {
-        let Some(bindings) =
-            service.body.0.get("HostConfig").and_then(|host| host["PortBindings"].as_object())
-        else {
-            continue;
-        };
         let mut own = Vec::new();
-        for (target, bindings) in bindings {
-            let protocol = target.rsplit_once('/').map_or("tcp", |(_, protocol)| protocol);
-            for binding in bindings.as_array().into_iter().flatten() {
-                let port = binding["HostPort"].as_str().unwrap_or_default();
-                let ip = binding["HostIp"].as_str().unwrap_or_default().to_owned();
-                if !port.is_empty() && !port.contains('-') {
-                    own.push((ip, format!("{port}/{protocol}"), service));
-                }
+        for port in &service.declaration.ports {
+            if !port.host_port.is_empty() && !port.host_port.contains('-') {
+                let ip = port.host_ip.clone().unwrap_or_default();
+                own.push((ip, format!("{}/{}", port.host_port, port.protocol()), service));
             }
         }
         let everywhere = |ip: &str| matches!(ip, "" | "0.0.0.0" | "::");
@@ -90,22 +81,14 @@ fn ports(services: &[Service]) -> Result<()> {
     Ok(())
 }
 
-/// The network's name and endpoint of each network of a service.
-fn endpoints(service: &Service) -> impl Iterator<Item = (&str, &serde_json::Value)> {
-    let first =
-        service.body.0.get("NetworkingConfig").and_then(|config| config["EndpointsConfig"].as_object());
-    let first = first.into_iter().flatten().map(|(name, endpoint)| (name.as_str(), endpoint));
-    first.chain(service.connect.iter().map(|(name, endpoint)| (name.as_str(), endpoint)))
-}
-
 fn addresses(services: &[Service], resources: &Resources, notes: &mut Vec<String>) -> Result<()> {
     let mut seen: BTreeMap<(&str, IpAddr), &Service> = BTreeMap::new();
     for service in services {
         let place = service.written.keys.get("networks").unwrap_or(&service.place);
-        for (name, endpoint) in endpoints(service) {
-            let ipam = &endpoint["IPAMConfig"];
-            for (version, key) in [(4, "IPv4Address"), (6, "IPv6Address")] {
-                let Some(written) = ipam[key].as_str() else { continue };
+        for endpoint in &service.declaration.endpoints {
+            let name = endpoint.network.as_str();
+            for (version, written) in [(4, &endpoint.ipv4), (6, &endpoint.ipv6)] {
+                let Some(written) = written else { continue };
                 let wrong = || {
                     let what = format!("`{written}` is no IPv{version} address");
                     invalid(place, what, "write it without a prefix length, such as 172.25.0.3")

@@ -11,8 +11,8 @@ use super::error::{ComposeError, Result};
 use super::paths::host_path;
 use super::resource::Resources;
 use super::value::{Handling, Keys, boolean, bytes, check_keys, entries, integer, list, text};
-use crate::deploy::container::clean;
 use crate::deploy::interpolate::Variables;
+use crate::deploy::mounts::clean;
 use crate::diagnose::Place;
 use crate::yaml::{At, Node, Value};
 

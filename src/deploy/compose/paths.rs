@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::error::{ComposeError, Result};
-use crate::deploy::container::clean;
 use crate::deploy::interpolate::Variables;
+use crate::deploy::mounts::clean;
 use crate::yaml::At;
 
 /// `path` below `base`, without a leading `./`.

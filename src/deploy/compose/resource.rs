@@ -11,9 +11,9 @@ use super::error::{ComposeError, Result};
 use super::merge::assigned;
 use super::paths::host_path;
 use super::value::{Handling, Keys, boolean, check_keys, entries, list, text};
-use crate::deploy::container::{MountSource, Mounts};
 use crate::deploy::desired::{Resource, Service};
 use crate::deploy::interpolate::Variables;
+use crate::deploy::mounts::MountSource;
 use crate::deploy::observed::LABEL_DEPLOYMENT;
 use crate::deploy::subnet;
 use crate::yaml::{At, Entry, Node, Value};
@@ -107,14 +107,13 @@ impl Resources {
 
     /// Those that the services use.
     pub fn used(&self, services: &[Service]) -> (Vec<Resource>, Vec<Resource>) {
-        let bodies: Vec<&Map<String, Json>> = services.iter().map(|service| &service.body.0).collect();
         let on_network = |name: &str| {
-            bodies.iter().any(|body| body.get("HostConfig").is_some_and(|host| host["NetworkMode"] == name))
-                || services.iter().flat_map(|service| &service.connect).any(|(network, _)| network == name)
+            let mut declarations = services.iter().map(|service| &service.declaration);
+            declarations.any(|declaration| declaration.endpoint(name).is_some())
         };
         let mounted: BTreeSet<String> = services
             .iter()
-            .flat_map(|service| Mounts::declared(&service.body).iter().cloned().collect::<Vec<_>>())
+            .flat_map(|service| service.declaration.mounts().iter().cloned().collect::<Vec<_>>())
             .filter_map(|mount| match mount.source {
                 MountSource::Volume { name, .. } | MountSource::Anonymous(Some(name)) => Some(name),
                 _ => None,

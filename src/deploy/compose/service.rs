@@ -12,11 +12,12 @@ use super::ports::Ports;
 use super::resource::{Resources, pairs};
 use super::value::{Handling, Keys, REMOVE, boolean, check_keys, duration, entries, list, text};
 use super::{check_own_keys, value};
+use crate::deploy::container::Declaration;
 use crate::deploy::desired::{ImageOrigin, Service, Written};
 use crate::deploy::interpolate::Variables;
 use crate::deploy::observed::{LABEL_DEPLOYMENT, LABEL_ROLE, LABEL_SERVICE};
 use crate::diagnose::Place;
-use crate::engine::{CreateBody, RestartPolicy};
+use crate::engine::RestartPolicy;
 use crate::oci::Reference;
 use crate::oci::reference::is_tag;
 use crate::tars::Role;
@@ -217,8 +218,7 @@ pub(super) fn service(context: &Context, entry: &Entry) -> Result<Service> {
         role,
         image,
         image_origin,
-        body: CreateBody(body),
-        connect,
+        declaration: Declaration::of(body, connect),
         restart,
         stop_grace: stop_grace.unwrap_or(std::time::Duration::from_secs(10)),
         depends_on: depends_on(node)?,

@@ -5,17 +5,20 @@ use crate::fake::{Call, Fault, Moment};
 use tarsup::deploy::guard;
 use tarsup::deploy::observed::LABEL_SPEC;
 use tarsup::diagnose::{Diagnose as _, Exit};
+use tarsup::engine::CreateBody;
 use tarsup::engine::Engine as _;
 use tarsup::tars::catalogue::IMAGE_ROLE_LABEL;
 use tarsup::upgrade::render;
 
 /// Sets one part of a service's `HostConfig`.
 fn host(service: &mut Service, key: &str, value: Value) {
-    service.body.0["HostConfig"].as_object_mut().unwrap().insert(key.to_owned(), value);
+    edit_body(service, |body| {
+        body["HostConfig"].as_object_mut().unwrap().insert(key.to_owned(), value);
+    });
 }
 
 fn environment(service: &mut Service, entries: &[&str]) {
-    service.body.0.insert("Env".to_owned(), json!(entries));
+    edit_body(service, |body| drop(body.insert("Env".to_owned(), json!(entries))));
 }
 
 /// A deployment with one service changed.
@@ -59,7 +62,9 @@ async fn anonymous_volumes_are_handed_on_in_every_shape() {
         ),
         (
             "of the body",
-            |service| drop(service.body.0.insert("Volumes".to_owned(), json!({"/cache": {}}))),
+            |service| {
+                edit_body(service, |body| drop(body.insert("Volumes".to_owned(), json!({"/cache": {}}))));
+            },
             false,
         ),
         (
@@ -123,7 +128,9 @@ async fn data_that_moves_is_refused_for_roles_unless_it_is_accepted_by_name() {
         let binds = |value: &Value| with("node", |service| host(service, "Binds", value.clone()));
         roll(&engine, &Machine::new(), &binds(before), &id(1), &Intent::Up).await.unwrap();
         let mut desired = binds(after);
-        edit(&mut desired, "node", |service| drop(service.body.0.insert("Hostname".to_owned(), json!("n"))));
+        edit(&mut desired, "node", |service| {
+            edit_body(service, |body| drop(body.insert("Hostname".to_owned(), json!("n"))));
+        });
         let machine = Machine::new();
         let command = deploy(&engine, &machine, &desired);
         let mut request = request(&id(2), &Intent::Up);
@@ -257,7 +264,7 @@ async fn image_without_our_start_is_refused_as_one_to_start_and_left_alone_where
 fn two_roles_on_one_host_network_are_refused() {
     let on_host = |service: &mut Service| {
         host(service, "NetworkMode", json!("host"));
-        service.body.0.remove("NetworkingConfig");
+        edit_body(service, |body| drop(body.remove("NetworkingConfig")));
     };
     let mut desired = with("framework", on_host);
     edit(&mut desired, "mysql", on_host);
@@ -279,7 +286,7 @@ fn two_roles_on_one_host_network_are_refused() {
 fn port_that_the_framework_claims_on_the_host_network_is_published_by_nobody() {
     let mut desired = with("framework", |service| {
         host(service, "NetworkMode", json!("host"));
-        service.body.0.remove("NetworkingConfig");
+        edit_body(service, |body| drop(body.remove("NetworkingConfig")));
     });
     let publish = |port: &str, key: &str| {
         let (port, key) = (port.to_owned(), key.to_owned());
@@ -315,7 +322,9 @@ async fn node_without_a_lasting_name_is_a_line_of_the_plan() {
         async move { render::plan(&planned(engine, &desired, 9, &Intent::Up).await.unwrap()) }
     };
     let floating = |service: &mut Service| {
-        service.body.0["NetworkingConfig"] = json!({"EndpointsConfig": {"tars_default": {}}});
+        edit_body(service, |body| {
+            body["NetworkingConfig"] = json!({"EndpointsConfig": {"tars_default": {}}});
+        });
     };
     assert!(shown(with("node", floating)).await.contains(drift));
     assert!(!shown(desired()).await.contains("DOMAIN"));
@@ -327,7 +336,7 @@ async fn node_without_a_lasting_name_is_a_line_of_the_plan() {
     let later = with("node", |service| {
         floating(service);
         let endpoint = json!({"IPAMConfig": {"IPv4Address": "172.25.0.9"}});
-        service.connect.push(("tars_default".to_owned(), endpoint));
+        join(service, "tars_default", endpoint);
     });
     assert!(!shown(later).await.contains("DOMAIN"));
 }
@@ -423,6 +432,8 @@ async fn spec_hash_across_releases_replaces_nothing() {
     }
     // What can be seen to differ is replaced, whoever wrote the label.
     engine.edit_labels("tars-node", |labels| drop(labels.insert(LABEL_SPEC.to_owned(), json!("v9:00"))));
-    edit(&mut desired, "node", |service| drop(service.body.0.insert("Hostname".to_owned(), json!("n"))));
+    edit(&mut desired, "node", |service| {
+        edit_body(service, |body| drop(body.insert("Hostname".to_owned(), json!("n"))));
+    });
     assert!(!planned(&engine, &desired, 9, &Intent::Up).await.unwrap().is_empty());
 }

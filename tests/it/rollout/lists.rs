@@ -34,9 +34,11 @@ async fn add_running(engine: &FakeEngine, desired: &mut Desired, services: usize
     for n in 0..services {
         let mut service = service(&format!("app{n}"), None, "tars/node:1", 200);
         let address = format!("172.25.{}.{}", 1 + n / 200, 2 + n % 200);
-        service.body.0["NetworkingConfig"]["EndpointsConfig"]["tars_default"] =
-            json!({"IPAMConfig": {"IPv4Address": address}});
-        let mut body = service.body.clone();
+        edit_body(&mut service, |body| {
+            body["NetworkingConfig"]["EndpointsConfig"]["tars_default"] =
+                json!({"IPAMConfig": {"IPv4Address": address}});
+        });
+        let mut body = service.declaration.render();
         body.0.insert("Image".to_owned(), json!("tars/node:1"));
         body.0.insert("Entrypoint".to_owned(), json!(["/run"]));
         let labels = json!({
@@ -71,7 +73,7 @@ async fn plan_of_a_thousand_services_takes_fifteen_calls_at_most() {
     assert_eq!(inspected(&calls), 0, "{calls:?}");
 
     // One that differs is asked for itself, and no other.
-    edit(&mut desired, "app7", |app| app.body.0["Env"] = json!(["A=1"]));
+    edit(&mut desired, "app7", |app| edit_body(app, |body| body["Env"] = json!(["A=1"])));
     let (plan, calls) = offered(&engine, &machine, &desired, &Intent::Up).await;
     assert!(plan.unwrap().contains("environment differs: A, MYSQL_ROOT_PASSWORD, SLAVE"));
     assert_eq!(inspected(&calls), 1, "{calls:?}");
@@ -97,7 +99,9 @@ async fn plan_from_lists_is_the_plan_from_inspects() {
     roll(&engine, &machine, &desired, &id(1), &Intent::Up).await.unwrap();
     roll(&engine, &machine, &desired, &id(2), &to_2(&desired)).await.unwrap();
     let mut edited = to_2(&desired).apply(&desired);
-    edit(&mut edited, "node", |node| drop(node.body.0.insert("Hostname".to_owned(), json!("other"))));
+    edit(&mut edited, "node", |node| {
+        edit_body(node, |body| drop(body.insert("Hostname".to_owned(), json!("other"))));
+    });
     engine.stop_container("tars-node2", Duration::ZERO).await.unwrap();
     for intent in [
         Intent::Up,

@@ -20,10 +20,11 @@ use std::time::Duration;
 use crate::fake::FakeEngine;
 use serde_json::{Value, json};
 use tarsup::deploy::Desired;
+use tarsup::deploy::container::Declaration;
 use tarsup::deploy::desired::{ImageOrigin, Policy, Resource, Service, Written};
 use tarsup::deploy::observe::observe;
 use tarsup::diagnose::Place;
-use tarsup::engine::{CreateBody, RestartPolicy};
+use tarsup::engine::RestartPolicy;
 use tarsup::oci::Reference;
 use tarsup::tars::Role;
 use tarsup::upgrade::journal::{Journal, JournalHeader, Line};
@@ -60,8 +61,7 @@ pub fn service(name: &str, role: Option<Role>, image: &str, last: u8) -> Service
         role,
         image: image.parse().unwrap(),
         image_origin: ImageOrigin::File(Place::line("compose.yaml", u64::from(last) + 1)),
-        body: CreateBody(body.as_object().unwrap().clone()),
-        connect: Vec::new(),
+        declaration: Declaration::of(body.as_object().unwrap().clone(), Vec::new()),
         restart: always,
         stop_grace: Duration::from_secs(10),
         depends_on: Vec::new(),
@@ -115,6 +115,22 @@ pub fn is_start(call: &str) -> bool {
 }
 
 /// Changes one service of a desired state.
+/// Changes what is declared of a container, in the API's words.
+pub fn edit_body(service: &mut Service, change: impl FnOnce(&mut serde_json::Map<String, Value>)) {
+    let later = service.declaration.joins_later().map(|it| (it.network.clone(), it.settings())).collect();
+    let mut body = service.declaration.render().0;
+    change(&mut body);
+    service.declaration = Declaration::of(body, later);
+}
+
+/// Declares one more network, which is joined after create.
+pub fn join(service: &mut Service, network: &str, settings: Value) {
+    let mut later: Vec<_> =
+        service.declaration.joins_later().map(|it| (it.network.clone(), it.settings())).collect();
+    later.push((network.to_owned(), settings));
+    service.declaration = Declaration::of(service.declaration.render().0, later);
+}
+
 pub fn edit(desired: &mut Desired, name: &str, change: impl FnOnce(&mut Service)) {
     change(desired.services.iter_mut().find(|service| service.name == name).unwrap());
 }
@@ -310,7 +326,7 @@ pub fn large() -> Desired {
     desired.networks.push(resource("back", "tars_back", subnet));
     edit(&mut desired, "slave", |slave| {
         let endpoint = json!({"IPAMConfig": {"IPv4Address": "172.26.0.4"}});
-        slave.connect.push(("tars_back".to_owned(), endpoint));
+        join(slave, "tars_back", endpoint);
     });
     desired.policy.batch = 2;
     desired

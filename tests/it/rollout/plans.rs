@@ -8,6 +8,7 @@ use crate::fake::{Call, Fault, Moment};
 use std::collections::BTreeSet;
 use tarsup::deploy::desired::Setting;
 use tarsup::diagnose::{Diagnose as _, Exit};
+use tarsup::engine::CreateBody;
 use tarsup::engine::Engine as _;
 use tarsup::upgrade::record::DeployRecord;
 use tarsup::upgrade::{render, unwind};
@@ -69,10 +70,8 @@ async fn plan_of_a_changed_environment_names_variables_and_no_values() {
     let mut desired = desired();
     let engine = running(&desired).await;
     edit(&mut desired, "slave", |service| {
-        service
-            .body
-            .0
-            .insert("Env".to_owned(), json!(["MYSQL_ROOT_PASSWORD=0ther", "DOMAIN=fw.tars", "SLAVE=true"]));
+        let entries = ["MYSQL_ROOT_PASSWORD=0ther", "DOMAIN=fw.tars", "SLAVE=true"];
+        edit_body(service, |body| drop(body.insert("Env".to_owned(), json!(entries))));
     });
     let plan = planned(&engine, &desired, 9, &Intent::Up).await.unwrap();
     let text = render::plan(&plan) + &plan.document().to_string();
@@ -85,9 +84,11 @@ async fn plan_of_other_changes_names_their_keys() {
     let mut desired = desired();
     let engine = running(&desired).await;
     edit(&mut desired, "node", |service| {
-        service.body.0.insert("Hostname".to_owned(), json!("node-1"));
-        service.body.0["HostConfig"]["PortBindings"] = json!({"19386/tcp": [{"HostPort": "19386"}]});
-        service.connect.push(("tars_default".to_owned(), json!({})));
+        edit_body(service, |body| {
+            body.insert("Hostname".to_owned(), json!("node-1"));
+            body["HostConfig"]["PortBindings"] = json!({"19386/tcp": [{"HostPort": "19386"}]});
+        });
+        join(service, "tars_default", json!({}));
     });
     golden_plan("keys_differ", &engine, &desired, &Intent::Up).await;
 }
@@ -210,7 +211,9 @@ async fn rest_of_a_deploy_that_no_longer_fits_is_refused() {
     let desired = desired();
     let (engine, _) = cut_off(&desired).await;
     let mut edited = desired.clone();
-    edit(&mut edited, "slave", |service| drop(service.body.0.insert("Hostname".to_owned(), json!("other"))));
+    edit(&mut edited, "slave", |service| {
+        edit_body(service, |body| drop(body.insert("Hostname".to_owned(), json!("other"))));
+    });
     let refusal = planned(&engine, &edited, 9, &to_2(&edited)).await.unwrap_err();
     assert!(refusal.to_string().contains("has changed since the deploy began"), "{refusal}");
     // Undone halfway: the only way is back.
@@ -293,10 +296,10 @@ async fn refusal_of_rebuild_in_file_image_and_container() {
     let engine = running(&desired).await;
     let mut sneaked = desired.clone();
     edit(&mut sneaked, "slave", |service| {
-        service.body.0.insert("Env".to_owned(), json!(["REBUILD=true"]));
+        edit_body(service, |body| drop(body.insert("Env".to_owned(), json!(["REBUILD=true"]))));
     });
     engine.rename_container("tars-slave", "gone").await.unwrap();
-    let mut body = sneaked.service("slave").unwrap().body.clone();
+    let mut body = sneaked.service("slave").unwrap().declaration.render();
     body.0.insert("Image".to_owned(), json!("tars/framework:1"));
     body.0.insert("Labels".to_owned(), json!({"io.tarsup.deployment": "tars", "io.tarsup.service": "slave"}));
     engine.stop_container("gone", Duration::ZERO).await.unwrap();
@@ -321,8 +324,10 @@ async fn refusal_of_an_image_that_is_nowhere_is_wrong_input() {
 async fn refusal_of_an_address_that_is_taken_or_outside() {
     let at = |address: &'static str| {
         move |service: &mut Service| {
-            service.body.0["NetworkingConfig"]["EndpointsConfig"]["tars_default"] =
-                json!({"IPAMConfig": {"IPv4Address": address}});
+            edit_body(service, |body| {
+                body["NetworkingConfig"]["EndpointsConfig"]["tars_default"] =
+                    json!({"IPAMConfig": {"IPv4Address": address}});
+            });
         }
     };
     let taken = refused(at("172.25.0.3")).await;
@@ -336,7 +341,8 @@ async fn refusal_of_an_address_that_is_taken_or_outside() {
 
 #[tokio::test(start_paused = true)]
 async fn refusal_of_auto_remove() {
-    let refusal = refused(|service| service.body.0["HostConfig"]["AutoRemove"] = json!(true)).await;
+    let refusal =
+        refused(|service| edit_body(service, |body| body["HostConfig"]["AutoRemove"] = json!(true))).await;
     assert!(matches!(refusal, Refusal::AutoRemove { .. }), "{refusal}");
 }
 

@@ -4,6 +4,7 @@ use super::deploys::without_failed;
 use super::*;
 use crate::fake::{Call, Fault, Moment};
 use proptest::prelude::*;
+use tarsup::deploy::container::Environment;
 
 /// What somebody changes in the file between two commands.
 #[derive(Clone, Copy, Debug)]
@@ -35,10 +36,9 @@ fn edited(edits: &[Edit]) -> Desired {
                 }
             }
             Edit::Environment(at) => {
-                if let Some(Value::Array(env)) =
-                    desired.services.get_mut(at).and_then(|service| service.body.0.get_mut("Env"))
-                {
-                    env.push(json!("DOMAIN=tars"));
+                if let Some(service) = desired.services.get_mut(at) {
+                    let domain = Environment::of(&["DOMAIN=tars".to_owned()]);
+                    service.declaration.environment.0.extend(domain.0);
                 }
             }
             Edit::Batch(batch) => desired.policy.batch = batch,

@@ -21,7 +21,7 @@ use crate::diagnose::{Diagnose, Exit};
 use crate::engine::docker::DockerEngine;
 use crate::engine::{ConnectOptions, Engine};
 use crate::oci::Reference;
-use crate::upgrade::{Deploy, DeployId, Intent, Plan, Request, Resumed, render};
+use crate::upgrade::{Deploy, DeployId, Intent, Plan, Request, ResumeOptions, Resumed, render};
 
 use operator::Operator;
 pub use operator::STATE;
@@ -142,6 +142,10 @@ pub struct ResumeArgs {
     /// Take it over from another host: nobody works on it there any more
     #[arg(long)]
     take_over: bool,
+
+    /// With --forward: let this service look for its data elsewhere from now on; what is where it lies now stays behind
+    #[arg(long, value_name = "SERVICE", requires = "forward")]
+    accept_data_move: Vec<String>,
 
     #[command(flatten)]
     change: ChangeOptions,
@@ -379,7 +383,12 @@ pub fn resume(args: &ResumeArgs, ui: &Ui) -> Outcome {
         let (machine, stop) = (operator.machine(), told_to_stop());
         let deploy =
             Deploy { engine: engine.as_ref(), machine, desired: &desired, stored: stored.shown(), stop };
-        let preview = deploy.preview(args.forward, args.take_over).await?;
+        let options = ResumeOptions {
+            forward: args.forward,
+            take_over: args.take_over,
+            accept_data_move: args.accept_data_move.clone(),
+        };
+        let preview = deploy.preview(&options).await?;
         let shown = preview.as_ref().map(|plan| {
             let way = if args.forward { "rest of" } else { "undo" };
             render::titled(plan, &format!("{way} {}", plan.intent.word()))
@@ -399,7 +408,7 @@ pub fn resume(args: &ResumeArgs, ui: &Ui) -> Outcome {
             let way = if args.forward { "Go on with" } else { "Undo or finish" };
             ui.confirm(&format!("{way} the deploy {}?", plan.id), args.change.yes)?;
         }
-        let done = deploy.resume(args.forward, args.take_over).await?;
+        let done = deploy.resume(&options).await?;
         let (deploy, outcome) = match &done {
             Resumed::Nothing(disagreements) => return Ok(nothing_to_resume(&desired, disagreements, ui)),
             Resumed::Untouched(id) => (id.clone(), "it had changed nothing; the deployment is free again"),

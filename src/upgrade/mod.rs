@@ -48,5 +48,5 @@ pub use intent::Intent;
 pub use names::DeployId;
 pub use offer::{Offer, Request};
 pub use refusal::Refusal;
-pub use resume::Resumed;
+pub use resume::{ResumeOptions, Resumed};
 pub use step::{Action, Plan, Step, Touched};

@@ -19,6 +19,17 @@ use super::unwind::{InFlight, settle, unwind};
 use super::{DeployFailure, DeployId, Refusal};
 use crate::deploy::{Desired, Observed};
 
+/// How a deploy that was cut off is taken up again.
+#[derive(Clone, Debug, Default)]
+pub struct ResumeOptions {
+    /// Carry out the rest instead of undoing what was done.
+    pub forward: bool,
+    /// The operator says that nobody works on it any more.
+    pub take_over: bool,
+    /// With `forward`: services whose data may be looked for elsewhere, beside those that the deploy was told of.
+    pub accept_data_move: Vec<String>,
+}
+
 /// What a resume did.
 #[derive(Debug)]
 pub enum Resumed {
@@ -48,10 +59,11 @@ struct CutOff {
 
 impl Deploy<'_> {
     /// What [`Self::resume`] would do, without doing it; `None` where nothing is left to do.
-    pub async fn preview(&self, forward: bool, take_over: bool) -> Result<Option<Plan>, DeployFailure> {
+    pub async fn preview(&self, options: &ResumeOptions) -> Result<Option<Plan>, DeployFailure> {
         let observed = self.observe(self.desired).await?;
-        let Some(cut_off) = self.cut_off(&observed, take_over, false).await? else { return Ok(None) };
-        let Some(record) = cut_off.record else { return Ok(None) };
+        let Some(cut_off) = self.cut_off(&observed, options.take_over, false).await? else { return Ok(None) };
+        let Some(mut record) = cut_off.record else { return Ok(None) };
+        record.accept_data_move.extend(options.accept_data_move.clone());
         let desired = record.plan.intent.apply(self.desired);
         if cut_off.committed {
             let observed = self.observe(&desired).await?;
@@ -59,7 +71,7 @@ impl Deploy<'_> {
             return Ok(Some(Plan { steps, notes: Vec::new(), ..record.plan }));
         }
         let way_back = unwind(&observed, &record, &self.desired.policy, &BTreeSet::new());
-        if forward {
+        if options.forward {
             let observed = self.observe(&desired).await?;
             let lost = way_back.lost_services();
             return Ok(Some(rest_of(&record, &desired, &observed, &lost)?));
@@ -74,10 +86,10 @@ impl Deploy<'_> {
     }
 
     /// Goes on with a deploy that was cut off: finishes it if it was committed, else undoes it, or with `forward`
-    /// carries out the rest. `take_over`: the operator says that nobody works on it any more.
-    pub async fn resume(&self, forward: bool, take_over: bool) -> Result<Resumed, DeployFailure> {
+    /// carries out the rest.
+    pub async fn resume(&self, options: &ResumeOptions) -> Result<Resumed, DeployFailure> {
         let observed = self.observe(self.desired).await?;
-        let Some(cut_off) = self.cut_off(&observed, take_over, true).await? else {
+        let Some(cut_off) = self.cut_off(&observed, options.take_over, true).await? else {
             return Ok(Resumed::Nothing(disagreements(self.desired, &observed)));
         };
         let taking = self.taking(&cut_off.id, &cut_off.what, &observed);
@@ -90,13 +102,15 @@ impl Deploy<'_> {
             let why = "somebody else took it up and gave it free again".to_owned();
             return Err(Refusal::NoLongerFits { why }.into());
         };
-        let Some(record) = cut_off.record.clone() else {
+        let Some(mut record) = cut_off.record.clone() else {
             self.give_free(&lock, &cut_off.id).await?;
             return Ok(Resumed::Untouched(cut_off.id.to_string()));
         };
+        // Said once: whoever takes it up after this one need not say it again.
+        record.accept_data_move.extend(options.accept_data_move.clone());
         // Whoever takes it up after this one finds it in the lock, wherever it was found now.
         lock.put_record(self.engine, &record).await?;
-        self.leased(&lock, Box::pin(self.go_on(&lock, record, &cut_off, &observed, forward))).await
+        self.leased(&lock, Box::pin(self.go_on(&lock, record, &cut_off, &observed, options.forward))).await
     }
 
     async fn go_on(

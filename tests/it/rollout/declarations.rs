@@ -168,11 +168,38 @@ async fn data_that_was_made_to_move_since_the_deploy_began_is_refused_on_the_way
     engine.clear_faults();
     let moved = with("framework", |service| host(service, "Binds", json!(["/srv/elsewhere:/data/tars"])));
     let next = Machine { owner: Machine::killed().owner, ..machine.next() };
-    let refusal = resume(&engine, &next, &moved, true).await.unwrap_err().to_string();
-    assert!(refusal.contains("its data at /data/tars lies in the volume `tars_framework`"), "{refusal}");
+    let refusal = resume(&engine, &next, &moved, true).await.unwrap_err();
+    assert_eq!(refusal.exit(), Exit::Refused, "{refusal}");
+    let text = refusal.to_string();
+    assert!(text.contains("its data at /data/tars lies in the volume `tars_framework`"), "{text}");
     // The files as they were: it goes on.
-    let again = resume(&engine, &machine.next(), &desired, true).await.unwrap();
+    let fork = engine.fork();
+    let again = resume(&fork, &machine.next(), &desired, true).await.unwrap();
     assert!(matches!(again, Resumed::Completed(_)), "{again:?}");
+    // What the hint says is a way on, too, and only for the service that it names.
+    assert!(refusal.hint().unwrap().contains("`--accept-data-move framework`"), "{refusal:?}");
+    let options = |service: &str| ResumeOptions {
+        forward: true,
+        accept_data_move: vec![service.to_owned()],
+        ..ResumeOptions::default()
+    };
+    let next = Machine { owner: Machine::killed().owner, ..machine.next() };
+    let refusal = deploy(&engine, &next, &moved).preview(&options("slave")).await.unwrap_err();
+    assert_eq!(refusal.exit(), Exit::Refused, "{refusal}");
+    let shown = deploy(&engine, &next, &moved).preview(&options("framework")).await.unwrap().unwrap();
+    assert!(render::plan(&shown).contains("the host's /srv/elsewhere"), "{}", render::plan(&shown));
+    // Said once, it counts for whoever takes it up after this one.
+    engine.fault(Call::First("start tars-framework".to_owned()), Moment::Before, Fault::Crash);
+    let command = deploy(&engine, &next, &moved);
+    let options = options("framework");
+    tokio::select! {
+        done = command.resume(&options) => panic!("{done:?}"),
+        () = engine.crashed() => {}
+    }
+    engine.clear_faults();
+    let again = resume(&engine, &next.next(), &moved, true).await.unwrap();
+    assert!(matches!(again, Resumed::Completed(_)), "{again:?}");
+    assert!(engine.dump().contains("binds=[\"/srv/elsewhere:/data/tars\"]"), "{}", engine.dump());
 }
 
 #[tokio::test(start_paused = true)]

@@ -253,7 +253,7 @@ async fn owner_on_another_host_is_taken_over_only_after_its_lease_and_a_word() {
     assert_eq!(resume(&engine, &here, &desired, false).await.unwrap_err().exit(), Exit::Held);
     let later = Machine { now: here.now + Duration::from_mins(2), ..here };
     assert_eq!(resume(&engine, &later, &desired, false).await.unwrap_err().exit(), Exit::Refused);
-    let resumed = deploy(&engine, &later, &desired).resume(false, true).await.unwrap();
+    let resumed = deploy(&engine, &later, &desired).resume(&taking_over(true)).await.unwrap();
     assert!(matches!(resumed, Resumed::Undone(_)), "{resumed:?}");
 }
 

@@ -30,7 +30,7 @@ use tarsup::tars::Role;
 use tarsup::upgrade::journal::{Journal, JournalHeader, Line};
 use tarsup::upgrade::machine::{Clock, DeploymentFile, Machine as Parts, Reporter, StateFolder};
 use tarsup::upgrade::owner::Owner;
-use tarsup::upgrade::{Deploy, DeployFailure, DeployId, Intent, Plan, Refusal, Request, Resumed};
+use tarsup::upgrade::{Deploy, DeployFailure, DeployId, Intent, Plan, Refusal, Request, ResumeOptions, Resumed};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
@@ -345,7 +345,13 @@ pub async fn resume(
     desired: &Desired,
     forward: bool,
 ) -> Result<Resumed, DeployFailure> {
-    deploy(engine, machine, desired).resume(forward, false).await
+    let options = ResumeOptions { forward, ..ResumeOptions::default() };
+    deploy(engine, machine, desired).resume(&options).await
+}
+
+/// `resume --take-over`.
+pub fn taking_over(take_over: bool) -> ResumeOptions {
+    ResumeOptions { take_over, ..ResumeOptions::default() }
 }
 
 /// `upgrade --to 2`.

@@ -354,7 +354,7 @@ async fn owner_whose_lock_is_taken_over_does_nothing_more() {
         while !engine.calls().iter().any(|call| call.starts_with("start tars-slave")) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        let done = deploy(&engine, &here, &desired).resume(false, true).await;
+        let done = deploy(&engine, &here, &desired).resume(&taking_over(true)).await;
         (engine.dump(), done)
     };
     let (first, (dump, second)) = tokio::join!(roll(&engine, &far, &desired, &two, &intent), takes_over);
@@ -430,7 +430,7 @@ async fn volume_of_somebody_elses_under_the_locks_name_is_never_removed() {
     let refused = roll(&engine, &machine, &desired, &id(2), &to_2(&desired)).await.unwrap_err();
     assert_eq!(refused.exit(), Exit::Interrupted, "{refused}");
     for take_over in [false, true] {
-        deploy(&engine, &machine, &desired).resume(false, take_over).await.unwrap_err();
+        deploy(&engine, &machine, &desired).resume(&taking_over(take_over)).await.unwrap_err();
     }
     assert!(engine.inspect_volume("tars.lock").await.unwrap().is_some());
 }

@@ -3,6 +3,8 @@
 //! It is read once, from what a compose file was translated into, and rendered once, for the engine. Nothing in it is lost
 //! on the way, whether tarsup knows a key or not.
 
+use std::ops::RangeInclusive;
+
 use serde_json::{Map, Value, json};
 
 use super::mounts::{Mounts, clean};
@@ -324,9 +326,11 @@ impl PublishedPort {
         self.target.rsplit_once('/').map_or("tcp", |(_, protocol)| protocol)
     }
 
-    /// The one port of the host, where it is one.
-    pub fn number(&self) -> Option<u16> {
-        self.host_port.parse().ok()
+    /// The ports of the host that it may be: one, each of a range of which the engine takes one that is free, or none where
+    /// the engine chooses among all.
+    pub fn candidates(&self) -> Option<RangeInclusive<u16>> {
+        let (first, last) = self.host_port.split_once('-').unwrap_or((&self.host_port, &self.host_port));
+        Some(first.parse().ok()?..=last.parse().ok()?)
     }
 }
 
@@ -425,8 +429,9 @@ mod tests {
         assert_eq!(declaration.network, Some(NetworkMode::Network("tars".to_owned())));
         let endpoint = declaration.endpoint("tars").unwrap();
         assert!(endpoint.has_fixed_address() && endpoint.at_create);
-        let ports: Vec<_> = declaration.ports.iter().map(|port| (port.protocol(), port.number())).collect();
-        assert_eq!(ports, [("tcp", Some(8080)), ("tcp", None), ("udp", None)]);
+        let ports: Vec<_> =
+            declaration.ports.iter().map(|port| (port.protocol(), port.candidates())).collect();
+        assert_eq!(ports, [("tcp", Some(8080..=8080)), ("tcp", None), ("udp", Some(9000..=9010))]);
         assert_eq!(declaration.mounts().iter().count(), 4);
         assert!(!format!("{declaration:?}").contains("2=3"), "values are nobody's business");
     }

@@ -218,10 +218,10 @@ fn check_host_network(desired: &Desired) -> Result {
     Ok(())
 }
 
-/// The TCP ports of the host that the engine binds for a service.
+/// The TCP ports of the host that the engine binds for a service, or may bind.
 fn published(service: &Service) -> BTreeSet<u16> {
     let tcp = service.declaration.ports.iter().filter(|port| port.protocol() == "tcp");
-    tcp.filter_map(PublishedPort::number).collect()
+    tcp.filter_map(PublishedPort::candidates).flatten().collect()
 }
 
 /// The data directory of a database is on something that outlives the container.

@@ -330,6 +330,14 @@ fn port_that_the_framework_claims_on_the_host_network_is_published_by_nobody() {
         let words = format!("`mysql` publishes {port} on the host, where `framework`");
         assert!(refusal.to_string().contains(&words), "{refusal}");
     }
+    // Of a range the engine takes any port that is free just then.
+    edit(&mut desired, "mysql", publish("17880-17890", "80/tcp"));
+    let refusal = guard::check(&desired).unwrap_err().to_string();
+    assert!(refusal.contains("17890") && refusal.contains("`mysql`"), "{refusal}");
+    for harmless in ["17900-17999", "17890-17880", "17880-", "a-b"] {
+        edit(&mut desired, "mysql", publish(harmless, "80/tcp"));
+        guard::check(&desired).unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]

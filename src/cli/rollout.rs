@@ -340,6 +340,9 @@ async fn change_on_engine(
     rewrite::check(desired, &offer.edits)?;
     let shown = render::offer(&offer);
     if change.dry_run || offer.is_empty() {
+        if !change.dry_run {
+            deploy.remove_left_probe().await;
+        }
         ui.result(shown.trim_end());
         ui.json(&offer.plan.document());
         return Ok(Exit::Done);

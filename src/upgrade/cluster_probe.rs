@@ -16,7 +16,7 @@ use crate::deploy::container::Endpoint;
 use crate::deploy::desired::Service;
 use crate::deploy::observed::{LABEL_CLUSTER, LABEL_DEPLOYMENT};
 use crate::deploy::{guard, subnet};
-use crate::engine::{CreateBody, Engine, EngineError};
+use crate::engine::{ContainerSummary, CreateBody, Engine, EngineError, Status};
 use crate::tars::{PROTOCOL, Role};
 
 use super::body;
@@ -185,7 +185,7 @@ impl ClusterProbe {
         }
     }
 
-    /// Removes it, and what an earlier run left of it.
+    /// Removes it.
     pub async fn close(&mut self, engine: &dyn Engine, deployment: &str) -> Result<(), EngineError> {
         self.is_open = false;
         let name = cluster_name(deployment);
@@ -201,6 +201,27 @@ impl ClusterProbe {
         }
         engine.remove_container(&name).await
     }
+}
+
+/// What runs left of it: every container with the deployment's label, whatever it is called by now.
+pub async fn left(engine: &dyn Engine, deployment: &str) -> Result<Vec<ContainerSummary>, EngineError> {
+    engine.list_containers(&[format!("{LABEL_CLUSTER}={deployment}")]).await
+}
+
+/// Removes what [`left`] found.
+pub async fn remove_left(engine: &dyn Engine, left: &[ContainerSummary]) -> Result<(), EngineError> {
+    for one in left {
+        let is_up = matches!(one.status, Status::Running | Status::Paused | Status::Restarting);
+        if is_up {
+            engine.stop_container(&one.id, GRACE).await?;
+        }
+        match engine.remove_container(&one.id).await {
+            // Its run was about to end, and has removed it.
+            Err(EngineError::NotFound { .. }) => {}
+            removed => removed?,
+        }
+    }
+    Ok(())
 }
 
 /// An address at the end of a network in which services have fixed ones. The engine would give the lowest that is free

@@ -10,7 +10,7 @@ use time::format_description::well_known::Rfc3339;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::cluster_probe::ClusterProbe;
+use super::cluster_probe::{self, ClusterProbe};
 use super::glance::{Ends, is_parked};
 use super::journal::{Event, Journal, JournalHeader, Line, VERSION, Way};
 use super::lock::{HandImage, Hold, Holder, LEASE_SECONDS, Lock, Standing, Taking, holder};
@@ -127,6 +127,7 @@ impl Deploy<'_> {
             let why = "somebody else took the deployment and gave it free again".to_owned();
             return Err(Refusal::NoLongerFits { why }.into());
         };
+        self.remove_probes().await;
         let begun = async {
             let observed = self.glance(&shown.desired, &shown.request.intent, true).await?;
             let now = offer(self.desired, &observed, &shown.request)?;
@@ -373,6 +374,8 @@ impl Deploy<'_> {
         way_back: WayBack,
     ) -> Result<Vec<String>, DeployFailure> {
         if !way_back.lost.is_empty() {
+            // It may be long until somebody goes on.
+            self.warn_of_probe(runner.cluster_probe.close(self.engine, &self.desired.deployment).await);
             let (deploy, lost) = (runner.deploy.clone(), way_back.lost);
             let failure = DeployFailure::Lost { deploy, lost };
             let _ = runner.write(Event::Stuck { error: failure.to_string() });
@@ -390,14 +393,37 @@ impl Deploy<'_> {
         Ok(way_back.plan.notes)
     }
 
-    async fn release(&self, lock: &Lock, runner: &mut Runner<'_>) -> Result<(), DeployFailure> {
+    /// Removes the container in which an earlier run asked the database, and which it left: for a command that has nothing
+    /// else to do. Where somebody works on the deployment it is theirs.
+    pub async fn remove_left_probe(&self) {
         let deployment = &self.desired.deployment;
-        // It serves nobody: what stays of it is removed by the next run.
-        if let Err(error) = runner.cluster_probe.close(self.engine, deployment).await {
-            self.machine
-                .reporter
-                .say(&format!("warning: {} is not removed: {error}", names::cluster_name(deployment)));
+        // Looked for first: whoever begins meanwhile makes another one, which has another id.
+        let left = cluster_probe::left(self.engine, deployment).await.unwrap_or_default();
+        if left.is_empty() || !matches!(holder(self.engine, deployment).await, Ok(None)) {
+            return;
         }
+        self.warn_of_probe(cluster_probe::remove_left(self.engine, &left).await);
+    }
+
+    /// The same under the lock: whatever is there was left.
+    pub(super) async fn remove_probes(&self) {
+        let removed = async {
+            let left = cluster_probe::left(self.engine, &self.desired.deployment).await?;
+            cluster_probe::remove_left(self.engine, &left).await
+        };
+        self.warn_of_probe(removed.await);
+    }
+
+    /// It serves nobody: what stays of it is removed by the next run.
+    fn warn_of_probe(&self, removed: Result<(), EngineError>) {
+        if let Err(error) = removed {
+            let name = names::cluster_name(&self.desired.deployment);
+            self.machine.reporter.say(&format!("warning: {name} is not removed: {error}"));
+        }
+    }
+
+    async fn release(&self, lock: &Lock, runner: &mut Runner<'_>) -> Result<(), DeployFailure> {
+        self.warn_of_probe(runner.cluster_probe.close(self.engine, &self.desired.deployment).await);
         self.give_free(lock, &runner.deploy).await
     }
 

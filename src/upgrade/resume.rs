@@ -90,6 +90,7 @@ impl Deploy<'_> {
     pub async fn resume(&self, options: &ResumeOptions) -> Result<Resumed, DeployFailure> {
         let observed = self.observe(self.desired).await?;
         let Some(cut_off) = self.cut_off(&observed, options.take_over, true).await? else {
+            self.remove_left_probe().await;
             return Ok(Resumed::Nothing(disagreements(self.desired, &observed)));
         };
         let taking = self.taking(&cut_off.id, &cut_off.what, &observed);
@@ -102,6 +103,7 @@ impl Deploy<'_> {
             let why = "somebody else took it up and gave it free again".to_owned();
             return Err(Refusal::NoLongerFits { why }.into());
         };
+        self.remove_probes().await;
         let Some(mut record) = cut_off.record.clone() else {
             self.give_free(&lock, &cut_off.id).await?;
             return Ok(Resumed::Untouched(cut_off.id.to_string()));

@@ -1,7 +1,9 @@
 //! Gates that can fail: what the database knows, what is asked from outside, and who is asked.
 
 use super::*;
-use crate::fake::Behaviour;
+use crate::fake::{Behaviour, Call, Fault, Moment};
+use tarsup::deploy::observed::LABEL_CLUSTER;
+use tarsup::engine::{CreateBody, Engine as _};
 
 async fn fails_with(behaviour: Behaviour) -> (FakeEngine, Desired, String) {
     let desired = desired();
@@ -123,4 +125,89 @@ async fn nodes_alone_with_an_account_of_their_own_are_proven_by_the_database() {
     engine.behave("tars/node:1", Behaviour { registers: false, ..Behaviour::default() });
     let failure = roll(&engine, &Machine::new(), &desired, &id(1), &Intent::Up).await.unwrap_err();
     assert!(failure.to_string().contains("the node node is not registered yet"), "{failure}");
+}
+
+/// The ids of the containers in which the database of a deployment is asked.
+async fn probes(engine: &FakeEngine, deployment: &str) -> Vec<String> {
+    let label = format!("{LABEL_CLUSTER}={deployment}");
+    let found = engine.list_containers(&[label]).await.unwrap();
+    found.into_iter().map(|container| container.id).collect()
+}
+
+/// An engine on which the deployment runs, and a run could not remove the container in which it had asked the database.
+async fn with_a_probe_left(desired: &Desired) -> FakeEngine {
+    let engine = running(desired).await;
+    let busy = Fault::Answer(500, "device or resource busy".to_owned());
+    engine.fault(Call::Every("remove tars.cluster".to_owned()), Moment::Before, busy.clone());
+    let machine = Machine::new();
+    // Its first act is to remove what an earlier run left.
+    roll(&engine, &machine, desired, &id(2), &to_2(desired)).await.unwrap();
+    engine.clear_faults();
+    let said = machine.said.lock().unwrap().join("\n");
+    assert!(said.contains("tars.cluster is not removed"), "{said}");
+    assert_eq!(probes(&engine, "tars").await.len(), 1);
+    // One of another deployment is nobody's business here.
+    let body = json!({"Image": "tars/framework:1", "Labels": {LABEL_CLUSTER: "tars2"}});
+    let body = CreateBody(body.as_object().unwrap().clone());
+    engine.create_container("tars2.cluster", &body).await.unwrap();
+    engine
+}
+
+#[tokio::test(start_paused = true)]
+async fn container_in_which_the_database_was_asked_is_removed_by_whatever_runs_next() {
+    let files = desired();
+    let engine = with_a_probe_left(&files).await;
+    let mut desired = files.clone();
+    for name in ["framework", "slave", "node"] {
+        edit(&mut desired, name, |service| service.image = service.image.with_tag("2"));
+    }
+    let nothing_left = |engine: FakeEngine, what: &'static str| async move {
+        assert_eq!(probes(&engine, "tars").await, Vec::<String>::new(), "after {what}");
+        assert_eq!(probes(&engine, "tars2").await.len(), 1, "after {what}");
+    };
+    // Nothing is to be resumed.
+    let fork = engine.fork();
+    let resumed = resume(&fork, &Machine::new(), &desired, false).await.unwrap();
+    assert!(matches!(resumed, Resumed::Nothing(_)), "{resumed:?}");
+    nothing_left(fork, "a resume").await;
+    // Nothing is to be done.
+    let fork = engine.fork();
+    assert!(roll(&fork, &Machine::new(), &desired, &id(3), &Intent::Up).await.unwrap().is_empty());
+    nothing_left(fork, "an up that finds everything as it should be").await;
+    // A deploy that stops the deployment, whatever name somebody gave the container meanwhile.
+    let fork = engine.fork();
+    fork.rename_container("tars.cluster", "kept-to-look-at").await.unwrap();
+    roll(&fork, &Machine::new(), &desired, &id(3), &Intent::Down { all: false }).await.unwrap();
+    nothing_left(fork, "a down").await;
+    // A deploy that begins, and comes no further than its journal.
+    let (fork, machine) = (engine.fork(), Machine::new());
+    machine.disk_is_full.store(true, Ordering::Relaxed);
+    roll(&fork, &machine, &desired, &id(3), &to_1(&desired)).await.unwrap_err();
+    nothing_left(fork, "a deploy that cannot begin").await;
+}
+
+/// `upgrade --to 1`.
+fn to_1(desired: &Desired) -> Intent {
+    Intent::upgrade(desired, Some("1"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn container_in_which_the_database_was_asked_is_removed_after_a_kill_though_a_way_back_is_lost() {
+    let desired = desired();
+    let engine = running(&desired).await;
+    let machine = Machine::killed();
+    engine.fault(Call::First("exec tars-slave".to_owned()), Moment::Before, Fault::Crash);
+    super::deploys::until_it_hangs(&engine, &machine, &desired).await;
+    engine.clear_faults();
+    let left = probes(&engine, "tars").await;
+    assert_eq!(left.len(), 1);
+    // While there is a lock, whoever has nothing to do touches nothing of its run.
+    let other = Machine { owner: Machine::new().owner, ..machine.next() };
+    roll(&engine, &other, &desired, &id(3), &Intent::Up).await.unwrap_err();
+    deploy(&engine, &other, &desired).remove_left_probe().await;
+    assert_eq!(probes(&engine, "tars").await, left);
+    engine.remove_container(&format!("tars-slave.old.{}", id(2))).await.unwrap();
+    let failure = resume(&engine, &Machine::new(), &desired, false).await.unwrap_err();
+    assert!(matches!(failure, DeployFailure::Lost { .. }), "{failure}");
+    assert_eq!(probes(&engine, "tars").await, Vec::<String>::new());
 }

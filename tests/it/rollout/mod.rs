@@ -30,7 +30,9 @@ use tarsup::tars::Role;
 use tarsup::upgrade::journal::{Journal, JournalHeader, Line};
 use tarsup::upgrade::machine::{Clock, DeploymentFile, Machine as Parts, Reporter, StateFolder};
 use tarsup::upgrade::owner::Owner;
-use tarsup::upgrade::{Deploy, DeployFailure, DeployId, Intent, Plan, Refusal, Request, ResumeOptions, Resumed};
+use tarsup::upgrade::{
+    Deploy, DeployFailure, DeployId, Intent, Plan, Refusal, Request, ResumeOptions, Resumed,
+};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
@@ -304,7 +306,9 @@ pub async fn roll(
 ) -> Result<Plan, DeployFailure> {
     let deploy = deploy(engine, machine, desired);
     let offer = deploy.offer(&request(id, intent)).await?;
-    if !offer.is_empty() {
+    if offer.is_empty() {
+        deploy.remove_left_probe().await;
+    } else {
         deploy.roll(&offer).await?;
     }
     Ok(offer.plan)

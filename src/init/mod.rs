@@ -21,6 +21,7 @@ mod paths;
 mod probe;
 mod processes;
 mod programs;
+mod published;
 mod render;
 mod rows;
 mod run_state;
@@ -54,7 +55,7 @@ use run_state::RunState;
 use start_log::StartLog;
 use supervisor::Supervisor;
 
-const USAGE: &str = "usage: tars-init framework | node | health | probe --json | cluster --json [--ask ADDRESS --role ROLE] | \
+const USAGE: &str = "usage: tars-init framework | node | health | probe --json | published --json | cluster --json [--ask ADDRESS --role ROLE] | \
      cluster --serve | migrate | version";
 
 /// The whole program.
@@ -69,6 +70,7 @@ pub fn main() -> ExitCode {
         ["migrate"] => run_migrate(&paths),
         ["health"] => health::run(&paths),
         ["probe"] | ["probe", "--json"] => probe::run(&paths),
+        ["published", "--json"] => published::run(&paths),
         ["cluster", "--serve"] => cluster::serve(),
         ["cluster", "--json"] => cluster::run(None),
         ["cluster", "--json", rest @ ..] if let Some(question) = cluster::Question::parse(rest) => {
@@ -116,6 +118,13 @@ fn run(image: ImageRole, paths: &Paths) -> Result<(), Failure> {
     let services = environment.role.services();
     let unchanged =
         if is_new { services.iter().copied().collect() } else { programs::unchanged(paths, services) };
+    if !is_new {
+        let replaced = programs::replaced(paths, services);
+        if !replaced.is_empty() {
+            let names = replaced.iter().map(|service| service.name()).collect::<Vec<_>>().join(", ");
+            log.say(format!("published over the image's own, and gone with this container: {names}"));
+        }
+    }
     let node = rows::Registrant {
         role: environment.role,
         address: &address,

@@ -33,6 +33,15 @@ pub fn unchanged(paths: &Paths, services: &[Service]) -> BTreeSet<Service> {
         .collect()
 }
 
+/// The services whose program somebody has replaced since the first start; none where nothing was noted then.
+pub fn replaced(paths: &Paths, services: &[Service]) -> BTreeSet<Service> {
+    if !paths.programs_mark().is_file() {
+        return BTreeSet::new();
+    }
+    let unchanged = unchanged(paths, services);
+    services.iter().copied().filter(|service| !unchanged.contains(service)).collect()
+}
+
 /// Size and time of change. Not the inode: an overlay may give another one at each mount.
 fn look(paths: &Paths, service: Service) -> Option<String> {
     let found = fs::metadata(paths.program(service)).ok()?;
@@ -52,9 +61,11 @@ mod tests {
             render::write(&paths.program(service), "image").unwrap();
         }
         assert!(unchanged(&paths, &services).is_empty(), "nothing was noted");
+        assert!(replaced(&paths, &services).is_empty(), "nothing was noted");
         note(&paths, &services).unwrap();
         assert_eq!(unchanged(&paths, &services), BTreeSet::from(services));
         render::write(&paths.program(Service::Stat), "published").unwrap();
         assert_eq!(unchanged(&paths, &services), BTreeSet::from([Service::Config]));
+        assert_eq!(replaced(&paths, &services), BTreeSet::from([Service::Stat]));
     }
 }

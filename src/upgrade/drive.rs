@@ -24,7 +24,7 @@ use super::state::is_up;
 use super::step::{Action, Step};
 use super::unfinished::{Left, left_by};
 use super::unwind::{InFlight, WayBack, settle, unwind};
-use super::{DeployFailure, DeployId, Intent, Refusal, body, names, retry};
+use super::{DeployFailure, DeployId, Intent, Refusal, body, names, published, retry};
 use crate::deploy::observe::{Glance, observe_with};
 use crate::deploy::observed::LABEL_ROLE;
 use crate::deploy::pins::{Pins, require};
@@ -114,7 +114,10 @@ impl Deploy<'_> {
             let (deployment, deploy) = (self.desired.deployment.clone(), left.id.to_string());
             return Err(DeployFailure::Unfinished { deployment, deploy, sign: left.sign });
         }
-        Ok(offer(self.desired, &observed, request)?)
+        let mut offer = offer(self.desired, &observed, request)?;
+        let published = published::questions(self.engine, &offer.plan, &offer.desired).await;
+        offer.plan.questions.extend(published);
+        Ok(offer)
     }
 
     /// Carries out an offer that was shown: takes the lock, makes the offer again, and refuses if that is another one.

@@ -143,7 +143,14 @@ fn container_that_starts_again_names_the_version_that_runs() {
         "UPDATE db_tars.t_server_conf SET patch_version = '77' WHERE server_name = 'tarsstat'",
         "UPDATE db_tars.t_server_conf SET setting_state = 'inactive' WHERE server_name = 'tarslog'",
     ]);
-    old.run_once();
+    let log = old.run_once();
+    assert!(log.contains("published over the image's own, and gone with this container: tarsstat"), "{log}");
+    let told = old.call(&["published", "--json"]);
+    let told: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
+    assert_eq!(told["services"], serde_json::json!([{"service": "tarsstat", "version": "77"}]));
+    let nothing: serde_json::Value =
+        serde_json::from_slice(&failed.call(&["published", "--json"]).stdout).unwrap();
+    assert_eq!(nothing["services"], serde_json::json!([]));
     for (service, version) in versions() {
         assert_eq!(version, if service == "tarsstat" { "77" } else { "3.0.17" }, "{service}");
     }

@@ -155,6 +155,9 @@ impl Engine for FakeEngine {
                 ["/usr/local/bin/tars-init" | "tars-init", "probe", "--json"] => {
                     probed(&held.node().unwrap_or_default(), world.is_healthy(&held, world.now()))
                 }
+                ["/usr/local/bin/tars-init" | "tars-init", "published", "--json"] => {
+                    published(&world.behaviour(&held).published)
+                }
                 ["/usr/local/bin/tars-init" | "tars-init", "cluster", "--json", ref question @ ..] => {
                     cluster(world, world.behaviour(&held).protocol, question)
                 }
@@ -362,6 +365,14 @@ fn probed(node: &str, healthy: bool) -> ExecOutput {
         "web": null, "registry": null, "database": "exists", "problems": problems,
     });
     ExecOutput { exit_code: i64::from(!healthy), stdout: format!("{document}\n"), stderr: String::new() }
+}
+
+/// What `tars-init published --json` prints.
+fn published(services: &[(String, String)]) -> ExecOutput {
+    let services: Vec<Value> =
+        services.iter().map(|(service, version)| json!({"service": service, "version": version})).collect();
+    let stdout = format!("{}\n", json!({"version": 1, "services": services}));
+    ExecOutput { exit_code: 0, stdout, stderr: String::new() }
 }
 
 /// What `tars-init cluster --json` prints; a heartbeat moves with every question.

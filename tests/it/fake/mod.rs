@@ -6,6 +6,7 @@
 //! [`FakeEngine::prune`] and [`FakeEngine::reboot`] are what others do to an engine; [`FakeEngine::dump`] is the state
 //! as text.
 
+mod behaviour;
 mod calls;
 mod disk;
 mod world;
@@ -20,11 +21,11 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+pub use behaviour::Behaviour;
 use tarsup::engine::{EngineError, EngineImage, Result, Status};
 use tarsup::oci::{Digest, Reference};
 use tarsup::tars::catalogue::IMAGE_ROLE_LABEL;
 use tarsup::upgrade::machine::ImageLoader;
-pub use world::Behaviour;
 use world::World;
 use world::not_found;
 

@@ -4,6 +4,7 @@
 
 use super::deploys::rollback;
 use super::*;
+use crate::fake::Behaviour;
 use crate::fake::{Call, Fault, Moment};
 use std::collections::BTreeSet;
 use tarsup::deploy::desired::Setting;
@@ -227,6 +228,29 @@ async fn rest_of_a_deploy_that_no_longer_fits_is_refused() {
     let refusal = planned(&engine, &desired, 9, &to_2(&desired)).await.unwrap_err();
     assert!(refusal.to_string().contains("is being undone already"), "{refusal}");
     assert!(matches!(resume(&engine, &Machine::new(), &desired, false).await.unwrap(), Resumed::Undone(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_published_over_an_image_is_a_question_before_it_is_replaced() {
+    let desired = desired();
+    let engine = running(&desired).await;
+    let published = vec![("tarsstat".to_owned(), "17".to_owned())];
+    engine.behave_named("tars-framework", Behaviour { published, ..Behaviour::default() });
+    let machine = Machine::new();
+    let command = deploy(&engine, &machine, &desired);
+    let offer = command.offer(&request(&id(2), &to_2(&desired))).await.unwrap();
+    let [question] = offer.plan.questions.as_slice() else { panic!("{:?}", offer.plan.questions) };
+    assert!(
+        question.contains("`framework` runs tarsstat 17") && question.contains("tars/framework:2"),
+        "{question}"
+    );
+    // A restart keeps the container, and what is in it.
+    let restart = command.offer(&request(&id(2), &Intent::Restart { services: Vec::new() })).await.unwrap();
+    assert!(restart.plan.questions.is_empty());
+    // One that was made before this could be asked tells nothing.
+    engine.behave_named("tars-framework", Behaviour { has_init: false, ..Behaviour::default() });
+    let offer = command.offer(&request(&id(2), &to_2(&desired))).await.unwrap();
+    assert!(offer.plan.questions.is_empty());
 }
 
 #[tokio::test(start_paused = true)]

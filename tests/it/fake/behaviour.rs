@@ -1,0 +1,45 @@
+//! How containers behave in the fake engine.
+
+use std::time::Duration;
+
+/// How containers of an image behave; the default starts at once, answers healthy and never dies.
+#[derive(Clone, Debug)]
+pub struct Behaviour {
+    /// How long after its start it answers healthy; `None`: never.
+    pub healthy_after: Option<Duration>,
+    /// How long after its start it exits by itself, and with which code.
+    pub dies: Option<(Duration, i64)>,
+    /// True where the image has a health check.
+    pub health_check: bool,
+    /// The exit code of a run whose entrypoint ends in `migrate`.
+    pub migrate_exit: i64,
+    /// False where its tarsnode answers, and registers with nobody.
+    pub registers: bool,
+    /// False where it has no tars-init (upstream's image): no exec finds one.
+    pub has_init: bool,
+    /// How long after its start the database is away, for as long as nobody brings it back.
+    pub takes_database: Option<Duration>,
+    /// The version that its tars-init puts into its documents.
+    pub protocol: u32,
+    /// What was published in it over the image's own: service and version.
+    pub published: Vec<(String, String)>,
+    /// How long it takes to stop; killed (137) where the grace period ends before.
+    pub stops_after: Duration,
+}
+
+impl Default for Behaviour {
+    fn default() -> Self {
+        Self {
+            healthy_after: Some(Duration::ZERO),
+            dies: None,
+            health_check: false,
+            migrate_exit: 0,
+            registers: true,
+            has_init: true,
+            takes_database: None,
+            protocol: 2,
+            published: Vec::new(),
+            stops_after: Duration::ZERO,
+        }
+    }
+}

@@ -17,6 +17,7 @@ use super::rows::{self, Registrant};
 use super::schema;
 use super::scripts::{self, SchemaScripts};
 use super::signals::Stop;
+use super::stamp::{self, Stamp};
 use super::start_log::StartLog;
 use super::templates;
 use super::upgrade_conf;
@@ -60,6 +61,7 @@ pub fn prepare(
         let mut session = first.connect(&server, log)?;
         let _lock = InstallLock::take(&server)?;
         if let Some(schemas) = &schemas {
+            stamp::judge(&mut session, paths, address, log)?;
             let report =
                 migrate(&server, account, &mut session, schemas, paths, node.version, Some(address), log)?;
             is_fresh |= report.schema.installed_tars;
@@ -71,6 +73,9 @@ pub fn prepare(
         let services = wanted(&mut session, node.role, address, log)?;
         let mut registries = vec![Endpoint::registry(address)];
         registries.extend(rows::other_registries(&mut session, address)?);
+        if let Err(error) = Stamp::of(&mut session, address, node.version)?.write(paths) {
+            log.say(format!("warning: the volume takes no note of this database: {error}"));
+        }
         Ok(Prepared { services, registries })
     })
 }

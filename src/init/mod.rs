@@ -32,6 +32,7 @@ mod shape;
 mod signals;
 mod sockets;
 mod sql;
+mod stamp;
 mod start_log;
 mod statement_watch;
 mod supervisor;
@@ -56,7 +57,7 @@ use start_log::StartLog;
 use supervisor::Supervisor;
 
 const USAGE: &str = "usage: tars-init framework | node | health | probe --json | published --json | cluster --json [--ask ADDRESS --role ROLE] | \
-     cluster --serve | migrate | version";
+     cluster --serve | migrate | accept-database | version";
 
 /// The whole program.
 pub fn main() -> ExitCode {
@@ -68,6 +69,7 @@ pub fn main() -> ExitCode {
         ["framework"] => run(ImageRole::Framework, &paths),
         ["node"] => run(ImageRole::Node, &paths),
         ["migrate"] => run_migrate(&paths),
+        ["accept-database"] => stamp::accept(&paths),
         ["health"] => health::run(&paths),
         ["probe"] | ["probe", "--json"] => probe::run(&paths),
         ["published", "--json"] => published::run(&paths),

@@ -378,6 +378,54 @@ fn account_that_may_only_fill_schemas_made_beforehand_is_enough() {
 }
 
 #[test]
+fn volume_that_knows_another_database_is_never_installed_beside_an_empty_one() {
+    let (server, empty) = (Server::start(), Server::start());
+    let mut container = Container::framework(&server);
+    container.run_once();
+    container.run_once();
+    // The database's own volume is not mounted: an empty server answers at its place.
+    container.set("MYSQL_PORT", empty.port.to_string());
+    assert_eq!(container.run_to_end().code(), Some(78), "{}", container.log());
+    let log = container.log();
+    assert!(
+        log.contains("db_tars, db_user_system, db_base are gone") && log.contains("rows of nodes: 1"),
+        "{log}"
+    );
+    assert_eq!(empty.everything(), []);
+    assert_eq!(empty.number("SELECT COUNT(*) FROM mysql.user WHERE user = 'tarsAdmin'"), 0);
+    // Rows that are all gone are as telling as schemas.
+    container.set("MYSQL_PORT", server.port.to_string());
+    server.run(&["DELETE FROM db_tars.t_server_conf", "DELETE FROM db_tars.t_node_info"]);
+    assert_eq!(container.run_to_end().code(), Some(78), "{}", container.log());
+    assert!(container.log().contains("its nodes and services are gone"), "{}", container.log());
+    // The word of a person, once.
+    container.set("MYSQL_PORT", empty.port.to_string());
+    assert_eq!(container.call(&["accept-database"]).status.code(), Some(0));
+    container.run_once();
+    assert_eq!(tables_of(&empty, "db_tars"), TABLES);
+    container.run_once();
+}
+
+#[test]
+fn another_server_and_another_address_are_said_and_no_reason_to_refuse() {
+    let server = Server::start();
+    let mut container = Container::framework(&server);
+    container.run_once();
+    let old = container.address.clone();
+    let stamp = container.path("data/tars/.tarsup-database.json");
+    let text = std::fs::read_to_string(&stamp).unwrap();
+    let mut stamped: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert!(stamped["server"].is_string(), "{text}");
+    stamped["server"] = "another".into();
+    stamped["address"] = "127.9.9.9".into();
+    std::fs::write(&stamp, stamped.to_string()).unwrap();
+    let log = container.run_once();
+    assert!(log.contains("another database server than at the last start"), "{log}");
+    assert!(log.contains(&format!("this node was 127.9.9.9 at the last start and is {old} now")), "{log}");
+    assert!(!container.run_once().contains("at the last start"), "said once");
+}
+
+#[test]
 fn empty_server_under_a_volume_with_deployed_services_is_warned_of() {
     let server = Server::start();
     let mut container = Container::framework(&server);

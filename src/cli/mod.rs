@@ -2,6 +2,7 @@
 
 pub mod build;
 pub mod failure;
+mod framework;
 pub mod image;
 pub mod options;
 pub mod rollout;
@@ -53,6 +54,8 @@ enum Command {
     Resume(rollout::ResumeArgs),
     Status(status::StatusArgs),
     Down(rollout::DownArgs),
+    Templates(framework::TemplatesArgs),
+    AcceptDatabase(framework::AcceptDatabaseArgs),
 }
 
 fn run(command: Command, ui: &Ui) -> Outcome {
@@ -73,6 +76,8 @@ fn run(command: Command, ui: &Ui) -> Outcome {
         Command::Resume(args) => rollout::resume(&args, ui),
         Command::Status(args) => status::status(&args, ui),
         Command::Down(args) => rollout::down(&args, ui),
+        Command::Templates(args) => framework::templates(&args, ui),
+        Command::AcceptDatabase(args) => framework::accept_database(&args, ui),
     }
 }
 

@@ -19,7 +19,7 @@ use super::scripts::{self, SchemaScripts};
 use super::signals::Stop;
 use super::stamp::{self, Stamp};
 use super::start_log::StartLog;
-use super::templates;
+use super::templates::{self, Wish};
 use super::upgrade_conf;
 
 /// What the supervisor must know of the preparation.
@@ -107,7 +107,7 @@ pub fn migrate(
     upgrade_conf::apply(server, session, &scripts.upgrades, log)?;
     let registries = address.map(Endpoint::registry).into_iter().collect();
     let substitution = Substitution::new(paths, address.unwrap_or_default(), Some(account), registries);
-    let templates = templates::migrate(session, paths, &substitution, version, log)?;
+    let templates = templates::migrate(session, paths, &substitution, version, Wish::Merge, log)?;
     Ok(MigrationReport { schema: report, templates })
 }
 

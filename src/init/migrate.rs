@@ -11,9 +11,12 @@ use super::failure::{Code, Failure};
 use super::guard;
 use super::lock::InstallLock;
 use super::paths::Paths;
+use super::probe;
+use super::render::Substitution;
 use super::scripts::SchemaScripts;
 use super::signals::Stop;
 use super::start_log::StartLog;
+use super::templates::{self, Wish};
 
 /// The format of the document.
 const DOCUMENT: u32 = 1;
@@ -50,4 +53,21 @@ pub fn run(paths: &Paths, stop: &Stop, log: &StartLog) -> Result<(), Failure> {
     let line = serde_json::to_string(&document).unwrap_or_default();
     let _ = writeln!(std::io::stdout().lock(), "{line}");
     Ok(())
+}
+
+/// `tars-init templates`: shows, takes or keeps, in a container of the framework; the report is the last line of stdout.
+pub fn templates(paths: &Paths, wish: Wish<'_>) -> Result<(), Failure> {
+    let log = StartLog::begin();
+    let environment = Environment::read(ImageRole::Framework)?;
+    let Some(account) = &environment.database else {
+        return Err(Failure::new(Code::Environment, "a node has no templates.", ""));
+    };
+    let server = Server::of(account);
+    let mut session = server.connect(None)?;
+    let _lock = (wish != Wish::Show).then(|| InstallLock::take(&server)).transpose()?;
+    // No template names a node: what it holds of addresses and accounts is filled in for whoever reads it.
+    let substitution = Substitution::new(paths, "", Some(account), Vec::new());
+    let version = environment.version.as_deref();
+    let report = templates::migrate(&mut session, paths, &substitution, version, wish, &log)?;
+    probe::print(&report, true)
 }

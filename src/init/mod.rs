@@ -57,7 +57,7 @@ use start_log::StartLog;
 use supervisor::Supervisor;
 
 const USAGE: &str = "usage: tars-init framework | node | health | probe --json | published --json | cluster --json [--ask ADDRESS --role ROLE] | \
-     cluster --serve | migrate | accept-database | version";
+     cluster --serve | migrate | templates --json | templates take|keep NAME | accept-database | version";
 
 /// The whole program.
 pub fn main() -> ExitCode {
@@ -69,6 +69,9 @@ pub fn main() -> ExitCode {
         ["framework"] => run(ImageRole::Framework, &paths),
         ["node"] => run(ImageRole::Node, &paths),
         ["migrate"] => run_migrate(&paths),
+        ["templates", "--json"] => migrate::templates(&paths, templates::Wish::Show),
+        ["templates", "take", name] => migrate::templates(&paths, templates::Wish::Take(name)),
+        ["templates", "keep", name] => migrate::templates(&paths, templates::Wish::Keep(name)),
         ["accept-database"] => stamp::accept(&paths),
         ["health"] => health::run(&paths),
         ["probe"] | ["probe", "--json"] => probe::run(&paths),

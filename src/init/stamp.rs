@@ -109,7 +109,7 @@ pub fn judge(
         return Err(DatabaseError::Unfit(format!(
             "this volume was on a database that held {}, and now {missing}. Most likely the database's own data is not \
              mounted, or this is another database. Nothing was made. If it is meant to be so, say it once with \
-             `tars-init accept-database` in a container with this volume",
+             `tarsup accept-database`, or `tars-init accept-database` in a container with this volume",
             then.words()
         )));
     }

@@ -276,6 +276,35 @@ fn templates_of_2_4_17_follow_3_0_17_and_back_key_by_key() {
     assert_eq!(names(&report["templates"]["waiting"]), [format!("tars.default {TIMEOUT}")], "{report:#}");
     assert_eq!(report["templates"]["waiting"][0]["services"], serde_json::json!(["Shop.Cart"]));
     assert_eq!(value("tars.default", TIMEOUT).as_deref(), Some("10000"));
+    // Until a person takes it, or keeps it.
+    let (newer, older) =
+        (container_with_release(&server, &new, &web), container_with_release(&server, &old, &web));
+    let asked = |container: &Container, words: &[&str]| -> serde_json::Value {
+        let output = container.call(&[&["templates"], words].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        serde_json::from_str(said.lines().last().unwrap()).unwrap()
+    };
+    let waiting = |container: &Container| names(&asked(container, &["--json"])["waiting"]);
+    let (key, nothing) = (format!("tars.default {TIMEOUT}"), Vec::<String>::new());
+    let before = server.everything();
+    assert_eq!(waiting(&newer), std::slice::from_ref(&key));
+    assert_eq!(server.everything(), before, "to show changes nothing");
+    assert_eq!(names(&asked(&newer, &["take", "tars.default"])["changed"]), std::slice::from_ref(&key));
+    assert_eq!(value("tars.default", TIMEOUT).as_deref(), Some("60000"));
+    assert_eq!(waiting(&newer), nothing);
+    assert_eq!(newer.call(&["templates", "take", "tars.nothing"]).status.code(), Some(78));
+    // The older version would have the older value: with services that inherit it, it waits as well.
+    assert_eq!(waiting(&older), [key]);
+    asked(&older, &["keep", "tars.default"]);
+    assert_eq!(waiting(&older), nothing);
+    assert_eq!(value("tars.default", TIMEOUT).as_deref(), Some("60000"));
+    // As it was.
+    server.run(&[
+        "UPDATE db_tars.t_profile_template SET profile = REPLACE(profile, 'activating-timeout=60000', \
+         'activating-timeout=10000') WHERE template_name = 'tars.default'",
+    ]);
+    server.run(&["DROP TABLE tarsup.t_template"]);
     // Without it, it follows, and goes back with the version: once what was shipped is known, not otherwise edited.
     server.run(&["DELETE FROM db_tars.t_server_conf WHERE application = 'Shop'"]);
     let report = migrate(&server, &new, &web);

@@ -26,6 +26,8 @@ const DUPLICATE_KEY: u16 = 1062;
 /// What was done, and what was not.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
+    /// The templates of this version.
+    pub all: Vec<String>,
     /// Templates that the database lacked.
     pub added: Vec<String>,
     /// Keys that were added to a template, as `TEMPLATE BLOCK/.../KEY`.
@@ -76,25 +78,56 @@ struct StoredTemplate {
     profile: String,
 }
 
+/// What is done about the templates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish<'a> {
+    /// What a start or a migration does.
+    Merge,
+    /// Nothing: what a merge would do is only told.
+    Show,
+    /// The keys of this template that wait are taken, also where business services inherit them.
+    Take(&'a str),
+    /// They stay, and wait no more.
+    Keep(&'a str),
+}
+
+impl Wish<'_> {
+    fn concerns(self, template: &str) -> bool {
+        match self {
+            Self::Merge | Self::Show => true,
+            Self::Take(name) | Self::Keep(name) => name == template,
+        }
+    }
+}
+
 /// Brings the database's templates to those of the image. The caller holds the lock.
 pub fn migrate(
     session: &mut Session,
     paths: &Paths,
     substitution: &Substitution,
     version: Option<&str>,
+    wish: Wish<'_>,
     log: &StartLog,
 ) -> Result<Report, DatabaseError> {
-    let mended = mend_upload_path(session, paths)?;
-    if !mended.is_empty() {
-        let names = mended.join(", ");
-        log.say(format!("UPLOAD_PATH, rendered wrongly by an earlier version, is mended in {names}"));
+    if wish == Wish::Merge {
+        let mended = mend_upload_path(session, paths)?;
+        if !mended.is_empty() {
+            let names = mended.join(", ");
+            log.say(format!("UPLOAD_PATH, rendered wrongly by an earlier version, is mended in {names}"));
+        }
     }
     let held = held(session)?;
     let users = users(session, &held)?;
     let mut base = ShippedTemplates::read(session, version.unwrap_or_default())?;
     let marks = Marks::new(paths);
-    let mut report = Report::default();
-    for name in names(paths)? {
+    let all = names(paths)?;
+    if let Wish::Take(name) | Wish::Keep(name) = wish
+        && !all.contains(name)
+    {
+        return Err(DatabaseError::Unfit(format!("the image has no template {name}")));
+    }
+    let mut report = Report { all: all.iter().cloned().collect(), ..Report::default() };
+    for name in all.into_iter().filter(|name| wish.concerns(name)) {
         let path = paths.deploy("sql").join("template").join(&name);
         let unfit = |what: String| DatabaseError::Unfit(format!("the template {}: {what}", path.display()));
         let text = fs::read_to_string(&path).map_err(|error| unfit(error.to_string()))?;
@@ -102,8 +135,11 @@ pub fn migrate(
         let rendered_values = conf::pairs(&rendered).map_err(|error| unfit(error.to_string()))?;
         let shipped = marks.of(conf::pairs(&text).map_err(|error| unfit(error.to_string()))?);
         let Some(held) = held.get(&name) else {
-            if insert(session, &name, &rendered)? {
+            if wish == Wish::Show || insert(session, &name, &rendered)? {
                 report.added.push(name.clone());
+            }
+            if wish == Wish::Show {
+                continue;
             }
             base.record(session, &name, &shipped, log)?;
             continue;
@@ -113,7 +149,16 @@ pub fn migrate(
             continue;
         };
         let services = users.get(&name).cloned().unwrap_or_default();
-        let merged = merge(&name, &marks.of(own), &shipped, &base.of(&name), !services.is_empty());
+        let is_inherited = !services.is_empty() && !matches!(wish, Wish::Take(_));
+        let mut merged = merge(&name, &marks.of(own), &shipped, &base.of(&name), is_inherited);
+        if wish == Wish::Show {
+            report.note(&name, merged, &services);
+            continue;
+        }
+        if matches!(wish, Wish::Keep(_)) {
+            // From now on these values count as somebody's own.
+            merged = Merge { base: shipped, waiting: Vec::new(), changed: Vec::new(), ..merged };
+        }
         if update(session, &name, held, &merged.to_put(&rendered_values))? {
             base.record(session, &name, &merged.base, log)?;
             report.note(&name, merged, &services);

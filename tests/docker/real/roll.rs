@@ -127,6 +127,11 @@ fn real_upgrade_from_2_4_17_to_3_0_17_and_back() {
         upgraded.err
     );
     assert_eq!(timeout(), "activating-timeout=60000");
+    let templates = deployment.tarsup(&["templates"]).exits(0);
+    assert_eq!(templates.out.trim(), "every template is as this version ships it");
+    deployment.tarsup(&["templates", "diff", "tars.nothing"]).exits(2);
+    deployment.tarsup(&["accept-database"]).exits(0);
+    assert!(deployment.containers().iter().all(|name| !name.ends_with(".accept")));
 
     deployment.tarsup(&["rollback", "--yes"]).exits(0);
 

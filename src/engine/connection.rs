@@ -3,7 +3,7 @@
 //! It carries bollard's typed calls and the raw ones of `raw` alike. bollard's own connections are opened anew for each
 //! call; for a plan over many containers that is most of the time.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bollard::{BollardRequest, ClientVersion, Docker};
@@ -14,12 +14,10 @@ use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::TokioExecutor;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::address::{Address, configuration};
 use super::raw::PATIENCE;
-use super::{EngineError, Result};
+use super::{EngineError, Result, tls};
 
 type Answer = BoxFuture<'static, std::result::Result<Response<Incoming>, legacy::Error>>;
 
@@ -30,6 +28,8 @@ pub(super) struct Connection {
     pub address: String,
     /// Scheme and authority of every request, such as `http://engine:2375`.
     pub origin: String,
+    /// With TLS: the folder of the certificates.
+    pub certificates: Option<PathBuf>,
     send: Arc<dyn Fn(BollardRequest) -> Answer + Send + Sync>,
 }
 
@@ -54,7 +54,7 @@ impl Connection {
             }
             Address::Tcp(host) => (format!("http://{host}"), pooled(HttpConnector::new())),
             Address::Tls(host, folder) => {
-                let config = tls(folder).map_err(|why| {
+                let config = tls::config(folder).map_err(|why| {
                     configuration(
                         format!("{address} cannot be used: {why}"),
                         "see that ca.pem, cert.pem and key.pem are there and readable",
@@ -65,7 +65,11 @@ impl Connection {
                 (format!("https://{host}"), pooled(connector.build()))
             }
         };
-        Ok(Self { address: address.to_string(), origin, send })
+        let certificates = match address {
+            Address::Tls(_, folder) => Some(folder.clone()),
+            Address::Unix(_) | Address::Tcp(_) => None,
+        };
+        Ok(Self { address: address.to_string(), origin, certificates, send })
     }
 
     /// Sends one request; what is answered, whatever its status.
@@ -100,26 +104,4 @@ where
 {
     let client = Client::builder(TokioExecutor::new()).build(connector);
     Arc::new(move |request| Box::pin(client.request(request)))
-}
-
-/// The certificates of a folder, as docker's client uses them: the CA there is the only one that is believed.
-fn tls(folder: &Path) -> std::result::Result<rustls::ClientConfig, String> {
-    let [ca, cert, key] = ["ca.pem", "cert.pem", "key.pem"].map(|name| folder.join(name));
-    let said = |path: &Path, why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
-    let certificates = |path: &Path| -> std::result::Result<Vec<CertificateDer<'static>>, String> {
-        CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(|error| said(path, &error))
-    };
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in certificates(&ca)? {
-        roots.add(certificate).map_err(|error| said(&ca, &error))?;
-    }
-    let own = certificates(&cert)?;
-    let private = PrivateKeyDer::from_pem_file(&key).map_err(|error| said(&key, &error))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(roots)
-        .with_client_auth_cert(own, private)
-        .map_err(|error| said(&cert, &error))
 }

@@ -21,6 +21,7 @@ mod answers;
 mod connection;
 pub mod docker;
 mod raw;
+mod tls;
 
 pub use address::ConnectOptions;
 pub use docker::DockerEngine;
@@ -265,6 +266,16 @@ pub enum EngineError {
         /// The operating system's or the TLS library's words.
         why: String,
     },
+    /// Somebody answers there over TLS, and one side does not believe the other.
+    #[error("the engine at {address} is not spoken to: {why}")]
+    Untrusted {
+        /// Its address.
+        address: String,
+        /// Whose certificate is not what it must be, and why.
+        why: String,
+        /// What to do.
+        hint: String,
+    },
     /// It answered before, and does so no more. What the call did is not known.
     #[error("the Docker engine went away during `{call}`: {why}")]
     Lost {
@@ -339,7 +350,7 @@ impl Diagnose for EngineError {
                 Some("start the engine, or name another one with -H, --context or DOCKER_HOST".to_owned())
             }
             Self::Lost { .. } => Some("when the engine is back, run `tarsup status`".to_owned()),
-            Self::Configuration { hint, .. } => Some(hint.clone()),
+            Self::Configuration { hint, .. } | Self::Untrusted { hint, .. } => Some(hint.clone()),
             _ => None,
         }
     }

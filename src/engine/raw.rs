@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use tracing::Instrument as _;
 
 use super::connection::Connection;
-use super::{ByteStream, EngineError, Result};
+use super::{ByteStream, EngineError, Result, tls};
 
 /// How long the engine may take to begin an answer to a call that does not wait for anything.
 pub(super) const PATIENCE: Duration = Duration::from_mins(2);
@@ -107,6 +107,13 @@ impl Raw {
 
     /// bollard's error in our words.
     pub fn failed(&self, call: &str, error: &BollardError) -> EngineError {
+        let is_first = self.api_version.is_empty();
+        if let Some(folder) = self.connection.certificates.as_ref().filter(|_| is_first) {
+            let connected = matches!(error, BollardError::HyperLegacyError { err } if !err.is_connect());
+            if let Some(refusal) = tls::refusal(&self.connection.address, folder, error, connected) {
+                return refusal;
+            }
+        }
         match error {
             BollardError::DockerResponseServerError { status_code, message } => {
                 refused(call, *status_code, message)

@@ -1,8 +1,8 @@
 //! `DockerEngine` on a socket that a test answers: what is sent, over how many connections, and what of it is logged.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::io::{BufRead as _, BufReader, Read, Write};
+use std::os::unix::net::UnixListener;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -22,7 +22,7 @@ use crate::packages::Workshop;
 static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// Answers a request: method, path and query → status and document.
-type Answer = dyn Fn(&str, &str) -> (u16, Value) + Send + Sync;
+pub type Answer = dyn Fn(&str, &str) -> (u16, Value) + Send + Sync;
 
 /// A socket that is answered as an engine would.
 struct Stub {
@@ -42,7 +42,7 @@ impl Stub {
             for stream in listener.incoming().map_while(Result::ok) {
                 connections.fetch_add(1, Ordering::Relaxed);
                 let (requests, answer) = (requests.clone(), answer.clone());
-                std::thread::spawn(move || serve(&stream, &requests, &*answer));
+                std::thread::spawn(move || serve(stream, &requests, &*answer));
             }
         });
         stub
@@ -58,7 +58,7 @@ impl Stub {
 }
 
 /// Answers the requests of one connection until it is closed.
-fn serve(stream: &UnixStream, requests: &Mutex<Vec<String>>, answer: &Answer) {
+pub fn serve(stream: impl Read + Write, requests: &Mutex<Vec<String>>, answer: &Answer) {
     let mut reader = BufReader::new(stream);
     loop {
         let (mut head, mut length, mut chunked) = (String::new(), 0, false);
@@ -90,17 +90,16 @@ fn serve(stream: &UnixStream, requests: &Mutex<Vec<String>>, answer: &Answer) {
         requests.lock().unwrap().push(format!("{method} {path}"));
         let (status, body) = answer(method, &path);
         let body = if status == 204 { String::new() } else { body.to_string() };
-        let mut out = stream;
         let length = body.len();
         write!(
-            out,
+            reader.get_mut(),
             "HTTP/1.1 {status} OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
         )
         .unwrap();
     }
 }
 
-fn one_container(method: &str, path: &str) -> (u16, Value) {
+pub fn one_container(method: &str, path: &str) -> (u16, Value) {
     let path = path.split('?').next().unwrap();
     let environment = json!([format!("MYSQL_ROOT_PASSWORD={SECRET}")]);
     match (method, path) {

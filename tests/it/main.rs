@@ -11,6 +11,7 @@ mod fake;
 #[path = "../contract/mod.rs"]
 mod contract;
 mod engine_http;
+mod engine_tls;
 mod fake_contract;
 mod fake_engine;
 mod guard;

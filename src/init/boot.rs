@@ -70,10 +70,12 @@ pub fn prepare(
         }
         rows::register(&server, &mut session, &rows, node, is_fresh)?;
         log.say(format!("node {address} is registered"));
-        let services = wanted(&mut session, node.role, address, log)?;
+        let mut stamp = Stamp::of(&mut session, address, node.version)?;
+        stamp.remember(Stamp::read(paths).as_ref());
+        let services = wanted(&mut session, node.role, address, &stamp.former, log)?;
         let mut registries = vec![Endpoint::registry(address)];
         registries.extend(rows::other_registries(&mut session, address)?);
-        if let Err(error) = Stamp::of(&mut session, address, node.version)?.write(paths) {
+        if let Err(error) = stamp.write(paths) {
             log.say(format!("warning: the volume takes no note of this database: {error}"));
         }
         Ok(Prepared { services, registries })
@@ -154,9 +156,10 @@ fn wanted(
     session: &mut Session,
     role: Role,
     address: &str,
+    former: &[String],
     log: &StartLog,
 ) -> Result<Vec<Service>, DatabaseError> {
-    let unwanted = rows::unwanted(session, role, address)?;
+    let unwanted = rows::unwanted(session, role, address, former)?;
     if !unwanted.is_empty() {
         let names: Vec<_> = unwanted.iter().map(|service| service.name()).collect();
         log.say(format!("not started, as an administrator wants it: {}", names.join(", ")));

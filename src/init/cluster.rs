@@ -141,7 +141,7 @@ fn query_database(account: &Account, question: Option<&Question>) -> Result<Data
     if matches!(presence, Presence::Exists { tables } if tables > 0) {
         known.nodes = rows::registrations(&mut session)?;
         if let Some(question) = question {
-            known.unwanted = rows::unwanted(&mut session, question.role, &question.address)?;
+            known.unwanted = rows::unwanted(&mut session, question.role, &question.address, &[])?;
         }
     }
     Ok(known)

@@ -25,6 +25,7 @@ use super::own_processes::{OwnProcesses, SocketOwner};
 use super::paths::Paths;
 use super::rows;
 use super::run_state::RunState;
+use super::stamp;
 use super::web;
 
 /// For one ping; the health check of the image may take five seconds in all.
@@ -133,7 +134,7 @@ pub fn image_role(paths: &Paths) -> ImageRole {
 pub fn look(paths: &Paths, environment: &Environment, host: &str) -> Look {
     let run_state = RunState::of(paths);
     let own = run_state.init().map(OwnProcesses::below);
-    let database = ask_database(environment, host);
+    let database = ask_database(environment, paths, host);
     let web = must_run_web(paths, environment).then(|| {
         let own = own.clone();
         thread::spawn(move || {
@@ -192,13 +193,14 @@ fn note_owners(servants: &mut [ServantAnswer], own: Option<&OwnProcesses>, run_s
 }
 
 /// In a thread: nothing may wait for it longer than it can afford.
-fn ask_database(environment: &Environment, host: &str) -> mpsc::Receiver<Database> {
+fn ask_database(environment: &Environment, paths: &Paths, host: &str) -> mpsc::Receiver<Database> {
     let (sender, receiver) = mpsc::channel();
     let (account, role, host) = (environment.database.clone(), environment.role, host.to_owned());
+    let former = stamp::former(paths);
     thread::spawn(move || {
         let said = match account {
             None => Database::NotAsked,
-            Some(account) => query(&account, role, &host).unwrap_or_else(|error| {
+            Some(account) => query(&account, role, &host, &former).unwrap_or_else(|error| {
                 Database::Unknown(format!("{}: {error}", Server::of(&account).place()))
             }),
         };
@@ -207,11 +209,11 @@ fn ask_database(environment: &Environment, host: &str) -> mpsc::Receiver<Databas
     receiver
 }
 
-fn query(account: &Account, role: Role, host: &str) -> Result<Database, DatabaseError> {
+fn query(account: &Account, role: Role, host: &str, former: &[String]) -> Result<Database, DatabaseError> {
     let mut session = Server::of(account).answering_within(QUERY).connect(None)?;
     match session.presence(DB_TARS)? {
         Presence::Exists { tables } if tables > 0 => {
-            Ok(Database::Exists(rows::unwanted(&mut session, role, host)?))
+            Ok(Database::Exists(rows::unwanted(&mut session, role, host, former)?))
         }
         _ => Ok(Database::Absent),
     }

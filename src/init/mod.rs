@@ -22,6 +22,7 @@ mod probe;
 mod processes;
 mod programs;
 mod published;
+mod readdress;
 mod render;
 mod rows;
 mod run_state;
@@ -57,7 +58,7 @@ use start_log::StartLog;
 use supervisor::Supervisor;
 
 const USAGE: &str = "usage: tars-init framework | node | health | probe --json | published --json | cluster --json [--ask ADDRESS --role ROLE] | \
-     cluster --serve | migrate | templates --json | templates take|keep NAME | accept-database | version";
+     cluster --serve | migrate | templates --json | templates take|keep NAME | accept-database | readdress OLD NEW [--dry-run] | version";
 
 /// The whole program.
 pub fn main() -> ExitCode {
@@ -72,6 +73,8 @@ pub fn main() -> ExitCode {
         ["templates", "--json"] => migrate::templates(&paths, templates::Wish::Show),
         ["templates", "take", name] => migrate::templates(&paths, templates::Wish::Take(name)),
         ["templates", "keep", name] => migrate::templates(&paths, templates::Wish::Keep(name)),
+        ["readdress", old, new] => readdress::run(old, new, false),
+        ["readdress", old, new, "--dry-run"] => readdress::run(old, new, true),
         ["accept-database"] => stamp::accept(&paths),
         ["health"] => health::run(&paths),
         ["probe"] | ["probe", "--json"] => probe::run(&paths),

@@ -181,19 +181,28 @@ const fn indispensable(role: Role) -> &'static [Service] {
 }
 
 /// The services of a role that are not to run here: stopped by an administrator, or moved to another node that lives.
+///
+/// `former` are names that this node had before: for a while they look as if they lived, and nobody moved anything there.
 pub fn unwanted(
     session: &mut Session,
     role: Role,
     address: &str,
+    former: &[String],
 ) -> Result<BTreeSet<Service>, DatabaseError> {
     let query = format!(
-        "SELECT c.server_name, c.node_name = ?, c.setting_state = 'inactive', \
+        "SELECT c.node_name, c.server_name, c.setting_state = 'inactive', \
          COALESCE(n.last_heartbeat > NOW() - INTERVAL {NODE_GONE} SECOND, 0) \
          FROM db_tars.t_server_conf c LEFT JOIN db_tars.t_node_info n ON n.node_name = c.node_name \
          WHERE c.application = 'tars'"
     );
-    let rows: Vec<(String, bool, bool, bool)> =
-        session.rows("asking which services are to run", &query, (address,))?;
+    let rows: Vec<(String, String, bool, bool)> =
+        session.rows("asking which services are to run", &query, ())?;
+    let rows: Vec<(String, bool, bool, bool)> = rows
+        .into_iter()
+        .map(|(node, service, stopped, lives)| {
+            (service, node == address, stopped, lives && !former.contains(&node))
+        })
+        .collect();
     let must_run = indispensable(role);
     let may_rest = role.services().iter().copied().filter(|service| !must_run.contains(service));
     Ok(may_rest.filter(|service| is_unwanted(*service, &rows)).collect())

@@ -1,6 +1,7 @@
 //! The stamp in the volume: which database this container was on. A database whose own data is not mounted comes up empty,
 //! and an empty one is installed anew: the volume of the framework is then the only thing that remembers.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
@@ -28,6 +29,9 @@ pub struct Stamp {
     framework: Option<String>,
     /// This node's name.
     address: String,
+    /// The names that it had before.
+    #[serde(default)]
+    pub former: Vec<String>,
     schemas: Vec<String>,
     nodes: u64,
     servers: u64,
@@ -66,6 +70,13 @@ impl Stamp {
     pub fn read(paths: &Paths) -> Option<Self> {
         let stamp: Self = serde_json::from_str(&fs::read_to_string(path(paths)).ok()?).ok()?;
         (stamp.version == VERSION).then_some(stamp)
+    }
+
+    /// Goes on with the names of the stamp before.
+    pub fn remember(&mut self, then: Option<&Self>) {
+        let Some(then) = then else { return };
+        let names = then.former.iter().chain([&then.address]).filter(|name| **name != self.address);
+        self.former = names.cloned().collect::<BTreeSet<_>>().into_iter().collect();
     }
 
     /// Writes it, where it is another one than before.
@@ -120,12 +131,17 @@ pub fn judge(
     }
     if then.address != address {
         log.say(format!(
-            "warning: this node was {} at the last start and is {address} now: to the database that is another node, and what \
-             was deployed to the old one stays with its rows",
-            then.address
+            "warning: this node was {} at the last start and is {address} now: to the database that is another node. \
+             `tars-init readdress {} {address}` moves its rows, --dry-run tells which",
+            then.address, then.address
         ));
     }
     Ok(())
+}
+
+/// The names that this node had before, as the stamp in the volume says.
+pub fn former(paths: &Paths) -> Vec<String> {
+    Stamp::read(paths).map(|stamp| stamp.former).unwrap_or_default()
 }
 
 /// `tars-init accept-database`: the next start takes the database as it finds it.

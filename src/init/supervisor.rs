@@ -26,6 +26,7 @@ use super::processes;
 use super::rows;
 use super::services;
 use super::signals::{Event, Stop};
+use super::stamp;
 use super::start_log::StartLog;
 use super::web::{self, Web};
 
@@ -296,7 +297,7 @@ impl Supervisor<'_> {
         };
         let ask = || {
             let mut session = Server::of(account).answering_within(Duration::from_secs(1)).connect(None)?;
-            rows::unwanted(&mut session, self.environment.role, self.address)
+            rows::unwanted(&mut session, self.environment.role, self.address, &stamp::former(self.paths))
         };
         ask().is_ok_and(|unwanted| unwanted.contains(&service))
     }

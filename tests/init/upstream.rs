@@ -326,3 +326,70 @@ fn templates_of_2_4_17_follow_3_0_17_and_back_key_by_key() {
     assert_eq!(names(&report["templates"]["conflicts"]), [format!("tars.default {TIMEOUT}")], "{report:#}");
     assert_eq!(value("tars.default", TIMEOUT).as_deref(), Some("12345"));
 }
+
+#[test]
+fn node_with_another_address_gets_its_rows_back_and_none_twice() {
+    const NAME: &str = "node_with_another_address_gets_its_rows_back_and_none_twice";
+    let Some(upstream) = beside::folder("framework", NAME) else { return };
+    let server = Server::start();
+    let mut container = container_with_upstreams_data(&server, &upstream);
+    container.run_once();
+    let old = container.address.clone();
+    // What an administrator set and deployed there, and another node whose name begins alike.
+    server.run(&[
+        "UPDATE db_tars.t_server_conf SET setting_state = 'inactive' WHERE server_name = 'tarsstat'",
+        &format!(
+            "INSERT INTO db_tars.t_server_conf (application, server_name, node_name) VALUES ('Shop', 'Cart', '{old}'), \
+             ('Shop', 'Cart', '{old}9')"
+        ),
+        &format!(
+            "INSERT INTO db_tars.t_adapter_conf (application, server_name, node_name, adapter_name, endpoint) VALUES ('Shop', \
+             'Cart', '{old}', 'a', 'tcp -t 60000 -p 9000 -h {old}'), ('Shop', 'Cart', '{old}9', 'a', 'tcp -h {old}9 -p 9000')"
+        ),
+    ]);
+    let count = |table: &str, node: &str| {
+        server.number(&format!("SELECT COUNT(*) FROM db_tars.{table} WHERE node_name = '{node}'"))
+    };
+    let before: Vec<u64> =
+        ["t_server_conf", "t_adapter_conf", "t_node_info"].map(|table| count(table, &old)).into();
+    // It comes back with another address, and is another node to the database. The old one seems to live a while yet.
+    server.run(&["UPDATE db_tars.t_node_info SET last_heartbeat = NOW()"]);
+    let new = "127.200.0.9";
+    container.set("DOMAIN", new);
+    let log = container.run_once();
+    assert!(log.contains(&format!("tars-init readdress {old} {new}")), "{log}");
+    assert!(
+        !log.contains("as an administrator wants it"),
+        "nobody stopped anything at the new address: {log}"
+    );
+    assert!(count("t_server_conf", new) > 0);
+    let all = server.everything();
+    let call = |words: &[&str]| container.call(&[&["readdress"], words].concat());
+    assert_eq!(call(&[&old, new, "--dry-run"]).status.code(), Some(0));
+    assert_eq!(server.everything(), all, "a dry run changes nothing");
+
+    let moved = call(&[&old, new]);
+    assert_eq!(moved.status.code(), Some(0), "{}", String::from_utf8_lossy(&moved.stderr));
+
+    let after: Vec<u64> =
+        ["t_server_conf", "t_adapter_conf", "t_node_info"].map(|table| count(table, new)).into();
+    assert_eq!(after, before);
+    for table in ["t_server_conf", "t_adapter_conf", "t_node_info"] {
+        assert_eq!(count(table, &old), 0, "{table}");
+    }
+    let state = format!(
+        "SELECT setting_state FROM db_tars.t_server_conf WHERE server_name = 'tarsstat' AND node_name = '{new}'"
+    );
+    assert_eq!(server.rows::<String>(&state), ["inactive"], "what was set under the old address counts");
+    let endpoints: Vec<String> = server
+        .rows("SELECT endpoint FROM db_tars.t_adapter_conf WHERE application = 'Shop' ORDER BY node_name");
+    assert_eq!(endpoints.len(), 2);
+    assert!(endpoints.contains(&format!("tcp -t 60000 -p 9000 -h {new}")), "{endpoints:?}");
+    assert!(endpoints.contains(&format!("tcp -h {old}9 -p 9000")), "{endpoints:?}");
+    let left_behind =
+        format!("SELECT COUNT(*) FROM db_tars.t_adapter_conf WHERE CONCAT(endpoint, ' ') LIKE '%-h {old} %'");
+    assert_eq!(server.number(&left_behind), 0);
+    for words in [&[old.as_str(), new][..], &["a", "a"], &["a b", "c"]] {
+        assert_ne!(call(words).status.code(), Some(0), "{words:?}");
+    }
+}

@@ -32,6 +32,8 @@ impl Image {
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let image = Self { folder, port: free_port(), running: None };
         fs::create_dir(image.data()).unwrap();
+        fs::create_dir(image.path("tmp")).unwrap();
+        fs::set_permissions(image.path("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
         let script = SCRIPT
             .replace("data=/var/lib/mysql", &format!("data={}", image.data().display()))
             .replace("run=/run/mysqld", &format!("run={}", image.path("run").display()));
@@ -74,6 +76,8 @@ impl Image {
             .env_clear()
             .env("PATH", path)
             .env("MYSQL_ROOT_PASSWORD", PASSWORD)
+            // A server that starts clears away what others have in their temporary folder.
+            .env("TMPDIR", self.path("tmp"))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)

@@ -132,6 +132,8 @@ fn launch(folder: &Path, port: u16) -> Child {
         .arg(format!("--socket={}", folder.join("socket").display()))
         .arg(format!("--pid-file={}", folder.join("pid").display()))
         .arg(format!("--port={port}"))
+        // A server that starts clears away what others have in their temporary folder.
+        .env("TMPDIR", folder)
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())
         .stderr(log)
@@ -145,6 +147,7 @@ fn template() -> &'static Path {
     TEMPLATE
         .get_or_init(|| {
             let folder = tempfile::tempdir().unwrap();
+            let scratch = tempfile::tempdir().unwrap();
             let output = Command::new(program("mariadb-install-db"))
                 .args([
                     "--no-defaults",
@@ -153,6 +156,7 @@ fn template() -> &'static Path {
                     "--user=root",
                 ])
                 .arg(format!("--datadir={}", folder.path().display()))
+                .env("TMPDIR", scratch.path())
                 .output()
                 .unwrap();
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -165,6 +169,7 @@ fn template() -> &'static Path {
             let output = Command::new(program("mariadbd"))
                 .args(["--no-defaults", "--bootstrap", "--user=root", "--innodb-log-file-size=8M"])
                 .arg(format!("--datadir={}", folder.path().display()))
+                .env("TMPDIR", scratch.path())
                 .stdin(std::fs::File::open(&script).unwrap())
                 .output()
                 .unwrap();

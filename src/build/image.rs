@@ -134,7 +134,8 @@ fn tars(recipe: &Recipe, role: ImageRole) -> Run {
             test: vec!["CMD".to_owned(), INIT_PATH.to_owned(), "health".to_owned()],
             interval: 10 * SECOND,
             timeout: 5 * SECOND,
-            start_period: 60 * SECOND,
+            // The bounded wait for a database (two minutes), and then the services' start: nobody is to restart it before.
+            start_period: 150 * SECOND,
             retries: 3,
         }),
         ..Run::default()

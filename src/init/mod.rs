@@ -9,6 +9,7 @@ mod backoff;
 mod boot;
 mod cluster;
 mod database;
+mod displaced;
 mod environment;
 mod failure;
 mod guard;
@@ -133,9 +134,13 @@ fn run(image: ImageRole, paths: &Paths) -> Result<(), Failure> {
             log.say(format!("published over the image's own, and gone with this container: {names}"));
         }
     }
+    let container = displaced::container_id(paths).map_err(|error| {
+        Failure::new(Code::Configuration, format!("cannot note which container this is: {error}."), "")
+    })?;
     let node = rows::Registrant {
         role: environment.role,
         address: &address,
+        container: &container,
         version: environment.version.as_deref(),
         is_new,
         unchanged: &unchanged,

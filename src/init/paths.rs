@@ -108,6 +108,11 @@ impl Paths {
         self.tars().join(".tars-init-programs")
     }
 
+    /// What tells the container from others; beside [`Self::started_mark`].
+    pub fn container_mark(&self) -> PathBuf {
+        self.tars().join(".tars-init-container")
+    }
+
     /// Lies in the container's own layer: there after its first start, gone when it is made anew.
     pub fn started_mark(&self) -> PathBuf {
         self.tars().join(".tars-init-started")

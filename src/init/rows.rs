@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::tars::{Role, Service};
 
 use super::database::{DB_TARS, DatabaseError, Server, Session};
+use super::displaced::{self, Occupant};
 use super::environment::Endpoint;
 use super::lock;
 use super::paths::{self, Paths};
@@ -34,6 +35,8 @@ pub struct Registrant<'a> {
     pub role: Role,
     /// Its address, the key of its rows.
     pub address: &'a str,
+    /// What tells this container from others at that address.
+    pub container: &'a str,
     /// The version of the image.
     pub version: Option<&'a str>,
     /// True at the first start of a container: its programs are the image's, so the rows say the image's version.
@@ -53,6 +56,9 @@ pub fn register(
 ) -> Result<(), DatabaseError> {
     let with_log = node.role == Role::Master && (is_fresh || schema::wants_log_rows(session)?);
     let mut own = lock::connect_to_work(server, DB_TARS)?;
+    if let Some(version) = node.version.filter(|_| node.is_new) {
+        displaced::keep(&mut own, node.occupant(), version)?;
+    }
     own.run("beginning to register the node", "START TRANSACTION")?;
     let was_there = is_there(&mut own, node.address)?;
     for RowScript { file, statements } in scripts {
@@ -78,11 +84,19 @@ pub fn register(
         )?;
     }
     node.name_own_version(&mut own)?;
+    if !node.is_new {
+        let published = node.role.services().iter().filter(|service| !node.unchanged.contains(service));
+        displaced::give_back(&mut own, node.occupant(), published.copied())?;
+    }
     own.run("registering the node", "COMMIT")?;
     if with_log { schema::log_rows_written(session) } else { Ok(()) }
 }
 
 impl Registrant<'_> {
+    fn occupant(&self) -> Occupant<'_> {
+        Occupant { address: self.address, container: self.container }
+    }
+
     /// A file of upstream's with this node's address, paths and version in place of its marks.
     pub fn substituted(&self, dump: &str, paths: &Paths) -> String {
         let dump = dump.replace(ADDRESS_MARK, self.address);
@@ -245,6 +259,7 @@ mod tests {
     const NODE: Registrant<'_> = Registrant {
         role: Role::Master,
         address: "172.25.0.3",
+        container: "c",
         version: Some("3.0.17"),
         is_new: false,
         unchanged: &BTreeSet::new(),

@@ -158,3 +158,52 @@ fn container_that_starts_again_names_the_version_that_runs() {
     assert_eq!(server.rows::<String>(query), ["inactive"]);
     assert_eq!(server.rows::<String>("SELECT tars_version FROM db_tars.t_node_info"), ["3.0.17"]);
 }
+
+#[test]
+fn service_that_was_published_gets_its_number_back_when_a_container_that_failed_is_gone() {
+    let server = Server::start();
+    let published = |container: &Container, number: &str| {
+        let program = container.path("usr/local/app/tars/tarsstat/bin/tarsstat");
+        let text = std::fs::read_to_string(&program).unwrap();
+        std::fs::write(&program, format!("{text}\n# published as {number}\n")).unwrap();
+        server.run(&[&format!(
+            "UPDATE db_tars.t_server_conf SET patch_version = '{number}', tars_version = '2.4.0' WHERE server_name = \
+             'tarsstat'"
+        )]);
+    };
+    let number = || -> (String, String) {
+        let query =
+            "SELECT patch_version, tars_version FROM db_tars.t_server_conf WHERE server_name = 'tarsstat'";
+        server.rows(query).remove(0)
+    };
+    let is = |patch: &str, tars: &str| (patch.to_owned(), tars.to_owned());
+    let mut old = Container::framework(&server);
+    old.run_once();
+    published(&old, "77");
+    // A newer image, and a container of the same image with another declaration.
+    for version in ["3.0.18", "3.0.17"] {
+        let mut failed = Container::framework(&server);
+        failed.set("DOMAIN", &old.address).set("TARSUP_VERSION", version);
+        failed.run_once();
+        assert_eq!(number(), is(version, version), "the image's own program runs");
+        old.run_once();
+        assert_eq!(number(), is("77", "2.4.0"), "what was published runs again, after {version}");
+        old.run_once();
+        assert_eq!(number(), is("77", "2.4.0"));
+    }
+    // What is published in the successor, or copied into it by hand, is no return of what it took the place of.
+    let mut new = Container::framework(&server);
+    new.set("DOMAIN", &old.address).set("TARSUP_VERSION", "3.0.18");
+    new.run_once();
+    let program = new.path("usr/local/app/tars/tarsstat/bin/tarsstat");
+    let text = std::fs::read_to_string(&program).unwrap();
+    std::fs::write(&program, format!("{text}\n# by hand\n")).unwrap();
+    new.run_once();
+    assert_eq!(number(), is("3.0.18", "3.0.18"));
+    published(&new, "78");
+    new.run_once();
+    assert_eq!(number(), is("78", "2.4.0"));
+    // Rows of other nodes and services are as they were.
+    let others = "SELECT DISTINCT patch_version FROM db_tars.t_server_conf WHERE server_name <> 'tarsstat'";
+    assert_eq!(server.rows::<String>(others), ["3.0.18"]);
+}

@@ -17,6 +17,7 @@ mod health;
 mod layout;
 mod lock;
 mod migrate;
+mod output_log;
 mod own_processes;
 mod paths;
 mod probe;

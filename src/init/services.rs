@@ -1,7 +1,7 @@
 //! How a service is started: its program, configuration and library path, and where its first words go.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
@@ -11,10 +11,8 @@ use nix::unistd::Pid;
 use crate::tars::Service;
 
 use super::failure::{Code, Failure};
+use super::output_log;
 use super::paths::Paths;
-
-/// The lines of a dead service's own words that `docker logs` shows.
-const LAST_WORDS: usize = 5;
 
 /// Refuses an image that lacks a program of its role, by name; one that is not executable is made so, as upstream's
 /// start scripts do: the web console may have published it without the mode.
@@ -53,7 +51,7 @@ pub fn start(paths: &Paths, service: Service, address: &str) -> io::Result<Pid> 
 /// Starts a prepared command with its words in a file of the volume, and without the administrator's password: what
 /// tarsnode starts would inherit it.
 pub fn launch(mut command: Command, paths: &Paths, name: &str) -> io::Result<Pid> {
-    let log = File::create(paths.output_log(name))?;
+    let log = output_log::begin(paths, name)?;
     let child = command
         .env_remove("MYSQL_ROOT_PASSWORD")
         .stdin(Stdio::null())
@@ -72,12 +70,4 @@ fn library_path(paths: &Paths, service: Service) -> OsString {
         value.push(folder);
     }
     value
-}
-
-/// The last lines that a service wrote at its start.
-pub fn log_tail(paths: &Paths, name: &str) -> Vec<String> {
-    let bytes = fs::read(paths.output_log(name)).unwrap_or_default();
-    let text = String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(4096)..]).into_owned();
-    let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
-    lines[lines.len().saturating_sub(LAST_WORDS)..].iter().map(|line| (*line).to_owned()).collect()
 }

@@ -21,6 +21,7 @@ use super::boot::Prepared;
 use super::database::Server;
 use super::environment::{Endpoint, Environment};
 use super::health;
+use super::output_log;
 use super::paths::Paths;
 use super::processes;
 use super::rows;
@@ -30,6 +31,8 @@ use super::stamp;
 use super::start_log::StartLog;
 use super::web::{self, Web};
 
+/// How often the programs' files are looked at: the web console fills one in days.
+const LOGS: Duration = Duration::from_secs(30);
 /// How often processes are looked at without a signal.
 const TICK: Duration = Duration::from_millis(500);
 /// How often a service that starts is asked whether it answers.
@@ -84,6 +87,7 @@ struct State {
     awaited: Vec<Service>,
     started: Instant,
     said_late: bool,
+    looked_at_logs: Instant,
 }
 
 impl Supervisor<'_> {
@@ -95,6 +99,7 @@ impl Supervisor<'_> {
             awaited: self.prepared.services.clone(),
             started: Instant::now(),
             said_late: false,
+            looked_at_logs: Instant::now(),
         };
         self.start_all(&mut state);
         while !self.stop.is_requested() {
@@ -107,6 +112,12 @@ impl Supervisor<'_> {
             self.reap(&mut state);
             self.watch(&mut state);
             self.note_lateness(&mut state);
+            if state.looked_at_logs.elapsed() >= LOGS {
+                state.looked_at_logs = Instant::now();
+                if let Err(error) = output_log::rotate(self.paths, output_log::LIMIT) {
+                    self.log.say(format!("warning: what the programs print cannot be cut off: {error}"));
+                }
+            }
         }
         self.stop_all(&mut state);
     }
@@ -233,7 +244,7 @@ impl Supervisor<'_> {
     }
 
     fn say_log_tail(&self, name: &str) {
-        for line in services::log_tail(self.paths, name) {
+        for line in output_log::tail(self.paths, name) {
             self.log.say(format!("  {name}: {line}"));
         }
     }

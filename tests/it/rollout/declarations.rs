@@ -408,16 +408,26 @@ async fn last_registry_is_not_swapped_in_silence() {
 #[tokio::test(start_paused = true)]
 async fn foreign_container_with_data_is_not_to_be_removed() {
     let desired = desired();
-    for (binds, keeps) in
-        [(json!(["/srv/old:/data/tars"]), true), (json!(["old:/x"]), true), (json!([]), false)]
-    {
+    // What it has, as the hint says it; nothing: it has none.
+    for (image, binds, has) in [
+        ("mariadb:10.11", json!(["/srv/old:/data/tars"]), Some("/data/tars in the host's /srv/old")),
+        ("mariadb:10.11", json!(["old:/x"]), Some("/x in the volume `old`")),
+        ("mariadb:10.11", json!(["/x"]), Some("/x in ")),
+        ("somebody/mysql:5.7", json!([]), Some("/var/lib/mysql in ")),
+        ("mariadb:10.11", json!([]), None),
+    ] {
         let engine = engine();
-        let body = json!({"Image": "mariadb:10.11", "HostConfig": {"Binds": binds}});
+        engine.add_image("somebody/mysql:5.7", "mysql", &[]);
+        declare_volume(&engine, "somebody/mysql:5.7", "/var/lib/mysql");
+        let body = json!({"Image": image, "HostConfig": {"Binds": binds}});
         engine.create_container("tars-slave", &CreateBody(body.as_object().unwrap().clone())).await.unwrap();
         let hint = refused(&engine, &desired).await.hint().unwrap();
-        assert_eq!(hint.contains("keeps data"), keeps, "{hint}");
-        assert!(!keeps || !hint.contains("remove"), "{hint}");
-        assert!(hint.contains("docker rename"), "{hint}");
+        assert_eq!(hint.contains("keeps data"), has.is_some(), "{hint}");
+        if let Some(has) = has {
+            assert!(hint.contains(has) && !hint.contains("remove"), "{hint}");
+        }
+        // The two ways: it goes on under the service's own declaration, or the service under another name.
+        assert!(hint.contains("docker rename") && hint.contains("another container_name"), "{hint}");
     }
 }
 

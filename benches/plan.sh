@@ -1,7 +1,7 @@
 #!/bin/sh
 # `tarsup plan` for 1,000 services that are as declared, beside another build of tarsup: calls, connections, time.
 #
-#   sh benches/plan.sh BEFORE      BEFORE is a tarsup built from an earlier commit, in the same profile (debug)
+#   sh benches/plan.sh BEFORE      BEFORE is a tarsup built from an earlier commit, in the same profile (release)
 #
 # The engine is a socket that a test answers (tests/it/engine_http.rs), the same for both. Writes benches/plan.md, which
 # benches/run.sh puts into docs/performance.md.
@@ -12,13 +12,13 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$root"
 for run in 1 2 3 4 5; do
-    TARSUP_BEFORE=$before TARSUP_FIGURES=$work/figures-$run.json cargo test -q --test it plan_command_for_a_thousand >/dev/null
+    TARSUP_BEFORE=$before TARSUP_FIGURES=$work/figures-$run.json cargo test -q --release --test it plan_command_for_a_thousand >/dev/null
 done
 jq -rs '
     def median(f): map(f) | sort | .[2];
     "| what | now | before | ratio |", "|---|---|---|---|",
     "| engine calls | \(.[0].calls) | \(.[0].before.calls) | |",
     "| connections | \(.[0].connections) | \(.[0].before.connections) | |",
-    "| `tarsup plan`, ms (debug builds) | \(median(.ms)) | \(median(.before.ms)) | \(100 * median(.ms) / median(.before.ms) | round / 100) |"
+    "| `tarsup plan`, ms | \(median(.ms)) | \(median(.before.ms)) | \(100 * median(.ms) / median(.before.ms) | round / 100) |"
 ' "$work"/figures-*.json >"$root/benches/plan.md"
 cat "$root/benches/plan.md"

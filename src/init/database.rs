@@ -19,8 +19,6 @@ use super::statement_watch::{self, StatementWatch, WaitPurpose, WatchedServer};
 
 /// The schema of a deployment's framework: without it a slave has nothing to join.
 pub const DB_TARS: &str = "db_tars";
-/// Access denied: to a schema, to a user, to a command, to an operation.
-pub const DENIED: [u16; 4] = [1044, 1045, 1142, 1227];
 /// Held while schemas, templates and rows are written, so that two starts exclude each other.
 pub const INSTALL_LOCK: &str = "tarsup.install";
 /// No server that lives is silent for longer.

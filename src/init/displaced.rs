@@ -9,7 +9,8 @@ use std::io;
 
 use crate::tars::Service;
 
-use super::database::{DENIED, DatabaseError, Session};
+use super::database::{DatabaseError, Session};
+use super::history::{self, RecordTable};
 use super::paths::Paths;
 use super::render;
 
@@ -96,8 +97,18 @@ pub fn give_back(
     Ok(())
 }
 
+/// What is kept of a node goes with it to its new address; the caller's transaction holds it.
+pub fn readdress(session: &mut Session, old: &str, new: &str) -> Result<(), DatabaseError> {
+    if !is_kept(session)? {
+        return Ok(());
+    }
+    let act = "moving the versions of the node";
+    session.run_with(act, "DELETE FROM tarsup.t_displaced WHERE node_name = ?", (new,))?;
+    session.run_with(act, "UPDATE tarsup.t_displaced SET node_name = ? WHERE node_name = ?", (new, old))
+}
+
 fn is_kept(session: &mut Session) -> Result<bool, DatabaseError> {
-    Ok(session.tables("tarsup")?.contains("t_displaced"))
+    history::has(session, "t_displaced")
 }
 
 /// False where the account may not make it: then nothing is kept, as of installations and templates.
@@ -105,20 +116,10 @@ fn make(session: &mut Session) -> Result<bool, DatabaseError> {
     if is_kept(session)? {
         return Ok(true);
     }
-    let act = "making tarsup.t_displaced";
-    let made = session.run(act, "CREATE DATABASE IF NOT EXISTS tarsup").and_then(|()| {
-        session.run(
-            act,
-            "CREATE TABLE IF NOT EXISTS tarsup.t_displaced (node_name VARCHAR(128) NOT NULL, \
-             server_name VARCHAR(128) NOT NULL, by_version VARCHAR(128) NOT NULL, by_container VARCHAR(64) NOT NULL, \
-             tars_version VARCHAR(128) NOT NULL, patch_version VARCHAR(128) NOT NULL, kept_at DATETIME NOT NULL, \
-             PRIMARY KEY (node_name, server_name, by_version)) ENGINE=InnoDB DEFAULT CHARSET=utf8 \
-             COMMENT='what the rows of a node named before a container of this version took over'",
-        )
-    });
-    match made {
-        Ok(()) => Ok(true),
-        Err(error) if error.number().is_some_and(|number| DENIED.contains(&number)) => Ok(false),
-        Err(error) => Err(error),
-    }
+    let definition = "(node_name VARCHAR(128) NOT NULL, server_name VARCHAR(128) NOT NULL, by_version VARCHAR(128) NOT NULL, \
+                      by_container VARCHAR(64) NOT NULL, tars_version VARCHAR(128) NOT NULL, \
+                      patch_version VARCHAR(128) NOT NULL, kept_at DATETIME NOT NULL, \
+                      PRIMARY KEY (node_name, server_name, by_version)) ENGINE=InnoDB DEFAULT CHARSET=utf8 \
+                      COMMENT='what the rows of a node named before a container of this version took over'";
+    Ok(history::make(session, "t_displaced", definition, "versions", None)? == RecordTable::Made)
 }

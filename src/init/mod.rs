@@ -14,6 +14,7 @@ mod environment;
 mod failure;
 mod guard;
 mod health;
+mod history;
 mod layout;
 mod lock;
 mod migrate;

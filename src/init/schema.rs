@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::database::{DB_TARS, DENIED, DatabaseError, Presence, Server, Session};
+use super::database::{DB_TARS, DatabaseError, Presence, Server, Session};
+use super::history::{self, RecordTable};
 use super::lock;
 use super::paths::Paths;
 use super::scripts::{SchemaScript, SchemaScripts};
@@ -273,18 +274,9 @@ struct InstallRecord {
     open: BTreeSet<String>,
 }
 
-/// Where the record is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum RecordTable {
-    NotYetMade,
-    Made,
-    /// The account may not make a schema: an administrator made TARS's beforehand. Then there is no record.
-    Denied,
-}
-
 impl InstallRecord {
     fn read(session: &mut Session) -> Result<Self, DatabaseError> {
-        if !session.tables("tarsup")?.contains("t_install") {
+        if !history::has(session, "t_install")? {
             return Ok(Self { place: RecordTable::NotYetMade, open: BTreeSet::new() });
         }
         let query = "SELECT name FROM tarsup.t_install WHERE finished_at IS NULL";
@@ -297,26 +289,11 @@ impl InstallRecord {
     }
 
     fn make(&mut self, session: &mut Session, log: &StartLog) -> Result<(), DatabaseError> {
-        let act = "making tarsup.t_install";
-        let made = session.run(act, "CREATE DATABASE IF NOT EXISTS tarsup").and_then(|()| {
-            session.run(
-                act,
-                "CREATE TABLE IF NOT EXISTS tarsup.t_install (name VARCHAR(64) NOT NULL PRIMARY KEY, \
-                 version VARCHAR(64) NOT NULL, begun_at DATETIME NOT NULL, finished_at DATETIME NULL) ENGINE=InnoDB \
-                 COMMENT='what tarsup began to install here, and what it finished'",
-            )
-        });
-        match made {
-            Err(error) if error.number().is_some_and(|number| DENIED.contains(&number)) => {
-                log.say(format!("no record of the installation is kept: {error}"));
-                self.place = RecordTable::Denied;
-                Ok(())
-            }
-            made => {
-                self.place = RecordTable::Made;
-                made
-            }
-        }
+        let definition = "(name VARCHAR(64) NOT NULL PRIMARY KEY, version VARCHAR(64) NOT NULL, begun_at DATETIME NOT NULL, \
+                          finished_at DATETIME NULL) ENGINE=InnoDB \
+                          COMMENT='what tarsup began to install here, and what it finished'";
+        self.place = history::make(session, "t_install", definition, "the installation", Some(log))?;
+        Ok(())
     }
 
     fn begin(

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::merge::{KeyPath, Values};
-use crate::init::database::{DENIED, DatabaseError, Session};
+use crate::init::database::{DatabaseError, Session};
+use crate::init::history::{self, RecordTable};
 use crate::init::start_log::StartLog;
 
 /// What was shipped last, by template.
@@ -13,19 +14,11 @@ pub struct ShippedTemplates {
     place: RecordTable,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum RecordTable {
-    NotYetMade,
-    Made,
-    /// The account may not make a schema: then nothing is recorded, and upstream's own values are all that is known.
-    Denied,
-}
-
 impl ShippedTemplates {
     pub fn read(session: &mut Session, version: &str) -> Result<Self, DatabaseError> {
         let mut base =
             Self { templates: BTreeMap::new(), version: version.to_owned(), place: RecordTable::NotYetMade };
-        if !session.tables("tarsup")?.contains("t_template") {
+        if !history::has(session, "t_template")? {
             return Ok(base);
         }
         base.place = RecordTable::Made;
@@ -73,25 +66,10 @@ impl ShippedTemplates {
     }
 
     fn make(&mut self, session: &mut Session, log: &StartLog) -> Result<(), DatabaseError> {
-        let act = "making tarsup.t_template";
-        let made = session.run(act, "CREATE DATABASE IF NOT EXISTS tarsup").and_then(|()| {
-            session.run(
-                act,
-                "CREATE TABLE IF NOT EXISTS tarsup.t_template (name VARCHAR(128) NOT NULL PRIMARY KEY, \
-                 version VARCHAR(64) NOT NULL, shipped MEDIUMTEXT NOT NULL, recorded_at DATETIME NOT NULL) ENGINE=InnoDB \
-                 DEFAULT CHARSET=utf8 COMMENT='what the keys of each template were shipped as'",
-            )
-        });
-        match made {
-            Err(error) if error.number().is_some_and(|number| DENIED.contains(&number)) => {
-                log.say(format!("no record of the shipped templates is kept: {error}"));
-                self.place = RecordTable::Denied;
-                Ok(())
-            }
-            made => {
-                self.place = RecordTable::Made;
-                made
-            }
-        }
+        let definition = "(name VARCHAR(128) NOT NULL PRIMARY KEY, version VARCHAR(64) NOT NULL, shipped MEDIUMTEXT NOT NULL, \
+                          recorded_at DATETIME NOT NULL) ENGINE=InnoDB DEFAULT CHARSET=utf8 \
+                          COMMENT='what the keys of each template were shipped as'";
+        self.place = history::make(session, "t_template", definition, "the shipped templates", Some(log))?;
+        Ok(())
     }
 }

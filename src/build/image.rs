@@ -6,13 +6,12 @@ use std::io;
 use super::Packed;
 use super::check::services_of;
 use super::recipe::{HealthcheckRecipe, ImageRole, Recipe, StartCommand};
-use super::skeleton::INIT_PATH;
 use crate::oci::config::{Healthcheck, History, RootFs, Run};
 use crate::oci::image::{ANNOTATION_AFTER, ANNOTATION_LAYER, CREATED_BY};
 use crate::oci::{Config, Descriptor, Digest, Image, Layer, Manifest, MediaType};
 use crate::store::Cache;
 use crate::tarball::header::MODIFIED;
-use crate::tars::catalogue::{DATA_PATH, WEB_PORT};
+use crate::tars::catalogue::{DATA_PATH, INIT_PATH, WEB_PORT};
 
 /// The label that says what the image is for.
 pub const LABEL_IMAGE_ROLE: &str = crate::tars::catalogue::IMAGE_ROLE_LABEL;

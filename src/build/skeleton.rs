@@ -9,10 +9,7 @@ use super::recipe::{ImageRole, PlacedFile};
 use super::tree::{Tree, TreeNode};
 use super::unpack::UnpackError;
 use crate::tars::Service;
-use crate::tars::catalogue::{DATA_PATH, DEPLOY_PATH, PATCHS_PATH, TARS_PATH, WEB_PATH};
-
-/// Where tars-init lies in the image.
-pub const INIT_PATH: &str = "/usr/local/bin/tars-init";
+use crate::tars::catalogue::{DATA_PATH, DEPLOY_PATH, INIT_PATH, PATCHS_PATH, TARS_PATH, WEB_PATH};
 
 /// tars-init, the volume's folder, and the links into it. Source: upstream's images.
 pub fn skeleton(init: &Path, role: ImageRole, on_scratch: bool) -> Result<Tree, UnpackError> {

@@ -9,11 +9,12 @@ use serde_json::{Value, json};
 use super::options::DeploymentOptions;
 use super::rollout::{connect, desired, run};
 use super::{Failure, Outcome, Ui};
+use crate::deploy::Desired;
 use crate::deploy::observed::LABEL_DEPLOYMENT;
-use crate::deploy::{Desired, guard};
 use crate::diagnose::{Diagnose, Exit};
 use crate::engine::{Container, CreateBody, DockerEngine, Engine as _, EngineError, Status};
 use crate::tars::Role;
+use crate::tars::catalogue::INIT_PATH;
 
 /// How long one answer may take: a database may be slow, and templates are few.
 const TIMEOUT: Duration = Duration::from_mins(1);
@@ -122,7 +123,7 @@ pub fn accept_database(args: &AcceptDatabaseArgs, ui: &Ui) -> Outcome {
         let name = format!("{}.accept", desired.deployment);
         let labels = BTreeMap::from([(LABEL_DEPLOYMENT, desired.deployment.clone())]);
         let body = json!({
-            "Image": master.image_id, "Entrypoint": [guard::INIT_PATH, "accept-database"], "Cmd": [], "Labels": labels,
+            "Image": master.image_id, "Entrypoint": [INIT_PATH, "accept-database"], "Cmd": [], "Labels": labels,
             "HostConfig": {"VolumesFrom": [master.id], "NetworkMode": "none"},
         });
         let body = CreateBody(body.as_object().cloned().unwrap_or_default());
@@ -153,7 +154,7 @@ async fn master(engine: &DockerEngine, desired: &Desired) -> Result<Container, F
 }
 
 async fn ask(engine: &DockerEngine, container: &Container, words: &[&str]) -> Result<Value, Failure> {
-    let command: Vec<&str> = std::iter::once(guard::INIT_PATH).chain(words.iter().copied()).collect();
+    let command: Vec<&str> = std::iter::once(INIT_PATH).chain(words.iter().copied()).collect();
     let output = engine.exec(&container.id, &command, TIMEOUT).await?;
     let last = output.stdout.lines().last().unwrap_or_default();
     match serde_json::from_str(last) {
@@ -198,7 +199,6 @@ fn told(report: &Value) -> String {
         ("changed", "follows this version"),
         ("waiting", "waits: `tarsup templates take` or `keep`"),
         ("conflicts", "edited, and this version changes it"),
-        ("edited", "edited"),
     ] {
         for item in list(kind) {
             let text = |key: &str| item[key].as_str().unwrap_or_default();

@@ -91,17 +91,14 @@ pub fn complete(
         if !lack.parts.is_empty() {
             let parts: Vec<&str> = lack.parts.iter().map(|(part, _)| part.as_str()).collect();
             let words = lack.parts.iter().map(|(_, words)| format!("{at}: {words}"));
-            let act = format!("completing {at}");
-            match own.run(&act, &format!("{alter} {}", parts.join(", "))) {
-                Err(error) if error.number().is_some_and(|number| ALREADY_DONE.contains(&number)) => {}
-                done => done?,
+            if is_news(own.run(&format!("completing {at}"), &format!("{alter} {}", parts.join(", "))))? {
+                outcome.added.extend(words);
             }
-            outcome.added.extend(words);
         }
         for (key, words) in &lack.keys {
-            match own.run(&format!("adding a key to {at}"), &format!("{alter} ADD {key}")) {
-                Ok(()) => outcome.added.push(format!("{at}: {words}")),
-                Err(error) if error.number().is_some_and(|number| ALREADY_DONE.contains(&number)) => {}
+            match is_news(own.run(&format!("adding a key to {at}"), &format!("{alter} ADD {key}"))) {
+                Ok(true) => outcome.added.push(format!("{at}: {words}")),
+                Ok(false) => {}
                 Err(error) if error.number().is_some_and(|number| KEY_DOES_NOT_FIT.contains(&number)) => {
                     outcome.kept.push(format!("{at}: {words} is not added: {error}"));
                 }
@@ -114,14 +111,20 @@ pub fn complete(
         let name = column.split('`').nth(1).unwrap_or_default();
         if !found.columns.contains_key(name) {
             let statement = format!("ALTER TABLE {} ADD COLUMN {column}", sql::name(table));
-            match own.run(&format!("adding {schema}.{table}.{name}"), &statement) {
-                Err(error) if error.number().is_some_and(|number| ALREADY_DONE.contains(&number)) => {}
-                done => done?,
+            if is_news(own.run(&format!("adding {schema}.{table}.{name}"), &statement))? {
+                outcome.added.push(format!("{schema}.{table}: the column {name}"));
             }
-            outcome.added.push(format!("{schema}.{table}: the column {name}"));
         }
     }
     Ok(outcome)
+}
+
+/// True where a statement added something; false where somebody else had done it meanwhile.
+fn is_news(done: Result<(), DatabaseError>) -> Result<bool, DatabaseError> {
+    match done {
+        Err(error) if error.number().is_some_and(|number| ALREADY_DONE.contains(&number)) => Ok(false),
+        done => done.map(|()| true),
+    }
 }
 
 impl Installed {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::database::{DB_TARS, DatabaseError, Presence, Session};
+use super::database::{DB_TARS, DatabaseError, Session};
 use super::failure::{Code, Failure};
 use super::paths::Paths;
 use super::render;
@@ -51,11 +51,10 @@ impl Stamp {
             address: address.to_owned(),
             ..Self::default()
         };
-        for schema in KEPT {
-            if matches!(session.presence(schema)?, Presence::Exists { tables } if tables > 0) {
-                stamp.schemas.push(schema.to_owned());
-            }
-        }
+        let query = "SELECT DISTINCT table_schema FROM information_schema.tables WHERE table_schema IN (?, ?, ?, ?, ?)";
+        let filled: Vec<String> = session.rows("asking which schemas hold tables", query, KEPT.to_vec())?;
+        let is_filled = |schema: &&str| filled.iter().any(|name| name == schema);
+        stamp.schemas = KEPT.into_iter().filter(is_filled).map(str::to_owned).collect();
         let tables = session.tables(DB_TARS)?;
         for (table, count) in [("t_node_info", &mut stamp.nodes), ("t_server_conf", &mut stamp.servers)] {
             if tables.contains(table) {

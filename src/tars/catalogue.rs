@@ -16,6 +16,8 @@ pub const PATCHS_PATH: &str = "/usr/local/app/patchs";
 pub const WEB_PATH: &str = "/usr/local/app/web";
 /// Upstream's installer tree: `framework/{conf,sql}` of the image lie below it.
 pub const DEPLOY_PATH: &str = "/usr/local/tars/cpp/deploy";
+/// Where tars-init, the start of every image that `tarsup build` makes of it, lies in the image.
+pub const INIT_PATH: &str = "/usr/local/bin/tars-init";
 /// The one volume of a TARS container.
 pub const DATA_PATH: &str = "/data/tars";
 /// The label of every image that `tarsup build` made: what it is for. See [`Role::image_role`].

@@ -13,12 +13,13 @@ use crate::deploy::observed::{
     LABEL_SERVICE, LABEL_SPEC,
 };
 use crate::engine::CreateBody;
+use crate::tars::catalogue::INIT_PATH;
 
 /// How the image's own start is replaced by one run of the migration.
-const MIGRATE: [&str; 2] = ["/usr/local/bin/tars-init", "migrate"];
+const MIGRATE: [&str; 2] = [INIT_PATH, "migrate"];
 
 /// How it is replaced by the wait of the container in which the database is asked.
-const SERVE: [&str; 3] = ["/usr/local/bin/tars-init", "cluster", "--serve"];
+const SERVE: [&str; 3] = [INIT_PATH, "cluster", "--serve"];
 
 /// What a create step says beside the service.
 #[derive(Clone, Copy, Debug)]

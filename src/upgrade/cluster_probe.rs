@@ -17,6 +17,7 @@ use crate::deploy::desired::Service;
 use crate::deploy::observed::{LABEL_CLUSTER, LABEL_DEPLOYMENT};
 use crate::deploy::{guard, subnet};
 use crate::engine::{ContainerSummary, CreateBody, Engine, EngineError, Status};
+use crate::tars::catalogue::INIT_PATH;
 use crate::tars::{PROTOCOL, Role};
 
 use super::body;
@@ -24,7 +25,7 @@ use super::gate::Cluster;
 use super::names::cluster_name;
 
 /// What is run in it.
-const QUESTION: [&str; 3] = ["/usr/local/bin/tars-init", "cluster", "--json"];
+const QUESTION: [&str; 3] = [INIT_PATH, "cluster", "--json"];
 /// How long one answer may take.
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// How long it may take to stop: it does nothing.

@@ -9,9 +9,10 @@ use super::step::{After, Plan};
 use crate::deploy::Desired;
 use crate::engine::Engine;
 use crate::tars::Role;
+use crate::tars::catalogue::INIT_PATH;
 
 /// What is asked in each container that a plan replaces.
-const QUESTION: [&str; 3] = ["/usr/local/bin/tars-init", "published", "--json"];
+const QUESTION: [&str; 3] = [INIT_PATH, "published", "--json"];
 /// How long one answer may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 

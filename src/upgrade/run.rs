@@ -25,6 +25,7 @@ use crate::deploy::observed::{LABEL_DEPLOY, LABEL_DEPLOYMENT, LABEL_SERVICE, LAB
 use crate::engine::{Container, CreateBody, Engine, EngineError, Status};
 use crate::oci::Reference;
 use crate::tars::Role;
+use crate::tars::catalogue::INIT_PATH;
 
 /// How often a gate looks.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -34,7 +35,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(15);
 const SHOWN_LINES: u32 = 20;
 const SAVED_LINES: u32 = 10_000;
 /// The probe inside the images.
-const PROBE: [&str; 3] = ["/usr/local/bin/tars-init", "probe", "--json"];
+const PROBE: [&str; 3] = [INIT_PATH, "probe", "--json"];
 
 /// Why a step failed.
 #[derive(Debug, thiserror::Error)]

@@ -17,7 +17,7 @@ use crate::diagnose::Place;
 use crate::engine::{Container, CreateBody, EngineImage};
 use crate::oci::Reference;
 use crate::tars::Role;
-use crate::tars::catalogue::{DATA_PATH, DEPLOY_PATH, IMAGE_ROLE_LABEL, TARS_PATH};
+use crate::tars::catalogue::{DATA_PATH, DEPLOY_PATH, IMAGE_ROLE_LABEL, INIT_PATH, TARS_PATH};
 use crate::tars::rebuild::{REBUILD, UNQUOTED, is_allowed};
 
 use super::container::{Endpoint, PublishedPort};
@@ -25,8 +25,6 @@ use super::desired::{Desired, Service};
 use super::mounts::{clean, is_within};
 pub use error::GuardError;
 
-/// The image's own start.
-pub const INIT_PATH: &str = "/usr/local/bin/tars-init";
 /// Where MySQL and MariaDB keep their data unless `--datadir` says otherwise.
 const MYSQL_DATA: &str = "/var/lib/mysql";
 

@@ -19,7 +19,7 @@ use crate::tars::catalogue::INIT_PATH;
 /// How long one answer may take: a database may be slow, and templates are few.
 const TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Profile templates: what waits, what was edited, what is in conflict
+/// Profile templates: what waits, what is in conflict
 #[derive(Debug, Args)]
 pub struct TemplatesArgs {
     #[command(flatten)]

@@ -231,7 +231,7 @@ pub fn refuse_foreign(session: &mut Session, scripts: &SchemaScripts) -> Result<
     }
     let some: Vec<&str> = tables.iter().map(String::as_str).take(3).collect();
     Err(DatabaseError::Unfit(format!(
-        "{DB_TARS} is there and is not TARS's: it holds {} tables ({}{}), and none that TARS has",
+        "{DB_TARS} is there and is not TARS's: it holds {} tables ({}{}), which are not those that TARS has",
         tables.len(),
         some.join(", "),
         if tables.len() > some.len() { ", ..." } else { "" }

@@ -30,6 +30,8 @@ pub struct Environment {
     pub patience: Duration,
     /// How long services may take to stop before they are killed.
     pub grace: Duration,
+    /// How long a core service or the web console may live without ever answering before it is started again.
+    pub answer: Duration,
 }
 
 /// How a container gets the name that TARS knows it by.
@@ -130,6 +132,7 @@ impl Environment {
             version: vars.host("TARSUP_VERSION")?,
             patience: vars.seconds("TARSUP_DATABASE_TIMEOUT", 120)?,
             grace: vars.seconds("TARSUP_STOP_TIMEOUT", 8)?,
+            answer: vars.seconds("TARSUP_ANSWER_TIMEOUT", 30)?.max(Duration::from_secs(1)),
         })
     }
 }

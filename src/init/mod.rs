@@ -5,6 +5,7 @@
 
 mod account;
 mod address;
+mod answers;
 mod backoff;
 mod boot;
 mod cluster;
@@ -34,6 +35,7 @@ mod scripts;
 mod services;
 mod shape;
 mod signals;
+mod silence;
 mod sockets;
 mod sql;
 mod stamp;

@@ -46,6 +46,11 @@ pub fn is_tars_init(pid: Pid) -> bool {
     fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "tars-init")
 }
 
+/// True while it is there and not dead; one that waits to be reaped is dead.
+pub fn is_running(pid: Pid) -> bool {
+    parent_and_state(pid).is_some_and(|(_, state)| state != 'Z' && state != 'X')
+}
+
 /// The processes that run this program, directly or (a script) through its interpreter; dead ones do not count.
 ///
 /// Looks again before it says "none": a daemon that forks and lets its parent end can slip through one look, its

@@ -5,11 +5,16 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use crate::tars::Service;
 
 use super::paths::Paths;
 use super::render;
+
+/// How long nobody interferes with a service whose files have changed.
+const HANDS_OFF: Duration = Duration::from_mins(1);
 
 /// Notes at the container's first start what the image's programs look like.
 pub fn note(paths: &Paths, services: &[Service]) -> io::Result<()> {
@@ -40,6 +45,31 @@ pub fn replaced(paths: &Paths, services: &[Service]) -> BTreeSet<Service> {
     }
     let unchanged = unchanged(paths, services);
     services.iter().copied().filter(|service| !unchanged.contains(service)).collect()
+}
+
+/// True where a file below the service's `bin` has changed since then, less than a minute ago: somebody is publishing,
+/// which stops the service, copies, and starts it by itself. What tarsnode writes there at each start does not count, and
+/// neither does a folder, which changes with it.
+pub fn is_being_replaced(paths: &Paths, service: Service, since: SystemTime) -> bool {
+    let lately = SystemTime::now().checked_sub(HANDS_OFF).unwrap_or(since).max(since);
+    has_changed_below(&paths.service(service).join("bin"), lately)
+}
+
+fn has_changed_below(folder: &Path, since: SystemTime) -> bool {
+    fs::read_dir(folder).into_iter().flatten().flatten().any(|entry| {
+        let Ok(found) = entry.metadata() else { return false };
+        if found.is_dir() {
+            return has_changed_below(&entry.path(), since);
+        }
+        // Not the time of the content: an archive brings that along.
+        let changed = Duration::new(
+            found.ctime().try_into().unwrap_or_default(),
+            found.ctime_nsec().try_into().unwrap_or_default(),
+        );
+        let is_tarsnodes =
+            ["tars_start.sh", "tars_start.sh.pid"].iter().any(|name| entry.file_name() == *name);
+        !is_tarsnodes && SystemTime::UNIX_EPOCH + changed > since
+    })
 }
 
 /// Size and time of change. Not the inode: an overlay may give another one at each mount.

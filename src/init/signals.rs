@@ -12,10 +12,11 @@ use signal_hook::iterator::Signals;
 use crate::tars::Service;
 
 use super::failure::{Code, Failure};
+use super::silence::Answer;
 use super::start_log::StartLog;
 
 /// What PID 1 waits for: signals, and what its helper threads have found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Event {
     /// SIGTERM or SIGINT.
     Stop,
@@ -25,6 +26,8 @@ pub enum Event {
     Answers(Service),
     /// A registry has answered: tarsnode can start.
     RegistryAnswers,
+    /// Who lives was asked whether it answers.
+    Asked(Answer),
 }
 
 /// Whether the container was told to stop.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
@@ -16,18 +16,18 @@ use nix::unistd::Pid;
 use crate::tars::{Role, Service, ping};
 
 use super::address;
+use super::answers;
 use super::backoff::{Backoff, Decision};
 use super::boot::Prepared;
-use super::database::Server;
 use super::environment::{Endpoint, Environment};
 use super::health;
 use super::output_log;
 use super::paths::Paths;
-use super::processes;
-use super::rows;
+use super::processes::{self, Identity};
+use super::programs;
 use super::services;
 use super::signals::{Event, Stop};
-use super::stamp;
+use super::silence::{Answer, Circumstances, MOST_RESTARTS, Question, Silence, Supervised, Verdict};
 use super::start_log::StartLog;
 use super::web::{self, Web};
 
@@ -41,6 +41,8 @@ const ASK: Duration = Duration::from_millis(40);
 const FIRST_WORD: Duration = Duration::from_secs(3);
 /// SIGTERM is sent again so often: tarsnode ignores it until its own handlers are in.
 const REMIND: Duration = Duration::from_secs(1);
+/// What was killed is gone by then, or the kernel holds it.
+const GONE: Duration = Duration::from_secs(1);
 /// After this time without an answer the start log names who is missing.
 const LATE: Duration = Duration::from_secs(30);
 
@@ -64,22 +66,6 @@ pub struct Supervisor<'a> {
     pub events: (Sender<Event>, Receiver<Event>),
 }
 
-/// What is watched: two services and the web console.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Supervised {
-    Service(Service),
-    Web,
-}
-
-impl Supervised {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Service(service) => service.name(),
-            Self::Web => web::NAME,
-        }
-    }
-}
-
 /// What changes while it runs.
 struct State {
     children: BTreeMap<i32, Supervised>,
@@ -88,6 +74,10 @@ struct State {
     started: Instant,
     said_late: bool,
     looked_at_logs: Instant,
+    silences: BTreeMap<Supervised, Silence>,
+    is_asking: bool,
+    database_since: Option<Instant>,
+    begun: SystemTime,
 }
 
 impl Supervisor<'_> {
@@ -100,18 +90,24 @@ impl Supervisor<'_> {
             started: Instant::now(),
             said_late: false,
             looked_at_logs: Instant::now(),
+            silences: BTreeMap::new(),
+            is_asking: false,
+            database_since: None,
+            begun: SystemTime::now(),
         };
         self.start_all(&mut state);
         while !self.stop.is_requested() {
             match self.events.1.recv_timeout(TICK) {
                 Ok(Event::Answers(service)) => self.note_answer(&mut state, service),
                 Ok(Event::RegistryAnswers) => self.start(&mut state, Supervised::Service(Service::Node)),
+                Ok(Event::Asked(answer)) => self.judge_silences(&mut state, &answer),
                 Ok(Event::Stop) => break,
                 Ok(Event::ChildEnded) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
             }
             self.reap(&mut state);
             self.watch(&mut state);
             self.note_lateness(&mut state);
+            self.ask_the_living(&mut state);
             if state.looked_at_logs.elapsed() >= LOGS {
                 state.looked_at_logs = Instant::now();
                 if let Err(error) = output_log::rotate(self.paths, output_log::LIMIT) {
@@ -156,7 +152,7 @@ impl Supervisor<'_> {
             Ok(pid) => {
                 state.children.insert(pid.as_raw(), what);
             }
-            Err(error) => self.log.say(format!("{} cannot be started: {error}", what.name())),
+            Err(error) => self.log.say(format!("{} cannot be started: {error}", name(what))),
         }
     }
 
@@ -196,6 +192,13 @@ impl Supervisor<'_> {
     }
 
     fn note_answer(&self, state: &mut State, service: Service) {
+        // It may fall silent before it is asked again.
+        let now = Instant::now();
+        if service.is_core()
+            && let Some(silence) = self.silence(state, Supervised::Service(service), now)
+        {
+            silence.note_answer(now, self.environment.answer);
+        }
         let before = state.awaited.len();
         state.awaited.retain(|awaited| *awaited != service);
         if before > 0 && state.awaited.is_empty() {
@@ -238,8 +241,8 @@ impl Supervisor<'_> {
                 Supervised::Service(Service::Registry | Service::Node) | Supervised::Web => "",
                 Supervised::Service(_) => "; tarsnode restarts it",
             };
-            self.log.say(format!("{} (pid {pid}) {how}{next}", what.name()));
-            self.say_log_tail(what.name());
+            self.log.say(format!("{} (pid {pid}) {how}{next}", name(what)));
+            self.say_log_tail(name(what));
         }
     }
 
@@ -263,7 +266,7 @@ impl Supervisor<'_> {
                     } else {
                         format!("restarting in {} s", restart_in.as_secs())
                     };
-                    self.log.say(format!("{} is gone: {when}", what.name()));
+                    self.log.say(format!("{} is gone: {when}", name(what)));
                     // What needs no pause gets none: within 50 ms tarsnode takes the new one for its own.
                     if restart_in.is_zero() {
                         self.restart(state, what);
@@ -276,12 +279,16 @@ impl Supervisor<'_> {
 
     fn restart(&self, state: &mut State, what: Supervised) {
         if self.is_stopped_by_administrator(what) {
-            self.log.say(format!("{} was stopped by an administrator: left alone", what.name()));
+            self.log.say(format!("{} was stopped by an administrator: left alone", name(what)));
             if let Some(backoff) = state.backoffs.get_mut(&what) {
                 backoff.leave_alone();
             }
             return;
         }
+        self.start_again(state, what);
+    }
+
+    fn start_again(&self, state: &mut State, what: Supervised) {
         if what == Supervised::Service(Service::Node) {
             if let Some(backoff) = state.backoffs.get_mut(&what) {
                 backoff.hold();
@@ -303,14 +310,120 @@ impl Supervisor<'_> {
     }
 
     fn is_stopped_by_administrator(&self, what: Supervised) -> bool {
-        let (Supervised::Service(service), Some(account)) = (what, &self.environment.database) else {
-            return false;
-        };
-        let ask = || {
-            let mut session = Server::of(account).answering_within(Duration::from_secs(1)).connect(None)?;
-            rows::unwanted(&mut session, self.environment.role, self.address, &stamp::former(self.paths))
-        };
-        ask().is_ok_and(|unwanted| unwanted.contains(&service))
+        let Supervised::Service(service) = what else { return false };
+        answers::unwanted(self.environment, self.paths, self.address)
+            .is_ok_and(|unwanted| unwanted.is_some_and(|unwanted| unwanted.contains(&service)))
+    }
+
+    /// Asks the core services and the web console that live whether they answer, one round at a time.
+    fn ask_the_living(&self, state: &mut State) {
+        if state.is_asking {
+            return;
+        }
+        let now = Instant::now();
+        let core = self.prepared.services.iter().copied().filter(|service| service.is_core());
+        let mut question = Question::default();
+        for what in core.map(Supervised::Service).chain(self.web.is_some().then_some(Supervised::Web)) {
+            let Some(silence) = self.silence(state, what, now) else { continue };
+            // In each round, also for who is not due: a round without it would look like a database that is away.
+            question.database |= silence.may_be_restarted();
+            if silence.is_due(now) {
+                question.lives.push((what, silence.life()));
+            }
+        }
+        if !question.lives.is_empty() {
+            state.is_asking = true;
+            let sender = self.events.0.clone();
+            answers::ask(question, self.environment, self.paths, self.address, move |answer| {
+                let _ = sender.send(Event::Asked(answer));
+            });
+        }
+    }
+
+    /// What is known of the process that runs it now; nothing where none does.
+    fn silence<'s>(&self, state: &'s mut State, what: Supervised, now: Instant) -> Option<&'s mut Silence> {
+        if !state.silences.get(&what).is_some_and(|silence| silence.life().lives()) {
+            let life = self.own(state, what).into_iter().find_map(Identity::of)?;
+            state.silences.entry(what).or_insert_with(|| Silence::begin(life, now)).succeed(life, now);
+        }
+        state.silences.get_mut(&what)
+    }
+
+    fn judge_silences(&self, state: &mut State, answer: &Answer) {
+        state.is_asking = false;
+        let now = Instant::now();
+        // Away, or not asked: from the next answer on it has been there for no time at all.
+        state.database_since = answer.unwanted.as_ref().map(|_| state.database_since.unwrap_or(now));
+        for (what, life, answers) in answer.lives.iter().copied() {
+            let Some(silence) = state.silences.get_mut(&what).filter(|silence| silence.life() == life) else {
+                continue;
+            };
+            let is_left_alone = what.service().is_some_and(|service| {
+                let unwanted = answer.unwanted.as_ref().is_some_and(|unwanted| unwanted.contains(&service));
+                unwanted || programs::is_being_replaced(self.paths, service, state.begun)
+            });
+            let with = Circumstances { database_since: state.database_since, is_left_alone };
+            let who = name(what);
+            match silence.judge(answers, with, self.environment.answer, now) {
+                // A node cannot know whether the database answers.
+                Verdict::DatabaseAway if self.environment.database.is_none() => {}
+                Verdict::Leave => {}
+                Verdict::DatabaseAway => self.log.say(format!(
+                    "{who} has not answered since its start, nor does the database: left alone"
+                )),
+                Verdict::GivenUp => self.log.say(format!(
+                    "{who} never answers, though it was started again {MOST_RESTARTS} times: left alone"
+                )),
+                Verdict::WentSilent => self.log.say(format!(
+                    "{who} has answered before and is silent now: unhealthy, not started again"
+                )),
+                Verdict::Restart { after, number } => {
+                    self.log.say(format!(
+                        "{who} lives and has never answered in {} s, while the database does: started again \
+                         ({number} of {MOST_RESTARTS})",
+                        after.as_secs()
+                    ));
+                    self.replace(state, what, life);
+                }
+            }
+        }
+    }
+
+    /// Kills what has never answered, which has nothing to lose, and starts it at once: tarsnode takes what is there
+    /// within 50 ms for its own.
+    fn replace(&self, state: &mut State, what: Supervised, life: Identity) {
+        if !life.lives() {
+            return;
+        }
+        let own = self.own(state, what);
+        // Its end is no news.
+        state.children.retain(|_, child| *child != what);
+        signal_all(&own, Signal::SIGKILL);
+        let begun = Instant::now();
+        while own.iter().any(|pid| processes::is_running(*pid)) && begun.elapsed() < GONE {
+            thread::sleep(Duration::from_millis(2));
+        }
+        // Held by the kernel, or tarsnode was faster: no second copy.
+        if self.is_alive(state, what) || own.iter().any(|pid| processes::is_running(*pid)) {
+            return;
+        }
+        self.start_again(state, what);
+    }
+
+    /// The processes of this container that run it.
+    fn own(&self, state: &State, what: Supervised) -> Vec<Pid> {
+        match what {
+            Supervised::Service(service) => {
+                let below = processes::descendants(Pid::this());
+                let mut running = processes::running(&self.paths.program(service));
+                running.retain(|pid| below.contains(pid));
+                running
+            }
+            Supervised::Web => {
+                let children = state.children.iter().filter(|(_, child)| **child == Supervised::Web);
+                children.map(|(pid, _)| Pid::from_raw(*pid)).collect()
+            }
+        }
     }
 
     /// SIGTERM to everything below us until it is gone, SIGKILL when the grace period is over.
@@ -341,6 +454,13 @@ impl Supervisor<'_> {
             let _ = self.events.1.recv_timeout(Duration::from_millis(20));
         }
         self.log.say(format!("stopped after {:.1} s", begun.elapsed().as_secs_f32()));
+    }
+}
+
+const fn name(what: Supervised) -> &'static str {
+    match what {
+        Supervised::Service(service) => service.name(),
+        Supervised::Web => web::NAME,
     }
 }
 

@@ -15,5 +15,6 @@ mod lifecycle;
 mod migration;
 mod proxy;
 mod server;
+mod silence;
 mod statements;
 mod upstream;

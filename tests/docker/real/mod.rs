@@ -6,5 +6,6 @@ mod hello;
 mod kills;
 mod roll;
 mod rows;
+mod silence;
 mod stage;
 mod web;

@@ -26,9 +26,9 @@ fn real_registry_that_never_answers_is_started_again_and_tarsnode_takes_it_for_i
     deployment.tarsup(&["up", "--yes"]).exits(0);
     let container = deployment.container("framework");
     // It is started again at once, and held in its first moments: it lives and has never answered.
-    let hold = "old=$(pgrep -x tarsregistry); kill -KILL $old; while :; do new=$(pgrep -x tarsregistry); \
+    let words = "old=$(pgrep -x tarsregistry); kill -KILL $old; while :; do new=$(pgrep -x tarsregistry); \
                 [ -z \"$new\" ] || [ \"$new\" = \"$old\" ] || ! kill -STOP $new || break; done; echo $new";
-    let held = inside(&deployment, hold);
+    let held = inside(&deployment, words);
     assert!(!deployment.answers("framework"), "it was held before it could answer");
 
     wait_for("another tarsregistry", || {

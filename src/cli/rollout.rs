@@ -344,7 +344,7 @@ async fn change_on_engine(
             deploy.remove_left_probe().await;
         }
         ui.result(shown.trim_end());
-        ui.json(&offer.plan.document());
+        ui.json(&offer.document());
         return Ok(Exit::Done);
     }
     ui.note(shown.trim_end());

@@ -65,14 +65,15 @@ impl Dialect {
     }
 }
 
-/// Makes the account where it is missing, and proves that it can log in from here.
+/// Makes the account where it is missing, and proves that it can log in from here. The hosts at which it was missing.
 pub fn ensure(
     admin: &Account,
     session: &mut Session,
     address: Option<&str>,
     log: &StartLog,
-) -> Result<(), DatabaseError> {
+) -> Result<Vec<String>, DatabaseError> {
     let dialect = Dialect::of(&session.version()?);
+    let mut made = Vec::new();
     for host in ["%", "localhost"].into_iter().chain(address) {
         // One that has rights stays as an administrator has it; upstream grants everything anew at every start.
         if is_made(session, host).unwrap_or(false) {
@@ -82,9 +83,15 @@ pub fn ensure(
         if let Err(error) = make(session, dialect, &who) {
             // An administrator whose account may not grant has perhaps made the account himself.
             log.say(format!("the account {USER} at {host} is left as it is: {error}"));
+        } else {
+            made.push(host.to_owned());
         }
     }
-    prove(admin)
+    // One that would only be made cannot log in yet.
+    if made.is_empty() || !session.only_asks() {
+        prove(admin)?;
+    }
+    Ok(made)
 }
 
 /// Logs in as the services will.

@@ -15,6 +15,7 @@ use super::paths::Paths;
 use super::render::Substitution;
 use super::rows::{self, Registrant};
 use super::schema;
+use super::schema_report;
 use super::scripts::{self, SchemaScripts};
 use super::signals::Stop;
 use super::stamp::{self, Stamp};
@@ -85,8 +86,10 @@ pub fn prepare(
 /// What was done to a database.
 #[derive(Debug, Serialize)]
 pub struct MigrationReport {
+    /// The hosts at which the services' account was missing.
+    pub accounts: Vec<String>,
     /// Its schemas.
-    pub schema: schema::Report,
+    pub schema: schema_report::Report,
     /// Its templates.
     pub templates: templates::Report,
 }
@@ -104,13 +107,13 @@ pub fn migrate(
     log: &StartLog,
 ) -> Result<MigrationReport, DatabaseError> {
     schema::refuse_foreign(session, scripts)?;
-    account::ensure(account, session, address, log)?;
-    let report = schema::migrate(server, session, scripts, paths, version, log)?;
-    upgrade_conf::apply(server, session, &scripts.upgrades, log)?;
+    let accounts = account::ensure(account, session, address, log)?;
+    let mut report = schema::migrate(server, session, scripts, paths, version, log)?;
+    upgrade_conf::apply(server, session, &scripts.upgrades, &mut report, log)?;
     let registries = address.map(Endpoint::registry).into_iter().collect();
     let substitution = Substitution::new(paths, address.unwrap_or_default(), Some(account), registries);
     let templates = templates::migrate(session, paths, &substitution, version, Wish::Merge, log)?;
-    Ok(MigrationReport { schema: report, templates })
+    Ok(MigrationReport { accounts, schema: report, templates })
 }
 
 /// Says once that the database answered, however often it is asked.

@@ -95,6 +95,8 @@ pub struct Server {
     account: Account,
     answers: Answers,
     log: Option<StartLog>,
+    /// See [`Server::asking_only`].
+    only_asks: bool,
     /// Milliseconds that the server was seen at work on a statement of ours: no time of waiting for it.
     at_work: Arc<AtomicU64>,
 }
@@ -115,6 +117,7 @@ impl Server {
             account: account.clone(),
             answers: Answers::Watched(SILENCE),
             log: None,
+            only_asks: false,
             at_work: Arc::default(),
         }
     }
@@ -131,6 +134,17 @@ impl Server {
     pub fn answering_within(mut self, limit: Duration) -> Self {
         self.answers = Answers::Within(limit);
         self
+    }
+
+    /// The same for who only wants to know what would be done: no statement of its sessions is sent but questions.
+    pub fn asking_only(mut self) -> Self {
+        self.only_asks = true;
+        self
+    }
+
+    /// True where what its sessions [`Session::run`] is not sent, so that nothing of it is to be found afterwards.
+    pub fn only_asks(&self) -> bool {
+        self.only_asks
     }
 
     /// `HOST:PORT`
@@ -244,8 +258,16 @@ impl Session {
         answer.map_err(|error| classified(act, error))
     }
 
+    /// True where nothing but questions is sent.
+    pub fn only_asks(&self) -> bool {
+        self.server.only_asks
+    }
+
     /// Sends a statement whose answer does not matter; `act` says what it is for.
     pub fn run(&mut self, act: &str, statement: &str) -> Result<(), DatabaseError> {
+        if self.server.only_asks {
+            return Ok(());
+        }
         let statement = statement.to_owned();
         self.ask(act, WaitPurpose::Work, move |connection| connection.query_drop(statement))
     }
@@ -257,6 +279,9 @@ impl Session {
         statement: &str,
         values: impl Into<Params>,
     ) -> Result<(), DatabaseError> {
+        if self.server.only_asks {
+            return Ok(());
+        }
         let (statement, values) = (statement.to_owned(), values.into());
         self.ask(act, WaitPurpose::Work, move |connection| connection.exec_drop(statement, values))
     }

@@ -46,6 +46,10 @@ impl InstallLock {
 /// as long as it lives. While an earlier start's statement runs it is an error that may pass: it is asked for again and
 /// again, as long as the database is waited for at all.
 pub fn connect_to_work(server: &Server, schema: &str) -> Result<Session, DatabaseError> {
+    if server.only_asks() {
+        // Nothing will be sent, and the schema need not be there yet.
+        return server.connect(None);
+    }
     let mut session = server.connect(Some(schema))?;
     if !get(&mut session, WORK, 1)? {
         let holder = holder(&mut session).unwrap_or_else(|_| "which one cannot be seen".to_owned());

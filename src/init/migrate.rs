@@ -26,6 +26,9 @@ const DOCUMENT: u32 = 1;
 struct Document<'a> {
     version: u32,
     framework: Option<&'a str>,
+    /// Nothing of it was done.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    dry_run: bool,
     #[serde(flatten)]
     report: boot::MigrationReport,
 }
@@ -48,11 +51,32 @@ pub fn run(paths: &Paths, stop: &Stop, log: &StartLog) -> Result<(), Failure> {
         boot::migrate(&server, account, &mut session, &scripts, paths, version, None, log)
     })?;
     log.say(format!("the database is at version {}", version.unwrap_or("of this image")));
-    let document = Document { version: DOCUMENT, framework: version, report };
-    // A document of plain texts and lists is always JSON.
-    let line = serde_json::to_string(&document).unwrap_or_default();
-    let _ = writeln!(std::io::stdout().lock(), "{line}");
+    print(&Document { version: DOCUMENT, framework: version, dry_run: false, report });
     Ok(())
+}
+
+/// What [`run`] would do just now, as the same document: nothing but questions is sent. It waits for no database.
+pub fn dry_run(paths: &Paths) -> Result<(), Failure> {
+    guard::check()?;
+    let environment = Environment::read(ImageRole::Framework)?;
+    let Some(account) = &environment.database else {
+        return Err(Failure::new(Code::Environment, "a node has no database to migrate.", ""));
+    };
+    let scripts = SchemaScripts::read(paths)?;
+    let server = Server::of(account).asking_only();
+    let mut session = server.connect(None)?;
+    let version = environment.version.as_deref();
+    let quiet = StartLog::quiet();
+    let report = boot::migrate(&server, account, &mut session, &scripts, paths, version, None, &quiet)?;
+    print(&Document { version: DOCUMENT, framework: version, dry_run: true, report });
+    Ok(())
+}
+
+/// The document as the last line of stdout.
+fn print(document: &Document<'_>) {
+    // Plain texts and lists are always JSON.
+    let line = serde_json::to_string(document).unwrap_or_default();
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
 }
 
 /// `tars-init templates`: shows, takes or keeps, in a container of the framework; the report is the last line of stdout.

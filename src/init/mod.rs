@@ -31,6 +31,7 @@ mod render;
 mod rows;
 mod run_state;
 mod schema;
+mod schema_report;
 mod scripts;
 mod services;
 mod shape;
@@ -63,7 +64,7 @@ use start_log::StartLog;
 use supervisor::Supervisor;
 
 const USAGE: &str = "usage: tars-init framework | node | health | probe --json | published --json | cluster --json [--ask ADDRESS --role ROLE] | \
-     cluster --serve | migrate | templates --json | templates take|keep NAME | accept-database | readdress OLD NEW [--dry-run] | version";
+     cluster --serve | migrate [--dry-run] | templates --json | templates take|keep NAME | accept-database | readdress OLD NEW [--dry-run] | version";
 
 /// The whole program.
 pub fn main() -> ExitCode {
@@ -75,6 +76,7 @@ pub fn main() -> ExitCode {
         ["framework"] => run(ImageRole::Framework, &paths),
         ["node"] => run(ImageRole::Node, &paths),
         ["migrate"] => run_migrate(&paths),
+        ["migrate", "--dry-run"] => migrate::dry_run(&paths),
         ["templates", "--json"] => migrate::templates(&paths, templates::Wish::Show),
         ["templates", "take", name] => migrate::templates(&paths, templates::Wish::Take(name)),
         ["templates", "keep", name] => migrate::templates(&paths, templates::Wish::Keep(name)),

@@ -5,12 +5,11 @@
 
 use std::collections::BTreeSet;
 
-use serde::Serialize;
-
 use super::database::{DB_TARS, DatabaseError, Presence, Server, Session};
 use super::history::{self, RecordTable};
 use super::lock;
 use super::paths::Paths;
+use super::schema_report::Report;
 use super::scripts::{SchemaScript, SchemaScripts};
 use super::shape;
 use super::sql::{Statement, StatementKind};
@@ -27,17 +26,6 @@ const SCHEMA_EXISTS: u16 = 1007;
 /// What a statement meets that was done before the installation was cut off: a table, a column, a key of that name, the
 /// primary key, a row.
 const ALREADY_DONE: [u16; 5] = [TABLE_EXISTS, 1060, 1061, 1068, DUPLICATE_KEY];
-
-/// What was done.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Report {
-    /// `db_tars` was made or finished by this run.
-    pub installed_tars: bool,
-    /// What the installed schemas lacked and have now.
-    pub added: Vec<String>,
-    /// What differs from a fresh installation and stays, each with the reason.
-    pub kept: Vec<String>,
-}
 
 /// Brings all schemas to what the image's SQL says, adding only. The caller holds the lock.
 pub fn migrate(
@@ -75,6 +63,10 @@ pub fn migrate(
                     );
                 }
                 import.run(session, presence, log)?;
+                if presence == Presence::Absent {
+                    report.added.push(format!("{schema}: the schema"));
+                }
+                report.note_tables(schema, statements.iter());
                 record.finish(session, schema)?;
                 report.installed_tars |= *schema == DB_TARS;
             }
@@ -158,7 +150,7 @@ impl Import<'_> {
             }
         }
         let missing = missing_tables(self.statements, &session.tables(self.schema)?);
-        if missing.is_empty() {
+        if missing.is_empty() || self.server.only_asks() {
             return Ok(());
         }
         let names: Vec<_> = missing.iter().map(|(name, _)| *name).collect();
@@ -204,6 +196,13 @@ fn complete(
         return Ok(());
     }
     let mut own = lock::connect_to_work(server, schema)?;
+    let names: BTreeSet<&str> = missing.iter().map(|(name, _)| *name).collect();
+    report.note_tables(
+        schema,
+        statements.iter().filter(
+            |one| matches!(&one.kind, StatementKind::CreateTable { table, .. } if names.contains(table.as_str())),
+        ),
+    );
     for (name, statement) in missing {
         log.say(format!("{schema} lacks the table {name}: adding"));
         match own.run(&format!("adding the table {name}"), statement) {
@@ -212,7 +211,7 @@ fn complete(
         }
         report.added.push(format!("{schema}.{name}: the table"));
     }
-    let outcome = shape::complete(session, &mut own, schema, statements)?;
+    let outcome = shape::complete(session, &mut own, schema, statements, &report.made)?;
     for added in &outcome.added {
         log.say(format!("added, as a fresh installation has it: {added}"));
     }

@@ -3,7 +3,7 @@
 //!
 //! `tars_upgrade.conf` alone does not get there: upstream's 3.0.17 names two of the three columns that 2.4.17 lacks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::database::{DatabaseError, Session};
 use super::sql::{self, Column, Comparison, Key, KeyKind, Statement, StatementKind, Type};
@@ -72,12 +72,13 @@ struct Lack {
 }
 
 /// Brings the tables of `schema` that are there to what the statements say. `own` is a session in that schema in which
-/// statements may be sent.
+/// statements may be sent; `made` are the tables that have just been made, as `SCHEMA.TABLE`, with their columns.
 pub fn complete(
     session: &mut Session,
     own: &mut Session,
     schema: &str,
     statements: &[Statement],
+    made: &BTreeMap<String, BTreeSet<String>>,
 ) -> Result<ShapeReport, DatabaseError> {
     let installed = read(session, schema)?;
     let mut outcome = ShapeReport::default();
@@ -107,9 +108,14 @@ pub fn complete(
         }
     }
     for (of, table, column) in WRITTEN_WITHOUT_A_FILE {
-        let Some(found) = installed.get(table).filter(|_| of == schema) else { continue };
         let name = column.split('`').nth(1).unwrap_or_default();
-        if !found.columns.contains_key(name) {
+        let is_lacked = match (made.get(&format!("{of}.{table}")), installed.get(table)) {
+            _ if of != schema => false,
+            (Some(columns), _) => !columns.contains(name),
+            (None, Some(found)) => !found.columns.contains_key(name),
+            (None, None) => false,
+        };
+        if is_lacked {
             let statement = format!("ALTER TABLE {} ADD COLUMN {column}", sql::name(table));
             if is_news(own.run(&format!("adding {schema}.{table}.{name}"), &statement))? {
                 outcome.added.push(format!("{schema}.{table}: the column {name}"));

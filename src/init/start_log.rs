@@ -16,8 +16,7 @@ impl StartLog {
         Self { begun: Instant::now(), quiet: false }
     }
 
-    /// A log that nobody reads.
-    #[cfg(test)]
+    /// A log that nobody reads: of what is only thought through.
     pub fn quiet() -> Self {
         Self { begun: Instant::now(), quiet: true }
     }

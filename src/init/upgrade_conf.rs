@@ -4,6 +4,7 @@ use crate::tars::conf;
 
 use super::database::{DatabaseError, Server, Session};
 use super::lock;
+use super::schema_report::Report;
 use super::sql::{self, FilePurpose, SqlRefusal, StatementKind, quote};
 use super::start_log::StartLog;
 
@@ -23,16 +24,17 @@ pub fn apply(
     server: &Server,
     session: &mut Session,
     upgrades: &[Upgrade],
+    report: &mut Report,
     log: &StartLog,
 ) -> Result<(), DatabaseError> {
     for upgrade in upgrades {
-        if !upgrade.is_due(session)? {
+        if !upgrade.is_due(session, report)? {
             continue;
         }
         let Upgrade { schema, table, column, statement } = upgrade;
         // Before it is asked for again: what an earlier start began may be adding it just now.
         let mut own = lock::connect_to_work(server, schema)?;
-        if !upgrade.is_due(session)? {
+        if !upgrade.is_due(session, report)? {
             continue;
         }
         log.say(format!("{schema}.{table} lacks the column {column}: adding"));
@@ -40,12 +42,26 @@ pub fn apply(
             Err(error) if error.number() == Some(DUPLICATE_COLUMN) => {}
             added => added?,
         }
+        report.added.push(upgrade.words());
     }
     Ok(())
 }
 
 impl Upgrade {
-    fn is_due(&self, session: &mut Session) -> Result<bool, DatabaseError> {
+    fn words(&self) -> String {
+        format!("{}.{}: the column {}", self.schema, self.table, self.column)
+    }
+
+    fn is_due(&self, session: &mut Session, report: &Report) -> Result<bool, DatabaseError> {
+        // Where nothing is sent, what would have been added before cannot be found.
+        if session.only_asks() && report.added.contains(&self.words()) {
+            return Ok(false);
+        }
+        if let Some(columns) = report.made.get(&format!("{}.{}", self.schema, self.table).to_lowercase())
+            && session.only_asks()
+        {
+            return Ok(!columns.contains(&self.column.to_lowercase()));
+        }
         let act = format!("asking for {}.{}.{}", self.schema, self.table, self.column);
         let query = format!(
             "SELECT COUNT(*), COALESCE(SUM(column_name = {}), 0) FROM information_schema.columns \

@@ -11,12 +11,12 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
-use crate::deploy::Desired;
 use crate::deploy::container::Endpoint;
 use crate::deploy::desired::Service;
-use crate::deploy::observed::{LABEL_CLUSTER, LABEL_DEPLOYMENT};
+use crate::deploy::observed::{LABEL_CLUSTER, LABEL_DEPLOYMENT, LABEL_ROLE};
+use crate::deploy::{Desired, Observed};
 use crate::deploy::{guard, subnet};
-use crate::engine::{ContainerSummary, CreateBody, Engine, EngineError, Status};
+use crate::engine::{Container, ContainerSummary, CreateBody, Engine, EngineError, Status};
 use crate::tars::catalogue::INIT_PATH;
 use crate::tars::{PROTOCOL, Role};
 
@@ -106,7 +106,7 @@ impl ClusterProbe {
         let mut why = String::new();
         self.close(engine, &desired.deployment).await.map_err(|error| error.to_string())?;
         for image in std::iter::once(service.image.to_string()).chain(self.others.clone()) {
-            let made = match self.make(engine, desired, service, &image, name).await {
+            let made = match make(engine, desired, service, &image, name).await {
                 Ok(()) => question(engine, name, None).await,
                 Err(error) => Err(error.to_string()),
             };
@@ -125,83 +125,86 @@ impl ClusterProbe {
         Err(why)
     }
 
-    /// Creates and starts it, under an address that nobody wants.
-    async fn make(
-        &mut self,
-        engine: &dyn Engine,
-        desired: &Desired,
-        service: &Service,
-        image: &str,
-        name: &str,
-    ) -> Result<(), EngineError> {
-        let found = engine.inspect_image(image).await?.ok_or_else(|| EngineError::NotFound {
-            call: format!("inspect {image}"),
-            message: "the image is not there".to_owned(),
-        })?;
-        let own = desired.database.as_ref().filter(|_| service.role == Some(Role::Node));
-        let making = body::ProbeSettings {
-            image,
-            image_volumes: &body::image_volumes(&found.raw),
-            labels: &[
-                (LABEL_CLUSTER, desired.deployment.as_str()),
-                (LABEL_DEPLOYMENT, desired.deployment.as_str()),
-            ],
-            variables: own.map(|account| account.0.as_slice()).unwrap_or_default(),
-        };
-        let mut body = body::cluster_probe(service, &making);
-        guard::check_body(name, &body).map_err(|error| EngineError::Answered {
-            call: format!("create {name}"),
-            status: 400,
-            message: error.to_string(),
-        })?;
-        let mut taken = BTreeSet::new();
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            let mut addresses = BTreeMap::new();
-            for Endpoint { network, .. } in &service.declaration.endpoints {
-                addresses.insert(network.clone(), free_address(engine, desired, network, &taken).await?);
-            }
-            set_addresses(&mut body, &addresses);
-            let started = async {
-                engine.create_container(name, &body).await?;
-                for Endpoint { network, .. } in service.declaration.joins_later() {
-                    let endpoint = endpoint(addresses.get(network).copied().flatten());
-                    engine.connect_network(network, name, &endpoint).await?;
-                }
-                engine.start_container(name).await
-            };
-            match started.await {
-                // A neighbour that tarsup does not know has it: the next one, then.
-                Err(error) if tries < TRIES && error.to_string().contains("Address already in use") => {
-                    taken.extend(addresses.into_values().flatten());
-                    self.close(engine, &desired.deployment).await?;
-                }
-                Err(error) => {
-                    let _ = self.close(engine, &desired.deployment).await;
-                    return Err(error);
-                }
-                Ok(()) => return Ok(()),
-            }
-        }
-    }
-
     /// Removes it.
     pub async fn close(&mut self, engine: &dyn Engine, deployment: &str) -> Result<(), EngineError> {
         self.is_open = false;
-        let name = cluster_name(deployment);
-        let Some(found) = engine.inspect_container(&name).await? else { return Ok(()) };
-        if found.labels.get(LABEL_CLUSTER).is_none_or(|label| label != deployment) {
-            return Err(EngineError::Conflict {
-                call: format!("inspect {name}"),
-                message: "it is no container of ours".to_owned(),
-            });
-        }
-        if super::state::is_up(&found) {
-            engine.stop_container(&name, GRACE).await?;
-        }
-        engine.remove_container(&name).await
+        close(engine, deployment, &cluster_name(deployment)).await
     }
+}
+
+/// Creates and starts a container in which the database can be asked, under an address that nobody wants.
+pub(super) async fn make(
+    engine: &dyn Engine,
+    desired: &Desired,
+    service: &Service,
+    image: &str,
+    name: &str,
+) -> Result<(), EngineError> {
+    let found = engine.inspect_image(image).await?.ok_or_else(|| EngineError::NotFound {
+        call: format!("inspect {image}"),
+        message: "the image is not there".to_owned(),
+    })?;
+    let own = desired.database.as_ref().filter(|_| service.role == Some(Role::Node));
+    let making = body::ProbeSettings {
+        image,
+        image_volumes: &body::image_volumes(&found.raw),
+        labels: &[
+            (LABEL_CLUSTER, desired.deployment.as_str()),
+            (LABEL_DEPLOYMENT, desired.deployment.as_str()),
+        ],
+        variables: own.map(|account| account.0.as_slice()).unwrap_or_default(),
+    };
+    let mut body = body::cluster_probe(service, &making);
+    guard::check_body(name, &body).map_err(|error| EngineError::Answered {
+        call: format!("create {name}"),
+        status: 400,
+        message: error.to_string(),
+    })?;
+    let mut taken = BTreeSet::new();
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let mut addresses = BTreeMap::new();
+        for Endpoint { network, .. } in &service.declaration.endpoints {
+            addresses.insert(network.clone(), free_address(engine, desired, network, &taken).await?);
+        }
+        set_addresses(&mut body, &addresses);
+        let started = async {
+            engine.create_container(name, &body).await?;
+            for Endpoint { network, .. } in service.declaration.joins_later() {
+                let endpoint = endpoint(addresses.get(network).copied().flatten());
+                engine.connect_network(network, name, &endpoint).await?;
+            }
+            engine.start_container(name).await
+        };
+        match started.await {
+            // A neighbour that tarsup does not know has it: the next one, then.
+            Err(error) if tries < TRIES && error.to_string().contains("Address already in use") => {
+                taken.extend(addresses.into_values().flatten());
+                close(engine, &desired.deployment, name).await?;
+            }
+            Err(error) => {
+                let _ = close(engine, &desired.deployment, name).await;
+                return Err(error);
+            }
+            Ok(()) => return Ok(()),
+        }
+    }
+}
+
+/// Stops and removes what [`make`] made.
+pub(super) async fn close(engine: &dyn Engine, deployment: &str, name: &str) -> Result<(), EngineError> {
+    let Some(found) = engine.inspect_container(name).await? else { return Ok(()) };
+    if found.labels.get(LABEL_CLUSTER).is_none_or(|label| label != deployment) {
+        return Err(EngineError::Conflict {
+            call: format!("inspect {name}"),
+            message: "it is no container of ours".to_owned(),
+        });
+    }
+    if super::state::is_up(&found) {
+        engine.stop_container(name, GRACE).await?;
+    }
+    engine.remove_container(name).await
 }
 
 /// What runs left of it: every container with the deployment's label, whatever it is called by now.
@@ -268,6 +271,28 @@ fn set_addresses(body: &mut CreateBody, addresses: &BTreeMap<String, Option<Ipv4
     for (network, value) in config.and_then(Value::as_object_mut).into_iter().flatten() {
         *value = endpoint(addresses.get(network).copied().flatten());
     }
+}
+
+/// The images that containers of the framework were made from, by id: one of them may speak a newer protocol.
+pub(super) fn framework_images(observed: &Observed) -> Vec<String> {
+    let roles = ["master", "slave", "node"];
+    let of_role = |role: &str| {
+        let has_role =
+            move |container: &&Container| container.labels.get(LABEL_ROLE).is_some_and(|label| label == role);
+        observed
+            .containers
+            .iter()
+            .filter(has_role)
+            .map(|container| container.image_id.clone())
+            .collect::<Vec<_>>()
+    };
+    let mut images: Vec<String> = Vec::new();
+    for image in roles.into_iter().flat_map(of_role) {
+        if !images.contains(&image) {
+            images.push(image);
+        }
+    }
+    images
 }
 
 async fn question(engine: &dyn Engine, name: &str, outside: Option<Outside<'_>>) -> Result<Cluster, String> {

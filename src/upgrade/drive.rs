@@ -17,6 +17,7 @@ use super::lock::{HandImage, Hold, Holder, LEASE_SECONDS, Lock, Standing, Taking
 use super::machine::Machine;
 use super::mask::Mask;
 use super::offer::{Offer, Request, holds, offer};
+use super::preview::preview;
 use super::record::{self, DeployRecord};
 use super::retire::{retire, retire_failed};
 use super::run::{Runner, StepError, StepFailed};
@@ -26,10 +27,9 @@ use super::unfinished::{Left, left_by};
 use super::unwind::{InFlight, WayBack, settle, unwind};
 use super::{DeployFailure, DeployId, Intent, Refusal, body, names, published, retry};
 use crate::deploy::observe::{Glance, observe_with};
-use crate::deploy::observed::LABEL_ROLE;
 use crate::deploy::pins::{Pins, require};
 use crate::deploy::{Desired, Observed};
-use crate::engine::{Container, Engine, EngineError, EngineImage};
+use crate::engine::{Engine, EngineError, EngineImage};
 
 /// How often the lease is renewed; several may be missed.
 const RENEWAL: Duration = Duration::from_secs(LEASE_SECONDS.unsigned_abs() / 4);
@@ -117,6 +117,10 @@ impl Deploy<'_> {
         let mut offer = offer(self.desired, &observed, request)?;
         let published = published::questions(self.engine, &offer.plan, &offer.desired).await;
         offer.plan.questions.extend(published);
+        let (plan, none) = (&offer.plan, BTreeMap::new());
+        let preview = preview(self.engine, &offer.desired, &plan.id, &plan.steps, &none).await?;
+        offer.plan.notes.extend(preview.notes);
+        offer.migration = preview.document;
         Ok(offer)
     }
 
@@ -133,8 +137,9 @@ impl Deploy<'_> {
         self.remove_probes().await;
         let begun = async {
             let observed = self.glance(&shown.desired, &shown.request.intent, true).await?;
-            let now = offer(self.desired, &observed, &shown.request)?;
+            let mut now = offer(self.desired, &observed, &shown.request)?;
             holds(shown, &now)?;
+            now.plan.notes.clone_from(&shown.plan.notes);
             let record = DeployRecord {
                 version: record::VERSION,
                 what: shown.request.what.clone(),
@@ -180,7 +185,7 @@ impl Deploy<'_> {
             return Err(self.not_begun(lock, &mut runner, failed).await);
         }
         if !loads.is_empty() {
-            self.after_loads(lock, &mut runner, pins).await?;
+            self.after_loads(lock, &mut runner, pins, steps).await?;
         }
         match runner.run(Way::Do, steps, loads.len() + 1, total).await {
             Ok(()) => {}
@@ -222,13 +227,21 @@ impl Deploy<'_> {
         lock: &Lock,
         runner: &mut Runner<'_>,
         pins: Option<&Pins>,
+        steps: &[Step],
     ) -> Result<(), DeployFailure> {
         let observed = self.observe(runner.desired).await?;
-        let checked = pins.map_or(Ok(()), |pins| require(pins, runner.loaded.keys(), &observed));
-        if let Err(error) = checked {
-            let _ = runner.write(Event::RolledBack);
-            let _ = lock.release(self.engine).await;
-            return Err(Refusal::Pins(Box::new(error)).into());
+        let pinned = pins.map_or(Ok(()), |pins| require(pins, runner.loaded.keys(), &observed));
+        let checked = match pinned {
+            Err(error) => Err(Refusal::Pins(Box::new(error))),
+            Ok(()) => preview(self.engine, runner.desired, &runner.deploy, steps, &runner.loaded).await,
+        };
+        match checked {
+            Ok(preview) => preview.notes.iter().for_each(|note| self.machine.reporter.say(note)),
+            Err(refusal) => {
+                let _ = runner.write(Event::RolledBack);
+                let _ = lock.release(self.engine).await;
+                return Err(refusal.into());
+            }
         }
         if let Some(image) = any_image(&observed) {
             lock.use_image(image);
@@ -485,7 +498,7 @@ impl Deploy<'_> {
             record,
             journal,
             stop: self.stop.clone(),
-            cluster_probe: ClusterProbe::new(framework_images(observed)),
+            cluster_probe: ClusterProbe::new(cluster_probe::framework_images(observed)),
             registered: BTreeMap::new(),
             loaded: BTreeMap::new(),
         }
@@ -558,28 +571,6 @@ fn before(record: &DeployRecord, container: Option<&str>) -> Option<String> {
 /// True where a failure leads back to something else than what failed.
 fn goes_back(intent: &Intent) -> bool {
     !matches!(intent, Intent::Restart { .. } | Intent::Down { .. })
-}
-
-/// The images that containers of the framework were made from, by id: one of them may speak a newer protocol.
-fn framework_images(observed: &Observed) -> Vec<String> {
-    let roles = ["master", "slave", "node"];
-    let of_role = |role: &str| {
-        let has_role =
-            move |container: &&Container| container.labels.get(LABEL_ROLE).is_some_and(|label| label == role);
-        observed
-            .containers
-            .iter()
-            .filter(has_role)
-            .map(|container| container.image_id.clone())
-            .collect::<Vec<_>>()
-    };
-    let mut images: Vec<String> = Vec::new();
-    for image in roles.into_iter().flat_map(of_role) {
-        if !images.contains(&image) {
-            images.push(image);
-        }
-    }
-    images
 }
 
 /// Any image that is there: the lock's hand needs one, and it never starts.

@@ -28,6 +28,7 @@ mod outage;
 pub mod owner;
 pub mod plan;
 pub mod preflight;
+mod preview;
 mod published;
 pub mod record;
 pub mod refusal;

@@ -121,6 +121,11 @@ pub fn cluster_name(deployment: &str) -> String {
     format!("{deployment}.cluster")
 }
 
+/// The name of the container in which a new image is asked what it would change in the database.
+pub fn preview_name(deployment: &str, deploy: &DeployId) -> String {
+    format!("{deployment}.preview.{deploy}")
+}
+
 /// The name that whoever works on a deployment holds: of a volume, and of the container that writes into it.
 pub fn lock_name(deployment: &str) -> String {
     format!("{deployment}.lock")

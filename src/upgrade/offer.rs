@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
+
 use super::plan::plan;
 use super::state::by_id;
 use super::step::{Action, Plan, Step};
@@ -40,12 +42,23 @@ pub struct Offer {
     pub desired: Desired,
     /// Service → image that the deployment file names after the commit, where it names another one now.
     pub edits: BTreeMap<String, Reference>,
+    /// What the migration would do, as far as the new image was asked and answered.
+    pub migration: Option<Value>,
 }
 
 impl Offer {
     /// True where neither the engine nor the file would be changed.
     pub fn is_empty(&self) -> bool {
         self.plan.is_empty() && self.edits.is_empty()
+    }
+
+    /// The plan's document, with the migration's in it.
+    pub fn document(&self) -> Value {
+        let mut document = self.plan.document();
+        if let (Value::Object(map), Some(migration)) = (&mut document, &self.migration) {
+            map.insert("migration".to_owned(), migration.clone());
+        }
+        document
     }
 
     /// The steps that bring images to the engine, and the others.
@@ -72,7 +85,7 @@ pub fn offer(declared: &Desired, observed: &Observed, request: &Request) -> Resu
     let loads = loads(&plan, observed);
     plan.steps.splice(0..0, loads);
     let edits = edits(declared, observed, &intent);
-    Ok(Offer { request: request.clone(), plan, desired, edits })
+    Ok(Offer { request: request.clone(), plan, desired, edits, migration: None })
 }
 
 /// Every move of a service's data is a line of the plan; one that nobody accepted is refused for what has a role.

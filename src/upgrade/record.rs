@@ -71,34 +71,44 @@ impl Effect {
 
     /// What it did that a person should know, a line each.
     pub fn lines(&self) -> Vec<String> {
-        let list = |at: &str| self.result.pointer(at).and_then(Value::as_array).cloned().unwrap_or_default();
-        let text = |value: &Value, key: &str| value[key].as_str().unwrap_or_default().to_owned();
-        let mut lines = Vec::new();
-        for (at, what) in [
-            ("/schema/added", "the schema got"),
-            ("/schema/kept", "the schema keeps"),
-            ("/templates/added", "a template was added:"),
-            ("/templates/keys", "a template got the key"),
-        ] {
-            lines.extend(list(at).iter().filter_map(Value::as_str).map(|item| format!("{what} {item}")));
-        }
-        for (at, words) in [
-            ("/templates/changed", "followed this version"),
-            ("/templates/conflicts", "was edited and stays, though this version changes it"),
-            ("/templates/waiting", "waits, as business services inherit it"),
-        ] {
-            for key in list(at) {
-                lines.push(format!(
-                    "{} {}: {} → {}, {words}",
-                    text(&key, "template"),
-                    text(&key, "key"),
-                    text(&key, "own"),
-                    text(&key, "shipped")
-                ));
-            }
-        }
-        lines
+        lines_of(&self.result)
     }
+}
+
+/// The document of a migration, or of what one would do, as a person reads it: a line each.
+pub fn lines_of(document: &Value) -> Vec<String> {
+    let list = |at: &str| document.pointer(at).and_then(Value::as_array).cloned().unwrap_or_default();
+    let text = |value: &Value, key: &str| value[key].as_str().unwrap_or_default().to_owned();
+    let mut lines = Vec::new();
+    for (at, what) in [
+        ("/accounts", "the account of the services is made at"),
+        ("/schema/added", "adds to the schema"),
+        ("/schema/kept", "keeps in the schema"),
+        ("/templates/added", "adds the template"),
+        ("/templates/mended", "mends the path of packages in the template"),
+        ("/templates/keys", "adds the key"),
+        ("/templates/taken_out", "leaves out, as somebody took it out:"),
+        ("/templates/needed", "lacks, though this version may need it:"),
+        ("/templates/unreadable", "leaves as it is, as it is no TARS configuration: the template"),
+    ] {
+        lines.extend(list(at).iter().filter_map(Value::as_str).map(|item| format!("{what} {item}")));
+    }
+    for (at, words) in [
+        ("/templates/changed", "follows this version"),
+        ("/templates/conflicts", "was edited and stays, though this version changes it"),
+        ("/templates/waiting", "waits, as business services inherit it"),
+    ] {
+        for key in list(at) {
+            lines.push(format!(
+                "{} {}: {} → {}, {words}",
+                text(&key, "template"),
+                text(&key, "key"),
+                text(&key, "own"),
+                text(&key, "shipped")
+            ));
+        }
+    }
+    lines
 }
 
 /// A document of ours as it was found: what cannot be read is not the same as what is not there.

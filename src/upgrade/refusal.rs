@@ -171,6 +171,16 @@ pub enum Refusal {
         /// The id now.
         now: String,
     },
+    /// The database does not fit the new version, and its migration would not mend that.
+    #[error("the migration to {image}: {why}")]
+    Migration {
+        /// The new image.
+        image: String,
+        /// What is missing.
+        why: String,
+        /// The keys of templates that are missing, as `TEMPLATE KEY`.
+        needed: Vec<String>,
+    },
     /// An image is not the pinned one.
     #[error(transparent)]
     Pins(#[from] Box<PinsError>),
@@ -260,6 +270,14 @@ impl Diagnose for Refusal {
             Self::NoLongerFits { .. } | Self::ImageMoved { .. } => {
                 "run the command again and look at the new plan".to_owned()
             }
+            Self::Migration { needed, .. } => match needed.first().and_then(|key| key.split(' ').next()) {
+                Some(template) => format!(
+                    "somebody took them out: put them back in the web console, or say that they are not needed: `tarsup \
+                     templates keep {template}` asks the version that runs, `tars-init templates keep {template}` in a \
+                     container of the new image this one"
+                ),
+                None => "mend it in the web console or in the database; nothing was changed".to_owned(),
+            },
             Self::Pins(error) => return error.hint(),
         };
         Some(hint)

@@ -162,3 +162,123 @@ fn migration_that_waits_for_its_database_hears_sigterm() {
     container.await_words("waiting for the database");
     assert_eq!(container.stop().code(), Some(75));
 }
+
+/// What a database was asked while `work` ran, a statement each, as its general log has it.
+fn asked_meanwhile(server: &Server, work: impl FnOnce()) -> Vec<String> {
+    server.run(&[
+        "SET GLOBAL log_output = 'TABLE'",
+        "TRUNCATE mysql.general_log",
+        "SET GLOBAL general_log = ON",
+    ]);
+    work();
+    server.run(&["SET GLOBAL general_log = OFF"]);
+    let query = "SELECT CONVERT(argument USING utf8) FROM mysql.general_log WHERE command_type IN ('Query', 'Execute', \
+                 'Prepare') AND argument NOT LIKE '%general_log%'";
+    server.rows(query)
+}
+
+fn document(output: &std::process::Output) -> serde_json::Value {
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_str(said.lines().last().unwrap()).unwrap_or_else(|error| panic!("{error}: {said}"))
+}
+
+/// A dry run tells what the run does then, and asks only.
+fn assert_dry_run_tells(server: &Server, container: &Container) -> serde_json::Value {
+    let before = server.everything();
+    let mut told = serde_json::Value::Null;
+    let asked = asked_meanwhile(server, || told = document(&container.call(&["migrate", "--dry-run"])));
+    let changing: Vec<_> = asked
+        .iter()
+        .filter(|text| !["SELECT", "SET NAMES", "SHOW"].iter().any(|word| text.starts_with(word)))
+        .collect();
+    assert!(changing.is_empty() && asked.len() > 10, "{changing:#?} of {}", asked.len());
+    assert_eq!(server.everything(), before);
+    assert_eq!(told.as_object_mut().unwrap().remove("dry_run"), Some(true.into()));
+    assert_eq!(document(&container.call(&["migrate"])), told);
+    told
+}
+
+#[test]
+fn dry_run_tells_what_an_installation_would_make_and_makes_nothing() {
+    let server = Server::start();
+    let container = Container::framework(&server);
+    let told = assert_dry_run_tells(&server, &container);
+    assert_eq!(told["schema"]["added"][0], "db_tars: the schema");
+    assert_eq!(told["templates"]["added"].as_array().unwrap().len(), 3);
+    assert_eq!(told["accounts"], serde_json::json!(["%", "localhost"]));
+}
+
+#[test]
+fn dry_run_tells_what_a_newer_version_would_change_and_changes_nothing() {
+    let server = Server::start();
+    let container = Container::framework(&server);
+    document(&container.call(&["migrate"]));
+    let template = container.path("usr/local/tars/cpp/deploy/framework/sql/template/tars.tarsregistry");
+    std::fs::write(&template, "<tars>\nfollows=1\nedited=1\nout=1\nneeded=1\n</tars>\n").unwrap();
+    document(&container.call(&["migrate"]));
+    server.run(&[
+        "ALTER TABLE db_tars.t_server_conf DROP COLUMN sha, MODIFY exe_path varchar(20) NOT NULL DEFAULT ''",
+        "ALTER TABLE db_tars.t_node_info DROP KEY node_name, ALTER COLUMN group_id SET DEFAULT 7",
+        "DROP TABLE db_tars.t_config_files",
+        "DROP TABLE db_user_system.t_setting",
+        "DELETE FROM db_tars.t_profile_template WHERE template_name = 'tars.framework-db'",
+        "UPDATE db_tars.t_profile_template SET profile = '<tars>\nfollows=1\nedited=7\n</tars>\n' \
+         WHERE template_name = 'tars.tarsregistry'",
+        "INSERT INTO db_tars.t_server_conf (application, server_name, node_name, template_name) VALUES \
+         ('tars', 'tarsregistry', 'a', 'tars.tarsregistry')",
+    ]);
+    std::fs::write(&template, "<tars>\nfollows=2\nedited=2\nout=1\nneeded=2\nnew=1\n</tars>\n").unwrap();
+    let told = assert_dry_run_tells(&server, &container);
+    let added = &told["schema"]["added"];
+    for what in [
+        "db_tars.t_config_files: the table",
+        "db_user_system.t_setting: the table",
+        "db_tars.t_server_conf: the column sha",
+        "db_tars.t_server_conf: the column exe_path from varchar(20) to varchar ( 128 )",
+    ] {
+        assert!(added.as_array().unwrap().iter().any(|it| it == what), "{what} is not in {added:#}");
+    }
+    let templates = &told["templates"];
+    let key = |list: &str| templates[list][0]["key"].clone();
+    assert_eq!((key("changed"), key("conflicts")), ("tars/follows".into(), "tars/edited".into()));
+    assert_eq!(templates["keys"], serde_json::json!(["tars.tarsregistry tars/new"]));
+    assert_eq!(templates["taken_out"], serde_json::json!(["tars.tarsregistry tars/out"]));
+    assert_eq!(templates["needed"], serde_json::json!(["tars.tarsregistry tars/needed"]));
+    assert_eq!(templates["added"], serde_json::json!(["tars.framework-db"]));
+
+    // It is asked for until somebody answers: the key comes back, or is not needed.
+    let dry = || document(&container.call(&["migrate", "--dry-run"]))["templates"]["needed"].clone();
+    assert_eq!(dry(), serde_json::json!(["tars.tarsregistry tars/needed"]));
+    document(&container.call(&["templates", "keep", "tars.tarsregistry"]));
+    assert_eq!(dry(), serde_json::Value::Null);
+    document(&container.call(&["templates", "take", "tars.tarsregistry"]));
+    assert_eq!(
+        server
+            .number("SELECT COUNT(*) FROM db_tars.t_profile_template WHERE profile LIKE '%needed=2%out=1%'"),
+        1
+    );
+}
+
+#[test]
+fn template_of_the_framework_that_is_no_configuration_is_named() {
+    let server = Server::start();
+    let container = Container::framework(&server);
+    document(&container.call(&["migrate"]));
+    server.run(&[
+        "UPDATE db_tars.t_profile_template SET profile = '<tars>' WHERE template_name = 'tars.default'",
+        "INSERT INTO db_tars.t_server_conf (application, server_name, node_name) VALUES ('tars', 'tarslog', 'a')",
+    ]);
+    let told = document(&container.call(&["migrate", "--dry-run"]));
+    assert_eq!(told["templates"]["unreadable"], serde_json::json!(["tars.default"]));
+}
+
+#[test]
+fn dry_run_waits_for_no_database() {
+    let server = Server::start();
+    let mut container = Container::framework(&server);
+    container.set("MYSQL_PORT", crate::server::free_port().to_string());
+    let begun = Instant::now();
+    assert_eq!(container.call(&["migrate", "--dry-run"]).status.code(), Some(69));
+    assert!(begun.elapsed() < Duration::from_secs(5));
+}

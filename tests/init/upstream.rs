@@ -220,10 +220,18 @@ fn each_release_installs_with_the_webs_sql_and_the_newer_one_completes_the_older
 
 /// `tars-init migrate` of a release, and the document that it ends with.
 fn migrate(server: &Server, release: &std::path::Path, web: &std::path::Path) -> serde_json::Value {
-    let migrated = container_with_release(server, release, web).call(&["migrate"]);
+    let container = container_with_release(server, release, web);
+    let dry = container.call(&["migrate", "--dry-run"]);
+    let migrated = container.call(&["migrate"]);
     assert_eq!(migrated.status.code(), Some(0), "{}", String::from_utf8_lossy(&migrated.stderr));
-    let said = String::from_utf8_lossy(&migrated.stdout).into_owned();
-    serde_json::from_str(said.lines().last().unwrap()).unwrap()
+    let document = |output: &std::process::Output| -> serde_json::Value {
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        serde_json::from_str(said.lines().last().unwrap()).unwrap()
+    };
+    let mut told = document(&dry);
+    told.as_object_mut().unwrap().remove("dry_run");
+    assert_eq!(told, document(&migrated), "a dry run tells what the run does then");
+    told
 }
 
 fn names(list: &serde_json::Value) -> Vec<String> {

@@ -46,6 +46,10 @@ pub struct Merge {
     pub conflicts: Vec<KeyDifference>,
     /// Keys that would follow the image, and wait for a person: business services inherit them.
     pub waiting: Vec<KeyDifference>,
+    /// Keys that somebody took out, and that this version ships as the one before did: what runs does without them.
+    pub taken_out: Vec<KeyPath>,
+    /// Keys that somebody took out, and that this version ships with another value.
+    pub needed: Vec<KeyPath>,
     /// What is to be recorded as shipped.
     pub base: Values,
 }
@@ -68,9 +72,15 @@ pub fn merge(name: &str, database: &Values, shipped: &Values, base: &Values, inh
     for (path, value) in shipped {
         let before = base.get(path);
         let Some(own) = database.get(path) else {
-            // It was there, so somebody took it out.
-            if before.is_none() {
-                merge.added.push(path.clone());
+            match before {
+                None => merge.added.push(path.clone()),
+                // It was there, so somebody took it out.
+                Some(before) if before == value => merge.taken_out.push(path.clone()),
+                Some(before) => {
+                    // As long as nobody said that it is not needed, what was taken out is what it is compared with.
+                    merge.base.insert(path.clone(), before.clone());
+                    merge.needed.push(path.clone());
+                }
             }
             continue;
         };
@@ -154,7 +164,17 @@ mod tests {
         assert_eq!(merge.added, [vec!["a".to_owned(), "new".to_owned()]]);
         assert_eq!(keys(&merge.changed), ["a/follows"]);
         assert_eq!(keys(&merge.conflicts), ["a/both"]);
-        assert_eq!((merge.waiting, merge.base), (vec![], shipped));
+        assert_eq!(merge.taken_out, [vec!["a".to_owned(), "taken-out".to_owned()]]);
+        assert_eq!((merge.waiting, merge.needed, merge.base), (vec![], vec![], shipped));
+    }
+
+    #[test]
+    fn a_key_that_was_taken_out_and_is_shipped_anew_is_asked_for_until_somebody_answers() {
+        let (base, shipped) = (values(&[("k", "1")]), values(&[("k", "2")]));
+        let first = merge("t", &Values::new(), &shipped, &base, false);
+        assert_eq!((first.needed.len(), first.added.len(), &first.base), (1, 0, &base));
+        let kept = merge("t", &Values::new(), &shipped, &shipped, false);
+        assert_eq!((kept.needed.len(), kept.taken_out.len()), (0, 1));
     }
 
     #[test]

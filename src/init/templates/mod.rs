@@ -13,7 +13,7 @@ use std::fs;
 
 use serde::Serialize;
 
-use super::database::{DatabaseError, Session};
+use super::database::{DB_TARS, DatabaseError, Session};
 use super::paths::{self, Paths};
 use super::render::Substitution;
 use super::start_log::StartLog;
@@ -38,6 +38,18 @@ pub struct Report {
     pub conflicts: Vec<KeyReport>,
     /// Keys that wait for a person, as business services inherit them.
     pub waiting: Vec<KeyReport>,
+    /// Templates in which a path of an earlier version is mended.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mended: Vec<String>,
+    /// Keys that somebody took out, and that the framework's services do without.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub taken_out: Vec<String>,
+    /// Keys that the framework's services of this version may need, and that nothing gives them: somebody took them out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub needed: Vec<String>,
+    /// Templates of the framework's services that are no TARS configuration.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unreadable: Vec<String>,
 }
 
 /// A key whose value in the database is not the one of this version.
@@ -109,15 +121,16 @@ pub fn migrate(
     wish: Wish<'_>,
     log: &StartLog,
 ) -> Result<Report, DatabaseError> {
+    let mut held = held(session)?;
+    let mut report = Report::default();
     if wish == Wish::Merge {
-        let mended = mend_upload_path(session, paths)?;
-        if !mended.is_empty() {
-            let names = mended.join(", ");
+        report.mended = mend_upload_path(session, paths, &mut held)?;
+        if !report.mended.is_empty() {
+            let names = report.mended.join(", ");
             log.say(format!("UPLOAD_PATH, rendered wrongly by an earlier version, is mended in {names}"));
         }
     }
-    let held = held(session)?;
-    let users = users(session, &held)?;
+    let users = Users::of(session, &held)?;
     let mut base = ShippedTemplates::read(session, version.unwrap_or_default())?;
     let marks = Marks::new(paths);
     let all = names(paths)?;
@@ -126,7 +139,7 @@ pub fn migrate(
     {
         return Err(DatabaseError::Unfit(format!("the image has no template {name}")));
     }
-    let mut report = Report { all: all.iter().cloned().collect(), ..Report::default() };
+    report.all = all.iter().cloned().collect();
     for name in all.into_iter().filter(|name| wish.concerns(name)) {
         let path = paths.deploy("sql").join("template").join(&name);
         let unfit = |what: String| DatabaseError::Unfit(format!("the template {}: {what}", path.display()));
@@ -134,7 +147,7 @@ pub fn migrate(
         let rendered = substitution.apply(&text).map_err(|error| unfit(error.to_string()))?;
         let rendered_values = conf::pairs(&rendered).map_err(|error| unfit(error.to_string()))?;
         let shipped = marks.of(conf::pairs(&text).map_err(|error| unfit(error.to_string()))?);
-        let Some(held) = held.get(&name) else {
+        let Some(stored) = held.get(&name) else {
             if wish == Wish::Show || insert(session, &name, &rendered)? {
                 report.added.push(name.clone());
             }
@@ -144,22 +157,34 @@ pub fn migrate(
             base.record(session, &name, &shipped, log)?;
             continue;
         };
-        let Ok(own) = conf::pairs(&held.profile) else {
+        let Ok(own) = conf::pairs(&stored.profile) else {
             log.say(format!("the template {name} of the database is no TARS configuration: left as it is"));
+            if users.framework.contains(&name) {
+                report.unreadable.push(name.clone());
+            }
             continue;
         };
-        let services = users.get(&name).cloned().unwrap_or_default();
+        let services = users.business.get(&name).cloned().unwrap_or_default();
         let is_inherited = !services.is_empty() && !matches!(wish, Wish::Take(_));
         let mut merged = merge(&name, &marks.of(own), &shipped, &base.of(&name), is_inherited);
+        if !users.framework.contains(&name) {
+            merged.taken_out.append(&mut merged.needed);
+        }
+        merged.needed.retain(|path| !is_inherited_from_a_parent(&held, stored, path));
         if wish == Wish::Show {
             report.note(&name, merged, &services);
             continue;
         }
-        if matches!(wish, Wish::Keep(_)) {
-            // From now on these values count as somebody's own.
+        if matches!(wish, Wish::Take(_)) {
+            merged.added.append(&mut merged.needed);
+            merged.added.append(&mut merged.taken_out);
+            merged.base = shipped;
+        } else if matches!(wish, Wish::Keep(_)) {
+            // From now on these values count as somebody's own, and what was taken out as not needed.
+            merged.taken_out.append(&mut merged.needed);
             merged = Merge { base: shipped, waiting: Vec::new(), changed: Vec::new(), ..merged };
         }
-        if update(session, &name, held, &merged.to_put(&rendered_values))? {
+        if update(session, &name, stored, &merged.to_put(&rendered_values))? {
             base.record(session, &name, &merged.base, log)?;
             report.note(&name, merged, &services);
         } else {
@@ -183,6 +208,9 @@ impl Report {
         };
         self.keys.extend(merged.added.iter().map(|path| format!("{template} {}", path.join("/"))));
         self.changed.extend(merged.changed.into_iter().map(report));
+        let named = |path: &Vec<String>| format!("{template} {}", path.join("/"));
+        self.taken_out.extend(merged.taken_out.iter().map(named));
+        self.needed.extend(merged.needed.iter().map(named));
         self.conflicts.extend(merged.conflicts.into_iter().map(report));
         self.waiting.extend(merged.waiting.into_iter().map(report));
     }
@@ -208,37 +236,77 @@ impl Report {
                 services.len()
             ));
         }
+        for key in &self.needed {
+            log.say(format!(
+                "warning: somebody took {key} out, and this version ships another value of it: `tarsup templates take` puts \
+                 it back, `keep` says that it is not needed"
+            ));
+        }
     }
 }
 
 /// All templates of the database.
 fn held(session: &mut Session) -> Result<BTreeMap<String, StoredTemplate>, DatabaseError> {
+    if session.only_asks() && !session.tables(DB_TARS)?.contains("t_profile_template") {
+        return Ok(BTreeMap::new());
+    }
     let query = "SELECT template_name, COALESCE(parents_name, ''), COALESCE(profile, '') FROM db_tars.t_profile_template";
     let rows: Vec<(String, String, String)> = session.rows("reading the templates", query, ())?;
     Ok(rows.into_iter().map(|(name, parent, profile)| (name, StoredTemplate { parent, profile })).collect())
 }
 
-/// Template → the business services that use it, or a template below it.
-fn users(
-    session: &mut Session,
-    held: &BTreeMap<String, StoredTemplate>,
-) -> Result<BTreeMap<String, Vec<String>>, DatabaseError> {
-    let query = "SELECT DISTINCT COALESCE(NULLIF(template_name, ''), 'tars.default'), \
-                 CONCAT(application, '.', server_name) FROM db_tars.t_server_conf WHERE application <> 'tars' ORDER BY 2";
-    let rows: Vec<(String, String)> = session.rows("asking who uses the templates", query, ())?;
-    let mut users: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (template, service) in rows {
-        let (mut template, mut seen) = (template, BTreeSet::new());
-        // Parents may go round in a circle: an administrator writes them.
-        while seen.insert(template.clone()) {
-            users.entry(template.clone()).or_default().push(service.clone());
-            match held.get(&template) {
-                Some(held) if !held.parent.is_empty() => template.clone_from(&held.parent),
-                _ => break,
+/// Who uses a template, or a template below it.
+#[derive(Default)]
+struct Users {
+    /// Template → business services.
+    business: BTreeMap<String, Vec<String>>,
+    /// The templates of the framework's own services.
+    framework: BTreeSet<String>,
+}
+
+impl Users {
+    fn of(session: &mut Session, held: &BTreeMap<String, StoredTemplate>) -> Result<Self, DatabaseError> {
+        let mut users = Self::default();
+        if session.only_asks() && !session.tables(DB_TARS)?.contains("t_server_conf") {
+            return Ok(users);
+        }
+        let query = "SELECT DISTINCT COALESCE(NULLIF(template_name, ''), 'tars.default'), application, \
+                     CONCAT(application, '.', server_name) FROM db_tars.t_server_conf ORDER BY 3";
+        let rows: Vec<(String, String, String)> = session.rows("asking who uses the templates", query, ())?;
+        for (template, application, service) in rows {
+            for template in with_parents(held, &template) {
+                if application == "tars" {
+                    users.framework.insert(template);
+                } else {
+                    users.business.entry(template).or_default().push(service.clone());
+                }
             }
         }
+        Ok(users)
     }
-    Ok(users)
+}
+
+/// A template and those that it inherits from, nearest first. Parents may go round in a circle: an administrator writes them.
+fn with_parents(held: &BTreeMap<String, StoredTemplate>, template: &str) -> Vec<String> {
+    let mut line = vec![template.to_owned()];
+    while let Some(stored) = line.last().and_then(|last| held.get(last)) {
+        if stored.parent.is_empty() || line.contains(&stored.parent) {
+            break;
+        }
+        line.push(stored.parent.clone());
+    }
+    line
+}
+
+fn is_inherited_from_a_parent(
+    held: &BTreeMap<String, StoredTemplate>,
+    stored: &StoredTemplate,
+    path: &[String],
+) -> bool {
+    with_parents(held, &stored.parent).iter().any(|parent| {
+        let pairs = held.get(parent).and_then(|parent| conf::pairs(&parent.profile).ok());
+        pairs.is_some_and(|pairs| pairs.contains_key(path))
+    })
 }
 
 /// True where it was inserted by this call.
@@ -273,6 +341,9 @@ fn update(
          WHERE template_name = ? AND BINARY profile = ?",
         (&profile, name, &held.profile),
     )?;
+    if session.only_asks() {
+        return Ok(true);
+    }
     let query =
         "SELECT COUNT(*) FROM db_tars.t_profile_template WHERE template_name = ? AND BINARY profile = ?";
     Ok(session.number(&format!("reading the template {name}"), query, (name, &profile))? > 0)
@@ -280,20 +351,25 @@ fn update(
 
 /// Mends what an earlier tarsup rendered: it took `UPLOAD_PATH` for the folder of the packages itself, so that every publish
 /// looked for them in `patchs/patchs`. Returns the names of the templates, sorted.
-fn mend_upload_path(session: &mut Session, paths: &Paths) -> Result<Vec<String>, DatabaseError> {
+fn mend_upload_path(
+    session: &mut Session,
+    paths: &Paths,
+    held: &mut BTreeMap<String, StoredTemplate>,
+) -> Result<Vec<String>, DatabaseError> {
     let right = paths::text(&paths.patchs());
     let wrong = format!("{right}/patchs/");
-    let query =
-        "SELECT template_name FROM db_tars.t_profile_template WHERE LOCATE(?, profile) > 0 ORDER BY 1";
-    let names: Vec<String> = session.rows("looking for a wrong UPLOAD_PATH", query, (&wrong,))?;
-    for name in &names {
+    let right = format!("{right}/");
+    let mut mended = Vec::new();
+    for (name, stored) in held.iter_mut().filter(|(_, stored)| stored.profile.contains(&wrong)) {
         session.run_with(
             &format!("mending UPLOAD_PATH in the template {name}"),
             "UPDATE db_tars.t_profile_template SET profile = REPLACE(profile, ?, ?) WHERE template_name = ?",
-            (&wrong, format!("{right}/"), name),
+            (&wrong, &right, name),
         )?;
+        stored.profile = stored.profile.replace(&wrong, &right);
+        mended.push(name.clone());
     }
-    Ok(names)
+    Ok(mended)
 }
 
 fn names(paths: &Paths) -> Result<BTreeSet<String>, DatabaseError> {

@@ -13,6 +13,8 @@ pub struct Behaviour {
     pub health_check: bool,
     /// The exit code of a run whose entrypoint ends in `migrate`.
     pub migrate_exit: i64,
+    /// What `tars-init migrate --dry-run` answers: exit code and text, on stderr where it failed.
+    pub dry_run: (i64, String),
     /// False where its tarsnode answers, and registers with nobody.
     pub registers: bool,
     /// False where it has no tars-init (upstream's image): no exec finds one.
@@ -34,6 +36,7 @@ impl Default for Behaviour {
             dies: None,
             health_check: false,
             migrate_exit: 0,
+            dry_run: (0, "{\"version\":1,\"dry_run\":true}".to_owned()),
             registers: true,
             has_init: true,
             takes_database: None,

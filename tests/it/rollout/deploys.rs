@@ -40,7 +40,12 @@ async fn upgrade_swaps_slave_master_node_and_parks_what_was() {
     let starts: Vec<String> =
         engine.calls()[before..].iter().filter(|call| is_start(call)).cloned().collect();
     let migrate = format!("start tars.migrate.{}", id(2));
-    assert_eq!(starts, [migrate.as_str(), "start tars-slave", "start tars-framework", "start tars-node"]);
+    // What the migration would do was asked before.
+    let preview = format!("start tars.preview.{}", id(2));
+    assert_eq!(
+        starts,
+        [preview.as_str(), migrate.as_str(), "start tars-slave", "start tars-framework", "start tars-node"]
+    );
     let dump = engine.dump();
     for name in ["framework", "slave", "node"] {
         let old = format!("container tars-{name}.old.{} exited restart=no", id(2));

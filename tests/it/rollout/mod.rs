@@ -6,6 +6,7 @@ mod declarations;
 mod deploys;
 mod gates;
 mod lists;
+mod migration;
 mod plans;
 mod properties;
 mod recovery;

@@ -1,0 +1,109 @@
+//! What a migration would change is asked before anything is done, and what it may not begin with stops the upgrade.
+
+use super::*;
+use crate::fake::Behaviour;
+use tarsup::diagnose::{Diagnose as _, Exit};
+use tarsup::engine::Engine as _;
+
+fn answering(exit: i64, text: &str) -> Behaviour {
+    Behaviour { dry_run: (exit, text.to_owned()), ..Behaviour::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn plan_of_an_upgrade_shows_what_the_migration_would_change() {
+    let desired = desired();
+    let engine = running(&desired).await;
+    let answer = r#"{"version":1,"dry_run":true,"schema":{"added":["db_tars.t: the column a"],"kept":[]},"templates":{
+        "keys":["tars.tarsnode tars/new"],"taken_out":["tars.tarslog tars/x"]}}"#;
+    engine.behave("tars/framework:2", answering(0, &answer.replace('\n', "")));
+    let machine = Machine::new();
+    let before = engine.dump();
+    let offer = deploy(&engine, &machine, &desired).offer(&request(&id(2), &to_2(&desired))).await.unwrap();
+    for note in [
+        "the migration: adds to the schema db_tars.t: the column a",
+        "the migration: adds the key tars.tarsnode tars/new",
+        "the migration: leaves out, as somebody took it out: tars.tarslog tars/x",
+    ] {
+        assert!(offer.plan.notes.iter().any(|it| it == note), "{note} is not in {:#?}", offer.plan.notes);
+    }
+    assert_eq!(offer.document()["migration"]["schema"]["added"][0], "db_tars.t: the column a");
+    assert_eq!(engine.dump(), before, "nothing of the question is left");
+    // What a person has seen is what the record says.
+    deploy(&engine, &machine, &desired).roll(&offer).await.unwrap();
+    let recorded = machine.lines().into_iter().find_map(|line| match line.event {
+        tarsup::upgrade::journal::Event::Recorded { record } => Some(record.plan.notes),
+        _ => None,
+    });
+    assert_eq!(recorded.unwrap(), offer.plan.notes);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_new_version_needs_and_the_database_lacks_stops_an_upgrade_before_anything_is_done() {
+    let desired = desired();
+    let engine = running(&desired).await;
+    let machine = Machine::new();
+    for (exit, text, words) in [
+        (0, r#"{"templates":{"needed":["tars.tarsnode tars/node/x"]}}"#, "lacks tars.tarsnode tars/node/x"),
+        (
+            0,
+            r#"{"templates":{"unreadable":["tars.tarslog"]}}"#,
+            "tars.tarslog of the database are no TARS configuration",
+        ),
+        (
+            78,
+            "tars-init: the database: db_tars is there and is not TARS's.",
+            "db_tars is there and is not TARS's",
+        ),
+    ] {
+        engine.behave("tars/framework:2", answering(exit, text));
+        let before = engine.dump();
+        let failure = roll(&engine, &machine, &desired, &id(2), &to_2(&desired)).await.unwrap_err();
+        assert!(failure.to_string().contains(words), "{failure}");
+        assert_eq!(failure.exit(), Exit::Refused);
+        assert!(failure.hint().is_some());
+        assert_eq!(engine.dump(), before);
+        // What migrates nothing asks nothing.
+        let restart = Intent::Restart { services: Vec::new() };
+        deploy(&engine, &machine, &desired).offer(&request(&id(3), &restart)).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn image_that_cannot_say_what_it_would_change_is_said_and_stops_nothing() {
+    let desired = desired();
+    let engine = running(&desired).await;
+    let machine = Machine::new();
+    for (exit, text, words) in [
+        (64, "tars-init: `migrate --dry-run` is not understood.", "is not understood"),
+        (69, "tars-init: the database: Connection refused.", "Connection refused"),
+        (0, "no document", "it said nothing"),
+    ] {
+        engine.behave("tars/framework:2", answering(exit, text));
+        let offer =
+            deploy(&engine, &machine, &desired).offer(&request(&id(2), &to_2(&desired))).await.unwrap();
+        let note = offer.plan.notes.iter().find(|note| note.contains("not known before it runs")).unwrap();
+        assert!(note.contains(words), "{note}");
+        assert!(offer.migration.is_none());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn image_that_had_to_be_loaded_is_asked_before_the_first_step() {
+    let desired = desired();
+    let engine = running(&desired).await;
+    for image in ["tars/framework:2", "tars/node:2"] {
+        engine.shelve(image);
+    }
+    engine.behave("tars/framework:2", answering(0, r#"{"templates":{"needed":["tars.tarsnode tars/x"]}}"#));
+    let before = engine.dump();
+    let failure = roll(&engine, &Machine::new(), &desired, &id(2), &to_2(&desired)).await.unwrap_err();
+    assert!(failure.to_string().contains("lacks tars.tarsnode tars/x"), "{failure}");
+    assert!(engine.inspect_image("tars/framework:2").await.unwrap().is_some(), "it was loaded");
+    let containers = |dump: &str| -> Vec<String> {
+        dump.lines().filter(|line| !line.starts_with("image")).map(str::to_owned).collect()
+    };
+    assert_eq!(containers(&engine.dump()), containers(&before));
+    // The deployment is free again.
+    engine.behave("tars/framework:2", answering(0, "{}"));
+    roll(&engine, &Machine::new(), &desired, &id(3), &to_2(&desired)).await.unwrap();
+}

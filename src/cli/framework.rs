@@ -177,7 +177,7 @@ fn only(report: &mut Value, name: &str) -> Result<(), FrameworkError> {
     for (list, items) in report.as_object_mut().into_iter().flatten() {
         if let Value::Array(items) = items {
             items.retain(|item| match item.as_str() {
-                Some(text) => text == name || (list == "keys" && text.starts_with(&format!("{name} "))),
+                Some(text) => text == name || (list != "all" && text.starts_with(&format!("{name} "))),
                 None => item["template"] == name,
             });
         }
@@ -194,6 +194,16 @@ fn told(report: &Value) -> String {
     }
     for key in list("keys") {
         lines.push(format!("{}: missing, and added by the next start", key.as_str().unwrap_or_default()));
+    }
+    for (kind, words) in [
+        ("taken_out", "taken out by somebody, and not needed as far as is known"),
+        (
+            "needed",
+            "taken out by somebody, and this version ships another value of it: `tarsup templates take` or `keep`",
+        ),
+        ("unreadable", "no TARS configuration, and left as it is"),
+    ] {
+        lines.extend(list(kind).iter().filter_map(Value::as_str).map(|key| format!("{key}: {words}")));
     }
     for (kind, words) in [
         ("changed", "follows this version"),

@@ -272,9 +272,8 @@ impl Diagnose for Refusal {
             }
             Self::Migration { needed, .. } => match needed.first().and_then(|key| key.split(' ').next()) {
                 Some(template) => format!(
-                    "somebody took them out: put them back in the web console, or say that they are not needed: `tarsup \
-                     templates keep {template}` asks the version that runs, `tars-init templates keep {template}` in a \
-                     container of the new image this one"
+                    "somebody took them out: `tarsup templates take {template}` puts them back, `tarsup templates keep \
+                     {template}` says that they are not needed"
                 ),
                 None => "mend it in the web console or in the database; nothing was changed".to_owned(),
             },

@@ -252,10 +252,12 @@ fn dry_run_tells_what_a_newer_version_would_change_and_changes_nothing() {
     assert_eq!(dry(), serde_json::json!(["tars.tarsregistry tars/needed"]));
     document(&container.call(&["templates", "keep", "tars.tarsregistry"]));
     assert_eq!(dry(), serde_json::Value::Null);
+    std::fs::write(&template, "<tars>\nfollows=3\nedited=2\nout=1\nneeded=3\nnew=1\n</tars>\n").unwrap();
+    assert_eq!(dry(), serde_json::Value::Null, "whatever is shipped");
     document(&container.call(&["templates", "take", "tars.tarsregistry"]));
     assert_eq!(
         server
-            .number("SELECT COUNT(*) FROM db_tars.t_profile_template WHERE profile LIKE '%needed=2%out=1%'"),
+            .number("SELECT COUNT(*) FROM db_tars.t_profile_template WHERE profile LIKE '%needed=3%out=1%'"),
         1
     );
 }

@@ -14,6 +14,10 @@ pub type KeyPath = Vec<String>;
 /// Every key of a template, with its value in marks.
 pub type Values = BTreeMap<KeyPath, String>;
 
+/// Recorded in the place of a shipped value: somebody took the key out and said that it is not needed, whatever is shipped. No
+/// value of a configuration begins like this.
+const NOT_NEEDED: &str = "\0not needed";
+
 /// What a start writes in the place of marks, where it is the same in every container: values are compared with the marks.
 #[derive(Clone, Debug)]
 pub struct Marks {
@@ -76,6 +80,10 @@ pub fn merge(name: &str, database: &Values, shipped: &Values, base: &Values, inh
                 None => merge.added.push(path.clone()),
                 // It was there, so somebody took it out.
                 Some(before) if before == value => merge.taken_out.push(path.clone()),
+                Some(before) if before == NOT_NEEDED => {
+                    merge.base.insert(path.clone(), before.clone());
+                    merge.taken_out.push(path.clone());
+                }
                 Some(before) => {
                     // As long as nobody said that it is not needed, what was taken out is what it is compared with.
                     merge.base.insert(path.clone(), before.clone());
@@ -109,6 +117,23 @@ pub fn merge(name: &str, database: &Values, shipped: &Values, base: &Values, inh
 }
 
 impl Merge {
+    /// Everything is taken as `shipped`, what was taken out among it.
+    pub fn take(&mut self, shipped: Values) {
+        self.added.append(&mut self.needed);
+        self.added.append(&mut self.taken_out);
+        self.base = shipped;
+    }
+
+    /// Everything stays as it is: its values count as somebody's own from now on, and what was taken out is not needed.
+    pub fn keep(&mut self, shipped: Values) {
+        self.base = shipped;
+        self.waiting.clear();
+        self.changed.clear();
+        self.taken_out.append(&mut self.needed);
+        let not_needed = self.taken_out.iter().map(|path| (path.clone(), NOT_NEEDED.to_owned()));
+        self.base.extend(not_needed);
+    }
+
     /// The keys that are put into the database, of all that the image has.
     pub fn to_put(&self, rendered: &Values) -> Values {
         let changed = self.changed.iter().map(|difference| &difference.path);
@@ -173,8 +198,19 @@ mod tests {
         let (base, shipped) = (values(&[("k", "1")]), values(&[("k", "2")]));
         let first = merge("t", &Values::new(), &shipped, &base, false);
         assert_eq!((first.needed.len(), first.added.len(), &first.base), (1, 0, &base));
-        let kept = merge("t", &Values::new(), &shipped, &shipped, false);
-        assert_eq!((kept.needed.len(), kept.taken_out.len()), (0, 1));
+        let mut kept = merge("t", &Values::new(), &base, &base, false);
+        kept.keep(base);
+        let next = merge("t", &Values::new(), &shipped, &kept.base, false);
+        assert_eq!((next.needed.len(), next.taken_out.len(), next.base), (0, 1, kept.base));
+        // Until it is there again.
+        let back = merge(
+            "t",
+            &shipped,
+            &shipped,
+            &next.taken_out.iter().map(|path| (path.clone(), NOT_NEEDED.to_owned())).collect(),
+            false,
+        );
+        assert_eq!((back.conflicts, back.base), (vec![], shipped));
     }
 
     #[test]

@@ -176,13 +176,9 @@ pub fn migrate(
             continue;
         }
         if matches!(wish, Wish::Take(_)) {
-            merged.added.append(&mut merged.needed);
-            merged.added.append(&mut merged.taken_out);
-            merged.base = shipped;
+            merged.take(shipped);
         } else if matches!(wish, Wish::Keep(_)) {
-            // From now on these values count as somebody's own, and what was taken out as not needed.
-            merged.taken_out.append(&mut merged.needed);
-            merged = Merge { base: shipped, waiting: Vec::new(), changed: Vec::new(), ..merged };
+            merged.keep(shipped);
         }
         if update(session, &name, stored, &merged.to_put(&rendered_values))? {
             base.record(session, &name, &merged.base, log)?;

@@ -53,7 +53,7 @@ count() {
     say "$ok passed, $bad failed, $left skipped ($(since "$part"))"
 }
 
-real_bases() { [ ! -d "${TARSUP_SHARED:-../shared}/tars/real" ] || echo real web; }
+real_bases() { [ ! -d "${TARSUP_SHARED:-../shared}/tars/real" ] || echo real web upstream; }
 
 if [ -z "$fast" ]; then
     is_root || die "the tests with an engine need root: run this as root, or with --fast for the others"

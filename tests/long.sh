@@ -21,7 +21,7 @@ is_root || die "an engine of its own needs root"
 [ -d "${TARSUP_SHARED:-../shared}/tars/real" ] || die "the real framework's packages are not in ${TARSUP_SHARED:-../shared}/tars/real"
 install_packages docker.io iptables iproute2 util-linux mmdebstrap
 compile
-sh tests/bases.sh framework database real web >/dev/null || die "the root file systems could not be made"
+sh tests/bases.sh framework database real web upstream >/dev/null || die "the root file systems could not be made"
 export TARSUP_TEST_BASES="${TARSUP_TEST_CACHE:-/var/tmp/tarsup-cache}/bases"
 export TARSUP_TEST_INIT="$init_program" TARSUP_TEST_STANDIN="$standin_program"
 

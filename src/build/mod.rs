@@ -215,6 +215,11 @@ fn prepare_with<'a>(
             shown(&path)
         ));
     }
+    if recipe.web.is_some()
+        && let Some(doubt) = recipe.deploy.as_deref().and_then(skeleton::lacks_node_scripts)
+    {
+        warnings.push(doubt);
+    }
     check::complete(recipe, &services.keys().copied().collect::<BTreeSet<_>>())?;
     leave_out(recipe.role, &mut services, &mut warnings);
     let base = match &recipe.base {

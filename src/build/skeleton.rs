@@ -8,8 +8,11 @@ use super::host::{self, Modes};
 use super::recipe::{ImageRole, PlacedFile};
 use super::tree::{Tree, TreeNode};
 use super::unpack::UnpackError;
+use crate::diagnose::shown;
 use crate::tars::Service;
-use crate::tars::catalogue::{DATA_PATH, DEPLOY_PATH, INIT_PATH, PATCHS_PATH, TARS_PATH, WEB_PATH};
+use crate::tars::catalogue::{
+    DATA_PATH, DEPLOY_PATH, INIT_PATH, INSTALL_SCRIPT, PATCHS_PATH, TARS_PATH, UTIL_FOLDER, WEB_PATH,
+};
 
 /// tars-init, the volume's folder, and the links into it. Source: upstream's images.
 pub fn skeleton(init: &Path, role: ImageRole, on_scratch: bool) -> Result<Tree, UnpackError> {
@@ -52,7 +55,8 @@ fn put(tree: &mut Tree, path: &str, node: TreeNode) {
     let _ = tree.insert(path.trim_start_matches('/'), node);
 }
 
-/// `conf/` and `sql/` of the recipe's `deploy` folder, at their place in the image.
+/// `conf/` and `sql/` of the recipe's `deploy` folder, at their place in the image; for a framework also what nodes made
+/// the upstream way are installed from: `util-linux/`, and the script beside it.
 pub fn deploy(folder: &Path, role: ImageRole) -> Result<Tree, super::BuildError> {
     let needed: Vec<String> = match role {
         ImageRole::Framework => {
@@ -66,7 +70,9 @@ pub fn deploy(folder: &Path, role: ImageRole) -> Result<Tree, super::BuildError>
         return Err(CheckError::Deploy { folder: folder.to_owned(), missing: missing.clone(), role }.into());
     }
     let mut tree = Tree::default();
-    for part in ["conf", "sql"] {
+    let parts: &[&str] =
+        if role == ImageRole::Framework { &["conf", "sql", UTIL_FOLDER] } else { &["conf", "sql"] };
+    for part in parts {
         let from = folder.join(part);
         if !from.is_dir() {
             continue;
@@ -75,7 +81,23 @@ pub fn deploy(folder: &Path, role: ImageRole) -> Result<Tree, super::BuildError>
             put(&mut tree, &format!("{DEPLOY_PATH}/framework/{part}/{path}"), node.clone());
         }
     }
+    let script = folder.parent().map(|above| above.join(INSTALL_SCRIPT)).filter(|script| script.is_file());
+    if let Some(script) = script.filter(|_| role == ImageRole::Framework) {
+        put(&mut tree, &format!("{DEPLOY_PATH}/{INSTALL_SCRIPT}"), host::read_file(&script, Modes::Normal)?);
+    }
     Ok(tree)
+}
+
+/// What a person ought to know of a console from which no node can be installed.
+pub fn lacks_node_scripts(folder: &Path) -> Option<String> {
+    let scripts = folder.join(UTIL_FOLDER).join("tarsnode/util");
+    (!scripts.is_dir()).then(|| {
+        format!(
+            "{} is not there: the tarsnode.tgz that the web console serves will have no scripts, and nodes made the upstream \
+             way cannot install from it",
+            shown(&scripts)
+        )
+    })
 }
 
 /// The files and folders that a plain recipe names.

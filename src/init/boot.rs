@@ -12,6 +12,7 @@ use super::environment::{Account, Endpoint, Environment};
 use super::failure::Failure;
 use super::lock::InstallLock;
 use super::paths::Paths;
+use super::registries;
 use super::render::Substitution;
 use super::rows::{self, Registrant};
 use super::schema;
@@ -50,7 +51,7 @@ pub fn prepare(
     let Some(account) = &environment.database else {
         return Ok(Prepared {
             services: environment.role.services().to_vec(),
-            registries: environment.registries.clone(),
+            registries: registries::find(&environment.locator, paths, node.address, stop, log),
         });
     };
     let server = Server::of(account).for_work(environment.patience, log);

@@ -22,8 +22,8 @@ pub struct Environment {
     pub naming: Naming,
     /// The administrator's account; a node has none.
     pub database: Option<Account>,
-    /// Where a node finds its registries: `tcp -h A -p 17890:tcp -h B -p 17890`. Empty for master and slave.
-    pub registries: Vec<Endpoint>,
+    /// How a node finds its registries; a master or slave has its own.
+    pub locator: Locator,
     /// The version of the image (`TARSUP_VERSION`).
     pub version: Option<String>,
     /// How long to wait for the database, and for a registry.
@@ -62,6 +62,29 @@ impl fmt::Debug for Account {
     }
 }
 
+/// How a node finds its registries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Locator {
+    /// `TARS_REGISTRY_ADDRESS`: `tcp -h A -p 17890:tcp -h B -p 17890`. Empty for master and slave.
+    Named(Vec<Endpoint>),
+    /// `WEB_HOST` alone: the web console is asked.
+    Web {
+        /// Without a path: `http://172.25.0.3:3000`.
+        url: String,
+        /// A registry on the console's own host: the last guess, as a proxy may stand before the console.
+        guess: Endpoint,
+    },
+}
+
+impl fmt::Display for Locator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Named(registries) => f.write_str(&Endpoint::list(registries)),
+            Self::Web { url, .. } => write!(f, "registries as {url} knows them"),
+        }
+    }
+}
+
 /// One `tcp -h HOST -p PORT`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
@@ -96,6 +119,19 @@ impl Endpoint {
         Some(Self { host: host.filter(|host| is_host(host))?, port: port? })
     }
 
+    /// Reads `tcp -h A -p 17890:tcp -h B -p 17890`; `None` where any of it is no endpoint.
+    pub fn parse_list(text: &str) -> Option<Vec<Self>> {
+        let nth = |(at, text): (usize, &str)| {
+            if at == 0 { Self::parse(text) } else { Self::parse(&format!("tcp {text}")) }
+        };
+        text.split(":tcp ").enumerate().map(nth).collect()
+    }
+
+    /// As configuration and `TARS_REGISTRY_ADDRESS` have it.
+    pub fn list(endpoints: &[Self]) -> String {
+        endpoints.iter().map(ToString::to_string).collect::<Vec<_>>().join(":")
+    }
+
     /// The registry of a host, at its own port.
     pub fn registry(host: &str) -> Self {
         Self { host: host.to_owned(), port: REGISTRY_PORT }
@@ -128,7 +164,7 @@ impl Environment {
             role,
             naming: vars.naming(image)?,
             database: if role == Role::Node { None } else { Some(vars.account()?) },
-            registries: if role == Role::Node { vars.registries()? } else { Vec::new() },
+            locator: if role == Role::Node { vars.locator()? } else { Locator::Named(Vec::new()) },
             version: vars.host("TARSUP_VERSION")?,
             patience: vars.seconds("TARSUP_DATABASE_TIMEOUT", 120)?,
             grace: vars.seconds("TARSUP_STOP_TIMEOUT", 8)?,
@@ -242,10 +278,9 @@ impl Variables<'_> {
         })
     }
 
-    fn registries(&self) -> Result<Vec<Endpoint>, Failure> {
+    fn locator(&self) -> Result<Locator, Failure> {
         if let Some(text) = self.text("TARS_REGISTRY_ADDRESS")? {
-            let endpoints: Option<Vec<_>> = text.split(":tcp ").enumerate().map(nth_endpoint).collect();
-            return endpoints.ok_or_else(|| {
+            return Endpoint::parse_list(&text).map(Locator::Named).ok_or_else(|| {
                 refused(format!(
                     "TARS_REGISTRY_ADDRESS is {text:?}; it should read `tcp -h A -p 17890:tcp -h B -p 17890`."
                 ))
@@ -257,12 +292,13 @@ impl Variables<'_> {
                     .to_owned(),
             ));
         };
-        let host = web.split_once("://").map_or(web.as_str(), |(_, rest)| rest);
-        let host = host.split(['/', ':']).next().unwrap_or_default();
-        if !is_host(host) {
+        let (scheme, rest) = web.split_once("://").unwrap_or(("http", &web));
+        let place = rest.split('/').next().unwrap_or_default();
+        let host = place.split(':').next().unwrap_or_default();
+        if !is_host(place) || !is_host(host) {
             return Err(refused(format!("WEB_HOST is {web:?}; it should read `http://HOST:3000`.")));
         }
-        Ok(vec![Endpoint::registry(host)])
+        Ok(Locator::Web { url: format!("{scheme}://{place}"), guess: Endpoint::registry(host) })
     }
 
     fn seconds(&self, name: &str, default: u64) -> Result<Duration, Failure> {
@@ -274,10 +310,6 @@ impl Variables<'_> {
             },
         }
     }
-}
-
-fn nth_endpoint((at, text): (usize, &str)) -> Option<Endpoint> {
-    if at == 0 { Endpoint::parse(text) } else { Endpoint::parse(&format!("tcp {text}")) }
 }
 
 /// What may stand in SQL and configuration as an address: nothing that either could take for syntax.
@@ -366,18 +398,23 @@ mod tests {
     #[test]
     fn node_finds_its_registries_by_address_list_or_web_host() {
         let node =
-            |vars: &[(&str, &str)]| parse(ImageRole::Node, vars).map(|environment| environment.registries);
+            |vars: &[(&str, &str)]| parse(ImageRole::Node, vars).map(|environment| environment.locator);
         let listed =
             node(&[("TARS_REGISTRY_ADDRESS", "tcp -h 172.25.0.3 -p 17890:tcp -h fw2 -p 17899 -t 3000")]);
         assert_eq!(
             listed.unwrap(),
-            [Endpoint::registry("172.25.0.3"), Endpoint { host: "fw2".to_owned(), port: 17899 }]
+            Locator::Named(vec![
+                Endpoint::registry("172.25.0.3"),
+                Endpoint { host: "fw2".to_owned(), port: 17899 }
+            ])
         );
+        let web = |url: &str, host| Locator::Web { url: url.to_owned(), guess: Endpoint::registry(host) };
         assert_eq!(
             node(&[("WEB_HOST", "http://172.25.0.3:3000")]).unwrap(),
-            [Endpoint::registry("172.25.0.3")]
+            web("http://172.25.0.3:3000", "172.25.0.3")
         );
-        assert_eq!(node(&[("WEB_HOST", "fw.tars/")]).unwrap(), [Endpoint::registry("fw.tars")]);
+        assert_eq!(node(&[("WEB_HOST", "fw.tars/")]).unwrap(), web("http://fw.tars", "fw.tars"));
+        assert!(node(&[("WEB_HOST", "http://")]).is_err());
         assert!(node(&[]).is_err());
         assert!(node(&[("TARS_REGISTRY_ADDRESS", "172.25.0.3:17890")]).is_err());
     }

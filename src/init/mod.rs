@@ -11,6 +11,7 @@ mod boot;
 mod cluster;
 mod database;
 mod displaced;
+mod downloads;
 mod environment;
 mod failure;
 mod guard;
@@ -27,6 +28,7 @@ mod processes;
 mod programs;
 mod published;
 mod readdress;
+mod registries;
 mod render;
 mod rows;
 mod run_state;
@@ -157,6 +159,15 @@ fn run(image: ImageRole, paths: &Paths) -> Result<(), Failure> {
         Substitution::new(paths, &address, environment.database.as_ref(), prepared.registries.clone());
     render::render(paths, environment.role.services(), &substitution)?;
     let web = prepare_web(&environment, paths, &address, &log)?;
+    if is_new && web.is_some() {
+        downloads::discard(paths).map_err(|error| {
+            Failure::new(
+                Code::Configuration,
+                format!("cannot take away what another version serves: {error}."),
+                "",
+            )
+        })?;
+    }
     note_start(paths, environment.role, is_new).map_err(|error| {
         Failure::new(Code::Configuration, format!("cannot note the first start: {error}."), "")
     })?;
@@ -193,7 +204,7 @@ fn introduction(environment: &Environment, address: &str) -> String {
     let version = environment.version.as_deref().unwrap_or("of unknown version");
     let place = match &environment.database {
         Some(account) => format!("database {account:?}"),
-        None => environment.registries.iter().map(ToString::to_string).collect::<Vec<_>>().join(":"),
+        None => environment.locator.to_string(),
     };
     format!("TARS {version}, {} at {address}, {place}", environment.role)
 }

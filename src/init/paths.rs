@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use crate::tars::Service;
-use crate::tars::catalogue::{DATA_PATH, DEPLOY_PATH, PATCHS_PATH, TARS_PATH, UPLOAD_PATH, WEB_PATH};
+use crate::tars::catalogue::{
+    DATA_PATH, DEPLOY_PATH, INSTALL_SCRIPT, PATCHS_PATH, TARS_PATH, UPLOAD_PATH, WEB_PATH,
+};
 
 /// Upstream's paths below a root.
 #[derive(Clone, Debug)]
@@ -44,6 +46,16 @@ impl Paths {
     /// `/usr/local/app/web`
     pub fn web(&self) -> PathBuf {
         self.at(WEB_PATH)
+    }
+
+    /// `/usr/local/app/web/files`: what the web console serves to nodes.
+    pub fn downloads(&self) -> PathBuf {
+        self.web().join("files")
+    }
+
+    /// Upstream's script that installs a tarsnode, where the image has it.
+    pub fn install_script(&self) -> PathBuf {
+        self.at(DEPLOY_PATH).join(INSTALL_SCRIPT)
     }
 
     /// `/data/tars`, the volume.

@@ -3,20 +3,17 @@
 
 use std::io::Write;
 use std::thread;
-use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::tars::{PROTOCOL, ping};
+use crate::tars::PROTOCOL;
 
 use super::address;
 use super::environment::{Endpoint, Environment};
 use super::failure::{Code, Failure};
 use super::health::{self, Database, ServantAnswer};
 use super::paths::Paths;
-
-/// For the answer of one registry.
-const REGISTRY: Duration = Duration::from_secs(2);
+use super::registries;
 
 /// The document.
 #[derive(Debug, Default, Serialize)]
@@ -81,7 +78,7 @@ fn look(paths: &Paths) -> ProbeReport {
             return report;
         }
     }
-    let registries = environment.registries.clone();
+    let registries = registries::known(&environment.locator, paths);
     let registry = thread::spawn(move || ask_registries(&registries));
     let look = health::look(paths, &environment, &report.address);
     report.servants = look.servants;
@@ -112,12 +109,7 @@ fn look(paths: &Paths) -> ProbeReport {
 fn ask_registries(registries: &[Endpoint]) -> Option<Reachability> {
     let mut complaints = Vec::new();
     for registry in registries {
-        let answer = address::socket(&registry.host, registry.port)
-            .map_err(|error| error.to_string())
-            .and_then(|at| {
-                ping::ping(at, "tars.tarsregistry.QueryObj", REGISTRY).map_err(|error| error.to_string())
-            });
-        match answer {
+        match registries::ask(registry) {
             Ok(()) => return Some(Reachability { ok: true, detail: registry.to_string() }),
             Err(why) => complaints.push(format!("{registry}: {why}")),
         }

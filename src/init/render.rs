@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::tars::Service;
 use crate::tars::conf::{self, ConfError};
@@ -109,7 +109,7 @@ pub fn render(paths: &Paths, services: &[Service], substitution: &Substitution) 
     Ok(())
 }
 
-fn list(folder: &Path) -> Result<Vec<std::path::PathBuf>, Failure> {
+fn list(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
     let entries = fs::read_dir(folder).map_err(|error| unreadable(folder, &error))?;
     let mut files: Vec<_> =
         entries.filter_map(Result::ok).map(|entry| entry.path()).filter(|path| path.is_file()).collect();
@@ -132,16 +132,20 @@ fn render_file(template: &Path, target: &Path, substitution: &Substitution) -> R
 /// Writes by temporary file and rename: a reader sees the old text or the new one. Owner and group may read it: it
 /// holds the services' account.
 pub fn write(target: &Path, text: &str) -> io::Result<()> {
-    let folder = target.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(folder)?;
-    let name = target.file_name().unwrap_or_default().to_string_lossy();
-    let beside = folder.join(format!(".{name}.tars-init"));
+    fs::create_dir_all(target.parent().unwrap_or(Path::new("/")))?;
+    let beside = name_beside(target);
     let mut file =
         fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(&beside)?;
     file.set_permissions(fs::Permissions::from_mode(0o640))?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(&beside, target)
+}
+
+/// Where a file is written before it takes the place of `target`.
+pub fn name_beside(target: &Path) -> PathBuf {
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    target.with_file_name(format!(".{name}.tars-init"))
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Failure {

@@ -26,6 +26,8 @@ pub enum Event {
     Answers(Service),
     /// A registry has answered: tarsnode can start.
     RegistryAnswers,
+    /// What nodes install from is there: the web console can start.
+    DownloadsMade,
     /// Who lives was asked whether it answers.
     Asked(Answer),
 }

@@ -13,18 +13,19 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use crate::tars::{Role, Service, ping};
+use crate::tars::{Role, Service};
 
-use super::address;
 use super::answers;
 use super::backoff::{Backoff, Decision};
 use super::boot::Prepared;
+use super::downloads;
 use super::environment::{Endpoint, Environment};
 use super::health;
 use super::output_log;
 use super::paths::Paths;
 use super::processes::{self, Identity};
 use super::programs;
+use super::registries;
 use super::services;
 use super::signals::{Event, Stop};
 use super::silence::{Answer, Circumstances, MOST_RESTARTS, Question, Silence, Supervised, Verdict};
@@ -100,6 +101,7 @@ impl Supervisor<'_> {
             match self.events.1.recv_timeout(TICK) {
                 Ok(Event::Answers(service)) => self.note_answer(&mut state, service),
                 Ok(Event::RegistryAnswers) => self.start(&mut state, Supervised::Service(Service::Node)),
+                Ok(Event::DownloadsMade) => self.start(&mut state, Supervised::Web),
                 Ok(Event::Asked(answer)) => self.judge_silences(&mut state, &answer),
                 Ok(Event::Stop) => break,
                 Ok(Event::ChildEnded) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
@@ -131,8 +133,24 @@ impl Supervisor<'_> {
             self.await_service(service);
         }
         if self.web.is_some() {
-            self.start(state, Supervised::Web);
+            self.make_downloads();
         }
+    }
+
+    /// In a thread: what nodes install from. The web console records it at its start, and waits for it.
+    fn make_downloads(&self) {
+        let (sender, paths, log) = (self.events.0.clone(), self.paths.clone(), self.log.clone());
+        thread::spawn(move || {
+            match downloads::make(&paths) {
+                Ok(0) => {}
+                Ok(made) => log.say(format!(
+                    "{made} archives made for nodes that install from the web console, in {}",
+                    paths.downloads().display()
+                )),
+                Err(error) => log.say(format!("warning: nodes cannot install from the web console: {error}")),
+            }
+            let _ = sender.send(Event::DownloadsMade);
+        });
     }
 
     fn start(&self, state: &mut State, what: Supervised) {
@@ -175,12 +193,11 @@ impl Supervisor<'_> {
         thread::spawn(move || {
             let begun = Instant::now();
             let mut next_word = FIRST_WORD;
-            while !registries.iter().any(registry_answers) {
+            while !registries.iter().any(|registry| registries::ask(registry).is_ok()) {
                 if begun.elapsed() >= next_word {
-                    let places: Vec<_> = registries.iter().map(Endpoint::to_string).collect();
                     log.say(format!(
                         "tarsnode waits for a registry, none answers yet: {} ({} s)",
-                        places.join(":"),
+                        Endpoint::list(&registries),
                         begun.elapsed().as_secs()
                     ));
                     next_word = next_word * 2 + FIRST_WORD;
@@ -467,12 +484,6 @@ const fn name(what: Supervised) -> &'static str {
 /// Often at first, when a moment counts; seldom when something is wrong.
 fn pause_before_asking_again(begun: Instant) {
     thread::sleep(if begun.elapsed() < LATE { ASK } else { ASK * 25 });
-}
-
-fn registry_answers(registry: &Endpoint) -> bool {
-    address::socket(&registry.host, registry.port).is_ok_and(|address| {
-        ping::ping(address, "tars.tarsregistry.QueryObj", Duration::from_secs(1)).is_ok()
-    })
 }
 
 fn signal_all(pids: &[Pid], signal: Signal) {

@@ -1,8 +1,8 @@
 //! The web console of a master, where the image carries one: its configuration, and how it is started.
 
 use std::fs;
-use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::io::{self, Read};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -64,6 +64,8 @@ impl Web {
 
 /// How long the web console may take to answer.
 const ANSWER: Duration = Duration::from_secs(2);
+/// No page that is asked for here is that large, in bytes.
+const LARGEST: u64 = 1 << 20;
 
 /// Asks the web console that listens at this address for its first page; why that is not well, in a few words.
 pub fn ask(listens_at: SocketAddr) -> Result<(), String> {
@@ -72,26 +74,38 @@ pub fn ask(listens_at: SocketAddr) -> Result<(), String> {
         IpAddr::V6(address) if address.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
         address => address,
     };
-    let request = || -> io::Result<String> {
-        let mut stream = TcpStream::connect_timeout(&SocketAddr::new(at, listens_at.port()), ANSWER)?;
-        stream.set_read_timeout(Some(ANSWER))?;
-        stream.set_write_timeout(Some(ANSWER))?;
-        stream.write_all(b"GET / HTTP/1.0\r\nHost: localhost\r\nUser-Agent: tars-init\r\n\r\n")?;
-        // `HTTP/1.1 200`
-        let mut status = [0; 12];
-        stream.read_exact(&mut status)?;
-        Ok(String::from_utf8_lossy(&status).into_owned())
-    };
-    let status = request().map_err(|error| match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "no answer in time".to_owned(),
-        io::ErrorKind::ConnectionRefused => "nothing listens".to_owned(),
-        _ => error.to_string(),
-    })?;
+    let url = format!("http://{}/", SocketAddr::new(at, listens_at.port()));
+    let status = request(&url, ANSWER).send_lazy().map_err(|error| in_words(&error))?.status_code;
     // It may send us to its log-in, or want one: that is an answer, too.
-    match status.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..3)) {
-        Some("2" | "3" | "4") => Ok(()),
-        Some("5") => Err(format!("it answers with {}", &status[9..])),
-        _ => Err("the answer is no HTTP".to_owned()),
+    if status < 500 { Ok(()) } else { Err(format!("it answers with {status}")) }
+}
+
+/// What a page says; why it cannot be had, in a few words.
+pub fn get(url: &str, within: Duration) -> Result<String, String> {
+    let answer = request(url, within).send_lazy().map_err(|error| in_words(&error))?;
+    if answer.status_code != 200 {
+        return Err(format!("it answers with {}", answer.status_code));
+    }
+    let mut page = String::new();
+    answer.take(LARGEST).read_to_string(&mut page).map_err(|error| error.to_string())?;
+    Ok(page)
+}
+
+fn request(url: &str, within: Duration) -> minreq::Request {
+    minreq::get(url)
+        .with_timeout(within.as_secs().max(1))
+        .with_header("User-Agent", "tars-init")
+        .with_follow_redirects(false)
+}
+
+fn in_words(error: &minreq::Error) -> String {
+    match error {
+        minreq::Error::IoError(error) => match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "no answer in time".to_owned(),
+            io::ErrorKind::ConnectionRefused => "nothing listens".to_owned(),
+            _ => error.to_string(),
+        },
+        other => other.to_string(),
     }
 }
 

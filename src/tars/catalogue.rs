@@ -14,8 +14,12 @@ pub const UPLOAD_PATH: &str = "/usr/local/app";
 pub const PATCHS_PATH: &str = "/usr/local/app/patchs";
 /// Where the web console lies.
 pub const WEB_PATH: &str = "/usr/local/app/web";
-/// Upstream's installer tree: `framework/{conf,sql}` of the image lie below it.
+/// Upstream's installer tree: `framework/{conf,sql,util-linux}` of the image lie below it.
 pub const DEPLOY_PATH: &str = "/usr/local/tars/cpp/deploy";
+/// In `framework` of that tree: the scripts that start and watch a service on a machine without tars-init.
+pub const UTIL_FOLDER: &str = "util-linux";
+/// In that tree: upstream's script that installs a tarsnode from the web console.
+pub const INSTALL_SCRIPT: &str = "tools/install.sh";
 /// Where tars-init, the start of every image that `tarsup build` makes of it, lies in the image.
 pub const INIT_PATH: &str = "/usr/local/bin/tars-init";
 /// The one volume of a TARS container.

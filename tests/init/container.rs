@@ -63,6 +63,11 @@ impl Container {
         self
     }
 
+    pub fn unset(&mut self, name: &str) -> &mut Self {
+        self.env.remove(name);
+        self
+    }
+
     pub fn behave(&self, service: &str, how: &str) {
         fs::write(self.root.path().join("behaviour").join(service), how).unwrap();
     }

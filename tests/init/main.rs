@@ -14,6 +14,7 @@ mod health;
 mod lifecycle;
 mod migration;
 mod proxy;
+mod registries;
 mod server;
 mod silence;
 mod statements;

@@ -353,3 +353,33 @@ fn web_is_the_first_layer_with_its_logs_in_the_volume() {
     Packer::default().write(&workshop.path("web.tgz"), flat.into_iter().chain([link]).collect());
     assert_eq!(workshop.json(&["build", "framework.yaml"])["digest"], built["digest"]);
 }
+
+#[test]
+fn build_takes_what_nodes_are_installed_from_and_says_when_it_is_not_there() {
+    let workshop = Workshop::new();
+    let web = vec![Entry::File("web/bin/www".to_owned(), b"x".to_vec(), true)];
+    Packer::default().write(&workshop.path("web.tgz"), web);
+    fs::create_dir_all(workshop.path("tree/tools")).unwrap();
+    fs::rename(workshop.path("deploy"), workshop.path("tree/framework")).unwrap();
+    let recipe = RECIPE.replace("deploy: deploy", "deploy: tree/framework");
+    workshop.write("framework.yaml", &format!("{recipe}web: web.tgz\n"));
+    workshop.write("node.yaml", &recipe.replace("role: framework", "role: node"));
+    let doubt = "nodes made the upstream way cannot install from it";
+    let said = |output: &std::process::Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said(&workshop.run(&["build", "framework.yaml"])).contains(doubt));
+
+    fs::create_dir_all(workshop.path("tree/framework/util-linux/tarsnode/util")).unwrap();
+    workshop.write("tree/framework/util-linux/tarsnode/util/start.sh", "TARS_PATH/tarsnode/bin/tarsnode &");
+    workshop.write("tree/tools/install.sh", "wget $1/files/tarsnode.tgz");
+    let built = workshop.run(&["build", "framework.yaml", "-o", "oci:out:1"]);
+    assert!(!said(&built).contains(doubt), "{}", said(&built));
+    workshop.json(&["build", "node.yaml", "-o", "oci:node:1"]);
+
+    let deploy = |image: &str| contents(&layout::read(&workshop.path(image), None).unwrap(), "deploy");
+    let (framework, node) = (deploy("out"), deploy("node"));
+    for path in ["framework/util-linux/tarsnode/util/start.sh", "tools/install.sh"] {
+        let path = format!("usr/local/tars/cpp/deploy/{path}");
+        assert!(framework.contains_key(&path), "{path} is in the image that has the console");
+        assert!(!node.contains_key(&path), "{path} is nothing for a node");
+    }
+}

@@ -18,6 +18,8 @@ pub const PATCHED: &str = "3.0.17-patched";
 pub const FORMER: &str = "2.4.17";
 /// Somebody packed tarslog's program as tarsconfig.
 pub const WRONG: &str = "3.0.17-wrong";
+/// A node as upstream's image makes it: only its start is in it.
+pub const UPSTREAM_NODE: &str = "upstream-node";
 /// The release with its web console.
 pub const WITH_WEB: &str = "3.0.17-web";
 
@@ -68,13 +70,24 @@ pub fn stage_with(version: &'static str, test: &str) -> Option<&'static Stage> {
         WITH_WEB => {
             lay_out(images, &real.join(format!("v{RELEASE}")));
             let web = real.join("web.tgz");
-            // The web's SQL comes with the web, and upstream's installer copies it to the framework's.
-            unpack(&web, &["--strip-components=2", "web/sql"], &images.path("build/deploy/framework/sql"));
             let written = fs::read_to_string(images.path("images/framework.yaml")).unwrap();
             let written = written.replace("base/real.tar", "base/web.tar");
             fs::write(images.path("images/web.yaml"), format!("{written}web: {}\n", web.display())).unwrap();
             images.build_as("web", "framework", WITH_WEB, None);
             images.build("node", WITH_WEB, Some(RELEASE));
+        }
+        UPSTREAM_NODE => {
+            let entry = real.join("upstream/tars-node-entrypoint.sh");
+            fs::write(
+                images.path("images/upstream-node.yaml"),
+                format!(
+                    "name: {PREFIX}/{UPSTREAM_NODE}\nversion: 1\nrole: plain\nbase: rootfs:../build/base/upstream.tar\n\
+                     files: {{{}: {{path: /root/entry.sh, mode: \"0755\"}}}}\nentrypoint: [/root/entry.sh]\n",
+                    entry.display()
+                ),
+            )
+            .unwrap();
+            images.build(UPSTREAM_NODE, "1", None);
         }
         other => panic!("{other} is no version of this stage"),
     }
@@ -99,7 +112,7 @@ fn lay_out(stage: &Stage, release: &Path) {
     for package in packages(release) {
         replace(stage, &package);
     }
-    unpack(&release.join("deploy.tgz"), &["deploy/framework"], &build);
+    unpack(&release.join("deploy.tgz"), &["deploy/framework", "deploy/tools"], &build);
     unpack(&release.join("framework.tgz"), &["tarsnode"], &build.join("core"));
     pack(&build.join("core"), "tarsnode", &build.join("core/tarsnode.tgz"));
 }

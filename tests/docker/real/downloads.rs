@@ -1,0 +1,121 @@
+//! What nodes install from: a node with upstream's own start, from a master of ours with the real web console.
+
+use std::process::Command;
+
+use super::stage::{PREFIX, RELEASE, UPSTREAM_NODE, WITH_WEB, stage_with};
+use crate::e2e::deployment::{Deployment, wait_for};
+use crate::e2e::stage::succeed;
+
+const FILES: [&str; 12] = [
+    "install.sh",
+    "tarsAdminRegistry.tgz",
+    "tarsconfig.tgz",
+    "tarslog.tgz",
+    "tarsnode.tgz",
+    "tarsnotify.tgz",
+    "tarspatch.tgz",
+    "tarsproperty.tgz",
+    "tarsqueryproperty.tgz",
+    "tarsquerystat.tgz",
+    "tarsregistry.tgz",
+    "tarsstat.tgz",
+];
+
+/// A node beside the deployment, started as the documented line does: `docker run -e WEB_HOST=...`.
+struct Node<'a> {
+    deployment: &'a Deployment,
+    name: String,
+    host: u8,
+}
+
+impl Node<'_> {
+    fn run(&self, image: &str) {
+        let web = format!("WEB_HOST=http://{}:3000", self.deployment.address(3));
+        let volume = format!("{}_node:/data/tars", self.deployment.name);
+        succeed(
+            Command::new("docker")
+                .args(["run", "-d", "--name", &self.name, "--net", &self.deployment.network()])
+                .args(["--ip", &self.deployment.address(self.host), "-e", "INET=eth0", "-e", &web])
+                .args(["-v", &volume, image]),
+        );
+    }
+
+    fn docker(&self, words: &[&str]) -> String {
+        let output = succeed(Command::new("docker").args(words).arg(&self.name));
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+    }
+
+    fn inside(&self, words: &str) -> String {
+        let output = Command::new("docker").args(["exec", &self.name, "sh", "-c", words]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// What the database has of it; another value after each registration.
+    fn registered(&self) -> String {
+        let address = self.deployment.address(self.host);
+        let query = format!(
+            "SELECT last_reg_time FROM db_tars.t_node_info WHERE node_name = '{address}' AND present_state = 'active'"
+        );
+        self.deployment.query(&query).trim().to_owned()
+    }
+
+    /// Waits until it has registered anew.
+    fn comes_back(&self, before: &str) -> String {
+        wait_for("the node to register", || !["", before].contains(&self.registered().as_str()));
+        self.registered()
+    }
+}
+
+fn sum(deployment: &Deployment, service: &str) -> String {
+    let program = "/usr/local/app/tars/tarsnode/bin/tarsnode";
+    let container = deployment.container(service);
+    let output = succeed(Command::new("docker").args(["exec", &container, "md5sum", program]));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn real_node_made_the_upstream_way_comes_back_after_a_restart_and_after_a_recreate() {
+    let test = "real_node_made_the_upstream_way";
+    let Some(stage) = stage_with(WITH_WEB, test) else { return };
+    stage_with(UPSTREAM_NODE, test);
+    let deployment = Deployment::of(stage, WITH_WEB, "real-install", 56, &["database", "framework"]);
+    deployment.tarsup(&["up", "--yes"]).exits(0);
+    let node = Node { deployment: &deployment, name: deployment.container("node"), host: 9 };
+    let image = format!("{PREFIX}/{UPSTREAM_NODE}:1");
+
+    node.run(&image);
+    let first = node.comes_back("");
+    let program = "md5sum /usr/local/app/tars/tarsnode/bin/tarsnode";
+    assert_eq!(
+        node.inside(program),
+        sum(&deployment, "framework").trim(),
+        "the program of the master's image"
+    );
+    for file in FILES {
+        let url = format!("http://{}:3000/files/{file}", deployment.address(3));
+        assert_eq!(node.inside(&format!("curl -so /dev/null -w '%{{http_code}}' {url}")), "200", "{file}");
+    }
+    node.docker(&["restart", "-t", "1"]);
+    let second = node.comes_back(&first);
+    node.docker(&["rm", "-f"]);
+    node.run(&image);
+    let third = node.comes_back(&second);
+
+    // The console records each archive that it has not seen; the master that comes back serves the same bytes.
+    let recorded = || {
+        let query = "SELECT COUNT(*) FROM db_tars.t_server_patchs WHERE update_text = 'system install'";
+        deployment.query(query).trim().to_owned()
+    };
+    wait_for("the console to record what is served", || recorded() == "11");
+    deployment.tarsup(&["restart", "--yes"]).exits(0);
+    node.docker(&["restart", "-t", "1"]);
+    let fourth = node.comes_back(&third);
+    assert_eq!(recorded(), "11");
+
+    // Ours in its place asks the same console, and remembers its answer in the volume.
+    node.docker(&["rm", "-f"]);
+    node.run(&format!("{PREFIX}/node:{RELEASE}"));
+    node.comes_back(&fourth);
+    let known = format!("registries as the web console at http://{}:3000 knows them", deployment.address(3));
+    assert!(node.docker(&["logs"]).contains(&known), "{}", node.docker(&["logs"]));
+}

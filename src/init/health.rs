@@ -73,6 +73,8 @@ pub struct Look {
     pub web: Option<Result<(), String>>,
     /// What the database says.
     pub database: Database,
+    /// What an administrator has stopped.
+    pub unwanted: BTreeSet<Service>,
     /// The servants that must answer and do not, and the web console, each with the reason.
     pub complaints: Vec<String>,
     /// Some of them have not answered yet since their start.
@@ -173,7 +175,7 @@ pub fn look(paths: &Paths, environment: &Environment, host: &str) -> Look {
     if let Some(Err(why)) = &web {
         complaints.push(format!("the web console on {} ({why})", crate::tars::catalogue::WEB_PORT));
     }
-    Look { servants, web, database, complaints, is_starting }
+    Look { servants, web, database, unwanted, complaints, is_starting }
 }
 
 /// Whose answers these are; what our own answered is remembered.
@@ -240,7 +242,7 @@ pub fn run(paths: &Paths) -> Result<(), Failure> {
 
 impl Look {
     /// One line.
-    fn in_words(&self) -> String {
+    pub fn in_words(&self) -> String {
         let mut text = if self.complaints.is_empty() {
             format!("healthy: {} servants answer", self.servants.iter().filter(|servant| servant.ok).count())
         } else {

@@ -17,6 +17,7 @@ mod failure;
 mod guard;
 mod health;
 mod history;
+mod inside;
 mod layout;
 mod lock;
 mod migrate;
@@ -65,7 +66,7 @@ use run_state::RunState;
 use start_log::StartLog;
 use supervisor::Supervisor;
 
-const USAGE: &str = "usage: tars-init framework | node | health | probe --json | published --json | cluster --json [--ask ADDRESS --role ROLE] | \
+const USAGE: &str = "usage: tars-init framework | node | health [--verbose] | status | env | probe --json | published --json | cluster --json [--ask ADDRESS --role ROLE] | \
      cluster --serve | migrate [--dry-run] | templates --json | templates take|keep NAME | accept-database | readdress OLD NEW [--dry-run] | version";
 
 /// The whole program.
@@ -86,6 +87,9 @@ pub fn main() -> ExitCode {
         ["readdress", old, new, "--dry-run"] => readdress::run(old, new, true),
         ["accept-database"] => stamp::accept(&paths),
         ["health"] => health::run(&paths),
+        ["health", "--verbose" | "-v"] => inside::verbose_health(&paths),
+        ["status"] => inside::status(&paths),
+        ["env"] => inside::env(&paths),
         ["probe"] | ["probe", "--json"] => probe::run(&paths),
         ["published", "--json"] => published::run(&paths),
         ["cluster", "--serve"] => cluster::serve(),

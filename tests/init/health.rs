@@ -111,3 +111,44 @@ fn web_console_that_does_not_answer_makes_a_master_unhealthy() {
     kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).unwrap();
     await_health(&master, 0, "healthy: 12 servants answer");
 }
+
+#[test]
+fn person_inside_sees_every_part_and_no_secret() {
+    let server = Server::start();
+    let mut container = Container::framework(&server);
+    container.start();
+    container.await_words("healthy:");
+    let update = "UPDATE db_tars.t_server_conf SET setting_state = 'inactive' WHERE server_name = 'tarsstat'";
+    server.run(&[update]);
+    kill(container.processes("tarsstat")[0], Signal::SIGTERM).unwrap();
+    container.await_words("tarsstat (pid");
+    await_health(&container, 0, "servants answer");
+    let silent = container.processes("tarsconfig")[0];
+    kill(silent, Signal::SIGSTOP).unwrap();
+
+    let status = container.call(&["status"]);
+
+    let text = String::from_utf8_lossy(&status.stdout).into_owned();
+    let line = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap_or("").to_owned();
+    assert!(text.starts_with(&format!("TARS 3.0.17, master at {}\n", container.address)), "{text}");
+    assert!(line("tars.tarslog.LogObj").ends_with("answers"), "{text}");
+    let pid = container.processes("tarslog")[0].to_string();
+    assert!(line("tars.tarslog.LogObj").contains(&pid), "{text}");
+    assert!(line("tars.tarsstat.StatObj").ends_with("stopped by an administrator"), "{text}");
+    assert!(line("tars.tarsconfig.ConfigObj").contains("it has answered before"), "{text}");
+    assert!(line("database root@").ends_with("holds TARS"), "{text}");
+    assert_eq!(status.status.code(), Some(1), "as `health` says");
+    let verbose = container.call(&["health", "--verbose"]);
+    let verbose = String::from_utf8_lossy(&verbose.stdout).into_owned();
+    assert!(verbose.starts_with("1 of 12 servants do not answer: tars.tarsconfig.ConfigObj"), "{verbose}");
+    assert!(verbose.contains("tars.tarslog.LogObj"), "{verbose}");
+    kill(silent, Signal::SIGCONT).unwrap();
+    await_health(&container, 0, "servants answer");
+    assert_eq!(container.call(&["status"]).status.code(), Some(0));
+
+    let env = container.call(&["env"]);
+    let env = String::from_utf8_lossy(&env.stdout).into_owned();
+    assert!(env.contains("MYSQL_ROOT_PASSWORD=***\n") && !env.contains(crate::server::PASSWORD), "{env}");
+    assert!(env.contains("REBUILD=false  # default\n"), "{env}");
+    assert!(env.ends_with(&format!("# master at {}\n", container.address)), "{env}");
+}

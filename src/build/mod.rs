@@ -15,6 +15,7 @@ use crate::tars::Service;
 use crate::tars::catalogue::{DEPLOY_PATH, TARS_PATH, WEB_PATH};
 
 pub mod base;
+pub mod bundle;
 pub mod check;
 pub mod compress;
 pub mod glob;

@@ -4,6 +4,7 @@ pub mod build;
 pub mod failure;
 mod framework;
 pub mod image;
+mod node;
 pub mod options;
 pub mod rollout;
 pub mod status;
@@ -56,6 +57,7 @@ enum Command {
     Down(rollout::DownArgs),
     Templates(framework::TemplatesArgs),
     AcceptDatabase(framework::AcceptDatabaseArgs),
+    Node(node::NodeArgs),
 }
 
 fn run(command: Command, ui: &Ui) -> Outcome {
@@ -78,6 +80,7 @@ fn run(command: Command, ui: &Ui) -> Outcome {
         Command::Down(args) => rollout::down(&args, ui),
         Command::Templates(args) => framework::templates(&args, ui),
         Command::AcceptDatabase(args) => framework::accept_database(&args, ui),
+        Command::Node(args) => node::node(&args, ui),
     }
 }
 

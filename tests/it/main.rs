@@ -4,6 +4,7 @@
 mod archives;
 mod bad_input;
 mod build;
+mod bundle;
 mod compose;
 #[allow(dead_code, reason = "what the engine in memory can do, whether or not a test asks for it today")]
 mod fake;

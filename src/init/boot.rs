@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::tars::{Role, Service};
 
 use super::account;
+use super::columns::{self, Console};
 use super::database::{self, DB_TARS, DatabaseError, Presence, Server, Session};
 use super::environment::{Account, Endpoint, Environment};
 use super::failure::Failure;
@@ -23,6 +24,7 @@ use super::stamp::{self, Stamp};
 use super::start_log::StartLog;
 use super::templates::{self, Wish};
 use super::upgrade_conf;
+use super::web;
 
 /// What the supervisor must know of the preparation.
 #[derive(Clone, Debug)]
@@ -91,6 +93,8 @@ pub struct MigrationReport {
     pub accounts: Vec<String>,
     /// Its schemas.
     pub schema: schema_report::Report,
+    /// Columns that a web console had dropped, and that are put back.
+    pub columns: Vec<String>,
     /// Its templates.
     pub templates: templates::Report,
 }
@@ -109,12 +113,23 @@ pub fn migrate(
 ) -> Result<MigrationReport, DatabaseError> {
     schema::refuse_foreign(session, scripts)?;
     let accounts = account::ensure(account, session, address, log)?;
+    let gone = columns::note_gone(session)?;
     let mut report = schema::migrate(server, session, scripts, paths, version, log)?;
     upgrade_conf::apply(server, session, &scripts.upgrades, &mut report, log)?;
+    let columns = columns::put_back(server, session, &gone, || console(paths), log)?;
     let registries = address.map(Endpoint::registry).into_iter().collect();
     let substitution = Substitution::new(paths, address.unwrap_or_default(), Some(account), registries);
     let templates = templates::migrate(session, paths, &substitution, version, Wish::Merge, log)?;
-    Ok(MigrationReport { accounts, schema: report, templates })
+    Ok(MigrationReport { accounts, schema: report, columns, templates })
+}
+
+/// What this image's web console would drop again.
+fn console(paths: &Paths) -> Console {
+    match web::find(paths).map(|web| web.known_columns(paths)) {
+        Ok(Ok(known)) => Console::Of(known),
+        Ok(Err(why)) => Console::Unknown(why),
+        Err(_) => Console::None,
+    }
 }
 
 /// Says once that the database answered, however often it is asked.

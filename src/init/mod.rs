@@ -9,6 +9,7 @@ mod answers;
 mod backoff;
 mod boot;
 mod cluster;
+mod columns;
 mod database;
 mod displaced;
 mod downloads;
@@ -67,7 +68,7 @@ use start_log::StartLog;
 use supervisor::Supervisor;
 
 const USAGE: &str = "usage: tars-init framework | node | health [--verbose] | status | env | probe --json | published --json | cluster --json [--ask ADDRESS --role ROLE] | \
-     cluster --serve | migrate [--dry-run] | templates --json | templates take|keep NAME | accept-database | readdress OLD NEW [--dry-run] | version";
+     cluster --serve | migrate [--dry-run] | keep-columns [--all] [--dry-run] | templates --json | templates take|keep NAME | accept-database | readdress OLD NEW [--dry-run] | version";
 
 /// The whole program.
 pub fn main() -> ExitCode {
@@ -80,6 +81,10 @@ pub fn main() -> ExitCode {
         ["node"] => run(ImageRole::Node, &paths),
         ["migrate"] => run_migrate(&paths),
         ["migrate", "--dry-run"] => migrate::dry_run(&paths),
+        ["keep-columns"] => columns::run(&paths, columns::Scope::OwnConsole, false),
+        ["keep-columns", "--dry-run"] => columns::run(&paths, columns::Scope::OwnConsole, true),
+        ["keep-columns", "--all"] => columns::run(&paths, columns::Scope::AnyConsole, false),
+        ["keep-columns", "--all", "--dry-run"] => columns::run(&paths, columns::Scope::AnyConsole, true),
         ["templates", "--json"] => migrate::templates(&paths, templates::Wish::Show),
         ["templates", "take", name] => migrate::templates(&paths, templates::Wish::Take(name)),
         ["templates", "keep", name] => migrate::templates(&paths, templates::Wish::Keep(name)),

@@ -26,8 +26,10 @@ pub enum Event {
     Answers(Service),
     /// A registry has answered: tarsnode can start.
     RegistryAnswers,
-    /// What nodes install from is there: the web console can start.
+    /// What nodes install from is there: the web console can be started.
     DownloadsMade,
+    /// What the web console would drop is kept: it can start.
+    ColumnsKept,
     /// Who lives was asked whether it answers.
     Asked(Answer),
 }

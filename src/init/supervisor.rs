@@ -18,6 +18,7 @@ use crate::tars::{Role, Service};
 use super::answers;
 use super::backoff::{Backoff, Decision};
 use super::boot::Prepared;
+use super::columns;
 use super::downloads;
 use super::environment::{Endpoint, Environment};
 use super::health;
@@ -101,7 +102,8 @@ impl Supervisor<'_> {
             match self.events.1.recv_timeout(TICK) {
                 Ok(Event::Answers(service)) => self.note_answer(&mut state, service),
                 Ok(Event::RegistryAnswers) => self.start(&mut state, Supervised::Service(Service::Node)),
-                Ok(Event::DownloadsMade) => self.start(&mut state, Supervised::Web),
+                Ok(Event::DownloadsMade) => self.start_again(&mut state, Supervised::Web),
+                Ok(Event::ColumnsKept) => self.start(&mut state, Supervised::Web),
                 Ok(Event::Asked(answer)) => self.judge_silences(&mut state, &answer),
                 Ok(Event::Stop) => break,
                 Ok(Event::ChildEnded) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
@@ -208,6 +210,22 @@ impl Supervisor<'_> {
         });
     }
 
+    /// Each of its starts may drop columns: what it does not know is kept before.
+    fn await_kept_columns(&self) {
+        let (Some(web), Some(account)) = (&self.web, &self.environment.database) else { return };
+        let (web, paths, sender) = (web.clone(), self.paths.clone(), self.events.0.clone());
+        let console = move || web.known_columns(&paths);
+        columns::keep_before_start(
+            account,
+            console,
+            self.environment.version.as_deref(),
+            self.log,
+            move || {
+                let _ = sender.send(Event::ColumnsKept);
+            },
+        );
+    }
+
     fn note_answer(&self, state: &mut State, service: Service) {
         // It may fall silent before it is asked again.
         let now = Instant::now();
@@ -306,13 +324,18 @@ impl Supervisor<'_> {
     }
 
     fn start_again(&self, state: &mut State, what: Supervised) {
-        if what == Supervised::Service(Service::Node) {
-            if let Some(backoff) = state.backoffs.get_mut(&what) {
-                backoff.hold();
+        match what {
+            Supervised::Service(Service::Node) => {
+                if let Some(backoff) = state.backoffs.get_mut(&what) {
+                    backoff.hold();
+                }
+                self.await_registry();
             }
-            self.await_registry();
-        } else {
-            self.start(state, what);
+            Supervised::Web => {
+                state.backoffs.entry(what).or_default().hold();
+                self.await_kept_columns();
+            }
+            Supervised::Service(_) => self.start(state, what),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use crate::tars::conf;
 
+use super::columns;
 use super::database::{DatabaseError, Server, Session};
 use super::lock;
 use super::schema_report::Report;
@@ -37,7 +38,10 @@ pub fn apply(
         if !upgrade.is_due(session, report)? {
             continue;
         }
-        log.say(format!("{schema}.{table} lacks the column {column}: adding"));
+        // What comes and goes with each start is no news.
+        if !columns::is_mistake(schema, table, column) {
+            log.say(format!("{schema}.{table} lacks the column {column}: adding"));
+        }
         match own.run(&format!("adding {schema}.{table}.{column}"), statement) {
             Err(error) if error.number() == Some(DUPLICATE_COLUMN) => {}
             added => added?,

@@ -5,11 +5,13 @@ use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::unistd::Pid;
 
 use super::account;
+use super::columns::{self, KnownColumns};
 use super::environment::Account;
 use super::paths::{self, Paths};
 use super::render;
@@ -22,6 +24,8 @@ pub const NAME: &str = "web";
 #[derive(Clone, Debug)]
 pub struct Web {
     node: PathBuf,
+    /// What its models have, once they were asked.
+    known: Arc<Mutex<Option<KnownColumns>>>,
 }
 
 /// The web console of the image; `Err` says in words what is missing.
@@ -34,7 +38,7 @@ pub fn find(paths: &Paths) -> Result<Web, String> {
     std::env::split_paths(&folders)
         .map(|folder| folder.join("node"))
         .find(|node| node.is_file())
-        .map(|node| Web { node })
+        .map(|node| Web { node, known: Arc::default() })
         .ok_or_else(|| "the image has a web console but no `node` to run it".to_owned())
 }
 
@@ -52,6 +56,17 @@ impl Web {
             }
         }
         Ok(())
+    }
+
+    /// Which columns its models have: asked once, as they do not change; again where they did not tell.
+    pub fn known_columns(&self, paths: &Paths) -> Result<KnownColumns, String> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = &*known {
+            return Ok(known.clone());
+        }
+        let told = columns::ask(&self.node, &paths.web(), columns::LIMIT)?;
+        *known = Some(told.clone());
+        Ok(told)
     }
 
     /// Starts it.

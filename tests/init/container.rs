@@ -68,6 +68,11 @@ impl Container {
         self
     }
 
+    /// What was set.
+    pub fn get(&self, name: &str) -> &str {
+        self.env.get(name).map_or("", String::as_str)
+    }
+
     pub fn behave(&self, service: &str, how: &str) {
         fs::write(self.root.path().join("behaviour").join(service), how).unwrap();
     }

@@ -5,6 +5,7 @@
 #[path = "../beside/mod.rs"]
 mod beside;
 mod cluster;
+mod columns;
 mod container;
 mod database;
 mod database_image;

@@ -9,7 +9,11 @@ use crate::container::Container;
 use crate::server::Server;
 
 /// A release's configuration and SQL, with the web's SQL beside it, as an image of it has them.
-fn container_with_release(server: &Server, release: &std::path::Path, web: &std::path::Path) -> Container {
+pub fn container_with_release(
+    server: &Server,
+    release: &std::path::Path,
+    web: &std::path::Path,
+) -> Container {
     let container = Container::framework(server);
     let deploy = container.path("usr/local/tars/cpp/deploy");
     fs::remove_dir_all(&deploy).unwrap();

@@ -272,6 +272,60 @@ fn flags_that_cannot_be_are_refused() {
 }
 
 #[test]
+fn web_console_that_could_not_start_is_refused() {
+    let workshop = Workshop::new();
+    let pack = |names: &[&str]| {
+        let entries = names.iter().map(|name| Entry::File((*name).to_owned(), b"x".to_vec(), true)).collect();
+        Packer::default().write(&workshop.path("web.tgz"), entries);
+    };
+    let module = "web/node_modules/sequelize/package.json";
+    let recipe = format!("{RECIPE}web: web.tgz\n");
+    workshop.write("framework.yaml", &recipe);
+    for (names, words) in [
+        (&["web/bin/www", "web/package.json"][..], &["web.tgz: there is no `node_modules`", "npm install"]),
+        (&["web/index.js", module], &["web.tgz: there is no `bin/www`", "TarsWeb's whole folder"]),
+        (&["web/bin/www", module], &["`web` needs node.js, and neither `base: scratch` nor", "nodejs"]),
+    ] {
+        pack(names);
+        let message = workshop.refused(&["build", "framework.yaml"], 2);
+        assert!(words.iter().all(|words| message.contains(words)), "{message}");
+    }
+    // Brought by the recipe, or by the base: on a system whose `/bin` is a link, too.
+    workshop.write("framework.yaml", &format!("{recipe}files: {{tars-init: /bin/node}}\n"));
+    workshop.json(&["build", "framework.yaml"]);
+    workshop.write("framework.yaml", &recipe.replace("base: scratch", "base: rootfs:base.tar"));
+    for (at, has_node) in [("./usr/bin/node", true), ("./usr/bin/nodes", false)] {
+        let mut base = tar::Builder::new(Vec::new());
+        for folder in ["./", "./usr/", "./usr/bin/"] {
+            append(&mut base, folder, tar::EntryType::Directory, "");
+        }
+        append(&mut base, "./bin", tar::EntryType::Symlink, "usr/bin");
+        append(&mut base, "./usr/bin/nodejs", tar::EntryType::Regular, "");
+        append(&mut base, at, tar::EntryType::Symlink, "nodejs");
+        fs::write(workshop.path("base.tar"), base.into_inner().unwrap()).unwrap();
+        if has_node {
+            workshop.json(&["build", "framework.yaml"]);
+        } else {
+            let message = workshop.refused(&["build", "framework.yaml"], 2);
+            assert!(message.contains("base.tar nor `files` has a program `node`"), "{message}");
+        }
+    }
+}
+
+fn append(to: &mut tar::Builder<Vec<u8>>, name: &str, kind: tar::EntryType, link: &str) {
+    let mut header = tar::Header::new_ustar();
+    header.set_path(name).unwrap();
+    header.set_entry_type(kind);
+    header.set_mode(0o755);
+    header.set_size(0);
+    if !link.is_empty() {
+        header.set_link_name(link).unwrap();
+    }
+    header.set_cksum();
+    to.append(&header, &[][..]).unwrap();
+}
+
+#[test]
 fn base_that_is_no_root_file_system_is_refused() {
     let workshop = Workshop::new();
     workshop.write("framework.yaml", &RECIPE.replace("base: scratch", "base: rootfs:base.tar"));

@@ -337,7 +337,7 @@ fn web_is_the_first_layer_with_its_logs_in_the_volume() {
     let web =
         vec![Entry::Folder("web/".to_owned()), file("web/package.json", false), file("web/bin/www", true)];
     Packer::default().write(&workshop.path("web.tgz"), web.into_iter().chain([modules]).collect());
-    workshop.write("framework.yaml", &format!("{RECIPE}web: web.tgz\n"));
+    workshop.write("framework.yaml", &format!("{RECIPE}web: web.tgz\nfiles: {{tars-init: /usr/bin/node}}\n"));
     let built = workshop.json(&["build", "framework.yaml", "-o", "oci:out:1"]);
     assert_eq!(names(&built)[0], "web");
     let image = layout::read(&workshop.path("out"), None).unwrap();

@@ -1,0 +1,305 @@
+//! Columns that a web console drops: kept before, and put back by a start whose console knows them. With the real TarsWeb.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::beside;
+use crate::container::Container;
+use crate::server::{Server, free_port};
+use crate::upstream::container_with_release;
+
+const MODELS: &str = "usr/local/app/web/app/dao/db/db_tars_models";
+const KNOWN_BY_THE_NEWER: &str =
+    "tuned: { type: DataTypes.STRING(20), allowNull: false, defaultValue: 'none' },\n\t\t";
+const FLOW_STATE: &str = "flow_state: {\n\t\t\ttype: DataTypes.ENUM('active', 'inactive'),\n\t\t\tallowNull: false,\n\t\t\tdefaultValue: \
+                          'active'\n\t\t},\n\t\t";
+
+/// What lies beside the project, and node.js to run it with.
+fn real(test: &str) -> Option<(PathBuf, PathBuf)> {
+    let (release, web) =
+        (beside::folder("real/v3.0.17/deploy.tgz", test)?, beside::folder("real/web.tgz", test)?);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let has_node = std::env::split_paths(&path).any(|folder| folder.join("node").is_file());
+    assert!(has_node, "{test} needs node.js (Debian: apt-get install nodejs)");
+    Some((release, web))
+}
+
+/// The web console, unpacked once.
+fn unpacked(web: &Path) -> &'static Path {
+    static UNPACKED: OnceLock<TempDir> = OnceLock::new();
+    UNPACKED
+        .get_or_init(|| {
+            let folder = tempfile::tempdir().unwrap();
+            let mut tar = Command::new("tar");
+            tar.arg("-xzf").arg(web).arg("-C").arg(folder.path()).arg("--exclude=web/client");
+            assert!(tar.status().unwrap().success());
+            folder
+        })
+        .path()
+}
+
+/// A container of 3.0.17 at an address, with the whole web console.
+fn container_with_web(server: &Server, real: &(PathBuf, PathBuf), address: &str) -> Container {
+    let mut container = container_with_release(server, &real.0, &real.1);
+    let web = container.path("usr/local/app/web");
+    fs::remove_dir_all(&web).unwrap();
+    let copied = Command::new("cp").arg("-al").arg(unpacked(&real.1).join("web")).arg(&web).status().unwrap();
+    assert!(copied.success());
+    container.set("DOMAIN", address).set("PORT", free_port().to_string());
+    container
+}
+
+/// Changes a model; the file is another one then, as the copies share theirs.
+fn edit_model(container: &Container, table: &str, from: &str, to: &str) {
+    let file = container.path(MODELS).join(format!("{table}.js"));
+    let text = fs::read_to_string(&file).unwrap();
+    assert_eq!(text.matches(from).count(), 1, "{from} in {}", file.display());
+    fs::remove_file(&file).unwrap();
+    fs::write(&file, text.replacen(from, to, 1)).unwrap();
+}
+
+fn knows_more(container: &Container) {
+    edit_model(container, "t_server_conf", FLOW_STATE, &format!("{KNOWN_BY_THE_NEWER}{FLOW_STATE}"));
+}
+
+fn knows_less(container: &Container) {
+    edit_model(container, "t_server_conf", FLOW_STATE, "");
+}
+
+fn await_that(container: &Container, what: &str, is_so: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        let web =
+            fs::read_to_string(container.path("data/tars/app_log/tars-init/web.log")).unwrap_or_default();
+        assert!(begun.elapsed() < Duration::from_secs(60), "never: {what}\n{}\n{web}", container.log());
+        std::thread::sleep(Duration::from_millis(30));
+    }
+}
+
+/// The columns of a table in their order, without the one that comes and goes by upstream's mistake.
+fn columns(server: &Server, table: &str) -> Vec<String> {
+    server.rows(&format!(
+        "SELECT column_name FROM information_schema.columns WHERE table_schema = 'db_tars' AND table_name = '{table}' AND \
+         column_name <> 'sha' ORDER BY ordinal_position"
+    ))
+}
+
+fn has(server: &Server, column: &str) -> bool {
+    columns(server, "t_server_conf").iter().any(|own| own == column)
+}
+
+/// Every table of TARS with its number of rows.
+fn rows(server: &Server) -> Vec<(String, u64)> {
+    let tables: Vec<String> = server.rows(
+        "SELECT CONCAT(table_schema, '.', table_name) FROM information_schema.tables WHERE table_schema LIKE 'db\\_%' ORDER BY 1",
+    );
+    let count = |table: &String| server.number(&format!("SELECT COUNT(*) FROM {table}"));
+    tables.iter().map(|table| (table.clone(), count(table))).collect()
+}
+
+/// What the rows of this test hold.
+fn values(server: &Server) -> Vec<(String, String, String)> {
+    server.rows(
+        "SELECT server_name, flow_state, tuned FROM db_tars.t_server_conf ORDER BY server_name, node_name",
+    )
+}
+
+/// Starts, waits for the services and for the console's work on its tables, stops.
+fn run_with_web(server: &Server, container: &mut Container, dropped: &[&str], made: &[&str]) -> String {
+    container.start();
+    container.await_words("healthy:");
+    // It is the last thing that it makes.
+    await_that(container, "the web console has brought its tables to its shape", || {
+        dropped.iter().all(|column| !has(server, column))
+            && made.iter().all(|column| has(server, column))
+            && server.number(
+                "SELECT COUNT(*) FROM information_schema.columns WHERE table_schema = 'db_tars' AND table_name = \
+                 't_server_conf' AND column_name = 'sha'",
+            ) == 0
+    });
+    // It goes on with its other tables for a while; what it writes at its end says so.
+    await_that(container, "the web console answers", || answers(container));
+    assert_eq!(container.stop().code(), Some(0), "{}", container.log());
+    container.log()
+}
+
+fn answers(container: &Container) -> bool {
+    let port: u16 = container.get("PORT").parse().unwrap();
+    std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+}
+
+#[test]
+fn columns_that_an_older_console_drops_come_back_with_their_values() {
+    const NAME: &str = "columns_that_an_older_console_drops_come_back_with_their_values";
+    let Some(real) = real(NAME) else { return };
+    let server = Server::start();
+    let mut newer = container_with_web(&server, &real, "127.201.0.1");
+    knows_more(&newer);
+    run_with_web(&server, &mut newer, &[], &["tuned"]);
+    server.run(&[
+        "ALTER TABLE db_tars.t_server_conf MODIFY tuned varchar(20) CHARACTER SET utf8mb4 NOT NULL DEFAULT 'none' AFTER node_name",
+        "UPDATE db_tars.t_server_conf SET tuned = 'a''\u{2603}' WHERE server_name = 'tarsstat'",
+        "UPDATE db_tars.t_server_conf SET flow_state = 'inactive' WHERE server_name IN ('tarsstat', 'tarslog')",
+    ]);
+    // Its next start makes of it what its model says, and goes on with the values.
+    run_with_web(&server, &mut newer, &[], &[]);
+    let (counted, held, shape) = (rows(&server), values(&server), columns(&server, "t_server_conf"));
+    assert!(held.iter().any(|row| row.1 == "inactive" && row.2 == "a'\u{2603}"), "{held:?}");
+
+    let mut older = container_with_web(&server, &real, "127.201.0.1");
+    knows_less(&older);
+    for _ in 0..2 {
+        // The second time `flow_state` is there again, which this version ships, and is kept again with its values.
+        let log = run_with_web(&server, &mut older, &["tuned", "flow_state"], &[]);
+        assert!(log.contains("does not know, and drops, what is kept in tarsup: "), "{log}");
+        assert!(log.contains(&format!("db_tars.t_server_conf.flow_state ({} rows)", held.len())), "{log}");
+        assert!(!log.contains("sha"), "{log}");
+        assert_eq!(rows(&server), counted);
+    }
+    let log = run_with_web(&server, &mut newer, &[], &["tuned", "flow_state"]);
+    assert!(log.contains("put back db_tars.t_server_conf.tuned: the column and 1 values"), "{log}");
+    assert!(log.contains("put back db_tars.t_server_conf.flow_state: the column and 2 values"), "{log}");
+    assert_eq!((rows(&server), values(&server)), (counted.clone(), held.clone()));
+    assert_eq!(sorted(columns(&server, "t_server_conf")), sorted(shape));
+    // Once: what is set from then on stays.
+    server.run(&["UPDATE db_tars.t_server_conf SET flow_state = 'active', tuned = 'none'"]);
+    let log = run_with_web(&server, &mut newer, &[], &[]);
+    assert!(!log.contains("put back"), "{log}");
+    assert!(values(&server).iter().all(|row| row.1 == "active" && row.2 == "none"));
+}
+
+fn sorted(mut names: Vec<String>) -> Vec<String> {
+    names.sort();
+    names
+}
+
+#[test]
+fn image_without_a_console_puts_columns_back_where_the_row_still_is() {
+    const NAME: &str = "image_without_a_console_puts_columns_back_where_the_row_still_is";
+    let Some(real) = real(NAME) else { return };
+    let server = Server::start();
+    let mut with_web = container_with_web(&server, &real, "127.201.0.2");
+    assert_eq!(with_web.call(&["migrate"]).status.code(), Some(0));
+    server.run(&[
+        "ALTER TABLE db_tars.t_profile_template ADD owner varchar(20) NULL AFTER id, ADD KEY of_owner (owner)",
+        "UPDATE db_tars.t_profile_template SET owner = CONCAT('o', id)",
+    ]);
+    let before =
+        server.rows::<(u64, Option<String>)>("SELECT id, owner FROM db_tars.t_profile_template ORDER BY 1");
+    let shape = columns(&server, "t_profile_template");
+    with_web.start();
+    await_that(&with_web, "the column is dropped", || {
+        !columns(&server, "t_profile_template").contains(&"owner".to_owned())
+    });
+    assert_eq!(with_web.stop().code(), Some(0));
+    // One row goes, one comes, meanwhile.
+    server.run(&[
+        "DELETE FROM db_tars.t_profile_template WHERE template_name = 'tars.tarsphp.default'",
+        "INSERT INTO db_tars.t_profile_template (template_name, profile) VALUES ('Mine', '')",
+    ]);
+    let mut without = container_with_release(&server, &real.0, &real.1);
+    without.set("DOMAIN", "127.201.0.2");
+    let log = without.run_once();
+    assert!(log.contains("put back db_tars.t_profile_template.owner"), "{log}");
+    assert_eq!(columns(&server, "t_profile_template"), shape, "at its place");
+    let after =
+        server.rows::<(u64, Option<String>)>("SELECT id, owner FROM db_tars.t_profile_template ORDER BY 1");
+    let still: Vec<_> =
+        before.iter().filter(|row| after.iter().any(|(id, _)| *id == row.0)).cloned().collect();
+    assert!(after.starts_with(&still) || still.iter().all(|row| after.contains(row)), "{after:?}");
+    assert_eq!(
+        after.iter().filter(|(_, owner)| owner.is_none()).count(),
+        2,
+        "the new row, and the template that came again"
+    );
+    let keys = "SELECT COUNT(*) FROM information_schema.statistics WHERE index_name = 'of_owner'";
+    assert_eq!(server.number(keys), 1);
+}
+
+#[test]
+fn console_that_does_not_tell_what_it_knows_is_held_back_until_it_does() {
+    const NAME: &str = "console_that_does_not_tell_what_it_knows_is_held_back_until_it_does";
+    let Some(real) = real(NAME) else { return };
+    let server = Server::start();
+    let mut container = container_with_web(&server, &real, "127.201.0.3");
+    knows_less(&container);
+    edit_model(&container, "t_node_info", "sequelize.define", "require('./missing').define");
+    container.start();
+    container.await_words(
+        "the web console is held back: it does not tell which columns it knows (Error: Cannot find module",
+    );
+    container.await_words("healthy:");
+    assert!(has(&server, "flow_state") && !answers(&container));
+    assert!(!container.log().contains("web is gone"), "{}", container.log());
+    edit_model(&container, "t_node_info", "require('./missing').define", "sequelize.define");
+    await_that(&container, "it is started", || !has(&server, "flow_state"));
+    assert_eq!(container.stop().code(), Some(0));
+    assert!(container.log().contains("flow_state ("), "{}", container.log());
+}
+
+#[test]
+fn everything_is_kept_for_a_console_that_nobody_can_ask() {
+    let server = Server::start();
+    let container = Container::framework(&server);
+    let migrate = || {
+        let migrated = container.call(&["migrate"]);
+        assert_eq!(migrated.status.code(), Some(0), "{}", String::from_utf8_lossy(&migrated.stderr));
+        String::from_utf8_lossy(&migrated.stdout).into_owned()
+    };
+    migrate();
+    server.run(&[
+        "ALTER TABLE db_tars.t_server_conf ADD flow enum('on','off') NOT NULL DEFAULT 'on' AFTER node_name",
+        "INSERT INTO db_tars.t_server_conf (application, server_name, node_name, flow) VALUES ('S', 'a', 'n', 'off'), \
+         ('S', 'b', 'n', 'off'), ('S', 'c', 'n', 'on')",
+    ]);
+    let before = server.everything();
+    let keep = |words: &[&str]| {
+        let kept = container.call(&[&["keep-columns"], words].concat());
+        let said = String::from_utf8_lossy(&kept.stdout).into_owned();
+        let document: serde_json::Value =
+            serde_json::from_str(said.lines().last().unwrap_or_default()).unwrap_or_default();
+        (kept.status.code(), document, String::from_utf8_lossy(&kept.stderr).into_owned())
+    };
+    let (code, document, _) = keep(&["--all", "--dry-run"]);
+    // A table of the fixture has no key at all.
+    assert_eq!(code, Some(78), "{document}");
+    assert_eq!(server.everything(), before);
+    let whole = |document: &serde_json::Value| document["kept"].as_array().unwrap().len();
+    let (code, kept, stderr) = keep(&["--all"]);
+    assert_eq!((code, whole(&kept)), (Some(78), whole(&document)), "{stderr}");
+    let words =
+        serde_json::json!(["db_base.t_station.id: its table has no key that tells rows apart and stays"]);
+    assert_eq!(kept["not_kept"], words);
+    let flow = serde_json::json!({"column": "db_tars.t_server_conf.flow", "rows": 3});
+    assert!(kept["kept"].as_array().unwrap().contains(&flow), "{kept}");
+    // This image has no console to ask.
+    assert_eq!(keep(&[]).0, Some(78));
+
+    // Nothing is gone: nothing is put back, though an administrator sets what is the default.
+    server.run(&["UPDATE db_tars.t_server_conf SET flow = 'on' WHERE server_name = 'b'"]);
+    assert!(migrate().contains("\"columns\":[]"));
+    assert_eq!(flows(&server), ["off", "on", "on"]);
+
+    // The console of that container drops it, a registry makes it again at its end, somebody sets one.
+    server.run(&[
+        "UPDATE db_tars.t_server_conf SET flow = 'off' WHERE server_name = 'b'",
+        "ALTER TABLE db_tars.t_server_conf DROP flow",
+        "ALTER TABLE db_tars.t_server_conf ADD flow enum('on','off') NOT NULL DEFAULT 'on'",
+        "UPDATE db_tars.t_server_conf SET flow = 'off' WHERE server_name = 'c'",
+    ]);
+    let document = migrate();
+    assert!(document.contains("db_tars.t_server_conf.flow: the column and 2 values"), "{document}");
+    assert_eq!(flows(&server), ["off", "off", "off"]);
+    server.run(&["UPDATE db_tars.t_server_conf SET flow = 'on'"]);
+    assert!(migrate().contains("\"columns\":[]"));
+    assert_eq!(flows(&server), ["on", "on", "on"], "put back once");
+}
+
+fn flows(server: &Server) -> Vec<String> {
+    server.rows("SELECT flow FROM db_tars.t_server_conf WHERE application = 'S' ORDER BY server_name")
+}

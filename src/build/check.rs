@@ -9,6 +9,7 @@ use super::recipe::{ImageRole, Recipe};
 use super::tree::{Tree, TreeNode};
 use crate::diagnose::{Diagnose, Exit, Place, shown};
 use crate::tars::Service;
+use crate::tars::catalogue::WEB_PATH;
 use crate::tars::rebuild::{DROPPED_SCHEMAS, REBUILD, is_allowed};
 
 /// Why an image of this role cannot be made of these inputs.
@@ -71,6 +72,22 @@ pub enum CheckError {
         missing: String,
         /// The role.
         role: ImageRole,
+    },
+    /// The web console's package lacks what it cannot start without.
+    #[error("{}: there is no `{missing}` in it, without which the web console does not start", shown(package))]
+    Web {
+        /// The package.
+        package: PathBuf,
+        /// What is missing.
+        missing: String,
+    },
+    /// Nothing that could run the web console.
+    #[error("`web` needs node.js, and neither {} nor `files` has a program `node`", base.as_deref().map_or_else(|| "`base: scratch`".to_owned(), |base| shown(base).to_string()))]
+    NoNode {
+        /// The recipe.
+        recipe: PathBuf,
+        /// The base, if there is one.
+        base: Option<PathBuf>,
     },
     /// tars-init is not there.
     #[error("there is no tars-init at {}", shown(path))]
@@ -148,6 +165,9 @@ pub enum CheckError {
     },
 }
 
+/// Where tars-init looks for a program: `PATH` of the images.
+const SEARCH_PATH: [&str; 6] = ["usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin", "sbin", "bin"];
+
 fn names(services: &[Service]) -> String {
     services.iter().map(|service| service.name()).collect::<Vec<_>>().join(", ")
 }
@@ -175,6 +195,13 @@ impl Diagnose for CheckError {
                 "name the folder with conf/ and sql/ of the same version, such as deploy/framework of `make install`"
                     .to_owned()
             }
+            Self::Web { missing, .. } if missing.contains("node_modules") => {
+                "run `npm install --omit=dev` in TarsWeb's folder before it is packed".to_owned()
+            }
+            Self::Web { .. } => "name a package of TarsWeb's whole folder, with `bin/www` in it".to_owned(),
+            Self::NoNode { .. } => {
+                "use a base with node.js 18 or 20 (Debian: the package `nodejs`), or leave out `web`".to_owned()
+            }
             Self::NoInit { .. } => {
                 "install tars-init beside tarsup, or name it with `init:` in the recipe".to_owned()
             }
@@ -199,7 +226,9 @@ impl Diagnose for CheckError {
             | Self::Label { recipe, .. }
             | Self::Name { recipe, .. }
             | Self::TwoLayers { recipe, .. } => Some(Place::file(recipe)),
+            Self::NoNode { recipe, .. } => Some(Place::file(recipe)),
             Self::Deploy { folder: path, .. }
+            | Self::Web { package: path, .. }
             | Self::NoInit { path }
             | Self::DynamicInit { path }
             | Self::Taken { file: path, .. }
@@ -264,6 +293,36 @@ pub fn complete(recipe: &Recipe, present: &BTreeSet<Service>) -> Result<(), Chec
         return Ok(());
     }
     Err(CheckError::Missing { recipe: recipe.file.clone(), role: recipe.role, missing })
+}
+
+/// Refuses a web console that could not start: without its program, or without what `npm install` brings.
+pub fn web(package: &Path, tree: &Tree) -> Result<(), CheckError> {
+    let below = |path: &str| format!("{}/{path}", &WEB_PATH[1..]);
+    let missing = |what: String| Err(CheckError::Web { package: package.to_owned(), missing: what });
+    if !matches!(tree.get(&below("bin/www")), Some(TreeNode::File { .. } | TreeNode::Link { .. })) {
+        return missing("bin/www".to_owned());
+    }
+    if !tree.has_below(&below("node_modules")) {
+        return missing("node_modules".to_owned());
+    }
+    Ok(())
+}
+
+/// Refuses a web console on a base without node.js, where nothing above it brings one.
+pub fn node(recipe: &Recipe, base: Option<&Path>, contents: &BasePaths, layers: &[&Tree]) -> Result<(), CheckError> {
+    let has_node = SEARCH_PATH.iter().any(|folder| {
+        let mut led = String::new();
+        for part in folder.split('/').chain(["node"]) {
+            let Some(next) = contents.follow(&led, part) else { return false };
+            led = next;
+        }
+        let is_file = |tree: &&Tree| matches!(tree.get(&led), Some(TreeNode::File { .. } | TreeNode::Link { .. }));
+        contents.files.contains(&led) || layers.iter().any(|tree| is_file(tree))
+    });
+    if recipe.web.is_none() || has_node {
+        return Ok(());
+    }
+    Err(CheckError::NoNode { recipe: recipe.file.clone(), base: base.map(Path::to_owned) })
 }
 
 /// A layer's tree as it comes to lie on the base: every path follows the links that are there, as `cp` would. `/bin/x` on

@@ -282,6 +282,7 @@ fn layers(
     if let Some(web) = &recipe.web {
         let (mut tree, digest) = package::read_web(web)?;
         digests.extend(digest.map(|digest| (web.clone(), digest)));
+        check::web(web, &tree)?;
         skeleton::link_web_logs(&mut tree);
         add("web", format!("the web console at {WEB_PATH}"), tree);
     }
@@ -351,6 +352,8 @@ impl PreparedBuild<'_> {
             let tree = self.place(input, &contents)?;
             layers.push(LayerInput { name: input.name.clone(), what: input.what.clone(), tree });
         }
+        let trees: Vec<&Tree> = layers.iter().map(|layer| &layer.tree).collect();
+        check::node(self.recipe, self.base.as_ref().map(|base| base.rootfs.path.as_path()), &contents, &trees)?;
         check::apart(layers.iter().map(|layer| (layer.name.as_str(), &layer.tree)), &self.recipe.file)?;
         if layers.iter().any(|input| self.must_be_read(input, &contents)) {
             // The cache knew the package, but has lost the layer: read everything, and once only.

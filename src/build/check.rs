@@ -74,7 +74,10 @@ pub enum CheckError {
         role: ImageRole,
     },
     /// The web console's package lacks what it cannot start without.
-    #[error("{}: there is no `{missing}` in it, without which the web console does not start", shown(package))]
+    #[error(
+        "{}: there is no `{missing}` in it, without which the web console does not start",
+        shown(package)
+    )]
     Web {
         /// The package.
         package: PathBuf,
@@ -225,8 +228,8 @@ impl Diagnose for CheckError {
             | Self::Rebuild { recipe, .. }
             | Self::Label { recipe, .. }
             | Self::Name { recipe, .. }
-            | Self::TwoLayers { recipe, .. } => Some(Place::file(recipe)),
-            Self::NoNode { recipe, .. } => Some(Place::file(recipe)),
+            | Self::TwoLayers { recipe, .. }
+            | Self::NoNode { recipe, .. } => Some(Place::file(recipe)),
             Self::Deploy { folder: path, .. }
             | Self::Web { package: path, .. }
             | Self::NoInit { path }
@@ -309,15 +312,21 @@ pub fn web(package: &Path, tree: &Tree) -> Result<(), CheckError> {
 }
 
 /// Refuses a web console on a base without node.js, where nothing above it brings one.
-pub fn node(recipe: &Recipe, base: Option<&Path>, contents: &BasePaths, layers: &[&Tree]) -> Result<(), CheckError> {
+pub fn node(
+    recipe: &Recipe,
+    base: Option<&Path>,
+    contents: &BasePaths,
+    layers: &[&Tree],
+) -> Result<(), CheckError> {
     let has_node = SEARCH_PATH.iter().any(|folder| {
         let mut led = String::new();
         for part in folder.split('/').chain(["node"]) {
             let Some(next) = contents.follow(&led, part) else { return false };
             led = next;
         }
-        let is_file = |tree: &&Tree| matches!(tree.get(&led), Some(TreeNode::File { .. } | TreeNode::Link { .. }));
-        contents.files.contains(&led) || layers.iter().any(|tree| is_file(tree))
+        let is_file =
+            |tree: &&Tree| matches!(tree.get(&led), Some(TreeNode::File { .. } | TreeNode::Link { .. }));
+        contents.files.contains(&led) || layers.iter().any(is_file)
     });
     if recipe.web.is_none() || has_node {
         return Ok(());

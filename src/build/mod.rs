@@ -353,7 +353,12 @@ impl PreparedBuild<'_> {
             layers.push(LayerInput { name: input.name.clone(), what: input.what.clone(), tree });
         }
         let trees: Vec<&Tree> = layers.iter().map(|layer| &layer.tree).collect();
-        check::node(self.recipe, self.base.as_ref().map(|base| base.rootfs.path.as_path()), &contents, &trees)?;
+        check::node(
+            self.recipe,
+            self.base.as_ref().map(|base| base.rootfs.path.as_path()),
+            &contents,
+            &trees,
+        )?;
         check::apart(layers.iter().map(|layer| (layer.name.as_str(), &layer.tree)), &self.recipe.file)?;
         if layers.iter().any(|input| self.must_be_read(input, &contents)) {
             // The cache knew the package, but has lost the layer: read everything, and once only.

@@ -84,6 +84,7 @@ pub fn lines_of(document: &Value) -> Vec<String> {
         ("/accounts", "the account of the services is made at"),
         ("/schema/added", "adds to the schema"),
         ("/schema/kept", "keeps in the schema"),
+        ("/columns", "puts back"),
         ("/templates/added", "adds the template"),
         ("/templates/mended", "mends the path of packages in the template"),
         ("/templates/keys", "adds the key"),

@@ -29,13 +29,12 @@ pub struct Kept {
 }
 
 /// Keeps each column of these schemas that does not stay. In each table at least the columns of one key that tells its rows
-/// apart must.
+/// apart must. A server that is only asked: what would be kept.
 pub fn keep<'s>(
     server: &Server,
     schemas: impl Iterator<Item = &'s str>,
     stays: &dyn Fn(&InstalledTable, &str) -> bool,
     version: Option<&str>,
-    dry_run: bool,
 ) -> Result<Outcome, DatabaseError> {
     let mut session = server.connect(None)?;
     let mut going: Vec<(InstalledTable, Vec<String>)> = Vec::new();
@@ -56,11 +55,11 @@ pub fn keep<'s>(
     if going.is_empty() {
         return Ok(outcome);
     }
-    let lock = if dry_run { None } else { Some(InstallLock::take(server)?) };
+    let lock = (!server.only_asks()).then(|| InstallLock::take(server)).transpose()?;
     let mut own = lock::connect_to_work(server, DB_TARS)?;
     // A value that a stricter server would not take today is a value all the same.
     own.run("setting how values are taken", "SET SESSION sql_mode = ''")?;
-    let has_record = dry_run || record::make(&mut own)?;
+    let has_record = server.only_asks() || record::make(&mut own)?;
     for (table, columns) in going {
         let key = table.row_key(|column| stays(&table, column)).map(<[String]>::to_vec);
         for column in columns {
@@ -68,7 +67,7 @@ pub fn keep<'s>(
             let kept = match &key {
                 None => Err("its table has no key that tells rows apart and stays".to_owned()),
                 Some(_) if !has_record => Err("MYSQL_USER may not make the schema `tarsup`".to_owned()),
-                Some(key) => match column_of(&mut own, &table, &column, key, version, dry_run) {
+                Some(key) => match column_of(&mut own, &table, &column, key, version) {
                     Ok(rows) => Ok(rows),
                     Err(error) if error.number().is_some() => Err(error.to_string()),
                     Err(error) => return Err(error),
@@ -91,11 +90,10 @@ fn column_of(
     column: &str,
     row_key: &[String],
     version: Option<&str>,
-    dry_run: bool,
 ) -> Result<u64, DatabaseError> {
     let act = format!("keeping {}.{column}", table.place());
     let count = |own: &mut Session, of: &str| own.number(&act, &format!("SELECT COUNT(*) FROM {of}"), ());
-    if dry_run {
+    if own.only_asks() {
         return count(own, &table.quoted());
     }
     let definition = table.definition(own, column)?;

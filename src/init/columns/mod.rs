@@ -42,13 +42,12 @@ fn keep_unknown(
     server: &Server,
     known: &KnownColumns,
     version: Option<&str>,
-    dry_run: bool,
 ) -> Result<Outcome, super::database::DatabaseError> {
     let stays = |table: &table::InstalledTable, column: &str| {
         is_mistake(&table.schema, &table.name, column)
             || known.of(&table.schema, &table.name).is_none_or(|columns| columns.contains(column))
     };
-    keep::keep(server, known.schemas(), &stays, version, dry_run)
+    keep::keep(server, known.schemas(), &stays, version)
 }
 
 /// Keeps what this image's web console does not know, again and again until nothing would be lost; then `done`. In a thread:
@@ -67,8 +66,7 @@ pub fn keep_before_start(
             let kept = console()
                 .map_err(|why| format!("it does not tell which columns it knows ({why})"))
                 .and_then(|known| {
-                    keep_unknown(&server, &known, version.as_deref(), false)
-                        .map_err(|error| error.to_string())
+                    keep_unknown(&server, &known, version.as_deref()).map_err(|error| error.to_string())
                 });
             let why = match kept {
                 Ok(outcome) if outcome.not_kept.is_empty() => {
@@ -124,7 +122,9 @@ pub fn run(paths: &Paths, scope: Scope, dry_run: bool) -> Result<(), Failure> {
     let Some(account) = &environment.database else {
         return Err(Failure::new(Code::Environment, "a node has no database.", ""));
     };
-    let (server, version) = (Server::of(account), environment.version.as_deref());
+    let server = Server::of(account);
+    let server = if dry_run { server.asking_only() } else { server };
+    let version = environment.version.as_deref();
     let outcome = match scope {
         Scope::AnyConsole => {
             let stays = |table: &table::InstalledTable, column: &str| {
@@ -132,7 +132,7 @@ pub fn run(paths: &Paths, scope: Scope, dry_run: bool) -> Result<(), Failure> {
                 is_mistake(&table.schema, &table.name, column)
                     || table.row_keys.first().is_some_and(|key| key.iter().any(|own| own == column))
             };
-            keep::keep(&server, SCHEMAS.into_iter(), &stays, version, dry_run)?
+            keep::keep(&server, SCHEMAS.into_iter(), &stays, version)?
         }
         Scope::OwnConsole => {
             let unknown = |why: String| {
@@ -144,7 +144,7 @@ pub fn run(paths: &Paths, scope: Scope, dry_run: bool) -> Result<(), Failure> {
             };
             let web = web::find(paths).map_err(unknown)?;
             let known = web.known_columns(paths).map_err(unknown)?;
-            keep_unknown(&server, &known, version, dry_run)?
+            keep_unknown(&server, &known, version)?
         }
     };
     let is_whole = outcome.not_kept.is_empty();

@@ -55,12 +55,14 @@ impl KeptColumn {
     }
 }
 
+/// Schema, table, column, definition, what else is known, copy, state.
+type Row = (String, String, String, String, String, String, String);
+
 /// All that is kept.
 pub fn read(session: &mut Session) -> Result<Vec<KeptColumn>, DatabaseError> {
     if !history::has(session, TABLE)? {
         return Ok(Vec::new());
     }
-    type Row = (String, String, String, String, String, String, String);
     let query = "SELECT schema_name, table_name, column_name, definition, details, copy_table, state \
                  FROM tarsup.t_kept_column ORDER BY schema_name, table_name, column_name";
     let rows: Vec<Row> = session.rows("reading tarsup.t_kept_column", query, ())?;

@@ -60,9 +60,12 @@ impl InstalledTable {
         let same = key.iter().map(|column| {
             let name = sql::name(column);
             let is_text = self.columns.iter().any(|own| own.name == *column && own.text.is_some());
-            let side = |of: &str| match is_text {
-                true => format!("CONVERT({of}.{name} USING utf8mb4) COLLATE utf8mb4_bin"),
-                false => format!("{of}.{name}"),
+            let side = |of: &str| {
+                if is_text {
+                    format!("CONVERT({of}.{name} USING utf8mb4) COLLATE utf8mb4_bin")
+                } else {
+                    format!("{of}.{name}")
+                }
             };
             format!("{} = {}", side(here), side(there))
         });
@@ -116,6 +119,9 @@ fn line_of<'a>(create: &'a str, column: &str) -> Option<&'a str> {
     create.lines().find_map(|line| plain(line).strip_prefix(begin.as_str()))
 }
 
+/// Table, column, type, character set, collation.
+type ColumnRow = (String, String, String, Option<String>, Option<String>);
+
 /// The tables of a schema; views are none.
 pub fn read(session: &mut Session, schema: &str) -> Result<Vec<InstalledTable>, DatabaseError> {
     let query = "SELECT c.table_name, c.column_name, c.column_type, c.character_set_name, c.collation_name \
@@ -123,8 +129,7 @@ pub fn read(session: &mut Session, schema: &str) -> Result<Vec<InstalledTable>, 
                  ON t.table_schema = c.table_schema AND t.table_name = c.table_name \
                  WHERE c.table_schema = ? AND t.table_type = 'BASE TABLE' ORDER BY c.table_name, c.ordinal_position";
     let act = format!("asking for the columns of {schema}");
-    let rows: Vec<(String, String, String, Option<String>, Option<String>)> =
-        session.rows(&act, query, (schema,))?;
+    let rows: Vec<ColumnRow> = session.rows(&act, query, (schema,))?;
     let mut tables: Vec<InstalledTable> = Vec::new();
     for (table, name, type_text, charset, collation) in rows {
         let column = InstalledColumn { name, type_text, text: charset.zip(collation) };

@@ -76,7 +76,7 @@ fn await_that(container: &Container, what: &str, is_so: impl Fn() -> bool) {
     while !is_so() {
         let web =
             fs::read_to_string(container.path("data/tars/app_log/tars-init/web.log")).unwrap_or_default();
-        assert!(begun.elapsed() < Duration::from_secs(60), "never: {what}\n{}\n{web}", container.log());
+        assert!(begun.elapsed() < Duration::from_mins(1), "never: {what}\n{}\n{web}", container.log());
         std::thread::sleep(Duration::from_millis(30));
     }
 }

@@ -294,6 +294,18 @@ fn everything_is_kept_for_a_console_that_nobody_can_ask() {
     server.run(&["UPDATE db_tars.t_server_conf SET flow = 'on'"]);
     assert!(migrate().contains("\"columns\":[]"));
     assert_eq!(flows(&server), ["on", "on", "on"], "put back once");
+
+    // This version ships that column, without a default: it makes it again itself, before the values come back.
+    let profiles = || {
+        server.rows::<(String, String)>(
+            "SELECT template_name, profile FROM db_tars.t_profile_template ORDER BY 1",
+        )
+    };
+    let before = profiles();
+    server.run(&["ALTER TABLE db_tars.t_profile_template DROP profile"]);
+    migrate();
+    assert!(before.iter().all(|(_, profile)| !profile.is_empty()));
+    assert_eq!(profiles(), before);
 }
 
 fn flows(server: &Server) -> Vec<String> {

@@ -93,10 +93,11 @@ fn has(server: &Server, column: &str) -> bool {
     columns(server, "t_server_conf").iter().any(|own| own == column)
 }
 
-/// Every table of TARS with its number of rows.
+/// Every table of TARS with its number of rows; without the packages that the console records by itself.
 fn rows(server: &Server) -> Vec<(String, u64)> {
     let tables: Vec<String> = server.rows(
-        "SELECT CONCAT(table_schema, '.', table_name) FROM information_schema.tables WHERE table_schema LIKE 'db\\_%' ORDER BY 1",
+        "SELECT CONCAT(table_schema, '.', table_name) FROM information_schema.tables WHERE table_schema LIKE 'db\\_%' \
+         AND table_name <> 't_server_patchs' ORDER BY 1",
     );
     let count = |table: &String| server.number(&format!("SELECT COUNT(*) FROM {table}"));
     tables.iter().map(|table| (table.clone(), count(table))).collect()

@@ -58,7 +58,7 @@ real_bases() { [ ! -d "${TARSUP_SHARED:-../shared}/tars/real" ] || echo real web
 if [ -z "$fast" ]; then
     is_root || die "the tests with an engine need root: run this as root, or with --fast for the others"
     command -v apt-get >/dev/null || die "the tests with an engine need Debian: run this with --fast for the others"
-    install_packages docker.io iptables iproute2 util-linux mmdebstrap mariadb-server skopeo umoci jq busybox-static ca-certificates
+    install_packages docker.io iptables iproute2 util-linux mmdebstrap mariadb-server nodejs skopeo umoci jq busybox-static ca-certificates
     compile
     # Those of the real framework where its packages lie beside the project.
     # shellcheck disable=SC2046 # a list of words, or none

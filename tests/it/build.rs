@@ -357,12 +357,13 @@ fn web_is_the_first_layer_with_its_logs_in_the_volume() {
 #[test]
 fn build_takes_what_nodes_are_installed_from_and_says_when_it_is_not_there() {
     let workshop = Workshop::new();
-    let web = vec![Entry::File("web/bin/www".to_owned(), b"x".to_vec(), true)];
+    let file = |name: &str| Entry::File(name.to_owned(), b"x".to_vec(), true);
+    let web = vec![file("web/bin/www"), file("web/node_modules/koa/package.json")];
     Packer::default().write(&workshop.path("web.tgz"), web);
     fs::create_dir_all(workshop.path("tree/tools")).unwrap();
     fs::rename(workshop.path("deploy"), workshop.path("tree/framework")).unwrap();
     let recipe = RECIPE.replace("deploy: deploy", "deploy: tree/framework");
-    workshop.write("framework.yaml", &format!("{recipe}web: web.tgz\n"));
+    workshop.write("framework.yaml", &format!("{recipe}web: web.tgz\nfiles: {{tars-init: /usr/bin/node}}\n"));
     workshop.write("node.yaml", &recipe.replace("role: framework", "role: node"));
     let doubt = "nodes made the upstream way cannot install from it";
     let said = |output: &std::process::Output| String::from_utf8_lossy(&output.stderr).into_owned();

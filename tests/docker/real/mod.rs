@@ -5,6 +5,7 @@ mod downloads;
 mod dwell;
 mod hello;
 mod kills;
+mod lines;
 mod machine;
 mod roll;
 mod rows;

@@ -20,6 +20,8 @@ pub const FORMER: &str = "2.4.17";
 pub const WRONG: &str = "3.0.17-wrong";
 /// A node as upstream's image makes it: only its start is in it.
 pub const UPSTREAM_NODE: &str = "upstream-node";
+/// The release as upstream's image starts it, without a web console.
+pub const UPSTREAM_FRAMEWORK: &str = "upstream-framework";
 /// The release with its web console.
 pub const WITH_WEB: &str = "3.0.17-web";
 
@@ -78,16 +80,29 @@ pub fn stage_with(version: &'static str, test: &str) -> Option<&'static Stage> {
         }
         UPSTREAM_NODE => {
             let entry = real.join("upstream/tars-node-entrypoint.sh");
-            fs::write(
-                images.path("images/upstream-node.yaml"),
-                format!(
-                    "name: {PREFIX}/{UPSTREAM_NODE}\nversion: 1\nrole: plain\nbase: rootfs:../build/base/upstream.tar\n\
-                     files: {{{}: {{path: /root/entry.sh, mode: \"0755\"}}}}\nentrypoint: [/root/entry.sh]\n",
-                    entry.display()
-                ),
-            )
-            .unwrap();
-            images.build(UPSTREAM_NODE, "1", None);
+            let files = format!("{}: {{path: /root/entry.sh, mode: \"0755\"}}", entry.display());
+            plain(images, UPSTREAM_NODE, &files, "/root/entry.sh");
+        }
+        UPSTREAM_FRAMEWORK => {
+            let tree = images.path("build/upstream");
+            let release = real.join(format!("v{RELEASE}"));
+            unpack(&release.join("deploy.tgz"), &["--strip-components=1"], &tree);
+            // Only its SQL: nothing in that start starts the console.
+            unpack(&real.join("web.tgz"), &["web/sql"], &tree);
+            for package in packages(&release) {
+                unpack(&package, &[], &images.path("build/servers"));
+            }
+            for service in fs::read_dir(images.path("build/servers")).unwrap() {
+                let folder = service.unwrap().path();
+                let name = folder.file_name().unwrap().to_owned();
+                let program = [folder.join("bin").join(&name), folder.join(&name)];
+                let program = program.into_iter().find(|program| program.is_file()).unwrap();
+                let bin = tree.join("framework/servers").join(&name).join("bin");
+                fs::create_dir_all(&bin).unwrap();
+                fs::copy(program, bin.join(&name)).unwrap();
+            }
+            let files = format!("{}: /usr/local/tars/cpp/deploy", tree.display());
+            plain(images, UPSTREAM_FRAMEWORK, &files, "/usr/local/tars/cpp/deploy/docker-init.sh");
         }
         other => panic!("{other} is no version of this stage"),
     }
@@ -99,6 +114,16 @@ fn both(stage: &Stage, version: &str, after: Option<&str>) {
     for image in ["framework", "node"] {
         stage.build(image, version, after);
     }
+}
+
+/// An image that is none of ours, on a base with what upstream's starts call.
+fn plain(stage: &Stage, name: &str, files: &str, entry: &str) {
+    let recipe = format!(
+        "name: {PREFIX}/{name}\nversion: 1\nrole: plain\nbase: rootfs:{}\nfiles: {{{files}}}\nentrypoint: [{entry}]\n",
+        bases().join("upstream.tar").display()
+    );
+    fs::write(stage.path(&format!("images/{name}.yaml")), recipe).unwrap();
+    stage.build(name, "1", None);
 }
 
 /// `build/` as the recipes expect it, from the packages of one release.

@@ -13,21 +13,28 @@ const FOLDER: &str = "/data/tars/tarsnode-data/Demo.HelloServer/bin";
 
 /// Puts the service's rows into the database and its program onto the nodes; a node starts it at its next start.
 pub fn deploy(deployment: &Deployment, nodes: &[(&str, u8)]) {
+    register(deployment, nodes);
     let hello = beside::folder("real/hello", "the service `hello`").expect("it lies beside the framework");
-    let rows = beside::folder("hello", "the service `hello`").expect("it lies beside the framework");
-    let rows = std::fs::read_to_string(rows.join("rows.sql")).unwrap();
-    for (at, (service, host)) in nodes.iter().enumerate() {
+    for (service, _) in nodes {
         let container = deployment.container(service);
-        // The file has two statements a node, for 172.25.0.5 and .6.
-        let there = format!("172.25.0.{}", 5 + at);
-        for statement in rows.lines().filter(|line| line.contains(&there)) {
-            deployment.query(&statement.replace(&there, &deployment.address(*host)));
-        }
         succeed(Command::new("docker").args(["exec", &container, "mkdir", "-p", FOLDER]));
         let program = hello.join("HelloServer");
         succeed(
             Command::new("docker").arg("cp").arg(&program).arg(format!("{container}:{FOLDER}/HelloServer")),
         );
+    }
+}
+
+/// The rows alone, as the web console writes them for a service whose package is published afterwards.
+pub fn register(deployment: &Deployment, nodes: &[(&str, u8)]) {
+    let rows = beside::folder("hello", "the service `hello`").expect("it lies beside the framework");
+    let rows = std::fs::read_to_string(rows.join("rows.sql")).unwrap();
+    for (at, (_, host)) in nodes.iter().enumerate() {
+        // The file has two statements a node, for 172.25.0.5 and .6.
+        let there = format!("172.25.0.{}", 5 + at);
+        for statement in rows.lines().filter(|line| line.contains(&there)) {
+            deployment.query(&statement.replace(&there, &deployment.address(*host)));
+        }
     }
 }
 

@@ -7,6 +7,7 @@ mod hello;
 mod kills;
 mod lines;
 mod machine;
+mod publish;
 mod roll;
 mod rows;
 mod silence;

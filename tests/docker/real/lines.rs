@@ -16,13 +16,15 @@ const SUBNET: &str = "172.30.58";
 
 /// Everything that the lines make, removed with it.
 struct Lines {
+    /// The network's name, and the prefix of all others.
+    net: &'static str,
     folder: tempfile::TempDir,
 }
 
 impl Lines {
     /// The network, and the database of its line.
     fn begin() -> Self {
-        let lines = Self { folder: tempfile::tempdir().unwrap() };
+        let lines = Self { net: NET, folder: tempfile::tempdir().unwrap() };
         lines.remove();
         // What a host in China has there: its own file, one name of a zone eight hours ahead.
         let mut zone = b"TZif".to_vec();
@@ -42,13 +44,14 @@ impl Lines {
 
     /// One line: `docker run -d --net --ip --name -e ... -v ... -v /etc/localtime IMAGE`.
     fn run(&self, service: &str, host: u8, data: &str, environment: &[&str], image: &str) {
+        let net = self.net;
         let mut command = Command::new("docker");
-        command.args(["run", "-d", &format!("--net={NET}"), &format!("--ip={SUBNET}.{host}")]);
-        command.arg(format!("--name={NET}-{service}"));
+        command.args(["run", "-d", &format!("--net={net}"), &format!("--ip={SUBNET}.{host}")]);
+        command.arg(format!("--name={net}-{service}"));
         for variable in environment {
             command.args(["-e", variable]);
         }
-        command.args(["-v", &format!("{NET}-{service}:{data}")]);
+        command.args(["-v", &format!("{net}-{service}:{data}")]);
         command.args(["-v", &format!("{}:/etc/localtime", self.folder.path().join("localtime").display())]);
         succeed(command.arg(image));
     }
@@ -68,12 +71,14 @@ impl Lines {
     }
 
     fn rm(&self, service: &str) {
-        succeed(Command::new("docker").args(["rm", "-f", &format!("{NET}-{service}")]));
+        let net = self.net;
+        succeed(Command::new("docker").args(["rm", "-f", &format!("{net}-{service}")]));
     }
 
     fn inside(&self, service: &str, words: &[&str]) -> Option<String> {
+        let net = self.net;
         let output =
-            Command::new("docker").args(["exec", &format!("{NET}-{service}")]).args(words).output().unwrap();
+            Command::new("docker").args(["exec", &format!("{net}-{service}")]).args(words).output().unwrap();
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
@@ -83,9 +88,10 @@ impl Lines {
 
     /// Every servant of the master's answers tars_ping, whatever image it is of.
     fn answers(&self) -> bool {
+        let net = self.net;
         let image = format!("{PREFIX}/framework:{RELEASE}");
         let mut command = Command::new("docker");
-        command.args(["run", "--rm", &format!("--net={NET}"), "--entrypoint", "tars-init", &image]);
+        command.args(["run", "--rm", &format!("--net={net}"), "--entrypoint", "tars-init", &image]);
         command.args(["cluster", "--json", "--ask", &format!("{SUBNET}.3"), "--role", "master"]);
         let report: Value = serde_json::from_slice(&command.output().unwrap().stdout).unwrap();
         let servants = report["asked"]["servants"].as_array().unwrap();
@@ -93,9 +99,10 @@ impl Lines {
     }
 
     fn try_query(&self, sql: &str) -> Option<String> {
+        let net = self.net;
         let password = format!("MYSQL_PWD={PASSWORD}");
         let output = Command::new("docker")
-            .args(["exec", "-e", &password, &format!("{NET}-database"), "mariadb", "-uroot", "-h127.0.0.1"])
+            .args(["exec", "-e", &password, &format!("{net}-database"), "mariadb", "-uroot", "-h127.0.0.1"])
             .args(["-N", "-e", sql])
             .output()
             .unwrap();
@@ -131,11 +138,12 @@ impl Lines {
     }
 
     fn remove(&self) {
+        let net = self.net;
         for service in ["database", "framework", "slave", "node"] {
-            let _ = Command::new("docker").args(["rm", "-f", "-v", &format!("{NET}-{service}")]).output();
-            let _ = Command::new("docker").args(["volume", "rm", &format!("{NET}-{service}")]).output();
+            let _ = Command::new("docker").args(["rm", "-f", "-v", &format!("{net}-{service}")]).output();
+            let _ = Command::new("docker").args(["volume", "rm", &format!("{net}-{service}")]).output();
         }
-        let _ = Command::new("docker").args(["network", "rm", NET]).output();
+        let _ = Command::new("docker").args(["network", "rm", self.net]).output();
     }
 }
 

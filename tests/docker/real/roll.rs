@@ -122,7 +122,7 @@ fn real_upgrade_from_2_4_17_to_3_0_17_and_back() {
     let column = "SELECT COUNT(*) FROM information_schema.columns WHERE table_name = 't_server_conf' AND column_name = 'source'";
     assert_eq!(deployment.query(column).trim(), "1");
     assert!(
-        upgraded.err.contains("the schema got db_tars.t_server_conf: the column source"),
+        upgraded.err.contains("adds to the schema db_tars.t_server_conf: the column source"),
         "{}",
         upgraded.err
     );

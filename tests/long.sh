@@ -1,7 +1,7 @@
 #!/bin/sh
 # What takes too long for every change, by hand before a release: an upgrade on the engine in memory that is killed before
 # and after each of its calls, and kills of tarsup at random moments of an upgrade of the real framework (master, slave and
-# two nodes), each resumed, and everything looked at afterwards.
+# two nodes), each resumed, and everything looked at afterwards; before them a node with upstream's own start, by itself.
 #
 #   long.sh [KILLS [SEED]]     30 kills; the seed is printed, and shows the same moments again
 #
@@ -31,6 +31,7 @@ sh tests/engine.sh stop long
 sh tests/engine.sh start long
 cargo test --quiet --features engine-tests --test docker --no-run
 TARSUP_EVERY=1 cargo test --quiet --test it rollout::
+CI=1 TARSUP_LONG=1 sh tests/engine.sh run long -- cargo test --quiet --features engine-tests --test docker -- real::downloads
 say "$kills kills, seed $seed"
 # In CI's way: what cannot run has failed.
 CI=1 TARSUP_KILLS=$kills TARSUP_SEED=$seed timeout $((300 + kills * 120)) \

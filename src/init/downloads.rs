@@ -13,7 +13,7 @@ use tar::{Builder, EntryType, Header};
 use crate::tars::Service;
 use crate::tars::catalogue::UTIL_FOLDER;
 
-use super::paths::{self, Paths};
+use super::paths::{self, Paths, at};
 use super::render;
 
 /// A node's own comes first: it is what is asked for.
@@ -170,10 +170,6 @@ fn beside(target: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<(
         let _ = fs::remove_file(&part);
         at(target, &error)
     })
-}
-
-fn at(path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::tars::Service;
 
 use super::failure::{Code, Failure};
-use super::paths::Paths;
+use super::paths::{Paths, at};
 use super::start_log::StartLog;
 
 /// The folders of the volume.
@@ -174,10 +174,6 @@ fn copy_missing(from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(&beside, to).map_err(|error| at(to, &error))?;
     }
     Ok(())
-}
-
-fn at(path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Where everything lies in the container: upstream's paths, below a root that tests may move.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::tars::Service;
@@ -139,4 +140,9 @@ pub fn conf_name(service: Service) -> String {
 /// As text for configuration files; ours are all UTF-8.
 pub fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
+}
+
+/// An error of the system with the path that it is about.
+pub fn at(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }

@@ -27,6 +27,18 @@ fn await_health(container: &Container, code: i32, words: &str) -> String {
     }
 }
 
+fn master_whose_tarsstat_an_administrator_stopped() -> (Server, Container) {
+    let server = Server::start();
+    let mut container = Container::framework(&server);
+    container.start();
+    container.await_words("healthy:");
+    let update = "UPDATE db_tars.t_server_conf SET setting_state = 'inactive' WHERE server_name = 'tarsstat'";
+    server.run(&[update]);
+    kill(container.processes("tarsstat")[0], Signal::SIGTERM).unwrap();
+    container.await_words("tarsstat (pid");
+    (server, container)
+}
+
 #[test]
 fn node_whose_tarsnode_is_dead_is_not_healthy_by_the_answer_of_another_container() {
     let server = Server::start();
@@ -54,14 +66,7 @@ fn node_whose_tarsnode_is_dead_is_not_healthy_by_the_answer_of_another_container
 
 #[test]
 fn processes_that_have_answered_stay_healthy_while_the_database_is_away() {
-    let server = Server::start();
-    let mut container = Container::framework(&server);
-    container.start();
-    container.await_words("healthy:");
-    let update = "UPDATE db_tars.t_server_conf SET setting_state = 'inactive' WHERE server_name = 'tarsstat'";
-    server.run(&[update]);
-    kill(container.processes("tarsstat")[0], Signal::SIGTERM).unwrap();
-    container.await_words("tarsstat (pid");
+    let (server, container) = master_whose_tarsstat_an_administrator_stopped();
     await_health(&container, 0, "healthy: 11 servants answer");
     drop(server);
     let text = await_health(&container, 0, "healthy: 11 servants answer");
@@ -114,14 +119,7 @@ fn web_console_that_does_not_answer_makes_a_master_unhealthy() {
 
 #[test]
 fn person_inside_sees_every_part_and_no_secret() {
-    let server = Server::start();
-    let mut container = Container::framework(&server);
-    container.start();
-    container.await_words("healthy:");
-    let update = "UPDATE db_tars.t_server_conf SET setting_state = 'inactive' WHERE server_name = 'tarsstat'";
-    server.run(&[update]);
-    kill(container.processes("tarsstat")[0], Signal::SIGTERM).unwrap();
-    container.await_words("tarsstat (pid");
+    let (_server, container) = master_whose_tarsstat_an_administrator_stopped();
     await_health(&container, 0, "servants answer");
     let silent = container.processes("tarsconfig")[0];
     kill(silent, Signal::SIGSTOP).unwrap();

@@ -21,8 +21,8 @@ use super::raw::{
     ApiRequest, PATIENCE, Raw, UNLIMITED, absent, in_path, in_query, shareable, traced, unexpected, words,
 };
 use super::{
-    ByteStream, Container, ContainerSummary, CreateBody, Engine, EngineError, EngineImage, EngineInfo,
-    ExecOutput, ImageSummary, Network, RestartPolicy, Result, answers,
+    Attached, ByteStream, Container, ContainerSummary, CreateBody, Engine, EngineError, EngineImage,
+    EngineInfo, ExecOutput, ImageSummary, Network, Printed, RestartPolicy, Result, answers,
 };
 
 /// The newest API version that is asked for: later ones leave fields out of `inspect` that are read here.
@@ -290,6 +290,26 @@ impl Engine for DockerEngine {
             }
         };
         self.typed(&call, wait).await?.ok_or_else(|| super::raw::lost(&call, "its answer is cut off"))
+    }
+
+    async fn attach_container(&self, container: &str) -> Result<Attached> {
+        let call = format!("attach {container}");
+        let options = query::AttachContainerOptions {
+            stream: true,
+            stdin: true,
+            stdout: true,
+            stderr: true,
+            ..Default::default()
+        };
+        let container = in_path(container);
+        let attached = self.typed(&call, self.docker.attach_container(&container, Some(options))).await?;
+        let raw = self.raw.clone();
+        let output = attached.output.map(move |piece| match piece {
+            Ok(LogOutput::StdErr { message }) => Ok(Printed::Stderr(message)),
+            Ok(printed) => Ok(Printed::Stdout(printed.into_bytes())),
+            Err(error) => Err(raw.failed(&call, &error)),
+        });
+        Ok(Attached { output: Box::pin(output), input: attached.input })
     }
 
     async fn logs(&self, container: &str, tail: u32) -> Result<String> {

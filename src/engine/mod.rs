@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use tokio::io::AsyncWrite;
 
 use crate::diagnose::{Diagnose, Exit};
 use crate::oci::Digest;
@@ -252,6 +253,23 @@ pub struct ExecOutput {
     pub stderr: String,
 }
 
+/// A piece of what a container prints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Printed {
+    /// On standard output.
+    Stdout(Bytes),
+    /// On standard error.
+    Stderr(Bytes),
+}
+
+/// A container's streams, as whoever is attached has them.
+pub struct Attached {
+    /// What it prints from now on, until it ends; in pieces of any length.
+    pub output: Pin<Box<dyn Stream<Item = Result<Printed>> + Send>>,
+    /// What it reads. Dropped, a container that was created with `StdinOnce` reads the end.
+    pub input: Pin<Box<dyn AsyncWrite + Send>>,
+}
+
 /// A body that is sent in pieces.
 pub type ByteStream = Pin<Box<dyn Stream<Item = std::io::Result<Bytes>> + Send + Sync>>;
 
@@ -386,6 +404,9 @@ pub trait Engine: Send + Sync {
     async fn remove_container(&self, container: &str) -> Result<()>;
     /// `POST /containers/{id}/wait`: the exit code of a container that ends by itself.
     async fn wait_container(&self, container: &str) -> Result<i64>;
+    /// `POST /containers/{id}/attach` with all streams, from now on; before the start, so that nothing is missed. It works
+    /// whatever becomes of what the container logs. The container has no terminal.
+    async fn attach_container(&self, container: &str) -> Result<Attached>;
     /// `GET /containers/{id}/logs`: the last `tail` lines of both streams, as text.
     async fn logs(&self, container: &str, tail: u32) -> Result<String>;
     /// `POST /containers/{id}/exec`, started and waited for; an error after `timeout`.

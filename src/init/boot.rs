@@ -23,6 +23,7 @@ use super::signals::Stop;
 use super::stamp::{self, Stamp};
 use super::start_log::StartLog;
 use super::templates::{self, Wish};
+use super::touched::Touched;
 use super::upgrade_conf;
 use super::web;
 
@@ -66,8 +67,9 @@ pub fn prepare(
         let _lock = InstallLock::take(&server)?;
         if let Some(schemas) = &schemas {
             stamp::judge(&mut session, paths, address, log)?;
-            let report =
-                migrate(&server, account, &mut session, schemas, paths, node.version, Some(address), log)?;
+            let (version, address) = (node.version, Some(address));
+            let migration = Migration { account, scripts: schemas, paths, version, address, saved: None };
+            let report = migration.run(&server, &mut session, log)?;
             is_fresh |= report.schema.installed_tars;
         } else {
             join(account, &mut session)?;
@@ -99,28 +101,51 @@ pub struct MigrationReport {
     pub templates: templates::Report,
 }
 
-/// Schemas, columns, templates and the services' account, all by adding only. The caller holds the lock.
-#[allow(clippy::too_many_arguments, reason = "each is one thing, and two callers do not make a type of them")]
-pub fn migrate(
-    server: &Server,
-    account: &Account,
-    session: &mut Session,
-    scripts: &SchemaScripts,
-    paths: &Paths,
-    version: Option<&str>,
-    address: Option<&str>,
-    log: &StartLog,
-) -> Result<MigrationReport, DatabaseError> {
-    schema::refuse_foreign(session, scripts)?;
-    let accounts = account::ensure(account, session, address, log)?;
-    let gone = columns::note_gone(session)?;
-    let mut report = schema::migrate(server, session, scripts, paths, version, log)?;
-    upgrade_conf::apply(server, session, &scripts.upgrades, &mut report, log)?;
-    let columns = columns::put_back(server, session, &gone, || console(paths), log)?;
-    let registries = address.map(Endpoint::registry).into_iter().collect();
-    let substitution = Substitution::new(paths, address.unwrap_or_default(), Some(account), registries);
-    let templates = templates::migrate(session, paths, &substitution, version, Wish::Merge, log)?;
-    Ok(MigrationReport { accounts, schema: report, columns, templates })
+impl MigrationReport {
+    /// What was, or would be, changed of what was there.
+    pub fn touched(&self) -> Touched {
+        Touched { tables: self.schema.touched.tables.clone(), templates: self.templates.touched.clone() }
+    }
+}
+
+/// What is brought into a database.
+#[derive(Clone, Copy)]
+pub struct Migration<'a> {
+    /// The administrator's account.
+    pub account: &'a Account,
+    /// The image's SQL.
+    pub scripts: &'a SchemaScripts,
+    /// Where its templates lie.
+    pub paths: &'a Paths,
+    /// Its version.
+    pub version: Option<&'a str>,
+    /// The node's address; a run that starts nothing has none.
+    pub address: Option<&'a str>,
+    /// What was saved before: no other text of a template is changed.
+    pub saved: Option<&'a Touched>,
+}
+
+impl Migration<'_> {
+    /// Schemas, columns, templates and the services' account, all by adding only. The caller holds the lock.
+    pub fn run(
+        &self,
+        server: &Server,
+        session: &mut Session,
+        log: &StartLog,
+    ) -> Result<MigrationReport, DatabaseError> {
+        let Self { account, scripts, paths, version, address, saved } = *self;
+        schema::refuse_foreign(session, scripts)?;
+        let accounts = account::ensure(account, session, address, log)?;
+        let gone = columns::note_gone(session)?;
+        let mut report = schema::migrate(server, session, scripts, paths, version, log)?;
+        upgrade_conf::apply(server, session, &scripts.upgrades, &mut report, log)?;
+        let touched = &mut report.touched;
+        let columns = columns::put_back(server, session, &gone, || console(paths), touched, log)?;
+        let registries = address.map(Endpoint::registry).into_iter().collect();
+        let substitution = Substitution::new(paths, address.unwrap_or_default(), Some(account), registries);
+        let templates = templates::migrate(session, paths, &substitution, version, Wish::Merge, saved, log)?;
+        Ok(MigrationReport { accounts, schema: report, columns, templates })
+    }
 }
 
 /// What this image's web console would drop again.

@@ -4,12 +4,13 @@
 //! take its time; what ends the waiting is a server that is silent, asked on another connection (`statement_watch.rs`).
 
 use std::collections::BTreeSet;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use mysql::prelude::{FromRow, Queryable};
-use mysql::{Conn, OptsBuilder, Params};
+use mysql::{Conn, OptsBuilder, Params, Row};
 
 use super::environment::Account;
 use super::failure::{Code, Failure};
@@ -44,6 +45,9 @@ pub enum DatabaseError {
     /// A statement of an earlier start goes on in the server: it is waited for, never repeated.
     #[error("the server is still at work on a statement of an earlier start, which is waited for ({0})")]
     AtWork(String),
+    /// What would be changed is kept by nobody: nothing was changed.
+    #[error("{0}")]
+    NotSaved(String),
     /// The image's own files, or what the database holds, do not fit.
     #[error("{0}")]
     Unfit(String),
@@ -65,8 +69,13 @@ impl DatabaseError {
 
 impl From<DatabaseError> for Failure {
     fn from(error: DatabaseError) -> Self {
-        let code = if error.may_pass() { Code::Database } else { Code::Configuration };
+        let code = match error {
+            DatabaseError::NotSaved(_) => Code::Interrupted,
+            _ if error.may_pass() => Code::Database,
+            _ => Code::Configuration,
+        };
         let hint = match error {
+            DatabaseError::NotSaved(_) => "Nothing was changed.",
             DatabaseError::Refused { .. } => {
                 "Mend what the server objects to (the rights of MYSQL_USER, most often) and start again: nothing was \
                  dropped, and what was begun is finished then."
@@ -295,6 +304,24 @@ impl Session {
     ) -> Result<Vec<T>, DatabaseError> {
         let (query, values) = (query.to_owned(), values.into());
         self.ask(act, WaitPurpose::Question, move |connection| connection.exec(query, values))
+    }
+
+    /// Hands each row that a query answers on as it comes, so that a large table is never held whole; an error of `sink` ends
+    /// that, and is the inner one.
+    pub fn each_row(
+        &mut self,
+        act: &str,
+        query: String,
+        mut sink: impl FnMut(Row) -> io::Result<()> + Send + 'static,
+    ) -> Result<io::Result<()>, DatabaseError> {
+        self.ask(act, WaitPurpose::Work, move |connection| {
+            for row in connection.query_iter(query)? {
+                if let Err(error) = sink(row?) {
+                    return Ok(Err(error));
+                }
+            }
+            Ok(Ok(()))
+        })
     }
 
     /// A number that a query answers; a query without an answer is an error.

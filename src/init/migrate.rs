@@ -4,15 +4,16 @@ use std::io::Write;
 
 use serde::Serialize;
 
-use super::boot;
-use super::database::{self, Server};
-use super::environment::{Environment, ImageRole};
+use super::boot::{self, Migration};
+use super::database::{self, DatabaseError, Server};
+use super::environment::{Account, Environment, ImageRole};
 use super::failure::{Code, Failure};
 use super::guard;
 use super::lock::InstallLock;
 use super::paths::Paths;
 use super::probe;
 use super::render::Substitution;
+use super::save::{self, Keeper};
 use super::scripts::SchemaScripts;
 use super::signals::Stop;
 use super::start_log::StartLog;
@@ -33,22 +34,28 @@ struct Document<'a> {
     report: boot::MigrationReport,
 }
 
-/// Installs an empty server, else adds what this version adds. Starts nothing, and registers no node: the container
-/// that runs this has an address of its own for the moment.
-pub fn run(paths: &Paths, stop: &Stop, log: &StartLog) -> Result<(), Failure> {
+/// Installs an empty server, else adds what this version adds; where somebody keeps what is touched, that is saved first.
+/// Starts nothing, and registers no node: the container that runs this has an address of its own for the moment.
+pub fn run(paths: &Paths, keeper: Option<&Keeper>, stop: &Stop, log: &StartLog) -> Result<(), Failure> {
     guard::check()?;
     let environment = Environment::read(ImageRole::Framework)?;
-    let Some(account) = &environment.database else {
-        return Err(Failure::new(Code::Environment, "a node has no database to migrate.", ""));
-    };
+    let account = account_of(&environment)?;
     let scripts = SchemaScripts::read(paths)?;
     let server = Server::of(account).for_work(environment.patience, log);
     let version = environment.version.as_deref();
+    let migration = Migration { account, scripts: &scripts, paths, version, address: None, saved: None };
     let mut first = boot::FirstConnection::default();
+    let mut saved = None;
     let report = database::retry_until_ready(log, stop, environment.patience, &server, || {
         let mut session = first.connect(&server, log)?;
         let _lock = InstallLock::take(&server)?;
-        boot::migrate(&server, account, &mut session, &scripts, paths, version, None, log)
+        // Once: what was begun after it is only finished.
+        if let (Some(keeper), None) = (keeper, &saved) {
+            let touched = told(&server, &migration)?.touched();
+            save::save(&server, &touched, keeper)?;
+            saved = Some(touched);
+        }
+        Migration { saved: saved.as_ref(), ..migration }.run(&server, &mut session, log)
     })?;
     log.say(format!("the database is at version {}", version.unwrap_or("of this image")));
     print(&Document { version: DOCUMENT, framework: version, dry_run: false, report });
@@ -59,17 +66,25 @@ pub fn run(paths: &Paths, stop: &Stop, log: &StartLog) -> Result<(), Failure> {
 pub fn dry_run(paths: &Paths) -> Result<(), Failure> {
     guard::check()?;
     let environment = Environment::read(ImageRole::Framework)?;
-    let Some(account) = &environment.database else {
-        return Err(Failure::new(Code::Environment, "a node has no database to migrate.", ""));
-    };
+    let account = account_of(&environment)?;
     let scripts = SchemaScripts::read(paths)?;
-    let server = Server::of(account).asking_only();
-    let mut session = server.connect(None)?;
     let version = environment.version.as_deref();
-    let quiet = StartLog::quiet();
-    let report = boot::migrate(&server, account, &mut session, &scripts, paths, version, None, &quiet)?;
+    let migration = Migration { account, scripts: &scripts, paths, version, address: None, saved: None };
+    let report = told(&Server::of(account), &migration)?;
     print(&Document { version: DOCUMENT, framework: version, dry_run: true, report });
     Ok(())
+}
+
+/// What a migration would do: the same run with nothing but its questions sent.
+fn told(server: &Server, migration: &Migration<'_>) -> Result<boot::MigrationReport, DatabaseError> {
+    let server = server.clone().asking_only();
+    let mut session = server.connect(None)?;
+    migration.run(&server, &mut session, &StartLog::quiet())
+}
+
+fn account_of(environment: &Environment) -> Result<&Account, Failure> {
+    let none = || Failure::new(Code::Environment, "a node has no database to migrate.", "");
+    environment.database.as_ref().ok_or_else(none)
 }
 
 /// The document as the last line of stdout.
@@ -92,6 +107,6 @@ pub fn templates(paths: &Paths, wish: Wish<'_>) -> Result<(), Failure> {
     // No template names a node: what it holds of addresses and accounts is filled in for whoever reads it.
     let substitution = Substitution::new(paths, "", Some(account), Vec::new());
     let version = environment.version.as_deref();
-    let report = templates::migrate(&mut session, paths, &substitution, version, wish, &log)?;
+    let report = templates::migrate(&mut session, paths, &substitution, version, wish, None, &log)?;
     probe::print(&report, true)
 }

@@ -34,6 +34,7 @@ mod registries;
 mod render;
 mod rows;
 mod run_state;
+mod save;
 mod schema;
 mod schema_report;
 mod scripts;
@@ -48,6 +49,7 @@ mod start_log;
 mod statement_watch;
 mod supervisor;
 mod templates;
+mod touched;
 mod upgrade_conf;
 mod web;
 
@@ -68,7 +70,7 @@ use start_log::StartLog;
 use supervisor::Supervisor;
 
 const USAGE: &str = "usage: tars-init framework | node | health [--verbose] | status | env | probe --json | published --json | cluster --json [--ask ADDRESS --role ROLE] | \
-     cluster --serve | migrate [--dry-run] | keep-columns [--all] [--dry-run] | templates --json | templates take|keep NAME | accept-database | readdress OLD NEW [--dry-run] | version";
+     cluster --serve | migrate [--dry-run | --save FILE] | keep-columns [--all] [--dry-run] | templates --json | templates take|keep NAME | accept-database | readdress OLD NEW [--dry-run] | version";
 
 /// The whole program.
 pub fn main() -> ExitCode {
@@ -79,7 +81,8 @@ pub fn main() -> ExitCode {
     let done = match words.as_slice() {
         ["framework"] => run(ImageRole::Framework, &paths),
         ["node"] => run(ImageRole::Node, &paths),
-        ["migrate"] => run_migrate(&paths),
+        ["migrate"] => run_migrate(&paths, save::Keeper::of_environment()),
+        ["migrate", "--save", file] => run_migrate(&paths, Some(save::Keeper::File(file.into()))),
         ["migrate", "--dry-run"] => migrate::dry_run(&paths),
         ["keep-columns"] => columns::run(&paths, columns::Scope::OwnConsole, false),
         ["keep-columns", "--dry-run"] => columns::run(&paths, columns::Scope::OwnConsole, true),
@@ -193,10 +196,10 @@ fn note_start(paths: &Paths, role: Role, is_new: bool) -> std::io::Result<()> {
     render::write(&paths.started_mark(), supervisor::mark(role))
 }
 
-fn run_migrate(paths: &Paths) -> Result<(), Failure> {
+fn run_migrate(paths: &Paths, keeper: Option<save::Keeper>) -> Result<(), Failure> {
     let log = StartLog::begin();
     let stop = signals::listen(&log, mpsc::channel().0, Code::Interrupted)?;
-    migrate::run(paths, &stop, &log)
+    migrate::run(paths, keeper.as_ref(), &stop, &log)
 }
 
 /// tarsnode daemonizes by a double fork: its grandchildren must become ours to be reaped and stopped.

@@ -216,6 +216,7 @@ fn complete(
         log.say(format!("added, as a fresh installation has it: {added}"));
     }
     report.added.extend(outcome.added);
+    report.touched.tables.extend(outcome.touched.tables);
     report.kept.extend(outcome.kept);
     Ok(())
 }

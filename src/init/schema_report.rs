@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::sql::{Statement, StatementKind};
+use super::touched::Touched;
 
 /// What was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -15,6 +16,9 @@ pub struct Report {
     pub added: Vec<String>,
     /// What differs from a fresh installation and stays, each with the reason.
     pub kept: Vec<String>,
+    /// What was changed of what was there.
+    #[serde(skip)]
+    pub touched: Touched,
     /// The tables that were made, as `SCHEMA.TABLE`, each with its columns, both in lower case.
     #[serde(skip)]
     pub made: BTreeMap<String, BTreeSet<String>>,

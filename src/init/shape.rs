@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::database::{DatabaseError, Session};
 use super::sql::{self, Column, Comparison, Key, KeyKind, Statement, StatementKind, Type};
+use super::touched::Touched;
 
 /// Done meanwhile by somebody else: a column, a key of that name.
 const ALREADY_DONE: [u16; 2] = [1060, 1061];
@@ -24,6 +25,8 @@ pub struct ShapeReport {
     pub added: Vec<String>,
     /// What differs from a fresh installation and stays, each with the reason.
     pub kept: Vec<String>,
+    /// What was changed of what was there.
+    pub touched: Touched,
 }
 
 /// An installed table.
@@ -65,6 +68,8 @@ struct Shipped<'a> {
 struct Lack {
     /// Parts of one `ALTER TABLE`, each with the words for it.
     parts: Vec<(String, String)>,
+    /// Columns that are given another type.
+    widened: Vec<String>,
     /// Keys, each with the words for it: they may meet rows that contradict them.
     keys: Vec<(String, String)>,
     /// What stays.
@@ -89,6 +94,9 @@ pub fn complete(
         let at = format!("{schema}.{table}");
         outcome.kept.extend(lack.kept.iter().map(|what| format!("{at}: {what}")));
         let alter = format!("ALTER TABLE {}", sql::name(table));
+        if !lack.parts.is_empty() || !lack.keys.is_empty() {
+            outcome.touched.table(schema, table).extend(lack.widened.iter().cloned());
+        }
         if !lack.parts.is_empty() {
             let parts: Vec<&str> = lack.parts.iter().map(|(part, _)| part.as_str()).collect();
             let words = lack.parts.iter().map(|(_, words)| format!("{at}: {words}"));
@@ -117,6 +125,9 @@ pub fn complete(
         };
         if is_lacked {
             let statement = format!("ALTER TABLE {} ADD COLUMN {column}", sql::name(table));
+            if installed.contains_key(table) {
+                outcome.touched.table(schema, table);
+            }
             if is_news(own.run(&format!("adding {schema}.{table}.{name}"), &statement))? {
                 outcome.added.push(format!("{schema}.{table}: the column {name}"));
             }
@@ -190,6 +201,7 @@ impl InstalledColumn {
             Some(Comparison::Narrower) => {
                 let words = format!("the column {name} from {} to {}", self.shown, column.type_text);
                 lack.parts.push((format!("MODIFY COLUMN {}", self.widened(column)), words));
+                lack.widened.push(name.clone());
                 return;
             }
             Some(Comparison::Different) | None => {

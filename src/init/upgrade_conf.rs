@@ -47,6 +47,9 @@ pub fn apply(
             added => added?,
         }
         report.added.push(upgrade.words());
+        if !report.made.contains_key(&format!("{schema}.{table}").to_lowercase()) {
+            report.touched.table(schema, table);
+        }
     }
     Ok(())
 }

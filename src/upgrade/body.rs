@@ -18,6 +18,9 @@ use crate::tars::catalogue::INIT_PATH;
 /// How the image's own start is replaced by one run of the migration.
 const MIGRATE: [&str; 2] = [INIT_PATH, "migrate"];
 
+/// How it is told to put out first what it is about to change, and to wait for the word that it is kept.
+const SAVE: &str = "TARSUP_SAVE=stdin";
+
 /// How it is replaced by the wait of the container in which the database is asked.
 const SERVE: [&str; 3] = [INIT_PATH, "cluster", "--serve"];
 
@@ -43,11 +46,20 @@ pub fn create_body(service: &Service, making: &Making, image_volumes: &[String])
     let mut declaration = service.declaration.clone();
     if making.purpose == Purpose::Migrate {
         declaration = declaration.into_one_off(&MIGRATE, image_volumes);
+        declaration.environment.0.extend(Environment::of(&[SAVE.to_owned()]).0);
     }
     for volume in making.volumes {
         declaration.mounts.hand_on(volume);
     }
     let mut body = rendered(&declaration, &service.image.to_string());
+    if making.purpose == Purpose::Migrate {
+        // What it saves comes over its output, and belongs into no log of the engine's.
+        for key in ["OpenStdin", "StdinOnce", "AttachStdin"] {
+            body.0.insert(key.to_owned(), json!(true));
+        }
+        body.0.insert("Tty".to_owned(), json!(false));
+        object(body.0.entry("HostConfig")).insert("LogConfig".to_owned(), json!({"Type": "none"}));
+    }
     let labels = object(body.0.entry("Labels"));
     for (key, value) in labels_of(service, making) {
         labels.insert(key.to_owned(), json!(value));

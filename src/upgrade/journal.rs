@@ -62,6 +62,8 @@ pub enum Event {
     Succeeded { way: Way, step: usize },
     /// It failed.
     Failed { way: Way, step: usize, error: String },
+    /// What a migration is about to change is kept: `lines` of JSON in `file`, beside the journal.
+    Saved { file: String, lines: u64, sha256: String },
     /// The deploy is committed.
     Committed,
     /// The deploy is undone.

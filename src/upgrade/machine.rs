@@ -39,6 +39,16 @@ pub trait StateFolder: Send + Sync {
     ) -> io::Result<Option<(JournalHeader, Vec<Line>)>>;
     /// Keeps a container's logs; where.
     fn save_log(&self, name: &str, text: &str) -> io::Result<PathBuf>;
+    /// Begins a file of a deploy beside its journal, `<deploy>.<what>.jsonl.gz`; one that is there is left alone.
+    fn keep(&self, deploy: &DeployId, what: &str) -> io::Result<Box<dyn KeptFile>>;
+}
+
+/// A file in which something is kept that may be needed again: compressed, and not there before it is whole.
+pub trait KeptFile: Send {
+    /// Adds to it.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Puts it in place; it survives a crash once this returns. Where.
+    fn finish(self: Box<Self>) -> io::Result<PathBuf>;
 }
 
 /// The deployment file, and the `.env` beside it.

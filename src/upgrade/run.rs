@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
-use serde_json::Value;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -16,8 +15,8 @@ use super::journal::{Event, Journal, Line, Way};
 use super::lock::{Hold, Lock};
 use super::machine::Machine;
 use super::mask::Mask;
-use super::record::{DeployRecord, Effect};
-use super::step::{Action, Purpose, Step, Task};
+use super::record::DeployRecord;
+use super::step::{Action, Purpose, Step};
 use super::{DeployId, render, retry};
 use crate::deploy::Desired;
 use crate::deploy::guard::{self, GuardError};
@@ -32,7 +31,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// How long the probe inside a container may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(15);
 /// How many lines of a failed container's logs are shown, and how many are saved.
-const SHOWN_LINES: u32 = 20;
+pub(super) const SHOWN_LINES: u32 = 20;
 const SAVED_LINES: u32 = 10_000;
 /// The probe inside the images.
 const PROBE: [&str; 3] = [INIT_PATH, "probe", "--json"];
@@ -62,6 +61,12 @@ pub enum StepError {
         code: i64,
         /// The last lines that it said.
         log: String,
+    },
+    /// What the migration would change is not kept: it was told so, and changed nothing.
+    #[error("what the migration would change cannot be kept, so it was not begun: {why}")]
+    Unsaved {
+        /// Why.
+        why: String,
     },
     /// The image's name leads elsewhere than when the plan was made.
     #[error("the image `{image}` was {shown} when the plan was made, and is now {now}")]
@@ -387,31 +392,6 @@ impl Runner<'_> {
         Ok(self.engine.connect_network(network, container, &endpoint).await?)
     }
 
-    /// Runs a task to its end and puts its effect on the record.
-    async fn task(&mut self, container: &str, task: &Task) -> Result<(), StepError> {
-        self.engine.start_container(container).await?;
-        let engine = self.engine;
-        let code = tokio::select! {
-            code = engine.wait_container(container) => code?,
-            () = stopped(&mut self.stop) => return Err(StepError::Interrupted),
-        };
-        let log = self.last_lines(container).await;
-        if code != 0 {
-            return Err(StepError::Migration { container: container.to_owned(), code, log });
-        }
-        let effect = Effect::of(task, document(&log));
-        for line in effect.lines() {
-            self.machine.reporter.say(&format!("       {line}"));
-        }
-        self.record.effects.push(effect);
-        let record = Box::new(self.record.clone());
-        // The effect is there whether or not it can be written down.
-        if let Err(error) = self.write(Event::Recorded { record }) {
-            self.machine.reporter.say(&format!("warning: the journal cannot be written: {error}"));
-        }
-        Ok(self.lock.put_record(self.engine, &self.record).await?)
-    }
-
     /// The last lines that a container printed, masked; nothing where they cannot be read.
     async fn last_lines(&self, container: &str) -> String {
         let log = self.engine.logs(container, SHOWN_LINES).await;
@@ -577,14 +557,8 @@ fn known_by(container: &Container) -> Option<String> {
     domain.or_else(|| container.addresses.values().find(|address| !address.is_empty()).cloned())
 }
 
-/// The last line of a task's output that is a JSON object; null where it printed none.
-fn document(log: &str) -> Value {
-    let objects = log.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line.trim()).ok());
-    objects.into_iter().find(Value::is_object).unwrap_or_default()
-}
-
 /// Returns when told to stop; never, where nobody can tell any more.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
+pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
     if stop.wait_for(|stop| *stop).await.is_err() {
         std::future::pending::<()>().await;
     }

@@ -200,10 +200,6 @@ impl Unwinding<'_> {
         let Some(found) = found else { return };
         debug_assert!(matches!(part_of(&found.name), Part::Migrate(_)));
         let step = |cause: &str, action| Step { service: None, cause: cause.to_owned(), action };
-        if !is_fresh(found) {
-            let action = Action::SaveLogs { container: name.clone() };
-            self.steps.push(step("what it said may tell what it did", action));
-        }
         if is_up(found) {
             let grace = Duration::from_mins(1);
             self.steps.push(step("the deploy is undone", Action::Stop { container: name.clone(), grace }));

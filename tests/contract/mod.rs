@@ -6,9 +6,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use tarsup::engine::{CreateBody, Engine, EngineError, RestartPolicy, Status};
+use tarsup::engine::{Attached, CreateBody, Engine, EngineError, Printed, RestartPolicy, Status};
+use tokio::io::AsyncWriteExt as _;
 
 /// An engine, and what a test may use of it.
 pub struct Setting {
@@ -95,6 +97,7 @@ macro_rules! contract_tests {
             volume_that_a_mount_describes_is_made_with_its_labels
             file_below_a_volume_outlives_the_container
             logs_that_no_driver_keeps_are_an_error
+            attached_streams_carry_what_is_said_and_read
             image_gets_a_second_tag
         );
     };
@@ -502,4 +505,39 @@ pub fn tar(name: &str, content: &[u8]) -> Vec<u8> {
     header.set_mode(0o644);
     builder.append_data(&mut header, name, content).unwrap();
     builder.into_inner().unwrap()
+}
+
+pub async fn attached_streams_carry_what_is_said_and_read(s: &Setting) {
+    let mut body = s.body();
+    for key in ["OpenStdin", "StdinOnce", "AttachStdin"] {
+        body[key] = json!(true);
+    }
+    body["Cmd"] = json!(["hear"]);
+    body["HostConfig"]["LogConfig"] = json!({"Type": "none"});
+    s.create("a", body).await.unwrap();
+    let name = s.name("a");
+    let Attached { mut output, mut input } = s.engine.attach_container(&name).await.unwrap();
+    s.engine.start_container(&name).await.unwrap();
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    input.write_all(b"one\ntwo\n").await.unwrap();
+    input.flush().await.unwrap();
+    while stdout != b"heard one\nheard two\n" {
+        match output.next().await.expect("it goes on").unwrap() {
+            Printed::Stdout(bytes) => stdout.extend_from_slice(&bytes),
+            Printed::Stderr(bytes) => panic!("{bytes:?}"),
+        }
+    }
+    assert_eq!(s.status(&name).await, Status::Running);
+    // It reads the end where nobody holds the other end any more.
+    drop(input);
+    while let Some(piece) = output.next().await {
+        match piece.unwrap() {
+            Printed::Stderr(bytes) => stderr.extend_from_slice(&bytes),
+            Printed::Stdout(bytes) => panic!("{bytes:?}"),
+        }
+    }
+    assert_eq!(stderr, b"the end\n");
+    assert_eq!(s.engine.wait_container(&name).await.unwrap(), 3);
+    s.engine.remove_container(&name).await.unwrap();
+    assert!(matches!(s.engine.attach_container(&name).await.map(drop), Err(EngineError::NotFound { .. })));
 }

@@ -15,6 +15,13 @@ fn main() {
             eprint!("{err}");
             process::exit(code.parse().expect("a number"));
         }
+        ["hear"] => {
+            for line in std::io::stdin().lines() {
+                println!("heard {}", line.expect("text"));
+            }
+            eprintln!("the end");
+            process::exit(3);
+        }
         ["cat", files @ ..] => files.iter().for_each(|file| match fs::read_to_string(file) {
             Ok(text) => print!("{text}"),
             Err(error) => {

@@ -94,6 +94,11 @@ impl Container {
         command
     }
 
+    /// One that is spoken with over its streams.
+    pub fn converse(&self, words: &[&str]) -> Child {
+        self.prepare(words).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+    }
+
     /// One of the short commands, to its end.
     pub fn call(&self, words: &[&str]) -> Output {
         self.prepare(words).output().unwrap()

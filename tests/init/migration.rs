@@ -1,5 +1,7 @@
 //! Statements that take their time, servers that are silent, migrations that are cut off.
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::ChildStdout;
 use std::time::{Duration, Instant};
 
 use mysql::Conn;
@@ -283,4 +285,138 @@ fn dry_run_waits_for_no_database() {
     let begun = Instant::now();
     assert_eq!(container.call(&["migrate", "--dry-run"]).status.code(), Some(69));
     assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+/// A server of a version before, with something of each kind to be changed.
+fn server_of_before() -> (Server, Container) {
+    let server = Server::start();
+    let mut container = Container::framework(&server);
+    let template = container.path("usr/local/tars/cpp/deploy/framework/sql/template/tars.tarsregistry");
+    std::fs::write(&template, "<tars>\nkey=1\n</tars>\n").unwrap();
+    document(&container.call(&["migrate"]));
+    std::fs::write(&template, "<tars>\nkey=2\n</tars>\n").unwrap();
+    server.run(&[
+        "ALTER TABLE db_tars.t_server_conf DROP COLUMN sha, MODIFY exe_path varchar(20) NOT NULL DEFAULT ''",
+        "INSERT INTO db_tars.t_server_conf (application, server_name, node_name, exe_path) VALUES \
+         ('Shop', 'Cart', 'a', 'bin/Cart')",
+    ]);
+    container.set("TARSUP_SAVE", "stdin");
+    (server, container)
+}
+
+/// Reads what is saved until it is said that this is all: the lines, and the word that is waited for.
+fn saved(out: &mut BufReader<ChildStdout>) -> (Vec<serde_json::Value>, String) {
+    let mut saved = Vec::new();
+    loop {
+        let mut line = String::new();
+        assert!(out.read_line(&mut line).unwrap() > 0, "it ended: {saved:#?}");
+        let Ok(document) = serde_json::from_str::<serde_json::Value>(&line) else { continue };
+        if let Some(end) = document.get("saved") {
+            assert_eq!(end["lines"], saved.len());
+            return (saved, format!("saved {}\n", end["sha256"].as_str().unwrap()));
+        }
+        saved.push(document["save"].clone());
+    }
+}
+
+#[test]
+fn nothing_is_changed_before_the_word_that_what_is_changed_is_kept() {
+    let (server, container) = server_of_before();
+    // Every character of it, though four bytes long: the column has them since somebody gave it another character set.
+    server.run(&[
+        "ALTER TABLE db_tars.t_server_conf MODIFY exe_path varchar(20) CHARACTER SET utf8mb4 NOT NULL DEFAULT ''",
+    ]);
+    let mut session = server.session();
+    session.query_drop("SET NAMES utf8mb4").unwrap();
+    session.query_drop("UPDATE db_tars.t_server_conf SET exe_path = 'bin/\u{1f6d2}'").unwrap();
+    let before = server.everything();
+    let mut child = container.converse(&["migrate"]);
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let (mut lines, mut word) = (Vec::new(), String::new());
+    let asked = asked_meanwhile(&server, || (lines, word) = saved(&mut out));
+    let changing = |text: &&String| {
+        ["ALTER", "INSERT", "UPDATE", "REPLACE", "CREATE", "DELETE"].iter().any(|word| text.starts_with(word))
+    };
+    assert_eq!(asked.iter().filter(changing).count(), 0, "{asked:#?}");
+    assert_eq!(server.everything(), before);
+
+    let of = |table: &str, what: &str| -> Vec<serde_json::Value> {
+        let lines = lines.iter().filter(|line| line["table"] == table);
+        lines.filter_map(|line| line.get(what).cloned()).collect()
+    };
+    let definition = of("db_tars.t_server_conf", "definition");
+    assert!(definition[0].as_str().unwrap().contains("`exe_path` varchar(20)"), "{definition:?}");
+    let rows = of("db_tars.t_server_conf", "row");
+    assert_eq!(rows, [serde_json::json!({"id": rows[0]["id"], "exe_path": "bin/\u{1f6d2}"})]);
+    let templates = of("db_tars.t_profile_template", "row");
+    assert_eq!(templates.len(), 1);
+    assert_eq!(templates[0]["template_name"], "tars.tarsregistry");
+    assert!(templates[0]["profile"].as_str().unwrap().contains("key=1"));
+    assert_eq!(of("tarsup.t_template", "row").len(), 3, "small tables are saved whole");
+
+    child.stdin.take().unwrap().write_all(word.as_bytes()).unwrap();
+    let mut rest = String::new();
+    std::io::Read::read_to_string(&mut out, &mut rest).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{rest}");
+    let done: serde_json::Value = serde_json::from_str(rest.lines().last().unwrap()).unwrap();
+    assert_eq!(done["templates"]["changed"][0]["shipped"], "2");
+    assert!(has_column(&server));
+}
+
+#[test]
+fn migration_without_the_word_changes_nothing_and_ends_with_75() {
+    let (server, container) = server_of_before();
+    let before = server.everything();
+    for said in ["", "saved 00\n", "no\n"] {
+        let mut child = container.converse(&["migrate"]);
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        saved(&mut out);
+        child.stdin.take().unwrap().write_all(said.as_bytes()).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(75), "{said:?}");
+        assert_eq!(server.everything(), before);
+    }
+    // Told to stop while it waits.
+    let mut child = container.converse(&["migrate"]);
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    saved(&mut out);
+    kill(nix::unistd::Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(75));
+    assert_eq!(server.everything(), before);
+}
+
+#[test]
+fn template_that_is_edited_after_it_was_saved_is_left_to_the_next_run() {
+    let (server, container) = server_of_before();
+    let mut child = container.converse(&["migrate"]);
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let (_, word) = saved(&mut out);
+    server.run(&[
+        "UPDATE db_tars.t_profile_template SET profile = CONCAT(profile, '# edited\n') WHERE template_name = \
+                  'tars.tarsregistry'",
+    ]);
+    child.stdin.take().unwrap().write_all(word.as_bytes()).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let with = |text: &str| {
+        server
+            .number(&format!("SELECT COUNT(*) FROM db_tars.t_profile_template WHERE profile LIKE '%{text}%'"))
+    };
+    assert_eq!((with("key=1"), with("key=2"), with("# edited")), (1, 0, 1));
+}
+
+#[test]
+fn person_who_migrates_names_the_file_that_keeps_it() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (server, container) = server_of_before();
+    let before = server.everything();
+    let file = container.path("kept.jsonl");
+    std::fs::write(&file, "somebody's").unwrap();
+    let words = ["migrate", "--save", file.to_str().unwrap()];
+    assert_eq!(container.call(&words).status.code(), Some(75), "what is there is not overwritten");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "somebody's");
+    assert_eq!(server.everything(), before);
+    std::fs::remove_file(&file).unwrap();
+    document(&container.call(&words));
+    assert!(std::fs::read_to_string(&file).unwrap().contains("key=1"));
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(has_column(&server));
 }

@@ -17,7 +17,8 @@ use crate::engine::Engine;
 use crate::oci::Reference;
 use crate::upgrade::DeployId;
 use crate::upgrade::journal::{self, FileJournal, Journal, JournalHeader, Line, private_folder};
-use crate::upgrade::machine::{Clock, DeploymentFile, ImageLoader, Machine, Reporter, StateFolder};
+use crate::upgrade::kept::KeptOnDisk;
+use crate::upgrade::machine::{Clock, DeploymentFile, ImageLoader, KeptFile, Machine, Reporter, StateFolder};
 use crate::upgrade::owner::Owner;
 
 /// Where a deployment's journals and logs lie, beside its file.
@@ -79,6 +80,10 @@ impl StateFolder for Operator<'_> {
         options.write(true).create(true).truncate(true).mode(0o600);
         options.open(&path)?.write_all(text.as_bytes())?;
         Ok(path)
+    }
+
+    fn keep(&self, deploy: &DeployId, what: &str) -> io::Result<Box<dyn KeptFile>> {
+        Ok(Box::new(KeptOnDisk::begin(&self.state, deploy, what)?))
     }
 }
 

@@ -4,6 +4,7 @@ use super::super::database::{DB_TARS, DatabaseError, Server, Session};
 use super::super::lock;
 use super::super::sql;
 use super::super::start_log::StartLog;
+use super::super::touched::Touched;
 use super::known::KnownColumns;
 use super::record::{self, KeptColumn, State};
 use super::table::{self, InstalledTable};
@@ -55,12 +56,14 @@ enum Rows {
     Untouched,
 }
 
-/// Puts back what may come back, and what something has made again meanwhile; what was done, in words.
+/// Puts back what may come back, and what something has made again meanwhile; what was done, in words, and noted as
+/// touched.
 pub fn put_back(
     server: &Server,
     session: &mut Session,
     gone: &Gone,
     console: impl FnOnce() -> Console,
+    touched: &mut Touched,
     log: &StartLog,
 ) -> Result<Vec<String>, DatabaseError> {
     let (mut console, mut asked) = (Some(console), None);
@@ -94,6 +97,10 @@ pub fn put_back(
                 Rows::All
             }
         };
+        let values = touched.table(&kept.schema, &kept.table);
+        if table.position(&kept.column).is_some() {
+            values.insert(kept.column.clone());
+        }
         match put_back_one(server, &table, &kept, rows) {
             Ok(values) => {
                 let words = format!("{}: the column and {values} values that were kept", kept.place());

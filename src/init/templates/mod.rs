@@ -17,6 +17,7 @@ use super::database::{DB_TARS, DatabaseError, Session};
 use super::paths::{self, Paths};
 use super::render::Substitution;
 use super::start_log::StartLog;
+use super::touched::Touched;
 use crate::tars::conf;
 use base::ShippedTemplates;
 use merge::{KeyDifference, Marks, Merge, Values, merge};
@@ -50,6 +51,9 @@ pub struct Report {
     /// Templates of the framework's services that are no TARS configuration.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unreadable: Vec<String>,
+    /// The texts that were changed, as they were.
+    #[serde(skip)]
+    pub touched: BTreeMap<String, String>,
 }
 
 /// A key whose value in the database is not the one of this version.
@@ -112,19 +116,21 @@ impl Wish<'_> {
     }
 }
 
-/// Brings the database's templates to those of the image. The caller holds the lock.
+/// Brings the database's templates to those of the image. The caller holds the lock. Where something was `saved`, no other
+/// text than that is changed.
 pub fn migrate(
     session: &mut Session,
     paths: &Paths,
     substitution: &Substitution,
     version: Option<&str>,
     wish: Wish<'_>,
+    saved: Option<&Touched>,
     log: &StartLog,
 ) -> Result<Report, DatabaseError> {
     let mut held = held(session)?;
     let mut report = Report::default();
     if wish == Wish::Merge {
-        report.mended = mend_upload_path(session, paths, &mut held)?;
+        report.mended = mend_upload_path(session, paths, &mut held, &mut report.touched)?;
         if !report.mended.is_empty() {
             let names = report.mended.join(", ");
             log.say(format!("UPLOAD_PATH, rendered wrongly by an earlier version, is mended in {names}"));
@@ -180,7 +186,17 @@ pub fn migrate(
         } else if matches!(wish, Wish::Keep(_)) {
             merged.keep(shipped);
         }
-        if update(session, &name, stored, &merged.to_put(&rendered_values))? {
+        let values = merged.to_put(&rendered_values);
+        let is_saved = |saved: &Touched| {
+            saved
+                .templates
+                .get(&name)
+                .is_none_or(|text| report.mended.contains(&name) || *text == stored.profile)
+        };
+        if !values.is_empty() && !report.mended.contains(&name) {
+            report.touched.insert(name.clone(), stored.profile.clone());
+        }
+        if saved.is_none_or(is_saved) && update(session, &name, stored, &values)? {
             base.record(session, &name, &merged.base, log)?;
             report.note(&name, merged, &services);
         } else {
@@ -351,6 +367,7 @@ fn mend_upload_path(
     session: &mut Session,
     paths: &Paths,
     held: &mut BTreeMap<String, StoredTemplate>,
+    touched: &mut BTreeMap<String, String>,
 ) -> Result<Vec<String>, DatabaseError> {
     let right = paths::text(&paths.patchs());
     let wrong = format!("{right}/patchs/");
@@ -362,6 +379,7 @@ fn mend_upload_path(
             "UPDATE db_tars.t_profile_template SET profile = REPLACE(profile, ?, ?) WHERE template_name = ?",
             (&wrong, &right, name),
         )?;
+        touched.insert(name.clone(), stored.profile.clone());
         stored.profile = stored.profile.replace(&wrong, &right);
         mended.push(name.clone());
     }

@@ -15,6 +15,10 @@ pub struct Behaviour {
     pub migrate_exit: i64,
     /// What `tars-init migrate --dry-run` answers: exit code and text, on stderr where it failed.
     pub dry_run: (i64, String),
+    /// What its `tars-init migrate` saves first, a line each; `None` where it is of an older tarsup, and saves nothing.
+    pub saves: Option<Vec<String>>,
+    /// The document that it ends with.
+    pub migrated: String,
     /// False where its tarsnode answers, and registers with nobody.
     pub registers: bool,
     /// False where it has no tars-init (upstream's image): no exec finds one.
@@ -36,6 +40,8 @@ impl Default for Behaviour {
             dies: None,
             health_check: false,
             migrate_exit: 0,
+            saves: Some(vec!["a row".to_owned(), "another".to_owned()]),
+            migrated: "{\"version\":1}".to_owned(),
             dry_run: (0, "{\"version\":1,\"dry_run\":true}".to_owned()),
             registers: true,
             has_init: true,

@@ -8,12 +8,13 @@ use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use tarsup::engine::{
-    ByteStream, Container, ContainerSummary, CreateBody, Engine, EngineError, EngineImage, EngineInfo,
-    ExecOutput, ImageStore, ImageSummary, Network, RestartPolicy, Result, Status,
+    Attached, ByteStream, Container, ContainerSummary, CreateBody, Engine, EngineError, EngineImage,
+    EngineInfo, ExecOutput, ImageStore, ImageSummary, Network, RestartPolicy, Result, Status,
 };
 use tarsup::oci::Digest;
 
 use super::FakeEngine;
+use super::attach::attach;
 use super::disk::Volume;
 use super::world::{Held, World, answered, not_found};
 
@@ -116,6 +117,16 @@ impl Engine for FakeEngine {
                 None => tokio::time::sleep(Duration::from_millis(50)).await,
             }
         }
+    }
+
+    async fn attach_container(&self, container: &str) -> Result<Attached> {
+        let (name, world, late) = (container.to_owned(), self.world.clone(), self.late.clone());
+        self.call(format!("attach {container}"), move |state, call| {
+            let held = state.get(call, &name)?;
+            let is_up = held.status == Status::Running;
+            Ok(attach(held, is_up, &world, &late))
+        })
+        .await
     }
 
     async fn logs(&self, container: &str, tail: u32) -> Result<String> {

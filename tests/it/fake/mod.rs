@@ -6,6 +6,7 @@
 //! [`FakeEngine::prune`] and [`FakeEngine::reboot`] are what others do to an engine; [`FakeEngine::dump`] is the state
 //! as text.
 
+mod attach;
 mod behaviour;
 mod calls;
 mod disk;
@@ -13,7 +14,7 @@ mod world;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -64,12 +65,14 @@ pub enum Call {
 
 /// An effect that its caller does not live to see.
 type LateEffect = Box<dyn FnOnce(&mut World) + Send>;
+type LateEffects = Mutex<Vec<(Instant, LateEffect)>>;
+type Shared = Mutex<World>;
 
 /// The engine.
 #[derive(Default)]
 pub struct FakeEngine {
-    world: Mutex<World>,
-    late: Mutex<Vec<(Instant, LateEffect)>>,
+    world: Arc<Shared>,
+    late: Arc<LateEffects>,
     faults: Mutex<Vec<(Call, Moment, Fault)>>,
     calls: Mutex<Vec<String>>,
     crashed: Notify,
@@ -89,6 +92,20 @@ fn role_label(reference: &str) -> BTreeMap<String, String> {
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The state as it is now: what was to happen by now has happened.
+fn up_to_date<'a>(world: &'a Shared, late: &LateEffects) -> MutexGuard<'a, World> {
+    let now = Instant::now();
+    let mut world = locked(world);
+    let mut late = locked(late);
+    while let Some(next) = (0..late.len()).filter(|&at| late[at].0 <= now).min_by_key(|&at| late[at].0) {
+        let (at, effect) = late.remove(next);
+        world.settle(at);
+        effect(&mut world);
+    }
+    world.settle(now);
+    world
 }
 
 #[async_trait]
@@ -123,21 +140,12 @@ impl FakeEngine {
     /// Another engine in the same state, without its faults, calls and late effects.
     #[must_use]
     pub fn fork(&self) -> Self {
-        Self { world: Mutex::new(self.up_to_date().clone()), ..Self::default() }
+        Self { world: Arc::new(Mutex::new(self.up_to_date().clone())), ..Self::default() }
     }
 
     /// The state as it is now: what was to happen by now has happened.
     fn up_to_date(&self) -> MutexGuard<'_, World> {
-        let now = Instant::now();
-        let mut world = locked(&self.world);
-        let mut late = locked(&self.late);
-        while let Some(next) = (0..late.len()).filter(|&at| late[at].0 <= now).min_by_key(|&at| late[at].0) {
-            let (at, effect) = late.remove(next);
-            world.settle(at);
-            effect(&mut world);
-        }
-        world.settle(now);
-        world
+        up_to_date(&self.world, &self.late)
     }
 
     /// Adds an image, or moves its tag; its id.
@@ -243,6 +251,7 @@ impl FakeEngine {
                 held.addresses.clear();
             }
             held.stopping = None;
+            held.attachment = None;
         }
         // `always` resurrects even what somebody had stopped.
         for held in world.containers.values_mut().filter(|held| held.status == Status::Exited) {

@@ -11,6 +11,7 @@ use tarsup::engine::{
 };
 use tarsup::oci::Digest;
 
+use super::attach::Attachment;
 use super::behaviour::Behaviour;
 use super::disk::Volume;
 
@@ -40,6 +41,8 @@ pub(super) struct Held {
     /// Path → volume.
     pub mounts: BTreeMap<String, String>,
     pub log: Vec<String>,
+    /// Who is attached to it.
+    pub attachment: Option<Attachment>,
 }
 
 /// Everything the engine holds.
@@ -132,6 +135,11 @@ impl Held {
         self.body.0.get("Labels").is_some_and(|labels| labels.get("io.tarsup.cluster").is_some())
     }
 
+    /// True where it is the actor that says what it hears.
+    fn hears(&self) -> bool {
+        self.body.0.get("Cmd").and_then(|words| words.get(0)).is_some_and(|word| word == "hear")
+    }
+
     /// True where it was created to run `tars-init migrate`.
     fn migrates(&self) -> bool {
         let entrypoint = self.body.0.get("Entrypoint").and_then(Value::as_array);
@@ -204,6 +212,7 @@ impl World {
                 held.exit_code = code;
                 held.addresses.clear();
                 held.log.push("stopped".to_owned());
+                held.attachment = None;
             }
         }
         let ids: Vec<String> = self.containers.keys().cloned().collect();
@@ -212,8 +221,18 @@ impl World {
             let behaviour = self.behaviour(held);
             let runs = held.status == Status::Running && held.stopping.is_none();
             let Some(started) = held.started.filter(|_| runs) else { continue };
-            let death = if held.migrates() {
-                Some((Duration::from_millis(100), behaviour.migrate_exit))
+            let (migrates, hears) = (held.migrates(), held.hears());
+            let Some(held) = self.containers.get_mut(&id) else { continue };
+            let ends = held.attachment.as_mut().and_then(|attachment| {
+                if migrates {
+                    attachment.migrate(&behaviour, now);
+                } else if hears {
+                    attachment.act(now);
+                }
+                attachment.ends
+            });
+            let death = if migrates || hears {
+                ends.map(|(at, code)| (at.saturating_duration_since(started), code))
             } else if held.only_answers() {
                 None
             } else {
@@ -224,6 +243,9 @@ impl World {
             let Some((after, code)) = death.filter(|(after, _)| now >= started + *after) else { continue };
             let Some(held) = self.containers.get_mut(&id) else { continue };
             held.exit_code = code;
+            if let Some(attachment) = held.attachment.take().filter(|_| migrates && code == 0) {
+                attachment.finish(&behaviour);
+            }
             held.log.push(format!("exited with {code}"));
             let again = match held.restart.name.as_str() {
                 "always" | "unless-stopped" => true,
@@ -319,6 +341,7 @@ impl World {
             files: BTreeMap::new(),
             mounts,
             log: Vec::new(),
+            attachment: None,
         };
         self.containers.insert(id.clone(), held);
         Ok(id)

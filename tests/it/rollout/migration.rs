@@ -1,9 +1,11 @@
-//! What a migration would change is asked before anything is done, and what it may not begin with stops the upgrade.
+//! What a migration would change is asked before anything is done, and saved before it is changed.
 
 use super::*;
-use crate::fake::Behaviour;
+use crate::fake::{Behaviour, Call, Fault, Moment};
+use std::sync::atomic::Ordering;
 use tarsup::diagnose::{Diagnose as _, Exit};
-use tarsup::engine::Engine as _;
+use tarsup::engine::{Engine as _, Status};
+use tarsup::upgrade::journal::Event;
 
 fn answering(exit: i64, text: &str) -> Behaviour {
     Behaviour { dry_run: (exit, text.to_owned()), ..Behaviour::default() }
@@ -31,7 +33,7 @@ async fn plan_of_an_upgrade_shows_what_the_migration_would_change() {
     // What a person has seen is what the record says.
     deploy(&engine, &machine, &desired).roll(&offer).await.unwrap();
     let recorded = machine.lines().into_iter().find_map(|line| match line.event {
-        tarsup::upgrade::journal::Event::Recorded { record } => Some(record.plan.notes),
+        Event::Recorded { record } => Some(record.plan.notes),
         _ => None,
     });
     assert_eq!(recorded.unwrap(), offer.plan.notes);
@@ -106,4 +108,71 @@ async fn image_that_had_to_be_loaded_is_asked_before_the_first_step() {
     // The deployment is free again.
     engine.behave("tars/framework:2", answering(0, "{}"));
     roll(&engine, &Machine::new(), &desired, &id(3), &to_2(&desired)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_migration_changes_is_kept_and_listed_before_it_is_told_to_go_on() {
+    let desired = desired();
+    let engine = running(&desired).await;
+    let machine = Machine::new();
+    roll(&engine, &machine, &desired, &id(2), &to_2(&desired)).await.unwrap();
+    let name = format!("{}.saved.jsonl.gz", id(2));
+    assert_eq!(machine.kept.lock().unwrap()[&name], "{\"save\":\"a row\"}\n{\"save\":\"another\"}\n");
+    let events: Vec<Event> = machine.lines().into_iter().map(|line| line.event).collect();
+    let saved = events
+        .iter()
+        .position(|event| matches!(event, Event::Saved { file, lines: 2, .. } if *file == name))
+        .expect("the journal lists it");
+    let migrated = |event: &Event| matches!(event, Event::Recorded { record } if !record.effects.is_empty());
+    assert!(saved < events.iter().position(migrated).unwrap());
+    let body = engine.calls().iter().filter(|call| call.starts_with("logs ")).count();
+    assert_eq!(body, 0, "nothing of it is looked for in a log");
+}
+
+#[tokio::test(start_paused = true)]
+async fn migration_does_not_begin_without_room_for_what_it_changes() {
+    let desired = desired();
+    let engine = running(&desired).await;
+    let machine = Machine::new();
+    machine.no_room.store(true, Ordering::Relaxed);
+    let before = engine.dump();
+    let failure = roll(&engine, &machine, &desired, &id(2), &to_2(&desired)).await.unwrap_err();
+    assert_eq!(failure.exit(), Exit::RolledBack);
+    assert!(failure.to_string().contains("was not begun: no space left on device"), "{failure}");
+    assert_eq!(engine.dump(), before);
+    assert!(machine.kept.lock().unwrap().is_empty());
+    let events: Vec<Event> = machine.lines().into_iter().map(|line| line.event).collect();
+    assert!(!events.iter().any(|event| matches!(event, Event::Saved { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn migration_whose_tarsup_is_gone_before_the_word_changes_nothing() {
+    let desired = desired();
+    let engine = running(&desired).await;
+    let machine = Machine::killed();
+    let command = deploy(&engine, &machine, &desired);
+    let offer = command.offer(&request(&id(2), &to_2(&desired))).await.unwrap();
+    let migrate = format!("tars.migrate.{}", id(2));
+    engine.fault(Call::First(format!("start {migrate}")), Moment::After, Fault::Crash);
+    tokio::select! {
+        _ = command.roll(&offer) => panic!("it was killed"),
+        () = engine.crashed() => {}
+    }
+    let left = engine.inspect_container(&migrate).await.unwrap().unwrap();
+    assert_eq!((left.status, left.exit_code), (Status::Exited, 75));
+    // Whoever goes on lets it run anew, and keeps what it changes.
+    let next = machine.next();
+    assert!(matches!(resume(&engine, &next, &desired, true).await.unwrap(), Resumed::Completed(_)));
+    assert_eq!(next.kept.lock().unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn image_of_an_older_tarsup_migrates_and_that_nothing_was_saved_is_said() {
+    let desired = desired();
+    let engine = running(&desired).await;
+    engine.behave("tars/framework:2", Behaviour { saves: None, ..Behaviour::default() });
+    let machine = Machine::new();
+    roll(&engine, &machine, &desired, &id(2), &to_2(&desired)).await.unwrap();
+    let said = machine.said.lock().unwrap().join("\n");
+    assert!(said.contains("was not saved first"), "{said}");
 }

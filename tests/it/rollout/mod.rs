@@ -29,7 +29,7 @@ use tarsup::engine::RestartPolicy;
 use tarsup::oci::Reference;
 use tarsup::tars::Role;
 use tarsup::upgrade::journal::{Journal, JournalHeader, Line};
-use tarsup::upgrade::machine::{Clock, DeploymentFile, Machine as Parts, Reporter, StateFolder};
+use tarsup::upgrade::machine::{Clock, DeploymentFile, KeptFile, Machine as Parts, Reporter, StateFolder};
 use tarsup::upgrade::owner::Owner;
 use tarsup::upgrade::{
     Deploy, DeployFailure, DeployId, Intent, Plan, Refusal, Request, ResumeOptions, Resumed,
@@ -163,6 +163,10 @@ pub struct Machine {
     pub now: OffsetDateTime,
     /// Nothing can be written to `.tarsup/` or the deployment file.
     pub disk_is_full: Arc<AtomicBool>,
+    /// What migrations saved: file → text.
+    pub kept: Arc<Mutex<BTreeMap<String, String>>>,
+    /// There is no room for that.
+    pub no_room: Arc<AtomicBool>,
 }
 
 /// Deploy → its journal.
@@ -195,6 +199,8 @@ impl Machine {
             journals: Arc::default(),
             now: OffsetDateTime::from_unix_timestamp(1_767_323_045).unwrap(),
             disk_is_full: Arc::default(),
+            kept: Arc::default(),
+            no_room: Arc::default(),
         }
     }
 
@@ -257,6 +263,33 @@ impl StateFolder for Machine {
     fn save_log(&self, name: &str, _text: &str) -> io::Result<PathBuf> {
         self.writable()?;
         Ok(PathBuf::from(format!(".tarsup/logs/{name}.log")))
+    }
+    fn keep(&self, deploy: &DeployId, what: &str) -> io::Result<Box<dyn KeptFile>> {
+        self.writable()?;
+        let name = format!("{deploy}.{what}.jsonl.gz");
+        Ok(Box::new(Kept { name, text: Vec::new(), kept: self.kept.clone(), is_full: self.no_room.clone() }))
+    }
+}
+
+/// A file of a deploy, in memory.
+struct Kept {
+    name: String,
+    text: Vec<u8>,
+    kept: Arc<Mutex<BTreeMap<String, String>>>,
+    is_full: Arc<AtomicBool>,
+}
+
+impl KeptFile for Kept {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.text.extend_from_slice(bytes);
+        if self.is_full.load(Ordering::Relaxed) { Err(full()) } else { Ok(()) }
+    }
+    fn finish(self: Box<Self>) -> io::Result<PathBuf> {
+        if self.is_full.load(Ordering::Relaxed) {
+            return Err(full());
+        }
+        self.kept.lock().unwrap().insert(self.name.clone(), String::from_utf8(self.text.clone()).unwrap());
+        Ok(PathBuf::from(format!(".tarsup/deploys/{}", self.name)))
     }
 }
 

@@ -97,6 +97,19 @@ fn real_version_that_does_not_come_up_is_rolled_back_by_itself() {
     same_rows(&rows_before, &rows(&deployment, false));
 }
 
+/// What the one migration of a deployment saved first.
+fn saved(deployment: &Deployment) -> Vec<Value> {
+    let files = std::fs::read_dir(deployment.path(".tarsup/deploys")).unwrap();
+    let files: Vec<_> = files
+        .map(|file| file.unwrap().path())
+        .filter(|path| path.to_string_lossy().ends_with(".saved.jsonl.gz"))
+        .collect();
+    let [file] = files.as_slice() else { panic!("{files:?}") };
+    let output = std::process::Command::new("gzip").arg("-dc").arg(file).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["save"].clone()).collect()
+}
+
 #[test]
 fn real_upgrade_from_2_4_17_to_3_0_17_and_back() {
     let Some(stage) = stage_with(FORMER, "real_upgrade_from_2_4_17") else { return };
@@ -114,10 +127,33 @@ fn real_upgrade_from_2_4_17_to_3_0_17_and_back() {
     };
     assert_eq!(timeout(), "activating-timeout=10000");
 
+    // The plan shows what the migration would do, and nothing is done for it.
+    let tables = deployment.tables();
+    let plan = deployment.tarsup(&["plan", "--to", RELEASE, "--json"]).exits(0).json();
+    let would = &plan["migration"];
+    let column = "db_tars.t_server_conf: the column source";
+    assert!(would["schema"]["added"].as_array().unwrap().iter().any(|it| it == column), "{would:#}");
+    assert_eq!(deployment.tables(), tables);
+    assert!(deployment.containers().iter().all(|name| !name.contains(".preview.")));
+
     let upgraded = deployment.tarsup(&["upgrade", "--to", RELEASE, "--yes"]).exits(0);
 
     runs(&deployment, RELEASE);
     assert_eq!(identities(&deployment), before);
+    assert!(
+        upgraded.err.contains(&format!("the migration: adds to the schema {column}")),
+        "{}",
+        upgraded.err
+    );
+    let saved = saved(&deployment);
+    let of = |table: &str, key: &str| {
+        saved.iter().filter(|line| line["table"] == table && !line[key].is_null()).count()
+    };
+    assert_eq!(of("db_tars.t_server_conf", "definition"), 1, "{saved:#?}");
+    let default = saved.iter().find(|line| line["row"]["template_name"] == "tars.default").unwrap();
+    assert!(
+        default["row"]["profile"].as_str().unwrap().replace(' ', "").contains("activating-timeout=10000")
+    );
     // What a fresh installation has and upstream's own upgrade never brings, told to the operator.
     let column = "SELECT COUNT(*) FROM information_schema.columns WHERE table_name = 't_server_conf' AND column_name = 'source'";
     assert_eq!(deployment.query(column).trim(), "1");

@@ -99,7 +99,7 @@ fn run(recipe: &Recipe) -> Run {
     };
     let mut labels = BTreeMap::from([
         ("org.opencontainers.image.title".to_owned(), recipe.reference.familiar_name()),
-        ("org.opencontainers.image.version".to_owned(), recipe.version.clone()),
+        (crate::oci::image::VERSION_LABEL.to_owned(), recipe.version.clone()),
         (LABEL_IMAGE_ROLE.to_owned(), recipe.role.name().to_owned()),
     ]);
     let services =

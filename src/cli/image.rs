@@ -188,7 +188,7 @@ impl Progress for Bar {
 fn name_of(source: &ImageName, image: &Image) -> Reference {
     let labels = image.parsed_config().map(|config| config.config.labels).unwrap_or_default();
     let title = labels.get("org.opencontainers.image.title");
-    let version = labels.get("org.opencontainers.image.version");
+    let version = labels.get(crate::oci::image::VERSION_LABEL);
     let labelled = title.zip(version).and_then(|(title, version)| format!("{title}:{version}").parse().ok());
     match source {
         ImageName::Store(reference) | ImageName::Daemon(reference) | ImageName::Registry(reference) => {

@@ -266,7 +266,8 @@ pub enum Printed {
 pub struct Attached {
     /// What it prints from now on, until it ends; in pieces of any length.
     pub output: Pin<Box<dyn Stream<Item = Result<Printed>> + Send>>,
-    /// What it reads. Dropped, a container that was created with `StdinOnce` reads the end.
+    /// What it reads. Shut down (dropping it is not enough: the connection is one with the output's), a container that was
+    /// created with `StdinOnce` reads the end.
     pub input: Pin<Box<dyn AsyncWrite + Send>>,
 }
 

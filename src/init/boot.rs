@@ -25,6 +25,7 @@ use super::start_log::StartLog;
 use super::templates::{self, Wish};
 use super::touched::Touched;
 use super::upgrade_conf;
+use super::versions::{self, Act, Bringer};
 use super::web;
 
 /// What the supervisor must know of the preparation.
@@ -67,12 +68,19 @@ pub fn prepare(
         let _lock = InstallLock::take(&server)?;
         if let Some(schemas) = &schemas {
             stamp::judge(&mut session, paths, address, log)?;
-            let (version, address) = (node.version, Some(address));
-            let migration = Migration { account, scripts: schemas, paths, version, address, saved: None };
+            let bringer = Bringer {
+                version: node.version,
+                image: environment.image.as_deref(),
+                node: Some(address),
+                way_back: &environment.way_back,
+            };
+            let address = Some(address);
+            let migration = Migration { account, scripts: schemas, paths, bringer, address, saved: None };
             let report = migration.run(&server, &mut session, log)?;
             is_fresh |= report.schema.installed_tars;
         } else {
             join(account, &mut session)?;
+            versions::warn(&mut session, node.version, log)?;
         }
         rows::register(&server, &mut session, &rows, node, is_fresh)?;
         log.say(format!("node {address} is registered"));
@@ -102,6 +110,18 @@ pub struct MigrationReport {
 }
 
 impl MigrationReport {
+    /// What was changed, as a document for the record; empty where nothing was.
+    fn changed(&self) -> String {
+        let templates = &self.templates;
+        let is_none = self.schema.added.is_empty()
+            && self.columns.is_empty()
+            && templates.added.is_empty()
+            && templates.keys.is_empty()
+            && templates.changed.is_empty();
+        // A document of plain texts and lists is always JSON.
+        if is_none { String::new() } else { serde_json::to_string(self).unwrap_or_default() }
+    }
+
     /// What was, or would be, changed of what was there.
     pub fn touched(&self) -> Touched {
         Touched { tables: self.schema.touched.tables.clone(), templates: self.templates.touched.clone() }
@@ -117,8 +137,8 @@ pub struct Migration<'a> {
     pub scripts: &'a SchemaScripts,
     /// Where its templates lie.
     pub paths: &'a Paths,
-    /// Its version.
-    pub version: Option<&'a str>,
+    /// Its version, and what else is recorded of it.
+    pub bringer: Bringer<'a>,
     /// The node's address; a run that starts nothing has none.
     pub address: Option<&'a str>,
     /// What was saved before: no other text of a template is changed.
@@ -133,8 +153,12 @@ impl Migration<'_> {
         session: &mut Session,
         log: &StartLog,
     ) -> Result<MigrationReport, DatabaseError> {
-        let Self { account, scripts, paths, version, address, saved } = *self;
+        let Self { account, scripts, paths, bringer, address, saved } = *self;
+        let version = bringer.version;
         schema::refuse_foreign(session, scripts)?;
+        versions::judge(session, version)?;
+        // Whoever is cut off from here on has left the word.
+        versions::declare(session, bringer, log)?;
         let accounts = account::ensure(account, session, address, log)?;
         let gone = columns::note_gone(session)?;
         let mut report = schema::migrate(server, session, scripts, paths, version, log)?;
@@ -144,7 +168,15 @@ impl Migration<'_> {
         let registries = address.map(Endpoint::registry).into_iter().collect();
         let substitution = Substitution::new(paths, address.unwrap_or_default(), Some(account), registries);
         let templates = templates::migrate(session, paths, &substitution, version, Wish::Merge, saved, log)?;
-        Ok(MigrationReport { accounts, schema: report, columns, templates })
+        let is_new = report.installed_tars;
+        let report = MigrationReport { accounts, schema: report, columns, templates };
+        let act = match address {
+            _ if is_new => Act::Install,
+            Some(_) => Act::Start,
+            None => Act::Migrate,
+        };
+        versions::record(session, bringer, act, &report.changed(), log)?;
+        Ok(report)
     }
 }
 

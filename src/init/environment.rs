@@ -26,6 +26,10 @@ pub struct Environment {
     pub locator: Locator,
     /// The version of the image (`TARSUP_VERSION`).
     pub version: Option<String>,
+    /// The image, as whoever runs it names it (`TARSUP_IMAGE`).
+    pub image: Option<String>,
+    /// The older versions that may still run on what this one leaves (`TARSUP_WAY_BACK`, with commas).
+    pub way_back: Vec<String>,
     /// How long to wait for the database, and for a registry.
     pub patience: Duration,
     /// How long services may take to stop before they are killed.
@@ -166,6 +170,11 @@ impl Environment {
             database: if role == Role::Node { None } else { Some(vars.account()?) },
             locator: if role == Role::Node { vars.locator()? } else { Locator::Named(Vec::new()) },
             version: vars.host("TARSUP_VERSION")?,
+            image: vars.word("TARSUP_IMAGE")?,
+            way_back: vars
+                .word("TARSUP_WAY_BACK")?
+                .map(|list| list.split(',').filter(|one| !one.is_empty()).map(str::to_owned).collect())
+                .unwrap_or_default(),
             patience: vars.seconds("TARSUP_DATABASE_TIMEOUT", 120)?,
             grace: vars.seconds("TARSUP_STOP_TIMEOUT", 8)?,
             answer: vars.seconds("TARSUP_ANSWER_TIMEOUT", 30)?.max(Duration::from_secs(1)),

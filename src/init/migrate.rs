@@ -18,6 +18,7 @@ use super::scripts::SchemaScripts;
 use super::signals::Stop;
 use super::start_log::StartLog;
 use super::templates::{self, Wish};
+use super::versions::{self, Bringer};
 
 /// The format of the document.
 const DOCUMENT: u32 = 1;
@@ -43,7 +44,8 @@ pub fn run(paths: &Paths, keeper: Option<&Keeper>, stop: &Stop, log: &StartLog) 
     let scripts = SchemaScripts::read(paths)?;
     let server = Server::of(account).for_work(environment.patience, log);
     let version = environment.version.as_deref();
-    let migration = Migration { account, scripts: &scripts, paths, version, address: None, saved: None };
+    let bringer = bringer_of(&environment);
+    let migration = Migration { account, scripts: &scripts, paths, bringer, address: None, saved: None };
     let mut first = boot::FirstConnection::default();
     let mut saved = None;
     let report = database::retry_until_ready(log, stop, environment.patience, &server, || {
@@ -69,7 +71,8 @@ pub fn dry_run(paths: &Paths) -> Result<(), Failure> {
     let account = account_of(&environment)?;
     let scripts = SchemaScripts::read(paths)?;
     let version = environment.version.as_deref();
-    let migration = Migration { account, scripts: &scripts, paths, version, address: None, saved: None };
+    let bringer = bringer_of(&environment);
+    let migration = Migration { account, scripts: &scripts, paths, bringer, address: None, saved: None };
     let report = told(&Server::of(account), &migration)?;
     print(&Document { version: DOCUMENT, framework: version, dry_run: true, report });
     Ok(())
@@ -80,6 +83,34 @@ fn told(server: &Server, migration: &Migration<'_>) -> Result<boot::MigrationRep
     let server = server.clone().asking_only();
     let mut session = server.connect(None)?;
     migration.run(&server, &mut session, &StartLog::quiet())
+}
+
+fn bringer_of(environment: &Environment) -> Bringer<'_> {
+    Bringer {
+        version: environment.version.as_deref(),
+        image: environment.image.as_deref(),
+        node: None,
+        way_back: &environment.way_back,
+    }
+}
+
+/// `tars-init accept-version`: the version of this image may run on a database that a newer one changed.
+pub fn accept_version() -> Result<(), Failure> {
+    let environment = Environment::read(ImageRole::Framework)?;
+    let account = account_of(&environment)?;
+    let Some(version) = environment.version.as_deref() else {
+        return Err(Failure::new(Code::Environment, "TARSUP_VERSION names no version.", ""));
+    };
+    let server = Server::of(account);
+    let mut session = server.connect(None)?;
+    let _lock = InstallLock::take(&server)?;
+    let newer = versions::accept(&mut session, version, &StartLog::begin())?;
+    let said = match newer.as_slice() {
+        [] => format!("no newer version than {version} has changed the database: nothing was to be said"),
+        newer => format!("{version} may run on what {} changed", newer.join(", ")),
+    };
+    let _ = writeln!(std::io::stdout().lock(), "{said}");
+    Ok(())
 }
 
 fn account_of(environment: &Environment) -> Result<&Account, Failure> {

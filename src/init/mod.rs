@@ -51,6 +51,7 @@ mod supervisor;
 mod templates;
 mod touched;
 mod upgrade_conf;
+mod versions;
 mod web;
 
 use std::io::Write;
@@ -70,7 +71,7 @@ use start_log::StartLog;
 use supervisor::Supervisor;
 
 const USAGE: &str = "usage: tars-init framework | node | health [--verbose] | status | env | probe --json | published --json | cluster --json [--ask ADDRESS --role ROLE] | \
-     cluster --serve | migrate [--dry-run | --save FILE] | keep-columns [--all] [--dry-run] | templates --json | templates take|keep NAME | accept-database | readdress OLD NEW [--dry-run] | version";
+     cluster --serve | migrate [--dry-run | --save FILE] | keep-columns [--all] [--dry-run] | templates --json | templates take|keep NAME | accept-database | accept-version | readdress OLD NEW [--dry-run] | version";
 
 /// The whole program.
 pub fn main() -> ExitCode {
@@ -81,8 +82,8 @@ pub fn main() -> ExitCode {
     let done = match words.as_slice() {
         ["framework"] => run(ImageRole::Framework, &paths),
         ["node"] => run(ImageRole::Node, &paths),
-        ["migrate"] => run_migrate(&paths, save::Keeper::of_environment()),
-        ["migrate", "--save", file] => run_migrate(&paths, Some(save::Keeper::File(file.into()))),
+        ["migrate"] => run_migrate(&paths, save::Keeper::of_environment().as_ref()),
+        ["migrate", "--save", file] => run_migrate(&paths, Some(&save::Keeper::File(file.into()))),
         ["migrate", "--dry-run"] => migrate::dry_run(&paths),
         ["keep-columns"] => columns::run(&paths, columns::Scope::OwnConsole, false),
         ["keep-columns", "--dry-run"] => columns::run(&paths, columns::Scope::OwnConsole, true),
@@ -93,6 +94,7 @@ pub fn main() -> ExitCode {
         ["templates", "keep", name] => migrate::templates(&paths, templates::Wish::Keep(name)),
         ["readdress", old, new] => readdress::run(old, new, false),
         ["readdress", old, new, "--dry-run"] => readdress::run(old, new, true),
+        ["accept-version"] => migrate::accept_version(),
         ["accept-database"] => stamp::accept(&paths),
         ["health"] => health::run(&paths),
         ["health", "--verbose" | "-v"] => inside::verbose_health(&paths),
@@ -196,10 +198,10 @@ fn note_start(paths: &Paths, role: Role, is_new: bool) -> std::io::Result<()> {
     render::write(&paths.started_mark(), supervisor::mark(role))
 }
 
-fn run_migrate(paths: &Paths, keeper: Option<save::Keeper>) -> Result<(), Failure> {
+fn run_migrate(paths: &Paths, keeper: Option<&save::Keeper>) -> Result<(), Failure> {
     let log = StartLog::begin();
     let stop = signals::listen(&log, mpsc::channel().0, Code::Interrupted)?;
-    migrate::run(paths, keeper.as_ref(), &stop, &log)
+    migrate::run(paths, keeper, &stop, &log)
 }
 
 /// tarsnode daemonizes by a double fork: its grandchildren must become ours to be reaped and stopped.

@@ -134,7 +134,7 @@ impl Lines {
         let mut written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         written.out.flush()?;
         let digest = std::mem::take(&mut written.digest).finalize();
-        Ok((written.count, digest.iter().map(|byte| format!("{byte:02x}")).collect()))
+        Ok((written.count, hexadecimal(&digest)))
     }
 }
 
@@ -197,9 +197,15 @@ fn shown(value: &Value) -> serde_json::Value {
         Value::Bytes(bytes) => match std::str::from_utf8(bytes) {
             Ok(text) => text.into(),
             Err(_) => {
-                json!({"hex": bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()})
+                json!({"hex": hexadecimal(bytes)})
             }
         },
         other => other.as_sql(false).trim_matches('\'').into(),
     }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    let digits =
+        |byte: &u8| [byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16).unwrap_or('0'));
+    bytes.iter().flat_map(digits).collect()
 }

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use super::{Descriptor, Digest};
 
+/// The label of an image config with its version, as the image specification names the annotation.
+pub const VERSION_LABEL: &str = "org.opencontainers.image.version";
 /// The annotation that names an image in an index.
 pub const ANNOTATION_REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// The annotation by which containerd names an image: the canonical reference.

@@ -39,6 +39,10 @@ pub struct Making<'a> {
     pub volumes: &'a [String],
     /// The outline of the deploy's record, where it fits into a label.
     pub record: Option<&'a str>,
+    /// Of a migration: what its record says of the image.
+    pub image: Option<&'a str>,
+    /// Of a migration: the older versions that may run on what it leaves.
+    pub way_back: &'a [String],
 }
 
 /// The body of `POST /containers/create`. `image_volumes` are the paths that the image declares as volumes.
@@ -46,7 +50,12 @@ pub fn create_body(service: &Service, making: &Making, image_volumes: &[String])
     let mut declaration = service.declaration.clone();
     if making.purpose == Purpose::Migrate {
         declaration = declaration.into_one_off(&MIGRATE, image_volumes);
-        declaration.environment.0.extend(Environment::of(&[SAVE.to_owned()]).0);
+        let mut variables = vec![SAVE.to_owned()];
+        variables.extend(making.image.map(|image| format!("TARSUP_IMAGE={image}")));
+        if !making.way_back.is_empty() {
+            variables.push(format!("TARSUP_WAY_BACK={}", making.way_back.join(",")));
+        }
+        declaration.environment.0.extend(Environment::of(&variables).0);
     }
     for volume in making.volumes {
         declaration.mounts.hand_on(volume);

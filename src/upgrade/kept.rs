@@ -29,7 +29,7 @@ impl KeptOnDisk {
             1 => folder.join(format!("{deploy}.{what}.jsonl.gz")),
             more => folder.join(format!("{deploy}.{what}.{more}.jsonl.gz")),
         };
-        let path = (1..).map(named).find(|path| !path.exists()).unwrap_or_else(|| named(1));
+        let path = (1..=u32::MAX).map(named).find(|path| !path.exists()).unwrap_or_else(|| named(1));
         let part = path.with_extension("part");
         let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
         Ok(Self { out: GzEncoder::new(file, Compression::default()), part, path })

@@ -85,7 +85,6 @@ impl Runner<'_> {
     /// Reads what a run prints until it ends, keeps what is to be kept, and says so.
     async fn follow(&mut self, attached: Attached) -> Result<Ended, StepError> {
         let Attached { mut output, input } = attached;
-        // Dropped, it tells the run that nothing is kept.
         let mut input = Some(input);
         let (mut stdout, mut stderr) = (Lines::default(), Lines::default());
         let mut log = VecDeque::new();
@@ -121,7 +120,10 @@ impl Runner<'_> {
                         say(&mut input, &word).await;
                     }
                     Err(error) => {
-                        input = None;
+                        // The end tells the run that nothing is kept.
+                        if let Some(mut input) = input.take() {
+                            let _ = input.shutdown().await;
+                        }
                         // What came first tells why.
                         if !matches!(ended.saved, Saved::Failed(_)) {
                             ended.saved = Saved::Failed(error.to_string());

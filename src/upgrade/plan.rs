@@ -6,7 +6,9 @@
 use super::names::{Part, failed_name, migrate_name, old_name, part_of};
 use super::outage::{self, Outage};
 use super::preflight::{self, guard_container, guard_start};
-use super::state::{by_id, is_fresh, is_parked_in_place, is_up, made, ours, same_restart, serving};
+use super::state::{
+    by_id, is_fresh, is_parked_in_place, is_up, made, ours, same_restart, serving, ways_back,
+};
 use super::step::{Action, After, Plan, Purpose, Step, Task};
 use super::swap::{Phases, Swap};
 use super::{DeployId, Intent, Refusal, cluster_probe, differ, rollback};
@@ -308,7 +310,8 @@ impl<'a> Planner<'a> {
         }
         let done = found.is_some_and(|found| !is_up(found) && !is_fresh(found) && found.exit_code == 0);
         if !done {
-            steps.push(step(Action::Task { container: name, task: Task::Migrate { from, to } }));
+            let way_back = ways_back(self.observed, &self.desired.deployment, image);
+            steps.push(step(Action::Task { container: name, task: Task::Migrate { from, to, way_back } }));
         }
         steps
     }

@@ -101,7 +101,7 @@ pub fn line(action: &Action) -> String {
         Action::Look { container, timeout, .. } => {
             format!("see that {container} is well, within {} s", timeout.as_secs())
         }
-        Action::Task { container, task: Task::Migrate { from, to } } => {
+        Action::Task { container, task: Task::Migrate { from, to, .. } } => {
             format!("run {container}: schema from {from} to {to}")
         }
         Action::Settle { container, within } => {

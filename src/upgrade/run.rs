@@ -303,6 +303,7 @@ impl Runner<'_> {
             return Err(moved(Some(&found.id)));
         }
         let outline = self.record.outline();
+        let named = format!("{image}@{wanted}");
         let making = Making {
             deployment: &self.desired.deployment,
             deploy: &self.deploy,
@@ -310,6 +311,8 @@ impl Runner<'_> {
             predecessor: predecessor.as_deref(),
             volumes,
             record: outline.as_deref(),
+            image: Some(&named),
+            way_back: self.record.plan.way_back(),
         };
         let paths = if *purpose == Purpose::Migrate { image_volumes(&found.raw) } else { Vec::new() };
         let body = create_body(service, &making, &paths);

@@ -1,11 +1,14 @@
 //! Which of the observed containers is what: the serving one of a service, the one that a deploy made, the parked ones.
 
+use std::collections::BTreeSet;
+
 use crate::deploy::Observed;
 use crate::deploy::desired::Service;
 use crate::deploy::observed::{
-    LABEL_CLUSTER, LABEL_DEPLOY, LABEL_DEPLOYMENT, LABEL_LOCK, LABEL_RESTART, LABEL_SERVICE,
+    LABEL_CLUSTER, LABEL_DEPLOY, LABEL_DEPLOYMENT, LABEL_LOCK, LABEL_RESTART, LABEL_ROLE, LABEL_SERVICE,
 };
-use crate::engine::{Container, RestartPolicy, Status};
+use crate::engine::{Container, EngineImage, RestartPolicy, Status};
+use crate::oci::image::VERSION_LABEL;
 
 use super::DeployId;
 use super::names::{Part, part_of};
@@ -95,4 +98,18 @@ pub fn is_parked_in_place(container: &Container) -> bool {
     !is_up(container)
         && !is_fresh(container)
         && !same_restart(&container.restart, &declared_restart(container))
+}
+
+/// The versions of the framework's containers that serve or are parked, other than that of `image`: what a way back, or a
+/// rollback to an older deploy, would start again.
+pub fn ways_back(observed: &Observed, deployment: &str, image: &EngineImage) -> Vec<String> {
+    let is_framework = |container: &&Container| {
+        matches!(part_of(&container.name), Part::Serving | Part::Old(_))
+            && container.labels.get(LABEL_ROLE).is_some_and(|role| role == "master" || role == "slave")
+    };
+    let versions =
+        ours(observed, deployment).filter(is_framework).filter_map(|it| it.labels.get(VERSION_LABEL));
+    let others: BTreeSet<&String> =
+        versions.filter(|version| image.labels.get(VERSION_LABEL) != Some(version)).collect();
+    others.into_iter().cloned().collect()
 }

@@ -190,6 +190,9 @@ pub enum Task {
         from: String,
         /// The image that brings the schema forward.
         to: String,
+        /// The older versions that may run on the database afterwards: it is told to write that down first.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        way_back: Vec<String>,
     },
 }
 
@@ -257,6 +260,15 @@ impl Plan {
     /// True where there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
+    }
+
+    /// The older versions that may run on what the plan's migration leaves.
+    pub fn way_back(&self) -> &[String] {
+        let ways = self.steps.iter().find_map(|step| match &step.action {
+            Action::Task { task: Task::Migrate { way_back, .. }, .. } => Some(way_back.as_slice()),
+            _ => None,
+        });
+        ways.unwrap_or_default()
     }
 
     /// The document that scripts may rely on: `{id, steps: [{kind, service, from, to, cause}]}`.
@@ -334,7 +346,7 @@ impl Action {
             Self::Rename { container, to } => (text(container), text(to)),
             Self::Start { .. } => (text("stopped"), text("running")),
             Self::Gate { .. } => (text("running"), text("proven")),
-            Self::Task { task: Task::Migrate { from, to }, .. } => (text(from), text(to)),
+            Self::Task { task: Task::Migrate { from, to, .. }, .. } => (text(from), text(to)),
             Self::Look { .. } | Self::SaveLogs { .. } | Self::Settle { .. } | Self::Claim { .. } => {
                 (None, None)
             }

@@ -528,8 +528,8 @@ pub async fn attached_streams_carry_what_is_said_and_read(s: &Setting) {
         }
     }
     assert_eq!(s.status(&name).await, Status::Running);
-    // It reads the end where nobody holds the other end any more.
-    drop(input);
+    // It reads the end once nobody writes any more.
+    input.shutdown().await.unwrap();
     while let Some(piece) = output.next().await {
         match piece.unwrap() {
             Printed::Stderr(bytes) => stderr.extend_from_slice(&bytes),

@@ -20,3 +20,4 @@ mod server;
 mod silence;
 mod statements;
 mod upstream;
+mod versions;

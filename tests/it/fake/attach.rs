@@ -118,7 +118,8 @@ impl Attachment {
             self.ends.get_or_insert((now + TAKES, behaviour.migrate_exit));
             return;
         };
-        let lines: String = saves.iter().map(|line| format!("{}\n", json!({"save": line}))).collect();
+        let lines: Vec<String> = saves.iter().map(|line| json!({"save": line}).to_string() + "\n").collect();
+        let lines = lines.concat();
         let digest = Digest::of(&lines).hex();
         if !std::mem::replace(&mut self.has_begun, true) {
             self.say("[   0.001s] the database answers");

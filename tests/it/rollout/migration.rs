@@ -176,3 +176,47 @@ async fn image_of_an_older_tarsup_migrates_and_that_nothing_was_saved_is_said() 
     let said = machine.said.lock().unwrap().join("\n");
     assert!(said.contains("was not saved first"), "{said}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn migration_is_told_its_image_and_what_an_older_one_may_still_run_on() {
+    let mut desired = desired();
+    desired.policy.keep_parked = 5;
+    let engine = engine();
+    engine.add_image("tars/framework:3", "framework 3", &["PATH=/bin"]);
+    engine.add_image("tars/node:3", "node 3", &["PATH=/bin"]);
+    for (tag, version) in [("1", "2.4.17"), ("2", "3.0.17"), ("3", "3.0.18")] {
+        let label = |image: &mut tarsup::engine::EngineImage| {
+            image.labels.insert("org.opencontainers.image.version".to_owned(), version.to_owned());
+        };
+        engine.edit_image(&format!("tars/framework:{tag}"), label);
+    }
+    roll(&engine, &Machine::new(), &desired, &id(1), &Intent::Up).await.unwrap();
+    let told = async |n: u8, tag: &str, desired: &Desired| -> Vec<String> {
+        let machine = Machine::killed();
+        let intent = Intent::upgrade(desired, Some(tag));
+        let command = deploy(&engine, &machine, desired);
+        let offer = command.offer(&request(&id(n), &intent)).await.unwrap();
+        engine.fault(Call::First(format!("attach tars.migrate.{}", id(n))), Moment::Before, Fault::Crash);
+        tokio::select! {
+            _ = command.roll(&offer) => panic!("it was killed"),
+            () = engine.crashed() => {}
+        }
+        let made = engine.inspect_container(&format!("tars.migrate.{}", id(n))).await.unwrap().unwrap();
+        resume(&engine, &machine.next(), desired, true).await.unwrap();
+        made.env.into_iter().filter(|entry| entry.starts_with("TARSUP_")).collect()
+    };
+    let image = async |tag: &str| {
+        let found = engine.inspect_image(&format!("tars/framework:{tag}")).await.unwrap().unwrap();
+        format!("TARSUP_IMAGE=tars/framework:{tag}@{}", found.id)
+    };
+    let first = told(2, "2", &desired).await;
+    assert_eq!(
+        first,
+        ["TARSUP_SAVE=stdin".to_owned(), image("2").await, "TARSUP_WAY_BACK=2.4.17".to_owned()]
+    );
+    // What is parked may come back as well.
+    let mut second = to_2(&desired).apply(&desired);
+    second.policy.keep_parked = 5;
+    let ways = told(3, "3", &second).await;
+    assert_eq!(ways[2], "TARSUP_WAY_BACK=2.4.17,3.0.17");
+}

@@ -267,7 +267,7 @@ impl StateFolder for Machine {
     fn keep(&self, deploy: &DeployId, what: &str) -> io::Result<Box<dyn KeptFile>> {
         self.writable()?;
         let name = format!("{deploy}.{what}.jsonl.gz");
-        Ok(Box::new(Kept { name, text: Vec::new(), kept: self.kept.clone(), is_full: self.no_room.clone() }))
+        Ok(Box::new(Kept { name, text: Vec::new(), shelf: self.kept.clone(), is_full: self.no_room.clone() }))
     }
 }
 
@@ -275,7 +275,7 @@ impl StateFolder for Machine {
 struct Kept {
     name: String,
     text: Vec<u8>,
-    kept: Arc<Mutex<BTreeMap<String, String>>>,
+    shelf: Arc<Mutex<BTreeMap<String, String>>>,
     is_full: Arc<AtomicBool>,
 }
 
@@ -288,7 +288,7 @@ impl KeptFile for Kept {
         if self.is_full.load(Ordering::Relaxed) {
             return Err(full());
         }
-        self.kept.lock().unwrap().insert(self.name.clone(), String::from_utf8(self.text.clone()).unwrap());
+        self.shelf.lock().unwrap().insert(self.name.clone(), String::from_utf8(self.text.clone()).unwrap());
         Ok(PathBuf::from(format!(".tarsup/deploys/{}", self.name)))
     }
 }

@@ -1,0 +1,193 @@
+//! `tarsup.t_version`: which version installed or changed this database, when, from which image. `tarsup.t_way_back`: which
+//! older ones may still run on it, written before it is changed.
+//!
+//! Both are history, and say nothing of what is there. A database that has none of it refuses nobody.
+
+use std::cmp::Ordering;
+
+use super::database::{DatabaseError, Session};
+use super::history::{self, RecordTable};
+use super::start_log::StartLog;
+
+/// Who brings a version.
+#[derive(Clone, Copy, Debug)]
+pub struct Bringer<'a> {
+    /// The framework's version; an image without one is not recorded.
+    pub version: Option<&'a str>,
+    /// The image, where whoever runs it has said so.
+    pub image: Option<&'a str>,
+    /// The node; `migrate` has none.
+    pub node: Option<&'a str>,
+    /// The older versions that may run on what this one leaves.
+    pub way_back: &'a [String],
+}
+
+/// What is written of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    Install,
+    Migrate,
+    Start,
+}
+
+impl Act {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Install => "install",
+            Self::Migrate => "migrate",
+            Self::Start => "start",
+        }
+    }
+}
+
+/// Refuses a database that a newer version changed, unless somebody has said that this one may run on it.
+pub fn judge(session: &mut Session, version: Option<&str>) -> Result<(), DatabaseError> {
+    let Some(version) = version else { return Ok(()) };
+    match newer_without_a_word(session, version)?.as_slice() {
+        [] => Ok(()),
+        newer => Err(DatabaseError::Unfit(format!(
+            "this is TARS {version}, and {} has changed the database since, which is newer; nobody has said that {version} may \
+             still run on it. Run the newer version again, or say it once: `tars-init accept-version` in a container of \
+             this image",
+            newer.join(", ")
+        ))),
+    }
+}
+
+/// The same for who changes nothing: it is said.
+pub fn warn(session: &mut Session, version: Option<&str>, log: &StartLog) -> Result<(), DatabaseError> {
+    let Some(version) = version else { return Ok(()) };
+    let newer = newer_without_a_word(session, version)?;
+    if !newer.is_empty() {
+        log.say(format!(
+            "warning: the database was changed by {}, which is newer than {version}",
+            newer.join(", ")
+        ));
+    }
+    Ok(())
+}
+
+fn newer_without_a_word(session: &mut Session, version: &str) -> Result<Vec<String>, DatabaseError> {
+    if !history::has(session, "t_version")? {
+        return Ok(Vec::new());
+    }
+    let act = "asking which versions changed the database";
+    let changed: Vec<String> = session.rows(
+        act,
+        "SELECT DISTINCT version FROM tarsup.t_version WHERE changed <> '' ORDER BY 1",
+        (),
+    )?;
+    let mut newer: Vec<String> =
+        changed.into_iter().filter(|other| compared(other, version) == Ordering::Greater).collect();
+    if !newer.is_empty() && history::has(session, "t_way_back")? {
+        let query = "SELECT changed_by FROM tarsup.t_way_back WHERE version = ?";
+        let allowed: Vec<String> = session.rows("asking for the ways back", query, (version,))?;
+        newer.retain(|other| !allowed.contains(other));
+    }
+    Ok(newer)
+}
+
+/// Writes down which older versions may run on what is about to be changed.
+pub fn declare(session: &mut Session, bringer: Bringer<'_>, log: &StartLog) -> Result<(), DatabaseError> {
+    let Some(version) = bringer.version else { return Ok(()) };
+    for older in bringer.way_back.iter().filter(|older| *older != version) {
+        allow(session, older, version, log)?;
+    }
+    Ok(())
+}
+
+fn allow(
+    session: &mut Session,
+    version: &str,
+    changed_by: &str,
+    log: &StartLog,
+) -> Result<(), DatabaseError> {
+    if !history::has(session, "t_way_back")? {
+        let definition = "(version VARCHAR(64) NOT NULL, changed_by VARCHAR(64) NOT NULL, written_at DATETIME NOT NULL, \
+                          PRIMARY KEY (version, changed_by)) ENGINE=InnoDB DEFAULT CHARSET=utf8 \
+                          COMMENT='which version may run on what a newer one changed'";
+        if history::make(session, "t_way_back", definition, "ways back", Some(log))? != RecordTable::Made {
+            return Ok(());
+        }
+    }
+    session.run_with(
+        "recording a way back",
+        "INSERT IGNORE INTO tarsup.t_way_back (version, changed_by, written_at) VALUES (?, ?, NOW())",
+        (version, changed_by),
+    )
+}
+
+/// `tars-init accept-version`: this version may run on the database as it is. The newer ones that had changed it.
+pub fn accept(session: &mut Session, version: &str, log: &StartLog) -> Result<Vec<String>, DatabaseError> {
+    let newer = newer_without_a_word(session, version)?;
+    for other in &newer {
+        allow(session, version, other, log)?;
+    }
+    Ok(newer)
+}
+
+/// Writes down that a version was here: where it changed something, or where it is another one than the last.
+pub fn record(
+    session: &mut Session,
+    bringer: Bringer<'_>,
+    act: Act,
+    changed: &str,
+    log: &StartLog,
+) -> Result<(), DatabaseError> {
+    let Some(version) = bringer.version else { return Ok(()) };
+    let is_there = history::has(session, "t_version")?;
+    if changed.is_empty() {
+        let query = "SELECT version FROM tarsup.t_version ORDER BY id DESC LIMIT 1";
+        let last: Vec<String> =
+            if is_there { session.rows("asking for the last version", query, ())? } else { Vec::new() };
+        if last.first().is_some_and(|last| last == version) {
+            return Ok(());
+        }
+    }
+    if !is_there {
+        let definition = "(id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY, version VARCHAR(64) NOT NULL, act VARCHAR(16) NOT NULL, \
+                          image VARCHAR(512) NOT NULL, node VARCHAR(128) NOT NULL, at DATETIME NOT NULL, changed MEDIUMTEXT NOT \
+                          NULL) ENGINE=InnoDB DEFAULT CHARSET=utf8 COMMENT='which version was here, and what it changed'";
+        if history::make(session, "t_version", definition, "versions", Some(log))? != RecordTable::Made {
+            return Ok(());
+        }
+    }
+    session.run_with(
+        "recording the version",
+        "INSERT INTO tarsup.t_version (version, act, image, node, at, changed) VALUES (?, ?, ?, ?, NOW(), ?)",
+        (version, act.name(), bringer.image.unwrap_or_default(), bringer.node.unwrap_or_default(), changed),
+    )
+}
+
+/// Two versions by the numbers that they begin with; what follows those (`-patched`) tells nothing of which is newer.
+fn compared(one: &str, other: &str) -> Ordering {
+    fn numbers(version: &str) -> Vec<u64> {
+        let version = version.strip_prefix('v').unwrap_or(version);
+        let end = version.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(version.len());
+        let mut numbers: Vec<u64> = version[..end].split('.').map_while(|part| part.parse().ok()).collect();
+        while numbers.last() == Some(&0) {
+            numbers.pop();
+        }
+        numbers
+    }
+    numbers(one).cmp(&numbers(other))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_by_their_numbers() {
+        for (one, other, expected) in [
+            ("3.0.17", "2.4.17", Ordering::Greater),
+            ("3.0.9", "3.0.17", Ordering::Less),
+            ("3.0.17-patched", "3.0.17", Ordering::Equal),
+            ("v3.0", "3.0.0", Ordering::Equal),
+            ("3.0.17.1", "3.0.17", Ordering::Greater),
+            ("stable", "latest", Ordering::Equal),
+        ] {
+            assert_eq!(compared(one, other), expected, "{one} {other}");
+        }
+    }
+}

@@ -67,6 +67,13 @@ pub fn migrate(
                     report.added.push(format!("{schema}: the schema"));
                 }
                 report.note_tables(schema, statements.iter());
+                if *schema == DB_TARS {
+                    // What no file makes belongs to a new one as well.
+                    let mut own = lock::connect_to_work(server, schema)?;
+                    report
+                        .added
+                        .extend(shape::complete(session, &mut own, schema, statements, &report.made)?.added);
+                }
                 record.finish(session, schema)?;
                 report.installed_tars |= *schema == DB_TARS;
             }

@@ -91,7 +91,14 @@ fn newer_without_a_word(session: &mut Session, version: &str) -> Result<Vec<Stri
 pub fn declare(session: &mut Session, bringer: Bringer<'_>, log: &StartLog) -> Result<(), DatabaseError> {
     let Some(version) = bringer.version else { return Ok(()) };
     for older in bringer.way_back.iter().filter(|older| *older != version) {
-        allow(session, older, version, log)?;
+        // What is left holds what was changed before as well.
+        let mut changed_by = newer_without_a_word(session, older)?;
+        if !changed_by.iter().any(|other| other == version) {
+            changed_by.push(version.to_owned());
+        }
+        for other in &changed_by {
+            allow(session, older, other, log)?;
+        }
     }
     Ok(())
 }

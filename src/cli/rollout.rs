@@ -42,6 +42,17 @@ pub struct ChangeOptions {
     yes: bool,
 }
 
+/// Finish the migration of a deployment whose nodes have all moved
+#[derive(Debug, Args)]
+pub struct MigrateArgs {
+    #[command(flatten)]
+    change: ChangeOptions,
+
+    /// Take out what concerns all nodes: the rows of old protocols. They are saved first
+    #[arg(long, required = true)]
+    finish: bool,
+}
+
 /// What may not happen unless it is said.
 #[derive(Clone, Debug, Default, Args)]
 pub struct AcceptOptions {
@@ -199,6 +210,7 @@ enum Ask<'a> {
     Up,
     Upgrade(&'a VersionOptions),
     Restart(&'a [String]),
+    Finish,
     Rollback(Option<&'a DeployId>),
     Down { all: bool },
 }
@@ -211,6 +223,7 @@ impl Ask<'_> {
             Self::Upgrade(VersionOptions { to: Some(version), .. }) => format!("upgrade --to {version}"),
             Self::Upgrade(VersionOptions { image: Some(image), .. }) => format!("upgrade --image {image}"),
             Self::Upgrade(_) => "upgrade".to_owned(),
+            Self::Finish => "migrate --finish".to_owned(),
             Self::Restart(services) => format!("restart {}", services.join(" ")).trim_end().to_owned(),
             Self::Rollback(Some(to)) => format!("rollback --to {to}"),
             Self::Rollback(None) => "rollback".to_owned(),
@@ -235,6 +248,7 @@ impl Ask<'_> {
                 }
                 Intent::upgrade(desired, to.as_deref())
             }
+            Self::Finish => Intent::Finish,
             Self::Restart(services) => Intent::Restart { services: services.to_vec() },
             Self::Rollback(to) => {
                 Intent::Rollback { to: to.cloned(), targets: std::collections::BTreeMap::new() }
@@ -260,6 +274,12 @@ pub fn up(args: &UpArgs, ui: &Ui) -> Outcome {
 /// Rolls a version.
 pub fn upgrade(args: &UpgradeArgs, ui: &Ui) -> Outcome {
     change_deployment(&args.change, &Ask::Upgrade(&args.version), &args.accept, args.locked, ui)
+}
+
+/// Takes out what concerns all nodes.
+pub fn migrate(args: &MigrateArgs, ui: &Ui) -> Outcome {
+    debug_assert!(args.finish, "required");
+    change_deployment(&args.change, &Ask::Finish, &AcceptOptions::default(), false, ui)
 }
 
 /// Restarts.

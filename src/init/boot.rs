@@ -124,7 +124,8 @@ impl MigrationReport {
 
     /// What was, or would be, changed of what was there.
     pub fn touched(&self) -> Touched {
-        Touched { tables: self.schema.touched.tables.clone(), templates: self.templates.touched.clone() }
+        let (tables, templates) = (self.schema.touched.tables.clone(), self.templates.touched.clone());
+        Touched { tables, templates, ..Touched::default() }
     }
 }
 

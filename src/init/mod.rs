@@ -15,6 +15,7 @@ mod displaced;
 mod downloads;
 mod environment;
 mod failure;
+mod finish;
 mod guard;
 mod health;
 mod history;
@@ -64,6 +65,7 @@ use crate::tars::Role;
 
 use environment::{Environment, ImageRole, Naming};
 use failure::{Code, Failure};
+use finish::Finish;
 use paths::Paths;
 use render::Substitution;
 use run_state::RunState;
@@ -71,7 +73,7 @@ use start_log::StartLog;
 use supervisor::Supervisor;
 
 const USAGE: &str = "usage: tars-init framework | node | health [--verbose] | status | env | probe --json | published --json | cluster --json [--ask ADDRESS --role ROLE] | \
-     cluster --serve | migrate [--dry-run | --save FILE] | keep-columns [--all] [--dry-run] | templates --json | templates take|keep NAME | accept-database | accept-version | readdress OLD NEW [--dry-run] | version";
+     cluster --serve | migrate [--finish] [--dry-run | --save FILE] | keep-columns [--all] [--dry-run] | templates --json | templates take|keep NAME | accept-database | accept-version | readdress OLD NEW [--dry-run] | version";
 
 /// The whole program.
 pub fn main() -> ExitCode {
@@ -84,6 +86,11 @@ pub fn main() -> ExitCode {
         ["node"] => run(ImageRole::Node, &paths),
         ["migrate"] => run_migrate(&paths, save::Keeper::of_environment().as_ref()),
         ["migrate", "--save", file] => run_migrate(&paths, Some(&save::Keeper::File(file.into()))),
+        ["migrate", "--finish"] => run_finish(&paths, &Finish::Remove(save::Keeper::of_environment())),
+        ["migrate", "--finish", "--save", file] => {
+            run_finish(&paths, &Finish::Remove(Some(save::Keeper::File(file.into()))))
+        }
+        ["migrate", "--finish", "--dry-run"] => run_finish(&paths, &Finish::DryRun),
         ["migrate", "--dry-run"] => migrate::dry_run(&paths),
         ["keep-columns"] => columns::run(&paths, columns::Scope::OwnConsole, false),
         ["keep-columns", "--dry-run"] => columns::run(&paths, columns::Scope::OwnConsole, true),
@@ -202,6 +209,12 @@ fn run_migrate(paths: &Paths, keeper: Option<&save::Keeper>) -> Result<(), Failu
     let log = StartLog::begin();
     let stop = signals::listen(&log, mpsc::channel().0, Code::Interrupted)?;
     migrate::run(paths, keeper, &stop, &log)
+}
+
+fn run_finish(paths: &Paths, finish: &Finish) -> Result<(), Failure> {
+    let log = StartLog::begin();
+    let stop = signals::listen(&log, mpsc::channel().0, Code::Interrupted)?;
+    finish::run(paths, finish, &stop, &log)
 }
 
 /// tarsnode daemonizes by a double fork: its grandchildren must become ours to be reaped and stopped.

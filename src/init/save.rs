@@ -54,6 +54,9 @@ pub fn save(server: &Server, touched: &Touched, keeper: &Keeper) -> Result<(), D
             values(&mut session, schema, table, columns, &lines)?;
         }
     }
+    for (schema, table, condition) in &touched.rows {
+        rows(&mut session, schema, table, "*", &format!("WHERE {condition}"), &lines)?;
+    }
     if !touched.templates.is_empty() {
         let names: Vec<String> = touched.templates.keys().map(|name| quote(name)).collect();
         let these = format!("WHERE template_name IN ({})", names.join(", "));

@@ -10,7 +10,7 @@ use crate::tars::Role;
 use super::database::DB_TARS;
 use super::failure::{Code, Failure};
 use super::paths::Paths;
-use super::sql::{self, FilePurpose, Statement};
+use super::sql::{self, FilePurpose, Statement, StatementKind};
 use super::upgrade_conf::{self, Upgrade};
 
 /// A schema, and the file of the image that makes its tables (two have none: the services make theirs).
@@ -95,6 +95,21 @@ pub fn of_node(
             Ok(RowScript { file, statements: judged(&path, &text, FilePurpose::Registration)? })
         })
         .collect()
+}
+
+/// The rows that upstream's files take out at each start, at every node: table and condition. They are of services as they
+/// were before they spoke TARS's own protocol.
+pub fn outdated(paths: &Paths) -> Result<Vec<(String, String)>, Failure> {
+    let scripts = of_node(paths, Role::Master, str::to_owned)?;
+    let statements = scripts.into_iter().flat_map(|script| script.statements);
+    let rows = statements.filter_map(|statement| match statement.kind {
+        StatementKind::Delete(text) => {
+            let (table, condition) = text.strip_prefix("DELETE FROM ")?.split_once(" WHERE ")?;
+            Some((table.to_owned(), condition.to_owned()))
+        }
+        _ => None,
+    });
+    Ok(rows.collect())
 }
 
 /// The web's files come with the web; an installer's tree that somebody merged them into has them beside the framework's.

@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Touched {
     /// Schema and table → the columns whose values may become others: none where the definition alone changes.
     pub tables: BTreeMap<(String, String), BTreeSet<String>>,
+    /// Rows that go: schema, table, and the condition that tells them.
+    pub rows: Vec<(String, String, String)>,
     /// The templates whose text changes, with the text that is there.
     pub templates: BTreeMap<String, String>,
 }

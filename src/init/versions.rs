@@ -166,6 +166,11 @@ pub fn record(
     )
 }
 
+/// True where one is older than the other, as far as their numbers tell.
+pub fn is_older(one: &str, other: &str) -> bool {
+    compared(one, other) == Ordering::Less
+}
+
 /// Two versions by the numbers that they begin with; what follows those (`-patched`) tells nothing of which is newer.
 fn compared(one: &str, other: &str) -> Ordering {
     fn numbers(version: &str) -> Vec<u64> {

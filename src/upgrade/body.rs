@@ -18,6 +18,9 @@ use crate::tars::catalogue::INIT_PATH;
 /// How the image's own start is replaced by one run of the migration.
 const MIGRATE: [&str; 2] = [INIT_PATH, "migrate"];
 
+/// The same for what concerns all nodes.
+const FINISH: [&str; 3] = [INIT_PATH, "migrate", "--finish"];
+
 /// How it is told to put out first what it is about to change, and to wait for the word that it is kept.
 const SAVE: &str = "TARSUP_SAVE=stdin";
 
@@ -48,8 +51,9 @@ pub struct Making<'a> {
 /// The body of `POST /containers/create`. `image_volumes` are the paths that the image declares as volumes.
 pub fn create_body(service: &Service, making: &Making, image_volumes: &[String]) -> CreateBody {
     let mut declaration = service.declaration.clone();
-    if making.purpose == Purpose::Migrate {
-        declaration = declaration.into_one_off(&MIGRATE, image_volumes);
+    if making.purpose.is_one_off() {
+        let command = if making.purpose == Purpose::Finish { &FINISH[..] } else { &MIGRATE };
+        declaration = declaration.into_one_off(command, image_volumes);
         let mut variables = vec![SAVE.to_owned()];
         variables.extend(making.image.map(|image| format!("TARSUP_IMAGE={image}")));
         if !making.way_back.is_empty() {
@@ -61,7 +65,7 @@ pub fn create_body(service: &Service, making: &Making, image_volumes: &[String])
         declaration.mounts.hand_on(volume);
     }
     let mut body = rendered(&declaration, &service.image.to_string());
-    if making.purpose == Purpose::Migrate {
+    if making.purpose.is_one_off() {
         // What it saves comes over its output, and belongs into no log of the engine's.
         for key in ["OpenStdin", "StdinOnce", "AttachStdin"] {
             body.0.insert(key.to_owned(), json!(true));

@@ -570,7 +570,7 @@ fn before(record: &DeployRecord, container: Option<&str>) -> Option<String> {
 
 /// True where a failure leads back to something else than what failed.
 fn goes_back(intent: &Intent) -> bool {
-    !matches!(intent, Intent::Restart { .. } | Intent::Down { .. })
+    !matches!(intent, Intent::Restart { .. } | Intent::Down { .. } | Intent::Finish)
 }
 
 /// Any image that is there: the lock's hand needs one, and it never starts.

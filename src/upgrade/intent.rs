@@ -38,6 +38,8 @@ pub enum Intent {
         /// The database too.
         all: bool,
     },
+    /// `migrate --finish`: take out what concerns all nodes, once all have moved.
+    Finish,
 }
 
 /// True for the services whose image tarsup manages.
@@ -83,7 +85,7 @@ impl Intent {
         match self {
             Self::Up => true,
             Self::Upgrade { images } => images.contains_key(&service.name),
-            Self::Restart { .. } | Self::Rollback { .. } | Self::Down { .. } => false,
+            Self::Restart { .. } | Self::Rollback { .. } | Self::Down { .. } | Self::Finish => false,
         }
     }
 
@@ -95,6 +97,7 @@ impl Intent {
             Self::Restart { .. } => "restart",
             Self::Rollback { .. } => "rollback",
             Self::Down { .. } => "down",
+            Self::Finish => "migrate --finish",
         }
     }
 }

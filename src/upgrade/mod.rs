@@ -15,6 +15,7 @@ mod data;
 pub mod differ;
 pub mod drive;
 pub mod failure;
+mod finish;
 pub mod gate;
 pub mod glance;
 pub mod intent;

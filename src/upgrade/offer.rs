@@ -131,7 +131,7 @@ fn edits(declared: &Desired, observed: &Observed, intent: &Intent) -> BTreeMap<S
                 Some((service.clone(), image.parse().ok()?))
             })
             .collect(),
-        Intent::Up | Intent::Restart { .. } | Intent::Down { .. } => BTreeMap::new(),
+        Intent::Up | Intent::Restart { .. } | Intent::Down { .. } | Intent::Finish => BTreeMap::new(),
     };
     declared.images_to_rewrite(&all)
 }

@@ -11,7 +11,7 @@ use super::state::{
 };
 use super::step::{Action, After, Plan, Purpose, Step, Task};
 use super::swap::{Phases, Swap};
-use super::{DeployId, Intent, Refusal, cluster_probe, differ, rollback};
+use super::{DeployId, Intent, Refusal, cluster_probe, differ, finish, rollback};
 use crate::deploy::container::Endpoint;
 use crate::deploy::desired::{Resource, Service};
 use crate::deploy::observed::{LABEL_DEPLOY, LABEL_PREDECESSOR, LABEL_SERVICE};
@@ -57,6 +57,7 @@ pub fn plan(
         Intent::Restart { services } => planner.restart(services)?,
         Intent::Rollback { targets, .. } => rollback::plan(&mut planner, targets)?,
         Intent::Down { all } => planner.down(*all),
+        Intent::Finish => finish::plan(&mut planner)?,
     }
     if !matches!(intent, Intent::Down { .. }) {
         planner.ask_about_outage();

@@ -19,6 +19,7 @@ use crate::tars::catalogue::INIT_PATH;
 
 /// What is run in it.
 const QUESTION: [&str; 3] = [INIT_PATH, "migrate", "--dry-run"];
+const FINISH: [&str; 4] = [INIT_PATH, "migrate", "--finish", "--dry-run"];
 /// How long the answer may take.
 const TIMEOUT: Duration = Duration::from_mins(1);
 /// `tars-init`: the image or the database is not what it must be.
@@ -45,18 +46,19 @@ pub(super) async fn preview(
     loaded: &BTreeMap<Reference, String>,
 ) -> Result<Preview, Refusal> {
     let migration = steps.iter().find_map(|step| match &step.action {
-        Action::Create { image, image_id, purpose: Purpose::Migrate, .. } => {
+        Action::Create { image, image_id, purpose, .. } if purpose.is_one_off() => {
             let id =
                 image_id.as_ref().filter(|_| !is_to_be_loaded(steps, image)).or_else(|| loaded.get(image))?;
-            Some((desired.service(step.service.as_deref()?)?, image, id))
+            let question = if *purpose == Purpose::Finish { &FINISH[..] } else { &QUESTION };
+            Some((desired.service(step.service.as_deref()?)?, image, id, question))
         }
         _ => None,
     });
-    let Some((service, image, id)) = migration else { return Ok(Preview::default()) };
+    let Some((service, image, id, question)) = migration else { return Ok(Preview::default()) };
     let name = preview_name(&desired.deployment, deploy);
     let asked = async {
         make(engine, desired, service, id, &name).await.map_err(|error| error.to_string())?;
-        engine.exec(&name, &QUESTION, TIMEOUT).await.map_err(|error| error.to_string())
+        engine.exec(&name, question, TIMEOUT).await.map_err(|error| error.to_string())
     }
     .await;
     let closed = close(engine, &desired.deployment, &name).await;

@@ -65,6 +65,9 @@ impl Effect {
             Task::Migrate { .. } => Inverse::Stays {
                 why: "the schema of the database is not rolled back; migrations only add".to_owned(),
             },
+            Task::Finish { .. } => Inverse::Stays {
+                why: "the rows of old protocols are kept in `.tarsup/`, and not put back".to_owned(),
+            },
         };
         Self { task: task.clone(), result, inverse }
     }
@@ -85,6 +88,7 @@ pub fn lines_of(document: &Value) -> Vec<String> {
         ("/schema/added", "adds to the schema"),
         ("/schema/kept", "keeps in the schema"),
         ("/columns", "puts back"),
+        ("/finished", "takes out the row of an old protocol"),
         ("/templates/added", "adds the template"),
         ("/templates/mended", "mends the path of packages in the template"),
         ("/templates/keys", "adds the key"),

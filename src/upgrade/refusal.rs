@@ -171,6 +171,26 @@ pub enum Refusal {
         /// The id now.
         now: String,
     },
+    /// `migrate --finish` while something runs another version.
+    #[error("service `{service}` runs {runs}, and not {wants}: not everything has moved")]
+    NotMoved {
+        /// The service.
+        service: String,
+        /// What it runs.
+        runs: String,
+        /// What it would have to run.
+        wants: String,
+    },
+    /// `migrate --finish` while an older version may come back.
+    #[error(
+        "the parked container `{container}` ({image}) is a way back to another version, which may need what would go"
+    )]
+    WayBack {
+        /// The container.
+        container: String,
+        /// Its image.
+        image: String,
+    },
     /// The database does not fit the new version, and its migration would not mend that.
     #[error("the migration to {image}: {why}")]
     Migration {
@@ -269,6 +289,10 @@ impl Diagnose for Refusal {
             }
             Self::NoLongerFits { .. } | Self::ImageMoved { .. } => {
                 "run the command again and look at the new plan".to_owned()
+            }
+            Self::NotMoved { .. } => "run `tarsup upgrade` first".to_owned(),
+            Self::WayBack { container, .. } => {
+                format!("once nobody wants to go back to it, remove it with `docker rm {container}`")
             }
             Self::Migration { needed, .. } => match needed.first().and_then(|key| key.split(' ').next()) {
                 Some(template) => format!(

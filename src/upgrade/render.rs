@@ -84,7 +84,11 @@ pub fn line(action: &Action) -> String {
         Action::Network { name } => format!("create the network {name}"),
         Action::Volume { name } => format!("create the volume {name}"),
         Action::Create { name, image, image_id, purpose, .. } => {
-            let what = if *purpose == Purpose::Migrate { " to migrate" } else { "" };
+            let what = match purpose {
+                Purpose::Serve => "",
+                Purpose::Migrate => " to migrate",
+                Purpose::Finish => " to finish the migration",
+            };
             format!("create {name} from {}{what}", identified(image, image_id.as_deref()))
         }
         Action::Connect { container, network } => format!("connect {container} to {network}"),
@@ -103,6 +107,9 @@ pub fn line(action: &Action) -> String {
         }
         Action::Task { container, task: Task::Migrate { from, to, .. } } => {
             format!("run {container}: schema from {from} to {to}")
+        }
+        Action::Task { container, task: Task::Finish { .. } } => {
+            format!("run {container}: the rows of old protocols go")
         }
         Action::Settle { container, within } => {
             format!("wait up to {} s for what may stop {container}", within.as_secs())

@@ -16,7 +16,7 @@ use super::lock::{Hold, Lock};
 use super::machine::Machine;
 use super::mask::Mask;
 use super::record::DeployRecord;
-use super::step::{Action, Purpose, Step};
+use super::step::{Action, Step};
 use super::{DeployId, render, retry};
 use crate::deploy::Desired;
 use crate::deploy::guard::{self, GuardError};
@@ -314,7 +314,7 @@ impl Runner<'_> {
             image: Some(&named),
             way_back: self.record.plan.way_back(),
         };
-        let paths = if *purpose == Purpose::Migrate { image_volumes(&found.raw) } else { Vec::new() };
+        let paths = if purpose.is_one_off() { image_volumes(&found.raw) } else { Vec::new() };
         let body = create_body(service, &making, &paths);
         if service.role != Some(Role::Database) {
             guard::check_body(name, &body).map_err(Box::new)?;

@@ -194,6 +194,11 @@ pub enum Task {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         way_back: Vec<String>,
     },
+    /// Takes out what concerns all nodes, once all have moved.
+    Finish {
+        /// The image that knows what that is.
+        image: String,
+    },
 }
 
 /// What a created container runs.
@@ -204,6 +209,15 @@ pub enum Purpose {
     Serve,
     /// `tars-init migrate`, once.
     Migrate,
+    /// `tars-init migrate --finish`, once.
+    Finish,
+}
+
+impl Purpose {
+    /// True where it runs beside the service, to its end.
+    pub fn is_one_off(self) -> bool {
+        self != Self::Serve
+    }
 }
 
 /// What a service was before the deploy touched it, so that it can be that again.
@@ -307,6 +321,7 @@ impl Action {
             Self::Gate { .. } => "gate",
             Self::Look { .. } => "look",
             Self::Task { task: Task::Migrate { .. }, .. } => "migrate",
+            Self::Task { task: Task::Finish { .. }, .. } => "finish",
             Self::Settle { .. } => "settle",
             Self::Claim { .. } => "claim",
             Self::SaveLogs { .. } => "save-logs",
@@ -347,6 +362,7 @@ impl Action {
             Self::Start { .. } => (text("stopped"), text("running")),
             Self::Gate { .. } => (text("running"), text("proven")),
             Self::Task { task: Task::Migrate { from, to, .. }, .. } => (text(from), text(to)),
+            Self::Task { task: Task::Finish { image }, .. } => (None, text(image)),
             Self::Look { .. } | Self::SaveLogs { .. } | Self::Settle { .. } | Self::Claim { .. } => {
                 (None, None)
             }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::names::{Part, failed_name, migrate_name, part_of};
 use super::record::DeployRecord;
 use super::state::{by_id, is_fresh, is_up, made, ours, same_restart};
-use super::step::{Action, After, Before, Plan, Step, Touched};
+use super::step::{Action, After, Before, Plan, Step, Task, Touched};
 use super::{DeployId, Intent};
 use crate::deploy::Observed;
 use crate::deploy::desired::Policy;
@@ -71,7 +71,8 @@ pub fn unwind(
     // What was not touched is looked at last: nothing that comes back has to wait for it.
     steps.extend(seen);
     let mut notes = record.stays();
-    let migrates = plan.steps.iter().any(|step| matches!(step.action, Action::Task { .. }));
+    let migrates =
+        plan.steps.iter().any(|step| matches!(step.action, Action::Task { task: Task::Migrate { .. }, .. }));
     if notes.is_empty() && migrates {
         notes.push("the schema of the database is not rolled back; migrations only add".to_owned());
     }

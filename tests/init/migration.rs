@@ -420,3 +420,68 @@ fn person_who_migrates_names_the_file_that_keeps_it() {
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     assert!(has_column(&server));
 }
+
+/// A server with two nodes that have moved to 3.0.17, an outdated adapter at each of them, and one that is not.
+fn moved_server() -> (Server, Container) {
+    let server = Server::start();
+    let mut container = Container::framework(&server);
+    document(&container.call(&["migrate"]));
+    server.run(&[
+        "INSERT INTO db_tars.t_node_info (node_name, last_heartbeat, tars_version) VALUES ('a', NOW(), '3.0.17'), ('b', NOW(), \
+         '3.0.17'), ('gone', '2020-01-01', '2.0.0')",
+        "INSERT INTO db_tars.t_adapter_conf (application, server_name, node_name, adapter_name) VALUES \
+         ('tars', 'tarsstat', 'a', 'Old'), ('tars', 'tarsstat', 'b', 'Old'), ('tars', 'tarsstat', 'b', 'New'), \
+         ('Shop', 'tarsstat', 'b', 'Old')",
+    ]);
+    container.set("TARSUP_SAVE", "stdin");
+    (server, container)
+}
+
+fn adapters(server: &Server) -> Vec<String> {
+    server.rows(
+        "SELECT CONCAT_WS(' ', application, node_name, adapter_name) FROM db_tars.t_adapter_conf ORDER BY 1",
+    )
+}
+
+#[test]
+fn finish_takes_the_rows_of_old_protocols_out_at_every_node_once_they_are_saved() {
+    let (server, container) = moved_server();
+    let before = server.everything();
+    let mut told = serde_json::Value::Null;
+    let words = ["migrate", "--finish", "--dry-run"];
+    let asked = asked_meanwhile(&server, || told = document(&container.call(&words)));
+    assert_eq!(told["finished"], serde_json::json!(["tars.tarsstat.Old at a", "tars.tarsstat.Old at b"]));
+    assert!(
+        asked.iter().all(|text| text.starts_with("SELECT") || text.starts_with("SET NAMES")),
+        "{asked:#?}"
+    );
+
+    let mut child = container.converse(&["migrate", "--finish"]);
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let (lines, word) = saved(&mut out);
+    assert_eq!(server.everything(), before, "before the word");
+    let rows: Vec<&serde_json::Value> = lines.iter().map(|line| &line["row"]["node_name"]).collect();
+    assert_eq!(rows, ["a", "b"]);
+    child.stdin.take().unwrap().write_all(word.as_bytes()).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(adapters(&server), ["Shop b Old", "tars b New"]);
+    // Again: nothing is left to be done.
+    assert_eq!(document(&container.call(&words))["finished"], serde_json::json!([]));
+}
+
+#[test]
+fn finish_waits_for_every_node_that_lives() {
+    let (server, container) = moved_server();
+    server.run(&["UPDATE db_tars.t_node_info SET tars_version = '2.4.17' WHERE node_name = 'b'"]);
+    let before = server.everything();
+    for words in [&["migrate", "--finish"][..], &["migrate", "--finish", "--dry-run"]] {
+        let refused = container.call(words);
+        assert_eq!(refused.status.code(), Some(78));
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(said.contains("not every node has moved to 3.0.17: b (2.4.17)"), "{said}");
+    }
+    assert_eq!(server.everything(), before);
+    // And no migration without the word does it.
+    document(&container.call(&["migrate", "--dry-run"]));
+    assert_eq!(adapters(&server).len(), 4);
+}

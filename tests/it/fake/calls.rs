@@ -169,7 +169,7 @@ impl Engine for FakeEngine {
                 ["/usr/local/bin/tars-init" | "tars-init", "published", "--json"] => {
                     published(&world.behaviour(&held).published)
                 }
-                ["/usr/local/bin/tars-init" | "tars-init", "migrate", "--dry-run"] => {
+                ["/usr/local/bin/tars-init" | "tars-init", "migrate", .., "--dry-run"] => {
                     let (exit_code, text) = world.behaviour(&held).dry_run;
                     let (stdout, stderr) =
                         if exit_code == 0 { (text, String::new()) } else { (String::new(), text) };

@@ -143,7 +143,7 @@ impl Held {
     /// True where it was created to run `tars-init migrate`.
     fn migrates(&self) -> bool {
         let entrypoint = self.body.0.get("Entrypoint").and_then(Value::as_array);
-        entrypoint.and_then(|words| words.last()).and_then(Value::as_str) == Some("migrate")
+        entrypoint.is_some_and(|words| words.iter().any(|word| word == "migrate"))
     }
 }
 

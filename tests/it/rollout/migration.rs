@@ -220,3 +220,83 @@ async fn migration_is_told_its_image_and_what_an_older_one_may_still_run_on() {
     let ways = told(3, "3", &second).await;
     assert_eq!(ways[2], "TARSUP_WAY_BACK=2.4.17,3.0.17");
 }
+
+/// A deployment of version 3 after 2, whose images say so; and what is wanted of it now.
+async fn moved(keep_parked: usize) -> (FakeEngine, Desired) {
+    let mut desired = desired();
+    desired.policy.keep_parked = keep_parked;
+    let engine = engine();
+    for image in ["framework", "node"] {
+        for (tag, version) in [("1", "2.4.17"), ("2", "3.0.17")] {
+            let label = |image: &mut tarsup::engine::EngineImage| {
+                image.labels.insert("org.opencontainers.image.version".to_owned(), version.to_owned());
+            };
+            engine.edit_image(&format!("tars/{image}:{tag}"), label);
+        }
+    }
+    roll(&engine, &Machine::new(), &desired, &id(1), &Intent::Up).await.unwrap();
+    roll(&engine, &Machine::new(), &desired, &id(2), &to_2(&desired)).await.unwrap();
+    let mut now = to_2(&desired).apply(&desired);
+    now.policy.keep_parked = keep_parked;
+    (engine, now)
+}
+
+#[tokio::test(start_paused = true)]
+async fn finish_saves_the_rows_and_touches_no_service() {
+    let (engine, desired) = moved(0).await;
+    let answer = r#"{"version":1,"dry_run":true,"finished":["tars.tarsstat.Old at 172.25.0.3"]}"#;
+    let migrated = r#"{"version":1,"finished":["tars.tarsstat.Old at 172.25.0.3"]}"#.to_owned();
+    engine.behave("tars/framework:2", Behaviour { migrated, ..answering(0, answer) });
+    let machine = Machine::new();
+    let before = engine.dump();
+    let calls = engine.calls().len();
+    let plan = roll(&engine, &machine, &desired, &id(3), &Intent::Finish).await.unwrap();
+    assert!(
+        plan.notes.iter().any(|note| note.contains("takes out the row") && note.contains("Old")),
+        "{plan:?}"
+    );
+    assert_eq!(engine.dump(), before, "nothing of it is left, and nothing else is touched");
+    let starts: Vec<String> = engine.calls()[calls..].iter().filter(|call| is_start(call)).cloned().collect();
+    assert_eq!(starts, [format!("start tars.preview.{}", id(3)), format!("start tars.migrate.{}", id(3))]);
+    assert_eq!(machine.kept.lock().unwrap().len(), 1);
+    let said = machine.said.lock().unwrap().join("\n");
+    assert!(said.contains("takes out the row of an old protocol tars.tarsstat.Old at 172.25.0.3"), "{said}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn finish_is_refused_while_an_older_version_runs_or_may_come_back() {
+    let (engine, desired) = moved(2).await;
+    let refused = async |engine: &FakeEngine, desired: &Desired| {
+        let failure = roll(engine, &Machine::new(), desired, &id(3), &Intent::Finish).await.unwrap_err();
+        assert_eq!(failure.exit(), Exit::Refused);
+        failure.to_string()
+    };
+    let way_back = refused(&engine, &desired).await;
+    assert!(
+        way_back.contains(&format!(".old.{}", id(2))) && way_back.contains("is a way back"),
+        "{way_back}"
+    );
+    // A node that was left behind.
+    let (engine, desired) = moved(0).await;
+    let mut behind = desired.clone();
+    edit(&mut behind, "node", |node| node.image = "tars/node:1".parse().unwrap());
+    roll(&engine, &Machine::new(), &behind, &id(4), &Intent::Up).await.unwrap();
+    let not_moved = refused(&engine, &behind).await;
+    assert!(not_moved.contains("`node` runs tars/node:1"), "{not_moved}");
+    assert!(
+        refused(&engine, &desired).await.contains("`node` runs tars/node:1"),
+        "the file names another one"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn finish_without_room_for_the_rows_takes_none_out() {
+    let (engine, desired) = moved(0).await;
+    let machine = Machine::new();
+    machine.no_room.store(true, Ordering::Relaxed);
+    let before = engine.dump();
+    let failure = roll(&engine, &machine, &desired, &id(3), &Intent::Finish).await.unwrap_err();
+    assert_eq!(failure.exit(), Exit::Failed);
+    assert!(failure.to_string().contains("no space left on device"), "{failure}");
+    assert_eq!(engine.dump(), before);
+}

@@ -1,0 +1,78 @@
+//! The plan of `migrate --finish`: what concerns all nodes goes, once every container has moved and no older one is a way back.
+
+use super::Refusal;
+use super::names::{Part, migrate_name, part_of};
+use super::plan::Planner;
+use super::state::{is_up, ours, serving};
+use super::step::{Action, Purpose, Step, Task};
+use crate::deploy::container::Endpoint;
+use crate::deploy::observed::LABEL_ROLE;
+use crate::engine::Container;
+use crate::oci::image::VERSION_LABEL;
+use crate::tars::Role;
+
+/// One run of the master's image, where nothing stands in its way.
+pub(super) fn plan(planner: &mut Planner<'_>) -> Result<(), Refusal> {
+    let (desired, observed, id) = (planner.desired, planner.observed, planner.id);
+    let nothing =
+        || Refusal::NothingThere { deployment: desired.deployment.clone(), word: "finish the migration of" };
+    let master =
+        desired.services.iter().find(|service| service.role == Some(Role::Master)).ok_or_else(nothing)?;
+    let running =
+        serving(observed, &desired.deployment, master).filter(|it| is_up(it)).ok_or_else(nothing)?;
+    let version = running.labels.get(VERSION_LABEL);
+    for service in &desired.services {
+        if !matches!(service.role, Some(Role::Master | Role::Slave | Role::Node)) {
+            continue;
+        }
+        let Some(container) = serving(observed, &desired.deployment, service) else { continue };
+        let is_declared =
+            observed.image(&service.image.to_string()).is_some_and(|image| image.id == container.image_id);
+        if !is_declared || container.labels.get(VERSION_LABEL) != version {
+            return Err(Refusal::NotMoved {
+                service: service.name.clone(),
+                runs: container.image.clone(),
+                wants: if is_declared { master.image.to_string() } else { service.image.to_string() },
+            });
+        }
+    }
+    let is_another = |parked: &Container| match version {
+        Some(version) => parked.labels.get(VERSION_LABEL) != Some(version),
+        None => parked.image_id != running.image_id,
+    };
+    let parked = ours(observed, &desired.deployment).find(|container| {
+        let role = container.labels.get(LABEL_ROLE).map(String::as_str);
+        matches!(part_of(&container.name), Part::Old(_))
+            && matches!(role, Some("master" | "slave" | "node"))
+            && is_another(container)
+    });
+    if let Some(parked) = parked {
+        return Err(Refusal::WayBack { container: parked.name.clone(), image: parked.image.clone() });
+    }
+    let name = migrate_name(&desired.deployment, id);
+    let cause = "every node has moved, and no older version is a way back";
+    let step = |action| Step { service: Some(master.name.clone()), cause: cause.to_owned(), action };
+    let mut steps = Vec::new();
+    let found = observed.container(&name);
+    if found.is_none() {
+        steps.push(step(Action::Create {
+            name: name.clone(),
+            image: master.image.clone(),
+            image_id: Some(running.image_id.clone()),
+            spec: master.spec(),
+            purpose: Purpose::Finish,
+            predecessor: None,
+            from: None,
+            volumes: Vec::new(),
+        }));
+    }
+    for Endpoint { network, .. } in master.declaration.joins_later() {
+        if !found.is_some_and(|found| found.addresses.contains_key(network)) {
+            steps.push(step(Action::Connect { container: name.clone(), network: network.clone() }));
+        }
+    }
+    let image = master.image.to_string();
+    steps.push(step(Action::Task { container: name, task: Task::Finish { image } }));
+    planner.plan.steps.extend(steps);
+    Ok(())
+}

@@ -333,7 +333,11 @@ fn nothing_is_changed_before_the_word_that_what_is_changed_is_kept() {
     let mut child = container.converse(&["migrate"]);
     let mut out = BufReader::new(child.stdout.take().unwrap());
     let (mut lines, mut word) = (Vec::new(), String::new());
-    let asked = asked_meanwhile(&server, || (lines, word) = saved(&mut out));
+    let asked = asked_meanwhile(&server, || {
+        (lines, word) = saved(&mut out);
+        // What does not come cannot be waited for: it has time enough to begin.
+        std::thread::sleep(Duration::from_millis(500));
+    });
     let changing = |text: &&String| {
         ["ALTER", "INSERT", "UPDATE", "REPLACE", "CREATE", "DELETE"].iter().any(|word| text.starts_with(word))
     };
@@ -361,6 +365,27 @@ fn nothing_is_changed_before_the_word_that_what_is_changed_is_kept() {
     let done: serde_json::Value = serde_json::from_str(rest.lines().last().unwrap()).unwrap();
     assert_eq!(done["templates"]["changed"][0]["shipped"], "2");
     assert!(has_column(&server));
+}
+
+#[test]
+fn table_in_which_a_kept_column_is_put_back_is_saved_and_the_copies_are_not() {
+    let (server, container) = server_of_before();
+    server.run(&["ALTER TABLE db_tars.t_registry_info ADD COLUMN extra INT DEFAULT 0"]);
+    // 78: a table of the fixture has no key, so that nothing of it can be kept.
+    container.call(&["keep-columns", "--all"]);
+    server.run(&["ALTER TABLE db_tars.t_registry_info DROP COLUMN extra"]);
+    let mut child = container.converse(&["migrate"]);
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let (lines, word) = saved(&mut out);
+    let of = |table: &str| lines.iter().filter(|line| line["table"] == table).count();
+    assert_eq!(of("db_tars.t_registry_info"), 1, "its definition");
+    assert!(of("tarsup.t_kept_column") > 0, "the record of what is kept");
+    let is_copy = |table: &str| table.starts_with("tarsup.t_kept_") && table != "tarsup.t_kept_column";
+    assert!(!lines.iter().any(|line| is_copy(line["table"].as_str().unwrap())));
+    child.stdin.take().unwrap().write_all(word.as_bytes()).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let there = "SELECT COUNT(*) FROM information_schema.columns WHERE table_name = 't_registry_info' AND column_name = 'extra'";
+    assert_eq!(server.number(there), 1);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use super::hello;
 use super::rows::{Rows, difference, rows, wait_for_nodes};
 use super::stage::{FORMER, PATCHED, RELEASE, WRONG, stage, stage_with};
 use crate::e2e::deployment::{Deployment, wait_for};
+use crate::e2e::stage::succeed;
 
 const ALL: &[&str] = &["database", "framework", "slave", "node", "node2"];
 const TARS: &[&str] = &["framework", "slave", "node", "node2"];
@@ -175,6 +176,10 @@ fn real_upgrade_from_2_4_17_to_3_0_17_and_back() {
     deployment.tarsup(&["accept-database"]).exits(0);
     assert!(deployment.containers().iter().all(|name| !name.ends_with(".accept")));
 
+    // While the older version is parked, what it may need stays.
+    let early = deployment.tarsup(&["migrate", "--finish", "--yes"]).exits(3);
+    assert!(early.err.contains("is a way back"), "{}", early.err);
+
     deployment.tarsup(&["rollback", "--yes"]).exits(0);
 
     runs(&deployment, FORMER);
@@ -185,6 +190,18 @@ fn real_upgrade_from_2_4_17_to_3_0_17_and_back() {
         "the master of the older version takes back what nobody edited"
     );
     assert_eq!(deployment.query(column).trim(), "1", "what was added stays");
+    for parked in deployment.containers().iter().filter(|name| name.contains(".old.")) {
+        succeed(std::process::Command::new("docker").args(["rm", parked]));
+    }
+    let ids: Vec<String> = TARS.iter().map(|service| deployment.id(service)).collect();
+    let outdated = "SELECT COUNT(*) FROM db_tars.t_adapter_conf WHERE adapter_name LIKE '%NoTarsObjAdapter'";
+    deployment.query("INSERT INTO db_tars.t_adapter_conf (application, server_name, node_name, adapter_name, endpoint, servant, \
+                      posttime) VALUES ('tars', 'tarsquerystat', 'gone', 'tars.tarsquerystat.NoTarsObjAdapter', '', '', NOW())");
+    assert_eq!(deployment.query(outdated).trim(), "1");
+    deployment.tarsup(&["migrate", "--finish", "--yes"]).exits(0);
+    assert_eq!(deployment.query(outdated).trim(), "0");
+    let after: Vec<String> = TARS.iter().map(|service| deployment.id(service)).collect();
+    assert_eq!(after, ids, "no service is touched");
     let kept = "SELECT COUNT(*) FROM db_tars.t_config_files WHERE filename = 'e2e.conf'";
     assert_eq!(deployment.query(kept).trim(), "1");
 }

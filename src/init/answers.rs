@@ -1,6 +1,7 @@
 //! Asks who lives whether it answers, and the database whom an administrator wants to be left alone.
 
 use std::collections::BTreeSet;
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -54,6 +55,19 @@ fn answering(question: &Question, address: &str, init: Pid) -> BTreeSet<Supervis
             None => OwnProcesses::below(init).listens_on(WEB_PORT).is_some_and(|at| web::ask(at).is_ok()),
         })
         .collect()
+}
+
+/// The same within a moment, whatever hangs: PID 1 itself waits for it. `Err` where the database does not say.
+pub fn unwanted_soon(
+    environment: &Environment,
+    paths: &Paths,
+    address: &str,
+) -> Result<BTreeSet<Service>, ()> {
+    let (sender, receiver) = mpsc::channel();
+    let (environment, paths, address) = (environment.clone(), paths.clone(), address.to_owned());
+    thread::spawn(move || sender.send(unwanted(&environment, &paths, &address).map_err(|_| ())));
+    // A node has no account: nobody can stop its tarsnode there.
+    receiver.recv_timeout(DATABASE + DATABASE / 2).map_err(|_| ())?.map(Option::unwrap_or_default)
 }
 
 /// What the database says that an administrator does not want here; `None` where there is no account to ask it with.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// A service that lived this long starts again at once.
-const STABLE: Duration = Duration::from_mins(1);
+pub const STABLE: Duration = Duration::from_mins(1);
 /// The longest pause.
 const LONGEST: Duration = Duration::from_secs(30);
 
@@ -82,7 +82,7 @@ impl Backoff {
 }
 
 /// 0, 1, 2, 4, 8, 16, 30, 30... seconds.
-fn pause(deaths: u32) -> Duration {
+pub fn pause(deaths: u32) -> Duration {
     match deaths {
         0 | 1 => Duration::ZERO,
         more => Duration::from_secs(1 << (more - 2).min(5)).min(LONGEST),

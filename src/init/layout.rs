@@ -9,6 +9,7 @@ use crate::tars::Service;
 
 use super::failure::{Code, Failure};
 use super::paths::{Paths, at};
+use super::room;
 use super::start_log::StartLog;
 
 /// The folders of the volume.
@@ -42,7 +43,7 @@ pub fn prepare(paths: &Paths, services: &[Service], log: &StartLog) -> Result<()
             }
             make_folder(&data, log)?;
         }
-        Ok(())
+        room::prove(paths)
     };
     outcome().map_err(|error| {
         Failure::new(

@@ -10,6 +10,7 @@ mod backoff;
 mod boot;
 mod cluster;
 mod columns;
+mod crashes;
 mod database;
 mod displaced;
 mod downloads;
@@ -33,6 +34,7 @@ mod published;
 mod readdress;
 mod registries;
 mod render;
+mod room;
 mod rows;
 mod run_state;
 mod save;
@@ -48,6 +50,7 @@ mod sql;
 mod stamp;
 mod start_log;
 mod statement_watch;
+mod stopping;
 mod supervisor;
 mod templates;
 mod touched;
@@ -69,6 +72,7 @@ use finish::Finish;
 use paths::Paths;
 use render::Substitution;
 use run_state::RunState;
+use signals::Stop;
 use start_log::StartLog;
 use supervisor::Supervisor;
 
@@ -139,6 +143,25 @@ fn run(image: ImageRole, paths: &Paths) -> Result<(), Failure> {
     let events = mpsc::channel();
     let stop = signals::listen(&log, events.0.clone(), Code::Done)?;
     become_subreaper()?;
+    services::allow_core_dumps();
+    // Whatever is cut off before the first service is done again by the next start.
+    let ready = stop.may_exit_during(|| prepare(environment, paths, &stop, &log))?;
+    let Ready { environment, address, prepared, web } = &ready;
+    let (prepared, web) = (prepared.clone(), web.clone());
+    Supervisor { log: &log, paths, environment, address, prepared, web, stop, events }.run();
+    Ok(())
+}
+
+/// What the supervisor gets.
+struct Ready {
+    environment: Environment,
+    address: String,
+    prepared: boot::Prepared,
+    web: Option<web::Web>,
+}
+
+/// All that comes before the first service.
+fn prepare(environment: Environment, paths: &Paths, stop: &Stop, log: &StartLog) -> Result<Ready, Failure> {
     let run_state = RunState::of(paths);
     if let Err(error) = run_state.begin() {
         log.say(format!("warning: nothing can be remembered for health checks: {error}"));
@@ -151,7 +174,7 @@ fn run(image: ImageRole, paths: &Paths) -> Result<(), Failure> {
     }
     let is_new = !paths.started_mark().exists();
     services::check_programs(paths, environment.role.services())?;
-    layout::prepare(paths, environment.role.services(), &log)?;
+    layout::prepare(paths, environment.role.services(), log)?;
 
     let services = environment.role.services();
     let unchanged =
@@ -174,12 +197,12 @@ fn run(image: ImageRole, paths: &Paths) -> Result<(), Failure> {
         is_new,
         unchanged: &unchanged,
     };
-    let prepared = boot::prepare(&environment, paths, node, &stop, &log)?;
+    let prepared = boot::prepare(&environment, paths, node, stop, log)?;
     run_state.note_unwanted(&prepared.left_out(services));
     let substitution =
         Substitution::new(paths, &address, environment.database.as_ref(), prepared.registries.clone());
     render::render(paths, environment.role.services(), &substitution)?;
-    let web = prepare_web(&environment, paths, &address, &log)?;
+    let web = prepare_web(&environment, paths, &address, log)?;
     if is_new && web.is_some() {
         downloads::discard(paths).map_err(|error| {
             Failure::new(
@@ -193,9 +216,7 @@ fn run(image: ImageRole, paths: &Paths) -> Result<(), Failure> {
         Failure::new(Code::Configuration, format!("cannot note the first start: {error}."), "")
     })?;
 
-    let (environment, address) = (&environment, address.as_str());
-    Supervisor { log: &log, paths, environment, address, prepared, web, stop, events }.run();
-    Ok(())
+    Ok(Ready { environment, address, prepared, web })
 }
 
 fn note_start(paths: &Paths, role: Role, is_new: bool) -> std::io::Result<()> {

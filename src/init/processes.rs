@@ -5,6 +5,8 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 
+use nix::errno::Errno;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
 /// One life of a process: ids are used again, with another time of start.
@@ -41,9 +43,59 @@ impl fmt::Display for Identity {
     }
 }
 
+/// How a process ended.
+#[derive(Clone, Debug)]
+pub struct End {
+    name: String,
+    status: WaitStatus,
+}
+
+impl End {
+    /// True for a program of this name. The kernel keeps 15 bytes of it.
+    pub fn is_named(&self, name: &str) -> bool {
+        !self.name.is_empty() && self.name.as_bytes() == &name.as_bytes()[..name.len().min(15)]
+    }
+
+    /// It ended by itself, with 0.
+    pub const fn is_clean(&self) -> bool {
+        matches!(self.status, WaitStatus::Exited(_, 0))
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.status {
+            WaitStatus::Exited(_, code) => write!(f, "exited with {code}"),
+            WaitStatus::Signaled(_, signal, _) => write!(f, "was killed by {signal}"),
+            other => write!(f, "ended: {other:?}"),
+        }
+    }
+}
+
+/// Reaps one dead child, ours or adopted, if there is one. What it was called is read while it is still to be seen.
+pub fn next_dead() -> Option<(Pid, End)> {
+    loop {
+        let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        let pid = match waitid(Id::All, look) {
+            Err(Errno::EINTR) => continue,
+            seen => seen.ok()?.pid()?,
+        };
+        let name = command_name(pid);
+        match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
+            Err(Errno::EINTR) => {}
+            status => return Some((pid, End { name, status: status.ok()? })),
+        }
+    }
+}
+
+/// What the kernel calls a process.
+pub fn command_name(pid: Pid) -> String {
+    fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
+}
+
 /// True where the process runs a tars-init.
 pub fn is_tars_init(pid: Pid) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "tars-init")
+    command_name(pid) == "tars-init"
 }
 
 /// True while it is there and not dead; one that waits to be reaped is dead.

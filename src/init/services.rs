@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
 
 use crate::tars::Service;
@@ -33,6 +34,16 @@ pub fn check_programs(paths: &Paths, services: &[Service]) -> Result<(), Failure
         }
     }
     Ok(())
+}
+
+/// What crashes leaves a core file where the machine wants one, as upstream's `ulimit -c unlimited` before each service has
+/// it. A container whose own limit is lower keeps that. How many files may be open is Docker's to say, as with upstream.
+pub fn allow_core_dumps() {
+    if setrlimit(Resource::RLIMIT_CORE, RLIM_INFINITY, RLIM_INFINITY).is_err()
+        && let Ok((_, most)) = getrlimit(Resource::RLIMIT_CORE)
+    {
+        let _ = setrlimit(Resource::RLIMIT_CORE, most, most);
+    }
 }
 
 /// Starts a service. tarsnode's process ends at once: it daemonizes itself.

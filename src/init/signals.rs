@@ -49,14 +49,14 @@ impl Stop {
     }
 
     /// Runs something that may hang (a connection, a name look-up) and that may be cut off at any point: a signal
-    /// ends the process at once meanwhile.
+    /// ends the process at once meanwhile. Within another such piece of work that goes on afterwards.
     pub fn may_exit_during<T>(&self, work: impl FnOnce() -> T) -> T {
-        self.may_exit.store(true, Ordering::SeqCst);
+        let could_before = self.may_exit.swap(true, Ordering::SeqCst);
         if self.is_requested() {
             std::process::exit(self.code as i32);
         }
         let done = work();
-        self.may_exit.store(false, Ordering::SeqCst);
+        self.may_exit.store(could_before, Ordering::SeqCst);
         done
     }
 

@@ -1,16 +1,14 @@
-//! The supervisor: starts the services, reaps whatever dies, restarts tarsregistry and tarsnode, stops everything.
+//! The supervisor: starts the services, reaps whatever dies, restarts tarsregistry, tarsnode and the web console.
 //!
-//! The other services are tarsnode's: it restarts them itself, and a second copy would be in its way.
+//! The other services are tarsnode's: it restarts them itself, and a second copy would be in its way. Only what has crashed
+//! and is not back after two seconds is started here.
 
-use std::collections::BTreeMap;
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::tars::{Role, Service};
@@ -19,6 +17,7 @@ use super::answers;
 use super::backoff::{Backoff, Decision};
 use super::boot::Prepared;
 use super::columns;
+use super::crashes::{Crashes, Obstacle};
 use super::downloads;
 use super::environment::{Endpoint, Environment};
 use super::health;
@@ -27,10 +26,12 @@ use super::paths::Paths;
 use super::processes::{self, Identity};
 use super::programs;
 use super::registries;
+use super::room;
 use super::services;
 use super::signals::{Event, Stop};
 use super::silence::{Answer, Circumstances, MOST_RESTARTS, Question, Silence, Supervised, Verdict};
 use super::start_log::StartLog;
+use super::stopping;
 use super::web::{self, Web};
 
 /// How often the programs' files are looked at: the web console fills one in days.
@@ -41,10 +42,6 @@ const TICK: Duration = Duration::from_millis(500);
 const ASK: Duration = Duration::from_millis(40);
 /// When the start log first says that tarsnode waits for a registry; then with growing pauses.
 const FIRST_WORD: Duration = Duration::from_secs(3);
-/// SIGTERM is sent again so often: tarsnode ignores it until its own handlers are in.
-const REMIND: Duration = Duration::from_secs(1);
-/// What was killed is gone by then, or the kernel holds it.
-const GONE: Duration = Duration::from_secs(1);
 /// After this time without an answer the start log names who is missing.
 const LATE: Duration = Duration::from_secs(30);
 
@@ -80,6 +77,9 @@ struct State {
     is_asking: bool,
     database_since: Option<Instant>,
     begun: SystemTime,
+    crashes: BTreeMap<Service, Crashes>,
+    /// Killed here: their ends are no news.
+    killed: BTreeSet<i32>,
 }
 
 impl Supervisor<'_> {
@@ -96,6 +96,8 @@ impl Supervisor<'_> {
             is_asking: false,
             database_since: None,
             begun: SystemTime::now(),
+            crashes: BTreeMap::new(),
+            killed: BTreeSet::new(),
         };
         self.start_all(&mut state);
         while !self.stop.is_requested() {
@@ -110,6 +112,7 @@ impl Supervisor<'_> {
             }
             self.reap(&mut state);
             self.watch(&mut state);
+            self.start_what_crashed(&mut state);
             self.note_lateness(&mut state);
             self.ask_the_living(&mut state);
             if state.looked_at_logs.elapsed() >= LOGS {
@@ -119,7 +122,8 @@ impl Supervisor<'_> {
                 }
             }
         }
-        self.stop_all(&mut state);
+        let web = self.own(&state, Supervised::Web);
+        stopping::stop_all(self.log, self.paths, self.environment.grace, &web, &self.events.1);
     }
 
     fn start_all(&self, state: &mut State) {
@@ -258,26 +262,33 @@ impl Supervisor<'_> {
 
     /// Takes every dead child, ours or adopted; PID 1 is the parent of all orphans.
     fn reap(&self, state: &mut State) {
-        loop {
-            let (pid, how, clean) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) => (pid, format!("exited with {code}"), code == 0),
-                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, format!("was killed by {signal}"), false),
-                Err(Errno::EINTR) => continue,
-                Ok(_) | Err(_) => return,
-            };
-            let Some(what) = state.children.remove(&pid.as_raw()) else { continue };
-            if what == Supervised::Service(Service::Node) && clean {
+        while let Some((pid, end)) = processes::next_dead() {
+            let started_here = state.children.remove(&pid.as_raw());
+            let known = started_here.or_else(|| {
+                // tarsnode started it, and only its name is left of it.
+                let own = self.environment.role.services().iter().copied();
+                own.into_iter().find(|service| end.is_named(service.name())).map(Supervised::Service)
+            });
+            let (Some(what), false) = (known, state.killed.remove(&pid.as_raw())) else { continue };
+            if (what == Supervised::Service(Service::Node) && end.is_clean()) || self.stop.is_requested() {
                 continue; // it daemonized
             }
-            if self.stop.is_requested() {
-                continue;
-            }
             let next = match what {
-                Supervised::Service(Service::Registry | Service::Node) | Supervised::Web => "",
-                Supervised::Service(_) => "; tarsnode restarts it",
+                Supervised::Service(Service::Registry | Service::Node) | Supervised::Web => String::new(),
+                Supervised::Service(_) if end.is_clean() => "; tarsnode restarts it".to_owned(),
+                Supervised::Service(service) => {
+                    let after = state.crashes.entry(service).or_default().note(Instant::now());
+                    format!("; tarsnode restarts it, or tars-init in {} s", after.as_secs())
+                }
             };
-            self.log.say(format!("{} (pid {pid}) {how}{next}", name(what)));
-            self.say_log_tail(name(what));
+            self.log.say(format!("{} (pid {pid}) {end}{next}", name(what)));
+            // What tarsnode started prints elsewhere.
+            if started_here.is_some() {
+                self.say_log_tail(name(what));
+            }
+            if let Some(complaint) = room::complaint(self.paths) {
+                self.log.say(complaint);
+            }
         }
     }
 
@@ -339,6 +350,52 @@ impl Supervisor<'_> {
         }
     }
 
+    /// Starts what has crashed and tarsnode has not brought back, as tarsnode would: with the configuration that it left.
+    fn start_what_crashed(&self, state: &mut State) {
+        let now = Instant::now();
+        let due = state.crashes.iter().filter(|(_, crashes)| crashes.is_due(now));
+        let due: Vec<Service> = due.map(|(service, _)| *service).collect();
+        let mut unwanted = None;
+        for service in due {
+            let what = Supervised::Service(service);
+            let obstacle = if !stopping::own(self.paths, service).is_empty() {
+                Err("")
+            } else if programs::is_being_replaced(self.paths, service, state.begun) {
+                Ok(Some(Obstacle::Published))
+            } else {
+                let ask = || answers::unwanted_soon(self.environment, self.paths, self.address);
+                match unwanted.get_or_insert_with(ask) {
+                    Err(()) => Ok(Some(Obstacle::Unknown)),
+                    Ok(unwanted) if unwanted.contains(&service) => {
+                        Err("was stopped by an administrator: left alone")
+                    }
+                    // The last look: tarsnode may have been faster.
+                    Ok(_) if stopping::own(self.paths, service).is_empty() => Ok(None),
+                    Ok(_) => Err(""),
+                }
+            };
+            let Some(crashes) = state.crashes.get_mut(&service) else { continue };
+            match obstacle {
+                Err(why) => {
+                    crashes.settle();
+                    if !why.is_empty() {
+                        self.log.say(format!("{service} {why}"));
+                    }
+                }
+                Ok(Some(obstacle)) => {
+                    if crashes.put_off(obstacle, now) {
+                        self.log.say(format!("{service} is not started yet: {obstacle}"));
+                    }
+                }
+                Ok(None) => {
+                    crashes.settle();
+                    self.log.say(format!("tarsnode has not brought {service} back: started"));
+                    self.start(state, what);
+                }
+            }
+        }
+    }
+
     fn is_alive(&self, state: &State, what: Supervised) -> bool {
         let has_child = state.children.values().any(|child| *child == what);
         match what {
@@ -351,8 +408,8 @@ impl Supervisor<'_> {
 
     fn is_stopped_by_administrator(&self, what: Supervised) -> bool {
         let Supervised::Service(service) = what else { return false };
-        answers::unwanted(self.environment, self.paths, self.address)
-            .is_ok_and(|unwanted| unwanted.is_some_and(|unwanted| unwanted.contains(&service)))
+        answers::unwanted_soon(self.environment, self.paths, self.address)
+            .is_ok_and(|unwanted| unwanted.contains(&service))
     }
 
     /// Asks the core services and the web console that live whether they answer, one round at a time.
@@ -438,11 +495,9 @@ impl Supervisor<'_> {
         let own = self.own(state, what);
         // Its end is no news.
         state.children.retain(|_, child| *child != what);
-        signal_all(&own, Signal::SIGKILL);
-        let begun = Instant::now();
-        while own.iter().any(|pid| processes::is_running(*pid)) && begun.elapsed() < GONE {
-            thread::sleep(Duration::from_millis(2));
-        }
+        state.killed.extend(own.iter().map(|pid| pid.as_raw()));
+        stopping::signal_all(&own, Signal::SIGKILL);
+        stopping::await_gone(&own);
         // Held by the kernel, or tarsnode was faster: no second copy.
         if self.is_alive(state, what) || own.iter().any(|pid| processes::is_running(*pid)) {
             return;
@@ -453,47 +508,12 @@ impl Supervisor<'_> {
     /// The processes of this container that run it.
     fn own(&self, state: &State, what: Supervised) -> Vec<Pid> {
         match what {
-            Supervised::Service(service) => {
-                let below = processes::descendants(Pid::this());
-                let mut running = processes::running(&self.paths.program(service));
-                running.retain(|pid| below.contains(pid));
-                running
-            }
+            Supervised::Service(service) => stopping::own(self.paths, service),
             Supervised::Web => {
                 let children = state.children.iter().filter(|(_, child)| **child == Supervised::Web);
                 children.map(|(pid, _)| Pid::from_raw(*pid)).collect()
             }
         }
-    }
-
-    /// SIGTERM to everything below us until it is gone, SIGKILL when the grace period is over.
-    fn stop_all(&self, state: &mut State) {
-        let begun = Instant::now();
-        let first = processes::descendants(Pid::this()).len();
-        self.log.say(format!("told to stop: SIGTERM to {first} processes"));
-        let mut reminded: Option<Instant> = None;
-        loop {
-            self.reap(state);
-            let left = processes::descendants(Pid::this());
-            if left.is_empty() {
-                break;
-            }
-            if begun.elapsed() >= self.environment.grace {
-                let names: Vec<_> =
-                    left.iter().map(|pid| format!("{} ({pid})", command_name(*pid))).collect();
-                self.log.say(format!("still there, killed: {}", names.join(", ")));
-                signal_all(&left, Signal::SIGKILL);
-                thread::sleep(ASK);
-                self.reap(state);
-                break;
-            }
-            if reminded.is_none_or(|at| at.elapsed() >= REMIND) {
-                signal_all(&left, Signal::SIGTERM);
-                reminded = Some(Instant::now());
-            }
-            let _ = self.events.1.recv_timeout(Duration::from_millis(20));
-        }
-        self.log.say(format!("stopped after {:.1} s", begun.elapsed().as_secs_f32()));
     }
 }
 
@@ -507,17 +527,6 @@ const fn name(what: Supervised) -> &'static str {
 /// Often at first, when a moment counts; seldom when something is wrong.
 fn pause_before_asking_again(begun: Instant) {
     thread::sleep(if begun.elapsed() < LATE { ASK } else { ASK * 25 });
-}
-
-fn signal_all(pids: &[Pid], signal: Signal) {
-    for pid in pids {
-        // It may be gone by now.
-        let _ = kill(*pid, signal);
-    }
-}
-
-fn command_name(pid: Pid) -> String {
-    fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
 }
 
 /// The role as the mark of a first start has it.

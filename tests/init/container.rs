@@ -114,6 +114,17 @@ impl Container {
         self.start_with(self.command);
     }
 
+    /// From now on [`Self::begin`] migrates.
+    pub fn migrating(mut self) -> Self {
+        self.command = "migrate";
+        self
+    }
+
+    /// Starts what it is for.
+    pub fn begin(&mut self) {
+        self.start_with(self.command);
+    }
+
     /// The same with another word: `migrate` takes as long as a start may.
     pub fn start_with(&mut self, command: &str) {
         self.starts += 1;
@@ -185,6 +196,12 @@ impl Container {
     pub fn processes(&self, service: &str) -> Vec<Pid> {
         let program = self.path(&format!("usr/local/app/tars/{service}/bin/{service}"));
         processes_with(&program.to_string_lossy())
+    }
+
+    /// Has the tarsnode of the container run a shell's words: what they leave running is below PID 1, like all it starts.
+    pub fn run_below_init(&self, words: &str) {
+        self.behave("run", words);
+        kill(self.processes("tarsnode")[0], Signal::SIGUSR1).unwrap();
     }
 
     /// Waits until a service runs under another process id than this.

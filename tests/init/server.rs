@@ -21,12 +21,17 @@ pub struct Server {
 impl Server {
     /// An empty server that answers.
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same with more options.
+    pub fn start_with(options: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let copied =
             Command::new("cp").arg("-r").arg(template()).arg(folder.path().join("data")).status().unwrap();
         assert!(copied.success());
         let port = free_port();
-        let child = launch(folder.path(), port);
+        let child = launch(folder.path(), port, options);
         let server = Self { child, folder, port };
         server.await_answer();
         server
@@ -61,6 +66,43 @@ impl Server {
             .iter()
             .flat_map(|table| self.rows::<(String, Option<i64>)>(&format!("CHECKSUM TABLE {table} EXTENDED")))
             .collect()
+    }
+
+    /// Of every table how many rows it has, every column with its type, and our accounts: what must be the same in the
+    /// end, whatever happened on the way there.
+    pub fn shape(&self) -> Vec<String> {
+        let tables = self.everything().into_iter().map(|(table, _)| table);
+        let mut shape: Vec<String> = tables
+            .map(|table| {
+                let named = table.replace('.', "`.`");
+                format!("{table}: {} rows", self.number(&format!("SELECT COUNT(*) FROM `{named}`")))
+            })
+            .collect();
+        shape.extend(self.rows::<String>(
+            "SELECT CONCAT_WS(' ', table_schema, table_name, column_name, column_type, column_default) FROM \
+             information_schema.columns WHERE table_schema NOT IN ('mysql', 'information_schema', 'performance_schema', \
+             'sys') ORDER BY table_schema, table_name, ordinal_position",
+        ));
+        shape.extend(self.rows::<String>(
+            "SELECT CONCAT_WS('@', user, host) FROM mysql.user WHERE user = 'tarsAdmin' AND host NOT LIKE '127.%' ORDER BY 1",
+        ));
+        shape
+    }
+
+    /// Forgets everything, as if it were new.
+    pub fn clear(&self) {
+        let schemas: Vec<String> = self.rows(
+            "SELECT schema_name FROM information_schema.schemata WHERE schema_name NOT IN ('mysql', 'information_schema', \
+             'performance_schema', 'sys')",
+        );
+        let users: Vec<(String, String)> =
+            self.rows("SELECT user, host FROM mysql.user WHERE user = 'tarsAdmin'");
+        for schema in schemas {
+            self.run(&[&format!("DROP DATABASE `{schema}`")]);
+        }
+        for (user, host) in users {
+            self.run(&[&format!("DROP USER '{user}'@'{host}'")]);
+        }
     }
 
     pub fn pid(&self) -> nix::unistd::Pid {
@@ -113,7 +155,7 @@ fn connect(port: u16, password: &str) -> Result<Conn, mysql::Error> {
     Conn::new(options)
 }
 
-fn launch(folder: &Path, port: u16) -> Child {
+fn launch(folder: &Path, port: u16, options: &[&str]) -> Child {
     let log = std::fs::File::create(folder.join("log")).unwrap();
     Command::new(program("mariadbd"))
         .args([
@@ -132,6 +174,7 @@ fn launch(folder: &Path, port: u16) -> Child {
         .arg(format!("--socket={}", folder.join("socket").display()))
         .arg(format!("--pid-file={}", folder.join("pid").display()))
         .arg(format!("--port={port}"))
+        .args(options)
         // A server that starts clears away what others have in their temporary folder.
         .env("TMPDIR", folder)
         .stdin(Stdio::null())

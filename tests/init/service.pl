@@ -1,7 +1,9 @@
 #!/usr/bin/perl
 # A stand-in for one TARS service: listens on the endpoints of its configuration and answers tars_ping.
 # A file <root>/behaviour/<service> changes it: `mute` accepts and never answers, `deaf` ignores SIGTERM,
-# `fail` exits with 255 and a word. The daemon forks twice, as tarsnode does.
+# `fail` exits with 255 and a word, `slow` needs most of a second to end. What is told to end notes that in
+# <root>/behaviour/told, and in <root>/behaviour/ended when it does. The daemon forks twice, as tarsnode does, and runs
+# <root>/behaviour/run at SIGUSR1.
 use strict;
 use warnings;
 use IO::Select;
@@ -21,7 +23,13 @@ if ($behaviour{fail}) {
     print "cannot assign requested address\n";
     POSIX::_exit(255);
 }
-$SIG{TERM} = $behaviour{deaf} ? 'IGNORE' : sub { POSIX::_exit(0) };
+$SIG{TERM} = $behaviour{deaf} ? 'IGNORE' : sub {
+    note('told');
+    select undef, undef, undef, 0.7 if $behaviour{slow};
+    note('ended');
+    POSIX::_exit(0);
+};
+$SIG{USR1} = sub { fork or exec 'sh', "$root/behaviour/run" } if $name eq 'tarsnode';
 open my $environment, '>', "$root/behaviour/$name.environment";
 print $environment "$_=$ENV{$_}\n" for sort keys %ENV;
 close $environment;
@@ -45,6 +53,12 @@ while (1) {
             syswrite $socket, pack('H*', '0000001010012c30014c5c6d000c780c');
         }
     }
+}
+
+sub note {
+    open my $file, '>>', "$root/behaviour/$_[0]" or return;
+    syswrite $file, "$name\n";
+    close $file;
 }
 
 sub endpoints {

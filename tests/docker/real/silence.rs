@@ -8,7 +8,7 @@ use crate::e2e::deployment::{Deployment, wait_for};
 use crate::e2e::stage::succeed;
 
 /// Runs a shell's words in the master's container.
-fn inside(deployment: &Deployment, words: &str) -> String {
+pub fn inside(deployment: &Deployment, words: &str) -> String {
     let container = deployment.container("framework");
     let output = succeed(Command::new("docker").args(["exec", &container, "sh", "-c", words]));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()

@@ -22,6 +22,7 @@ mod server;
 mod silence;
 mod statements;
 mod stopping;
+mod templates;
 mod upstream;
 mod versions;
 mod volume;

@@ -1,0 +1,64 @@
+//! Templates that an administrator edited, deleted or renamed, and a key that he and the next version both changed.
+
+use std::fs;
+
+use crate::container::Container;
+use crate::server::Server;
+
+const REGISTRY: &str = "usr/local/tars/cpp/deploy/framework/sql/template/tars.tarsregistry";
+
+fn ship(container: &Container, timeout: u32, patience: u32) {
+    let text = format!("<tars>\ntimeout={timeout}\npatience={patience}\n</tars>\n");
+    fs::write(container.path(REGISTRY), text).unwrap();
+}
+
+fn held(server: &Server) -> Vec<(String, String)> {
+    server.rows("SELECT template_name, profile FROM db_tars.t_profile_template ORDER BY template_name")
+}
+
+#[test]
+fn template_edited_stays_deleted_comes_back_and_renamed_stays_beside_its_original() {
+    let server = Server::start();
+    let mut container = Container::framework(&server);
+    ship(&container, 10, 1);
+    container.run_once();
+    let before = held(&server);
+    server.run(&[
+        "UPDATE db_tars.t_profile_template SET profile = REPLACE(profile, 'timeout=10', 'timeout=99') WHERE \
+         template_name = 'tars.tarsregistry'",
+        "DELETE FROM db_tars.t_profile_template WHERE template_name = 'tars.framework-db'",
+        "UPDATE db_tars.t_profile_template SET template_name = 'shop.default' WHERE template_name = 'tars.default'",
+    ]);
+    let log = container.run_once();
+    assert!(log.contains("2 templates added: tars.default, tars.framework-db"), "{log}");
+    let after = held(&server);
+    let of = |rows: &[(String, String)], name: &str| {
+        rows.iter().find(|(template, _)| template == name).map(|(_, profile)| profile.clone())
+    };
+    assert!(of(&after, "tars.tarsregistry").unwrap().contains("timeout=99"), "{after:?}");
+    assert_eq!(of(&after, "shop.default"), of(&before, "tars.default"));
+    for name in ["tars.default", "tars.framework-db"] {
+        assert_eq!(of(&after, name), of(&before, name), "{name}");
+    }
+    assert_eq!(after.len(), before.len() + 1);
+    let again = container.run_once();
+    assert!(!again.contains("template"), "{again}");
+    assert_eq!(held(&server), after);
+}
+
+#[test]
+fn key_that_an_administrator_and_the_next_version_changed_stays_and_is_named() {
+    let server = Server::start();
+    let mut container = Container::framework(&server);
+    ship(&container, 10, 1);
+    container.run_once();
+    server.run(&[
+        "UPDATE db_tars.t_profile_template SET profile = REPLACE(profile, 'timeout=10', 'timeout=99') WHERE \
+         template_name = 'tars.tarsregistry'",
+    ]);
+    ship(&container, 20, 2);
+    let log = container.run_once();
+    assert!(log.contains("tars.tarsregistry tars/timeout"), "{log}");
+    let (_, profile) = held(&server).into_iter().find(|(name, _)| name == "tars.tarsregistry").unwrap();
+    assert!(profile.contains("timeout=99") && profile.contains("patience=2"), "{profile}");
+}

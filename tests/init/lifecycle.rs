@@ -4,6 +4,7 @@ use std::fs;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -84,6 +85,23 @@ fn registry_of_a_slave_that_an_administrator_stopped_stays_stopped() {
     kill(slave.processes("tarsregistry")[0], Signal::SIGTERM).unwrap();
     slave.await_words("tarsregistry was stopped by an administrator: left alone");
     assert_eq!(slave.call(&["health"]).status.code(), Some(0));
+}
+
+#[test]
+fn what_crashes_may_leave_a_core_file_as_far_as_the_container_lets_it() {
+    let (_, most) = getrlimit(Resource::RLIMIT_CORE).unwrap();
+    // As a shell or a daemon leaves it; what is started from here inherits it.
+    setrlimit(Resource::RLIMIT_CORE, 0, most).unwrap();
+    let server = Server::start();
+    let mut container = Container::framework(&server);
+    container.start();
+    container.await_words("healthy:");
+    for service in ["tarsstat", "tarsnode"] {
+        let limits = fs::read_to_string(format!("/proc/{}/limits", container.processes(service)[0])).unwrap();
+        let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+        let (soft, hard) = (core.split_whitespace().nth(4), core.split_whitespace().nth(5));
+        assert!(soft == hard && soft != Some("0"), "{service}: {core}");
+    }
 }
 
 #[test]

@@ -76,15 +76,18 @@ pub fn ensure(
     let mut made = Vec::new();
     for host in ["%", "localhost"].into_iter().chain(address) {
         // One that has rights stays as an administrator has it; upstream grants everything anew at every start.
-        if is_made(session, host).unwrap_or(false) {
-            continue;
+        match is_made(session, host) {
+            Ok(true) => continue,
+            Err(error) if error.may_pass() => return Err(error),
+            // An account that may not look into `mysql` does not see it.
+            Ok(false) | Err(_) => {}
         }
         let who = format!("{}@{}", quote(USER), quote(host));
-        if let Err(error) = make(session, dialect, &who) {
+        match make(session, dialect, &who) {
+            Ok(()) => made.push(host.to_owned()),
+            Err(error) if error.may_pass() => return Err(error),
             // An administrator whose account may not grant has perhaps made the account himself.
-            log.say(format!("the account {USER} at {host} is left as it is: {error}"));
-        } else {
-            made.push(host.to_owned());
+            Err(error) => log.say(format!("the account {USER} at {host} is left as it is: {error}")),
         }
     }
     // One that would only be made cannot log in yet.

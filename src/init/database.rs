@@ -62,7 +62,8 @@ impl DatabaseError {
         }
     }
 
-    fn may_pass(&self) -> bool {
+    /// True where waiting may help: nothing that the server has decided.
+    pub const fn may_pass(&self) -> bool {
         matches!(self, Self::Unreachable(_) | Self::Locked | Self::AtWork(_))
     }
 }

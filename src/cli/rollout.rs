@@ -376,6 +376,13 @@ async fn change_on_engine(
     }
     deploy.roll(&offer).await?;
     report(&offer.plan, ui);
+    if matches!(ask, Ask::Up | Ask::Upgrade(_))
+        && let Some(rows) = deploy.left_to_finish(&offer.desired).await
+    {
+        ui.note(&format!(
+            "every node has moved, and {rows} rows of old protocols are left: `tarsup migrate --finish` takes them out"
+        ));
+    }
     Ok(Exit::Done)
 }
 

@@ -370,6 +370,9 @@ fn history_line(deploy: &Summary) -> String {
     if let Some(error) = &deploy.error {
         let _ = write!(line, "\n    {}", error.lines().next().unwrap_or_default());
     }
+    for file in &deploy.saved {
+        let _ = write!(line, "\n    what its migration changed, as it was: .tarsup/deploys/{file}");
+    }
     line
 }
 

@@ -16,6 +16,7 @@ use super::paths::Paths;
 use super::registries;
 use super::render::Substitution;
 use super::rows::{self, Registrant};
+use super::run_state::RunState;
 use super::schema;
 use super::schema_report;
 use super::scripts::{self, SchemaScripts};
@@ -78,6 +79,9 @@ pub fn prepare(
             let migration = Migration { account, scripts: schemas, paths, bringer, address, saved: None };
             let report = migration.run(&server, &mut session, log)?;
             is_fresh |= report.schema.installed_tars;
+            if !is_fresh {
+                RunState::of(paths).note_changes(&report.changed());
+            }
         } else {
             join(account, &mut session)?;
             versions::warn(&mut session, node.version, log)?;
@@ -168,7 +172,9 @@ impl Migration<'_> {
         let columns = columns::put_back(server, session, &gone, || console(paths), touched, log)?;
         let registries = address.map(Endpoint::registry).into_iter().collect();
         let substitution = Substitution::new(paths, address.unwrap_or_default(), Some(account), registries);
-        let templates = templates::migrate(session, paths, &substitution, version, Wish::Merge, saved, log)?;
+        let mut templates =
+            templates::migrate(session, paths, &substitution, version, Wish::Merge, saved, log)?;
+        templates.forget_readers_at(address.unwrap_or_default());
         let is_new = report.installed_tars;
         let report = MigrationReport { accounts, schema: report, columns, templates };
         let act = match address {

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::thread;
 
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::tars::PROTOCOL;
 
@@ -14,6 +15,7 @@ use super::failure::{Code, Failure};
 use super::health::{self, Database, ServantAnswer};
 use super::paths::Paths;
 use super::registries;
+use super::run_state::RunState;
 
 /// The document.
 #[derive(Debug, Default, Serialize)]
@@ -31,6 +33,9 @@ struct ProbeReport {
     registry: Option<Reachability>,
     /// As this container sees it: `exists`, `absent`, `unknown` or `not-asked`.
     database: &'static str,
+    /// What this start changed in the database, as `migrate` tells it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    changes: Option<Value>,
     problems: Vec<String>,
 }
 
@@ -61,7 +66,9 @@ pub fn print(document: &impl Serialize, is_well: bool) -> Result<(), Failure> {
 }
 
 fn look(paths: &Paths) -> ProbeReport {
-    let mut report = ProbeReport { protocol: PROTOCOL, database: "not-asked", ..ProbeReport::default() };
+    let changes = RunState::of(paths).changes();
+    let mut report =
+        ProbeReport { protocol: PROTOCOL, database: "not-asked", changes, ..ProbeReport::default() };
     let environment = match Environment::read(health::image_role(paths)) {
         Ok(environment) => environment,
         Err(failure) => {

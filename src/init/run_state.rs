@@ -57,6 +57,19 @@ impl RunState {
         Identity::parse(&fs::read_to_string(self.folder.join(service.name())).ok()?)
     }
 
+    /// Notes what this start changed in a database that was installed: a document, or nothing.
+    pub fn note_changes(&self, document: &str) {
+        if !document.is_empty() {
+            // Only what a rollback tells is less exact without it.
+            let _ = render::write(&self.folder.join("changes"), document);
+        }
+    }
+
+    /// What this start changed in the database.
+    pub fn changes(&self) -> Option<serde_json::Value> {
+        serde_json::from_str(&fs::read_to_string(self.folder.join("changes")).ok()?).ok()
+    }
+
     /// Notes which services the database said that an administrator does not want here.
     pub fn note_unwanted(&self, services: &BTreeSet<Service>) {
         if self.unwanted() != *services {

@@ -1,15 +1,33 @@
 //! The plan of `migrate --finish`: what concerns all nodes goes, once every container has moved and no older one is a way back.
 
-use super::Refusal;
+use std::collections::BTreeMap;
+
+use super::drive::Deploy;
 use super::names::{Part, migrate_name, part_of};
-use super::plan::Planner;
+use super::plan::{Planner, plan as planned};
+use super::preview::preview;
 use super::state::{is_up, ours, serving};
 use super::step::{Action, Purpose, Step, Task};
+use super::{DeployId, Intent, Refusal};
+use crate::deploy::Desired;
 use crate::deploy::container::Endpoint;
 use crate::deploy::observed::LABEL_ROLE;
 use crate::engine::Container;
 use crate::oci::image::VERSION_LABEL;
 use crate::tars::Role;
+
+impl Deploy<'_> {
+    /// How many rows of old protocols are left that nothing needs any more, as `desired` runs now; `None` where some container
+    /// still has to move, an older one is a way back, or nobody knows.
+    pub async fn left_to_finish(&self, desired: &Desired) -> Option<usize> {
+        let observed = self.observe(desired).await.ok()?;
+        let id = DeployId::new(self.machine.clock.now(), u16::MAX);
+        let plan = planned(&id, desired, &observed, &Intent::Finish, &[]).ok()?;
+        let preview = preview(self.engine, desired, &id, &plan.steps, &BTreeMap::new()).await.ok()?;
+        let left = preview.document?["finished"].as_array()?.len();
+        Some(left).filter(|left| *left > 0)
+    }
+}
 
 /// One run of the master's image, where nothing stands in its way.
 pub(super) fn plan(planner: &mut Planner<'_>) -> Result<(), Refusal> {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::engine::{Health, Status};
 use crate::tars::Role;
@@ -41,6 +42,9 @@ pub struct Probe {
     /// What is wrong, in words.
     #[serde(default)]
     pub problems: Vec<String>,
+    /// What its start changed in the database, as a migration tells it; null where that is nothing.
+    #[serde(default)]
+    pub changes: Value,
 }
 
 /// What `tars-init cluster --json` says, as far as the gate asks.
@@ -381,7 +385,8 @@ mod tests {
     }
 
     fn sample(at: u64) -> Sample {
-        let probe = Probe { healthy: true, address: NODE.to_owned(), problems: Vec::new() };
+        let probe =
+            Probe { healthy: true, address: NODE.to_owned(), problems: Vec::new(), ..Probe::default() };
         Sample {
             at: Duration::from_secs(at),
             status: Status::Running,

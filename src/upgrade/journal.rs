@@ -192,12 +192,15 @@ pub struct Summary {
     pub services: Vec<String>,
     /// Why it failed, where it did.
     pub error: Option<String>,
+    /// The files beside the journal in which its migration kept what it was about to change.
+    pub saved: Vec<String>,
 }
 
 /// The fold over the events of one journal.
 pub fn summarise(header: JournalHeader, lines: &[Line]) -> Summary {
     let last = lines.last().map_or_else(|| header.at.clone(), |line| line.at.clone());
-    let mut summary = Summary { header, state: DeployState::Open, last, services: Vec::new(), error: None };
+    let (services, saved) = (Vec::new(), Vec::new());
+    let mut summary = Summary { header, state: DeployState::Open, last, services, error: None, saved };
     for line in lines {
         match &line.event {
             Event::Started { service: Some(service), .. } if !summary.services.contains(service) => {
@@ -206,6 +209,7 @@ pub fn summarise(header: JournalHeader, lines: &[Line]) -> Summary {
             Event::Failed { error, .. } | Event::Stuck { error } => {
                 summary.error.get_or_insert_with(|| error.clone());
             }
+            Event::Saved { file, .. } => summary.saved.push(file.clone()),
             _ => {}
         }
         summary.state = match &line.event {

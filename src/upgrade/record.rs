@@ -14,6 +14,8 @@ use crate::oci::Reference;
 
 /// The format that is written. Format 1, which had no effects, is read.
 pub const VERSION: u32 = 2;
+/// How many services that use a template are named in a line.
+const READERS: usize = 8;
 /// The largest outline that becomes a label: a deployment of hundreds of services has its record in lock and journal.
 const OUTLINE_BYTES: usize = 16 * 1024;
 
@@ -112,6 +114,13 @@ pub fn lines_of(document: &Value) -> Vec<String> {
                 text(&key, "shipped")
             ));
         }
+    }
+    for (template, readers) in document["templates"]["readers"].as_object().into_iter().flatten() {
+        let all: Vec<&str> = readers.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let shown = all.iter().take(READERS).copied().collect::<Vec<_>>().join(", ");
+        let more = all.len().saturating_sub(READERS);
+        let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+        lines.push(format!("reaches those that run with {template} at their next start: {shown}{more}"));
     }
     lines
 }

@@ -15,7 +15,7 @@ use super::journal::{Event, Journal, Line, Way};
 use super::lock::{Hold, Lock};
 use super::machine::Machine;
 use super::mask::Mask;
-use super::record::DeployRecord;
+use super::record::{DeployRecord, lines_of};
 use super::step::{Action, Step};
 use super::{DeployId, render, retry};
 use crate::deploy::Desired;
@@ -256,7 +256,10 @@ impl Runner<'_> {
             Action::Gate { container, role, timeout, dwell } => {
                 let before = step.service.as_ref().and_then(|name| self.registered.remove(name)).flatten();
                 let proof = Proof::of(*role, before, cluster_probe::has_account(self.desired));
-                self.gate(container, *role, Gate::new(proof, *timeout, *dwell)).await?;
+                for line in self.gate(container, *role, Gate::new(proof, *timeout, *dwell)).await? {
+                    let line = self.mask.hide(&line);
+                    self.machine.reporter.say(&format!("       the start of {container}: {line}"));
+                }
             }
             Action::Look { container, role, timeout } => {
                 let proof = Proof::of(*role, None, cluster_probe::has_account(self.desired));
@@ -429,20 +432,32 @@ impl Runner<'_> {
         self.registered.insert(name.clone(), known.ok().and_then(|cluster| cluster.registrations()));
     }
 
-    async fn gate(&mut self, container: &str, role: Option<Role>, mut gate: Gate) -> Result<(), StepError> {
+    /// Looks until the container is proven; what its start changed in the database, a line each.
+    async fn gate(
+        &mut self,
+        container: &str,
+        role: Option<Role>,
+        mut gate: Gate,
+    ) -> Result<Vec<String>, StepError> {
         let begun = Instant::now();
         let mut said = String::new();
+        let mut changes = Vec::new();
         loop {
             let at = begun.elapsed();
             let verdict = match self.sample(container, role, &mut gate, at).await {
-                Ok(sample) => gate.judge(&sample),
+                Ok(sample) => {
+                    if let Some(Ok(probe)) = &sample.probe {
+                        changes = lines_of(&probe.changes);
+                    }
+                    gate.judge(&sample)
+                }
                 Err(error @ (EngineError::Lost { .. } | EngineError::Unreachable { .. })) => {
                     gate.judge_silence(at, &error.to_string())
                 }
                 Err(error) => return Err(error.into()),
             };
             match verdict {
-                Verdict::Pass => return Ok(()),
+                Verdict::Pass => return Ok(changes),
                 Verdict::Dwell => {}
                 Verdict::Wait(why) => {
                     if why != said {

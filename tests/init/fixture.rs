@@ -27,6 +27,7 @@ CREATE TABLE `t_server_conf` (
   `node_name` varchar(50), `exe_path` varchar(128) NOT NULL DEFAULT '',
   `template_name` varchar(128) NOT NULL DEFAULT '',
   `setting_state` enum('active','inactive') NOT NULL DEFAULT 'inactive',
+  `present_state` enum('active','inactive','activating','deactivating','destroyed') NOT NULL DEFAULT 'inactive',
   `tars_version` varchar(128) NOT NULL DEFAULT '', `patch_version` varchar(128) NOT NULL DEFAULT '',
   UNIQUE KEY (`application`,`server_name`,`node_name`)) ENGINE=InnoDB DEFAULT CHARSET=utf8;
 DROP TABLE IF EXISTS `t_node_info`;

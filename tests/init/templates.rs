@@ -62,3 +62,42 @@ fn key_that_an_administrator_and_the_next_version_changed_stays_and_is_named() {
     let (_, profile) = held(&server).into_iter().find(|(name, _)| name == "tars.tarsregistry").unwrap();
     assert!(profile.contains("timeout=99") && profile.contains("patience=2"), "{profile}");
 }
+
+#[test]
+fn start_that_changes_a_template_names_who_runs_with_the_former_one() {
+    let server = Server::start();
+    let mut container = Container::framework(&server);
+    ship(&container, 10, 1);
+    container.run_once();
+    let other = "CREATE TEMPORARY TABLE db_tars.other SELECT * FROM db_tars.t_server_conf WHERE server_name = 'tarsregistry' LIMIT 1";
+    for (node, state) in [("10.9.9.8", "inactive"), ("10.9.9.9", "active")] {
+        server.run(&[
+            other,
+            &format!("UPDATE db_tars.other SET id = 0, node_name = '{node}', present_state = '{state}', template_name = 'tars.tarsregistry'"),
+            "INSERT INTO db_tars.t_server_conf SELECT * FROM db_tars.other",
+            "DROP TEMPORARY TABLE db_tars.other",
+        ]);
+    }
+    ship(&container, 20, 1);
+    container.start();
+    container.await_words("healthy:");
+    let log = container.log();
+    // What runs on this node is started now, and what does not run reads nothing.
+    let words = "tars.tarsregistry is read at their next start by tars.tarsregistry at 10.9.9.9\n";
+    assert!(log.contains(words), "{log}");
+    let output = container.call(&["probe", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let told = &report["changes"];
+    assert_eq!(told["templates"]["changed"][0]["shipped"], "20", "{told}");
+    assert_eq!(
+        told["templates"]["readers"]["tars.tarsregistry"],
+        serde_json::json!(["tars.tarsregistry at 10.9.9.9"])
+    );
+    // The next start changes nothing, and says so.
+    container.stop();
+    container.start();
+    container.await_words("healthy:");
+    let output = container.call(&["probe", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["changes"], serde_json::Value::Null, "{report}");
+}

@@ -51,6 +51,9 @@ pub struct Report {
     /// Templates of the framework's services that are no TARS configuration.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unreadable: Vec<String>,
+    /// Template → services that ran and use it, as `APPLICATION.SERVER at NODE`: what changed reaches them at their next start.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub readers: BTreeMap<String, Vec<String>>,
     /// The texts that were changed, as they were.
     #[serde(skip)]
     pub touched: BTreeMap<String, String>,
@@ -198,6 +201,9 @@ pub fn migrate(
         }
         if saved.is_none_or(is_saved) && update(session, &name, stored, &values)? {
             base.record(session, &name, &merged.base, log)?;
+            if let Some(running) = users.running.get(&name).filter(|_| !merged.changed.is_empty()) {
+                report.readers.insert(name.clone(), running.clone());
+            }
             report.note(&name, merged, &services);
         } else {
             log.say(format!("the template {name} was edited just now: the next start merges it"));
@@ -208,6 +214,13 @@ pub fn migrate(
 }
 
 impl Report {
+    /// Leaves out those that are about to be started anyway.
+    pub fn forget_readers_at(&mut self, node: &str) {
+        let own = format!(" at {node}");
+        self.readers.values_mut().for_each(|readers| readers.retain(|reader| !reader.ends_with(&own)));
+        self.readers.retain(|_, readers| !readers.is_empty());
+    }
+
     fn note(&mut self, template: &str, merged: Merge, services: &[String]) {
         let report = |difference: KeyDifference| {
             let key = difference.path.join("/");
@@ -237,6 +250,9 @@ impl Report {
         for KeyReport { template, key, own, shipped, .. } in &self.changed {
             log.say(format!("template key follows this version: {template} {key}: {own} → {shipped}"));
         }
+        for (template, readers) in &self.readers {
+            log.say(format!("{template} is read at their next start by {}", shortened(readers)));
+        }
         for KeyReport { template, key, own, shipped, .. } in &self.conflicts {
             log.say(format!(
                 "warning: {template} {key} stays {own}, as edited; this version ships {shipped}"
@@ -257,6 +273,14 @@ impl Report {
     }
 }
 
+/// The first few, and how many more.
+fn shortened(all: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let more = all.len().saturating_sub(SHOWN);
+    let first = all[..all.len() - more].join(", ");
+    if more == 0 { first } else { format!("{first} and {more} more") }
+}
+
 /// All templates of the database.
 fn held(session: &mut Session) -> Result<BTreeMap<String, StoredTemplate>, DatabaseError> {
     if session.only_asks() && !session.tables(DB_TARS)?.contains("t_profile_template") {
@@ -274,6 +298,8 @@ struct Users {
     business: BTreeMap<String, Vec<String>>,
     /// The templates of the framework's own services.
     framework: BTreeSet<String>,
+    /// Template → services that run, as `APPLICATION.SERVER at NODE`.
+    running: BTreeMap<String, Vec<String>>,
 }
 
 impl Users {
@@ -282,11 +308,17 @@ impl Users {
         if session.only_asks() && !session.tables(DB_TARS)?.contains("t_server_conf") {
             return Ok(users);
         }
-        let query = "SELECT DISTINCT COALESCE(NULLIF(template_name, ''), 'tars.default'), application, \
-                     CONCAT(application, '.', server_name) FROM db_tars.t_server_conf ORDER BY 3";
-        let rows: Vec<(String, String, String)> = session.rows("asking who uses the templates", query, ())?;
-        for (template, application, service) in rows {
+        let query = "SELECT COALESCE(NULLIF(template_name, ''), 'tars.default'), application, \
+                     CONCAT(application, '.', server_name), IF(present_state = 'active', node_name, '') \
+                     FROM db_tars.t_server_conf ORDER BY 3, 4";
+        let rows: Vec<(String, String, String, String)> =
+            session.rows("asking who uses the templates", query, ())?;
+        for (template, application, service, node) in rows {
             for template in with_parents(held, &template) {
+                if !node.is_empty() {
+                    let running = users.running.entry(template.clone()).or_default();
+                    running.push(format!("{service} at {node}"));
+                }
                 if application == "tars" {
                     users.framework.insert(template);
                 } else {
@@ -294,6 +326,8 @@ impl Users {
                 }
             }
         }
+        // A service has a row a node.
+        users.business.values_mut().for_each(Vec::dedup);
         Ok(users)
     }
 }

@@ -180,10 +180,18 @@ fn real_upgrade_from_2_4_17_to_3_0_17_and_back() {
     let early = deployment.tarsup(&["migrate", "--finish", "--yes"]).exits(3);
     assert!(early.err.contains("is a way back"), "{}", early.err);
 
-    deployment.tarsup(&["rollback", "--yes"]).exits(0);
+    let history_lines = deployment.tarsup(&["history"]).exits(0).out;
+    assert!(history_lines.contains("as it was: .tarsup/deploys/"), "{history_lines}");
+
+    let back = deployment.tarsup(&["rollback", "--yes"]).exits(0);
 
     runs(&deployment, FORMER);
     assert_eq!(identities(&deployment), before);
+    // What the older master puts back is told, and who may run with the newer values until then.
+    let key = "tars.default tars/application/server/activating-timeout: 60000 → 10000, follows this version";
+    assert!(back.err.contains(key), "{}", back.err);
+    let readers = back.err.lines().find(|line| line.contains("reaches those that run with tars.default"));
+    assert!(readers.is_some_and(|line| line.contains("tars.tarsnode at ")), "{}", back.err);
     assert_eq!(
         timeout(),
         "activating-timeout=10000",

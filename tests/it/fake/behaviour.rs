@@ -19,6 +19,8 @@ pub struct Behaviour {
     pub saves: Option<Vec<String>>,
     /// The document that it ends with.
     pub migrated: String,
+    /// What its start changes in the database, as its probe tells it.
+    pub changes: serde_json::Value,
     /// False where its tarsnode answers, and registers with nobody.
     pub registers: bool,
     /// False where it has no tars-init (upstream's image): no exec finds one.
@@ -43,6 +45,7 @@ impl Default for Behaviour {
             saves: Some(vec!["a row".to_owned(), "another".to_owned()]),
             migrated: "{\"version\":1}".to_owned(),
             dry_run: (0, "{\"version\":1,\"dry_run\":true}".to_owned()),
+            changes: serde_json::Value::Null,
             registers: true,
             has_init: true,
             takes_database: None,

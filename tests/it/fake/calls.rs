@@ -164,7 +164,8 @@ impl Engine for FakeEngine {
                     stderr: String::new(),
                 },
                 ["/usr/local/bin/tars-init" | "tars-init", "probe", "--json"] => {
-                    probed(&held.node().unwrap_or_default(), world.is_healthy(&held, world.now()))
+                    let is_healthy = world.is_healthy(&held, world.now());
+                    probed(&held.node().unwrap_or_default(), is_healthy, &world.behaviour(&held).changes)
                 }
                 ["/usr/local/bin/tars-init" | "tars-init", "published", "--json"] => {
                     published(&world.behaviour(&held).published)
@@ -375,11 +376,12 @@ fn fits(labels: &BTreeMap<String, String>, wanted: &[String]) -> bool {
 }
 
 /// What `tars-init probe --json` prints.
-fn probed(node: &str, healthy: bool) -> ExecOutput {
+fn probed(node: &str, healthy: bool, changes: &Value) -> ExecOutput {
     let problems: &[&str] = if healthy { &[] } else { &["tars.tarsregistry.QueryObj does not answer"] };
     let document = json!({
         "protocol": 2, "healthy": healthy, "role": "slave", "address": node, "version": "3.0.17", "servants": [],
         "web": null, "registry": null, "database": "exists", "problems": problems,
+        "changes": changes,
     });
     ExecOutput { exit_code: i64::from(!healthy), stdout: format!("{document}\n"), stderr: String::new() }
 }

@@ -264,6 +264,48 @@ async fn finish_saves_the_rows_and_touches_no_service() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn finish_is_offered_once_every_node_has_moved_and_something_is_left() {
+    let rows = r#"{"version":1,"dry_run":true,"finished":["tars.tarsstat.Old at 172.25.0.3"]}"#;
+    let offered = async |keep_parked: usize, answer: &str| {
+        let (engine, desired) = moved(keep_parked).await;
+        engine.behave("tars/framework:2", answering(0, answer));
+        let before = engine.dump();
+        let left = deploy(&engine, &Machine::new(), &desired).left_to_finish(&desired).await;
+        assert_eq!(engine.dump(), before, "nothing of the question is left");
+        left
+    };
+    assert_eq!(offered(0, rows).await, Some(1));
+    assert_eq!(offered(0, r#"{"version":1,"dry_run":true,"finished":[]}"#).await, None);
+    assert_eq!(offered(2, rows).await, None, "an older version is a way back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_start_puts_back_is_told_with_who_read_it_meanwhile() {
+    let desired = desired();
+    let engine = running(&desired).await;
+    let readers: Vec<String> = (1..=10).map(|n| format!("Shop.S{n} at 172.25.0.5")).collect();
+    let changes = serde_json::json!({"templates": {
+        "changed": [{"template": "tars.default", "key": "tars/x", "own": "60", "shipped": "10"}],
+        "readers": {"tars.default": readers},
+    }});
+    engine.behave("tars/framework:2", Behaviour { changes, ..Behaviour::default() });
+    let machine = Machine::new();
+    roll(&engine, &machine, &desired, &id(2), &to_2(&desired)).await.unwrap();
+    let said = machine.said.lock().unwrap().join("\n");
+    for words in [
+        "the start of tars-framework: tars.default tars/x: 60 → 10, follows this version",
+        "the start of tars-framework: reaches those that run with tars.default at their next start: Shop.S1 at 172.25.0.5,",
+        "Shop.S8 at 172.25.0.5 and 2 more",
+    ] {
+        assert!(said.contains(words), "{words} is not in {said}");
+    }
+    // What was looked at and not started tells nothing of a start.
+    let machine = Machine::new();
+    roll(&engine, &machine, &to_2(&desired).apply(&desired), &id(3), &Intent::Up).await.unwrap();
+    assert!(!machine.said.lock().unwrap().join("\n").contains("the start of"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn finish_is_refused_while_an_older_version_runs_or_may_come_back() {
     let (engine, desired) = moved(2).await;
     let refused = async |engine: &FakeEngine, desired: &Desired| {

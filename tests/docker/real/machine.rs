@@ -6,7 +6,7 @@ use super::stage::{FORMER, PREFIX, RELEASE, UPSTREAM_NODE, stage, stage_with};
 use crate::e2e::deployment::{Deployment, wait_for};
 use crate::e2e::stage::{Stage, succeed};
 
-/// The machine: nothing of TARS is on it. Its first process only waits; whatever runs there, the script has started.
+/// The machine: nothing of TARS is on it.
 struct Machine<'a> {
     deployment: &'a Deployment,
     name: String,
@@ -15,15 +15,47 @@ struct Machine<'a> {
 impl<'a> Machine<'a> {
     const HOST: u8 = 9;
 
+    /// Its first process only waits; whatever runs there, the script has started.
     fn boot(deployment: &'a Deployment) -> Self {
+        Self::boot_with(deployment, &["--init", "--entrypoint", "sleep"], "infinity")
+    }
+
+    /// Its first process is systemd.
+    fn boot_systemd(deployment: &'a Deployment) -> Self {
+        let groups = "/sys/fs/cgroup:/sys/fs/cgroup:rw";
+        let options = [
+            ["--cap-add", "SYS_ADMIN"],
+            ["--security-opt", "seccomp=unconfined"],
+            ["--cgroupns", "host"],
+            ["-v", groups],
+            ["--tmpfs", "/run"],
+            ["--tmpfs", "/run/lock"],
+            ["--stop-signal", "SIGRTMIN+3"],
+            ["--entrypoint", "/sbin/init"],
+        ];
+        let machine = Self::boot_with(deployment, options.as_flattened(), "--unit=multi-user.target");
+        machine.await_systemd();
+        machine
+    }
+
+    fn boot_with(deployment: &'a Deployment, options: &[&str], word: &str) -> Self {
         let machine = Self { deployment, name: deployment.container("machine") };
         let image = format!("{PREFIX}/{UPSTREAM_NODE}:1");
         succeed(
             Command::new("docker")
-                .args(["run", "-d", "--init", "--name", &machine.name, "--net", &deployment.network()])
-                .args(["--ip", &deployment.address(Self::HOST), "--entrypoint", "sleep", &image, "infinity"]),
+                .args(["run", "-d", "--name", &machine.name, "--net", &deployment.network()])
+                .args(["--ip", &deployment.address(Self::HOST)])
+                .args(options)
+                .args([&image, word]),
         );
         machine
+    }
+
+    fn await_systemd(&self) {
+        wait_for("systemd to have started", || {
+            let state = self.run("systemctl is-system-running");
+            matches!(String::from_utf8_lossy(&state.stdout).trim(), "running" | "degraded")
+        });
     }
 
     fn run(&self, words: &str) -> Output {
@@ -117,4 +149,46 @@ fn real_machine_without_docker_gets_a_node_the_next_version_of_it_and_loses_it_a
     assert!(!machine.run("pgrep -x 'tarsnode|tars-init'").status.success(), "something still runs");
     assert_eq!(machine.sh("find /usr/local/bin/tars-init /usr/local/app/tars/tarsnode /etc/tars-node.env 2>/dev/null || true"), "");
     assert_eq!(machine.sh("cat /data/tars/tarsnode-data/kept").trim(), "kept");
+}
+
+#[test]
+fn real_machine_with_systemd_brings_its_node_back_after_a_kill_and_a_reboot() {
+    let test = "real_machine_with_systemd";
+    let Some(stage) = stage(test) else { return };
+    stage_with(UPSTREAM_NODE, test);
+    let deployment = Deployment::of(stage, RELEASE, "real-systemd", 59, &["database", "framework"]);
+    deployment.tarsup(&["up", "--yes"]).exits(0);
+    let machine = Machine::boot_systemd(&deployment);
+
+    machine.unpack(stage, RELEASE, &["--registry", &deployment.address(3)]);
+    let said = machine.sh("sh /root/tars-node/install.sh install");
+    assert!(said.contains("starting tars-node.service") && said.contains("it is well"), "{said}");
+    let first = machine.registers_anew("");
+    assert_eq!(machine.sh("systemctl is-enabled tars-node.service").trim(), "enabled");
+
+    // tars-init looks after tarsnode, and systemd after tars-init.
+    let init = machine.sh("pgrep -x tars-init");
+    machine.sh("kill -KILL $(pgrep -x tars-init)");
+    let second = machine.registers_anew(&first);
+    assert_ne!(machine.sh("pgrep -x tars-init"), init);
+    assert_eq!(
+        machine.sh("pgrep -xc tarsnode").trim(),
+        "1",
+        "one tarsnode, and not a second beside the first"
+    );
+
+    succeed(Command::new("docker").args(["restart", &machine.name]));
+    machine.await_systemd();
+    machine.registers_anew(&second);
+    wait_for("the node to answer", || machine.run("sh /root/tars-node/install.sh status").status.success());
+
+    // What an administrator stops stays stopped, and leaves nothing behind.
+    machine.sh("sh /root/tars-node/install.sh stop");
+    assert_eq!(machine.run("systemctl is-active tars-node.service").stdout.trim_ascii(), b"inactive");
+    assert!(!machine.run("pgrep -x 'tarsnode|tars-init'").status.success(), "something still runs");
+    machine.sh("sh /root/tars-node/install.sh start");
+    let said = machine.sh("sh /root/tars-node/install.sh remove");
+    assert!(said.contains("removing tars-node.service"), "{said}");
+    assert!(!machine.run("systemctl cat tars-node.service").status.success());
+    assert!(!machine.run("pgrep -x 'tarsnode|tars-init'").status.success(), "something still runs");
 }

@@ -15,7 +15,7 @@ use super::processes;
 use super::registries;
 
 /// Every variable that counts: its name, what it is where it is not set, and whether it is shown as `***`.
-const VARIABLES: [Variable; 18] = [
+const VARIABLES: [Variable; 19] = [
     Variable::new("MYSQL_HOST", ""),
     Variable::new("MYSQL_PORT", "3306"),
     Variable::new("MYSQL_USER", "root"),
@@ -31,6 +31,7 @@ const VARIABLES: [Variable; 18] = [
     Variable::new("TARSUP_DATABASE_TIMEOUT", "120"),
     Variable::new("TARSUP_STOP_TIMEOUT", "8"),
     Variable::new("TARSUP_ANSWER_TIMEOUT", "30"),
+    Variable::new("NODE_OPTIONS", ""),
     Variable::new("TZ", ""),
     Variable::new("LD_LIBRARY_PATH", ""),
     Variable::new("PATH", ""),

@@ -208,7 +208,10 @@ fn web_console_of_a_master_is_configured_started_and_started_again() {
     fs::write(web.join("config/webConf.js"), "host: 'db.tars.com', user: 'tars', enableLogin: false")
         .unwrap();
     let node = master.path("nodejs/node");
-    make_program(&node, "#!/bin/sh\necho $$ >>\"${0%/*}/starts\"\nexec sleep 1000\n");
+    make_program(
+        &node,
+        "#!/bin/sh\necho $1 >\"${0%/*}/limit\"\necho $$ >>\"${0%/*}/starts\"\nexec sleep 1000\n",
+    );
     master.set("PATH", format!("{}:/usr/bin:/bin", node.parent().unwrap().display()));
     master.start();
     master.await_words("healthy:");
@@ -220,6 +223,8 @@ fn web_console_of_a_master_is_configured_started_and_started_again() {
         assert!(begun.elapsed() < Duration::from_secs(30), "never started");
         std::thread::sleep(Duration::from_millis(10));
     }
+    let limit = fs::read_to_string(master.path("nodejs/limit")).unwrap();
+    assert_eq!(limit, "--max-old-space-size=1024\n");
     kill(Pid::from_raw(starts().trim().parse().unwrap()), Signal::SIGKILL).unwrap();
     master.await_words("web is gone: restarting");
     assert_eq!(master.stop().code(), Some(0), "{}", master.log());

@@ -7,8 +7,11 @@ use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value, json};
 
-use super::mounts::{Mounts, clean};
+use super::mounts::{Lies, Mount, MountSource, Mounts, clean};
 use crate::engine::CreateBody;
+
+/// Variables that name files without which a container of the framework cannot ask its database.
+const FILES: [&str; 3] = ["MYSQL_ROOT_PASSWORD_FILE", "TARS_ADMIN_PASSWORD_FILE", "MYSQL_SSL_CA"];
 
 /// The declared container of a service, but for its image's id and the labels that a deploy adds.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -174,8 +177,8 @@ impl Declaration {
         Mounts::declared(&self.mounts)
     }
 
-    /// One run beside the service: its image, environment and networks, but not its addresses, ports, names or volumes.
-    /// `scratch` are the paths that the image declares as volumes: memory, or the engine would make an anonymous volume for
+    /// One run beside the service: its image, environment and networks, but not its addresses, ports, names or volumes. Of
+    /// its mounts it has the files that the environment names for the database, and cannot write them. `scratch` are the paths that the image declares as volumes: memory, or the engine would make an anonymous volume for
     /// each, and leave it.
     #[must_use]
     pub fn into_one_off(mut self, command: &[&str], scratch: &[String]) -> Self {
@@ -190,12 +193,42 @@ impl Declaration {
         self.rest.insert("Healthcheck".to_owned(), json!({"Test": ["NONE"]}));
         self.ports.clear();
         let tmpfs = std::mem::take(&mut self.mounts.tmpfs);
-        let mounts = scratch.iter().map(|path| json!({"Type": "tmpfs", "Target": path})).collect();
+        let mut mounts = self.mounted_files();
+        let is_free = |path: &&String| mounts.iter().all(|mount| mount["Target"] != clean(path));
+        let scratch: Vec<Value> =
+            scratch.iter().filter(is_free).map(|path| json!({"Type": "tmpfs", "Target": path})).collect();
+        mounts.extend(scratch);
         self.mounts = DeclaredMounts { mounts, tmpfs, ..DeclaredMounts::default() };
         for endpoint in self.endpoints.iter_mut().filter(|endpoint| endpoint.at_create) {
             *endpoint = Endpoint::of(endpoint.network.clone(), true, json!({}));
         }
         self
+    }
+
+    /// Mounts for the files of [`FILES`] that lie on the host or in a named volume: read-only, and of a host nothing else.
+    fn mounted_files(&self) -> Vec<Value> {
+        let declared = self.mounts();
+        let mut mounts: Vec<Value> = Vec::new();
+        for path in FILES.iter().filter_map(|name| self.environment.value(name)).map(clean) {
+            let mount = match (declared.source_of(&path), declared.covering(&path)) {
+                (Lies::Host(source), _) => {
+                    json!({"Type": "bind", "Source": source, "Target": path, "ReadOnly": true})
+                }
+                (Lies::Volume(..), Some(Mount { target, source: MountSource::Volume { name, subpath } })) => {
+                    let mut mount =
+                        json!({"Type": "volume", "Source": name, "Target": target, "ReadOnly": true});
+                    if !subpath.is_empty() {
+                        mount["VolumeOptions"] = json!({"Subpath": subpath});
+                    }
+                    mount
+                }
+                _ => continue,
+            };
+            if mounts.iter().all(|known| known["Target"] != mount["Target"]) {
+                mounts.push(mount);
+            }
+        }
+        mounts
     }
 }
 
@@ -434,5 +467,28 @@ mod tests {
         assert_eq!(ports, [("tcp", Some(8080..=8080)), ("tcp", None), ("udp", Some(9000..=9010))]);
         assert_eq!(declaration.mounts().iter().count(), 4);
         assert!(!format!("{declaration:?}").contains("2=3"), "values are nobody's business");
+    }
+
+    #[test]
+    fn one_off_has_the_files_that_its_environment_names_and_nothing_else_of_the_mounts() {
+        let body = json!({
+            "Env": ["MYSQL_ROOT_PASSWORD_FILE=/run/secrets/root", "MYSQL_SSL_CA=/certs/db/ca.pem",
+                    "TARS_ADMIN_PASSWORD_FILE=/data/tars/secret"],
+            "HostConfig": {
+                "Binds": ["/srv/root.txt:/run/secrets/root:ro", "certs:/certs:ro", "/srv/data:/data/tars", "/srv/x:/x"],
+            },
+        });
+        let one_off =
+            read(&body, Vec::new()).into_one_off(&["x"], &["/data/tars".to_owned(), "/certs".to_owned()]);
+        assert_eq!(one_off.mounts.binds, Vec::<String>::new());
+        assert_eq!(
+            Value::from(one_off.mounts.mounts),
+            json!([
+                {"Type": "bind", "Source": "/srv/root.txt", "Target": "/run/secrets/root", "ReadOnly": true},
+                {"Type": "bind", "Source": "/srv/data/secret", "Target": "/data/tars/secret", "ReadOnly": true},
+                {"Type": "volume", "Source": "certs", "Target": "/certs", "ReadOnly": true},
+                {"Type": "tmpfs", "Target": "/data/tars"},
+            ])
+        );
     }
 }

@@ -9,7 +9,7 @@ use crate::deploy::{Desired, Observed};
 use crate::engine::percent_encoded;
 
 /// Variables whose values are no secret and stand in every useful message: addresses, switches, names.
-const PLAIN: [&str; 14] = [
+const PLAIN: [&str; 18] = [
     "DOMAIN",
     "HOME",
     "HOSTNAME",
@@ -17,9 +17,13 @@ const PLAIN: [&str; 14] = [
     "LANG",
     "MYSQL_HOST",
     "MYSQL_PORT",
+    "MYSQL_ROOT_PASSWORD_FILE",
+    "MYSQL_SSL",
+    "MYSQL_SSL_CA",
     "PATH",
     "REBUILD",
     "SLAVE",
+    "TARS_ADMIN_PASSWORD_FILE",
     "TARS_DOMAIN",
     "TARS_REGISTRY_ADDRESS",
     "TZ",

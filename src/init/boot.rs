@@ -64,6 +64,7 @@ pub fn prepare(
     let rows = scripts::of_node(paths, node.role, |text| node.substituted(text, paths))?;
     let schemas = (node.role == Role::Master).then(|| SchemaScripts::read(paths)).transpose()?;
     let (mut first, mut is_fresh) = (FirstConnection::default(), false);
+    let mut said = false;
     database::retry_until_ready(log, stop, environment.patience, &server, || {
         let mut session = first.connect(&server, log)?;
         let _lock = InstallLock::take(&server)?;
@@ -90,6 +91,12 @@ pub fn prepare(
         log.say(format!("node {address} is registered"));
         let mut stamp = Stamp::of(&mut session, address, node.version)?;
         stamp.remember(Stamp::read(paths).as_ref());
+        if node.role == Role::Master && !said {
+            for doubt in doubts(account, &mut session, address, &stamp.former)? {
+                log.say(format!("warning: {doubt}"));
+            }
+            said = true;
+        }
         let services = wanted(&mut session, node.role, address, &stamp.former, log)?;
         let mut registries = vec![Endpoint::registry(address)];
         registries.extend(rows::other_registries(&mut session, address)?);
@@ -230,9 +237,36 @@ fn join(account: &Account, session: &mut Session) -> Result<(), DatabaseError> {
         )));
     }
     match account::prove(account) {
-        Err(DatabaseError::Unfit(reason)) => Err(DatabaseError::Unreachable(reason)),
+        // Its master may be about to make the account.
+        Err(DatabaseError::Unfit(reason)) => Err(DatabaseError::Denied(reason)),
         proven => proven,
     }
+}
+
+/// What a start goes on with, and an administrator should know.
+fn doubts(
+    account: &Account,
+    session: &mut Session,
+    address: &str,
+    former: &[String],
+) -> Result<Vec<String>, DatabaseError> {
+    let mut doubts = account::doubts(account, session)?;
+    let stale = templates::with_another_password(session, account::USER, &account.services_password)?;
+    if !stale.is_empty() {
+        doubts.push(format!(
+            "another password of {} stands in the templates {}: services that tarsnode starts again use it. \
+             Correct `dbpass` there in the web console",
+            account::USER,
+            stale.join(", ")
+        ));
+    }
+    for other in rows::other_masters(session, address, former)? {
+        doubts.push(format!(
+            "another master lives at {other}, as its registry's heartbeat says: one database has one master. Set \
+             SLAVE=true on one of the two"
+        ));
+    }
+    Ok(doubts)
 }
 
 fn wanted(

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use mysql::prelude::{FromRow, Queryable};
@@ -14,14 +14,18 @@ use mysql::{Conn, OptsBuilder, Params, Row};
 
 use super::environment::Account;
 use super::failure::{Code, Failure};
+use super::server_words::{self, Meaning};
 use super::signals::Stop;
 use super::start_log::StartLog;
 use super::statement_watch::{self, StatementWatch, WaitPurpose, WatchedServer};
+use super::tls::Tls;
 
 /// The schema of a deployment's framework: without it a slave has nothing to join.
 pub const DB_TARS: &str = "db_tars";
 /// Held while schemas, templates and rows are written, so that two starts exclude each other.
 pub const INSTALL_LOCK: &str = "tarsup.install";
+/// How often a server that refuses the account is asked again: some lock an account that knocks too often.
+const DENIED_PAUSE: Duration = Duration::from_secs(2);
 /// No server that lives is silent for longer.
 const SILENCE: Duration = Duration::from_secs(30);
 
@@ -31,8 +35,11 @@ pub enum DatabaseError {
     /// Nothing that the server said: it cannot be reached or asked just now. Waiting may help.
     #[error("{0}")]
     Unreachable(String),
+    /// The server does not let the account in. Waiting may help: one that initialises itself grants its accounts last.
+    #[error("{0}")]
+    Denied(String),
     /// The server refused a statement.
-    #[error("{act}: {}", reason(source))]
+    #[error("{act}: {}", server_words::reason(source))]
     Refused {
         /// What was being done.
         act: String,
@@ -57,14 +64,34 @@ impl DatabaseError {
     /// The server's error number, if it said something.
     pub fn number(&self) -> Option<u16> {
         match self {
-            Self::Refused { source: mysql::Error::MySqlError(error), .. } => Some(error.code),
+            Self::Refused { source, .. } => server_words::number(source),
             _ => None,
         }
     }
 
-    /// True where waiting may help: nothing that the server has decided.
+    /// True where waiting may help: nothing that the server has decided for good.
     pub const fn may_pass(&self) -> bool {
-        matches!(self, Self::Unreachable(_) | Self::Locked | Self::AtWork(_))
+        matches!(self, Self::Unreachable(_) | Self::Denied(_) | Self::Locked | Self::AtWork(_))
+    }
+
+    /// True where the account lacks a right.
+    pub fn is_no_right(&self) -> bool {
+        // A `GRANT` of what one has not is refused in the words of a log-in.
+        self.number().is_some_and(|number| matches!(Meaning::of(number), Meaning::NoRight | Meaning::Denied))
+    }
+
+    fn hint(&self) -> &'static str {
+        match self {
+            Self::NotSaved(_) => "Nothing was changed.",
+            Self::Refused { .. } if self.is_no_right() => {
+                "Grant MYSQL_USER this right, or name an account that has it, and start again: nothing was dropped, and what was \
+                 begun is finished then."
+            }
+            Self::Refused { .. } => {
+                "Mend what the server objects to and start again: nothing was dropped, and what was begun is finished then."
+            }
+            _ => "Nothing was dropped; start again once this is mended.",
+        }
     }
 }
 
@@ -75,14 +102,7 @@ impl From<DatabaseError> for Failure {
             _ if error.may_pass() => Code::Database,
             _ => Code::Configuration,
         };
-        let hint = match error {
-            DatabaseError::NotSaved(_) => "Nothing was changed.",
-            DatabaseError::Refused { .. } => {
-                "Mend what the server objects to (the rights of MYSQL_USER, most often) and start again: nothing was \
-                 dropped, and what was begun is finished then."
-            }
-            _ => "Nothing was dropped; start again once this is mended.",
-        };
+        let hint = error.hint();
         Self::new(code, format!("the database: {error}."), hint)
     }
 }
@@ -109,6 +129,8 @@ pub struct Server {
     only_asks: bool,
     /// Milliseconds that the server was seen at work on a statement of ours: no time of waiting for it.
     at_work: Arc<AtomicU64>,
+    /// Whether an account that is refused is let in over TLS: tried once, as some servers count what they refuse.
+    only_over_tls: Arc<OnceLock<bool>>,
 }
 
 /// How long an answer may take.
@@ -129,6 +151,7 @@ impl Server {
             log: None,
             only_asks: false,
             at_work: Arc::default(),
+            only_over_tls: Arc::default(),
         }
     }
 
@@ -168,13 +191,34 @@ impl Server {
         let connection = match self.answers {
             Answers::Within(_) => Conn::new(options),
             // Only the answers to statements may take their time; a greeting that does not come is silence.
-            Answers::Watched(silence) => {
-                statement_watch::within(silence, || Conn::new(options)).map_err(DatabaseError::Unreachable)?
-            }
+            Answers::Watched(silence) => statement_watch::greeting(self, silence, || Conn::new(options))
+                .map_err(DatabaseError::Unreachable)?,
         };
-        // Denied is waited for as well: a server that initialises itself grants its accounts last.
-        let connection = connection.map_err(|error| DatabaseError::Unreachable(reason(&error)))?;
+        let connection = connection.map_err(|error| self.refusal(&error))?;
         Ok(Session { server: self.clone(), connection: Some(connection) })
+    }
+
+    fn refusal(&self, error: &mysql::Error) -> DatabaseError {
+        let Account { user, tls, .. } = &self.account;
+        match server_words::number(error).map(Meaning::of) {
+            // MariaDB refuses an account without TLS in the same words as one with a wrong password.
+            Some(Meaning::Denied) if *tls == Tls::Off && self.is_let_in_over_tls() => {
+                DatabaseError::Denied(server_words::only_over_tls(user))
+            }
+            Some(Meaning::Denied | Meaning::NoRight | Meaning::WantsTls) => {
+                DatabaseError::Denied(server_words::of_connection(error, user))
+            }
+            _ => DatabaseError::Unreachable(server_words::of_connection(error, user)),
+        }
+    }
+
+    fn is_let_in_over_tls(&self) -> bool {
+        matches!(self.answers, Answers::Watched(_))
+            && *self.only_over_tls.get_or_init(|| {
+                let mut asking = self.clone().answering_within(Duration::from_secs(3));
+                asking.account.tls = Tls::Encrypted;
+                Conn::new(asking.options(None)).is_ok()
+            })
     }
 
     fn options(&self, schema: Option<&str>) -> OptsBuilder {
@@ -188,6 +232,7 @@ impl Server {
             .user(Some(self.account.user.clone()))
             .pass(Some(self.account.password.clone()))
             .db_name(schema)
+            .ssl_opts(self.account.tls.options())
             .prefer_socket(false)
             .tcp_connect_timeout(Some(silence.min(Duration::from_secs(3))))
             // A connection that was given up ends by itself once its other end is gone.
@@ -201,19 +246,19 @@ impl Server {
 impl WatchedServer for Server {
     fn doing(&self, connection: u32) -> Result<Option<String>, String> {
         let Answers::Watched(silence) = self.answers else { return Ok(None) };
-        let asking = self.clone().answering_within((silence / 3).min(Duration::from_secs(5)));
+        let asking = self.clone().answering_within((silence / 3).min(Duration::from_secs(3)));
         let mut connection_of_its_own = match Conn::new(asking.options(None)) {
             Ok(connection) => connection,
             // Too many connections, access denied: whoever says that lives.
             Err(mysql::Error::MySqlError(_)) => return Ok(None),
-            Err(error) => return Err(reason(&error)),
+            Err(error) => return Err(server_words::reason(&error)),
         };
         let query = "SELECT COALESCE(state, '') FROM information_schema.processlist WHERE id = ?";
         match connection_of_its_own.exec_first::<String, _, _>(query, (connection,)) {
             // A proxy counts its connections in another way, so one that is not there says nothing.
             Ok(state) => Ok(state),
             Err(mysql::Error::MySqlError(_)) => Ok(None),
-            Err(error) => Err(reason(&error)),
+            Err(error) => Err(server_words::reason(&error)),
         }
     }
 
@@ -411,31 +456,17 @@ pub fn retry_until_ready<T>(
             ));
             said = Some(Instant::now());
         }
-        stop.sleep(Duration::from_millis(250).min(patience.saturating_sub(waited)));
+        let is_denied = matches!(error, DatabaseError::Denied(_));
+        let pause = if is_denied { DENIED_PAUSE } else { Duration::from_millis(250) };
+        stop.sleep(pause.min(patience.saturating_sub(waited)));
     }
 }
 
 fn classified(act: &str, error: mysql::Error) -> DatabaseError {
-    match &error {
-        mysql::Error::MySqlError(said) if !passes(said.code) => {
-            DatabaseError::Refused { act: act.to_owned(), source: error }
+    match server_words::number(&error).map(Meaning::of) {
+        Some(Meaning::Passes) | None => {
+            DatabaseError::Unreachable(format!("{act}: {}", server_words::reason(&error)))
         }
-        _ => DatabaseError::Unreachable(format!("{act}: {}", reason(&error))),
-    }
-}
-
-/// Shutting down, connection killed, network trouble inside the server; a lock of somebody's that was waited for too long,
-/// a deadlock.
-fn passes(number: u16) -> bool {
-    matches!(number, 1040 | 1053 | 1152..=1161 | 1184 | 1205 | 1213 | 1927)
-}
-
-fn reason(error: &mysql::Error) -> String {
-    match error {
-        mysql::Error::IoError(error) => error.to_string(),
-        mysql::Error::MySqlError(error) => error.to_string(),
-        mysql::Error::DriverError(mysql::DriverError::CouldNotConnect(Some((_, text, _)))) => text.clone(),
-        mysql::Error::DriverError(error) => error.to_string(),
-        other => other.to_string(),
+        Some(_) => DatabaseError::Refused { act: act.to_owned(), source: error },
     }
 }

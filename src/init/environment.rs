@@ -6,8 +6,12 @@ use std::time::Duration;
 
 use crate::tars::Role;
 
-use super::failure::{Code, Failure};
+use super::failure::Failure;
+use super::secret;
+use super::tls::Tls;
 
+/// The usual password of the services' account: upstream's, known to everybody.
+pub const USUAL_PASSWORD: &str = "Tars@2019";
 /// TARS keeps a node's name in columns of this width (`t_server_conf.node_name`).
 const LONGEST_NODE_NAME: usize = 50;
 /// Where a registry answers, unless `TARS_REGISTRY_ADDRESS` says otherwise.
@@ -47,8 +51,8 @@ pub enum Naming {
     Interfaces(Vec<String>),
 }
 
-/// The administrator's account at the database. Its `Debug` keeps the password.
-#[derive(Clone, PartialEq, Eq)]
+/// The administrator's account at the database, and what the services' is to be. Its `Debug` keeps the passwords.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Account {
     /// `MYSQL_HOST`
     pub host: String,
@@ -56,8 +60,12 @@ pub struct Account {
     pub port: u16,
     /// `MYSQL_USER`
     pub user: String,
-    /// `MYSQL_ROOT_PASSWORD`
+    /// `MYSQL_ROOT_PASSWORD`, or the content of `MYSQL_ROOT_PASSWORD_FILE`
     pub password: String,
+    /// `MYSQL_SSL`, `MYSQL_SSL_CA`
+    pub tls: Tls,
+    /// `TARS_ADMIN_PASSWORD`, or the content of `TARS_ADMIN_PASSWORD_FILE`, or [`USUAL_PASSWORD`]
+    pub services_password: String,
 }
 
 impl fmt::Debug for Account {
@@ -213,9 +221,7 @@ impl Variables<'_> {
     fn word(&self, name: &str) -> Result<Option<String>, Failure> {
         let text = self.text(name)?;
         if text.as_deref().is_some_and(|text| text.chars().any(char::is_whitespace)) {
-            return Err(refused(format!(
-                "{name} contains white space, which TARS's start scripts cannot carry."
-            )));
+            return Err(white_space(name));
         }
         Ok(text)
     }
@@ -271,20 +277,45 @@ impl Variables<'_> {
                 .filter(|port| *port != 0)
                 .ok_or_else(|| refused(format!("MYSQL_PORT is {port:?}, which is no TCP port.")))?,
         };
-        if (self.get)("MYSQL_ROOT_PASSWORD").is_none() {
+        let Some(password) = self.secret("MYSQL_ROOT_PASSWORD")? else {
             return Err(refused(
-                "MYSQL_ROOT_PASSWORD is not set; it is the password of MYSQL_USER (root by default)."
+                "MYSQL_ROOT_PASSWORD is not set, nor is MYSQL_ROOT_PASSWORD_FILE; it is the password of MYSQL_USER (root by \
+                 default)."
                     .to_owned(),
             ));
-        }
+        };
         Ok(Account {
             host: self.host("MYSQL_HOST")?.ok_or_else(|| {
                 refused("MYSQL_HOST is not set; it names the database server of the framework.".to_owned())
             })?,
             port,
             user: self.word("MYSQL_USER")?.unwrap_or_else(|| "root".to_owned()),
-            password: self.word("MYSQL_ROOT_PASSWORD")?.unwrap_or_default(),
+            password,
+            tls: Tls::read(self.get)?,
+            services_password: self.services_password()?,
         })
+    }
+
+    /// It stands in TARS's configuration and in JavaScript.
+    fn services_password(&self) -> Result<String, Failure> {
+        match self.secret("TARS_ADMIN_PASSWORD")?.filter(|password| !password.is_empty()) {
+            None => Ok(USUAL_PASSWORD.to_owned()),
+            Some(password) if is_plain(&password) => Ok(password),
+            Some(_) => Err(refused(
+                "TARS_ADMIN_PASSWORD holds a sign that configuration files cannot carry: letters, digits and punctuation but \
+                 quotes, back quote, backslash, # < > $ may stand in it."
+                    .to_owned(),
+            )),
+        }
+    }
+
+    /// As `word`, and it may lie in a file.
+    fn secret(&self, name: &str) -> Result<Option<String>, Failure> {
+        let secret = secret::read(self.get, name)?;
+        if secret.as_deref().is_some_and(|text| text.chars().any(char::is_whitespace)) {
+            return Err(white_space(name));
+        }
+        Ok(secret)
     }
 
     fn locator(&self) -> Result<Locator, Failure> {
@@ -321,17 +352,28 @@ impl Variables<'_> {
     }
 }
 
+fn white_space(name: &str) -> Failure {
+    refused(format!("{name} contains white space, which TARS's start scripts cannot carry."))
+}
+
 /// What may stand in SQL and configuration as an address: nothing that either could take for syntax.
 fn is_host(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_:".contains(&byte))
 }
 
+/// What may stand between the quotes of the web console's configuration, and in a line of TARS's, as it is.
+fn is_plain(password: &str) -> bool {
+    !password.is_empty()
+        && password.bytes().all(|byte| byte.is_ascii_graphic() && !b"'\"\\`#<>$".contains(&byte))
+}
+
 fn refused(message: String) -> Failure {
-    Failure::new(Code::Environment, message, "Correct the container's environment and start it again.")
+    Failure::environment(message)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::failure::Code;
     use super::*;
 
     fn parse(image: ImageRole, vars: &[(&str, &str)]) -> Result<Environment, Failure> {
@@ -379,6 +421,20 @@ mod tests {
             assert_eq!(failure.code, Code::Environment);
             assert!(failure.message.contains(name), "{}", failure.message);
             assert!(!failure.message.contains("a b"), "the password shows");
+        }
+    }
+
+    #[test]
+    fn password_of_the_services_is_the_usual_one_or_one_that_files_can_carry() {
+        let services =
+            |vars: &[(&str, &str)]| framework(vars).map(|read| read.database.unwrap().services_password);
+        assert_eq!(services(&[]).unwrap(), USUAL_PASSWORD);
+        assert_eq!(services(&[("TARS_ADMIN_PASSWORD", "")]).unwrap(), USUAL_PASSWORD);
+        assert_eq!(services(&[("TARS_ADMIN_PASSWORD", "aB3!=%&/()?*+~-_.,:;@[]{}|^")]).unwrap().len(), 27);
+        for wrong in ["it's", "a\\b", "a b", "a#b", "a<b", "a\"b", "ümlaut", "a`b", "a$b"] {
+            let failure = services(&[("TARS_ADMIN_PASSWORD", wrong)]).unwrap_err();
+            assert_eq!(failure.code, Code::Environment, "{wrong}");
+            assert!(failure.message.contains("TARS_ADMIN_PASSWORD") && !failure.message.contains(wrong));
         }
     }
 

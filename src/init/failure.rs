@@ -40,6 +40,11 @@ impl Failure {
     pub fn new(code: Code, message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { code, message: message.into(), hint: hint.into() }
     }
+
+    /// The environment is not understood; the message names the variable.
+    pub fn environment(message: impl Into<String>) -> Self {
+        Self::new(Code::Environment, message, "Correct the container's environment and start it again.")
+    }
 }
 
 impl fmt::Display for Failure {

@@ -4,9 +4,6 @@
 use super::database::{DatabaseError, Session};
 use super::start_log::StartLog;
 
-/// Access denied: to a schema, to a user, to a command, to an operation.
-const DENIED: [u16; 4] = [1044, 1045, 1142, 1227];
-
 /// Where a record is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordTable {
@@ -34,7 +31,7 @@ pub fn make(
         .run(&act, "CREATE DATABASE IF NOT EXISTS tarsup")
         .and_then(|()| session.run(&act, &format!("CREATE TABLE IF NOT EXISTS tarsup.{table} {definition}")));
     match made {
-        Err(error) if error.number().is_some_and(|number| DENIED.contains(&number)) => {
+        Err(error) if error.is_no_right() => {
             if let Some(log) = log {
                 log.say(format!("no record of {what} is kept: {error}"));
             }

@@ -15,11 +15,16 @@ use super::processes;
 use super::registries;
 
 /// Every variable that counts: its name, what it is where it is not set, and whether it is shown as `***`.
-const VARIABLES: [Variable; 19] = [
+const VARIABLES: [Variable; 24] = [
     Variable::new("MYSQL_HOST", ""),
     Variable::new("MYSQL_PORT", "3306"),
     Variable::new("MYSQL_USER", "root"),
     Variable::secret("MYSQL_ROOT_PASSWORD"),
+    Variable::new("MYSQL_ROOT_PASSWORD_FILE", ""),
+    Variable::new("MYSQL_SSL", ""),
+    Variable::new("MYSQL_SSL_CA", ""),
+    Variable::secret("TARS_ADMIN_PASSWORD"),
+    Variable::new("TARS_ADMIN_PASSWORD_FILE", ""),
     Variable::new("REBUILD", "false"),
     Variable::new("SLAVE", "false"),
     Variable::new("INET", "eth0"),
@@ -176,6 +181,6 @@ mod tests {
         assert_eq!(port.line(Some("3307")).unwrap(), "MYSQL_PORT=3307");
         assert_eq!(Variable::new("SLAVE", "false").line(Some("true ")).unwrap(), "SLAVE=\"true \"");
         assert_eq!(Variable::new("DOMAIN", "").line(None), None);
-        assert!(VARIABLES.iter().all(|variable| variable.name.contains("PASSWORD") == variable.is_secret));
+        assert!(VARIABLES.iter().all(|variable| variable.name.ends_with("PASSWORD") == variable.is_secret));
     }
 }

@@ -41,6 +41,8 @@ mod save;
 mod schema;
 mod schema_report;
 mod scripts;
+mod secret;
+mod server_words;
 mod services;
 mod shape;
 mod signals;
@@ -53,6 +55,7 @@ mod statement_watch;
 mod stopping;
 mod supervisor;
 mod templates;
+mod tls;
 mod touched;
 mod upgrade_conf;
 mod versions;
@@ -174,6 +177,7 @@ fn prepare(environment: Environment, paths: &Paths, stop: &Stop, log: &StartLog)
     }
     let is_new = !paths.started_mark().exists();
     services::check_programs(paths, environment.role.services())?;
+    room::prove(paths)?;
     layout::prepare(paths, environment.role.services(), log)?;
 
     let services = environment.role.services();

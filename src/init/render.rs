@@ -20,8 +20,8 @@ pub struct Substitution {
     pub address: String,
     /// `registryAddress`: this node's registry first, then the others that live.
     pub registries: Vec<Endpoint>,
-    /// Host and port for `dbhost` and `dbport`; a node has none.
-    pub database: Option<(String, u16)>,
+    /// What `dbhost`, `dbport` and `dbpass` are filled in from; a node has none.
+    pub database: Option<Account>,
     /// `TARS_PATH`
     pub tars: String,
     /// `UPLOAD_PATH`
@@ -34,7 +34,7 @@ impl Substitution {
         Self {
             address: address.to_owned(),
             registries,
-            database: database.map(|account| (account.host.clone(), account.port)),
+            database: database.cloned(),
             tars: paths::text(&paths.tars()),
             upload: paths::text(&paths.upload()),
         }
@@ -58,12 +58,12 @@ impl Substitution {
     }
 
     fn account(&self) -> Option<Vec<(&'static str, String)>> {
-        let (host, port) = self.database.as_ref()?;
+        let database = self.database.as_ref()?;
         Some(vec![
-            ("dbhost", host.clone()),
+            ("dbhost", database.host.clone()),
             ("dbuser", account::USER.to_owned()),
-            ("dbpass", account::PASSWORD.to_owned()),
-            ("dbport", port.to_string()),
+            ("dbpass", database.services_password.clone()),
+            ("dbport", database.port.to_string()),
         ])
     }
 }
@@ -170,6 +170,8 @@ mod tests {
             port: 3307,
             user: "root".to_owned(),
             password: "topsecret".to_owned(),
+            services_password: "Own=2026".to_owned(),
+            ..Account::default()
         };
         let registries = vec![Endpoint::registry("172.25.0.4"), Endpoint::registry("172.25.0.3")];
         Substitution::new(&Paths::below("/"), "172.25.0.4", Some(&account), registries)
@@ -195,7 +197,7 @@ mod tests {
         for path in [&["tars", "db"][..], &["tars", "statdb", "db1"]] {
             let block = root.at(path).unwrap();
             let keys = ["dbhost", "dbport", "dbuser", "dbpass"].map(|key| block.get(key).unwrap());
-            assert_eq!(keys, ["172.25.0.2", "3307", "tarsAdmin", "Tars@2019"]);
+            assert_eq!(keys, ["172.25.0.2", "3307", "tarsAdmin", "Own=2026"]);
         }
         assert!(!text.contains("topsecret"));
     }

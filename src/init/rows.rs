@@ -251,6 +251,24 @@ pub fn other_registries(session: &mut Session, address: &str) -> Result<Vec<Endp
     Ok(found)
 }
 
+/// The other masters that are alive by the database's clock: nodes with a registry that lives and with a row of the service
+/// that no slave has. `former` are names that this node had before, whose heartbeats are its own.
+pub fn other_masters(
+    session: &mut Session,
+    address: &str,
+    former: &[String],
+) -> Result<Vec<String>, DatabaseError> {
+    let mut masters = Vec::new();
+    for Endpoint { host, .. } in other_registries(session, address)? {
+        let query = "SELECT COUNT(*) FROM db_tars.t_server_conf WHERE application = 'tars' AND server_name = ? AND node_name = ?";
+        let values = (Service::AdminRegistry.name(), &host);
+        if !former.contains(&host) && session.number("asking for other masters", query, values)? > 0 {
+            masters.push(host);
+        }
+    }
+    Ok(masters)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::sql::{self, FilePurpose};

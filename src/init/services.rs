@@ -59,12 +59,15 @@ pub fn start(paths: &Paths, service: Service, address: &str) -> io::Result<Pid> 
     launch(command, paths, service.name())
 }
 
-/// Starts a prepared command with its words in a file of the volume, and without the administrator's password: what
-/// tarsnode starts would inherit it.
+/// Starts a prepared command with its words in a file of the volume, and without passwords: what tarsnode
+/// starts would inherit them.
 pub fn launch(mut command: Command, paths: &Paths, name: &str) -> io::Result<Pid> {
     let log = output_log::begin(paths, name)?;
     let child = command
         .env_remove("MYSQL_ROOT_PASSWORD")
+        .env_remove("MYSQL_ROOT_PASSWORD_FILE")
+        .env_remove("TARS_ADMIN_PASSWORD")
+        .env_remove("TARS_ADMIN_PASSWORD_FILE")
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)

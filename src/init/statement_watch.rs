@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 /// What takes longer is told, and again each time.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
 
+/// After this time without a greeting the start log says what is waited for.
+const NO_GREETING: Duration = Duration::from_secs(4);
+
 /// A server as a watch needs it.
 pub trait WatchedServer {
     /// An error where it gives no sign of life; else what it does for a connection just now, as far as it tells.
@@ -36,6 +39,7 @@ pub struct StatementWatch<'a> {
     begun: Instant,
     last_sign: Instant,
     told: Instant,
+    said_silent: bool,
 }
 
 impl<'a> StatementWatch<'a> {
@@ -48,7 +52,17 @@ impl<'a> StatementWatch<'a> {
         silence: Duration,
     ) -> Self {
         let now = Instant::now();
-        Self { server, connection, act, kind, silence, begun: now, last_sign: now, told: now }
+        Self {
+            server,
+            connection,
+            act,
+            kind,
+            silence,
+            begun: now,
+            last_sign: now,
+            told: now,
+            said_silent: false,
+        }
     }
 
     /// Waits until `work` is done, which goes on in a thread; left to itself once the server is silent.
@@ -78,12 +92,23 @@ impl<'a> StatementWatch<'a> {
                     self.server.was_at_work(self.last_sign.elapsed());
                 }
                 self.last_sign = Instant::now();
+                self.said_silent = false;
                 if self.told.elapsed() >= TOLD_EVERY {
                     self.tell(state.as_deref().unwrap_or_default());
                 }
                 Ok(())
             }
-            Err(_) if self.last_sign.elapsed() < self.silence => Ok(()),
+            Err(_) if self.last_sign.elapsed() < self.silence => {
+                if !std::mem::replace(&mut self.said_silent, true) {
+                    self.server.say(&format!(
+                        "{}: no sign of life from the server since {} s; given up after {} s",
+                        self.act,
+                        self.last_sign.elapsed().as_secs(),
+                        self.silence.as_secs()
+                    ));
+                }
+                Ok(())
+            }
             Err(error) => Err(format!(
                 "no sign of life from the server for {} s ({error})",
                 self.last_sign.elapsed().as_secs()
@@ -102,14 +127,26 @@ impl<'a> StatementWatch<'a> {
     }
 }
 
-/// Does something that may hang, for at most `limit`.
-pub fn within<T: Send + 'static>(
+/// Waits for the greeting of a server, which may hang, for at most `limit`.
+pub fn greeting<T: Send + 'static>(
+    server: &dyn WatchedServer,
     limit: Duration,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, String> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || sender.send(work()));
+    let first = NO_GREETING.min(limit);
+    if let Ok(done) = receiver.recv_timeout(first) {
+        return Ok(done);
+    }
+    if limit > first {
+        server.say(&format!(
+            "waiting for the database's greeting: nothing came within {} s; tried anew after {} s",
+            first.as_secs(),
+            limit.as_secs()
+        ));
+    }
     receiver
-        .recv_timeout(limit)
+        .recv_timeout(limit.saturating_sub(first))
         .map_err(|_| format!("no greeting from the server within {} s", limit.as_secs()))
 }

@@ -44,6 +44,8 @@ const ASK: Duration = Duration::from_millis(40);
 const FIRST_WORD: Duration = Duration::from_secs(3);
 /// After this time without an answer the start log names who is missing.
 const LATE: Duration = Duration::from_secs(30);
+/// A full volume is said again where something ends so much later.
+const FULL_AGAIN: Duration = Duration::from_secs(5);
 
 /// Everything that the supervisor acts on.
 pub struct Supervisor<'a> {
@@ -80,6 +82,8 @@ struct State {
     crashes: BTreeMap<Service, Crashes>,
     /// Killed here: their ends are no news.
     killed: BTreeSet<i32>,
+    /// When the start log last said that the volume is full.
+    said_full: Option<Instant>,
 }
 
 impl Supervisor<'_> {
@@ -98,6 +102,7 @@ impl Supervisor<'_> {
             begun: SystemTime::now(),
             crashes: BTreeMap::new(),
             killed: BTreeSet::new(),
+            said_full: None,
         };
         self.start_all(&mut state);
         while !self.stop.is_requested() {
@@ -286,9 +291,18 @@ impl Supervisor<'_> {
             if started_here.is_some() {
                 self.say_log_tail(name(what));
             }
-            if let Some(complaint) = room::complaint(self.paths) {
-                self.log.say(complaint);
-            }
+            self.say_if_full(state);
+        }
+    }
+
+    /// Says that the volume is full; once where several services end of it together.
+    fn say_if_full(&self, state: &mut State) {
+        if state.said_full.is_some_and(|at| at.elapsed() < FULL_AGAIN) {
+            return;
+        }
+        if let Some(shortage) = room::shortage(self.paths) {
+            state.said_full = Some(Instant::now());
+            self.log.say(shortage);
         }
     }
 
@@ -313,6 +327,7 @@ impl Supervisor<'_> {
                         format!("restarting in {} s", restart_in.as_secs())
                     };
                     self.log.say(format!("{} is gone: {when}", name(what)));
+                    self.say_if_full(state);
                     // What needs no pause gets none: within 50 ms tarsnode takes the new one for its own.
                     if restart_in.is_zero() {
                         self.restart(state, what);

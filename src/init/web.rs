@@ -139,7 +139,7 @@ fn replacements(paths: &Paths, address: &str, database: &Account) -> Vec<(&'stat
         ("db.tars.com", database.host.clone()),
         ("3306", database.port.to_string()),
         ("user: 'tars'", format!("user: '{}'", account::USER)),
-        ("password: 'tars2015'", format!("password: '{}'", account::PASSWORD)),
+        ("password: 'tars2015'", format!("password: '{}'", database.services_password)),
         ("enableAuth: false", "enableAuth: true".to_owned()),
         ("enableLogin: false", "enableLogin: true".to_owned()),
         ("TARS_PATH", paths::text(&paths.tars())),
@@ -186,7 +186,7 @@ mod tests {
         let config = paths.web().join("config/webConf.js");
         render::write(
             &config,
-            "host: 'db.tars.com', port: '3306', user: 'tars', enableAuth: false, ip localip.tars.com",
+            "host: 'db.tars.com', port: '3306', user: 'tars', password: 'tars2015', enableAuth: false, ip localip.tars.com",
         )
         .unwrap();
         let account = Account {
@@ -194,12 +194,14 @@ mod tests {
             port: 3307,
             user: "root".to_owned(),
             password: "secret".to_owned(),
+            services_password: "Own@2026".to_owned(),
+            ..Account::default()
         };
         Web::render(&paths, "172.25.0.3", &account).unwrap();
         Web::render(&paths, "172.25.0.9", &account).unwrap();
         assert_eq!(
             fs::read_to_string(&config).unwrap(),
-            "host: 'db', port: '3307', user: 'tarsAdmin', enableAuth: true, ip 172.25.0.9"
+            "host: 'db', port: '3307', user: 'tarsAdmin', password: 'Own@2026', enableAuth: true, ip 172.25.0.9"
         );
     }
 }

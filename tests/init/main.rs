@@ -2,6 +2,7 @@
 #![allow(missing_docs, reason = "tests are named by what they hold")]
 #![allow(clippy::unwrap_used, reason = "a test ends where something unexpected happens")]
 
+mod account;
 #[path = "../beside/mod.rs"]
 mod beside;
 mod cluster;
@@ -23,6 +24,8 @@ mod silence;
 mod statements;
 mod stopping;
 mod templates;
+mod tls;
 mod upstream;
 mod versions;
 mod volume;
+mod words;

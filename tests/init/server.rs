@@ -1,5 +1,6 @@
 //! A MariaDB server of a test's own: data in a temporary folder, on loopback, stopped by its process id.
 
+use std::ffi::OsStr;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -21,11 +22,11 @@ pub struct Server {
 impl Server {
     /// An empty server that answers.
     pub fn start() -> Self {
-        Self::start_with(&[])
+        Self::start_with::<&str>(&[])
     }
 
     /// The same with more options.
-    pub fn start_with(options: &[&str]) -> Self {
+    pub fn start_with<T: AsRef<OsStr>>(options: &[T]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let copied =
             Command::new("cp").arg("-r").arg(template()).arg(folder.path().join("data")).status().unwrap();
@@ -38,7 +39,12 @@ impl Server {
     }
 
     pub fn session(&self) -> Conn {
-        connect(self.port, PASSWORD).expect("the server answers")
+        connect(self.port, "root", PASSWORD).expect("the server answers")
+    }
+
+    /// Whether this account is let in.
+    pub fn login(&self, user: &str, password: &str) -> bool {
+        connect(self.port, user, password).is_ok()
     }
 
     pub fn run(&self, statements: &[&str]) {
@@ -123,7 +129,7 @@ impl Server {
 
     fn await_answer(&self) {
         let begun = Instant::now();
-        while let Err(error) = connect(self.port, PASSWORD) {
+        while let Err(error) = connect(self.port, "root", PASSWORD) {
             if begun.elapsed() > Duration::from_secs(30) {
                 let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
                 panic!("MariaDB does not answer: {error}\n{log}");
@@ -145,17 +151,17 @@ pub fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
 
-fn connect(port: u16, password: &str) -> Result<Conn, mysql::Error> {
+fn connect(port: u16, user: &str, password: &str) -> Result<Conn, mysql::Error> {
     let options = OptsBuilder::new()
         .ip_or_hostname(Some("127.0.0.1"))
         .tcp_port(port)
-        .user(Some("root"))
+        .user(Some(user))
         .pass(Some(password))
         .prefer_socket(false);
     Conn::new(options)
 }
 
-fn launch(folder: &Path, port: u16, options: &[&str]) -> Child {
+fn launch(folder: &Path, port: u16, options: &[impl AsRef<OsStr>]) -> Child {
     let log = std::fs::File::create(folder.join("log")).unwrap();
     Command::new(program("mariadbd"))
         .args([

@@ -17,10 +17,16 @@ impl Small {
     fn below(container: &Container, size: &str) -> Self {
         let at = container.path("data/tars");
         fs::create_dir_all(&at).unwrap();
-        let size = format!("size={size}");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&at).status();
+        let options = format!("size={size}");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&at).status();
         assert!(mounted.unwrap().success(), "a file system needs root");
         Self { at }
+    }
+
+    fn remount(&self, options: &str) {
+        let options = format!("remount,{options}");
+        let done = Command::new("mount").args(["-o", &options]).arg(&self.at).status();
+        assert!(done.unwrap().success(), "{options}");
     }
 
     /// Writes until nothing more fits.
@@ -44,26 +50,60 @@ fn volume_without_room_ends_with_78_and_nothing_is_asked_of_the_database() {
     small.fill();
     assert_eq!(container.run_to_end().code(), Some(78), "{}", container.log());
     let log = container.log();
-    assert!(log.contains("No space left on device") && log.contains("data/tars"), "{log}");
-    assert!(log.contains("must be a writable volume that is not full"), "{log}");
+    assert!(
+        log.contains("data/tars is full: it has no room for 64 KiB") && log.contains("Make room"),
+        "{log}"
+    );
     assert_eq!(server.everything(), []);
     // With room it goes on.
     fs::remove_file(container.path("data/tars/filler")).unwrap();
     container.run_once();
+    assert!(!small.at.join(".tars-init-room").exists());
 }
 
 #[test]
-fn volume_that_fills_while_services_run_is_named_where_one_dies() {
+fn volume_that_takes_no_change_ends_with_78_and_nothing_is_asked_of_the_database() {
+    let server = Server::start();
+    let mut container = Container::framework(&server);
+    let small = Small::below(&container, "1m");
+    small.remount("ro");
+    assert_eq!(container.run_to_end().code(), Some(78), "{}", container.log());
+    assert!(container.log().contains("data/tars is read-only"), "{}", container.log());
+    assert_eq!(server.everything(), []);
+    small.remount("rw");
+    container.run_once();
+}
+
+#[test]
+fn volume_that_fills_while_services_run_is_named_once_where_one_dies() {
     let server = Server::start();
     let mut container = Container::framework(&server);
     let small = Small::below(&container, "1m");
     container.start();
     container.await_words("healthy:");
+    assert!(!container.log().contains("is full"), "{}", container.log());
     small.fill();
     kill(container.processes("tarsregistry")[0], Signal::SIGKILL).unwrap();
-    container.await_words("data/tars is full (0 KiB left)");
+    container.await_words("data/tars is full, with 0 bytes left");
+    container.await_words("tarsregistry is gone");
     fs::remove_file(container.path("data/tars/filler")).unwrap();
     container.await_successor("tarsregistry", &[]);
+    assert_eq!(container.log().matches("is full").count(), 1, "{}", container.log());
+    assert_eq!(container.stop().code(), Some(0));
+}
+
+#[test]
+fn volume_without_a_file_left_is_named_where_a_service_dies() {
+    let server = Server::start();
+    let mut container = Container::framework(&server);
+    let small = Small::below(&container, "1m");
+    container.start();
+    container.await_words("healthy:");
+    // As many as there are.
+    let found = nix::sys::statvfs::statvfs(&small.at).unwrap();
+    small.remount(&format!("nr_inodes={}", found.files() - found.files_free()));
+    kill(container.processes("tarsregistry")[0], Signal::SIGKILL).unwrap();
+    container.await_words("data/tars is full: it takes no file more");
     assert_eq!(container.stop().code(), Some(0));
 }
 

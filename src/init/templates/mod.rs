@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::database::{DB_TARS, DatabaseError, Session};
 use super::paths::{self, Paths};
-use super::render::Substitution;
+use super::render::{self, Substitution};
 use super::start_log::StartLog;
 use super::touched::Touched;
 use crate::tars::conf;
@@ -279,6 +279,28 @@ fn shortened(all: &[String]) -> String {
     let more = all.len().saturating_sub(SHOWN);
     let first = all[..all.len() - more].join(", ");
     if more == 0 { first } else { format!("{first} and {more} more") }
+}
+
+/// The templates in which the account `user` has another password than this. tarsnode renders them into the services that it
+/// starts; a start fills in new ones alone.
+pub fn with_another_password(
+    session: &mut Session,
+    user: &str,
+    password: &str,
+) -> Result<Vec<String>, DatabaseError> {
+    let differs = |template: &StoredTemplate| {
+        let Ok(values) = conf::pairs(&template.profile) else { return false };
+        values.iter().any(|(path, value)| {
+            let Some((key, blocks)) = path.split_last() else { return false };
+            let beside = |key: &str| values.get(&[blocks, &[key.to_owned()]].concat());
+            let names: Vec<&str> = blocks.iter().map(String::as_str).collect();
+            render::is_database(&names)
+                && key == "dbpass"
+                && value != password
+                && beside("dbuser").is_some_and(|known| known == user)
+        })
+    };
+    Ok(held(session)?.into_iter().filter(|(_, template)| differs(template)).map(|(name, _)| name).collect())
 }
 
 /// All templates of the database.

@@ -200,14 +200,7 @@ fn make(session: &mut Session, dialect: Dialect, who: &str, password: &str) -> R
             Ok(()) | Err(_) => {}
         }
     }
-    let mut made = Ok(());
-    for creation in dialect.creations(who, password) {
-        made = session.run(act, &creation);
-        // The second way is for a server that refuses the first, not for one that is away just now.
-        if !made.as_ref().is_err_and(|error| !error.may_pass()) {
-            break;
-        }
-    }
+    let made = first_that_is_taken(&dialect.creations(who, password), |way| session.run(act, way));
     match made.map_err(|error| without(error, password)) {
         // Where it is there already, only the rights are missing; where it is not, the grant says so.
         Err(error) if dialect == Dialect::Old && error.number() == Some(CANNOT_MAKE) => {}
@@ -221,6 +214,22 @@ fn make(session: &mut Session, dialect: Dialect, who: &str, password: &str) -> R
         }
         granted => granted,
     }
+}
+
+/// Goes on to the next way where a server refuses one; one that is away just now has refused nothing.
+fn first_that_is_taken(
+    ways: &[String],
+    mut send: impl FnMut(&str) -> Result<(), DatabaseError>,
+) -> Result<(), DatabaseError> {
+    let mut outcome = Ok(());
+    for way in ways {
+        outcome = send(way);
+        let is_refused = outcome.as_ref().is_err_and(|error| !error.may_pass());
+        if !is_refused {
+            break;
+        }
+    }
+    outcome
 }
 
 /// The error without the password: a server that does not understand a statement repeats a part of it.
@@ -281,6 +290,22 @@ mod tests {
         }
         assert_eq!(Dialect::Old.settings(), ["SET SESSION old_passwords = 0"]);
         assert!(Dialect::MySql.settings().is_empty(), "MySQL 8 knows no old_passwords");
+    }
+
+    #[test]
+    fn second_way_to_make_the_account_is_for_a_server_that_refuses_the_first() {
+        let ways = ["first".to_owned(), "second".to_owned()];
+        let sent = |answer: fn() -> DatabaseError| {
+            let mut sent = 0;
+            let outcome = first_that_is_taken(&ways, |way| {
+                sent += 1;
+                if way == "first" { Err(answer()) } else { Ok(()) }
+            });
+            (sent, outcome.is_ok())
+        };
+        assert_eq!(sent(|| DatabaseError::Unfit("no such plugin".to_owned())), (2, true));
+        // The account would be proven in a way that the services do not know.
+        assert_eq!(sent(|| DatabaseError::Unreachable("cut".to_owned())), (1, false));
     }
 
     #[test]

@@ -68,6 +68,15 @@ pub struct Account {
     pub services_password: String,
 }
 
+impl Account {
+    /// What nobody else may read, the longest first.
+    pub fn secrets(&self) -> [&str; 2] {
+        let mut secrets = [self.password.as_str(), self.services_password.as_str()];
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        secrets
+    }
+}
+
 impl fmt::Debug for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}@{}:{}", self.user, self.host, self.port)

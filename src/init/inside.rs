@@ -15,7 +15,7 @@ use super::processes;
 use super::registries;
 
 /// Every variable that counts: its name, what it is where it is not set, and whether it is shown as `***`.
-const VARIABLES: [Variable; 24] = [
+const VARIABLES: &[Variable] = &[
     Variable::new("MYSQL_HOST", ""),
     Variable::new("MYSQL_PORT", "3306"),
     Variable::new("MYSQL_USER", "root"),
@@ -33,6 +33,8 @@ const VARIABLES: [Variable; 24] = [
     Variable::new("TARS_REGISTRY_ADDRESS", ""),
     Variable::new("WEB_HOST", ""),
     Variable::new("TARSUP_VERSION", ""),
+    Variable::new("TARSUP_IMAGE", ""),
+    Variable::new("TARSUP_WAY_BACK", ""),
     Variable::new("TARSUP_DATABASE_TIMEOUT", "120"),
     Variable::new("TARSUP_STOP_TIMEOUT", "8"),
     Variable::new("TARSUP_ANSWER_TIMEOUT", "30"),
@@ -79,7 +81,7 @@ fn quoted(value: &str) -> String {
 /// `tars-init env`: the variables that count, without secrets, and what they come to; exit code 64 where they are refused.
 pub fn env(paths: &Paths) -> Result<(), Failure> {
     let mut text = String::new();
-    for variable in &VARIABLES {
+    for variable in VARIABLES {
         let value = std::env::var_os(variable.name).map(|value| value.to_string_lossy().into_owned());
         if let Some(line) = variable.line(value.as_deref()) {
             let _ = writeln!(text, "{line}");
@@ -89,6 +91,9 @@ pub fn env(paths: &Paths) -> Result<(), Failure> {
     if let Ok(environment) = &environment {
         let address = address::own(&environment.naming).unwrap_or_else(|failure| failure.message);
         let _ = writeln!(text, "# {} at {address}", environment.role);
+        if let Some(database) = &environment.database {
+            let _ = writeln!(text, "# database {database:?}, {}", database.tls);
+        }
     }
     print(&text)?;
     environment.map(|_| ())
@@ -169,6 +174,10 @@ fn print(text: &str) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+    use std::collections::BTreeSet;
+
+    use super::super::environment::ImageRole;
     use super::*;
 
     #[test]
@@ -182,5 +191,31 @@ mod tests {
         assert_eq!(Variable::new("SLAVE", "false").line(Some("true ")).unwrap(), "SLAVE=\"true \"");
         assert_eq!(Variable::new("DOMAIN", "").line(None), None);
         assert!(VARIABLES.iter().all(|variable| variable.name.ends_with("PASSWORD") == variable.is_secret));
+        let file = VARIABLES.iter().find(|variable| variable.name == "MYSQL_ROOT_PASSWORD_FILE").unwrap();
+        let line = file.line(Some("/run/secrets/root")).unwrap();
+        assert_eq!(line, "MYSQL_ROOT_PASSWORD_FILE=/run/secrets/root");
+    }
+
+    #[test]
+    fn every_variable_that_a_start_reads_is_shown() {
+        let asked = RefCell::new(BTreeSet::new());
+        for (image, slave) in [(ImageRole::Framework, "false"), (ImageRole::Node, "")] {
+            // Nothing ends the reading early.
+            let parsed = Environment::parse(image, &|name| {
+                asked.borrow_mut().insert(name.to_owned());
+                match name {
+                    "SLAVE" => Some(slave.into()),
+                    "MYSQL_HOST" | "MYSQL_ROOT_PASSWORD" => Some("x".into()),
+                    "WEB_HOST" => Some("http://x:3000".into()),
+                    _ => None,
+                }
+            });
+            assert!(parsed.is_ok(), "{parsed:?}");
+        }
+        let asked = asked.into_inner();
+        assert!(asked.contains("TARS_ADMIN_PASSWORD_FILE") && asked.contains("MYSQL_SSL_CA"), "{asked:?}");
+        for name in asked {
+            assert!(VARIABLES.iter().any(|variable| variable.name == name), "{name}");
+        }
     }
 }

@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::paths::Paths;
+use super::secret;
 
 /// How large one may get before it is put aside, in bytes.
 pub const LIMIT: u64 = 10 << 20;
@@ -56,8 +57,8 @@ fn aside(path: &Path, n: usize) -> PathBuf {
     path.with_file_name(format!("{name}.{n}"))
 }
 
-/// The last lines that a program printed, each cut to what a person reads.
-pub fn tail(paths: &Paths, name: &str) -> Vec<String> {
+/// The last lines that a program printed, without these secrets, each cut to what a person reads.
+pub fn tail(paths: &Paths, name: &str, secrets: &[&str]) -> Vec<String> {
     let read = || -> io::Result<Vec<u8>> {
         let mut file = File::open(paths.output_log(name))?;
         let from = file.metadata()?.len().saturating_sub(TAIL);
@@ -68,7 +69,10 @@ pub fn tail(paths: &Paths, name: &str) -> Vec<String> {
     };
     let text = String::from_utf8_lossy(&read().unwrap_or_default()).into_owned();
     let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
-    lines[lines.len().saturating_sub(LAST_LINES)..].iter().map(|line| cut(line)).collect()
+    lines[lines.len().saturating_sub(LAST_LINES)..]
+        .iter()
+        .map(|line| cut(&secret::masked(line, secrets)))
+        .collect()
 }
 
 fn cut(line: &str) -> String {
@@ -118,12 +122,12 @@ mod tests {
             writeln!(file, "{n} {}\n", "ä".repeat(3000)).unwrap();
         }
         writeln!(file, "the end").unwrap();
-        let lines = tail(&paths, "web");
+        let lines = tail(&paths, "web", &[]);
         assert_eq!(lines.last().map(String::as_str), Some("the end"));
         assert!(
             lines.len() <= LAST_LINES && lines.iter().all(|line| line.chars().count() <= LINE + 1),
             "{lines:?}"
         );
-        assert_eq!(tail(&paths, "nothing"), Vec::<String>::new());
+        assert_eq!(tail(&paths, "nothing", &[]), Vec::<String>::new());
     }
 }

@@ -3,11 +3,28 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::process::Command;
 
 use super::failure::Failure;
 
 /// No password is longer; whoever names a larger file has named another one.
 const LARGEST: u64 = 4096;
+
+/// Takes the secrets, and where they lie, out of what a program is started with: what it starts would inherit them.
+pub fn keep_from(command: &mut Command) {
+    for name in ["MYSQL_ROOT_PASSWORD", "TARS_ADMIN_PASSWORD"] {
+        command.env_remove(name).env_remove(format!("{name}_FILE"));
+    }
+}
+
+/// Shorter ones would blot out half of every text, and keep no secret.
+const SHORTEST: usize = 3;
+
+/// What a program printed, without these secrets: one that dies of its account may repeat it.
+pub fn masked(text: &str, secrets: &[&str]) -> String {
+    let hidden = secrets.iter().filter(|secret| secret.len() >= SHORTEST);
+    hidden.fold(text.to_owned(), |text, secret| text.replace(*secret, "***"))
+}
 
 /// The secret, where one is given; an empty `NAME` beside `NAME_FILE` counts as not set, as the database's images have it.
 pub fn read(get: &dyn Fn(&str) -> Option<OsString>, name: &str) -> Result<Option<String>, Failure> {
@@ -69,6 +86,12 @@ mod tests {
         let both = read_of(&[("SECRET", "x-of-both"), ("SECRET_FILE", &named)]).unwrap_err();
         assert!(both.message.contains("SECRET and SECRET_FILE are both set"), "{both}");
         assert!(!both.message.contains("x-of-both"), "{both}");
+    }
+
+    #[test]
+    fn words_of_a_program_show_no_secret() {
+        assert_eq!(masked("mysql://root:abc@db, abcd", &["abcd", "abc"]), "mysql://root:***@db, ***");
+        assert_eq!(masked("a table", &["a", ""]), "a table");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::tars::Service;
 use super::failure::{Code, Failure};
 use super::output_log;
 use super::paths::Paths;
+use super::secret;
 
 /// Refuses an image that lacks a program of its role, by name; one that is not executable is made so, as upstream's
 /// start scripts do: the web console may have published it without the mode.
@@ -63,15 +64,8 @@ pub fn start(paths: &Paths, service: Service, address: &str) -> io::Result<Pid> 
 /// starts would inherit them.
 pub fn launch(mut command: Command, paths: &Paths, name: &str) -> io::Result<Pid> {
     let log = output_log::begin(paths, name)?;
-    let child = command
-        .env_remove("MYSQL_ROOT_PASSWORD")
-        .env_remove("MYSQL_ROOT_PASSWORD_FILE")
-        .env_remove("TARS_ADMIN_PASSWORD")
-        .env_remove("TARS_ADMIN_PASSWORD_FILE")
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .spawn()?;
+    secret::keep_from(&mut command);
+    let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
     Ok(Pid::from_raw(child.id().cast_signed()))
 }
 

@@ -19,7 +19,7 @@ use super::boot::Prepared;
 use super::columns;
 use super::crashes::{Crashes, Obstacle};
 use super::downloads;
-use super::environment::{Endpoint, Environment};
+use super::environment::{Account, Endpoint, Environment};
 use super::health;
 use super::output_log;
 use super::paths::Paths;
@@ -307,7 +307,8 @@ impl Supervisor<'_> {
     }
 
     fn say_log_tail(&self, name: &str) {
-        for line in output_log::tail(self.paths, name) {
+        let secrets = self.environment.database.as_ref().map(Account::secrets).unwrap_or_default();
+        for line in output_log::tail(self.paths, name, &secrets) {
             self.log.say(format!("  {name}: {line}"));
         }
     }

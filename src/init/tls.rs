@@ -1,6 +1,7 @@
 //! TLS to the database: what `MYSQL_SSL` and `MYSQL_SSL_CA` ask for.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::fs;
 use std::path::PathBuf;
 
@@ -18,6 +19,16 @@ pub enum Tls {
     Encrypted,
     /// Encrypted, and the certificate is signed by this CA for the host that was asked.
     Verified(PathBuf),
+}
+
+impl fmt::Display for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("without TLS"),
+            Self::Encrypted => f.write_str("over TLS, whoever's certificate it is"),
+            Self::Verified(path) => write!(f, "over TLS, by the CA in {}", path.display()),
+        }
+    }
 }
 
 impl Tls {

@@ -4,6 +4,8 @@
 
 #[path = "../beside/mod.rs"]
 mod beside;
+#[path = "../certificates/mod.rs"]
+mod certificates;
 #[macro_use]
 #[path = "../contract/mod.rs"]
 mod contract;

@@ -5,6 +5,8 @@
 mod account;
 #[path = "../beside/mod.rs"]
 mod beside;
+#[path = "../certificates/mod.rs"]
+mod certificates;
 mod cluster;
 mod columns;
 mod container;
@@ -19,6 +21,7 @@ mod lifecycle;
 mod migration;
 mod proxy;
 mod registries;
+mod secrets;
 mod server;
 mod silence;
 mod statements;

@@ -1,44 +1,16 @@
 //! TLS to a real server that has a certificate of a CA of the test's own.
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-use tempfile::TempDir;
-
+use crate::certificates::Certificates;
 use crate::container::Container;
 use crate::server::Server;
 
-/// A CA, and a server's certificate for one name.
-struct Certificates {
-    folder: TempDir,
-}
-
-impl Certificates {
-    fn of(name: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.distinguished_name.push(DnType::CommonName, "CA of a test");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
-        let ca = params.self_signed(&key).unwrap().pem();
-        let issuer = Issuer::new(params, key);
-        let own = KeyPair::generate().unwrap();
-        let signed = CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&own, &issuer).unwrap();
-        for (file, text) in [("ca.pem", ca), ("server.pem", signed.pem()), ("key.pem", own.serialize_pem())] {
-            std::fs::write(folder.path().join(file), text).unwrap();
-        }
-        Self { folder }
-    }
-
-    fn path(&self, file: &str) -> String {
-        self.folder.path().join(file).to_string_lossy().into_owned()
-    }
-
-    fn server(&self) -> Server {
-        Server::start_with(&[
-            format!("--ssl-ca={}", self.path("ca.pem")),
-            format!("--ssl-cert={}", self.path("server.pem")),
-            format!("--ssl-key={}", self.path("key.pem")),
-        ])
-    }
+/// A server with this certificate.
+fn server(certificates: &Certificates) -> Server {
+    Server::start_with(&[
+        format!("--ssl-ca={}", certificates.path("ca.pem")),
+        format!("--ssl-cert={}", certificates.path("server.pem")),
+        format!("--ssl-key={}", certificates.path("key.pem")),
+    ])
 }
 
 /// The administrator's account that is let in over TLS alone.
@@ -56,7 +28,7 @@ fn container(server: &Server) -> Container {
 #[test]
 fn account_that_must_come_over_tls_does_so_with_the_servers_ca() {
     let certificates = Certificates::of("127.0.0.1");
-    let server = certificates.server();
+    let server = server(&certificates);
     let mut container = container(&server);
     assert_eq!(container.run_to_end().code(), Some(69));
     let log = container.log();
@@ -72,7 +44,7 @@ fn account_that_must_come_over_tls_does_so_with_the_servers_ca() {
 #[test]
 fn encryption_alone_takes_any_certificate() {
     let certificates = Certificates::of("another.host");
-    let server = certificates.server();
+    let server = server(&certificates);
     let mut container = container(&server);
     container.set("MYSQL_SSL", "required");
     container.run_once();
@@ -83,7 +55,7 @@ fn certificate_of_another_ca_or_for_another_host_is_refused_in_one_sentence() {
     for (name, ca_of) in [("127.0.0.1", "127.0.0.1"), ("another.host", "")] {
         let certificates = Certificates::of(name);
         let other = Certificates::of(ca_of);
-        let server = certificates.server();
+        let server = server(&certificates);
         let mut container = container(&server);
         let ca = if ca_of.is_empty() { certificates.path("ca.pem") } else { other.path("ca.pem") };
         container.set("MYSQL_SSL_CA", ca);
@@ -98,7 +70,7 @@ fn certificate_of_another_ca_or_for_another_host_is_refused_in_one_sentence() {
 #[test]
 fn server_that_demands_tls_says_so_in_one_sentence_and_gets_it() {
     let certificates = Certificates::of("127.0.0.1");
-    let server = certificates.server();
+    let server = server(&certificates);
     let mut container = container(&server);
     // With an account that is not bound to TLS itself.
     server.run(&["ALTER USER dba@'127.0.0.1' REQUIRE NONE", "SET GLOBAL require_secure_transport = ON"]);

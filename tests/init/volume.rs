@@ -132,11 +132,11 @@ fn volume_of_another_deployment_is_said_and_no_row_of_others_changes() {
 fn empty_volume_with_a_full_database_goes_on_with_its_rows() {
     let server = Server::start();
     let mut container = Container::framework(&server);
-    container.run_once();
+    container.set("TARS_ADMIN_PASSWORD", "Own-2026").run_once();
     server.run(&["UPDATE db_tars.t_adapter_conf SET thread_num = 77"]);
     let before = server.shape();
     let mut anew = Container::framework(&server);
-    anew.set("DOMAIN", &container.address);
+    anew.set("DOMAIN", &container.address).set("TARS_ADMIN_PASSWORD", "Own-2026");
     anew.address.clone_from(&container.address);
     let log = anew.run_once();
     assert!(!log.contains("creating it") && !log.contains("warning"), "{log}");

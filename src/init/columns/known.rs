@@ -8,6 +8,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use crate::init::secret;
+
 const SCRIPT: &str = include_str!("known.js");
 /// What stands before the answer: the models may print something, too.
 const MARK: &str = "tarsup-columns ";
@@ -42,7 +44,8 @@ pub fn ask(node: &Path, web: &Path, limit: Duration) -> Result<KnownColumns, Str
     }
     let mut command = Command::new(node);
     command.args(["-e", SCRIPT, "--"]).arg(web).current_dir(web);
-    command.env("NODE_ENV", "production").env_remove("MYSQL_ROOT_PASSWORD");
+    command.env("NODE_ENV", "production");
+    secret::keep_from(&mut command);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| format!("{} cannot be run: {error}", node.display()))?;
     let (said, complaint) = (child.stdout.take(), child.stderr.take());

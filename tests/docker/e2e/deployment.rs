@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use super::stage::{OLD, Stage, succeed};
 
-/// No blank in it: that is the guard's business.
-const PASSWORD: &str = "e2e-secret";
+/// Root's at the database. No blank in it: that is the guard's business.
+pub const PASSWORD: &str = "e2e-secret";
 
 /// A deployment, removed with everything in it when the test ends.
 pub struct Deployment {

@@ -11,6 +11,7 @@ mod machine;
 mod publish;
 mod roll;
 mod rows;
+mod secrets;
 mod silence;
 mod stage;
 mod web;

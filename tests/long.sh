@@ -2,7 +2,7 @@
 # What takes too long for every change, by hand before a release: an upgrade on the engine in memory that is killed before
 # and after each of its calls, each statement that a start sends to its database with each fault, and kills of tarsup at
 # random moments of an upgrade of the real framework (master, slave and two nodes), each resumed, and everything looked at
-# afterwards; before them a node with upstream's own start, by itself.
+# afterwards.
 #
 #   long.sh [KILLS [SEED]]     30 kills; the seed is printed, and shows the same moments again
 #
@@ -32,7 +32,6 @@ sh tests/engine.sh stop long
 sh tests/engine.sh start long
 cargo test --quiet --features engine-tests --test docker --no-run
 TARSUP_EVERY=1 cargo test --quiet --test it rollout::
-CI=1 TARSUP_LONG=1 sh tests/engine.sh run long -- cargo test --quiet --features engine-tests --test docker -- real::downloads
 # Each statement of a first boot, a migration and an ordinary start, with each fault: some forty minutes.
 TARSUP_EVERY=1 cargo test --quiet --features engine-tests --test init -- --nocapture faults::
 say "$kills kills, seed $seed"

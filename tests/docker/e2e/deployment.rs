@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -64,6 +65,12 @@ impl Deployment {
         subnet: u8,
         services: &[&str],
     ) -> Self {
+        // An engine gives no subnet to two networks: tests that run beside each other would fail by chance.
+        static SUBNETS: Mutex<BTreeMap<u8, &str>> = Mutex::new(BTreeMap::new());
+        let mut subnets = SUBNETS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let holder = *subnets.entry(subnet).or_insert(name);
+        drop(subnets);
+        assert_eq!(holder, name, "both have the subnet {subnet}");
         let deployment = Self { name, stage, folder: tempfile::tempdir().unwrap(), subnet };
         deployment.remove();
         deployment.write("compose.yaml", &deployment.compose(services));

@@ -1,6 +1,6 @@
 //! What nodes install from: a node with upstream's own start, from a master of ours with the real web console.
 
-use std::io::Write as _;
+use std::fmt::Write as _;
 use std::process::Command;
 
 use super::stage::{PREFIX, RELEASE, UPSTREAM_NODE, WITH_WEB, stage_with};
@@ -65,6 +65,61 @@ impl Node<'_> {
         wait_for("the node to register", || !["", before].contains(&self.registered().as_str()));
         self.registered()
     }
+
+    /// What there is to read of a node that does not register.
+    fn evidence(&self) -> String {
+        let web = format!("http://{}:3000", self.deployment.address(3));
+        let (node, framework) = (self.name.clone(), self.deployment.container("framework"));
+        let tail = |file: &str| {
+            format!("echo; for file in {file}; do echo \"== $file\"; tail -n 40 \"$file\"; done")
+        };
+        let logs = "/usr/local/app/tars/app_log/tars/tarsnode/*.log /usr/local/app/tars/app_log/tars-init/tarsnode.log";
+        let asked = format!(
+            "cat /usr/local/app/tars/tarsnode/conf/*.conf; ps -eo pid,ppid,etime,stat,cmd; ls -l / /usr/local/app/tars/tarsnode/*; \
+             curl -sm 5 -o /dev/null -w 'tarsnode.tgz %{{http_code}} %{{size_download}}\\n' {web}/files/tarsnode.tgz; \
+             curl -sm 5 -w '\\nget_tarsnode %{{http_code}} %{{size_download}}\\n' '{web}/get_tarsnode?ip=192.0.2.1&runuser=root'"
+        );
+        let mut told = String::new();
+        for (what, words) in [
+            ("the node printed", vec!["logs", "--timestamps", "--tail", "150", &node]),
+            ("the node has", vec!["exec", &node, "sh", "-c", &asked]),
+            ("tarsnode logged", vec!["exec", &node, "sh", "-c", &tail(logs)]),
+            ("the master printed", vec!["logs", "--timestamps", "--tail", "80", &framework]),
+            (
+                "the master logged",
+                vec![
+                    "exec",
+                    &framework,
+                    "sh",
+                    "-c",
+                    &tail(
+                        "/data/tars/app_log/tars-init/web.log /data/tars/app_log/tars/tarsregistry/tars.tarsregistry.log",
+                    ),
+                ],
+            ),
+            (
+                "the master runs",
+                vec!["exec", &framework, "sh", "-c", "ps -eo pid,ppid,etime,stat,cmd; tars-init status"],
+            ),
+        ] {
+            let output = Command::new("docker").args(words).output().unwrap();
+            let (out, err) =
+                (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            let _ = writeln!(told, "--- {what}\n{out}{err}");
+        }
+        let rows = "SELECT * FROM db_tars.t_node_info; SELECT * FROM db_tars.t_registry_info; SELECT NOW(), server, tgz, \
+                    upload_user, posttime, update_text FROM db_tars.t_server_patchs";
+        let _ = writeln!(told, "--- the database holds\n{}", self.deployment.query(rows));
+        told
+    }
+}
+
+impl Drop for Node<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.evidence());
+        }
+    }
 }
 
 fn sum(deployment: &Deployment, service: &str) -> String {
@@ -77,12 +132,6 @@ fn sum(deployment: &Deployment, service: &str) -> String {
 #[test]
 fn real_node_made_the_upstream_way_comes_back_after_a_restart_and_after_a_recreate() {
     let test = "real_node_made_the_upstream_way";
-    // Beside the other tests of the suite one of its nodes was once seen to register in vain for two minutes.
-    if std::env::var_os("TARSUP_LONG").is_none() {
-        let why = format!("\nSKIPPED {test}: left to tests/long.sh, which runs it by itself\n");
-        let _ = std::io::stderr().write_all(why.as_bytes());
-        return;
-    }
     let Some(stage) = stage_with(WITH_WEB, test) else { return };
     stage_with(UPSTREAM_NODE, test);
     let deployment = Deployment::of(stage, WITH_WEB, "real-install", 56, &["database", "framework"]);

@@ -78,10 +78,10 @@ fn database_stopped_in_the_dwell(
 #[test]
 fn real_database_stopped_in_the_slaves_dwell_proves_nothing_and_leaves_the_master_alone() {
     let back = Back::ForTheWayBack;
-    database_stopped_in_the_dwell("real-dwell-1", 57, "slave", &["framework"], back);
+    database_stopped_in_the_dwell("real-dwell-1", 68, "slave", &["framework"], back);
 }
 
 #[test]
 fn real_database_stopped_in_the_masters_dwell_commits_nothing() {
-    database_stopped_in_the_dwell("real-dwell-2", 58, "framework", &[], Back::AfterTheRun);
+    database_stopped_in_the_dwell("real-dwell-2", 69, "framework", &[], Back::AfterTheRun);
 }

@@ -60,7 +60,7 @@ fn real_upgrade_killed_at_random_moments_is_whole_after_a_resume() {
     let seed = number("TARSUP_SEED").unwrap_or_else(clock);
     eprintln!("TARSUP_KILLS={kills} TARSUP_SEED={seed}");
 
-    let deployment = Deployment::of(stage, RELEASE, "real-kills", 55, ALL);
+    let deployment = Deployment::of(stage, RELEASE, "real-kills", 66, ALL);
     deployment.tarsup(&["up", "--yes"]).exits(0);
     wait_for_nodes(&deployment, 4);
     let first = Whole { version: RELEASE, rows: rows(&deployment, true) };
@@ -265,7 +265,7 @@ fn last(out: &str, err: &str) -> String {
 #[test]
 fn real_master_killed_in_its_stop_and_resumed_at_once_is_up_again() {
     let Some(stage) = stage("real_master_killed_in_its_stop") else { return };
-    let deployment = Deployment::of(stage, RELEASE, "real-stop", 56, &["database", "framework", "slave"]);
+    let deployment = Deployment::of(stage, RELEASE, "real-stop", 67, &["database", "framework", "slave"]);
     let marker = "    container_name: real-stop-framework\n";
     deployment.edit("compose.yaml", marker, &format!("{marker}    stop_grace_period: 6s\n"));
     deployment.tarsup(&["up", "--yes"]).exits(0);

@@ -12,7 +12,7 @@ use crate::e2e::stage::succeed;
 
 const PASSWORD: &str = "lines-secret";
 const NET: &str = "tarsup-lines";
-const SUBNET: &str = "172.30.58";
+const SUBNET: &str = "172.30.70";
 
 /// Everything that the lines make, removed with it.
 struct Lines {

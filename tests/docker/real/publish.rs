@@ -31,7 +31,7 @@ const post = (path, body) => fetch(base + path, {
 fn real_service_is_published_through_the_console_and_comes_back_with_its_node() {
     let test = "real_service_is_published";
     let Some(stage) = stage_with(WITH_WEB, test) else { return };
-    let deployment = Deployment::of(stage, WITH_WEB, "real-publish", 54, &["database", "framework", "node"]);
+    let deployment = Deployment::of(stage, WITH_WEB, "real-publish", 71, &["database", "framework", "node"]);
     deployment.tarsup(&["up", "--yes"]).exits(0);
     wait_for_nodes(&deployment, 2);
     hello::register(&deployment, &[("node", 5)]);

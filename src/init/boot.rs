@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::tars::{Role, Service};
 
 use super::account;
-use super::columns::{self, Console};
+use super::columns::{self, Console, TakesBack};
 use super::database::{self, DB_TARS, DatabaseError, Presence, Server, Session};
 use super::environment::{Account, Endpoint, Environment};
 use super::failure::Failure;
@@ -27,7 +27,7 @@ use super::templates::{self, Wish};
 use super::touched::Touched;
 use super::upgrade_conf;
 use super::versions::{self, Act, Bringer};
-use super::web;
+use super::web::Web;
 
 /// What the supervisor must know of the preparation.
 #[derive(Clone, Debug)]
@@ -50,6 +50,7 @@ pub fn prepare(
     environment: &Environment,
     paths: &Paths,
     node: Registrant<'_>,
+    web: Option<&Web>,
     stop: &Stop,
     log: &StartLog,
 ) -> Result<Prepared, Failure> {
@@ -77,7 +78,8 @@ pub fn prepare(
                 way_back: &environment.way_back,
             };
             let address = Some(address);
-            let migration = Migration { account, scripts: schemas, paths, bringer, address, saved: None };
+            let migration =
+                Migration { account, scripts: schemas, paths, bringer, address, web, saved: None };
             let report = migration.run(&server, &mut session, log)?;
             is_fresh |= report.schema.installed_tars;
             if !is_fresh {
@@ -153,6 +155,8 @@ pub struct Migration<'a> {
     pub bringer: Bringer<'a>,
     /// The node's address; a run that starts nothing has none.
     pub address: Option<&'a str>,
+    /// The image's web console.
+    pub web: Option<&'a Web>,
     /// What was saved before: no other text of a template is changed.
     pub saved: Option<&'a Touched>,
 }
@@ -165,7 +169,7 @@ impl Migration<'_> {
         session: &mut Session,
         log: &StartLog,
     ) -> Result<MigrationReport, DatabaseError> {
-        let Self { account, scripts, paths, bringer, address, saved } = *self;
+        let Self { account, scripts, paths, bringer, address, web, saved } = *self;
         let version = bringer.version;
         schema::refuse_foreign(session, scripts)?;
         versions::judge(session, version)?;
@@ -173,10 +177,12 @@ impl Migration<'_> {
         versions::declare(session, bringer, log)?;
         let accounts = account::ensure(account, session, address, log)?;
         let gone = columns::note_gone(session)?;
-        let mut report = schema::migrate(server, session, scripts, paths, version, log)?;
-        upgrade_conf::apply(server, session, &scripts.upgrades, &mut report, log)?;
+        let ask = || web?.known_columns(paths).ok();
+        let takes_back = TakesBack::new(&ask, address.is_some());
+        let mut report = schema::migrate(server, session, scripts, paths, version, &takes_back, log)?;
+        upgrade_conf::apply(server, session, &scripts.upgrades, &mut report, &takes_back, log)?;
         let touched = &mut report.touched;
-        let columns = columns::put_back(server, session, &gone, || console(paths), touched, log)?;
+        let columns = columns::put_back(server, session, &gone, || console(web, paths), touched, log)?;
         let registries = address.map(Endpoint::registry).into_iter().collect();
         let substitution = Substitution::new(paths, address.unwrap_or_default(), Some(account), registries);
         let mut templates =
@@ -195,11 +201,11 @@ impl Migration<'_> {
 }
 
 /// What this image's web console would drop again.
-fn console(paths: &Paths) -> Console {
-    match web::find(paths).map(|web| web.known_columns(paths)) {
-        Ok(Ok(known)) => Console::Of(known),
-        Ok(Err(why)) => Console::Unknown(why),
-        Err(_) => Console::None,
+fn console(web: Option<&Web>, paths: &Paths) -> Console {
+    match web.map(|web| web.known_columns(paths)) {
+        Some(Ok(known)) => Console::Of(known),
+        Some(Err(why)) => Console::Unknown(why),
+        None => Console::None,
     }
 }
 

@@ -19,6 +19,7 @@ use super::signals::Stop;
 use super::start_log::StartLog;
 use super::templates::{self, Wish};
 use super::versions::{self, Bringer};
+use super::web;
 
 /// The format of the document.
 const DOCUMENT: u32 = 1;
@@ -45,7 +46,9 @@ pub fn run(paths: &Paths, keeper: Option<&Keeper>, stop: &Stop, log: &StartLog) 
     let server = Server::of(account).for_work(environment.patience, log);
     let version = environment.version.as_deref();
     let bringer = bringer_of(&environment);
-    let migration = Migration { account, scripts: &scripts, paths, bringer, address: None, saved: None };
+    let web = web::find(paths).ok();
+    let web = web.as_ref();
+    let migration = Migration { account, scripts: &scripts, paths, bringer, address: None, web, saved: None };
     let mut first = boot::FirstConnection::default();
     let mut saved = None;
     let report = database::retry_until_ready(log, stop, environment.patience, &server, || {
@@ -72,7 +75,9 @@ pub fn dry_run(paths: &Paths) -> Result<(), Failure> {
     let scripts = SchemaScripts::read(paths)?;
     let version = environment.version.as_deref();
     let bringer = bringer_of(&environment);
-    let migration = Migration { account, scripts: &scripts, paths, bringer, address: None, saved: None };
+    let web = web::find(paths).ok();
+    let web = web.as_ref();
+    let migration = Migration { account, scripts: &scripts, paths, bringer, address: None, web, saved: None };
     let report = told(&Server::of(account), &migration)?;
     print(&Document { version: DOCUMENT, framework: version, dry_run: true, report });
     Ok(())

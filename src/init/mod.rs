@@ -201,12 +201,18 @@ fn prepare(environment: Environment, paths: &Paths, stop: &Stop, log: &StartLog)
         is_new,
         unchanged: &unchanged,
     };
-    let prepared = boot::prepare(&environment, paths, node, stop, log)?;
+    let web = find_web(&environment, paths, log);
+    let prepared = boot::prepare(&environment, paths, node, web.as_ref(), stop, log)?;
     run_state.note_unwanted(&prepared.left_out(services));
     let substitution =
         Substitution::new(paths, &address, environment.database.as_ref(), prepared.registries.clone());
     render::render(paths, environment.role.services(), &substitution)?;
-    let web = prepare_web(&environment, paths, &address, log)?;
+    if let (Some(_), Some(account)) = (&web, &environment.database) {
+        web::Web::render(paths, &address, account).map_err(|error| {
+            let why = format!("cannot write the web console's configuration: {error}.");
+            Failure::new(Code::Configuration, why, "")
+        })?;
+    }
     if is_new && web.is_some() {
         downloads::discard(paths).map_err(|error| {
             Failure::new(
@@ -268,27 +274,19 @@ fn doubt(naming: &Naming) -> Option<String> {
     }
 }
 
-fn prepare_web(
-    environment: &Environment,
-    paths: &Paths,
-    address: &str,
-    log: &StartLog,
-) -> Result<Option<web::Web>, Failure> {
-    let (Role::Master, Some(account)) = (environment.role, &environment.database) else { return Ok(None) };
+/// The web console of a master's image.
+fn find_web(environment: &Environment, paths: &Paths, log: &StartLog) -> Option<web::Web> {
+    if environment.role != Role::Master || environment.database.is_none() {
+        return None;
+    }
     match web::find(paths) {
         Ok(web) => {
-            web::Web::render(paths, address, account).map_err(|error| {
-                Failure::new(
-                    Code::Configuration,
-                    format!("cannot write the web console's configuration: {error}."),
-                    "",
-                )
-            })?;
-            Ok(Some(web))
+            web.ask_ahead(paths);
+            Some(web)
         }
         Err(why) => {
             log.say(format!("{why}: none is started"));
-            Ok(None)
+            None
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use super::columns::TakesBack;
 use super::database::{DB_TARS, DatabaseError, Presence, Server, Session};
 use super::history::{self, RecordTable};
 use super::lock;
@@ -34,6 +35,7 @@ pub fn migrate(
     scripts: &SchemaScripts,
     paths: &Paths,
     version: Option<&str>,
+    console: &TakesBack<'_>,
     log: &StartLog,
 ) -> Result<Report, DatabaseError> {
     let mut record = InstallRecord::read(session)?;
@@ -43,7 +45,7 @@ pub fn migrate(
         match (session.presence(schema)?, statements) {
             (Presence::Exists { tables }, statements) if tables > 0 && !begun => {
                 let statements = statements.as_deref().unwrap_or_default();
-                complete(server, session, schema, statements, &mut report, log)?;
+                complete(server, session, schema, statements, &mut report, console, log)?;
                 // An installer that was cut off before its first row leaves a database as new as an empty one.
                 report.installed_tars |= *schema == DB_TARS && has_no_services(session)?;
             }
@@ -70,9 +72,9 @@ pub fn migrate(
                 if *schema == DB_TARS {
                     // What no file makes belongs to a new one as well.
                     let mut own = lock::connect_to_work(server, schema)?;
-                    report
-                        .added
-                        .extend(shape::complete(session, &mut own, schema, statements, &report.made)?.added);
+                    let shaped =
+                        shape::complete(session, &mut own, schema, statements, &report.made, console)?;
+                    report.added.extend(shaped.added);
                 }
                 record.finish(session, schema)?;
                 report.installed_tars |= *schema == DB_TARS;
@@ -191,6 +193,7 @@ fn complete(
     schema: &str,
     statements: &[Statement],
     report: &mut Report,
+    console: &TakesBack<'_>,
     log: &StartLog,
 ) -> Result<(), DatabaseError> {
     let tables = session.tables(schema)?;
@@ -218,7 +221,7 @@ fn complete(
         }
         report.added.push(format!("{schema}.{name}: the table"));
     }
-    let outcome = shape::complete(session, &mut own, schema, statements, &report.made)?;
+    let outcome = shape::complete(session, &mut own, schema, statements, &report.made, console)?;
     for added in &outcome.added {
         log.say(format!("added, as a fresh installation has it: {added}"));
     }

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::columns::{Lacking, TakesBack};
 use super::database::{DatabaseError, Session};
 use super::sql::{self, Column, Comparison, Key, KeyKind, Statement, StatementKind, Type};
 use super::touched::Touched;
@@ -66,46 +67,59 @@ struct Shipped<'a> {
 /// What one table lacks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Lack {
-    /// Parts of one `ALTER TABLE`, each with the words for it.
-    parts: Vec<(String, String)>,
-    /// Columns that are given another type.
-    widened: Vec<String>,
+    /// Parts of one `ALTER TABLE`.
+    parts: Vec<Part>,
     /// Keys, each with the words for it: they may meet rows that contradict them.
-    keys: Vec<(String, String)>,
+    keys: Vec<(Key, String)>,
     /// What stays.
     kept: Vec<String>,
 }
 
-/// Brings the tables of `schema` that are there to what the statements say. `own` is a session in that schema in which
-/// statements may be sent; `made` are the tables that have just been made, as `SCHEMA.TABLE`, with their columns.
+/// A part of an `ALTER TABLE`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Part {
+    /// The column as it is shipped.
+    column: Column,
+    lacking: Lacking,
+    text: String,
+    /// What it is, in words.
+    words: String,
+}
+
+/// Brings the tables of `schema` that are there to what the statements say, but for what the web console takes back. `own`
+/// is a session in that schema in which statements may be sent; `made` are the tables that have just been made, as
+/// `SCHEMA.TABLE`, with their columns.
 pub fn complete(
     session: &mut Session,
     own: &mut Session,
     schema: &str,
     statements: &[Statement],
     made: &BTreeMap<String, BTreeSet<String>>,
+    console: &TakesBack<'_>,
 ) -> Result<ShapeReport, DatabaseError> {
     let installed = read(session, schema)?;
     let mut outcome = ShapeReport::default();
     for statement in statements {
         let StatementKind::CreateTable { table, columns, keys, .. } = &statement.kind else { continue };
         let Some(found) = installed.get(&table.to_lowercase()) else { continue };
-        let lack = found.lacks(&Shipped { columns, keys });
+        let mut lack = found.lacks(&Shipped { columns, keys });
+        lack.without(schema, table, console);
         let at = format!("{schema}.{table}");
         outcome.kept.extend(lack.kept.iter().map(|what| format!("{at}: {what}")));
         let alter = format!("ALTER TABLE {}", sql::name(table));
         if !lack.parts.is_empty() || !lack.keys.is_empty() {
-            outcome.touched.table(schema, table).extend(lack.widened.iter().cloned());
+            let widened = lack.parts.iter().filter(|part| part.lacking == Lacking::Type);
+            outcome.touched.table(schema, table).extend(widened.map(|part| part.column.name.clone()));
         }
         if !lack.parts.is_empty() {
-            let parts: Vec<&str> = lack.parts.iter().map(|(part, _)| part.as_str()).collect();
-            let words = lack.parts.iter().map(|(_, words)| format!("{at}: {words}"));
+            let parts: Vec<&str> = lack.parts.iter().map(|part| part.text.as_str()).collect();
+            let words = lack.parts.iter().map(|part| format!("{at}: {}", part.words));
             if is_news(own.run(&format!("completing {at}"), &format!("{alter} {}", parts.join(", "))))? {
                 outcome.added.extend(words);
             }
         }
         for (key, words) in &lack.keys {
-            match is_news(own.run(&format!("adding a key to {at}"), &format!("{alter} ADD {key}"))) {
+            match is_news(own.run(&format!("adding a key to {at}"), &format!("{alter} ADD {}", key.text))) {
                 Ok(true) => outcome.added.push(format!("{at}: {words}")),
                 Ok(false) => {}
                 Err(error) if error.number().is_some_and(|number| KEY_DOES_NOT_FIT.contains(&number)) => {
@@ -123,7 +137,7 @@ pub fn complete(
             (None, Some(found)) => !found.columns.contains_key(name),
             (None, None) => false,
         };
-        if is_lacked {
+        if is_lacked && !(console.is_left_out() && console.drops(of, table, name)) {
             let statement = format!("ALTER TABLE {} ADD COLUMN {column}", sql::name(table));
             if installed.contains_key(table) {
                 outcome.touched.table(schema, table);
@@ -144,6 +158,29 @@ fn is_news(done: Result<(), DatabaseError>) -> Result<bool, DatabaseError> {
     }
 }
 
+impl Lack {
+    /// Leaves out what the web console takes back at once, or says that it will.
+    fn without(&mut self, schema: &str, table: &str, console: &TakesBack<'_>) {
+        let mut never_there = Vec::new();
+        self.parts.retain_mut(|part| {
+            if !console.takes(schema, table, &part.column, part.lacking) {
+                return true;
+            }
+            if !console.is_left_out() {
+                part.words.push_str(", until the web console starts");
+                return true;
+            }
+            if part.lacking == Lacking::Column {
+                never_there.push(part.column.name.to_lowercase());
+            }
+            false
+        });
+        self.keys.retain(|(key, _)| {
+            !key.columns.iter().any(|(name, _)| never_there.contains(&name.to_lowercase()))
+        });
+    }
+}
+
 impl Installed {
     fn lacks(&self, shipped: &Shipped<'_>) -> Lack {
         let mut lack = Lack::default();
@@ -154,9 +191,12 @@ impl Installed {
                     "it lacks the column {}, which is a key of its own: it is not added",
                     column.name
                 )),
-                None => lack
-                    .parts
-                    .push((format!("ADD COLUMN {}", column.text()), format!("the column {}", column.name))),
+                None => lack.parts.push(Part {
+                    column: column.clone(),
+                    lacking: Lacking::Column,
+                    text: format!("ADD COLUMN {}", column.text()),
+                    words: format!("the column {}", column.name),
+                }),
             }
         }
         for key in shipped.keys {
@@ -185,7 +225,7 @@ impl Installed {
         } else if let Some(other) = self.keys.iter().find(|found| has_its_name(found)) {
             lack.kept.push(format!("{words} is there with the columns ({})", other.columns.join(", ")));
         } else {
-            lack.keys.push((key.text.clone(), words));
+            lack.keys.push((key.clone(), words));
         }
     }
 }
@@ -199,13 +239,13 @@ impl InstalledColumn {
         match comparison {
             Some(Comparison::WideEnough) => {}
             Some(Comparison::Narrower) => {
-                let words = format!("the column {name} from {} to {}", self.shown, column.type_text);
-                lack.parts.push((format!("MODIFY COLUMN {}", self.widened(column)), words));
-                lack.widened.push(name.clone());
+                let words = format!("the column {name} from {} to {}", self.shown, column.kind);
+                let text = format!("MODIFY COLUMN {}", self.widened(column));
+                lack.parts.push(Part { column: column.clone(), lacking: Lacking::Type, text, words });
                 return;
             }
             Some(Comparison::Different) | None => {
-                lack.kept.push(differs(&column.type_text));
+                lack.kept.push(differs(&column.kind.to_string()));
                 return;
             }
         }
@@ -215,11 +255,13 @@ impl InstalledColumn {
             None if shipped.starts_with("CURRENT_TIMESTAMP") => {
                 lack.kept.push(differs(&format!("DEFAULT {shipped}")));
             }
-            None => lack.parts.push((
-                format!("ALTER COLUMN {} SET DEFAULT {shipped}", sql::name(name)),
-                format!("the default {shipped} of the column {name}"),
-            )),
-            Some(own) if plain(own) != plain(shipped) => lack
+            None => lack.parts.push(Part {
+                column: column.clone(),
+                lacking: Lacking::Default,
+                text: format!("ALTER COLUMN {} SET DEFAULT {shipped}", sql::name(name)),
+                words: format!("the default {shipped} of the column {name}"),
+            }),
+            Some(own) if !sql::same_default(Some(own), Some(shipped)) => lack
                 .kept
                 .push(format!("the default of the column {name} is {own}, and this version ships {shipped}")),
             Some(_) => {}
@@ -245,13 +287,6 @@ impl InstalledColumn {
             .collect::<Vec<_>>()
             .join(" ")
     }
-}
-
-/// A default as the servers' dialects agree on it: `'0'`, `0`; `CURRENT_TIMESTAMP`, `current_timestamp()`.
-fn plain(default: &str) -> String {
-    let inner = default.strip_prefix('\'').and_then(|text| text.strip_suffix('\'')).unwrap_or(default);
-    let lower = inner.to_ascii_lowercase();
-    if lower.starts_with("current_timestamp") { "current_timestamp".to_owned() } else { inner.to_owned() }
 }
 
 /// Table, column, type, whether it may be NULL, default, character set.
@@ -330,7 +365,7 @@ mod tests {
     }
 
     fn parts(lack: &Lack) -> Vec<&str> {
-        lack.parts.iter().map(|(part, _)| part.as_str()).collect()
+        lack.parts.iter().map(|part| part.text.as_str()).collect()
     }
 
     #[test]
@@ -404,7 +439,7 @@ mod tests {
         let there: &[(&str, bool, &[&str])] = &[("x", false, &["a", "b"])];
         assert_eq!(lack(&columns, there, "a int, b int, KEY other (a)").keys, []);
         let unique = lack(&columns, there, "a int, b int, UNIQUE KEY u (a, b), KEY i (b(10))");
-        let keys: Vec<_> = unique.keys.iter().map(|(key, _)| key.as_str()).collect();
+        let keys: Vec<_> = unique.keys.iter().map(|(key, _)| key.text.as_str()).collect();
         assert_eq!(keys, ["UNIQUE KEY u ( a , b )", "KEY i ( b ( 10 ) )"]);
     }
 

@@ -223,13 +223,15 @@ impl Supervisor<'_> {
     fn await_kept_columns(&self) {
         let (Some(web), Some(account)) = (&self.web, &self.environment.database) else { return };
         let (web, paths, sender) = (web.clone(), self.paths.clone(), self.events.0.clone());
-        let console = move || web.known_columns(&paths);
+        let asked = web.clone();
+        let console = move || asked.known_columns(&paths);
         columns::keep_before_start(
             account,
             console,
             self.environment.version.as_deref(),
             self.log,
-            move || {
+            move |columns| {
+                web.leave(columns);
                 let _ = sender.send(Event::ColumnsKept);
             },
         );

@@ -2,7 +2,7 @@
 
 use crate::tars::conf;
 
-use super::columns;
+use super::columns::{self, TakesBack};
 use super::database::{DatabaseError, Server, Session};
 use super::lock;
 use super::schema_report::Report;
@@ -26,10 +26,11 @@ pub fn apply(
     session: &mut Session,
     upgrades: &[Upgrade],
     report: &mut Report,
+    console: &TakesBack<'_>,
     log: &StartLog,
 ) -> Result<(), DatabaseError> {
     for upgrade in upgrades {
-        if !upgrade.is_due(session, report)? {
+        if !upgrade.is_due(session, report)? || upgrade.is_left_out(console) {
             continue;
         }
         let Upgrade { schema, table, column, statement } = upgrade;
@@ -55,6 +56,11 @@ pub fn apply(
 }
 
 impl Upgrade {
+    /// True where the web console drops the column again at once.
+    fn is_left_out(&self, console: &TakesBack<'_>) -> bool {
+        console.is_left_out() && console.drops(&self.schema, &self.table, &self.column)
+    }
+
     fn words(&self) -> String {
         format!("{}.{}: the column {}", self.schema, self.table, self.column)
     }

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use nix::unistd::Pid;
@@ -26,6 +27,8 @@ pub struct Web {
     node: PathBuf,
     /// What its models have, once they were asked.
     known: Arc<Mutex<Option<KnownColumns>>>,
+    /// The columns that its next start leaves as they are, as `SCHEMA.TABLE.COLUMN`.
+    left: Arc<Mutex<Vec<String>>>,
 }
 
 /// The web console of the image; `Err` says in words what is missing.
@@ -38,7 +41,7 @@ pub fn find(paths: &Paths) -> Result<Web, String> {
     std::env::split_paths(&folders)
         .map(|folder| folder.join("node"))
         .find(|node| node.is_file())
-        .map(|node| Web { node, known: Arc::default() })
+        .map(|node| Web { node, known: Arc::default(), left: Arc::default() })
         .ok_or_else(|| "the image has a web console but no `node` to run it".to_owned())
 }
 
@@ -69,10 +72,27 @@ impl Web {
         Ok(told)
     }
 
+    /// Asks in a thread, so that the answer is there when it is needed.
+    pub fn ask_ahead(&self, paths: &Paths) {
+        let (web, paths) = (self.clone(), paths.clone());
+        thread::spawn(move || web.known_columns(&paths));
+    }
+
+    /// Says which columns its starts leave as they are from now on.
+    pub fn leave(&self, columns: Vec<String>) {
+        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = columns;
+    }
+
     /// Starts it. What it leaks ends it before it takes the memory of the services: it is started again then.
     pub fn start(&self, paths: &Paths) -> io::Result<Pid> {
         let mut command = Command::new(&self.node);
         command.args(heap_limit(&std::env::var("NODE_OPTIONS").unwrap_or_default()));
+        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner).join(",");
+        if !left.is_empty() {
+            let script = paths.run().join("leave.js");
+            render::write(&script, columns::LEAVE_SCRIPT)?;
+            command.arg("-r").arg(script).env(columns::LEAVE, left);
+        }
         command.arg(paths.web().join("bin/www")).current_dir(paths.web()).env("NODE_ENV", "production");
         services::launch(command, paths, NAME)
     }

@@ -141,7 +141,7 @@ fn columns_that_an_older_console_drops_come_back_with_their_values() {
     let server = Server::start();
     let mut newer = container_with_web(&server, &real, "127.201.0.1");
     knows_more(&newer);
-    run_with_web(&server, &mut newer, &[], &["tuned"]);
+    run_with_web(&server, &mut newer, &["grid_flag"], &["tuned"]);
     server.run(&[
         "UPDATE db_tars.t_server_conf SET tuned = 'a''\u{2603}' WHERE server_name = 'tarsstat'",
         "UPDATE db_tars.t_server_conf SET flow_state = 'inactive' WHERE server_name IN ('tarsstat', 'tarslog')",
@@ -151,14 +151,17 @@ fn columns_that_an_older_console_drops_come_back_with_their_values() {
 
     let mut older = container_with_web(&server, &real, "127.201.0.1");
     knows_less(&older);
-    for _ in 0..2 {
-        // The second time `flow_state` is there again, which this version ships, and is kept again with its values.
+    for is_first in [true, false] {
+        lay_the_sign(&server);
         let log = run_with_web(&server, &mut older, &["tuned", "flow_state"], &[]);
-        assert!(log.contains("does not know, and drops, what is kept in tarsup: "), "{log}");
-        assert!(log.contains(&format!("db_tars.t_server_conf.flow_state ({} rows)", held.len())), "{log}");
-        assert!(!log.contains("sha"), "{log}");
+        // The second time `flow_state`, which this version ships, is not made again before it.
+        assert_eq!(log.contains("does not know, and drops, what is kept in tarsup: "), is_first, "{log}");
+        let words = format!("db_tars.t_server_conf.flow_state ({} rows)", held.len());
+        assert_eq!(log.contains(&words), is_first, "{log}");
+        assert!(!log.contains("sha") && !log.contains("adding"), "{log}");
         assert_eq!(rows(&server), counted);
     }
+    lay_the_sign(&server);
     let log = run_with_web(&server, &mut newer, &[], &["tuned", "flow_state"]);
     assert!(log.contains("put back db_tars.t_server_conf.tuned: the column and 1 values"), "{log}");
     assert!(log.contains("put back db_tars.t_server_conf.flow_state: the column and 2 values"), "{log}");
@@ -311,4 +314,77 @@ fn everything_is_kept_for_a_console_that_nobody_can_ask() {
 
 fn flows(server: &Server) -> Vec<String> {
     server.rows("SELECT flow FROM db_tars.t_server_conf WHERE application = 'S' ORDER BY server_name")
+}
+
+/// An address for which the console's model has no room.
+const LONG: &str = "a.node.whose.name.is.long";
+
+/// What `tars_upgrade.conf` adds and the console drops at last: that it is gone says that the console has looked at all.
+fn lay_the_sign(server: &Server) {
+    server.run(&["ALTER TABLE db_tars.t_server_conf ADD sha varchar(255) DEFAULT ''"]);
+}
+
+/// The statements that change a definition, of whoever sent them but the console.
+fn alters(server: &Server) -> Vec<String> {
+    server.rows(
+        "SELECT CONVERT(argument USING utf8mb4) FROM mysql.general_log WHERE command_type IN ('Query', 'Execute') AND \
+         argument LIKE 'ALTER%' AND user_host NOT LIKE 'tarsAdmin%'",
+    )
+}
+
+fn kind(server: &Server, table: &str, column: &str) -> String {
+    let query = format!(
+        "SELECT CONCAT(column_type, ' ', COALESCE(column_default, '-')) FROM information_schema.columns WHERE \
+         table_schema = 'db_tars' AND table_name = '{table}' AND column_name = '{column}'"
+    );
+    server.rows::<String>(&query).join("; ")
+}
+
+#[test]
+fn starts_beside_the_real_console_change_no_table_and_what_it_would_cut_off_stays() {
+    const NAME: &str = "starts_beside_the_real_console_change_no_table_and_what_it_would_cut_off_stays";
+    let Some(real) = real(NAME) else { return };
+    let server = Server::start();
+    let mut container = container_with_web(&server, &real, "127.201.0.4");
+    run_with_web(&server, &mut container, &["grid_flag"], &[]);
+    for _ in 0..2 {
+        lay_the_sign(&server);
+        server.run(&["SET GLOBAL log_output = 'TABLE', GLOBAL general_log = 1"]);
+        let log = run_with_web(&server, &mut container, &["grid_flag"], &[]);
+        server.run(&["SET GLOBAL general_log = 0"]);
+        assert!(!log.contains("added") && !log.contains("adding"), "{log}");
+        assert_eq!(alters(&server), [""; 0], "{log}");
+        assert!(!log.contains("keeps") && !log.contains("is kept"), "{log}");
+    }
+    assert_eq!(kind(&server, "t_node_info", "endpoint_ip"), "varchar(16) ''");
+
+    for mode in ["STRICT_TRANS_TABLES", ""] {
+        // A migration makes it all the same what a fresh installation is, and says what becomes of that.
+        let migrated = container.call(&["migrate"]);
+        assert_eq!(migrated.status.code(), Some(0));
+        let said = String::from_utf8_lossy(&migrated.stdout).into_owned();
+        let words = "endpoint_ip from varchar(16) to varchar(50), until the web console starts";
+        assert!(said.contains(words) || mode.is_empty(), "{said}");
+        assert_eq!(kind(&server, "t_node_info", "endpoint_ip"), "varchar(50) ''");
+        assert_eq!(kind(&server, "t_server_patchs", "tgz"), "text NULL");
+        assert_eq!(kind(&server, "t_docker_registry", "remark"), "varchar(255) ''");
+        assert!(has(&server, "grid_flag"));
+
+        server.run(&[
+            &format!("SET GLOBAL sql_mode = '{mode}'"),
+            &format!("UPDATE db_tars.t_node_info SET endpoint_ip = '{LONG}'"),
+        ]);
+        let log = run_with_web(&server, &mut container, &["grid_flag"], &[]);
+        let words = "is kept from narrowing what holds longer values: db_tars.t_node_info.endpoint_ip \
+                     (varchar(50) to varchar(16), 1 rows)";
+        assert!(log.contains(words), "{log}");
+        assert!(!log.contains("web is gone"), "{log}");
+        assert_eq!(server.rows::<String>("SELECT endpoint_ip FROM db_tars.t_node_info"), [LONG]);
+        assert_eq!(kind(&server, "t_node_info", "endpoint_ip"), "varchar(50) ''");
+        assert_eq!(
+            kind(&server, "t_server_patchs", "tgz"),
+            "varchar(255) NULL",
+            "what holds none is narrowed"
+        );
+    }
 }

@@ -237,7 +237,7 @@ fn dry_run_tells_what_a_newer_version_would_change_and_changes_nothing() {
         "db_tars.t_config_files: the table",
         "db_user_system.t_setting: the table",
         "db_tars.t_server_conf: the column sha",
-        "db_tars.t_server_conf: the column exe_path from varchar(20) to varchar ( 128 )",
+        "db_tars.t_server_conf: the column exe_path from varchar(20) to varchar(128)",
     ] {
         assert!(added.as_array().unwrap().iter().any(|it| it == what), "{what} is not in {added:#}");
     }

@@ -1,4 +1,5 @@
-// Which tables and columns the models of this web console have, without a connection. Its argument is the web's folder.
+// Which tables and columns the models of this web console have, each column with the definition that its start gives it
+// (null: it leaves that alone), without a connection. Its argument is the web's folder.
 // A folder SCHEMA_models holds a file for each table: that is how its own start finds them.
 'use strict';
 const fs = require('fs');
@@ -10,12 +11,26 @@ const known = {};
 
 function load(folder, schema) {
   const sequelize = new Sequelize(schema, '', '', { dialect: 'mysql', logging: false });
+  const queries = sequelize.getQueryInterface();
+  const generator = queries.queryGenerator || queries.QueryGenerator;
   known[schema] = known[schema] || {};
   for (const name of fs.readdirSync(folder).filter((name) => name.endsWith('.js'))) {
     const file = path.join(folder, name);
     const model = sequelize.import ? sequelize.import(file) : require(file)(sequelize, Sequelize.DataTypes);
     const fields = model.fieldRawAttributesMap || model.rawAttributes;
-    known[schema][model.tableName] = Object.keys(fields);
+    const columns = (known[schema][model.tableName] = {});
+    for (const field of Object.keys(fields)) columns[field] = definition(sequelize, generator, model.tableName, fields, field);
+  }
+}
+
+// What `sync({ alter: true })` writes behind the column's name.
+function definition(sequelize, generator, table, fields, field) {
+  if (fields[field].primaryKey) return null;
+  try {
+    const attribute = sequelize.normalizeAttribute(Object.assign({}, fields[field]));
+    return generator.attributesToSQL({ [field]: attribute }, { context: 'changeColumn', table })[field] || null;
+  } catch (error) {
+    return null;
   }
 }
 

@@ -1,6 +1,6 @@
 //! Which columns the web console knows: its own models, loaded by its own sequelize, without a connection.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -8,6 +8,9 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use serde::Deserialize;
+
+use super::super::sql;
 use crate::init::secret;
 
 const SCRIPT: &str = include_str!("known.js");
@@ -20,7 +23,25 @@ const MOST: u64 = 8 << 20;
 
 /// The tables that a web console brings to the shape of its models at its start, and the columns that these have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KnownColumns(BTreeMap<String, BTreeMap<String, BTreeSet<String>>>);
+pub struct KnownColumns(BTreeMap<String, BTreeMap<String, KnownTable>>);
+
+/// One of them: each column with the definition that it gets, or nothing where that is left alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct KnownTable(BTreeMap<String, Option<String>>);
+
+impl KnownTable {
+    /// True where the column stays.
+    pub fn has(&self, column: &str) -> bool {
+        self.0.contains_key(column)
+    }
+
+    /// What the column becomes; nothing where it stays as it is, or its definition is none that is understood.
+    pub fn makes(&self, column: &str) -> Option<sql::Column> {
+        let definition = self.0.get(column)?.as_ref()?;
+        sql::column(&format!("{} {definition}", sql::name(column)))
+    }
+}
 
 impl KnownColumns {
     /// The schemas that it has tables in.
@@ -29,7 +50,7 @@ impl KnownColumns {
     }
 
     /// The columns of a table; `None` for a table that it leaves alone. A server may keep table names in lower case.
-    pub fn of(&self, schema: &str, table: &str) -> Option<&BTreeSet<String>> {
+    pub fn of(&self, schema: &str, table: &str) -> Option<&KnownTable> {
         let tables = self.0.get(schema)?;
         tables.get(table).or_else(|| {
             tables.iter().find(|(name, _)| name.eq_ignore_ascii_case(table)).map(|(_, columns)| columns)
@@ -98,12 +119,16 @@ mod tests {
     #[test]
     fn answer_stands_behind_its_mark_among_whatever_is_printed() {
         let known = asked(
-            "echo words; echo 'tarsup-columns {\"d\": {\"t\": [\"a\", \"b\"]}}'; echo more",
+            "echo words; echo 'tarsup-columns {\"d\": {\"t\": {\"a\": null, \"b\": \"VARCHAR(16) DEFAULT 0\"}}}'; echo more",
             Duration::from_secs(20),
         )
         .unwrap();
         assert_eq!(known.schemas().collect::<Vec<_>>(), ["d"]);
-        assert!(known.of("d", "T").unwrap().contains("b"));
+        let table = known.of("d", "T").unwrap();
+        assert!(table.has("a") && table.has("b") && !table.has("c"));
+        assert_eq!((table.makes("a"), table.makes("c")), (None, None));
+        let made = table.makes("b").unwrap();
+        assert_eq!((made.kind.arguments, made.default.as_deref()), (vec!["16".to_owned()], Some("0")));
         assert_eq!((known.of("d", "u"), known.of("e", "t")), (None, None));
     }
 

@@ -2,15 +2,18 @@
 //! these do not have is dropped with its values: an older console's start takes a newer version's columns. So what it does
 //! not know is kept in `tarsup` first, and put back when a console starts that knows it, or none at all.
 
+mod cut;
 mod keep;
 mod known;
 mod put_back;
 mod record;
 mod table;
+mod takes_back;
 
 pub use keep::Outcome;
 pub use known::{KnownColumns, LIMIT, ask};
 pub use put_back::{Console, note_gone, put_back};
+pub use takes_back::{Lacking, TakesBack};
 
 use std::thread;
 use std::time::Duration;
@@ -45,19 +48,24 @@ fn keep_unknown(
 ) -> Result<Outcome, super::database::DatabaseError> {
     let stays = |table: &table::InstalledTable, column: &str| {
         is_mistake(&table.schema, &table.name, column)
-            || known.of(&table.schema, &table.name).is_none_or(|columns| columns.contains(column))
+            || known.of(&table.schema, &table.name).is_none_or(|known| known.has(column))
     };
     keep::keep(server, known.schemas(), &stays, version)
 }
 
-/// Keeps what this image's web console does not know, again and again until nothing would be lost; then `done`. In a thread:
-/// the services start meanwhile, and the web console does not.
+/// What is loaded before a web console whose start must leave columns as they are.
+pub const LEAVE_SCRIPT: &str = include_str!("leave.js");
+/// The variable that names these columns to it.
+pub const LEAVE: &str = "TARSUP_LEAVE";
+
+/// Keeps what this image's web console does not know, again and again until nothing would be lost; then `done`, with the
+/// columns that it must leave as they are. In a thread: the services start meanwhile, and the web console does not.
 pub fn keep_before_start(
     account: &Account,
     console: impl Fn() -> Result<KnownColumns, String> + Send + 'static,
     version: Option<&str>,
     log: &StartLog,
-    done: impl FnOnce() + Send + 'static,
+    done: impl FnOnce(Vec<String>) + Send + 'static,
 ) {
     let (server, version, log) = (Server::of(account), version.map(str::to_owned), log.clone());
     thread::spawn(move || {
@@ -66,14 +74,25 @@ pub fn keep_before_start(
             let kept = console()
                 .map_err(|why| format!("it does not tell which columns it knows ({why})"))
                 .and_then(|known| {
-                    keep_unknown(&server, &known, version.as_deref()).map_err(|error| error.to_string())
+                    let kept = keep_unknown(&server, &known, version.as_deref());
+                    let both = kept.and_then(|kept| Ok((kept, cut::find(&server, &known)?)));
+                    both.map_err(|error| error.to_string())
                 });
             let why = match kept {
-                Ok(outcome) if outcome.not_kept.is_empty() => {
+                Ok((outcome, too_long)) if outcome.not_kept.is_empty() => {
                     say_what_was_kept(&outcome, &log);
-                    return done();
+                    if !too_long.is_empty() {
+                        let words: Vec<&str> = too_long.iter().map(|one| one.words.as_str()).collect();
+                        log.say(format!(
+                            "the web console is kept from narrowing what holds longer values: {}",
+                            words.join(", ")
+                        ));
+                    }
+                    return done(too_long.into_iter().map(|one| one.column).collect());
                 }
-                Ok(outcome) => format!("it would drop what cannot be kept: {}", outcome.not_kept.join("; ")),
+                Ok((outcome, _)) => {
+                    format!("it would drop what cannot be kept: {}", outcome.not_kept.join("; "))
+                }
                 Err(why) => why,
             };
             if said != why {

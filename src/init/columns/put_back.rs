@@ -83,8 +83,7 @@ pub fn put_back(
                 match &asked {
                     Some(Console::None) => {}
                     Some(Console::Of(known))
-                        if known.of(&kept.schema, &kept.table).is_none_or(|of| of.contains(&kept.column)) => {
-                    }
+                        if known.of(&kept.schema, &kept.table).is_none_or(|of| of.has(&kept.column)) => {}
                     Some(Console::Unknown(why)) => {
                         log.say(format!(
                             "{} stays away, with its values kept: the web console does not tell whether it knows it ({why})",

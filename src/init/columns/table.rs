@@ -19,7 +19,7 @@ pub struct InstalledTable {
 pub struct InstalledColumn {
     pub name: String,
     /// `varchar(128)`
-    type_text: String,
+    pub type_text: String,
     /// Character set and collation of a text.
     text: Option<(String, String)>,
 }

@@ -105,6 +105,15 @@ pub fn installed_type(text: &str) -> Option<Type> {
     Some(column.kind)
 }
 
+/// A column as `CREATE TABLE` has it, name included; `None` where that is not understood.
+pub fn column(text: &str) -> Option<Column> {
+    let sentences = lexer::read(text).ok()?;
+    let mut cursor = Cursor { tokens: &sentences.first()?.tokens, at: 0 };
+    let Defined::Column(column) = definition(&mut cursor).ok()? else { return None };
+    cursor.expect_end().ok()?;
+    Some(column)
+}
+
 fn key(cursor: &mut Cursor<'_>, from: usize, kind: KeyKind) -> Result<Defined, Reason> {
     let mut name = None;
     method(cursor)?;

@@ -9,7 +9,7 @@ mod grammar;
 mod lexer;
 mod table;
 
-pub use definitions::installed_type;
+pub use definitions::{column, installed_type};
 pub use table::{Column, Comparison, Key, KeyKind, Type};
 
 /// A statement that was judged, and what is done with it.
@@ -134,6 +134,17 @@ pub fn judge(dump: &str, purpose: FilePurpose) -> Result<Vec<Statement>, SqlRefu
 /// A text between single quotes, as a literal.
 pub fn quote(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+/// True for one default, as the servers' dialects write it: `'0'`, `0`; `CURRENT_TIMESTAMP`, `current_timestamp()`.
+pub fn same_default(one: Option<&str>, other: Option<&str>) -> bool {
+    one.map(plain_default) == other.map(plain_default)
+}
+
+fn plain_default(default: &str) -> String {
+    let inner = default.strip_prefix('\'').and_then(|text| text.strip_suffix('\'')).unwrap_or(default);
+    let lower = inner.to_ascii_lowercase();
+    if lower.starts_with("current_timestamp") { "current_timestamp".to_owned() } else { inner.to_owned() }
 }
 
 /// A name between backticks.

@@ -1,5 +1,7 @@
 //! What a `CREATE TABLE` defines: columns and keys, as far as an installed table is compared with it.
 
+use std::fmt;
+
 use super::lexer::Token;
 use super::name;
 
@@ -124,6 +126,48 @@ impl Type {
     }
 }
 
+impl Type {
+    /// The condition that is true for a value of an installed column which this type does not hold; nothing where it holds
+    /// them all, or where how they become others is no matter of their length.
+    pub fn misfit(&self, installed: &Self, column: &str) -> Option<String> {
+        let column = name(column);
+        match (self.width(), installed.width()) {
+            (Width::Text(own), Width::Text(other)) if own < other => {
+                // `text` counts bytes, `varchar` characters.
+                let length = if self.word.ends_with("char") { "CHAR_LENGTH" } else { "LENGTH" };
+                Some(format!("{length}({column}) > {own}"))
+            }
+            (Width::Bytes(own), Width::Bytes(other)) if own < other => {
+                Some(format!("LENGTH({column}) > {own}"))
+            }
+            (Width::Integer(own), Width::Integer(other))
+                if own < other || self.unsigned != installed.unsigned =>
+            {
+                let most =
+                    if self.unsigned { (1_u128 << (8 * own)) - 1 } else { (1_u128 << (8 * own - 1)) - 1 };
+                let least = if self.unsigned { "0".to_owned() } else { format!("-{}", most + 1) };
+                Some(format!("{column} NOT BETWEEN {least} AND {most}"))
+            }
+            _ if self.word == "enum" && installed.word == "enum" => {
+                let lacks = installed.arguments.iter().any(|value| !self.arguments.contains(value));
+                lacks.then(|| format!("{column} NOT IN ({})", self.arguments.join(", ")))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// As `information_schema` writes it.
+impl fmt::Display for Type {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.word)?;
+        if !self.arguments.is_empty() {
+            write!(f, "({})", self.arguments.join(","))?;
+        }
+        f.write_str(if self.unsigned { " unsigned" } else { "" })
+    }
+}
+
 /// What holds how much.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Width {
@@ -197,6 +241,24 @@ mod tests {
             ("blob", "text", Comparison::Different),
         ] {
             assert_eq!(kind(own).compared_with(&kind(shipped)), expected, "{own} for {shipped}");
+        }
+    }
+
+    #[test]
+    fn values_that_a_type_does_not_hold_are_told_by_a_condition() {
+        for (own, installed, expected) in [
+            ("varchar(16)", "varchar(50)", Some("CHAR_LENGTH(`c`) > 16")),
+            ("varchar(255)", "text", Some("CHAR_LENGTH(`c`) > 255")),
+            ("text", "mediumtext", Some("LENGTH(`c`) > 65535")),
+            ("text", "varchar(255)", None),
+            ("int", "bigint(20)", Some("`c` NOT BETWEEN -2147483648 AND 2147483647")),
+            ("int unsigned", "int(11)", Some("`c` NOT BETWEEN 0 AND 4294967295")),
+            ("bigint(20)", "int(11)", None),
+            ("enum('a')", "enum('a','b')", Some("`c` NOT IN ('a')")),
+            ("enum('a','b')", "enum('a')", None),
+            ("datetime", "varchar(20)", None),
+        ] {
+            assert_eq!(kind(own).misfit(&kind(installed), "c").as_deref(), expected, "{installed} as {own}");
         }
     }
 }

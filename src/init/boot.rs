@@ -175,6 +175,8 @@ impl Migration<'_> {
         versions::judge(session, version)?;
         // Whoever is cut off from here on has left the word.
         versions::declare(session, bringer, log)?;
+        let act = if address.is_some() { Act::Start } else { Act::Migrate };
+        let has_begun = versions::begin(session, bringer, act)?;
         let accounts = account::ensure(account, session, address, log)?;
         let gone = columns::note_gone(session)?;
         let ask = || web?.known_columns(paths).ok();
@@ -190,12 +192,8 @@ impl Migration<'_> {
         templates.forget_readers_at(address.unwrap_or_default());
         let is_new = report.installed_tars;
         let report = MigrationReport { accounts, schema: report, columns, templates };
-        let act = match address {
-            _ if is_new => Act::Install,
-            Some(_) => Act::Start,
-            None => Act::Migrate,
-        };
-        versions::record(session, bringer, act, &report.changed(), log)?;
+        let act = if is_new { Act::Install } else { act };
+        versions::record(session, bringer, act, &report.changed(), has_begun, log)?;
         Ok(report)
     }
 }

@@ -9,6 +9,9 @@ use super::database::{DatabaseError, Session};
 use super::history::{self, RecordTable};
 use super::start_log::StartLog;
 
+/// What stands for the changes until a run has told them: it was begun, and may have been cut off.
+const BEGUN: &str = "{\"begun\":true}";
+
 /// Who brings a version.
 #[derive(Clone, Copy, Debug)]
 pub struct Bringer<'a> {
@@ -133,32 +136,77 @@ pub fn accept(session: &mut Session, version: &str, log: &StartLog) -> Result<Ve
     Ok(newer)
 }
 
-/// Writes down that a version was here: where it changed something, or where it is another one than the last.
+/// Writes down, before anything is changed, that another version than the last is at work: whoever is cut off from here on may
+/// have changed something, and the row says so until [`record`] tells it to its end. True where this call wrote it.
+pub fn begin(session: &mut Session, bringer: Bringer<'_>, act: Act) -> Result<bool, DatabaseError> {
+    let Some(version) = bringer.version else { return Ok(false) };
+    if last(session)?.is_some_and(|last| last.version == version)
+        || table(session, None)? != RecordTable::Made
+    {
+        return Ok(false);
+    }
+    insert(session, bringer, version, act, BEGUN).map(|()| true)
+}
+
+/// Writes down that a version was here: where it changed something, or where it is another one than the last. `has_begun` is
+/// what [`begin`] said.
 pub fn record(
     session: &mut Session,
     bringer: Bringer<'_>,
     act: Act,
     changed: &str,
+    has_begun: bool,
     log: &StartLog,
 ) -> Result<(), DatabaseError> {
     let Some(version) = bringer.version else { return Ok(()) };
-    let is_there = history::has(session, "t_version")?;
-    if changed.is_empty() {
-        let query = "SELECT version FROM tarsup.t_version ORDER BY id DESC LIMIT 1";
-        let last: Vec<String> =
-            if is_there { session.rows("asking for the last version", query, ())? } else { Vec::new() };
-        if last.first().is_some_and(|last| last == version) {
-            return Ok(());
-        }
+    let last = last(session)?.filter(|last| last.version == version);
+    match last {
+        // An earlier run, cut off, may have changed what this one did not have to.
+        Some(last) if last.changed == BEGUN && (has_begun || !changed.is_empty()) => session.run_with(
+            "recording the version",
+            "UPDATE tarsup.t_version SET act = ?, at = NOW(), changed = ? WHERE id = ?",
+            (act.name(), changed, last.id),
+        ),
+        Some(_) if changed.is_empty() => Ok(()),
+        _ if table(session, Some(log))? != RecordTable::Made => Ok(()),
+        _ => insert(session, bringer, version, act, changed),
     }
-    if !is_there {
-        let definition = "(id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY, version VARCHAR(64) NOT NULL, act VARCHAR(16) NOT NULL, \
-                          image VARCHAR(512) NOT NULL, node VARCHAR(128) NOT NULL, at DATETIME NOT NULL, changed MEDIUMTEXT NOT \
-                          NULL) ENGINE=InnoDB DEFAULT CHARSET=utf8 COMMENT='which version was here, and what it changed'";
-        if history::make(session, "t_version", definition, "versions", Some(log))? != RecordTable::Made {
-            return Ok(());
-        }
+}
+
+/// What was written last.
+struct Last {
+    id: u64,
+    version: String,
+    changed: String,
+}
+
+fn last(session: &mut Session) -> Result<Option<Last>, DatabaseError> {
+    if !history::has(session, "t_version")? {
+        return Ok(None);
     }
+    let query = "SELECT id, version, changed FROM tarsup.t_version ORDER BY id DESC LIMIT 1";
+    let rows: Vec<(u64, String, String)> = session.rows("asking for the last version", query, ())?;
+    Ok(rows.into_iter().next().map(|(id, version, changed)| Last { id, version, changed }))
+}
+
+/// The table, made where it is missing.
+fn table(session: &mut Session, log: Option<&StartLog>) -> Result<RecordTable, DatabaseError> {
+    if history::has(session, "t_version")? {
+        return Ok(RecordTable::Made);
+    }
+    let definition = "(id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY, version VARCHAR(64) NOT NULL, act VARCHAR(16) NOT NULL, \
+                      image VARCHAR(512) NOT NULL, node VARCHAR(128) NOT NULL, at DATETIME NOT NULL, changed MEDIUMTEXT NOT \
+                      NULL) ENGINE=InnoDB DEFAULT CHARSET=utf8 COMMENT='which version was here, and what it changed'";
+    history::make(session, "t_version", definition, "versions", log)
+}
+
+fn insert(
+    session: &mut Session,
+    bringer: Bringer<'_>,
+    version: &str,
+    act: Act,
+    changed: &str,
+) -> Result<(), DatabaseError> {
     session.run_with(
         "recording the version",
         "INSERT INTO tarsup.t_version (version, act, image, node, at, changed) VALUES (?, ?, ?, ?, NOW(), ?)",

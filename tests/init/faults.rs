@@ -97,8 +97,9 @@ fn migration_with_a_fault_at_any_statement_adds_everything_once() {
     let server = Server::start();
     let mut container = Container::framework(&server).migrating();
     let age = |container: &mut Container| {
-        container.set("MYSQL_PORT", server.port.to_string());
+        container.set("MYSQL_PORT", server.port.to_string()).set("TARSUP_VERSION", "3.0.17");
         migrate(container);
+        container.set("TARSUP_VERSION", "3.0.18");
         server.run(&[
             "ALTER TABLE db_tars.t_server_conf DROP COLUMN run_type, DROP COLUMN sha",
             "DROP TABLE db_tars.t_registry_info",
@@ -113,5 +114,9 @@ fn migration_with_a_fault_at_any_statement_adds_everything_once() {
         age(&mut container);
         disturbed(&server, &mut container, point, migrate);
         assert_eq!(server.shape(), whole, "{point:?}");
+        // An older version is told of it, wherever the run was cut.
+        let told =
+            server.number("SELECT COUNT(*) FROM tarsup.t_version WHERE version = '3.0.18' AND changed <> ''");
+        assert_eq!(told, 1, "{point:?}");
     }
 }

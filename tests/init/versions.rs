@@ -127,4 +127,8 @@ fn word_is_written_before_the_first_change() {
     drop(session);
     let words: Vec<(String, String)> = server.rows("SELECT version, changed_by FROM tarsup.t_way_back");
     assert_eq!(words, [("3.0.17".to_owned(), "3.0.18".to_owned())]);
+    // It may have changed something: a version that nobody named is refused, and the one that was named is not.
+    assert_eq!(history(&server).last(), Some(&row("3.0.18", "migrate", "", true)));
+    assert_eq!(migrate(&version(&server, "3.0.16"), &[]).0, 78);
+    assert_eq!(migrate(&version(&server, "3.0.17"), &[]).0, 0);
 }

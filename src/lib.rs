@@ -3,6 +3,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`tars`] | what TARS is: services and ports, configuration grammar, tars_ping, the `REBUILD` rule |
+//! | `adopt` | containers that somebody else made → a deployment file |
 //! | `oci` | the words of the OCI image specification: digest, reference, layer, image |
 //! | `tarball` | tar files: told by magic, read with every extension, written by hand |
 //! | `compare` | what differs between two images, in services and files |
@@ -21,6 +22,8 @@
 pub mod diagnose;
 pub mod tars;
 
+#[cfg(feature = "host")]
+pub mod adopt;
 #[cfg(feature = "host")]
 pub mod build;
 #[cfg(feature = "host")]

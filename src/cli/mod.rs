@@ -1,5 +1,6 @@
 //! Arguments, settings, wiring, reports and exit codes: one file a command family.
 
+mod adopt;
 pub mod build;
 pub mod failure;
 mod framework;
@@ -59,6 +60,7 @@ enum Command {
     Templates(framework::TemplatesArgs),
     AcceptDatabase(framework::AcceptDatabaseArgs),
     Node(node::NodeArgs),
+    Adopt(adopt::AdoptArgs),
 }
 
 fn run(command: Command, ui: &Ui) -> Outcome {
@@ -83,6 +85,7 @@ fn run(command: Command, ui: &Ui) -> Outcome {
         Command::Templates(args) => framework::templates(&args, ui),
         Command::AcceptDatabase(args) => framework::accept_database(&args, ui),
         Command::Node(args) => node::node(&args, ui),
+        Command::Adopt(args) => adopt::adopt(&args, ui),
     }
 }
 

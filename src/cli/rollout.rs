@@ -21,6 +21,8 @@ use crate::diagnose::{Diagnose, Exit};
 use crate::engine::docker::DockerEngine;
 use crate::engine::{ConnectOptions, Engine};
 use crate::oci::Reference;
+use crate::oci::reference::InvalidReference;
+use crate::tars::Role;
 use crate::upgrade::{Deploy, DeployId, Intent, Plan, Request, ResumeOptions, Resumed, render};
 
 use operator::Operator;
@@ -85,9 +87,36 @@ pub struct VersionOptions {
     #[arg(long, value_name = "VERSION", conflicts_with = "image")]
     to: Option<String>,
 
-    /// The image that the services of the same repository get
-    #[arg(long, value_name = "REF")]
-    image: Option<Reference>,
+    /// The image that the services of the same repository get, or this service alone, whatever it ran before; repeatable
+    #[arg(long, value_name = "[SERVICE=]REF")]
+    image: Vec<ImageChoice>,
+}
+
+/// `[SERVICE=]REF`
+#[derive(Clone, Debug)]
+struct ImageChoice {
+    service: Option<String>,
+    image: Reference,
+}
+
+impl std::str::FromStr for ImageChoice {
+    type Err = InvalidReference;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match text.split_once('=') {
+            Some((service, image)) => Self { service: Some(service.to_owned()), image: image.parse()? },
+            None => Self { service: None, image: text.parse()? },
+        })
+    }
+}
+
+impl std::fmt::Display for ImageChoice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.service {
+            Some(service) => write!(f, "{service}={}", self.image),
+            None => self.image.fmt(f),
+        }
+    }
 }
 
 /// Create what is declared and missing, start what is stopped, replace what differs
@@ -178,6 +207,10 @@ pub struct DownArgs {
 enum RolloutError {
     #[error("no service of the deployment runs an image of the repository `{repository}`")]
     NoSuchRepository { repository: String },
+    #[error("no service `{service}` is declared")]
+    NoSuchService { service: String },
+    #[error("`{service}` is the database, and an upgrade never replaces it")]
+    IsDatabase { service: String },
     #[error("`{version}` is no tag")]
     NoTag { version: String },
     #[error("the runtime cannot be started")]
@@ -187,7 +220,10 @@ enum RolloutError {
 impl Diagnose for RolloutError {
     fn exit(&self) -> Exit {
         match self {
-            Self::NoSuchRepository { .. } | Self::NoTag { .. } => Exit::Usage,
+            Self::NoSuchRepository { .. }
+            | Self::NoSuchService { .. }
+            | Self::IsDatabase { .. }
+            | Self::NoTag { .. } => Exit::Usage,
             Self::Runtime(_) => Exit::Failed,
         }
     }
@@ -196,6 +232,12 @@ impl Diagnose for RolloutError {
         match self {
             Self::NoSuchRepository { .. } => {
                 Some("change `image:` in the file, then run `tarsup up`".to_owned())
+            }
+            Self::NoSuchService { .. } => {
+                Some("write --image SERVICE=REF with a key under `services` of the file".to_owned())
+            }
+            Self::IsDatabase { .. } => {
+                Some("move a database to another server by its own means, with a backup".to_owned())
             }
             Self::NoTag { .. } => {
                 Some("a tag is letters, digits, `_`, `.` and `-`, such as 3.0.17".to_owned())
@@ -221,8 +263,9 @@ impl Ask<'_> {
         match self {
             Self::Up => "up".to_owned(),
             Self::Upgrade(VersionOptions { to: Some(version), .. }) => format!("upgrade --to {version}"),
-            Self::Upgrade(VersionOptions { image: Some(image), .. }) => format!("upgrade --image {image}"),
-            Self::Upgrade(_) => "upgrade".to_owned(),
+            Self::Upgrade(VersionOptions { image, .. }) => {
+                image.iter().fold("upgrade".to_owned(), |words, image| format!("{words} --image {image}"))
+            }
             Self::Finish => "migrate --finish".to_owned(),
             Self::Restart(services) => format!("restart {}", services.join(" ")).trim_end().to_owned(),
             Self::Rollback(Some(to)) => format!("rollback --to {to}"),
@@ -235,13 +278,7 @@ impl Ask<'_> {
     fn intent(&self, desired: &Desired) -> Result<Intent, Failure> {
         Ok(match self {
             Self::Up => Intent::Up,
-            Self::Upgrade(VersionOptions { image: Some(image), .. }) => {
-                let intent = Intent::upgrade_image(desired, image);
-                if matches!(&intent, Intent::Upgrade { images } if images.is_empty()) {
-                    return Err(RolloutError::NoSuchRepository { repository: image.familiar_name() }.into());
-                }
-                intent
-            }
+            Self::Upgrade(VersionOptions { image, .. }) if !image.is_empty() => chosen(desired, image)?,
             Self::Upgrade(VersionOptions { to, .. }) => {
                 if let Some(version) = to.as_ref().filter(|version| !crate::oci::reference::is_tag(version)) {
                     return Err(RolloutError::NoTag { version: version.clone() }.into());
@@ -258,10 +295,34 @@ impl Ask<'_> {
     }
 }
 
+/// Each choice in its turn: a later one counts.
+fn chosen(desired: &Desired, choices: &[ImageChoice]) -> Result<Intent, RolloutError> {
+    let mut images = std::collections::BTreeMap::new();
+    for ImageChoice { service, image } in choices {
+        let Some(name) = service else {
+            match Intent::upgrade_image(desired, image) {
+                Intent::Upgrade { images: of_repository } if !of_repository.is_empty() => {
+                    images.extend(of_repository);
+                }
+                _ => return Err(RolloutError::NoSuchRepository { repository: image.familiar_name() }),
+            }
+            continue;
+        };
+        match desired.service(name) {
+            None => return Err(RolloutError::NoSuchService { service: name.clone() }),
+            Some(service) if service.role == Some(Role::Database) => {
+                return Err(RolloutError::IsDatabase { service: name.clone() });
+            }
+            Some(_) => drop(images.insert(name.clone(), image.clone())),
+        }
+    }
+    Ok(Intent::Upgrade { images })
+}
+
 /// Shows a plan.
 pub fn plan(args: &PlanArgs, ui: &Ui) -> Outcome {
     let change = ChangeOptions { deployment: args.deployment.clone(), dry_run: true, yes: false };
-    let asked = args.version.to.is_some() || args.version.image.is_some();
+    let asked = args.version.to.is_some() || !args.version.image.is_empty();
     let ask = if asked { Ask::Upgrade(&args.version) } else { Ask::Up };
     change_deployment(&change, &ask, &args.accept, args.locked, ui)
 }

@@ -8,8 +8,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::container::Declaration;
+use super::observed::LABEL_SPEC;
 use crate::diagnose::Place;
-use crate::engine::RestartPolicy;
+use crate::engine::{Container, RestartPolicy};
 use crate::oci::{Digest, Reference};
 use crate::tars::Role;
 
@@ -116,6 +117,8 @@ pub struct Written {
     pub image: Option<String>,
     /// True where the variable of `.env` that the image comes from holds the tag alone.
     pub tag_alone: bool,
+    /// `adopted` of `x-tars`: the id of the container that somebody else made and that is this service's.
+    pub adopted: Option<String>,
 }
 
 /// The version of the rule that [`Service::spec`] follows. Whoever changes what a compose file is translated into, so that
@@ -149,6 +152,11 @@ impl Service {
     /// What the label `io.tarsup.spec` of its containers says: `v1:sha256:…`.
     pub fn spec_label(&self) -> String {
         format!("{SPEC_VERSION}:{}", self.spec())
+    }
+
+    /// True for the container that `adopted` names: it bears no labels of ours, and what it was asked for is compared itself.
+    pub fn has_adopted(&self, container: &Container) -> bool {
+        self.written.adopted.as_deref() == Some(&container.id) && !container.labels.contains_key(LABEL_SPEC)
     }
 
     /// Whether a label `io.tarsup.spec` is of this declaration, by the rule of the release that wrote it; `None` where this

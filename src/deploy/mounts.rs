@@ -180,7 +180,7 @@ impl Mounts {
     /// otherwise begin with an empty one, or with none.
     pub fn handed_on(&self, successor: &Self) -> Vec<String> {
         let is_free = |target: &str| {
-            successor.at(target).is_none_or(|mount| matches!(mount.source, MountSource::Anonymous(_)))
+            successor.at(target).is_none_or(|mount| mount.source == MountSource::Anonymous(None))
         };
         let mut carried: Vec<String> = self
             .0
@@ -200,6 +200,11 @@ impl Lies {
     /// True where the bytes outlive the container without anybody's help.
     pub fn is_lasting(&self) -> bool {
         matches!(self, Self::Host(_) | Self::Volume(..))
+    }
+
+    /// The same of a declaration, which may name an anonymous volume that a container left: whoever names it keeps it.
+    pub fn is_kept(&self) -> bool {
+        self.is_lasting() || matches!(self, Self::Anonymous(Some(_), _))
     }
 
     /// True where a successor with `next` finds what a predecessor with `self` left.

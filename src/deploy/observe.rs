@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 
 use super::desired::{Desired, Service};
 use super::observed::{
-    Availability, LABEL_DEPLOY, LABEL_DEPLOYMENT, LABEL_LOCK, LABEL_SERVICE, LABEL_SPEC, Observed,
+    Availability, LABEL_DEPLOY, LABEL_DEPLOYMENT, LABEL_LOCK, LABEL_RESTART, LABEL_ROLE, LABEL_SERVICE,
+    LABEL_SPEC, Observed,
 };
 use crate::engine::{
     Container, ContainerSummary, Engine, EngineError, EngineImage, ImageStore, ImageSummary, RestartPolicy,
@@ -51,6 +52,9 @@ pub async fn observe_with(
     let info = engine.info().await?;
     // Of all, not only of those with the label: a wanted name may be somebody else's.
     let mut listed = engine.list_containers(&[]).await?;
+    for one in &mut listed {
+        adopt(desired, &one.id, &mut one.labels);
+    }
     listed.retain(|one| {
         is_ours(one, desired) || desired.services.iter().any(|service| service.container == one.name)
     });
@@ -73,7 +77,10 @@ pub async fn observe_with(
         match told {
             Some(container) => containers.push(container),
             // What went away in between is left out.
-            None => containers.extend(engine.inspect_container(&one.id).await?),
+            None => containers.extend(engine.inspect_container(&one.id).await?.map(|mut container| {
+                adopt(desired, &container.id, &mut container.labels);
+                container
+            })),
         }
     }
     containers.sort_by(|a, b| a.name.cmp(&b.name));
@@ -100,6 +107,25 @@ pub async fn observe_with(
     let wanted = desired.volumes.iter().map(|volume| volume.name.clone());
     let volumes = wanted.map(|name| (name.clone(), volumes.remove(&name))).collect();
     Ok(Observed { engine: info, containers, images: found, networks, volumes })
+}
+
+/// Shows a container that a file adopts with the labels that it would have, had it been made here: its own cannot be
+/// changed. Whoever has made it here has said so himself.
+pub fn adopt(desired: &Desired, id: &str, labels: &mut BTreeMap<String, String>) {
+    let Some(service) =
+        desired.services.iter().find(|service| service.written.adopted.as_deref() == Some(id))
+    else {
+        return;
+    };
+    if labels.contains_key(LABEL_DEPLOYMENT) {
+        return;
+    }
+    labels.insert(LABEL_DEPLOYMENT.to_owned(), desired.deployment.clone());
+    labels.insert(LABEL_SERVICE.to_owned(), service.name.clone());
+    labels.insert(LABEL_RESTART.to_owned(), serde_json::to_string(&service.restart).unwrap_or_default());
+    if let Some(role) = service.role {
+        labels.insert(LABEL_ROLE.to_owned(), role.name().to_owned());
+    }
 }
 
 fn is_ours(one: &ContainerSummary, desired: &Desired) -> bool {

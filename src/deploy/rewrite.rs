@@ -59,8 +59,10 @@ pub enum RewriteError {
         /// The line.
         place: Place,
     },
-    /// The new image is of another repository.
-    #[error("`{wanted}` is not of the repository of `{service}`, {present}")]
+    /// The new image is of another repository, and a variable holds the tag alone.
+    #[error(
+        "`{wanted}` is not of the repository of `{service}`, {present}, and a variable holds the tag alone"
+    )]
     OtherRepository {
         /// The service.
         service: String,
@@ -259,7 +261,8 @@ fn replacement(service: &Service, image: &Reference) -> Result<(Place, Replaceme
             return Err(RewriteError::Elsewhere { service, why, place: place.clone() });
         }
     };
-    if !service.image.same_repository(image) {
+    let is_other = !service.image.same_repository(image);
+    if is_other && in_variable && service.written.tag_alone {
         return Err(RewriteError::OtherRepository {
             service: service.name.clone(),
             wanted: image.to_string(),
@@ -276,6 +279,9 @@ fn replacement(service: &Service, image: &Reference) -> Result<(Place, Replaceme
         return Ok((place.clone(), Replacement { key: "=", before, after: format!("{tag}{suffix}") }));
     }
     let key = if in_variable { "=" } else { "image:" };
+    if is_other {
+        return Ok((place.clone(), Replacement { key, before: written, after: image.to_string() }));
+    }
     Ok((place.clone(), Replacement { key, after: format!("{name}:{tag}{suffix}"), before: written }))
 }
 

@@ -312,6 +312,18 @@ impl Engine for DockerEngine {
         Ok(Attached { output: Box::pin(output), input: attached.input })
     }
 
+    async fn processes(&self, container: &str) -> Result<Vec<String>> {
+        let call = format!("top {container}");
+        let path = format!("/containers/{}/top?ps_args={}", in_path(container), in_query("-eo pid,args"));
+        let listed = match self.raw.json(ApiRequest::new(&call, "GET", path)).await {
+            // It does not run.
+            Err(EngineError::Conflict { .. }) => return Ok(Vec::new()),
+            listed => listed?,
+        };
+        let rows = listed["Processes"].as_array().into_iter().flatten();
+        Ok(rows.filter_map(|row| row.as_array()?.last()?.as_str().map(str::to_owned)).collect())
+    }
+
     async fn logs(&self, container: &str, tail: u32) -> Result<String> {
         let call = format!("logs {container}");
         let terminal = self.has_terminal(&call, container).await?;

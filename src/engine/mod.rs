@@ -408,6 +408,8 @@ pub trait Engine: Send + Sync {
     /// `POST /containers/{id}/attach` with all streams, from now on; before the start, so that nothing is missed. It works
     /// whatever becomes of what the container logs. The container has no terminal.
     async fn attach_container(&self, container: &str) -> Result<Attached>;
+    /// `GET /containers/{id}/top`: the command line of each process; none where it does not run.
+    async fn processes(&self, container: &str) -> Result<Vec<String>>;
     /// `GET /containers/{id}/logs`: the last `tail` lines of both streams, as text.
     async fn logs(&self, container: &str, tail: u32) -> Result<String>;
     /// `POST /containers/{id}/exec`, started and waited for; an error after `timeout`.

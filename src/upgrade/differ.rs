@@ -5,9 +5,11 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use crate::deploy::Observed;
+use crate::deploy::asked::{Asked, says_nothing};
 use crate::deploy::desired::Service;
 use crate::deploy::observed::LABEL_SPEC;
 use crate::engine::{Container, EngineImage};
+use crate::tars::rebuild::{REBUILD, is_allowed};
 
 /// Why the container has to be replaced; `None` where it is as declared.
 pub fn difference(service: &Service, container: &Container, observed: &Observed) -> Option<String> {
@@ -19,6 +21,10 @@ pub fn difference(service: &Service, container: &Container, observed: &Observed)
     {
         causes.push(image_difference(service, container, wanted));
     }
+    if service.has_adopted(container) {
+        causes.extend(adopted_difference(service, container, observed));
+        return (!causes.is_empty()).then(|| causes.join("; "));
+    }
     match container.labels.get(LABEL_SPEC).map_or(Some(false), |label| service.has_spec(label)) {
         Some(true) => {}
         Some(false) => {
@@ -29,6 +35,46 @@ pub fn difference(service: &Service, container: &Container, observed: &Observed)
         None => causes.extend(spec_difference(service, container, observed)),
     }
     (!causes.is_empty()).then(|| causes.join("; "))
+}
+
+/// In what a container that somebody else made differs from its declaration, both ways.
+///
+/// A forbidden `REBUILD` that the file no longer has is no difference: the container must not be replaced for it on a day
+/// that nobody chose. [`unsaid`] tells it.
+fn adopted_difference(service: &Service, container: &Container, observed: &Observed) -> Option<String> {
+    let (has, wanted) = both(service, container, observed);
+    let mut keys = has.differences(&wanted);
+    if forbidden_rebuild(container).is_some() && is_allowed(service.declaration.environment.value(REBUILD)) {
+        keys.remove("Env REBUILD");
+    }
+    let (variables, keys): (Vec<&str>, Vec<&str>) =
+        keys.iter().map(String::as_str).partition(|key| key.starts_with("Env "));
+    let variables: Vec<&str> = variables.iter().filter_map(|key| key.strip_prefix("Env ")).collect();
+    let mut parts = Vec::new();
+    if !variables.is_empty() {
+        parts.push(format!("environment differs: {}", variables.join(", ")));
+    }
+    if !keys.is_empty() {
+        parts.push(format!("{} {}", keys.join(", "), if keys.len() == 1 { "differs" } else { "differ" }));
+    }
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
+
+fn both(service: &Service, container: &Container, observed: &Observed) -> (Asked, Asked) {
+    let image = observed.image(&container.image_id).map_or(&Value::Null, |image| &image.raw["Config"]);
+    (Asked::of_container(container, &service.name, image), Asked::of_declared(service, image))
+}
+
+/// What the first successor of an adopted container goes without, because no file can say it: the API's keys.
+pub fn unsaid(service: &Service, container: &Container, observed: &Observed) -> Vec<String> {
+    let (has, _) = both(service, container, observed);
+    has.beyond.into_keys().collect()
+}
+
+/// The value of a `REBUILD` that would empty the database, or might.
+pub fn forbidden_rebuild(container: &Container) -> Option<&str> {
+    let values = container.env.iter().filter_map(|entry| entry.split_once('='));
+    values.filter(|(name, _)| *name == REBUILD).map(|(_, value)| value).find(|value| !is_allowed(Some(value)))
 }
 
 fn image_difference(service: &Service, container: &Container, wanted: &EngineImage) -> String {
@@ -95,15 +141,7 @@ fn changed_variables(service: &Service, container: &Container, observed: &Observ
     added.chain(gone).collect()
 }
 
-/// The engine shows what was not asked for as `null`, `""`, `0`, `false`, `[]` or `{}`.
+/// What was not asked for may be shown or be left out.
 fn means_the_same(has: Option<&Value>, wanted: &Value) -> bool {
-    let is_empty = |value: &Value| match value {
-        Value::Null => true,
-        Value::Bool(value) => !value,
-        Value::Number(value) => value.as_i64() == Some(0),
-        Value::String(value) => value.is_empty(),
-        Value::Array(values) => values.is_empty(),
-        Value::Object(values) => values.is_empty(),
-    };
-    has == Some(wanted) || (is_empty(wanted) && has.is_none_or(is_empty))
+    has == Some(wanted) || (says_nothing(wanted) && has.is_none_or(says_nothing))
 }

@@ -9,6 +9,7 @@
 //! holds: the lock with its record, the labels of the containers, and their names and states. Every step therefore
 //! leaves a state that tells which step it was.
 
+mod adopted;
 pub mod body;
 pub mod cluster_probe;
 mod data;

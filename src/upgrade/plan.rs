@@ -11,7 +11,7 @@ use super::state::{
 };
 use super::step::{Action, After, Plan, Purpose, Step, Task};
 use super::swap::{Phases, Swap};
-use super::{DeployId, Intent, Refusal, cluster_probe, differ, finish, rollback};
+use super::{DeployId, Intent, Refusal, adopted, cluster_probe, differ, finish, rollback};
 use crate::deploy::container::Endpoint;
 use crate::deploy::desired::{Resource, Service};
 use crate::deploy::observed::{LABEL_DEPLOY, LABEL_PREDECESSOR, LABEL_SERVICE};
@@ -62,6 +62,8 @@ pub fn plan(
     if !matches!(intent, Intent::Down { .. }) {
         planner.ask_about_outage();
     }
+    adopted::note(&mut planner);
+    adopted::ask(&mut planner);
     planner.note_names_that_may_change(intent);
     planner.note_proof_of_nodes();
     Ok(planner.plan)
@@ -176,6 +178,7 @@ impl<'a> Planner<'a> {
             && !database
         {
             // Going back would start it again.
+            adopted::check_replace(service, container)?;
             guard_container(service, container)?;
             return Ok(Decision::Replace { old: container, made: None, cause });
         }
@@ -337,6 +340,7 @@ impl<'a> Planner<'a> {
                 continue;
             };
             there = true;
+            adopted::check_restart(service, container)?;
             guard_start(service, container)?;
             let cause =
                 if named(service) { "a restart was asked for" } else { "a restart of all was asked for" };

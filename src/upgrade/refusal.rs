@@ -39,6 +39,30 @@ pub enum Refusal {
         /// Where it is declared.
         place: Box<Place>,
     },
+    /// An adopted container is to be restarted, and nothing in it could say whether it came back well.
+    #[error(
+        "service `{service}`: its container was made by somebody else and does not start with tars-init: nothing could prove \
+         it after a restart"
+    )]
+    AdoptedRestart {
+        /// The service.
+        service: String,
+        /// Where it is declared.
+        place: Box<Place>,
+    },
+    /// An adopted container would be the way back, and its start may drop the database.
+    #[error(
+        "service `{service}`: its container has `REBUILD` {value:?}, so that a way back could not start it without dropping \
+         the database"
+    )]
+    AdoptedRebuild {
+        /// The service.
+        service: String,
+        /// The value.
+        value: String,
+        /// Where it is declared.
+        place: Box<Place>,
+    },
     /// The guard.
     #[error(transparent)]
     Guard(#[from] Box<GuardError>),
@@ -253,11 +277,11 @@ impl Diagnose for Refusal {
     fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Foreign { container, data, .. } if data.is_empty() => format!(
-                "look at it with `docker inspect {container}`; it mounts nothing: give it another name with `docker rename`, \
+                "look at it with `docker inspect {container}`: `tarsup adopt` takes it over as it is; it mounts nothing, so else give it another name with `docker rename`, \
                  remove it if nobody needs it, or declare another container_name"
             ),
             Self::Foreign { container, data, .. } => format!(
-                "it keeps data ({}): stop it and give it another name with `docker rename {container} {container}.before`, and \
+                "it keeps data ({}): `tarsup adopt` takes it over as it is; else stop it and give it another name with `docker rename {container} {container}.before`, and \
                  declare the same mounts for the service, or declare another container_name",
                 data.join(", ")
             ),
@@ -266,6 +290,14 @@ impl Diagnose for Refusal {
             }
             Self::AutoRemove { .. } => {
                 "a parked predecessor would vanish: do without AutoRemove (`docker run --rm`)".to_owned()
+            }
+            Self::AdoptedRestart { service, .. } => format!(
+                "move it to an image of ours, behind a gate: `tarsup upgrade --image {service}=REF`"
+            ),
+            Self::AdoptedRebuild { .. } => {
+                "make it once more as it was made, with `REBUILD=false` and nothing else changed, and adopt that container: \
+                 its start then asks for no new database"
+                    .to_owned()
             }
             Self::Guard(guard) => return guard.hint(),
             Self::NoImages { missing } => missing_hint(missing),
@@ -311,6 +343,8 @@ impl Diagnose for Refusal {
             Self::Foreign { place, .. }
             | Self::Other { place, .. }
             | Self::AutoRemove { place, .. }
+            | Self::AdoptedRestart { place, .. }
+            | Self::AdoptedRebuild { place, .. }
             | Self::DataMoves { place, .. }
             | Self::NoExternal { place, .. }
             | Self::AddressTaken { place, .. }

@@ -1,6 +1,7 @@
 //! What is cleared away after a commit: parked containers beyond the number to keep, and a deploy's own scaffolding.
 //!
-//! Only containers with the deployment's labels that do not run; never a volume, never one that serves.
+//! Only containers with the deployment's labels that do not run; never a volume, never one that serves, never one that
+//! somebody else made.
 
 use std::cmp::Reverse;
 
@@ -16,7 +17,7 @@ pub fn retire_failed(desired: &Desired, observed: &Observed) -> Vec<Step> {
     for service in &desired.services {
         let mut failed: Vec<(Reverse<DeployId>, &str)> =
             of_service(observed, &desired.deployment, &service.name)
-                .filter(|container| !is_up(container))
+                .filter(|container| !is_up(container) && !service.has_adopted(container))
                 .filter_map(|container| match part_of(&container.name) {
                     Part::Failed(by) => Some((Reverse(by), container.name.as_str())),
                     _ => None,
@@ -38,6 +39,8 @@ pub fn retire(desired: &Desired, observed: &Observed, deploy: &DeployId) -> Vec<
         let mut old = Vec::new();
         for container in of_service(observed, &desired.deployment, &service.name).filter(|c| !is_up(c)) {
             match part_of(&container.name) {
+                // The last upstream container is the only way back to upstream.
+                Part::Old(_) if service.has_adopted(container) => {}
                 Part::Old(by) => old.push((Reverse(by), container)),
                 // Left by a deploy that nobody resumed.
                 Part::New(by) if by != *deploy && is_fresh(container) => {

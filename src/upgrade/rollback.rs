@@ -13,6 +13,9 @@ use crate::deploy::{Desired, Observed};
 use crate::engine::Container;
 use crate::tars::Role;
 
+/// Older than any deploy.
+const BEFORE_ALL: &str = "00000000T000000Z-0000";
+
 /// A container and the time in which it served: from the deploy that made it until the one that parked it.
 struct Served<'a> {
     container: &'a Container,
@@ -69,7 +72,10 @@ fn last_parking(desired: &Desired, observed: &Observed) -> Option<DeployId> {
 fn history<'a>(desired: &'a Desired, observed: &'a Observed, service: &'a str) -> Vec<Served<'a>> {
     let mut history = Vec::new();
     for container in of_service(observed, &desired.deployment, service) {
-        let Some(from) = container.labels.get(LABEL_DEPLOY).and_then(|label| label.parse().ok()) else {
+        let made = container.labels.get(LABEL_DEPLOY).and_then(|label| label.parse().ok());
+        // What somebody else made was there before any deploy.
+        let adopted = || desired.service(service).filter(|it| it.has_adopted(container));
+        let Some(from) = made.or_else(|| adopted().and_then(|_| BEFORE_ALL.parse().ok())) else {
             continue;
         };
         match part_of(&container.name) {

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Module → what it may name of ours. ARCHITECTURE.md explains each line.
-const MAY_IMPORT: [(&str, &[&str]); 14] = [
+const MAY_IMPORT: [(&str, &[&str]); 15] = [
     ("diagnose", &[]),
     ("tars", &["diagnose"]),
     ("oci", &["diagnose"]),
@@ -18,10 +18,23 @@ const MAY_IMPORT: [(&str, &[&str]); 14] = [
     ("yaml", &["diagnose"]),
     ("deploy", &["diagnose", "engine", "oci", "tars", "yaml"]),
     ("upgrade", &["deploy", "diagnose", "engine", "oci", "tars"]),
+    ("adopt", &["deploy", "diagnose", "engine", "oci", "tars"]),
     ("init", &["diagnose", "tars"]),
     (
         "cli",
-        &["build", "compare", "deploy", "diagnose", "engine", "oci", "store", "tars", "transport", "upgrade"],
+        &[
+            "adopt",
+            "build",
+            "compare",
+            "deploy",
+            "diagnose",
+            "engine",
+            "oci",
+            "store",
+            "tars",
+            "transport",
+            "upgrade",
+        ],
     ),
 ];
 

@@ -1,6 +1,7 @@
 //! Tests that need no engine and no database.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod adopt;
 mod archives;
 mod bad_input;
 mod build;

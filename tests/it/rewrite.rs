@@ -105,7 +105,7 @@ fn what_cannot_be_rewritten_by_itself_is_refused_and_nothing_changes() {
         ("services:\n  s:\n    image: t/f:${S}\n", "", "t/f:2"),
         ("services:\n  s:\n    image: ${A}/${B}\n", "A=t\nB=f:1\n", "t/f:2"),
         ("services:\n  s:\n    image: t/f:${T}\n", "B=1\nT=$B\n", "t/f:2"),
-        ("services:\n  s:\n    image: t/f:1\n", "", "t/g:2"),
+        ("services:\n  s:\n    image: t/f:${T}\n", "T=1\n", "t/g:2"),
     ] {
         let project = Project::new(&[("compose.yaml", compose), (".env", env)]).shell("S", "1");
         let desired = project.load().unwrap();
@@ -124,4 +124,19 @@ fn undo_leaves_a_file_alone_that_somebody_changed_since() {
     fs::write(project.path("compose.yaml"), changed).unwrap();
     assert!(matches!(rewrite::undo(&edits), Err(RewriteError::Changed { .. })));
     assert_eq!(fs::read_to_string(project.path("compose.yaml")).unwrap(), changed);
+}
+
+#[test]
+fn image_of_another_repository_replaces_the_whole_reference_and_never_a_tag_alone() {
+    let project = Project::new(&[("compose.yaml", "services:\n  s:\n    image: up/f:v1 # as it was\n")]);
+    let edits = rewrite::set_image(&project.load().unwrap(), &["s"], &image("our/f:2")).unwrap();
+    let read = || fs::read_to_string(project.path("compose.yaml")).unwrap();
+    assert_eq!(read(), "services:\n  s:\n    image: our/f:2 # as it was\n");
+    rewrite::undo(&edits).unwrap();
+    assert_eq!(read(), "services:\n  s:\n    image: up/f:v1 # as it was\n");
+
+    let project =
+        Project::new(&[("compose.yaml", "services:\n  s:\n    image: up/f:${TAG}\n"), (".env", "TAG=v1\n")]);
+    let error = rewrite::set_image(&project.load().unwrap(), &["s"], &image("our/f:2")).unwrap_err();
+    assert!(matches!(error, RewriteError::OtherRepository { .. }), "{error}");
 }

@@ -165,6 +165,7 @@ pub(super) fn service(context: &Context, entry: &Entry) -> Result<Service> {
     written.platform = words_of("platform")?;
     written.image = words_of("image")?;
     written.tag_alone = tag_alone(field("image"));
+    written.adopted = adopted(node)?;
     let mounts = ServiceMounts::read(node, context.resources, context.variables)?;
     for (target, place) in &mounts.places {
         written.keys.insert(format!("volumes {target}"), place.clone());
@@ -310,10 +311,27 @@ fn refuse_what_is_not_ours<'n>(field: &dyn Fn(&str) -> Option<&'n Node>) -> Resu
     Ok(())
 }
 
-/// `x-tars` of a service.
+const OWN: &Keys = &[("role", Handling::Done), ("adopted", Handling::Done)];
+
+/// `adopted` of `x-tars`: a whole id, as a name or a part of one may become another container's.
+fn adopted(service: &Node) -> Result<Option<String>> {
+    let own = service.get("x-tars").filter(|node| !node.is_null());
+    let Some(node) = own.and_then(|own| own.get("adopted")).filter(|node| !node.is_null()) else {
+        return Ok(None);
+    };
+    let id = text(node, "adopted")?;
+    if id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        Ok(Some(id))
+    } else {
+        let hint = "write the 64 digits that `docker inspect --format '{{.Id}}' NAME` shows";
+        Err(ComposeError::invalid_but(&node.at, format!("`{id}` is no container's id"), hint))
+    }
+}
+
+/// `role` of `x-tars`.
 fn role(service: &Node) -> Result<Option<Role>> {
     let Some(node) = service.get("x-tars").filter(|node| !node.is_null()) else { return Ok(None) };
-    check_own_keys(node, "`x-tars` of a service", &[("role", Handling::Done)])?;
+    check_own_keys(node, "`x-tars` of a service", OWN)?;
     let Some(role) = node.get("role") else { return Ok(None) };
     let written = text(role, "role")?;
     let roles = [Role::Database, Role::Master, Role::Slave, Role::Node];

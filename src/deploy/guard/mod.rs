@@ -225,7 +225,7 @@ fn published(service: &Service) -> BTreeSet<u16> {
 /// The data directory of a database is on something that outlives the container.
 fn check_data(service: &Service) -> Result {
     let directory = data_directory(service);
-    if service.declaration.mounts().source_of(&directory).is_lasting() {
+    if service.declaration.mounts().source_of(&directory).is_kept() {
         return Ok(());
     }
     let place = mount_place(service, &directory);
@@ -237,7 +237,7 @@ fn check_hidden(service: &Service, image: &EngineImage, directory: &str) -> Resu
     let declared = service.declaration.mounts();
     let Some(mount) = declared.covering(directory) else { return Ok(()) };
     let real = declared.clone().with_image(image).source_of(directory);
-    if !declared.source_of(directory).is_lasting() || real.is_lasting() {
+    if !declared.source_of(directory).is_kept() || real.is_kept() {
         return Ok(());
     }
     Err(GuardError::Hidden {
@@ -259,7 +259,7 @@ fn mount_place(service: &Service, target: &str) -> Place {
 pub fn concerns(services: &[Service]) -> Vec<String> {
     let framework = services.iter().filter(|service| {
         matches!(service.role, Some(Role::Master | Role::Slave | Role::Node))
-            && !service.declaration.mounts().source_of(DATA_PATH).is_lasting()
+            && !service.declaration.mounts().source_of(DATA_PATH).is_kept()
     });
     framework
         .map(|service| {

@@ -15,16 +15,22 @@ const NET: &str = "tarsup-lines";
 const SUBNET: &str = "172.30.70";
 
 /// Everything that the lines make, removed with it.
-struct Lines {
+pub struct Lines {
     /// The network's name, and the prefix of all others.
-    net: &'static str,
-    folder: tempfile::TempDir,
+    pub net: &'static str,
+    subnet: &'static str,
+    pub folder: tempfile::TempDir,
 }
 
 impl Lines {
     /// The network, and the database of its line.
     fn begin() -> Self {
-        let lines = Self { net: NET, folder: tempfile::tempdir().unwrap() };
+        Self::begin_on(NET, SUBNET)
+    }
+
+    /// The same on another network.
+    pub fn begin_on(net: &'static str, subnet: &'static str) -> Self {
+        let lines = Self { net, subnet, folder: tempfile::tempdir().unwrap() };
         lines.remove();
         // What a host in China has there: its own file, one name of a zone eight hours ahead.
         let mut zone = b"TZif".to_vec();
@@ -33,9 +39,9 @@ impl Lines {
         zone.extend(28_800_i32.to_be_bytes());
         zone.extend(*b"\0\0CST\0");
         std::fs::write(lines.folder.path().join("localtime"), zone).unwrap();
-        let subnet = format!("--subnet={SUBNET}.0/24");
-        let gateway = format!("--gateway={SUBNET}.1");
-        succeed(Command::new("docker").args(["network", "create", "-d", "bridge", &subnet, &gateway, NET]));
+        let range = format!("--subnet={subnet}.0/24");
+        let gateway = format!("--gateway={subnet}.1");
+        succeed(Command::new("docker").args(["network", "create", "-d", "bridge", &range, &gateway, net]));
         let password = format!("MYSQL_ROOT_PASSWORD={PASSWORD}");
         lines.run("database", 2, "/var/lib/mysql", &[&password], &format!("{PREFIX}/database:10.11"));
         wait_for("the database", || lines.try_query("SELECT 1").is_some());
@@ -43,10 +49,10 @@ impl Lines {
     }
 
     /// One line: `docker run -d --net --ip --name -e ... -v ... -v /etc/localtime IMAGE`.
-    fn run(&self, service: &str, host: u8, data: &str, environment: &[&str], image: &str) {
-        let net = self.net;
+    pub fn run(&self, service: &str, host: u8, data: &str, environment: &[&str], image: &str) {
+        let (net, subnet) = (self.net, self.subnet);
         let mut command = Command::new("docker");
-        command.args(["run", "-d", &format!("--net={net}"), &format!("--ip={SUBNET}.{host}")]);
+        command.args(["run", "-d", &format!("--net={net}"), &format!("--ip={subnet}.{host}")]);
         command.arg(format!("--name={net}-{service}"));
         for variable in environment {
             command.args(["-e", variable]);
@@ -56,9 +62,10 @@ impl Lines {
         succeed(command.arg(image));
     }
 
-    fn framework(&self, service: &str, host: u8, slave: &str, image: &str) {
+    pub fn framework(&self, service: &str, host: u8, slave: &str, image: &str) {
+        let subnet = self.subnet;
         let environment = [
-            format!("MYSQL_HOST={SUBNET}.2"),
+            format!("MYSQL_HOST={subnet}.2"),
             format!("MYSQL_ROOT_PASSWORD={PASSWORD}"),
             "MYSQL_USER=root".to_owned(),
             "MYSQL_PORT=3306".to_owned(),
@@ -75,24 +82,24 @@ impl Lines {
         succeed(Command::new("docker").args(["rm", "-f", &format!("{net}-{service}")]));
     }
 
-    fn inside(&self, service: &str, words: &[&str]) -> Option<String> {
+    pub fn inside(&self, service: &str, words: &[&str]) -> Option<String> {
         let net = self.net;
         let output =
             Command::new("docker").args(["exec", &format!("{net}-{service}")]).args(words).output().unwrap();
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
-    fn is_well(&self, service: &str) -> bool {
+    pub fn is_well(&self, service: &str) -> bool {
         self.inside(service, &["tars-init", "health"]).is_some()
     }
 
     /// Every servant of the master's answers tars_ping, whatever image it is of.
-    fn answers(&self) -> bool {
-        let net = self.net;
+    pub fn answers(&self) -> bool {
+        let (net, subnet) = (self.net, self.subnet);
         let image = format!("{PREFIX}/framework:{RELEASE}");
         let mut command = Command::new("docker");
         command.args(["run", "--rm", &format!("--net={net}"), "--entrypoint", "tars-init", &image]);
-        command.args(["cluster", "--json", "--ask", &format!("{SUBNET}.3"), "--role", "master"]);
+        command.args(["cluster", "--json", "--ask", &format!("{subnet}.3"), "--role", "master"]);
         let report: Value = serde_json::from_slice(&command.output().unwrap().stdout).unwrap();
         let servants = report["asked"]["servants"].as_array().unwrap();
         servants.len() == 12 && servants.iter().all(|servant| servant["ok"] == true)
@@ -110,12 +117,12 @@ impl Lines {
     }
 
     #[track_caller]
-    fn query(&self, sql: &str) -> String {
+    pub fn query(&self, sql: &str) -> String {
         self.try_query(sql).unwrap_or_else(|| panic!("{sql}"))
     }
 
     /// What must be the same whoever starts: who is deployed where, with which endpoint, and which templates there are.
-    fn rows(&self) -> BTreeMap<&'static str, String> {
+    pub fn rows(&self) -> BTreeMap<&'static str, String> {
         let queries = [
             ("nodes", "SELECT node_name FROM db_tars.t_node_info ORDER BY 1"),
             (
@@ -139,8 +146,13 @@ impl Lines {
 
     fn remove(&self) {
         let net = self.net;
+        // Parked ones too.
+        let filter = format!("name=^/{net}[-.]");
+        let listed = Command::new("docker").args(["ps", "-aq", "--filter", &filter]).output().unwrap();
+        for id in String::from_utf8_lossy(&listed.stdout).split_whitespace() {
+            let _ = Command::new("docker").args(["rm", "-f", "-v", id]).output();
+        }
         for service in ["database", "framework", "slave", "node"] {
-            let _ = Command::new("docker").args(["rm", "-f", "-v", &format!("{net}-{service}")]).output();
             let _ = Command::new("docker").args(["volume", "rm", &format!("{net}-{service}")]).output();
         }
         let _ = Command::new("docker").args(["network", "rm", self.net]).output();
@@ -152,7 +164,7 @@ impl Drop for Lines {
         if std::thread::panicking() {
             for service in ["framework", "slave", "node"] {
                 let output = Command::new("docker")
-                    .args(["logs", "--tail", "25", &format!("{NET}-{service}")])
+                    .args(["logs", "--tail", "25", &format!("{}-{service}", self.net)])
                     .output();
                 let said = output.map(|output| String::from_utf8_lossy(&output.stderr).into_owned());
                 eprintln!("--- {service}\n{}", said.unwrap_or_default());

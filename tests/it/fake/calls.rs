@@ -129,6 +129,13 @@ impl Engine for FakeEngine {
         .await
     }
 
+    async fn processes(&self, container: &str) -> Result<Vec<String>> {
+        let found = self.inspect_container(container).await?;
+        let start = found.map(|found| found.raw["Config"]["Entrypoint"].clone()).unwrap_or_default();
+        let words = start.as_array().into_iter().flatten().filter_map(Value::as_str);
+        Ok(vec![words.collect::<Vec<_>>().join(" ")])
+    }
+
     async fn logs(&self, container: &str, tail: u32) -> Result<String> {
         let container = container.to_owned();
         self.call(format!("logs {container}"), move |world, call| {

@@ -1,6 +1,7 @@
 //! Planning, carrying out, undoing and resuming, on the engine in memory.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
 
+mod adopted;
 mod crash;
 mod declarations;
 mod deploys;

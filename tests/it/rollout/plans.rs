@@ -15,7 +15,7 @@ use tarsup::upgrade::record::DeployRecord;
 use tarsup::upgrade::{render, unwind};
 
 /// Compares a text with the one in `plans/<name>.txt`.
-fn golden(name: &str, text: &str) {
+pub fn golden(name: &str, text: &str) {
     let path =
         std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/it/rollout/plans/{name}.txt"));
     if std::env::var_os("TARSUP_BLESS").is_some() {

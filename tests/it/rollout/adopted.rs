@@ -1,0 +1,203 @@
+//! Containers that somebody made by hand, adopted by the file: nothing to do at first, and from there to images of ours and back.
+
+use super::crash::{killed_on, points};
+use super::deploys::{rollback, without_failed};
+use super::plans::golden;
+use super::*;
+use crate::fake::{Behaviour, Moment};
+use tarsup::diagnose::{Diagnose as _, Exit};
+use tarsup::engine::{CreateBody, Engine as _, Status};
+use tarsup::upgrade::render;
+
+/// Everything of [`desired`] made by `docker run`, master and slave from an image of upstream's; the node's is ours.
+async fn by_hand(change: impl Fn(&str, &mut CreateBody)) -> (FakeEngine, Desired) {
+    let engine = engine();
+    engine.add_image("tarscloud/framework:v2.4", "upstream", &["PATH=/bin"]);
+    engine.edit_image("tarscloud/framework:v2.4", |image| {
+        image.labels.clear();
+        image.raw["Config"]["Entrypoint"] = json!(["/usr/local/tars/cpp/deploy/docker-init.sh"]);
+    });
+    engine.behave("tarscloud/framework:v2.4", Behaviour { has_init: false, ..Behaviour::default() });
+    let mut desired = desired();
+    for resource in &desired.networks {
+        engine.create_network(&resource.body).await.unwrap();
+    }
+    for resource in &desired.volumes {
+        engine.create_volume(&resource.body).await.unwrap();
+    }
+    for service in &mut desired.services {
+        if matches!(service.role, Some(Role::Master | Role::Slave)) {
+            service.image = "tarscloud/framework:v2.4".parse().unwrap();
+        }
+        let node = json!({"test.node": service.name});
+        edit_body(service, |body| drop(body.insert("Labels".to_owned(), node)));
+        let mut body = service.declaration.render();
+        body.0.insert("Image".to_owned(), json!(service.image.to_string()));
+        change(&service.name, &mut body);
+        let made = engine.create_container(&service.container, &body).await.unwrap();
+        engine.start_container(&made).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        service.written.adopted = Some(made);
+    }
+    (engine, desired)
+}
+
+/// `upgrade --image slave=... --image framework=...`
+fn to_ours() -> Intent {
+    let image: Reference = "tars/framework:2".parse().unwrap();
+    let images = ["framework", "slave"].map(|service| (service.to_owned(), image.clone()));
+    Intent::Upgrade { images: images.into() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn plan_of_adopted_containers_is_empty_and_touches_nothing() {
+    let (engine, desired) = by_hand(|_, _| {}).await;
+    let before = engine.dump();
+    let plan = roll(&engine, &Machine::new(), &desired, &id(1), &Intent::Up).await.unwrap();
+    assert!(plan.steps.is_empty() && plan.questions.is_empty(), "{}", render::plan(&plan));
+    golden("adopted", &render::plan(&plan));
+    assert_eq!(engine.dump(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn adopted_containers_move_to_our_image_and_back() {
+    let (engine, desired) = by_hand(|_, _| {}).await;
+    let machine = Machine::new();
+    let plan = planned(&engine, &desired, 2, &to_ours()).await.unwrap();
+    golden("adopted_upgrade", &render::plan(&plan));
+
+    roll(&engine, &machine, &desired, &id(2), &to_ours()).await.unwrap();
+
+    let moved = to_ours().apply(&desired);
+    let plan = planned(&engine, &moved, 3, &Intent::Up).await.unwrap();
+    assert!(plan.steps.is_empty(), "{}", render::plan(&plan));
+    for service in ["framework", "slave"] {
+        let old = desired.service(service).unwrap().written.adopted.clone().unwrap();
+        let parked = engine.inspect_container(&old).await.unwrap().unwrap();
+        assert_eq!(parked.name, format!("tars-{service}.old.{}", id(2)));
+        assert_eq!((parked.status, parked.restart.name.as_str()), (Status::Exited, "no"));
+        assert!(!parked.labels.contains_key("io.tarsup.deployment"), "it is as it was made");
+        let serving = engine.inspect_container(&format!("tars-{service}")).await.unwrap().unwrap();
+        assert_eq!((serving.image.as_str(), serving.restart.name.as_str()), ("tars/framework:2", "always"));
+    }
+
+    let back = rollback(&engine, &moved, None).await;
+    roll(&engine, &machine, &moved, &id(4), &back).await.unwrap();
+
+    for service in ["framework", "slave"] {
+        let old = desired.service(service).unwrap().written.adopted.clone().unwrap();
+        let serving = engine.inspect_container(&format!("tars-{service}")).await.unwrap().unwrap();
+        assert_eq!((serving.id, serving.status), (old, Status::Running));
+        assert_eq!(serving.restart.name, "always", "the policy that it had");
+    }
+    let plan = planned(&engine, &desired, 5, &Intent::Up).await.unwrap();
+    assert!(plan.steps.is_empty(), "{}", render::plan(&plan));
+}
+
+#[tokio::test(start_paused = true)]
+async fn adopted_container_is_kept_however_many_are_parked_after_it() {
+    let (engine, mut desired) = by_hand(|_, _| {}).await;
+    desired.policy.keep_parked = 1;
+    let machine = Machine::new();
+    roll(&engine, &machine, &desired, &id(2), &to_ours()).await.unwrap();
+    let mut desired = to_ours().apply(&desired);
+    for n in 3..6 {
+        edit(&mut desired, "framework", |service| {
+            edit_body(service, |body| drop(body.insert("Hostname".to_owned(), json!(format!("h{n}")))));
+        });
+        roll(&engine, &machine, &desired, &id(n), &Intent::Up).await.unwrap();
+    }
+    let dump = engine.dump();
+    assert!(dump.contains(&format!("container tars-framework.old.{}", id(2))), "{dump}");
+    assert_eq!(dump.matches("container tars-framework.old.").count(), 2, "{dump}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn first_roll_killed_at_any_call_is_undone_or_finished_by_resume() {
+    let (running, desired) = by_hand(|_, _| {}).await;
+    let before = running.dump();
+    let (mut undone, mut finished) = (0, 0);
+    for moment in [Moment::Before, Moment::After] {
+        for n in points() {
+            let engine = running.fork();
+            if !killed_on(&Machine::killed(), &engine, &desired, &to_ours(), n, moment).await {
+                break;
+            }
+            while !matches!(
+                resume(&engine, &Machine::new(), &desired, false).await.unwrap(),
+                Resumed::Nothing(_)
+            ) {}
+            let context = format!("killed {moment:?} call {n}, {}", engine.calls().last().unwrap());
+            if without_failed(&engine.dump()) == before {
+                undone += 1;
+                continue;
+            }
+            finished += 1;
+            let serving = engine.inspect_container("tars-framework").await.unwrap().unwrap();
+            assert_eq!(
+                (serving.image.as_str(), serving.status),
+                ("tars/framework:2", Status::Running),
+                "{context}"
+            );
+        }
+    }
+    assert!(undone > 5 && finished > 0, "{undone} undone, {finished} finished");
+}
+
+#[tokio::test(start_paused = true)]
+async fn restart_of_what_nobody_answers_for_is_refused() {
+    let (engine, desired) = by_hand(|_, _| {}).await;
+    let restart = |service: &str| Intent::Restart { services: vec![service.to_owned()] };
+    let refusal = planned(&engine, &desired, 2, &restart("framework")).await.unwrap_err();
+    assert!(matches!(refusal, Refusal::AdoptedRestart { .. }), "{refusal}");
+    assert_eq!(refusal.exit(), Exit::Refused);
+    assert!(refusal.hint().unwrap().contains("upgrade --image framework=REF"));
+    // This one has a tars-init, whoever made it.
+    planned(&engine, &desired, 2, &restart("node")).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn predecessor_with_a_forbidden_rebuild_is_left_alone_and_never_replaced() {
+    let (engine, desired) = by_hand(|service, body| {
+        if service == "framework" {
+            body.0["Env"].as_array_mut().unwrap().push(json!("REBUILD=true"));
+        }
+    })
+    .await;
+    let plan = planned(&engine, &desired, 2, &Intent::Up).await.unwrap();
+    assert!(plan.steps.is_empty(), "{}", render::plan(&plan));
+    assert!(plan.notes.iter().any(|note| note.contains("runs with `REBUILD` \"true\"")), "{:?}", plan.notes);
+    let refusal = planned(&engine, &desired, 2, &to_ours()).await.unwrap_err();
+    assert!(matches!(refusal, Refusal::AdoptedRebuild { .. }), "{refusal}");
+    assert_eq!(refusal.exit(), Exit::Refused);
+}
+
+#[tokio::test(start_paused = true)]
+async fn predecessor_that_compose_made_is_a_question() {
+    let (engine, desired) = by_hand(|service, body| {
+        if service == "slave" {
+            body.0["Labels"]["com.docker.compose.project"] = json!("shop");
+        }
+    })
+    .await;
+    let plan = planned(&engine, &desired, 2, &Intent::Up).await.unwrap();
+    assert!(plan.questions.is_empty(), "{:?}", plan.questions);
+    let plan = planned(&engine, &desired, 2, &to_ours()).await.unwrap();
+    let asked: Vec<_> =
+        plan.questions.iter().filter(|question| question.contains("compose made `slave`")).collect();
+    assert_eq!(asked.len(), 1, "{:?}", plan.questions);
+}
+
+#[tokio::test(start_paused = true)]
+async fn adopted_container_that_was_made_anew_is_foreign_again() {
+    let (engine, desired) = by_hand(|_, _| {}).await;
+    let node = desired.service("node").unwrap();
+    engine.stop_container("tars-node", Duration::from_secs(10)).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    engine.remove_container("tars-node").await.unwrap();
+    let mut body = node.declaration.render();
+    body.0.insert("Image".to_owned(), json!(node.image.to_string()));
+    engine.create_container("tars-node", &body).await.unwrap();
+    let refusal = planned(&engine, &desired, 2, &Intent::Up).await.unwrap_err();
+    assert!(matches!(refusal, Refusal::Foreign { .. }), "{refusal}");
+}

@@ -21,6 +21,9 @@ const MIGRATE: [&str; 2] = [INIT_PATH, "migrate"];
 /// The same for what concerns all nodes.
 const FINISH: [&str; 3] = [INIT_PATH, "migrate", "--finish"];
 
+/// The same for what a web console that nobody can hold back may drop.
+const KEEP: [&str; 3] = [INIT_PATH, "keep-columns", "--all"];
+
 /// How it is told to put out first what it is about to change, and to wait for the word that it is kept.
 const SAVE: &str = "TARSUP_SAVE=stdin";
 
@@ -52,9 +55,16 @@ pub struct Making<'a> {
 pub fn create_body(service: &Service, making: &Making, image_volumes: &[String]) -> CreateBody {
     let mut declaration = service.declaration.clone();
     if making.purpose.is_one_off() {
-        let command = if making.purpose == Purpose::Finish { &FINISH[..] } else { &MIGRATE };
+        let command = match making.purpose {
+            Purpose::Finish => &FINISH[..],
+            Purpose::Keep => &KEEP,
+            Purpose::Migrate | Purpose::Serve => &MIGRATE,
+        };
         declaration = declaration.into_one_off(command, image_volumes);
-        let mut variables = vec![SAVE.to_owned()];
+        let mut variables = Vec::new();
+        if making.purpose != Purpose::Keep {
+            variables.push(SAVE.to_owned());
+        }
         variables.extend(making.image.map(|image| format!("TARSUP_IMAGE={image}")));
         if !making.way_back.is_empty() {
             variables.push(format!("TARSUP_WAY_BACK={}", making.way_back.join(",")));

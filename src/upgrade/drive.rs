@@ -25,7 +25,7 @@ use super::state::is_up;
 use super::step::{Action, Step};
 use super::unfinished::{Left, left_by};
 use super::unwind::{InFlight, WayBack, settle, unwind};
-use super::{DeployFailure, DeployId, Intent, Refusal, body, names, published, retry};
+use super::{DeployFailure, DeployId, Intent, Refusal, body, keep, names, published, retry};
 use crate::deploy::observe::{Glance, observe_with};
 use crate::deploy::pins::{Pins, require};
 use crate::deploy::{Desired, Observed};
@@ -121,6 +121,10 @@ impl Deploy<'_> {
         let preview = preview(self.engine, &offer.desired, &plan.id, &plan.steps, &none).await?;
         offer.plan.notes.extend(preview.notes);
         offer.migration = preview.document;
+        let told = keep::ask(self.engine, &offer.desired, &offer.plan.id, &offer.plan.steps).await;
+        offer.plan.notes.extend(told.notes);
+        offer.plan.questions.extend(told.questions);
+        offer.columns = told.document;
         Ok(offer)
     }
 
@@ -140,6 +144,7 @@ impl Deploy<'_> {
             let mut now = offer(self.desired, &observed, &shown.request)?;
             holds(shown, &now)?;
             now.plan.notes.clone_from(&shown.plan.notes);
+            now.plan.questions.clone_from(&shown.plan.questions);
             let record = DeployRecord {
                 version: record::VERSION,
                 what: shown.request.what.clone(),

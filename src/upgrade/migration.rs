@@ -9,9 +9,10 @@ use serde_json::Value;
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
 use super::journal::Event;
+use super::keep;
 use super::machine::KeptFile;
 use super::record::Effect;
-use super::run::{Runner, SHOWN_LINES, StepError, stopped};
+use super::run::{Runner, SHOWN_LINES, StepError, indented, stopped};
 use super::step::Task;
 use crate::engine::{Attached, Printed};
 use crate::oci::digest::HashingWriter;
@@ -54,14 +55,21 @@ impl Runner<'_> {
             () = stopped(&mut stop) => return Err(StepError::Interrupted),
         };
         let log = self.mask.hide(&ended.log);
-        if code != 0 {
+        let keeps = matches!(task, Task::Keep { .. });
+        let is_well =
+            code == 0 || keeps && keep::is_accepted(code, &ended.document, &self.record.plan.questions);
+        if !is_well {
             self.keep_log(container, &log);
         }
         match ended.saved {
             Saved::Failed(why) => return Err(StepError::Unsaved { why }),
-            _ if code != 0 => {
+            _ if !is_well && keeps => {
+                return Err(StepError::Keep(format!("`{container}` exited with {code}{}", indented(&log))));
+            }
+            _ if !is_well => {
                 return Err(StepError::Migration { container: container.to_owned(), code, log });
             }
+            Saved::NotAsked if keeps => {}
             Saved::NotAsked => {
                 self.machine.reporter.say(
                     "warning: what the migration changed was not saved first: the image was built by an older tarsup",

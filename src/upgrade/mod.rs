@@ -21,6 +21,7 @@ pub mod gate;
 pub mod glance;
 pub mod intent;
 pub mod journal;
+mod keep;
 pub mod kept;
 pub mod lock;
 pub mod machine;

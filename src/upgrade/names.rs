@@ -79,7 +79,7 @@ pub enum Part {
     Old(DeployId),
     /// `.failed.<deploy>`: made by that deploy, and parked because it failed.
     Failed(DeployId),
-    /// `.migrate.<deploy>`: the migration run of that deploy.
+    /// `.migrate.<deploy>`, `.keep.<deploy>`: the migration run of that deploy, or the one that keeps columns.
     Migrate(DeployId),
 }
 
@@ -91,7 +91,7 @@ pub fn part_of(name: &str) -> Part {
         (Ok(deploy), "new") => Part::New(deploy),
         (Ok(deploy), "old") => Part::Old(deploy),
         (Ok(deploy), "failed") => Part::Failed(deploy),
-        (Ok(deploy), "migrate") => Part::Migrate(deploy),
+        (Ok(deploy), "migrate" | "keep") => Part::Migrate(deploy),
         _ => Part::Serving,
     }
 }
@@ -114,6 +114,11 @@ pub fn failed_name(container: &str, deploy: &DeployId) -> String {
 /// The name of a deploy's migration run.
 pub fn migrate_name(deployment: &str, deploy: &DeployId) -> String {
     format!("{deployment}.migrate.{deploy}")
+}
+
+/// The name of a deploy's run that keeps what a web console may drop.
+pub fn keep_name(deployment: &str, deploy: &DeployId) -> String {
+    format!("{deployment}.keep.{deploy}")
 }
 
 /// The name of the container in which the database is asked.

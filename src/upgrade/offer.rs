@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::plan::plan;
 use super::state::by_id;
-use super::step::{Action, Plan, Step};
+use super::step::{Action, Plan, Purpose, Step};
 use super::{DeployId, Intent, Refusal, data, rollback};
 use crate::deploy::observed::Availability;
 use crate::deploy::pins::{Pins, require};
@@ -44,6 +44,8 @@ pub struct Offer {
     pub edits: BTreeMap<String, Reference>,
     /// What the migration would do, as far as the new image was asked and answered.
     pub migration: Option<Value>,
+    /// What is kept of columns that a web console may drop, as far as the image that leaves was asked and answered.
+    pub columns: Option<Value>,
 }
 
 impl Offer {
@@ -52,11 +54,13 @@ impl Offer {
         self.plan.is_empty() && self.edits.is_empty()
     }
 
-    /// The plan's document, with the migration's in it.
+    /// The plan's document, with the migration's and that of the columns in it.
     pub fn document(&self) -> Value {
         let mut document = self.plan.document();
-        if let (Value::Object(map), Some(migration)) = (&mut document, &self.migration) {
-            map.insert("migration".to_owned(), migration.clone());
+        for (key, more) in [("migration", &self.migration), ("columns", &self.columns)] {
+            if let (Value::Object(map), Some(more)) = (&mut document, more) {
+                map.insert(key.to_owned(), more.clone());
+            }
         }
         document
     }
@@ -85,7 +89,7 @@ pub fn offer(declared: &Desired, observed: &Observed, request: &Request) -> Resu
     let loads = loads(&plan, observed);
     plan.steps.splice(0..0, loads);
     let edits = edits(declared, observed, &intent);
-    Ok(Offer { request: request.clone(), plan, desired, edits, migration: None })
+    Ok(Offer { request: request.clone(), plan, desired, edits, migration: None, columns: None })
 }
 
 /// Every move of a service's data is a line of the plan; one that nobody accepted is refused for what has a role.
@@ -108,7 +112,11 @@ pub(super) fn judge_moves(
 pub(super) fn loads(plan: &Plan, observed: &Observed) -> Vec<Step> {
     let mut loads: Vec<Step> = Vec::new();
     for step in &plan.steps {
-        let Action::Create { image, .. } = &step.action else { continue };
+        let Action::Create { image, purpose, .. } = &step.action else { continue };
+        // What leaves is there: a container runs it.
+        if *purpose == Purpose::Keep {
+            continue;
+        }
         let Some(Availability::Store(stored)) = observed.images.get(&image.to_string()) else { continue };
         let image_id = Some(stored.id.clone()).filter(|id| !id.is_empty());
         let action = Action::Load { image: image.clone(), image_id };

@@ -46,7 +46,9 @@ pub(super) async fn preview(
     loaded: &BTreeMap<Reference, String>,
 ) -> Result<Preview, Refusal> {
     let migration = steps.iter().find_map(|step| match &step.action {
-        Action::Create { image, image_id, purpose, .. } if purpose.is_one_off() => {
+        Action::Create {
+            image, image_id, purpose: purpose @ (Purpose::Migrate | Purpose::Finish), ..
+        } => {
             let id =
                 image_id.as_ref().filter(|_| !is_to_be_loaded(steps, image)).or_else(|| loaded.get(image))?;
             let question = if *purpose == Purpose::Finish { &FINISH[..] } else { &QUESTION };

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::step::{Plan, Task, Touched};
-use super::{DeployId, Intent};
+use super::{DeployId, Intent, keep};
 use crate::oci::Reference;
 
 /// The format that is written. Format 1, which had no effects, is read.
@@ -67,6 +67,9 @@ impl Effect {
             Task::Migrate { .. } => Inverse::Stays {
                 why: "the schema of the database is not rolled back; migrations only add".to_owned(),
             },
+            Task::Keep { .. } => Inverse::Stays {
+                why: "what was kept of columns stays in the schema `tarsup` until it is put back".to_owned(),
+            },
             Task::Finish { .. } => Inverse::Stays {
                 why: "the rows of old protocols are kept in `.tarsup/`, and not put back".to_owned(),
             },
@@ -76,7 +79,12 @@ impl Effect {
 
     /// What it did that a person should know, a line each.
     pub fn lines(&self) -> Vec<String> {
-        lines_of(&self.result)
+        match &self.task {
+            Task::Keep { .. } => {
+                keep::lines(&self.result).iter().map(|line| format!("keeps {line}")).collect()
+            }
+            Task::Migrate { .. } | Task::Finish { .. } => lines_of(&self.result),
+        }
     }
 }
 

@@ -61,6 +61,7 @@ fn steps(text: &mut String, steps: &[Step]) {
 fn subject(step: &Step) -> String {
     let migrates = step.action.container().is_some_and(|name| matches!(part_of(name), Part::Migrate(_)));
     match (&step.service, &step.action) {
+        _ if is_keep(step) => "columns: ".to_owned(),
         _ if migrates => "migration: ".to_owned(),
         (Some(service), _) => format!("{service}: "),
         (None, Action::Network { name }) => format!("network {name}: "),
@@ -68,6 +69,11 @@ fn subject(step: &Step) -> String {
         (None, Action::Load { image, .. }) => format!("image {image}: "),
         (None, _) => String::new(),
     }
+}
+
+/// True for the steps of the run that keeps columns.
+fn is_keep(step: &Step) -> bool {
+    step.action.container().and_then(|name| name.rsplit('.').nth(1)) == Some("keep")
 }
 
 /// The reason for a group: why something is created, else why it is started, stopped, or what comes first.
@@ -88,6 +94,7 @@ pub fn line(action: &Action) -> String {
                 Purpose::Serve => "",
                 Purpose::Migrate => " to migrate",
                 Purpose::Finish => " to finish the migration",
+                Purpose::Keep => " to keep columns",
             };
             format!("create {name} from {}{what}", identified(image, image_id.as_deref()))
         }
@@ -107,6 +114,9 @@ pub fn line(action: &Action) -> String {
         }
         Action::Task { container, task: Task::Migrate { from, to, .. } } => {
             format!("run {container}: schema from {from} to {to}")
+        }
+        Action::Task { container, task: Task::Keep { to, .. } } => {
+            format!("run {container}: keep what the web console of {to} may drop")
         }
         Action::Task { container, task: Task::Finish { .. } } => {
             format!("run {container}: the rows of old protocols go")

@@ -58,7 +58,7 @@ pub fn retire(desired: &Desired, observed: &Observed, deploy: &DeployId) -> Vec<
     for container in ours(observed, &desired.deployment).filter(|container| !is_up(container)) {
         if matches!(part_of(&container.name), Part::Migrate(_)) {
             let action = Action::Remove { container: container.name.clone() };
-            steps.push(Step { service: None, cause: "the migration is done".to_owned(), action });
+            steps.push(Step { service: None, cause: "its run is done".to_owned(), action });
         }
     }
     steps

@@ -7,7 +7,7 @@ use super::plan::Planner;
 use super::preflight::guard_container;
 use super::state::{by_id, is_up, of_service, serving};
 use super::step::After;
-use super::{DeployId, Refusal};
+use super::{DeployId, Refusal, keep};
 use crate::deploy::observed::{LABEL_DEPLOY, LABEL_PREDECESSOR};
 use crate::deploy::{Desired, Observed};
 use crate::engine::Container;
@@ -119,8 +119,9 @@ pub(super) fn plan(planner: &mut Planner<'_>, targets: &BTreeMap<String, String>
         let swap = planner.swap(service, &cause);
         let after = After::Parked { id: parked.id.clone(), name: parked.name.clone() };
         let (touched, phases) = (swap.touched(old, after), swap.bring_back(parked, old));
+        let kept = keep::steps(planner, service, parked, old);
         planner.plan.touched.push(touched);
-        planner.plan.steps.extend(phases.flatten());
+        planner.plan.steps.extend(kept.into_iter().chain(phases.flatten()));
     }
     if !planner.plan.is_empty() {
         planner

@@ -15,8 +15,9 @@ use super::journal::{Event, Journal, Line, Way};
 use super::lock::{Hold, Lock};
 use super::machine::Machine;
 use super::mask::Mask;
+use super::names::{Part, part_of};
 use super::record::{DeployRecord, lines_of};
-use super::step::{Action, Step};
+use super::step::{Action, Purpose, Step};
 use super::{DeployId, render, retry};
 use crate::deploy::Desired;
 use crate::deploy::guard::{self, GuardError};
@@ -62,6 +63,9 @@ pub enum StepError {
         /// The last lines that it said.
         log: String,
     },
+    /// What a web console may drop is not kept.
+    #[error("what the web console may drop could not be kept: {0}")]
+    Keep(String),
     /// What the migration would change is not kept: it was told so, and changed nothing.
     #[error("what the migration would change cannot be kept, so it was not begun: {why}")]
     Unsaved {
@@ -117,7 +121,7 @@ fn lost(hold: &Hold) -> String {
     }
 }
 
-fn indented(log: &str) -> String {
+pub(super) fn indented(log: &str) -> String {
     let lines = log.lines().fold(String::new(), |text, line| text + "\n    | " + line);
     if lines.is_empty() { String::new() } else { format!("\n  its last lines:{lines}") }
 }
@@ -292,7 +296,9 @@ impl Runner<'_> {
         let service_name = step.service.clone().unwrap_or_default();
         let unplanned = || StepError::Unplanned { service: service_name.clone() };
         let service = self.desired.service(&service_name).ok_or_else(unplanned)?;
-        if service.spec() != *spec || service.image != *image {
+        // That one is of the image that leaves, whatever the file names by now, and whatever has its name.
+        let keeps = *purpose == Purpose::Keep;
+        if service.spec() != *spec || (service.image != *image && !keeps) {
             return Err(unplanned());
         }
         let moved = |now: Option<&str>| StepError::Moved {
@@ -300,7 +306,8 @@ impl Runner<'_> {
             shown: image_id.clone().unwrap_or_else(|| "not there".to_owned()),
             now: now.map_or_else(|| "gone".to_owned(), str::to_owned),
         };
-        let found = self.engine.inspect_image(&image.to_string()).await?.ok_or_else(|| moved(None))?;
+        let called = image_id.clone().filter(|_| keeps).unwrap_or_else(|| image.to_string());
+        let found = self.engine.inspect_image(&called).await?.ok_or_else(|| moved(None))?;
         let wanted = image_id.as_ref().or_else(|| self.loaded.get(image)).unwrap_or(&found.id).clone();
         if found.id != wanted {
             return Err(moved(Some(&found.id)));
@@ -318,7 +325,10 @@ impl Runner<'_> {
             way_back: self.record.plan.way_back(),
         };
         let paths = if purpose.is_one_off() { image_volumes(&found.raw) } else { Vec::new() };
-        let body = create_body(service, &making, &paths);
+        let mut body = create_body(service, &making, &paths);
+        if keeps {
+            body.0.insert("Image".to_owned(), serde_json::json!(called));
+        }
         if service.role != Some(Role::Database) {
             guard::check_body(name, &body).map_err(Box::new)?;
         }
@@ -342,7 +352,7 @@ impl Runner<'_> {
         let label = |key: &str| found.labels.get(key).map_or("", String::as_str);
         found.status == Status::Created
             && label(LABEL_DEPLOY) == self.deploy.as_str()
-            && (label(LABEL_SPEC) == spec || found.name.contains(".migrate."))
+            && (label(LABEL_SPEC) == spec || matches!(part_of(&found.name), Part::Migrate(_)))
     }
 
     /// A container of nothing, under a name that a create may be about to take.
@@ -393,7 +403,7 @@ impl Runner<'_> {
             return Err(StepError::Unplanned { service: step.service.clone().unwrap_or_default() });
         };
         // A migration runs beside the service, whose fixed address is taken.
-        let migrates = container.contains(".migrate.");
+        let migrates = matches!(part_of(container), Part::Migrate(_));
         let endpoint = if migrates { serde_json::json!({}) } else { endpoint.settings() };
         Ok(self.engine.connect_network(network, container, &endpoint).await?)
     }

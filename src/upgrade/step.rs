@@ -194,6 +194,14 @@ pub enum Task {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         way_back: Vec<String>,
     },
+    /// Copies what the web console of an image without tars-init may drop.
+    #[serde(rename = "keep-columns")]
+    Keep {
+        /// The image that leaves, which does it.
+        from: String,
+        /// The image that comes back.
+        to: String,
+    },
     /// Takes out what concerns all nodes, once all have moved.
     Finish {
         /// The image that knows what that is.
@@ -211,6 +219,9 @@ pub enum Purpose {
     Migrate,
     /// `tars-init migrate --finish`, once.
     Finish,
+    /// `tars-init keep-columns --all`, once.
+    #[serde(rename = "keep-columns")]
+    Keep,
 }
 
 impl Purpose {
@@ -322,6 +333,7 @@ impl Action {
             Self::Look { .. } => "look",
             Self::Task { task: Task::Migrate { .. }, .. } => "migrate",
             Self::Task { task: Task::Finish { .. }, .. } => "finish",
+            Self::Task { task: Task::Keep { .. }, .. } => "keep-columns",
             Self::Settle { .. } => "settle",
             Self::Claim { .. } => "claim",
             Self::SaveLogs { .. } => "save-logs",
@@ -361,7 +373,9 @@ impl Action {
             Self::Rename { container, to } => (text(container), text(to)),
             Self::Start { .. } => (text("stopped"), text("running")),
             Self::Gate { .. } => (text("running"), text("proven")),
-            Self::Task { task: Task::Migrate { from, to, .. }, .. } => (text(from), text(to)),
+            Self::Task { task: Task::Migrate { from, to, .. } | Task::Keep { from, to }, .. } => {
+                (text(from), text(to))
+            }
             Self::Task { task: Task::Finish { image }, .. } => (None, text(image)),
             Self::Look { .. } | Self::SaveLogs { .. } | Self::Settle { .. } | Self::Claim { .. } => {
                 (None, None)

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::names::{Part, failed_name, migrate_name, part_of};
+use super::names::{Part, failed_name, keep_name, migrate_name, part_of};
 use super::record::DeployRecord;
 use super::state::{by_id, is_fresh, is_up, made, ours, same_restart};
 use super::step::{Action, After, Before, Plan, Step, Task, Touched};
@@ -66,7 +66,8 @@ pub fn unwind(
     for touched in plan.touched.iter().rev() {
         unwinding.service(touched);
     }
-    unwinding.migration();
+    unwinding.one_off(migrate_name(&plan.deployment, &plan.id));
+    unwinding.one_off(keep_name(&plan.deployment, &plan.id));
     let Unwinding { mut steps, seen, lost, .. } = unwinding;
     // What was not touched is looked at last: nothing that comes back has to wait for it.
     steps.extend(seen);
@@ -195,8 +196,7 @@ impl Unwinding<'_> {
         }
     }
 
-    fn migration(&mut self) {
-        let name = migrate_name(&self.plan.deployment, &self.plan.id);
+    fn one_off(&mut self, name: String) {
         let found = ours(self.observed, &self.plan.deployment).find(|container| container.name == name);
         let Some(found) = found else { return };
         debug_assert!(matches!(part_of(&found.name), Part::Migrate(_)));

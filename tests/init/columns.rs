@@ -254,6 +254,8 @@ fn everything_is_kept_for_a_console_that_nobody_can_ask() {
     migrate();
     server.run(&[
         "ALTER TABLE db_tars.t_server_conf ADD flow enum('on','off') NOT NULL DEFAULT 'on' AFTER node_name",
+        "CREATE TABLE db_tars.t_counting (id int NOT NULL AUTO_INCREMENT, name varchar(9) NOT NULL PRIMARY KEY, KEY of_id (id))",
+        "INSERT INTO db_tars.t_counting VALUES (7, 'seven'), (9, 'nine')",
         "INSERT INTO db_tars.t_server_conf (application, server_name, node_name, flow) VALUES ('S', 'a', 'n', 'off'), \
          ('S', 'b', 'n', 'off'), ('S', 'c', 'n', 'on')",
     ]);
@@ -275,6 +277,8 @@ fn everything_is_kept_for_a_console_that_nobody_can_ask() {
     let words =
         serde_json::json!(["db_base.t_station.id: its table has no key that tells rows apart and stays"]);
     assert_eq!(kept["not_kept"], words);
+    let counting = serde_json::json!({"column": "db_tars.t_counting.id", "rows": 2});
+    assert!(kept["kept"].as_array().unwrap().contains(&counting), "{kept}");
     let flow = serde_json::json!({"column": "db_tars.t_server_conf.flow", "rows": 3});
     assert!(kept["kept"].as_array().unwrap().contains(&flow), "{kept}");
     // This image has no console to ask.
@@ -298,6 +302,11 @@ fn everything_is_kept_for_a_console_that_nobody_can_ask() {
     server.run(&["UPDATE db_tars.t_server_conf SET flow = 'on'"]);
     assert!(migrate().contains("\"columns\":[]"));
     assert_eq!(flows(&server), ["on", "on", "on"], "put back once");
+
+    server.run(&["ALTER TABLE db_tars.t_counting DROP id"]);
+    migrate();
+    assert_eq!(server.rows::<(u64, String)>("SELECT id, name FROM db_tars.t_counting ORDER BY 1").len(), 2);
+    assert_eq!(server.rows::<u64>("SELECT id FROM db_tars.t_counting ORDER BY 1"), [7, 9]);
 
     // This version ships that column, without a default: it makes it again itself, before the values come back.
     let profiles = || {

@@ -71,6 +71,11 @@ pub fn check_with_image(service: &Service, image: &EngineImage) -> Result {
     }
 }
 
+/// True where it starts with tars-init. `config` is the engine's `Config` of an image or a container.
+pub fn has_our_start(config: &serde_json::Value) -> bool {
+    config["Entrypoint"].get(0).and_then(serde_json::Value::as_str) == Some(INIT_PATH)
+}
+
 /// The image is one for the service's role, and starts as it says; asked of what is to be started. `config` is the
 /// engine's `Config` of the image, or of a container that was made from it.
 pub fn check_image_role(
@@ -80,10 +85,10 @@ pub fn check_image_role(
 ) -> Result {
     let Some(role) = service.role else { return Ok(()) };
     // Labels go from an image to what is built on it, whatever that starts.
-    let starts_with = config["Entrypoint"].get(0).and_then(serde_json::Value::as_str);
-    let has_our_start = starts_with == Some(INIT_PATH);
-    let found =
-        labels.get(IMAGE_ROLE_LABEL).map(String::as_str).filter(|_| has_our_start || role == Role::Database);
+    let found = labels
+        .get(IMAGE_ROLE_LABEL)
+        .map(String::as_str)
+        .filter(|_| has_our_start(config) || role == Role::Database);
     let (name, image) = (service.name.clone(), service.image.to_string());
     let place = Box::new(service.written.keys.get("image").unwrap_or(&service.place).clone());
     match (role.image_role(), found) {

@@ -102,7 +102,8 @@ fn column_of(
         let of_key = table.definition(own, key)?.text.replace(" AUTO_INCREMENT", "");
         columns.push(format!("{} {of_key}", sql::name(key)));
     }
-    columns.push(format!("{} {}", sql::name(column), definition.text));
+    // There can be one such column, and the copy has its own.
+    columns.push(format!("{} {}", sql::name(column), definition.text.replace(" AUTO_INCREMENT", "")));
     let columns = columns.join(", ");
     let copy = name_of_copy(&table.place(), &columns);
     let body = format!(

@@ -139,7 +139,11 @@ fn put_back_one(
         // Behind the nearest of those that stood before it.
         let before = kept.before.iter().rev().find(|name| table.position(name).is_some());
         let place = before.map_or_else(|| " FIRST".to_owned(), |name| format!(" AFTER {}", sql::name(name)));
-        let alter = format!("ALTER TABLE {} ADD COLUMN {column} {}{place}", table.quoted(), kept.definition);
+        // One that counts by itself must be a key from the first.
+        let counts = kept.definition.contains("AUTO_INCREMENT");
+        let mut parts = vec![format!("ADD COLUMN {column} {}{place}", kept.definition)];
+        parts.extend(kept.keys.iter().filter(|_| counts).map(|key| format!("ADD {key}")));
+        let alter = format!("ALTER TABLE {} {}", table.quoted(), parts.join(", "));
         match own.run(&act, &alter) {
             Err(error) if error.number() == Some(DUPLICATE_COLUMN) => {}
             added => added?,

@@ -2,6 +2,7 @@
 //! project; without them these tests are skipped, and say so.
 
 mod adopt;
+mod columns;
 mod crashes;
 mod downloads;
 mod dwell;

@@ -138,6 +138,14 @@ impl Attachment {
         }
     }
 
+    /// `tars-init keep-columns`: says what it did and ends.
+    pub fn keep(&mut self, behaviour: &Behaviour, now: Instant) {
+        if self.ends.is_none() {
+            self.say(&behaviour.kept.1);
+            self.ends = Some((now + TAKES, behaviour.kept.0));
+        }
+    }
+
     /// What a migration says when it is done.
     pub fn finish(&self, behaviour: &Behaviour) {
         self.say(&behaviour.migrated);

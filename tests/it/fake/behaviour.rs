@@ -19,6 +19,8 @@ pub struct Behaviour {
     pub saves: Option<Vec<String>>,
     /// The document that it ends with.
     pub migrated: String,
+    /// What `tars-init keep-columns --all` ends with, asked or run: exit code and document.
+    pub kept: (i64, String),
     /// What its start changes in the database, as its probe tells it.
     pub changes: serde_json::Value,
     /// False where its tarsnode answers, and registers with nobody.
@@ -45,6 +47,7 @@ impl Default for Behaviour {
             saves: Some(vec!["a row".to_owned(), "another".to_owned()]),
             migrated: "{\"version\":1}".to_owned(),
             dry_run: (0, "{\"version\":1,\"dry_run\":true}".to_owned()),
+            kept: (0, "{\"version\":1,\"kept\":[],\"not_kept\":[]}".to_owned()),
             changes: serde_json::Value::Null,
             registers: true,
             has_init: true,

@@ -183,6 +183,10 @@ impl Engine for FakeEngine {
                         if exit_code == 0 { (text, String::new()) } else { (String::new(), text) };
                     ExecOutput { exit_code, stdout, stderr }
                 }
+                ["/usr/local/bin/tars-init" | "tars-init", "keep-columns", "--all", "--dry-run"] => {
+                    let (exit_code, stdout) = world.behaviour(&held).kept;
+                    ExecOutput { exit_code, stdout, stderr: String::new() }
+                }
                 ["/usr/local/bin/tars-init" | "tars-init", "cluster", "--json", ref question @ ..] => {
                     cluster(world, world.behaviour(&held).protocol, question)
                 }

@@ -146,8 +146,17 @@ impl Held {
 
     /// True where it was created to run `tars-init migrate`.
     fn migrates(&self) -> bool {
+        self.is_to_run("migrate")
+    }
+
+    /// True where it was created to run `tars-init keep-columns`.
+    fn keeps(&self) -> bool {
+        self.is_to_run("keep-columns")
+    }
+
+    fn is_to_run(&self, what: &str) -> bool {
         let entrypoint = self.body.0.get("Entrypoint").and_then(Value::as_array);
-        entrypoint.is_some_and(|words| words.iter().any(|word| word == "migrate"))
+        entrypoint.is_some_and(|words| words.iter().any(|word| word == what))
     }
 }
 
@@ -225,17 +234,19 @@ impl World {
             let behaviour = self.behaviour(held);
             let runs = held.status == Status::Running && held.stopping.is_none();
             let Some(started) = held.started.filter(|_| runs) else { continue };
-            let (migrates, hears) = (held.migrates(), held.hears());
+            let (migrates, keeps, hears) = (held.migrates(), held.keeps(), held.hears());
             let Some(held) = self.containers.get_mut(&id) else { continue };
             let ends = held.attachment.as_mut().and_then(|attachment| {
                 if migrates {
                     attachment.migrate(&behaviour, now);
+                } else if keeps {
+                    attachment.keep(&behaviour, now);
                 } else if hears {
                     attachment.act(now);
                 }
                 attachment.ends
             });
-            let death = if migrates || hears {
+            let death = if migrates || keeps || hears {
                 ends.map(|(at, code)| (at.saturating_duration_since(started), code))
             } else if held.only_answers() {
                 None

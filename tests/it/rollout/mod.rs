@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
 
 mod adopted;
+mod columns;
 mod crash;
 mod declarations;
 mod deploys;

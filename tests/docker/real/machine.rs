@@ -156,7 +156,7 @@ fn real_machine_with_systemd_brings_its_node_back_after_a_kill_and_a_reboot() {
     let test = "real_machine_with_systemd";
     let Some(stage) = stage(test) else { return };
     stage_with(UPSTREAM_NODE, test);
-    let deployment = Deployment::of(stage, RELEASE, "real-systemd", 59, &["database", "framework"]);
+    let deployment = Deployment::of(stage, RELEASE, "real-systemd", 78, &["database", "framework"]);
     deployment.tarsup(&["up", "--yes"]).exits(0);
     let machine = Machine::boot_systemd(&deployment);
 

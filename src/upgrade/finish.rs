@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use super::drive::Deploy;
 use super::names::{Part, migrate_name, part_of};
+use super::one_off::OneOff;
 use super::plan::{Planner, plan as planned};
 use super::preview::preview;
 use super::state::{is_up, ours, serving};
-use super::step::{Action, Purpose, Step, Task};
+use super::step::{Purpose, Task};
 use super::{DeployId, Intent, Refusal};
 use crate::deploy::Desired;
-use crate::deploy::container::Endpoint;
 use crate::deploy::observed::LABEL_ROLE;
 use crate::engine::Container;
 use crate::oci::image::VERSION_LABEL;
@@ -69,28 +69,17 @@ pub(super) fn plan(planner: &mut Planner<'_>) -> Result<(), Refusal> {
     }
     let name = migrate_name(&desired.deployment, id);
     let cause = "every node has moved, and no older version is a way back";
-    let step = |action| Step { service: Some(master.name.clone()), cause: cause.to_owned(), action };
-    let mut steps = Vec::new();
-    let found = observed.container(&name);
-    if found.is_none() {
-        steps.push(step(Action::Create {
-            name: name.clone(),
-            image: master.image.clone(),
-            image_id: Some(running.image_id.clone()),
-            spec: master.spec(),
-            purpose: Purpose::Finish,
-            predecessor: None,
-            from: None,
-            volumes: Vec::new(),
-        }));
-    }
-    for Endpoint { network, .. } in master.declaration.joins_later() {
-        if !found.is_some_and(|found| found.addresses.contains_key(network)) {
-            steps.push(step(Action::Connect { container: name.clone(), network: network.clone() }));
-        }
-    }
-    let image = master.image.to_string();
-    steps.push(step(Action::Task { container: name, task: Task::Finish { image } }));
+    let one_off = OneOff {
+        service: master,
+        name: name.clone(),
+        cause: cause.to_owned(),
+        image: master.image.clone(),
+        image_id: Some(running.image_id.clone()),
+        from: None,
+        purpose: Purpose::Finish,
+    };
+    let task = Task::Finish { image: master.image.to_string() };
+    let steps = one_off.steps(observed.container(&name), Some(task));
     planner.plan.steps.extend(steps);
     Ok(())
 }

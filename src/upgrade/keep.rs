@@ -10,10 +10,10 @@ use serde_json::Value;
 use super::DeployId;
 use super::cluster_probe::{close, make};
 use super::names::{keep_name, preview_name};
+use super::one_off::OneOff;
 use super::plan::Planner;
 use super::state::{is_fresh, is_up};
 use super::step::{Action, Purpose, Step, Task};
-use crate::deploy::container::Endpoint;
 use crate::deploy::desired::Service;
 use crate::deploy::{Desired, guard};
 use crate::engine::{Container, Engine};
@@ -50,32 +50,21 @@ pub(super) fn steps(
     let name = keep_name(&planner.desired.deployment, planner.id);
     let found = planner.observed.container(&name);
     let cause = format!("{} has no tars-init: its web console may drop what it does not know", parked.image);
-    let step = |action| Step { service: Some(service.name.clone()), cause: cause.clone(), action };
-    let mut steps = Vec::new();
-    if found.is_none() {
-        steps.push(step(Action::Create {
-            name: name.clone(),
-            image: old.image.parse().unwrap_or_else(|_| service.image.clone()),
-            image_id: Some(old.image_id.clone()),
-            spec: service.spec(),
-            purpose: Purpose::Keep,
-            predecessor: None,
-            from: None,
-            volumes: Vec::new(),
-        }));
-    }
-    for Endpoint { network, .. } in service.declaration.joins_later() {
-        if !found.is_some_and(|found| found.addresses.contains_key(network)) {
-            steps.push(step(Action::Connect { container: name.clone(), network: network.clone() }));
-        }
-    }
     let is_done = found.is_some_and(|found| !is_up(found) && !is_fresh(found) && found.exit_code == 0);
     if is_done {
         return Vec::new();
     }
     let task = Task::Keep { from: old.image.clone(), to: parked.image.clone() };
-    steps.push(step(Action::Task { container: name, task }));
-    steps
+    let one_off = OneOff {
+        service,
+        name,
+        cause,
+        image: old.image.parse().unwrap_or_else(|_| service.image.clone()),
+        image_id: Some(old.image_id.clone()),
+        from: None,
+        purpose: Purpose::Keep,
+    };
+    one_off.steps(found, Some(task))
 }
 
 /// What the run among `steps` would keep.

@@ -29,6 +29,7 @@ pub mod mask;
 mod migration;
 pub mod names;
 pub mod offer;
+mod one_off;
 mod outage;
 pub mod owner;
 pub mod plan;

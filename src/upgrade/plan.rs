@@ -4,6 +4,7 @@
 //! so the planner of an interrupted deploy recognises what that deploy made and plans its rest.
 
 use super::names::{Part, failed_name, migrate_name, old_name, part_of};
+use super::one_off::OneOff;
 use super::outage::{self, Outage};
 use super::preflight::{self, guard_container, guard_start};
 use super::state::{
@@ -12,7 +13,6 @@ use super::state::{
 use super::step::{Action, After, Plan, Purpose, Step, Task};
 use super::swap::{Phases, Swap};
 use super::{DeployId, Intent, Refusal, adopted, cluster_probe, differ, finish, rollback};
-use crate::deploy::container::Endpoint;
 use crate::deploy::desired::{Resource, Service};
 use crate::deploy::observed::{LABEL_DEPLOY, LABEL_PREDECESSOR, LABEL_SERVICE};
 use crate::deploy::{Desired, Observed, guard};
@@ -293,31 +293,21 @@ impl<'a> Planner<'a> {
         let found = ours(self.observed, &self.desired.deployment).find(|container| container.name == name);
         let (from, to) = (old.image.clone(), service.image.to_string());
         let cause = format!("the schema must fit {to} before anything runs it");
-        let step = |action| Step { service: Some(service.name.clone()), cause: cause.clone(), action };
-        let mut steps = Vec::new();
-        if found.is_none() {
-            steps.push(step(Action::Create {
-                name: name.clone(),
-                image: service.image.clone(),
-                image_id: (!image.id.is_empty()).then(|| image.id.clone()),
-                spec: service.spec(),
-                purpose: Purpose::Migrate,
-                predecessor: None,
-                from: Some(from.clone()),
-                volumes: Vec::new(),
-            }));
-        }
-        for Endpoint { network, .. } in service.declaration.joins_later() {
-            if !found.is_some_and(|found| found.addresses.contains_key(network)) {
-                steps.push(step(Action::Connect { container: name.clone(), network: network.clone() }));
-            }
-        }
         let done = found.is_some_and(|found| !is_up(found) && !is_fresh(found) && found.exit_code == 0);
-        if !done {
+        let task = (!done).then(|| {
             let way_back = ways_back(self.observed, &self.desired.deployment, image);
-            steps.push(step(Action::Task { container: name, task: Task::Migrate { from, to, way_back } }));
-        }
-        steps
+            Task::Migrate { from: from.clone(), to, way_back }
+        });
+        let one_off = OneOff {
+            service,
+            name,
+            cause,
+            image: service.image.clone(),
+            image_id: (!image.id.is_empty()).then(|| image.id.clone()),
+            from: Some(from),
+            purpose: Purpose::Migrate,
+        };
+        one_off.steps(found, task)
     }
 
     fn restart(&mut self, services: &[String]) -> Result<(), Refusal> {

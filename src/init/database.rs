@@ -29,6 +29,13 @@ const DENIED_PAUSE: Duration = Duration::from_secs(2);
 /// No server that lives is silent for longer.
 const SILENCE: Duration = Duration::from_secs(30);
 
+/// How long a statement waits for what another connection holds, in seconds. Whoever wants the same table meanwhile, the whole
+/// framework, waits behind it; a server's own limit is a day.
+const LOCK_WAIT: u64 = 10;
+
+/// Of one that is not to be asked how large a packet it takes: what servers take at least.
+const LARGEST_ANSWER: usize = 1024 * 1024;
+
 /// Why the database did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
@@ -52,6 +59,9 @@ pub enum DatabaseError {
     /// A statement of an earlier start goes on in the server: it is waited for, never repeated.
     #[error("the server is still at work on a statement of an earlier start, which is waited for ({0})")]
     AtWork(String),
+    /// Another connection holds what a statement needs, such as a table in an open transaction.
+    #[error("{0}")]
+    Busy(String),
     /// What would be changed is kept by nobody: nothing was changed.
     #[error("{0}")]
     NotSaved(String),
@@ -71,7 +81,10 @@ impl DatabaseError {
 
     /// True where waiting may help: nothing that the server has decided for good.
     pub const fn may_pass(&self) -> bool {
-        matches!(self, Self::Unreachable(_) | Self::Denied(_) | Self::Locked | Self::AtWork(_))
+        matches!(
+            self,
+            Self::Unreachable(_) | Self::Denied(_) | Self::Locked | Self::AtWork(_) | Self::Busy(_)
+        )
     }
 
     /// True where the account lacks a right.
@@ -83,6 +96,7 @@ impl DatabaseError {
     fn hint(&self) -> &'static str {
         match self {
             Self::NotSaved(_) => "Nothing was changed.",
+            Self::Busy(_) => BUSY_HINT,
             Self::Refused { .. } if self.is_no_right() => {
                 "Grant MYSQL_USER this right, or name an account that has it, and start again: nothing was dropped, and what was \
                  begun is finished then."
@@ -98,7 +112,7 @@ impl DatabaseError {
 impl From<DatabaseError> for Failure {
     fn from(error: DatabaseError) -> Self {
         let code = match error {
-            DatabaseError::NotSaved(_) => Code::Interrupted,
+            DatabaseError::NotSaved(_) | DatabaseError::Busy(_) => Code::Interrupted,
             _ if error.may_pass() => Code::Database,
             _ => Code::Configuration,
         };
@@ -106,6 +120,9 @@ impl From<DatabaseError> for Failure {
         Self::new(code, format!("the database: {error}."), hint)
     }
 }
+
+const BUSY_HINT: &str =
+    "End that connection or its transaction and start again: what was begun is finished then.";
 
 /// Whether a schema is there. The third answer, unknown, is [`DatabaseError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -222,8 +239,14 @@ impl Server {
     }
 
     fn options(&self, schema: Option<&str>) -> OptsBuilder {
+        let mut begin = vec!["SET NAMES utf8".to_owned()];
+        // What a health check asks is short: the server is not asked how long it may be.
+        let packet = matches!(self.answers, Answers::Within(_)).then_some(LARGEST_ANSWER);
         let (read, silence) = match self.answers {
-            Answers::Watched(silence) => (None, silence),
+            Answers::Watched(silence) => {
+                begin.push(format!("SET SESSION lock_wait_timeout = {LOCK_WAIT}"));
+                (None, silence)
+            }
             Answers::Within(limit) => (Some(limit), limit),
         };
         OptsBuilder::new()
@@ -237,9 +260,10 @@ impl Server {
             .tcp_connect_timeout(Some(silence.min(Duration::from_secs(3))))
             // A connection that was given up ends by itself once its other end is gone.
             .tcp_keepalive_time_ms(Some(30_000))
+            .max_allowed_packet(packet)
             .read_timeout(read)
             .write_timeout(Some(silence))
-            .init(vec!["SET NAMES utf8"])
+            .init(begin)
     }
 }
 
@@ -324,7 +348,8 @@ impl Session {
             return Ok(());
         }
         let statement = statement.to_owned();
-        self.ask(act, WaitPurpose::Work, move |connection| connection.query_drop(statement))
+        let done = self.ask(act, WaitPurpose::Work, move |connection| connection.query_drop(statement));
+        done.map_err(|error| self.with_holder(error))
     }
 
     /// Sends a statement with values apart.
@@ -338,7 +363,38 @@ impl Session {
             return Ok(());
         }
         let (statement, values) = (statement.to_owned(), values.into());
-        self.ask(act, WaitPurpose::Work, move |connection| connection.exec_drop(statement, values))
+        let done =
+            self.ask(act, WaitPurpose::Work, move |connection| connection.exec_drop(statement, values));
+        done.map_err(|error| self.with_holder(error))
+    }
+
+    /// Names who holds what a statement waited for in vain.
+    fn with_holder(&mut self, error: DatabaseError) -> DatabaseError {
+        let DatabaseError::Busy(act) = error else { return error };
+        let holder =
+            self.oldest_transaction().unwrap_or_else(|_| "this account may not see whose".to_owned());
+        DatabaseError::Busy(format!("{act}: another connection holds what it needs: {holder}"))
+    }
+
+    /// A table is held by whoever has used it in a transaction that is still open.
+    fn oldest_transaction(&mut self) -> Result<String, DatabaseError> {
+        let query = "SELECT p.id, p.user, p.host, COALESCE(p.db, ''), TIMESTAMPDIFF(SECOND, t.trx_started, NOW()), p.command, \
+                     COALESCE(p.info, '') FROM information_schema.innodb_trx t JOIN information_schema.processlist p \
+                     ON p.id = t.trx_mysql_thread_id WHERE p.id <> CONNECTION_ID() ORDER BY t.trx_started LIMIT 1";
+        let rows: Vec<(u64, String, String, String, i64, String, String)> =
+            self.rows("asking who holds it", query, ())?;
+        Ok(rows.first().map_or_else(
+            || "no open transaction is to be seen, so LOCK TABLES or a backup may be it".to_owned(),
+            |(id, user, host, schema, seconds, command, statement)| {
+                // The first words: values are nobody's business here.
+                let words: Vec<_> = statement.split_whitespace().take(3).collect();
+                let doing = if words.is_empty() { command.clone() } else { format!("`{}`", words.join(" ")) };
+                format!(
+                    "the oldest open transaction is that of connection {id} ({user} at {host}, in `{schema}`), {seconds} s old, \
+                     at {doing}"
+                )
+            },
+        ))
     }
 
     /// The rows that a query answers.
@@ -349,7 +405,11 @@ impl Session {
         values: impl Into<Params>,
     ) -> Result<Vec<T>, DatabaseError> {
         let (query, values) = (query.to_owned(), values.into());
-        self.ask(act, WaitPurpose::Question, move |connection| connection.exec(query, values))
+        // One packet for three, for who asks every two seconds.
+        let at_once = matches!((self.server.answers, &values), (Answers::Within(_), Params::Empty));
+        self.ask(act, WaitPurpose::Question, move |connection| {
+            if at_once { connection.query(query) } else { connection.exec(query, values) }
+        })
     }
 
     /// Hands each row that a query answers on as it comes, so that a large table is never held whole; an error of `sink` ends
@@ -441,6 +501,10 @@ pub fn retry_until_ready<T>(
         let at_work = Duration::from_millis(server.at_work.load(Ordering::SeqCst));
         let waited = begun.elapsed().saturating_sub(at_work);
         if waited >= patience {
+            if matches!(error, DatabaseError::Busy(_)) {
+                let why = format!("the database at {place} was busy for {} s: {error}.", patience.as_secs());
+                return Err(Failure::new(Code::Interrupted, why, BUSY_HINT));
+            }
             return Err(Failure::new(
                 Code::Database,
                 format!("the database at {place} was not ready within {} s: {error}.", patience.as_secs()),
@@ -463,6 +527,9 @@ pub fn retry_until_ready<T>(
 }
 
 fn classified(act: &str, error: mysql::Error) -> DatabaseError {
+    if server_words::number(&error) == Some(server_words::LOCK_WAIT_TIMEOUT) {
+        return DatabaseError::Busy(act.to_owned());
+    }
     match server_words::number(&error).map(Meaning::of) {
         Some(Meaning::Passes) | None => {
             DatabaseError::Unreachable(format!("{act}: {}", server_words::reason(&error)))

@@ -16,7 +16,7 @@ pub enum Code {
     Database = 69,
     /// Something that should not happen: a defect, or the operating system refused a basic service.
     Internal = 70,
-    /// `migrate`: told to stop before it was done.
+    /// `migrate`: told to stop before it was done; or another connection holds a table.
     Interrupted = 75,
     /// Refused by the guard: this start would have destroyed data.
     Guard = 77,

@@ -10,12 +10,13 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 use serde::Serialize;
 
-use crate::tars::{Role, Service, ping};
+use crate::tars::ping::{self, PingError};
+use crate::tars::{Role, Service};
 
 use super::address;
 use super::database::{DB_TARS, DatabaseError, Presence, Server};
@@ -30,6 +31,8 @@ use super::web;
 
 /// For one ping; the health check of the image may take five seconds in all.
 const PING: Duration = Duration::from_secs(2);
+/// How soon a process of this container takes a connection, unless it is stuck with a full queue.
+const AT_ONCE: Duration = Duration::from_millis(100);
 /// For one answer of the database, and for all that is asked of it (a name look-up has no limit of its own).
 const QUERY: Duration = Duration::from_millis(1500);
 const DATABASE: Duration = Duration::from_secs(3);
@@ -96,30 +99,72 @@ pub fn answers(service: Service, host: &str, limit: Duration, init: Pid) -> bool
 
 /// Pings the servants of all these services at once, whoever answers.
 pub fn ping_all(services: &[Service], host: &str) -> Vec<ServantAnswer> {
-    let pings: Vec<_> = services
+    // A name is looked up once.
+    let at = address::socket(host, 0);
+    let deadline = Instant::now() + PING;
+    let asked: Vec<_> = services
         .iter()
         .flat_map(|service| service.servants().iter().map(move |servant| (*service, *servant)))
         .map(|(service, servant)| {
-            let host = host.to_owned();
-            thread::spawn(move || {
-                let name = service.servant_name(servant);
-                let at = address::socket(&host, servant.port);
-                let answer = match &at {
-                    Ok(at) => ping::ping(*at, &name, PING).map_err(|error| error.to_string()),
-                    Err(error) => Err(error.to_string()),
-                };
+            let name = service.servant_name(servant);
+            let at = at.as_ref().map(|at| SocketAddr::new(at.ip(), servant.port));
+            let pending = match at {
+                Ok(at) => Pending::ask(at, &name),
+                Err(error) => Pending::Answered(Err(error.to_string())),
+            };
+            (
                 ServantAnswer {
                     name,
                     port: servant.port,
-                    ok: answer.is_ok(),
-                    detail: answer.err().unwrap_or_default(),
+                    ok: false,
+                    detail: String::new(),
                     service,
                     at: at.ok(),
-                }
-            })
+                },
+                pending,
+            )
         })
         .collect();
-    pings.into_iter().filter_map(|ping| ping.join().ok()).collect()
+    let answered = asked.into_iter().map(|(mut servant, pending)| {
+        let answer = pending.answer(deadline);
+        servant.ok = answer.is_ok();
+        servant.detail = answer.err().unwrap_or_default();
+        servant
+    });
+    answered.collect()
+}
+
+/// A ping under way.
+enum Pending {
+    Answered(Result<(), String>),
+    Asked(ping::Asked),
+    /// Whoever does not take the connection at once gets a thread: nobody waits for it.
+    InThread(thread::JoinHandle<Result<(), String>>),
+}
+
+impl Pending {
+    fn ask(at: SocketAddr, servant: &str) -> Self {
+        match ping::ask(at, servant, AT_ONCE, PING) {
+            Ok(asked) => Self::Asked(asked),
+            Err(PingError::TimedOut) => {
+                let servant = servant.to_owned();
+                Self::InThread(thread::spawn(move || {
+                    ping::ping(at, &servant, PING).map_err(|error| error.to_string())
+                }))
+            }
+            Err(error) => Self::Answered(Err(error.to_string())),
+        }
+    }
+
+    fn answer(self, deadline: Instant) -> Result<(), String> {
+        match self {
+            Self::Answered(answer) => answer,
+            Self::Asked(asked) => asked.answer(deadline).map_err(|error| error.to_string()),
+            Self::InThread(thread) => {
+                thread.join().unwrap_or_else(|_| Err("it could not be asked".to_owned()))
+            }
+        }
+    }
 }
 
 /// Which of the entrypoints this container was started with; health checks are not told.
@@ -135,20 +180,24 @@ pub fn image_role(paths: &Paths) -> ImageRole {
 /// Asks everything at once: servants, sockets, web console and database.
 pub fn look(paths: &Paths, environment: &Environment, host: &str) -> Look {
     let run_state = RunState::of(paths);
-    let own = run_state.init().map(OwnProcesses::below);
+    let mut own = run_state.init().map(|init| OwnProcesses::seen_before(init, run_state.held()));
     let database = ask_database(environment, paths, host);
     let web = must_run_web(paths, environment).then(|| {
-        let own = own.clone();
+        let mut own = own.clone();
         thread::spawn(move || {
-            own.and_then(|own| own.listens_on(crate::tars::catalogue::WEB_PORT)).map(web::ask)
+            let at = own.as_mut().and_then(|own| own.listens_on(crate::tars::catalogue::WEB_PORT));
+            (at.map(web::ask), own.map(|own| own.seen).unwrap_or_default())
         })
     });
     let mut servants = ping_all(environment.role.services(), host);
-    note_owners(&mut servants, own.as_ref(), &run_state);
-    let web = web.map(|web| match web.join() {
-        Ok(Some(answer)) => answer,
-        _ => Err("nothing of this container listens".to_owned()),
+    note_owners(&mut servants, own.as_mut(), &run_state);
+    let mut held = own.as_ref().map(|own| own.seen.clone()).unwrap_or_default();
+    let web = web.map(|web| {
+        let (answer, of_web) = web.join().unwrap_or_default();
+        held.extend(of_web);
+        answer.unwrap_or_else(|| Err("nothing of this container listens".to_owned()))
     });
+    run_state.note_held(&held);
     let database = database
         .recv_timeout(DATABASE)
         .unwrap_or_else(|_| Database::Unknown(format!("no answer within {} s", DATABASE.as_secs())));
@@ -179,7 +228,7 @@ pub fn look(paths: &Paths, environment: &Environment, host: &str) -> Look {
 }
 
 /// Whose answers these are; what our own answered is remembered.
-fn note_owners(servants: &mut [ServantAnswer], own: Option<&OwnProcesses>, run_state: &RunState) {
+fn note_owners(servants: &mut [ServantAnswer], own: Option<&mut OwnProcesses>, run_state: &RunState) {
     let asked: Vec<SocketAddr> = servants.iter().filter_map(|servant| servant.at).collect();
     let holders = own.map_or_else(|| vec![SocketOwner::Foreign; asked.len()], |own| own.holders(&asked));
     for (servant, holder) in servants.iter_mut().filter(|servant| servant.at.is_some()).zip(holders) {
@@ -213,11 +262,14 @@ fn ask_database(environment: &Environment, paths: &Paths, host: &str) -> mpsc::R
 
 fn query(account: &Account, role: Role, host: &str, former: &[String]) -> Result<Database, DatabaseError> {
     let mut session = Server::of(account).answering_within(QUERY).connect(None)?;
-    match session.presence(DB_TARS)? {
-        Presence::Exists { tables } if tables > 0 => {
-            Ok(Database::Exists(rows::unwanted(&mut session, role, host, former)?))
-        }
-        _ => Ok(Database::Absent),
+    match rows::unwanted(&mut session, role, host, former) {
+        Ok(unwanted) => Ok(Database::Exists(unwanted)),
+        // Refused: which of its tables is not there?
+        Err(error) if error.number().is_some() => match session.presence(DB_TARS)? {
+            Presence::Exists { tables } if tables > 0 => Err(error),
+            _ => Ok(Database::Absent),
+        },
+        Err(error) => Err(error),
     }
 }
 

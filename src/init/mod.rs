@@ -47,6 +47,7 @@ mod services;
 mod shape;
 mod signals;
 mod silence;
+mod socket_diag;
 mod sockets;
 mod sql;
 mod stamp;

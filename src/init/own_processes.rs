@@ -1,17 +1,24 @@
 //! This container's own processes and their sockets: an answer from anybody else's proves nothing.
 
-use std::collections::BTreeSet;
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use nix::unistd::Pid;
 
 use super::processes::{self, Identity};
-use super::sockets::{self, Listener};
+use super::sockets::{self, Held, Listener};
 
-/// The processes below PID 1, at one moment.
+/// The processes below PID 1, at the moment of the first question.
 #[derive(Clone, Debug)]
 pub struct OwnProcesses {
-    pids: Vec<Pid>,
+    init: Pid,
+    /// All of them, once they were needed.
+    pids: OnceCell<Vec<Pid>>,
+    /// Where sockets were seen earlier: looked at first.
+    before: Vec<Held>,
+    /// Where those are that were asked for.
+    pub seen: BTreeSet<Held>,
 }
 
 /// Whose socket is reached at an address.
@@ -28,36 +35,55 @@ pub enum SocketOwner {
 impl OwnProcesses {
     /// What runs below this container's PID 1.
     pub fn below(init: Pid) -> Self {
-        Self { pids: processes::descendants(init) }
+        Self::seen_before(init, Vec::new())
+    }
+
+    /// The same, with where sockets were seen earlier.
+    pub fn seen_before(init: Pid, before: Vec<Held>) -> Self {
+        Self { init, pids: OnceCell::new(), before, seen: BTreeSet::new() }
     }
 
     /// True where one of them runs this program.
     pub fn runs(&self, program: &std::path::Path) -> bool {
-        processes::running(program).iter().any(|pid| self.pids.contains(pid))
+        processes::running(program).iter().any(|pid| self.pids().contains(pid))
+    }
+
+    fn pids(&self) -> &[Pid] {
+        self.pids.get_or_init(|| processes::descendants(self.init))
     }
 
     /// Who listens at each of these addresses.
-    pub fn holders(&self, addresses: &[SocketAddr]) -> Vec<SocketOwner> {
+    pub fn holders(&mut self, addresses: &[SocketAddr]) -> Vec<SocketOwner> {
         let Ok(listeners) = sockets::listeners() else { return vec![SocketOwner::Unknown; addresses.len()] };
         let reached: Vec<Option<Listener>> =
             addresses.iter().map(|address| sockets::reached_by(*address, &listeners)).collect();
         let wanted: BTreeSet<u64> = reached.iter().flatten().map(|listener| listener.inode).collect();
-        let holders = sockets::holders(&self.pids, &wanted);
+        let holders = self.find(&wanted);
         reached
             .iter()
             .map(|listener| {
-                let pid = listener.and_then(|listener| holders.get(&listener.inode).copied());
+                let pid = listener.and_then(|listener| holders.get(&listener.inode)).map(|held| held.pid);
                 pid.and_then(Identity::of).map_or(SocketOwner::Foreign, SocketOwner::Own)
             })
             .collect()
     }
 
     /// Where one of them listens on this port.
-    pub fn listens_on(&self, port: u16) -> Option<SocketAddr> {
+    pub fn listens_on(&mut self, port: u16) -> Option<SocketAddr> {
         let listeners: Vec<Listener> =
             sockets::listeners().ok()?.into_iter().filter(|listener| listener.at.port() == port).collect();
         let wanted = listeners.iter().map(|listener| listener.inode).collect();
-        let holders = sockets::holders(&self.pids, &wanted);
+        let holders = self.find(&wanted);
         listeners.iter().find(|listener| holders.contains_key(&listener.inode)).map(|listener| listener.at)
+    }
+
+    fn find(&mut self, wanted: &BTreeSet<u64>) -> BTreeMap<u64, Held> {
+        let mut found = sockets::still_held(&self.before, wanted);
+        found.retain(|_, held| processes::is_below(held.pid, self.init));
+        if found.len() < wanted.len() {
+            sockets::find_holders(self.pids(), wanted, &mut found);
+        }
+        self.seen.extend(found.values());
+        found
     }
 }

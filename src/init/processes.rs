@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -147,6 +148,21 @@ pub fn descendants(root: Pid) -> Vec<Pid> {
         .collect()
 }
 
+/// True where a process that is not dead is below `root`.
+pub fn is_below(pid: Pid, root: Pid) -> bool {
+    let mut at = pid;
+    // As above.
+    for _ in 0..64 {
+        match parent_and_state(at) {
+            Some((_, 'Z')) if at == pid => return false,
+            Some((parent, _)) if parent == root.as_raw() => return true,
+            Some((parent, _)) => at = Pid::from_raw(parent),
+            None => return false,
+        }
+    }
+    false
+}
+
 fn all() -> Vec<Pid> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).map(Pid::from_raw).collect()
@@ -159,9 +175,12 @@ fn parent_and_state(pid: Pid) -> Option<(i32, char)> {
     Some((fields.next()?.parse().ok()?, state))
 }
 
-/// What stands in `stat` after the name, which stands between parentheses and may hold anything.
+/// What stands in `stat` after the name, which stands between parentheses and may hold anything. The fields that are asked for
+/// are among the first, and fit into one read: a health check does this for each process.
 fn fields_of(pid: Pid) -> Option<String> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut buffer = [0; 1024];
+    let length = fs::File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut buffer).ok()?;
+    let stat = String::from_utf8_lossy(&buffer[..length]);
     Some(stat.rsplit_once(')')?.1.to_owned())
 }
 
@@ -180,14 +199,15 @@ mod tests {
         while running(&program) != [pid] {
             std::thread::yield_now();
         }
-        assert!(descendants(Pid::this()).contains(&pid));
+        assert!(descendants(Pid::this()).contains(&pid) && is_below(pid, Pid::this()));
+        assert!(!is_below(Pid::parent(), Pid::this()) && !is_below(Pid::this(), Pid::this()));
         child.kill().unwrap();
         // Dead, not yet reaped: it runs no more.
         while parent_and_state(pid).is_some_and(|(_, state)| state != 'Z') {
             std::thread::yield_now();
         }
         assert!(running(&program).is_empty());
-        assert!(!descendants(Pid::this()).contains(&pid));
+        assert!(!descendants(Pid::this()).contains(&pid) && !is_below(pid, Pid::this()));
         child.wait().unwrap();
     }
 }

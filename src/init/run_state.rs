@@ -12,6 +12,7 @@ use crate::tars::Service;
 use super::paths::Paths;
 use super::processes::{self, Identity};
 use super::render;
+use super::sockets::Held;
 
 /// Files below `/run/tars-init`, each written whole by whoever knows better. What an earlier start left counts for
 /// nothing: every line names the process that it is about.
@@ -55,6 +56,21 @@ impl RunState {
     /// The process as which a service answered last.
     pub fn answered(&self, service: Service) -> Option<Identity> {
         Identity::parse(&fs::read_to_string(self.folder.join(service.name())).ok()?)
+    }
+
+    /// Which sockets were seen where: no more than where to look first.
+    pub fn held(&self) -> Vec<Held> {
+        let text = fs::read_to_string(self.folder.join("sockets")).unwrap_or_default();
+        text.lines().filter_map(Held::parse).collect()
+    }
+
+    /// Notes where they are, if they are not where they were.
+    pub fn note_held(&self, held: &BTreeSet<Held>) {
+        if self.held().into_iter().collect::<BTreeSet<_>>() != *held {
+            let lines: Vec<String> = held.iter().map(ToString::to_string).collect();
+            // Without it only the next look takes longer.
+            let _ = render::write(&self.folder.join("sockets"), &lines.join("\n"));
+        }
     }
 
     /// Notes what this start changed in a database that was installed: a document, or nothing.

@@ -5,6 +5,9 @@ use std::io;
 
 use mysql::{DriverError, Error};
 
+/// A statement has waited for what another connection holds, as long as it may.
+pub const LOCK_WAIT_TIMEOUT: u16 = 1205;
+
 /// What the numbers of a server's errors mean to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meaning {
@@ -32,7 +35,7 @@ impl Meaning {
             1045 | 1129 | 1130 | 1524 | 1698 | 1820 | 1862 | 3118 | 3955 | 4151 => Self::Denied,
             1044 | 1142 | 1143 | 1211 | 1227 | 1370 | 1410 => Self::NoRight,
             3159 => Self::WantsTls,
-            1040 | 1053 | 1152..=1161 | 1184 | 1203 | 1205 | 1213 | 1927 => Self::Passes,
+            1040 | 1053 | 1152..=1161 | 1184 | 1203 | LOCK_WAIT_TIMEOUT | 1213 | 1927 => Self::Passes,
             1021 | 1114 => Self::Full,
             1290 | 1836 => Self::ReadOnly,
             _ => Self::Other,

@@ -1,11 +1,14 @@
-//! Who listens where, read from `/proc`: on a host network another container may answer at our own address.
+//! Who listens where: on a host network another container may answer at our own address.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use nix::unistd::Pid;
+
+use super::socket_diag;
 
 /// `TCP_LISTEN` in the state column of `/proc/net/tcp`.
 const LISTEN: &str = "0A";
@@ -19,8 +22,15 @@ pub struct Listener {
     pub inode: u64,
 }
 
-/// Every listening TCP socket of this network namespace, whoever's it is.
+/// Every listening TCP socket of this network namespace, whoever's it is: from the kernel itself, else from `/proc`.
 pub fn listeners() -> io::Result<Vec<Listener>> {
+    match socket_diag::listeners() {
+        Ok(told) => Ok(told.into_iter().map(|(at, inode)| Listener { at, inode }).collect()),
+        Err(_) => listeners_of_proc(),
+    }
+}
+
+fn listeners_of_proc() -> io::Result<Vec<Listener>> {
     let mut found = parse(&fs::read_to_string("/proc/self/net/tcp")?);
     // A kernel without IPv6 has no such file.
     found.extend(parse(&fs::read_to_string("/proc/self/net/tcp6").unwrap_or_default()));
@@ -37,9 +47,47 @@ pub fn reached_by(to: SocketAddr, listeners: &[Listener]) -> Option<Listener> {
         .or_else(|| on_port().find(is(IpAddr::V6(Ipv6Addr::UNSPECIFIED))))
 }
 
-/// Which of these processes hold which of the wanted sockets: inode → process. What cannot be read is held by nobody.
-pub fn holders(pids: &[Pid], wanted: &BTreeSet<u64>) -> BTreeMap<u64, Pid> {
-    let mut found = BTreeMap::new();
+/// A socket, and the process and file descriptor that hold it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Held {
+    /// The socket.
+    pub inode: u64,
+    /// Who holds it.
+    pub pid: Pid,
+    fd: u32,
+}
+
+impl Held {
+    /// True while that descriptor is that socket.
+    fn holds(self) -> bool {
+        let link = fs::read_link(format!("/proc/{}/fd/{}", self.pid, self.fd));
+        link.is_ok_and(|link| socket_inode(&link.to_string_lossy()) == Some(self.inode))
+    }
+
+    /// Reads what [`fmt::Display`] wrote.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut words = text.split_whitespace();
+        let inode = words.next()?.parse().ok()?;
+        let pid = Pid::from_raw(words.next()?.parse().ok()?);
+        Some(Self { inode, pid, fd: words.next()?.parse().ok()? })
+    }
+}
+
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.inode, self.pid, self.fd)
+    }
+}
+
+/// Which of the wanted sockets are still where they were seen earlier: a process has hundreds of descriptors, each a
+/// question.
+pub fn still_held(before: &[Held], wanted: &BTreeSet<u64>) -> BTreeMap<u64, Held> {
+    let before = before.iter().filter(|held| wanted.contains(&held.inode) && held.holds());
+    before.map(|held| (held.inode, *held)).collect()
+}
+
+/// Adds which of these processes hold which of the wanted sockets. What cannot be read is held by nobody.
+pub fn find_holders(pids: &[Pid], wanted: &BTreeSet<u64>, found: &mut BTreeMap<u64, Held>) {
     for pid in pids {
         // A node may run hundreds of services with thousands of connections: no further than needed.
         if found.len() == wanted.len() {
@@ -48,14 +96,14 @@ pub fn holders(pids: &[Pid], wanted: &BTreeSet<u64>) -> BTreeMap<u64, Pid> {
         let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
         for entry in entries.flatten() {
             let Ok(link) = fs::read_link(entry.path()) else { continue };
+            let Some(fd) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
             if let Some(inode) = socket_inode(&link.to_string_lossy())
                 && wanted.contains(&inode)
             {
-                found.insert(inode, *pid);
+                found.insert(inode, Held { inode, pid: *pid, fd });
             }
         }
     }
-    found
 }
 
 /// `socket:[4711]`
@@ -110,9 +158,37 @@ mod tests {
             let found = reached_by(at, &listeners().unwrap()).unwrap();
             assert_eq!(found.at, at);
             let wanted = BTreeSet::from([found.inode]);
-            assert_eq!(holders(&[Pid::this()], &wanted), BTreeMap::from([(found.inode, Pid::this())]));
-            assert_eq!(holders(&[Pid::from_raw(1)], &wanted).len(), 0);
+            let holders = |pid: Pid| {
+                let mut held = BTreeMap::new();
+                find_holders(&[pid], &wanted, &mut held);
+                held
+            };
+            let held = holders(Pid::this())[&found.inode];
+            assert_eq!((held.inode, held.pid), (found.inode, Pid::this()));
+            assert_eq!(Held::parse(&held.to_string()), Some(held));
+            assert_eq!(holders(Pid::from_raw(1)).len(), 0);
+            // What was seen before counts only while it is so.
+            let another = Held { fd: 0, ..held };
+            let still = still_held(&[held, another], &wanted);
+            assert_eq!(still, BTreeMap::from([(held.inode, held)]));
+            drop(socket);
+            assert!(still_held(&[held], &wanted).is_empty());
         }
+    }
+
+    #[test]
+    fn kernel_tells_the_same_listeners_as_proc() {
+        let hosts = ["127.0.0.1", "0.0.0.0", "::1", "::"];
+        let held: Vec<_> = hosts.iter().filter_map(|host| TcpListener::bind((*host, 0)).ok()).collect();
+        // Its other end has the address of a listener.
+        let _connected = std::net::TcpStream::connect(held[0].local_addr().unwrap()).unwrap();
+        let own: Vec<_> = held.iter().map(|socket| socket.local_addr().unwrap()).collect();
+        // Others listen and end meanwhile.
+        let told: BTreeSet<_> =
+            socket_diag::listeners().unwrap().into_iter().filter(|(at, _)| own.contains(at)).collect();
+        let read: BTreeSet<_> = listeners_of_proc().unwrap().iter().map(|it| (it.at, it.inode)).collect();
+        assert_eq!(told.len(), held.len(), "{told:?}");
+        assert!(told.is_subset(&read), "{told:?} {read:?}");
     }
 
     #[test]

@@ -88,7 +88,9 @@ impl<'a> StatementWatch<'a> {
     fn look(&mut self) -> Result<(), String> {
         match self.server.doing(self.connection) {
             Ok(state) => {
-                if self.kind == WaitPurpose::Work {
+                // What waits for another connection is no work: patience runs out over it.
+                let waits = state.as_deref().is_some_and(|state| state.starts_with("Waiting for"));
+                if self.kind == WaitPurpose::Work && !waits {
                     self.server.was_at_work(self.last_sign.elapsed());
                 }
                 self.last_sign = Instant::now();

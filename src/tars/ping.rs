@@ -155,21 +155,43 @@ pub fn parse_response(body: &[u8], id: i32) -> Result<i64, PingError> {
     ret.ok_or(PingError::Malformed("no return code"))
 }
 
+/// The id of a request; each has a connection of its own.
+const ID: i32 = 1;
+
 /// Pings `servant` at `address`; `timeout` bounds connect, send and answer together.
 pub fn ping(address: SocketAddr, servant: &str, timeout: Duration) -> Result<(), PingError> {
-    const ID: i32 = 1;
     let deadline = Instant::now() + timeout;
-    let mut stream = TcpStream::connect_timeout(&address, timeout)?;
-    let left = || {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() { Err(io::Error::from(io::ErrorKind::TimedOut)) } else { Ok(left) }
-    };
-    stream.set_write_timeout(Some(left()?))?;
+    ask(address, servant, timeout, timeout)?.answer(deadline)
+}
+
+/// A ping that was sent.
+#[derive(Debug)]
+pub struct Asked(TcpStream);
+
+/// Sends a ping, waiting at most `connect` for the connection; many can be under way without a thread for each. `timeout` is
+/// what the packet says.
+pub fn ask(
+    address: SocketAddr,
+    servant: &str,
+    connect: Duration,
+    timeout: Duration,
+) -> Result<Asked, PingError> {
+    let mut stream = TcpStream::connect_timeout(&address, connect)?;
+    // A connection that has just been made takes that much without waiting.
     stream.write_all(&request(servant, ID, timeout))?;
-    stream.set_read_timeout(Some(left()?))?;
-    match parse_response(&read_frame(&mut stream)?, ID)? {
-        RET_ALIVE => Ok(()),
-        ret => Err(PingError::Refused { ret }),
+    Ok(Asked(stream))
+}
+
+impl Asked {
+    /// Waits for the answer until `deadline`.
+    pub fn answer(mut self, deadline: Instant) -> Result<(), PingError> {
+        // One that has come in time is read, however late that is.
+        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        self.0.set_read_timeout(Some(left))?;
+        match parse_response(&read_frame(&mut self.0)?, ID)? {
+            RET_ALIVE => Ok(()),
+            ret => Err(PingError::Refused { ret }),
+        }
     }
 }
 

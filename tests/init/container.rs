@@ -18,6 +18,17 @@ use crate::server::{PASSWORD, Server};
 /// Nothing here takes that long; a test that waits longer has failed.
 const LONGEST: Duration = Duration::from_secs(30);
 
+/// Refuses `socket(_, _, NETLINK_SOCK_DIAG)` with EPERM from here on, proves it, and runs the rest of its arguments.
+const REFUSE_SOCK_DIAG: &str = r#"
+my ($socket, $prctl) = `uname -m` =~ /aarch64/ ? (198, 167) : (41, 157);
+my $filter = pack "(S C C L)*", 0x20, 0, 0, 0,  0x15, 0, 3, $socket,  0x20, 0, 0, 32,  0x15, 0, 1, 4,
+    0x06, 0, 0, 0x00050001,  0x06, 0, 0, 0x7fff0000;
+my $program = pack "S x6 P", 6, $filter;
+syscall($prctl, 38, 1, 0, 0, 0) == 0 && syscall($prctl, 22, 2, $program) == 0 or die "no seccomp: $!";
+die "not refused" if socket(my $asked, 16, 2, 4) || !$!{EPERM};
+exec { $ARGV[0] } @ARGV or die $!;
+"#;
+
 pub struct Container {
     pub root: TempDir,
     pub address: String,
@@ -102,6 +113,15 @@ impl Container {
     /// One of the short commands, to its end.
     pub fn call(&self, words: &[&str]) -> Output {
         self.prepare(words).output().unwrap()
+    }
+
+    /// The same, where the kernel refuses who asks it for sockets (`sock_diag`), as a strict seccomp profile has it.
+    pub fn call_without_sock_diag(&self, words: &[&str]) -> Output {
+        let call = self.prepare(words);
+        let mut command = Command::new("perl");
+        command.args(["-e", REFUSE_SOCK_DIAG]).arg(call.get_program()).args(call.get_args()).env_clear();
+        command.envs(call.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.stdin(Stdio::null()).output().unwrap()
     }
 
     /// The entrypoint, to its end, with a limit.

@@ -53,6 +53,10 @@ fn node_whose_tarsnode_is_dead_is_not_healthy_by_the_answer_of_another_container
     node.await_words("tarsnode is gone");
     let text = await_health(&node, 1, "tars.tarsnode.ServerObj");
     assert!(text.contains("no process of this container"), "{text}");
+    // Where the kernel does not tell who listens, /proc does.
+    let refused = node.call_without_sock_diag(&["health"]);
+    let text = String::from_utf8_lossy(&refused.stderr);
+    assert!(text.contains("no process of this container") && refused.status.code() == Some(1), "{text}");
     let probe = node.call(&["probe", "--json"]);
     let report: serde_json::Value = serde_json::from_slice(&probe.stdout).unwrap();
     assert_eq!(

@@ -3,6 +3,7 @@
 
 mod adopt;
 mod columns;
+mod costs;
 mod crashes;
 mod downloads;
 mod dwell;

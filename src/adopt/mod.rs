@@ -285,7 +285,9 @@ fn is_secret(name: &str, value: &str) -> bool {
     let has_account = value
         .split_once("://")
         .is_some_and(|(_, rest)| rest.split('/').next().is_some_and(|host| host.contains('@')));
-    !value.is_empty() && (WORDS.iter().any(|word| name.contains(word)) || has_account)
+    // It names a file with a secret.
+    let is_path = name.ends_with("_FILE") && value.starts_with('/');
+    !value.is_empty() && !is_path && (WORDS.iter().any(|word| name.contains(word)) || has_account)
 }
 
 /// Moves secrets into a file of their own: their names, and the file.
@@ -395,6 +397,8 @@ mod tests {
             ("URL", "mysql://u:p@h/d", true),
             ("URL", "http://h/a@b", false),
             ("MYSQL_ROOT_PASSWORD", "", false),
+            ("MYSQL_ROOT_PASSWORD_FILE", "/run/secrets/root", false),
+            ("MYSQL_ROOT_PASSWORD_FILE", "r00t", true),
             ("MYSQL_HOST", "172.25.0.2", false),
         ] {
             assert_eq!(is_secret(name, value), secret, "{name}={value}");

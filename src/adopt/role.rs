@@ -4,6 +4,20 @@ use crate::engine::Container;
 use crate::tars::Role;
 use crate::tars::catalogue::Service;
 
+/// One of these must be set at the first start of the official images of MySQL and MariaDB.
+const DATABASE: [&str; 10] = [
+    "MYSQL_ROOT_PASSWORD",
+    "MYSQL_ROOT_PASSWORD_FILE",
+    "MYSQL_ALLOW_EMPTY_PASSWORD",
+    "MYSQL_RANDOM_ROOT_PASSWORD",
+    "MARIADB_ROOT_PASSWORD",
+    "MARIADB_ROOT_PASSWORD_FILE",
+    "MARIADB_ROOT_PASSWORD_HASH",
+    "MARIADB_ALLOW_EMPTY_ROOT_PASSWORD",
+    "MARIADB_ALLOW_EMPTY_PASSWORD",
+    "MARIADB_RANDOM_ROOT_PASSWORD",
+];
+
 /// The role, and what speaks for it.
 pub fn guess(container: &Container, processes: &[String]) -> (Option<Role>, String) {
     by_environment(container).or_else(|| by_processes(processes)).map_or_else(
@@ -49,8 +63,7 @@ fn by_environment(container: &Container) -> Option<(Role, String)> {
             return Some((Role::Node, format!("`{name}` is set")));
         }
     }
-    let database = ["MYSQL_ROOT_PASSWORD", "MARIADB_ROOT_PASSWORD", "MYSQL_ALLOW_EMPTY_PASSWORD"];
-    let name = database.iter().find(|name| value(name).is_some() && value("MYSQL_HOST").is_none())?;
+    let name = DATABASE.iter().find(|name| value(name).is_some() && value("MYSQL_HOST").is_none())?;
     Some((Role::Database, format!("`{name}` is set, and no `MYSQL_HOST`")))
 }
 

@@ -157,6 +157,10 @@ pub struct RestartArgs {
     #[arg(value_name = "SERVICE")]
     services: Vec<String>,
 
+    /// An image of ours in which an adopted container without tars-init is asked, from outside, how it came back
+    #[arg(long, value_name = "REF")]
+    image: Option<Reference>,
+
     #[command(flatten)]
     change: ChangeOptions,
 }
@@ -251,7 +255,7 @@ impl Diagnose for RolloutError {
 enum Ask<'a> {
     Up,
     Upgrade(&'a VersionOptions),
-    Restart(&'a [String]),
+    Restart(&'a RestartArgs),
     Finish,
     Rollback(Option<&'a DeployId>),
     Down { all: bool },
@@ -267,7 +271,11 @@ impl Ask<'_> {
                 image.iter().fold("upgrade".to_owned(), |words, image| format!("{words} --image {image}"))
             }
             Self::Finish => "migrate --finish".to_owned(),
-            Self::Restart(services) => format!("restart {}", services.join(" ")).trim_end().to_owned(),
+            Self::Restart(RestartArgs { services, image, .. }) => {
+                let words = format!("restart {}", services.join(" "));
+                let image = image.as_ref().map(|image| format!(" --image {image}")).unwrap_or_default();
+                format!("{}{image}", words.trim_end())
+            }
             Self::Rollback(Some(to)) => format!("rollback --to {to}"),
             Self::Rollback(None) => "rollback".to_owned(),
             Self::Down { all } => if *all { "down --all" } else { "down" }.to_owned(),
@@ -286,7 +294,9 @@ impl Ask<'_> {
                 Intent::upgrade(desired, to.as_deref())
             }
             Self::Finish => Intent::Finish,
-            Self::Restart(services) => Intent::Restart { services: services.to_vec() },
+            Self::Restart(RestartArgs { services, image, .. }) => {
+                Intent::Restart { services: services.clone(), ask_with: image.clone() }
+            }
             Self::Rollback(to) => {
                 Intent::Rollback { to: to.cloned(), targets: std::collections::BTreeMap::new() }
             }
@@ -345,7 +355,7 @@ pub fn migrate(args: &MigrateArgs, ui: &Ui) -> Outcome {
 
 /// Restarts.
 pub fn restart(args: &RestartArgs, ui: &Ui) -> Outcome {
-    change_deployment(&args.change, &Ask::Restart(&args.services), &AcceptOptions::default(), false, ui)
+    change_deployment(&args.change, &Ask::Restart(args), &AcceptOptions::default(), false, ui)
 }
 
 /// Rolls back.

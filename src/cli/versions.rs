@@ -290,7 +290,8 @@ pub fn images(args: &ImagesArgs, ui: &Ui) -> Outcome {
             used: BTreeSet::new(),
         });
     }
-    let held = block_on(ui, held(&args.deployment.engine))?;
+    let adopted = adopted(desired.as_ref());
+    let held = block_on(ui, held(&args.deployment.engine, &adopted))?;
     match held {
         Ok((images, containers)) => {
             let wanted = |reference: &Reference| {
@@ -301,8 +302,13 @@ pub fn images(args: &ImagesArgs, ui: &Ui) -> Outcome {
                     .any(|known: Reference| known.same_repository(reference))
                     || declared.map(|service| &service.image).any(|image| image.same_repository(reference))
             };
-            let more: Vec<EngineTag> =
-                held_versions(&images).filter(|held| held.labelled || wanted(&held.reference)).collect();
+            // A parked container of somebody's may be the last to use an image that no file names any more.
+            let uses = |image: &str| {
+                containers.iter().any(|it| it.image_id == image && adopted.contains(&it.id.as_str()))
+            };
+            let more: Vec<EngineTag> = held_versions(&images)
+                .filter(|held| held.labelled || wanted(&held.reference) || uses(&held.raw_id))
+                .collect();
             for held in more {
                 add_held(&mut versions, &held, &containers);
             }
@@ -378,11 +384,18 @@ fn history_line(deploy: &Summary) -> String {
 
 type Holding = (Vec<ImageSummary>, Vec<ContainerSummary>);
 
-/// What an engine holds: its images, and the containers that tarsup made.
-async fn held(options: &EngineOptions) -> Result<Holding, EngineError> {
+/// The ids of the containers that a deployment adopts.
+fn adopted(desired: Option<&Desired>) -> Vec<&str> {
+    let services = desired.into_iter().flat_map(|desired| &desired.services);
+    services.filter_map(|service| service.written.adopted.as_deref()).collect()
+}
+
+/// What an engine holds: its images, and the containers that tarsup made or that are adopted.
+async fn held(options: &EngineOptions, adopted: &[&str]) -> Result<Holding, EngineError> {
     let engine = connect(options).await?;
     let images = engine.list_images().await?;
-    let containers = engine.list_containers(&[LABEL_DEPLOYMENT.to_owned()]).await?;
+    let mut containers = engine.list_containers(&[]).await?;
+    containers.retain(|one| one.labels.contains_key(LABEL_DEPLOYMENT) || adopted.contains(&one.id.as_str()));
     Ok((images, containers))
 }
 

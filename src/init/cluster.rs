@@ -42,6 +42,8 @@ struct ClusterReport {
     nodes: Vec<rows::Registration>,
     /// The container that was asked from outside.
     asked: Option<Asked>,
+    /// The framework's services that somebody stopped or drained; null where nobody knows.
+    stopped: Option<Vec<rows::Stopped>>,
 }
 
 /// A container as it answers from outside.
@@ -97,6 +99,7 @@ struct DatabaseAnswer {
     presence: Presence,
     now: String,
     nodes: Vec<rows::Registration>,
+    stopped: Vec<rows::Stopped>,
     /// The services that an administrator stopped in the container that is asked.
     unwanted: BTreeSet<Service>,
 }
@@ -123,6 +126,7 @@ fn ask_database(
             report.database = if is_there { "exists" } else { "absent" };
             report.now = Some(known.now);
             report.nodes = known.nodes;
+            report.stopped = is_there.then_some(known.stopped);
             known.unwanted
         }
         Err(why) => {
@@ -137,9 +141,11 @@ fn query_database(account: &Account, question: Option<&Question>) -> Result<Data
     let presence = session.presence(DB_TARS)?;
     let now: Vec<String> = session.rows("asking for the time", "SELECT CAST(NOW() AS CHAR)", ())?;
     let now = now.into_iter().next().unwrap_or_default();
-    let mut known = DatabaseAnswer { presence, now, nodes: Vec::new(), unwanted: BTreeSet::new() };
+    let mut known =
+        DatabaseAnswer { presence, now, nodes: Vec::new(), stopped: Vec::new(), unwanted: BTreeSet::new() };
     if matches!(presence, Presence::Exists { tables } if tables > 0) {
         known.nodes = rows::registrations(&mut session)?;
+        known.stopped = rows::stopped(&mut session)?;
         if let Some(question) = question {
             known.unwanted = rows::unwanted(&mut session, question.role, &question.address, &[])?;
         }

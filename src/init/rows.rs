@@ -186,6 +186,35 @@ pub fn registrations(session: &mut Session) -> Result<Vec<Registration>, Databas
     Ok(rows.into_iter().map(named).collect())
 }
 
+/// A service of the framework that somebody stopped, or took out of what registries hand out, on one node.
+#[derive(Debug, Serialize)]
+pub struct Stopped {
+    server: String,
+    node: String,
+    /// `setting_state` is `inactive`.
+    setting: bool,
+    /// `flow_state` is `inactive`; an older schema has no such column.
+    flow: bool,
+}
+
+/// All of them.
+pub fn stopped(session: &mut Session) -> Result<Vec<Stopped>, DatabaseError> {
+    let column = "SELECT COUNT(*) FROM information_schema.columns WHERE table_schema = 'db_tars' \
+                  AND table_name = 't_server_conf' AND column_name = 'flow_state'";
+    let flow = match session.number("asking for the column of flows", column, ())? {
+        0 => "0",
+        _ => "COALESCE(flow_state = 'inactive', 0)",
+    };
+    let query = format!(
+        "SELECT server_name, node_name, COALESCE(setting_state = 'inactive', 0) AS stops, {flow} AS drains \
+         FROM db_tars.t_server_conf WHERE application = 'tars' HAVING stops OR drains ORDER BY 1, 2"
+    );
+    let rows: Vec<(String, String, bool, bool)> =
+        session.rows("asking for what is stopped or drained", &query, ())?;
+    let named = |(server, node, setting, flow)| Stopped { server, node, setting, flow };
+    Ok(rows.into_iter().map(named).collect())
+}
+
 /// What runs whatever the database says: without a master's registry nobody could ever be started again.
 const fn indispensable(role: Role) -> &'static [Service] {
     match role {

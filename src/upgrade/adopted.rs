@@ -1,12 +1,13 @@
 //! Containers that somebody else made and a file adopts: what a plan says of them until each has a successor of ours.
 
 use super::plan::Planner;
+use super::preflight::{guard_container, guard_start};
 use super::state::{by_id, serving};
 use super::step::After;
-use super::{Refusal, differ};
+use super::{DeployFailure, Intent, Refusal, cluster_probe, differ};
 use crate::deploy::desired::Service;
-use crate::engine::Container;
-use crate::tars::catalogue::INIT_PATH;
+use crate::deploy::{Desired, guard};
+use crate::engine::{Container, Engine};
 
 /// The label by which compose knows its own: nothing takes it from a container.
 const COMPOSE: &str = "com.docker.compose.project";
@@ -23,13 +24,47 @@ pub(super) fn check_replace(service: &Service, container: &Container) -> Result<
     }
 }
 
-/// What a container that is to be restarted must bear: somebody inside who answers for it.
-pub(super) fn check_restart(service: &Service, container: &Container) -> Result<(), Refusal> {
-    let starts_with = container.raw.pointer("/Config/Entrypoint/0").and_then(serde_json::Value::as_str);
+/// What a container that is to be restarted must bear: somebody who answers for it, inside or, in a container of the image
+/// that the command names, outside.
+pub(super) fn check_restart(
+    desired: &Desired,
+    service: &Service,
+    container: &Container,
+    can_ask: bool,
+) -> Result<(), Refusal> {
     let is_part = service.role.is_some_and(|role| role.image_role().is_some());
-    if service.has_adopted(container) && is_part && starts_with != Some(INIT_PATH) {
+    let has_nobody =
+        service.has_adopted(container) && is_part && !guard::has_our_start(&container.raw["Config"]);
+    if !has_nobody {
+        return guard_start(service, container);
+    }
+    if !can_ask {
         let place = Box::new(service.place.clone());
         return Err(Refusal::AdoptedRestart { service: service.name.clone(), place });
+    }
+    if !cluster_probe::has_account(desired) {
+        let why = "no account at the database is known, so that nobody can be asked";
+        return Err(Refusal::NoAsker {
+            why: why.to_owned(),
+            hint: "name one with `database: {env_file: FILE}` under `x-tars`",
+        });
+    }
+    guard_container(service, container)
+}
+
+/// Holds the image that a command names to ask with to what it must be: there, and one of ours.
+pub(super) async fn check_asker(engine: &dyn Engine, intent: &Intent) -> Result<(), DeployFailure> {
+    let Some(image) = intent.ask_with() else { return Ok(()) };
+    let refusal = |why: &str, hint| Refusal::NoAsker { why: format!("the image `{image}` {why}"), hint };
+    let Some(found) = engine.inspect_image(&image.to_string()).await? else {
+        return Err(refusal(
+            "is not in the engine",
+            "bring it there with `tarsup copy IMAGE docker-daemon:REF`",
+        )
+        .into());
+    };
+    if !guard::has_our_start(&found.raw["Config"]) {
+        return Err(refusal("does not start with tars-init", "name one that `tarsup build` made").into());
     }
     Ok(())
 }

@@ -20,8 +20,10 @@ use crate::engine::{Container, ContainerSummary, CreateBody, Engine, EngineError
 use crate::tars::catalogue::INIT_PATH;
 use crate::tars::{PROTOCOL, Role};
 
+use super::Intent;
 use super::body;
 use super::gate::Cluster;
+use super::intent::is_framework;
 use super::names::cluster_name;
 
 /// What is run in it.
@@ -38,8 +40,12 @@ const TRIES: usize = 8;
 #[derive(Debug, Default)]
 pub struct ClusterProbe {
     is_open: bool,
-    /// Images on the other side of the plan, by id, tried after the declared one.
-    others: Vec<String>,
+    /// Images that may have a tars-init, by name or id, in the order in which they are tried.
+    images: Vec<String>,
+    /// Variables of another account than the declared one, as `NAME=value`.
+    account: Vec<String>,
+    /// Its container's name, where it is not the usual one.
+    name: Option<String>,
 }
 
 /// A container that has no tars-init, to be asked from outside.
@@ -65,9 +71,19 @@ fn asker(desired: &Desired) -> Option<&Service> {
 }
 
 impl ClusterProbe {
-    /// Nothing is made until something is asked. `others` are images that may speak a newer protocol than the declared one.
-    pub fn new(others: Vec<String>) -> Self {
-        Self { is_open: false, others }
+    /// Nothing is made until something is asked. `images` are tried in turn ([`images`]).
+    pub fn new(images: Vec<String>) -> Self {
+        Self { images, ..Self::default() }
+    }
+
+    /// The same under another name, for who does not hold the lock.
+    pub(super) fn named(self, name: String) -> Self {
+        Self { name: Some(name), ..self }
+    }
+
+    /// The same with another account. The name of its container is the same one: one of both is open at a time.
+    pub(super) fn with_account(&self, account: Vec<String>) -> Self {
+        Self { account, ..Self::new(self.images.clone()) }
     }
 
     /// True where it is known to answer.
@@ -85,7 +101,7 @@ impl ClusterProbe {
         let Some(service) = asker(desired) else {
             return Err("the deployment has no account at the database".to_owned());
         };
-        let name = cluster_name(&desired.deployment);
+        let name = self.name(&desired.deployment);
         if !self.is_open {
             self.open(engine, desired, service, &name).await?;
         }
@@ -105,8 +121,8 @@ impl ClusterProbe {
     ) -> Result<(), String> {
         let mut why = String::new();
         self.close(engine, &desired.deployment).await.map_err(|error| error.to_string())?;
-        for image in std::iter::once(service.image.to_string()).chain(self.others.clone()) {
-            let made = match make(engine, desired, service, &image, name).await {
+        for image in self.images.clone() {
+            let made = match make_with(engine, desired, service, &image, name, &self.account).await {
                 Ok(()) => question(engine, name, None).await,
                 Err(error) => Err(error.to_string()),
             };
@@ -116,19 +132,23 @@ impl ClusterProbe {
                     return Ok(());
                 }
                 Ok(_) => why = format!("the tars-init of {image} is too old"),
-                // The first reason is that of the declared image.
+                // The first reason is that of the image that ought to answer.
                 Err(error) if why.is_empty() => why = format!("{image}: {error}"),
                 Err(_) => {}
             }
         }
         let _ = self.close(engine, &desired.deployment).await;
-        Err(why)
+        Err(if why.is_empty() { "no image with a tars-init is at hand".to_owned() } else { why })
     }
 
     /// Removes it.
     pub async fn close(&mut self, engine: &dyn Engine, deployment: &str) -> Result<(), EngineError> {
         self.is_open = false;
-        close(engine, deployment, &cluster_name(deployment)).await
+        close(engine, deployment, &self.name(deployment)).await
+    }
+
+    fn name(&self, deployment: &str) -> String {
+        self.name.clone().unwrap_or_else(|| cluster_name(deployment))
     }
 }
 
@@ -140,11 +160,24 @@ pub(super) async fn make(
     image: &str,
     name: &str,
 ) -> Result<(), EngineError> {
+    make_with(engine, desired, service, image, name, &[]).await
+}
+
+async fn make_with(
+    engine: &dyn Engine,
+    desired: &Desired,
+    service: &Service,
+    image: &str,
+    name: &str,
+    account: &[String],
+) -> Result<(), EngineError> {
     let found = engine.inspect_image(image).await?.ok_or_else(|| EngineError::NotFound {
         call: format!("inspect {image}"),
         message: "the image is not there".to_owned(),
     })?;
     let own = desired.database.as_ref().filter(|_| service.role == Some(Role::Node));
+    let own = own.map(|account| account.0.as_slice()).unwrap_or_default();
+    let variables = [own, account].concat();
     let making = body::ProbeSettings {
         image,
         image_volumes: &body::image_volumes(&found.raw),
@@ -152,7 +185,7 @@ pub(super) async fn make(
             (LABEL_CLUSTER, desired.deployment.as_str()),
             (LABEL_DEPLOYMENT, desired.deployment.as_str()),
         ],
-        variables: own.map(|account| account.0.as_slice()).unwrap_or_default(),
+        variables: &variables,
     };
     let mut body = body::cluster_probe(service, &making);
     guard::check_body(name, &body).map_err(|error| EngineError::Answered {
@@ -273,8 +306,27 @@ fn set_addresses(body: &mut CreateBody, addresses: &BTreeMap<String, Option<Ipv4
     }
 }
 
-/// The images that containers of the framework were made from, by id: one of them may speak a newer protocol.
-pub(super) fn framework_images(observed: &Observed) -> Vec<String> {
+/// The images in which the database can be asked: the one that a command names for it, the declared ones, and those on the
+/// other side of the plan, which may speak a newer protocol. What is known to have no tars-init is none of them.
+pub(super) fn images(desired: &Desired, observed: &Observed, intent: &Intent) -> Vec<String> {
+    let declared = desired.services.iter().filter(|service| is_framework(service));
+    let named = intent.ask_with().map(ToString::to_string);
+    let asker = asker(desired).map(|service| service.image.to_string());
+    let declared = declared.map(|service| service.image.to_string());
+    let all = named.into_iter().chain(asker).chain(declared).chain(framework_images(observed));
+    let mut images: Vec<String> = Vec::new();
+    for image in all {
+        let lacks_init =
+            observed.image(&image).is_some_and(|image| !guard::has_our_start(&image.raw["Config"]));
+        if !lacks_init && !images.contains(&image) {
+            images.push(image);
+        }
+    }
+    images
+}
+
+/// The images that containers of the framework were made from, by id.
+fn framework_images(observed: &Observed) -> Vec<String> {
     let roles = ["master", "slave", "node"];
     let of_role = |role: &str| {
         let has_role =

@@ -25,7 +25,9 @@ use super::state::is_up;
 use super::step::{Action, Step};
 use super::unfinished::{Left, left_by};
 use super::unwind::{InFlight, WayBack, settle, unwind};
-use super::{DeployFailure, DeployId, Intent, Refusal, body, keep, names, published, retry};
+use super::{
+    DeployFailure, DeployId, Intent, Refusal, adopted, body, keep, names, other_start, published, retry,
+};
 use crate::deploy::observe::{Glance, observe_with};
 use crate::deploy::pins::{Pins, require};
 use crate::deploy::{Desired, Observed};
@@ -114,6 +116,7 @@ impl Deploy<'_> {
             let (deployment, deploy) = (self.desired.deployment.clone(), left.id.to_string());
             return Err(DeployFailure::Unfinished { deployment, deploy, sign: left.sign });
         }
+        adopted::check_asker(self.engine, &request.intent).await?;
         let mut offer = offer(self.desired, &observed, request)?;
         let published = published::questions(self.engine, &offer.plan, &offer.desired).await;
         offer.plan.questions.extend(published);
@@ -122,6 +125,7 @@ impl Deploy<'_> {
         offer.plan.notes.extend(preview.notes);
         offer.migration = preview.document;
         let told = keep::ask(self.engine, &offer.desired, &offer.plan.id, &offer.plan.steps).await;
+        offer.plan.notes.extend(other_start::ask(self.engine, &offer, &observed).await);
         offer.plan.notes.extend(told.notes);
         offer.plan.questions.extend(told.questions);
         offer.columns = told.document;
@@ -493,6 +497,7 @@ impl Deploy<'_> {
         observed: &Observed,
         journal: Box<dyn Journal>,
     ) -> Runner<'a> {
+        let intent = record.plan.intent.clone();
         Runner {
             engine: self.engine,
             machine: self.machine,
@@ -503,7 +508,7 @@ impl Deploy<'_> {
             record,
             journal,
             stop: self.stop.clone(),
-            cluster_probe: ClusterProbe::new(cluster_probe::framework_images(observed)),
+            cluster_probe: ClusterProbe::new(cluster_probe::images(desired, observed, &intent)),
             registered: BTreeMap::new(),
             loaded: BTreeMap::new(),
         }

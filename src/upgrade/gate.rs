@@ -64,6 +64,24 @@ pub struct Cluster {
     /// The container, asked from outside.
     #[serde(default)]
     pub asked: Option<Asked>,
+    /// The framework's services that somebody stopped or drained; nothing where nobody could tell.
+    #[serde(default)]
+    pub stopped: Option<Vec<Stopped>>,
+}
+
+/// A service of the framework that is not to run, or not to be handed out, on one node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Stopped {
+    /// The service.
+    pub server: String,
+    /// The node's name.
+    pub node: String,
+    /// It is not to run.
+    #[serde(default)]
+    pub setting: bool,
+    /// It is not handed out.
+    #[serde(default)]
+    pub flow: bool,
 }
 
 /// Whether the database can be asked, and what it holds.

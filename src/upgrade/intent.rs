@@ -25,6 +25,9 @@ pub enum Intent {
     Restart {
         /// The services; none: all but the database.
         services: Vec<String>,
+        /// An image of ours in which a container without tars-init, which has nobody inside to ask, is asked from outside.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ask_with: Option<Reference>,
     },
     /// Bring parked containers back.
     Rollback {
@@ -78,6 +81,14 @@ impl Intent {
             }
         }
         desired
+    }
+
+    /// The image that a command names to ask with.
+    pub fn ask_with(&self) -> Option<&Reference> {
+        match self {
+            Self::Restart { ask_with, .. } => ask_with.as_ref(),
+            _ => None,
+        }
     }
 
     /// True where a container of this service may be made.

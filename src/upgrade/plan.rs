@@ -12,7 +12,7 @@ use super::state::{
 };
 use super::step::{Action, After, Plan, Purpose, Step, Task};
 use super::swap::{Phases, Swap};
-use super::{DeployId, Intent, Refusal, adopted, cluster_probe, differ, finish, rollback};
+use super::{DeployId, Intent, Refusal, adopted, cluster_probe, differ, finish, other_start, rollback};
 use crate::deploy::desired::{Resource, Service};
 use crate::deploy::observed::{LABEL_DEPLOY, LABEL_PREDECESSOR, LABEL_SERVICE};
 use crate::deploy::{Desired, Observed, guard};
@@ -54,7 +54,7 @@ pub fn plan(
     match intent {
         Intent::Up => planner.up()?,
         Intent::Upgrade { .. } => planner.upgrade(intent)?,
-        Intent::Restart { services } => planner.restart(services)?,
+        Intent::Restart { services, ask_with } => planner.restart(services, ask_with.is_some())?,
         Intent::Rollback { targets, .. } => rollback::plan(&mut planner, targets)?,
         Intent::Down { all } => planner.down(*all),
         Intent::Finish => finish::plan(&mut planner)?,
@@ -63,6 +63,7 @@ pub fn plan(
         planner.ask_about_outage();
     }
     adopted::note(&mut planner);
+    other_start::note(&mut planner);
     adopted::ask(&mut planner);
     planner.note_names_that_may_change(intent);
     planner.note_proof_of_nodes();
@@ -310,7 +311,7 @@ impl<'a> Planner<'a> {
         one_off.steps(found, task)
     }
 
-    fn restart(&mut self, services: &[String]) -> Result<(), Refusal> {
+    fn restart(&mut self, services: &[String], can_ask: bool) -> Result<(), Refusal> {
         for name in services {
             let why = || "it is not declared".to_owned();
             self.desired
@@ -330,8 +331,7 @@ impl<'a> Planner<'a> {
                 continue;
             };
             there = true;
-            adopted::check_restart(service, container)?;
-            guard_start(service, container)?;
+            adopted::check_restart(self.desired, service, container, can_ask)?;
             let cause =
                 if named(service) { "a restart was asked for" } else { "a restart of all was asked for" };
             let swap = self.swap(service, cause);

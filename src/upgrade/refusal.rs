@@ -50,6 +50,14 @@ pub enum Refusal {
         /// Where it is declared.
         place: Box<Place>,
     },
+    /// Nobody can be asked how a container without tars-init is.
+    #[error("{why}")]
+    NoAsker {
+        /// Why.
+        why: String,
+        /// What to do.
+        hint: &'static str,
+    },
     /// An adopted container would be the way back, and its start may drop the database.
     #[error(
         "service `{service}`: its container has `REBUILD` {value:?}, so that a way back could not start it without dropping \
@@ -292,8 +300,10 @@ impl Diagnose for Refusal {
                 "a parked predecessor would vanish: do without AutoRemove (`docker run --rm`)".to_owned()
             }
             Self::AdoptedRestart { service, .. } => format!(
-                "move it to an image of ours, behind a gate: `tarsup upgrade --image {service}=REF`"
+                "name an image of ours that asks it from outside: `tarsup restart {service} --image REF`; or move it to one: \
+                 `tarsup upgrade --image {service}=REF`"
             ),
+            Self::NoAsker { hint, .. } => (*hint).to_owned(),
             Self::AdoptedRebuild { .. } => {
                 "make it once more as it was made, with `REBUILD=false` and nothing else changed, and adopt that container: \
                  its start then asks for no new database"

@@ -10,7 +10,8 @@ use tokio::time::Instant;
 
 use super::body::{Making, create_body, image_volumes};
 use super::cluster_probe::{self, ClusterProbe, Outside};
-use super::gate::{Cluster, Gate, Probe, Proof, Registrations, Sample, Verdict};
+use super::gate::{Cluster, Gate, Proof, Registrations, Sample, Verdict};
+use super::inside::{Inside, probe};
 use super::journal::{Event, Journal, Line, Way};
 use super::lock::{Hold, Lock};
 use super::machine::Machine;
@@ -25,17 +26,12 @@ use crate::deploy::observed::{LABEL_DEPLOY, LABEL_DEPLOYMENT, LABEL_SERVICE, LAB
 use crate::engine::{Container, CreateBody, Engine, EngineError, Status};
 use crate::oci::Reference;
 use crate::tars::Role;
-use crate::tars::catalogue::INIT_PATH;
 
 /// How often a gate looks.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// How long the probe inside a container may take.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(15);
 /// How many lines of a failed container's logs are shown, and how many are saved.
 pub(super) const SHOWN_LINES: u32 = 20;
 const SAVED_LINES: u32 = 10_000;
-/// The probe inside the images.
-const PROBE: [&str; 3] = [INIT_PATH, "probe", "--json"];
 
 /// Why a step failed.
 #[derive(Debug, thiserror::Error)]
@@ -108,6 +104,17 @@ pub enum StepError {
     /// The journal cannot be written: nothing is done that is not written down first.
     #[error("the journal cannot be written: {0}")]
     Journal(io::Error),
+    /// The image's own start would install over a database that it cannot ask.
+    #[error(
+        "`{container}` is not started, because its image's own start installs anew where it gets no answer from the database: \
+         {why}"
+    )]
+    UnsafeStart {
+        /// The container.
+        container: String,
+        /// What is known of the database.
+        why: String,
+    },
     /// Told to stop.
     #[error("told to stop")]
     Interrupted,
@@ -254,6 +261,7 @@ impl Runner<'_> {
             }
             Action::Rename { container, to } => engine.rename_container(container, to).await?,
             Action::Start { container } => {
+                self.before_start(step, container).await?;
                 self.note_registrations(step, false).await;
                 engine.start_container(container).await?;
             }
@@ -390,7 +398,7 @@ impl Runner<'_> {
         Ok(())
     }
 
-    async fn pause(&mut self) -> Result<(), StepError> {
+    pub(super) async fn pause(&mut self) -> Result<(), StepError> {
         tokio::select! {
             () = tokio::time::sleep(INTERVAL) => Ok(()),
             () = stopped(&mut self.stop) => Err(StepError::Interrupted),
@@ -501,7 +509,7 @@ impl Runner<'_> {
         let running = found.status == Status::Running;
         let probe = match (gate.asks_inside() && running).then_some(()) {
             None => None,
-            Some(()) => match self.probe(container).await {
+            Some(()) => match probe(self.engine, container).await {
                 Inside::Said(probe) => Some(Ok(probe)),
                 Inside::Silent(why) => Some(Err(why)),
                 Inside::NoInit => {
@@ -546,36 +554,6 @@ impl Runner<'_> {
         }
         asked
     }
-
-    async fn probe(&self, container: &str) -> Inside {
-        let output = match self.engine.exec(container, &PROBE, PROBE_TIMEOUT).await {
-            Ok(output) => output,
-            Err(error) if is_missing(&error.to_string()) => return Inside::NoInit,
-            Err(error) => return Inside::Silent(error.to_string()),
-        };
-        if let Ok(probe) = serde_json::from_str(&output.stdout) {
-            return Inside::Said(probe);
-        }
-        let said = output.stderr.lines().chain(output.stdout.lines()).next().unwrap_or("nothing");
-        // The engine's own codes for a program that cannot be run.
-        if matches!(output.exit_code, 126 | 127) && is_missing(said) {
-            return Inside::NoInit;
-        }
-        Inside::Silent(format!("its probe exited with {} and said: {said}", output.exit_code))
-    }
-}
-
-/// What a container says from the inside.
-enum Inside {
-    Said(Probe),
-    Silent(String),
-    /// It has no tars-init.
-    NoInit,
-}
-
-/// How the engines say that there is no such program.
-fn is_missing(words: &str) -> bool {
-    ["no such file or directory", "executable file not found"].iter().any(|sign| words.contains(sign))
 }
 
 /// The name by which the database knows a container of upstream's: `DOMAIN`, else its address.

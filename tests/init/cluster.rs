@@ -37,10 +37,12 @@ fn database_is_there_or_absent_or_unknown() {
     assert_eq!(asker.call(&["migrate"]).status.code(), Some(0));
     let (code, document) = cluster(&asker, &[]);
     assert_eq!((code, &document["database"]), (Some(0), &"exists".into()), "{document}");
+    assert_eq!(document["stopped"], serde_json::json!([]));
     asker.set("MYSQL_PORT", free_port().to_string());
     let (code, document) = cluster(&asker, &[]);
     assert_eq!((code, &document["database"]), (Some(1), &"unknown".into()), "{document}");
     assert!(document["detail"].as_str().unwrap().contains("Connection refused"), "{document}");
+    assert_eq!(document["stopped"], serde_json::Value::Null, "nobody knows");
     asker.set("MYSQL_PORT", server.port.to_string()).set("MYSQL_ROOT_PASSWORD", "wrong-secret");
     let (_, document) = cluster(&asker, &[]);
     assert_eq!(document["database"], "unknown", "{document}");
@@ -48,6 +50,31 @@ fn database_is_there_or_absent_or_unknown() {
     asker.set("MYSQL_HOST", "");
     let (code, document) = cluster(&asker, &[]);
     assert_eq!((code, &document["database"]), (Some(0), &"not-asked".into()), "{document}");
+}
+
+#[test]
+fn what_is_stopped_or_drained_is_told_whether_or_not_the_schema_knows_flows() {
+    let server = Server::start();
+    let asker = Container::framework(&server);
+    assert_eq!(asker.call(&["migrate"]).status.code(), Some(0));
+    let row = |server: &str, setting: &str| {
+        format!(
+            "REPLACE INTO db_tars.t_server_conf (application, server_name, node_name, setting_state) VALUES ('tars', '{server}', \
+             'n', '{setting}')"
+        )
+    };
+    server.run(&[&row("tarsstat", "inactive"), &row("tarslog", "active"), &row("tarsconfig", "active")]);
+    let told = |server: &str, setting: bool, flow: bool| serde_json::json!({"server": server, "node": "n", "setting": setting, "flow": flow});
+    // As in a release of some years ago.
+    let (_, document) = cluster(&asker, &[]);
+    assert_eq!(document["stopped"], serde_json::json!([told("tarsstat", true, false)]), "{document}");
+    server.run(&[
+        "ALTER TABLE db_tars.t_server_conf ADD flow_state VARCHAR(16) DEFAULT 'active'",
+        "UPDATE db_tars.t_server_conf SET flow_state = 'inactive' WHERE node_name = 'n' AND server_name = 'tarsconfig'",
+    ]);
+    let (_, document) = cluster(&asker, &[]);
+    let both = serde_json::json!([told("tarsconfig", false, true), told("tarsstat", true, false)]);
+    assert_eq!(document["stopped"], both, "{document}");
 }
 
 #[test]

@@ -445,6 +445,20 @@ fn image_without_its_name_is_named_by_what_the_engine_has() {
 }
 
 #[test]
+fn database_with_its_password_in_a_file_is_known_and_the_path_is_no_secret() {
+    let env = json!(["MYSQL_ROOT_PASSWORD_FILE=/run/secrets/root"]);
+    let (adoption, planned) =
+        Engine::documented().only(&["tars-mysql"]).edit("/Config/Env", &env).planned(|file| file);
+    is_empty(&planned);
+    assert_eq!(adoption.services[0].role, Some(Role::Database), "{:?}", adoption.services[0]);
+    assert!(
+        adoption.env_files.is_empty() && adoption.file.contains("/run/secrets/root"),
+        "{}",
+        adoption.file
+    );
+}
+
+#[test]
 fn container_of_a_deployment_is_refused() {
     let engine = Engine::documented()
         .only(&["tars-node"])

@@ -437,11 +437,15 @@ fn cluster(world: &mut World, protocol: u32, question: &[&str]) -> ExecOutput {
     };
     let (database, detail) = if world.database_is_away {
         ("unknown", "172.25.0.2:3306: Connection refused (os error 111)")
+    } else if world.database_is_empty {
+        ("absent", "")
     } else {
         ("exists", "")
     };
+    let stopped = (database == "exists").then_some(&world.stopped);
     let document = json!({
         "protocol": protocol, "database": database, "detail": detail, "now": time(0), "nodes": nodes, "asked": asked,
+        "stopped": stopped,
     });
     ExecOutput {
         exit_code: i64::from(world.database_is_away),

@@ -196,6 +196,17 @@ impl FakeEngine {
         change(held.body.0["Labels"].as_object_mut().expect("it has labels"));
     }
 
+    /// The database that the containers share holds no TARS any more.
+    pub fn empty_database(&self) {
+        locked(&self.world).database_is_empty = true;
+    }
+
+    /// Somebody stopped or drained a service of the framework on a node.
+    pub fn stop_service(&self, server: &str, node: &str, setting: bool) {
+        let row = json!({"server": server, "node": node, "setting": setting, "flow": !setting});
+        locked(&self.world).stopped.push(row);
+    }
+
     /// The database that the containers share answers again, or is away.
     pub fn database(&self, answers: bool) {
         locked(&self.world).database_is_away = !answers;

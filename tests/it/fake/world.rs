@@ -69,6 +69,10 @@ pub(super) struct World {
     pub heartbeats: u64,
     /// Set where the database cannot be asked.
     pub database_is_away: bool,
+    /// Set where it holds no TARS.
+    pub database_is_empty: bool,
+    /// What somebody stopped or drained, as `tars-init cluster` says it.
+    pub stopped: Vec<Value>,
     /// The time that it has been brought up to.
     pub now: Option<Instant>,
 }

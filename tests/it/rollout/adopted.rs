@@ -147,13 +147,116 @@ async fn first_roll_killed_at_any_call_is_undone_or_finished_by_resume() {
 #[tokio::test(start_paused = true)]
 async fn restart_of_what_nobody_answers_for_is_refused() {
     let (engine, desired) = by_hand(|_, _| {}).await;
-    let restart = |service: &str| Intent::Restart { services: vec![service.to_owned()] };
+    let restart = |service: &str| restart(service, None);
     let refusal = planned(&engine, &desired, 2, &restart("framework")).await.unwrap_err();
     assert!(matches!(refusal, Refusal::AdoptedRestart { .. }), "{refusal}");
     assert_eq!(refusal.exit(), Exit::Refused);
+    assert!(refusal.hint().unwrap().contains("restart framework --image REF"));
     assert!(refusal.hint().unwrap().contains("upgrade --image framework=REF"));
     // This one has a tars-init, whoever made it.
     planned(&engine, &desired, 2, &restart("node")).await.unwrap();
+}
+
+fn restart(service: &str, ask_with: Option<&str>) -> Intent {
+    let ask_with = ask_with.map(|image| image.parse().unwrap());
+    Intent::Restart { services: vec![service.to_owned()], ask_with }
+}
+
+#[tokio::test(start_paused = true)]
+async fn restart_with_an_image_of_ours_is_proven_from_outside_by_that_image() {
+    let (engine, desired) = by_hand(|_, _| {}).await;
+    let before = engine.inspect_container("tars-framework").await.unwrap().unwrap();
+    let machine = Machine::new();
+
+    let intent = restart("framework", Some("tars/framework:2"));
+    roll(&engine, &machine, &desired, &id(2), &intent).await.unwrap();
+
+    let after = engine.inspect_container("tars-framework").await.unwrap().unwrap();
+    assert_eq!((&after.id, after.status), (&before.id, Status::Running));
+    assert!(after.started_at > before.started_at);
+    let calls = engine.calls();
+    let asks = |call: &&String| call.contains("cluster --json --ask 172.25.0.3 --role master");
+    assert!(calls.iter().any(|call| asks(&call)), "{calls:#?}");
+    assert!(!engine.dump().contains(".cluster"), "{}", engine.dump());
+    for (image, why) in
+        [("tars/framework:9", "is not in the engine"), ("tarscloud/framework:v2.4", "tars-init")]
+    {
+        let refused = roll(&engine, &machine, &desired, &id(3), &restart("framework", Some(image))).await;
+        let failure = refused.unwrap_err();
+        assert!(failure.to_string().contains(why), "{failure}");
+        assert_eq!(failure.exit(), Exit::Refused);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn slave_moves_alone_though_nothing_else_has_a_tars_init() {
+    let (engine, desired) = by_hand(|_, _| {}).await;
+    engine.edit_image("tars/node:1", |image| {
+        image.labels.clear();
+        image.raw["Config"]["Entrypoint"] = json!(["/root/entry.sh"]);
+    });
+    engine.behave("tars/node:1", Behaviour { has_init: false, ..Behaviour::default() });
+    let image = "tars/framework:2".parse().unwrap();
+    let intent = Intent::Upgrade { images: [("slave".to_owned(), image)].into() };
+    roll(&engine, &Machine::new(), &desired, &id(2), &intent).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn container_with_upstreams_start_is_not_started_unless_the_database_answers_and_holds_tars() {
+    for (absent, why) in [(false, "it cannot be asked"), (true, "it holds no TARS")] {
+        let (engine, desired) = by_hand(|_, _| {}).await;
+        let machine = Machine::killed();
+        roll(&engine, &machine, &desired, &id(2), &to_ours()).await.unwrap();
+        let moved = to_ours().apply(&desired);
+        let back = rollback(&engine, &moved, None).await;
+        let started = || async {
+            let mut all = Vec::new();
+            for service in ["framework", "slave"] {
+                let old = desired.service(service).unwrap().written.adopted.clone().unwrap();
+                all.push(engine.inspect_container(&old).await.unwrap().unwrap().started_at);
+            }
+            all
+        };
+        let before = started().await;
+        if absent {
+            engine.empty_database();
+        } else {
+            engine.database(false);
+        }
+
+        let failure = roll(&engine, &machine, &moved, &id(3), &back).await.unwrap_err();
+
+        assert!(failure.to_string().contains(why), "{failure}");
+        assert_eq!(started().await, before, "neither was started");
+        if !absent {
+            engine.database(true);
+            resume(&engine, &machine.next_killed(), &moved, false).await.unwrap();
+            let serving = engine.inspect_container("tars-framework").await.unwrap().unwrap();
+            assert_eq!((serving.image.as_str(), serving.status), ("tars/framework:2", Status::Running));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_upstreams_start_sets_anew_is_named_in_both_directions() {
+    let (engine, desired) = by_hand(|_, _| {}).await;
+    engine.stop_service("tarsstat", "172.25.0.3", true);
+    engine.stop_service("tarsconfig", "172.25.0.4", false);
+    engine.stop_service("tarslog", "172.25.0.3", true);
+    let machine = Machine::new();
+    let there = roll(&engine, &machine, &desired, &id(2), &to_ours()).await.unwrap();
+    let says = |plan: &Plan, words: &str| {
+        assert!(plan.notes.iter().any(|note| note == words), "{words}\n{:#?}", plan.notes);
+    };
+    says(&there, "`framework`: tars.tarsstat (stopped) stays so");
+    says(&there, "`slave`: tars.tarsconfig (drained) stays so");
+
+    let moved = to_ours().apply(&desired);
+    let back = rollback(&engine, &moved, None).await;
+    let back = roll(&engine, &machine, &moved, &id(3), &back).await.unwrap();
+    let again = "is started and gets traffic again, whoever stopped or drained it";
+    says(&back, &format!("`framework`: tars.tarsstat (stopped) {again}"));
+    says(&back, &format!("`slave`: tars.tarsconfig (drained) {again}"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -280,7 +280,9 @@ async fn image_without_our_start_is_refused_as_one_to_start_and_left_alone_where
     let engine = running(&desired).await;
     without(&engine, "tars/node:1");
     assert!(planned(&engine, &desired, 9, &Intent::Up).await.unwrap().is_empty());
-    let restart = planned(&engine, &desired, 9, &Intent::Restart { services: Vec::new() }).await.unwrap_err();
+    let restart = planned(&engine, &desired, 9, &Intent::Restart { services: Vec::new(), ask_with: None })
+        .await
+        .unwrap_err();
     assert!(restart.to_string().contains("does not start with tars-init"), "{restart}");
     planned(&engine, &desired, 9, &to_2(&desired)).await.unwrap();
     engine.stop_container("tars-node", Duration::ZERO).await.unwrap();
@@ -382,7 +384,7 @@ async fn last_registry_is_not_swapped_in_silence() {
     for (down, last) in [("tars-framework", "slave"), ("tars-slave", "framework")] {
         let engine = running(&desired).await;
         engine.stop_container(down, Duration::ZERO).await.unwrap();
-        for intent in [to_2(&desired), Intent::Restart { services: vec![last.to_owned()] }] {
+        for intent in [to_2(&desired), Intent::Restart { services: vec![last.to_owned()], ask_with: None }] {
             let plan = planned(&engine, &desired, 9, &intent).await.unwrap();
             assert_eq!(plan.questions.len(), 1, "{}", render::plan(&plan));
             assert!(plan.questions[0].contains(&format!("`{last}`")), "{:?}", plan.questions);

@@ -209,7 +209,7 @@ async fn restart_keeps_the_containers_and_goes_slave_master_node() {
     let engine = running(&desired).await;
     let before = engine.dump();
     let calls = engine.calls().len();
-    let all = Intent::Restart { services: Vec::new() };
+    let all = Intent::Restart { services: Vec::new(), ask_with: None };
     roll(&engine, &Machine::new(), &desired, &id(2), &all).await.unwrap();
     assert_eq!(engine.dump(), before);
     let moved: Vec<String> = engine.calls()[calls..]
@@ -238,7 +238,8 @@ async fn live_owner_keeps_everybody_else_out_and_is_named() {
     let (first, second) = (Machine::new(), Machine::new());
     engine.fault(Call::First("stop tars-slave".to_owned()), Moment::Before, Fault::Crash);
     until_it_hangs(&engine, &first, &desired).await;
-    let failure = roll(&engine, &second, &desired, &id(3), &Intent::Restart { services: vec![] }).await;
+    let failure =
+        roll(&engine, &second, &desired, &id(3), &Intent::Restart { services: vec![], ask_with: None }).await;
     let failure = failure.unwrap_err();
     assert_eq!(failure.exit(), Exit::Held);
     assert!(failure.to_string().contains("ann@here (pid"), "{failure}");

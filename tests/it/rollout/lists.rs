@@ -107,8 +107,8 @@ async fn plan_from_lists_is_the_plan_from_inspects() {
         Intent::Up,
         to_2(&desired),
         Intent::upgrade(&desired, Some("1")),
-        Intent::Restart { services: Vec::new() },
-        Intent::Restart { services: vec!["slave".to_owned()] },
+        Intent::Restart { services: Vec::new(), ask_with: None },
+        Intent::Restart { services: vec!["slave".to_owned()], ask_with: None },
         Intent::Down { all: true },
     ] {
         let (from_lists, few) = offered(&engine, &machine, &edited, &intent).await;

@@ -65,7 +65,7 @@ async fn what_the_new_version_needs_and_the_database_lacks_stops_an_upgrade_befo
         assert!(failure.hint().is_some());
         assert_eq!(engine.dump(), before);
         // What migrates nothing asks nothing.
-        let restart = Intent::Restart { services: Vec::new() };
+        let restart = Intent::Restart { services: Vec::new(), ask_with: None };
         deploy(&engine, &machine, &desired).offer(&request(&id(3), &restart)).await.unwrap();
     }
 }

@@ -156,8 +156,9 @@ async fn plan_puts_what_the_framework_needs_first_and_other_services_last() {
 async fn plan_of_a_restart() {
     let desired = desired();
     let engine = running(&desired).await;
-    golden_plan("restart_all", &engine, &desired, &Intent::Restart { services: Vec::new() }).await;
-    let one = Intent::Restart { services: vec!["node".to_owned()] };
+    golden_plan("restart_all", &engine, &desired, &Intent::Restart { services: Vec::new(), ask_with: None })
+        .await;
+    let one = Intent::Restart { services: vec!["node".to_owned()], ask_with: None };
     golden_plan("restart_node", &engine, &desired, &one).await;
 }
 
@@ -245,7 +246,10 @@ async fn what_was_published_over_an_image_is_a_question_before_it_is_replaced() 
         "{question}"
     );
     // A restart keeps the container, and what is in it.
-    let restart = command.offer(&request(&id(2), &Intent::Restart { services: Vec::new() })).await.unwrap();
+    let restart = command
+        .offer(&request(&id(2), &Intent::Restart { services: Vec::new(), ask_with: None }))
+        .await
+        .unwrap();
     assert!(restart.plan.questions.is_empty());
     // One that was made before this could be asked tells nothing.
     engine.behave_named("tars-framework", Behaviour { has_init: false, ..Behaviour::default() });
@@ -329,7 +333,7 @@ async fn refusal_of_rebuild_in_file_image_and_container() {
     engine.stop_container("gone", Duration::ZERO).await.unwrap();
     engine.create_container("tars-slave", &body).await.unwrap();
     engine.start_container("tars-slave").await.unwrap();
-    let all = Intent::Restart { services: Vec::new() };
+    let all = Intent::Restart { services: Vec::new(), ask_with: None };
     let refusal = planned(&engine, &desired, 9, &all).await.unwrap_err();
     assert!(refusal.to_string().contains("tars-slave"), "{refusal}");
     assert_eq!(refusal.exit(), Exit::Refused);
@@ -390,7 +394,7 @@ async fn refusal_of_an_upgrade_without_a_database_or_a_deployment() {
     without.services.retain(|service| service.role != Some(Role::Database));
     let refusal = planned(&super::engine(), &without, 9, &to_2(&without)).await.unwrap_err();
     assert!(matches!(refusal, Refusal::NothingThere { .. }), "{refusal}");
-    let unknown = Intent::Restart { services: vec!["nobody".to_owned()] };
+    let unknown = Intent::Restart { services: vec!["nobody".to_owned()], ask_with: None };
     let refusal = planned(&engine, &desired, 9, &unknown).await.unwrap_err();
     assert_eq!(refusal.exit(), Exit::Usage);
 }

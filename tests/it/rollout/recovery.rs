@@ -166,7 +166,7 @@ async fn record_that_cannot_be_read_is_no_record_of_nothing() {
     for (record, word) in [("{\"version\":2,\"wh", "EOF"), ("{\"version\":9}", "newer tarsup")] {
         let (engine, desired) = up().await;
         let machine = Machine::killed();
-        let all = Intent::Restart { services: Vec::new() };
+        let all = Intent::Restart { services: Vec::new(), ask_with: None };
         engine.fault(Call::First("stop tars-framework".to_owned()), Moment::After, Fault::Crash);
         let two = id(2);
         tokio::select! {

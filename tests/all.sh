@@ -58,7 +58,7 @@ real_bases() { [ ! -d "${TARSUP_SHARED:-../shared}/tars/real" ] || echo real web
 if [ -z "$fast" ]; then
     is_root || die "the tests with an engine need root: run this as root, or with --fast for the others"
     command -v apt-get >/dev/null || die "the tests with an engine need Debian: run this with --fast for the others"
-    install_packages docker.io iptables iproute2 util-linux mmdebstrap mariadb-server nodejs skopeo umoci jq busybox-static ca-certificates
+    install_packages docker.io docker-compose iptables iproute2 util-linux mmdebstrap mariadb-server nodejs skopeo umoci jq busybox-static ca-certificates
     compile
     # Those of the real framework where its packages lie beside the project.
     # shellcheck disable=SC2046 # a list of words, or none
@@ -81,8 +81,8 @@ else
     count "a real Docker engine: images, upgrades, crashes, the guard" \
         sh tests/engine.sh run all -- cargo test --features engine-tests --test docker
     if sh tests/engine.sh start all-new --containerd; then
-        count "images and the engine's contract on Docker 26.1 with containerd's image store" \
-            sh tests/engine.sh run all-new -- cargo test --features engine-tests --test docker -- daemon_copy engine_contract
+        count "images, the engine's contract and adoption on Docker 26.1 with containerd's image store" \
+            sh tests/engine.sh run all-new -- cargo test --features engine-tests --test docker -- daemon_copy engine_contract run_lines::
     else
         failed=$((failed + 1))
     fi

@@ -4,7 +4,7 @@
 #   bases.sh [framework] [database] [real] [web] [upstream]     the first two, in parallel, when none is named
 #
 # `real` is what TARS's own programs need beside `framework` (a node asks ps and top), `web` is that with Node.js, `upstream`
-# what the starts of upstream's images call, and systemd for a machine without Docker.
+# what the starts of upstream's images call (Node.js for the web console among it), and systemd for a machine without Docker.
 #
 # The result is the same, byte for byte, as long as the package sources say the same. It is kept in
 # ${TARSUP_TEST_CACHE:-/var/tmp/tarsup-cache}/bases: a second call costs nothing. Needs root and Debian. Elsewhere a Docker
@@ -49,7 +49,7 @@ packages_of() {
         database) echo mariadb-server-core,mariadb-client-core ;;
         real) echo libc6,libgcc-s1,libstdc++6,zlib1g,procps ;;
         web) echo libc6,libgcc-s1,libstdc++6,zlib1g,procps,nodejs ;;
-        upstream) echo libc6,libgcc-s1,libstdc++6,zlib1g,procps,iproute2,net-tools,psmisc,wget,curl,systemd-sysv ;;
+        upstream) echo libc6,libgcc-s1,libstdc++6,zlib1g,procps,iproute2,net-tools,psmisc,wget,curl,systemd-sysv,nodejs ;;
         *) cannot "there is no base '$1' (framework, database, real, web, upstream)" ;;
     esac
 }

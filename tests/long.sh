@@ -2,7 +2,7 @@
 # What takes too long for every change, by hand before a release: an upgrade on the engine in memory that is killed before
 # and after each of its calls, each statement that a start sends to its database with each fault, and kills of tarsup at
 # random moments of an upgrade of the real framework (master, slave and two nodes), each resumed, and everything looked at
-# afterwards.
+# afterwards; upstream's containers adopted, moved over two releases of three years apart, and back.
 #
 #   long.sh [KILLS [SEED]]     30 kills; the seed is printed, and shows the same moments again
 #
@@ -17,7 +17,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
 
 kills=${1:-30} seed=${2:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}
-case $kills$seed in '' | *[!0-9]*) sed -n '2,11s/^# *//p' "$0" >&2; exit 2 ;; esac
+case $kills$seed in '' | *[!0-9]*) sed -n '2,12s/^# *//p' "$0" >&2; exit 2 ;; esac
 is_root || die "an engine of its own needs root"
 [ -d "${TARSUP_SHARED:-../shared}/tars/real" ] || die "the real framework's packages are not in ${TARSUP_SHARED:-../shared}/tars/real"
 install_packages mariadb-server docker.io iptables iproute2 util-linux mmdebstrap
@@ -34,6 +34,7 @@ cargo test --quiet --features engine-tests --test docker --no-run
 TARSUP_EVERY=1 cargo test --quiet --test it rollout::
 # Each statement of a first boot, a migration and an ordinary start, with each fault: some forty minutes.
 TARSUP_EVERY=1 cargo test --quiet --features engine-tests --test init -- --nocapture faults::
+CI=1 TARSUP_EVERY=1 sh tests/engine.sh run long -- cargo test --quiet --features engine-tests --test docker -- --nocapture real::adopt
 say "$kills kills, seed $seed"
 # In CI's way: what cannot run has failed.
 CI=1 TARSUP_KILLS=$kills TARSUP_SEED=$seed timeout $((300 + kills * 120)) \

@@ -7,7 +7,7 @@ fn main() {
     let words: Vec<String> = env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["sleep"] => thread::sleep(Duration::from_secs(600)),
+        ["sleep", ..] => thread::sleep(Duration::from_secs(600)),
         ["exit", code] => process::exit(code.parse().expect("a number")),
         ["say", out, err, code] => {
             print!("{out}");

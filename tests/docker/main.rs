@@ -14,4 +14,5 @@ mod e2e;
 mod engine_contract;
 mod engine_lost;
 mod real;
+mod run_lines;
 mod tiny;

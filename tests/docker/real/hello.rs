@@ -27,32 +27,43 @@ pub fn deploy(deployment: &Deployment, nodes: &[(&str, u8)]) {
 
 /// The rows alone, as the web console writes them for a service whose package is published afterwards.
 pub fn register(deployment: &Deployment, nodes: &[(&str, u8)]) {
+    let addresses: Vec<String> = nodes.iter().map(|(_, host)| deployment.address(*host)).collect();
+    for statement in statements(&addresses) {
+        deployment.query(&statement);
+    }
+}
+
+/// The statements that write these rows.
+pub fn statements(nodes: &[String]) -> Vec<String> {
     let rows = beside::folder("hello", "the service `hello`").expect("it lies beside the framework");
     let rows = std::fs::read_to_string(rows.join("rows.sql")).unwrap();
-    for (at, (_, host)) in nodes.iter().enumerate() {
+    let mut statements = Vec::new();
+    for (at, address) in nodes.iter().enumerate() {
         // The file has two statements a node, for 172.25.0.5 and .6.
         let there = format!("172.25.0.{}", 5 + at);
-        for statement in rows.lines().filter(|line| line.contains(&there)) {
-            deployment.query(&statement.replace(&there, &deployment.address(*host)));
-        }
+        let of_node = rows.lines().filter(|line| line.contains(&there));
+        statements.extend(of_node.map(|line| line.replace(&there, address)));
     }
+    statements
 }
 
 /// Calls the service for two seconds; with `host` that node's own, else whatever the registries hand out.
 pub fn call(deployment: &Deployment, host: Option<u8>) -> Ran {
+    let host = host.map(|host| deployment.address(host));
+    call_at(&deployment.network(), [&deployment.address(3), &deployment.address(4)], host.as_deref())
+}
+
+/// The same on any network, with the addresses of its registries.
+pub fn call_at(network: &str, registries: [&str; 2], host: Option<&str>) -> Ran {
     let client = beside::folder("real/hello", "the client of `hello`").expect("it lies beside the framework");
-    let locator = format!(
-        "tars.tarsregistry.QueryObj@tcp -h {} -p 17890:tcp -h {} -p 17890",
-        deployment.address(3),
-        deployment.address(4)
-    );
+    let [master, slave] = registries;
+    let locator = format!("tars.tarsregistry.QueryObj@tcp -h {master} -p 17890:tcp -h {slave} -p 17890");
     let mut command = Command::new("docker");
-    command.args(["run", "--rm", "--network", &deployment.network(), "--entrypoint", "/hello/hello-client"]);
+    command.args(["run", "--rm", "--network", network, "--entrypoint", "/hello/hello-client"]);
     command.args(["-v", &mounted(&client), &format!("{PREFIX}/node:{RELEASE}")]);
     command.args(["-l", &locator, "-r", "50", "-c", "8", "-t", "2"]);
     if let Some(host) = host {
-        command
-            .args(["-o", &format!("Demo.HelloServer.HelloObj@tcp -h {} -p 9001", deployment.address(host))]);
+        command.args(["-o", &format!("Demo.HelloServer.HelloObj@tcp -h {host} -p 9001")]);
     }
     let output = command.output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

@@ -19,18 +19,20 @@ pub struct Lines {
     /// The network's name, and the prefix of all others.
     pub net: &'static str,
     subnet: &'static str,
+    /// What the database is called after the prefix.
+    database: &'static str,
     pub folder: tempfile::TempDir,
 }
 
 impl Lines {
     /// The network, and the database of its line.
     fn begin() -> Self {
-        Self::begin_on(NET, SUBNET)
+        Self::begin_on(NET, SUBNET, "database")
     }
 
-    /// The same on another network.
-    pub fn begin_on(net: &'static str, subnet: &'static str) -> Self {
-        let lines = Self { net, subnet, folder: tempfile::tempdir().unwrap() };
+    /// The same on another network, whose name is the prefix of all others.
+    pub fn begin_on(net: &'static str, subnet: &'static str, database: &'static str) -> Self {
+        let lines = Self { net, subnet, database, folder: tempfile::tempdir().unwrap() };
         lines.remove();
         // What a host in China has there: its own file, one name of a zone eight hours ahead.
         let mut zone = b"TZif".to_vec();
@@ -43,7 +45,7 @@ impl Lines {
         let gateway = format!("--gateway={subnet}.1");
         succeed(Command::new("docker").args(["network", "create", "-d", "bridge", &range, &gateway, net]));
         let password = format!("MYSQL_ROOT_PASSWORD={PASSWORD}");
-        lines.run("database", 2, "/var/lib/mysql", &[&password], &format!("{PREFIX}/database:10.11"));
+        lines.run(database, 2, "/var/lib/mysql", &[&password], &format!("{PREFIX}/database:10.11"));
         wait_for("the database", || lines.try_query("SELECT 1").is_some());
         lines
     }
@@ -105,11 +107,19 @@ impl Lines {
         servants.len() == 12 && servants.iter().all(|servant| servant["ok"] == true)
     }
 
-    fn try_query(&self, sql: &str) -> Option<String> {
+    pub fn try_query(&self, sql: &str) -> Option<String> {
         let net = self.net;
         let password = format!("MYSQL_PWD={PASSWORD}");
         let output = Command::new("docker")
-            .args(["exec", "-e", &password, &format!("{net}-database"), "mariadb", "-uroot", "-h127.0.0.1"])
+            .args([
+                "exec",
+                "-e",
+                &password,
+                &format!("{net}-{}", self.database),
+                "mariadb",
+                "-uroot",
+                "-h127.0.0.1",
+            ])
             .args(["-N", "-e", sql])
             .output()
             .unwrap();
@@ -152,7 +162,7 @@ impl Lines {
         for id in String::from_utf8_lossy(&listed.stdout).split_whitespace() {
             let _ = Command::new("docker").args(["rm", "-f", "-v", id]).output();
         }
-        for service in ["database", "framework", "slave", "node"] {
+        for service in [self.database, "framework", "slave", "node"] {
             let _ = Command::new("docker").args(["volume", "rm", &format!("{net}-{service}")]).output();
         }
         let _ = Command::new("docker").args(["network", "rm", self.net]).output();

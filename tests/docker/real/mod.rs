@@ -17,4 +17,5 @@ mod rows;
 mod secrets;
 mod silence;
 mod stage;
+mod tables;
 mod web;

@@ -1,5 +1,6 @@
 //! A service published as its developers do it: a package through the real web console's API, tarspatch, a node.
 
+use std::path::Path;
 use std::process::Command;
 
 use super::hello;
@@ -27,6 +28,19 @@ const post = (path, body) => fetch(base + path, {
 })().catch((error) => { console.error(error); process.exit(1); });
 ";
 
+/// Publishes the program as `Demo.HelloServer` through the console in a master's container; what the console says.
+pub fn publish(framework: &str, url: &str, program: &Path) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("HelloServer")).unwrap();
+    std::fs::copy(program, folder.path().join("HelloServer/HelloServer")).unwrap();
+    let package = folder.path().join("HelloServer.tgz");
+    succeed(Command::new("tar").arg("-C").arg(folder.path()).arg("-czf").arg(&package).arg("HelloServer"));
+    succeed(Command::new("docker").arg("cp").arg(&package).arg(format!("{framework}:/tmp/HelloServer.tgz")));
+    let published =
+        succeed(Command::new("docker").args(["exec", framework, "node", "-e", PUBLISH, "--", url]));
+    String::from_utf8_lossy(&published.stdout).into_owned()
+}
+
 #[test]
 fn real_service_is_published_through_the_console_and_comes_back_with_its_node() {
     let test = "real_service_is_published";
@@ -35,20 +49,10 @@ fn real_service_is_published_through_the_console_and_comes_back_with_its_node() 
     deployment.tarsup(&["up", "--yes"]).exits(0);
     wait_for_nodes(&deployment, 2);
     hello::register(&deployment, &[("node", 5)]);
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::create_dir(folder.path().join("HelloServer")).unwrap();
     let program = beside::folder("real/hello/HelloServer", test).unwrap();
-    std::fs::copy(&program, folder.path().join("HelloServer/HelloServer")).unwrap();
-    let package = folder.path().join("HelloServer.tgz");
-    succeed(Command::new("tar").arg("-C").arg(folder.path()).arg("-czf").arg(&package).arg("HelloServer"));
-    let framework = deployment.container("framework");
-    succeed(Command::new("docker").arg("cp").arg(&package).arg(format!("{framework}:/tmp/HelloServer.tgz")));
-
     let url = format!("http://{}:3000", deployment.address(3));
-    let published =
-        succeed(Command::new("docker").args(["exec", &framework, "node", "-e", PUBLISH, "--", &url]));
+    let said = publish(&deployment.container("framework"), &url, &program);
 
-    let said = String::from_utf8_lossy(&published.stdout).into_owned();
     assert!(said.starts_with("200 ") && said.contains("task no:"), "{said}");
     wait_for("the service to answer on its node", || hello::call(&deployment, Some(5)).code == 0);
     let node = deployment.container("node");

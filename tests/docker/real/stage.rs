@@ -20,8 +20,10 @@ pub const FORMER: &str = "2.4.17";
 pub const WRONG: &str = "3.0.17-wrong";
 /// A node as upstream's image makes it: only its start is in it.
 pub const UPSTREAM_NODE: &str = "upstream-node";
-/// The release as upstream's image starts it, without a web console.
+/// The release as upstream's image starts it, with its web console.
 pub const UPSTREAM_FRAMEWORK: &str = "upstream-framework";
+/// The older release in the same way.
+pub const UPSTREAM_FORMER: &str = "upstream-former";
 /// The release with its web console.
 pub const WITH_WEB: &str = "3.0.17-web";
 
@@ -83,27 +85,8 @@ pub fn stage_with(version: &'static str, test: &str) -> Option<&'static Stage> {
             let files = format!("{}: {{path: /root/entry.sh, mode: \"0755\"}}", entry.display());
             plain(images, UPSTREAM_NODE, &files, "/root/entry.sh");
         }
-        UPSTREAM_FRAMEWORK => {
-            let tree = images.path("build/upstream");
-            let release = real.join(format!("v{RELEASE}"));
-            unpack(&release.join("deploy.tgz"), &["--strip-components=1"], &tree);
-            // Only its SQL: nothing in that start starts the console.
-            unpack(&real.join("web.tgz"), &["web/sql"], &tree);
-            for package in packages(&release) {
-                unpack(&package, &[], &images.path("build/servers"));
-            }
-            for service in fs::read_dir(images.path("build/servers")).unwrap() {
-                let folder = service.unwrap().path();
-                let name = folder.file_name().unwrap().to_owned();
-                let program = [folder.join("bin").join(&name), folder.join(&name)];
-                let program = program.into_iter().find(|program| program.is_file()).unwrap();
-                let bin = tree.join("framework/servers").join(&name).join("bin");
-                fs::create_dir_all(&bin).unwrap();
-                fs::copy(program, bin.join(&name)).unwrap();
-            }
-            let files = format!("{}: /usr/local/tars/cpp/deploy", tree.display());
-            plain(images, UPSTREAM_FRAMEWORK, &files, "/usr/local/tars/cpp/deploy/docker-init.sh");
-        }
+        UPSTREAM_FRAMEWORK => upstream(images, &real, UPSTREAM_FRAMEWORK, RELEASE),
+        UPSTREAM_FORMER => upstream(images, &real, UPSTREAM_FORMER, FORMER),
         other => panic!("{other} is no version of this stage"),
     }
     more.push(version);
@@ -114,6 +97,49 @@ fn both(stage: &Stage, version: &str, after: Option<&str>) {
     for image in ["framework", "node"] {
         stage.build(image, version, after);
     }
+}
+
+/// What `npm run prd` is in the console's `package.json`, and what pm2 does then: start it, and again where it dies. No package
+/// of Debian's has them.
+const NPM: &str = "#!/bin/sh\n[ \"$*\" != 'run prd' ] || exec pm2 start bin/www --name=tars-node-web\n";
+const PM2: &str = "#!/bin/sh\n[ \"$1\" = start ] || exit 0\n\
+    setsid sh -c 'while :; do node \"$0\"; sleep 1; done' \"$2\" >>/data/tars/web_log/pm2.log 2>&1 </dev/null &\n";
+
+/// A release with the tree, the start and the console of upstream's image.
+fn upstream(images: &Stage, real: &Path, name: &str, version: &str) {
+    let (tree, servers) = (images.path("build/upstream"), images.path("build/servers"));
+    let (tools, console) = (images.path("build/tools"), images.path("build/console"));
+    for folder in [&tree, &servers, &tools, &console] {
+        let _ = fs::remove_dir_all(folder);
+        fs::create_dir_all(folder).unwrap();
+    }
+    let release = real.join(format!("v{version}"));
+    unpack(&release.join("deploy.tgz"), &["--strip-components=1"], &tree);
+    unpack(&real.join("web.tgz"), &["web/sql"], &tree);
+    unpack(&real.join("web.tgz"), &[], &console);
+    for package in packages(&release) {
+        unpack(&package, &[], &servers);
+    }
+    for service in fs::read_dir(servers).unwrap() {
+        let folder = service.unwrap().path();
+        let name = folder.file_name().unwrap().to_owned();
+        let program = [folder.join("bin").join(&name), folder.join(&name)];
+        let program = program.into_iter().find(|program| program.is_file()).unwrap();
+        let bin = tree.join("framework/servers").join(&name).join("bin");
+        fs::create_dir_all(&bin).unwrap();
+        fs::copy(program, bin.join(&name)).unwrap();
+    }
+    let mut files = format!(
+        "{}: /usr/local/tars/cpp/deploy, {}: /usr/local/app/web",
+        tree.display(),
+        console.join("web").display()
+    );
+    for (tool, text) in [("npm", NPM), ("pm2", PM2)] {
+        fs::write(tools.join(tool), text).unwrap();
+        let path = tools.join(tool);
+        files = format!("{files}, {}: {{path: /usr/local/bin/{tool}, mode: \"0755\"}}", path.display());
+    }
+    plain(images, name, &files, "/usr/local/tars/cpp/deploy/docker-init.sh");
 }
 
 /// An image that is none of ours, on a base with what upstream's starts call.

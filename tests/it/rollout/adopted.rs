@@ -157,6 +157,16 @@ async fn restart_of_what_nobody_answers_for_is_refused() {
     planned(&engine, &desired, 2, &restart("node")).await.unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn stopped_container_with_upstreams_start_is_not_started_by_up() {
+    let (engine, desired) = by_hand(|_, _| {}).await;
+    engine.stop_container("tars-framework", Duration::from_secs(10)).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let refusal = planned(&engine, &desired, 2, &Intent::Up).await.unwrap_err();
+    assert_eq!(refusal.exit(), Exit::Refused, "{refusal}");
+    assert!(refusal.to_string().contains("tarscloud/framework:v2.4"), "{refusal}");
+}
+
 fn restart(service: &str, ask_with: Option<&str>) -> Intent {
     let ask_with = ask_with.map(|image| image.parse().unwrap());
     Intent::Restart { services: vec![service.to_owned()], ask_with }

@@ -95,10 +95,7 @@ pub fn templates(args: &TemplatesArgs, ui: &Ui) -> Outcome {
     let desired = desired(&args.deployment, ui)?;
     run(ui, async {
         let engine = connect(&args.deployment).await?;
-        let master = master(&engine, &desired).await?;
-        if master.status != Status::Running {
-            return Err(FrameworkError::Stopped(master.name).into());
-        }
+        let master = running_master(&engine, &desired).await?;
         let words: Vec<&str> = match &args.what {
             None | Some(TemplatesCommand::Diff { .. }) => vec!["templates", "--json"],
             Some(TemplatesCommand::Take { name }) => vec!["templates", "take", name],
@@ -153,7 +150,22 @@ async fn master(engine: &DockerEngine, desired: &Desired) -> Result<Container, F
     Ok(found.ok_or_else(|| FrameworkError::Absent(service.container.clone()))?)
 }
 
-async fn ask(engine: &DockerEngine, container: &Container, words: &[&str]) -> Result<Value, Failure> {
+/// The same, which runs.
+pub(super) async fn running_master(engine: &DockerEngine, desired: &Desired) -> Result<Container, Failure> {
+    let master = master(engine, desired).await?;
+    if master.status == Status::Running {
+        Ok(master)
+    } else {
+        Err(FrameworkError::Stopped(master.name).into())
+    }
+}
+
+/// Asks its tars-init for a document.
+pub(super) async fn ask(
+    engine: &DockerEngine,
+    container: &Container,
+    words: &[&str],
+) -> Result<Value, Failure> {
     let command: Vec<&str> = std::iter::once(INIT_PATH).chain(words.iter().copied()).collect();
     let output = engine.exec(&container.id, &command, TIMEOUT).await?;
     let last = output.stdout.lines().last().unwrap_or_default();

@@ -1,6 +1,7 @@
 //! Arguments, settings, wiring, reports and exit codes: one file a command family.
 
 mod adopt;
+mod backup;
 pub mod build;
 pub mod failure;
 mod framework;
@@ -61,6 +62,9 @@ enum Command {
     AcceptDatabase(framework::AcceptDatabaseArgs),
     Node(node::NodeArgs),
     Adopt(adopt::AdoptArgs),
+    Backup(backup::BackupArgs),
+    Restore(backup::RestoreArgs),
+    Readdress(backup::ReaddressArgs),
 }
 
 fn run(command: Command, ui: &Ui) -> Outcome {
@@ -86,6 +90,9 @@ fn run(command: Command, ui: &Ui) -> Outcome {
         Command::AcceptDatabase(args) => framework::accept_database(&args, ui),
         Command::Node(args) => node::node(&args, ui),
         Command::Adopt(args) => adopt::adopt(&args, ui),
+        Command::Backup(args) => backup::backup(&args, ui),
+        Command::Restore(args) => backup::restore(&args, ui),
+        Command::Readdress(args) => backup::readdress(&args, ui),
     }
 }
 

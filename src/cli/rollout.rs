@@ -25,9 +25,9 @@ use crate::oci::reference::InvalidReference;
 use crate::tars::Role;
 use crate::upgrade::{Deploy, DeployId, Intent, Plan, Request, ResumeOptions, Resumed, render};
 
-use operator::Operator;
+pub(super) use operator::Operator;
 pub use operator::STATE;
-use stored::StoredImages;
+pub(super) use stored::StoredImages;
 
 /// What every command that changes something takes.
 #[derive(Debug, Args)]
@@ -53,6 +53,10 @@ pub struct MigrateArgs {
     /// Take out what concerns all nodes: the rows of old protocols. They are saved first
     #[arg(long, required = true)]
     finish: bool,
+
+    /// Change the database without a backup: there is another one
+    #[arg(long)]
+    no_backup: bool,
 }
 
 /// What may not happen unless it is said.
@@ -61,6 +65,10 @@ pub struct AcceptOptions {
     /// Let this service look for its data elsewhere from now on; what is where it lies now stays behind
     #[arg(long, value_name = "SERVICE")]
     accept_data_move: Vec<String>,
+
+    /// Migrate the database without a backup: there is another one
+    #[arg(long)]
+    no_backup: bool,
 }
 
 /// Show what `up` (or, with --to or --image, `upgrade`) would do
@@ -350,7 +358,8 @@ pub fn upgrade(args: &UpgradeArgs, ui: &Ui) -> Outcome {
 /// Takes out what concerns all nodes.
 pub fn migrate(args: &MigrateArgs, ui: &Ui) -> Outcome {
     debug_assert!(args.finish, "required");
-    change_deployment(&args.change, &Ask::Finish, &AcceptOptions::default(), false, ui)
+    let accept = AcceptOptions { no_backup: args.no_backup, ..AcceptOptions::default() };
+    change_deployment(&args.change, &Ask::Finish, &accept, false, ui)
 }
 
 /// Restarts.
@@ -425,7 +434,8 @@ async fn change_on_engine(
     let (machine, stop) = (operator.machine(), told_to_stop());
     let deploy = Deploy { engine: engine.as_ref(), machine, desired, stored: stored.shown(), stop };
     let accept_data_move = accept.accept_data_move.clone();
-    let request = Request { id: new_id(), what: ask.words(), intent, pins, accept_data_move };
+    let (what, backup) = super::backup::way(accept.no_backup, ask.words());
+    let request = Request { id: new_id(), what, intent, pins, accept_data_move, backup };
     let offer = deploy.offer(&request).await?;
     // A commit must not fail at its last step.
     rewrite::check(desired, &offer.edits)?;
@@ -512,7 +522,9 @@ pub fn resume(args: &ResumeArgs, ui: &Ui) -> Outcome {
         let done = deploy.resume(&options).await?;
         let (deploy, outcome) = match &done {
             Resumed::Nothing(disagreements) => return Ok(nothing_to_resume(&desired, disagreements, ui)),
-            Resumed::Untouched(id) => (id.clone(), "it had changed nothing; the deployment is free again"),
+            Resumed::Untouched(id) => {
+                (id.clone(), "it had changed no container; the deployment is free again")
+            }
             Resumed::Finished(id) => (id.to_string(), "it was committed, and is finished now"),
             Resumed::Undone(id) => (id.to_string(), "it is rolled back; the schema of the database is not"),
             Resumed::Completed(id) => (id.to_string(), "it is completed"),
@@ -550,7 +562,7 @@ fn nothing_to_resume(desired: &Desired, disagreements: &[String], ui: &Ui) -> Ex
 }
 
 /// A name for a new deploy. The second and four digits tell two of them apart.
-fn new_id() -> DeployId {
+pub(super) fn new_id() -> DeployId {
     let now = OffsetDateTime::now_utc();
     let mixed = u64::from(now.nanosecond()) ^ (u64::from(std::process::id()) << 7);
     DeployId::new(now, u16::try_from(mixed % 0x1_0000).unwrap_or_default())
@@ -564,7 +576,7 @@ fn hangup_is_ignored() -> bool {
 }
 
 /// Becomes true at Ctrl-C, at SIGTERM and when the terminal goes away: the call that runs is finished, then all stops.
-fn told_to_stop() -> watch::Receiver<bool> {
+pub(super) fn told_to_stop() -> watch::Receiver<bool> {
     use tokio::signal::unix::{SignalKind, signal};
     let (tell, told) = watch::channel(false);
     let mut kinds = vec![SignalKind::interrupt(), SignalKind::terminate()];

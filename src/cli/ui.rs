@@ -92,6 +92,17 @@ impl Ui {
         }
     }
 
+    /// Asks a person to type a word; nothing where nobody can be asked.
+    pub fn typed(&self, question: &str) -> Option<String> {
+        if self.json || !self.terminal || !io::stdin().is_terminal() {
+            return None;
+        }
+        let _ = write!(io::stderr(), "{question} ");
+        let mut answer = String::new();
+        io::stdin().read_line(&mut answer).ok()?;
+        Some(answer.trim().to_owned())
+    }
+
     /// Runs a future to its end on a runtime of its own.
     pub fn block_on<T>(&self, future: impl Future<Output = T>) -> io::Result<T> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;

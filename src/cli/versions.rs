@@ -376,6 +376,9 @@ fn history_line(deploy: &Summary) -> String {
     if let Some(error) = &deploy.error {
         let _ = write!(line, "\n    {}", error.lines().next().unwrap_or_default());
     }
+    if let Some(path) = &deploy.backup {
+        let _ = write!(line, "\n    the database as it was: {path}");
+    }
     for file in &deploy.saved {
         let _ = write!(line, "\n    what its migration changed, as it was: .tarsup/deploys/{file}");
     }

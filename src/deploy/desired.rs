@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::container::Declaration;
@@ -219,6 +220,42 @@ pub struct Policy {
     pub keep_parked: usize,
     /// How many versions of an image are kept (`keep_images`).
     pub keep_images: usize,
+    /// How the database is saved before it is migrated (`backup`).
+    pub backup: BackupPolicy,
+}
+
+/// How backups of the database are made, and where they are kept: `backup` of the top-level `x-tars`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackupPolicy {
+    /// The folder that they are kept in (`to`); by default `.tarsup/backups` beside the file.
+    pub to: Option<PathBuf>,
+    /// The image with the server's tool, for where no container of the deployment has it (`image`).
+    pub image: Option<Reference>,
+    /// How many are kept (`keep`).
+    pub keep: usize,
+    /// Statistics and properties too, which may be huge and are made anew (`statistics`).
+    pub statistics: bool,
+    /// In which container. No key: it is found out, or said with `--no-backup`.
+    pub way: BackupWay,
+}
+
+/// In which container a backup is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BackupWay {
+    /// The database's own, where the deployment declares one, else [`Self::Image`].
+    #[default]
+    Container,
+    /// One of its own, of the image that the policy names.
+    Image,
+    /// In none: the operator says that there is another backup.
+    None,
+}
+
+impl Default for BackupPolicy {
+    fn default() -> Self {
+        Self { to: None, image: None, keep: 5, statistics: false, way: BackupWay::Container }
+    }
 }
 
 impl Default for Policy {
@@ -229,6 +266,7 @@ impl Default for Policy {
             dwell: Duration::from_secs(5),
             keep_parked: 2,
             keep_images: 3,
+            backup: BackupPolicy::default(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -22,7 +23,7 @@ use super::raw::{
 };
 use super::{
     Attached, ByteStream, Container, ContainerSummary, CreateBody, Engine, EngineError, EngineImage,
-    EngineInfo, ExecOutput, ImageSummary, Network, Printed, RestartPolicy, Result, answers,
+    EngineInfo, ExecOutput, Executing, ImageSummary, Network, Printed, RestartPolicy, Result, answers,
 };
 
 /// The newest API version that is asked for: later ones leave fields out of `inspect` that are read here.
@@ -89,6 +90,20 @@ impl DockerEngine {
         let path = format!("/containers/{}/json", in_path(container));
         let raw = self.raw.json(ApiRequest::new(call, "GET", path)).await?;
         Ok(raw.pointer("/Config/Tty").and_then(Value::as_bool).unwrap_or_default())
+    }
+
+    /// What is printed, in our words.
+    fn printed(
+        &self,
+        call: String,
+        output: impl Stream<Item = std::result::Result<LogOutput, BollardError>> + Send + 'static,
+    ) -> Pin<Box<dyn Stream<Item = Result<Printed>> + Send>> {
+        let raw = self.raw.clone();
+        Box::pin(output.map(move |piece| match piece {
+            Ok(LogOutput::StdErr { message }) => Ok(Printed::Stderr(message)),
+            Ok(printed) => Ok(Printed::Stdout(printed.into_bytes())),
+            Err(error) => Err(raw.failed(&call, &error)),
+        }))
     }
 
     /// Creates and starts an exec, reads what it prints, and asks for its exit code once it has ended.
@@ -303,13 +318,7 @@ impl Engine for DockerEngine {
         };
         let container = in_path(container);
         let attached = self.typed(&call, self.docker.attach_container(&container, Some(options))).await?;
-        let raw = self.raw.clone();
-        let output = attached.output.map(move |piece| match piece {
-            Ok(LogOutput::StdErr { message }) => Ok(Printed::Stderr(message)),
-            Ok(printed) => Ok(Printed::Stdout(printed.into_bytes())),
-            Err(error) => Err(raw.failed(&call, &error)),
-        });
-        Ok(Attached { output: Box::pin(output), input: attached.input })
+        Ok(Attached { output: self.printed(call, attached.output), input: attached.input })
     }
 
     async fn processes(&self, container: &str) -> Result<Vec<String>> {
@@ -342,6 +351,30 @@ impl Engine for DockerEngine {
             Ok(ended) => ended,
             Err(_) => Err(EngineError::TimedOut { call, after: timeout }),
         }
+    }
+
+    async fn exec_attached(&self, container: &str, command: &[&str]) -> Result<Executing> {
+        let call = format!("exec {} in {container}", command.first().unwrap_or(&""));
+        let options = CreateExecOptions {
+            attach_stdin: Some(true),
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            cmd: Some(command.to_vec()),
+            ..CreateExecOptions::default()
+        };
+        let id = self.typed(&call, self.docker.create_exec(&in_path(container), options)).await?.id;
+        match self.typed(&call, self.docker.start_exec(&id, None::<StartExecOptions>)).await? {
+            StartExecResults::Attached { output, input } => {
+                let streams = Attached { output: self.printed(call, output), input };
+                Ok(Executing { id, streams })
+            }
+            StartExecResults::Detached => Err(unexpected(&call, "it was started without its streams")),
+        }
+    }
+
+    async fn exec_code(&self, exec: &str) -> Result<Option<i64>> {
+        let state = self.typed("inspect exec", self.docker.inspect_exec(exec)).await?;
+        Ok(state.exit_code.filter(|_| state.running != Some(true)))
     }
 
     async fn put_archive(&self, container: &str, path: &str, tar: Vec<u8>) -> Result<()> {

@@ -271,6 +271,14 @@ pub struct Attached {
     pub input: Pin<Box<dyn AsyncWrite + Send>>,
 }
 
+/// A command that runs inside a container.
+pub struct Executing {
+    /// By which [`Engine::exec_code`] asks how it ended.
+    pub id: String,
+    /// Its streams: what it reads ends where its input is shut down.
+    pub streams: Attached,
+}
+
 /// A body that is sent in pieces.
 pub type ByteStream = Pin<Box<dyn Stream<Item = std::io::Result<Bytes>> + Send + Sync>>;
 
@@ -414,6 +422,10 @@ pub trait Engine: Send + Sync {
     async fn logs(&self, container: &str, tail: u32) -> Result<String>;
     /// `POST /containers/{id}/exec`, started and waited for; an error after `timeout`.
     async fn exec(&self, container: &str, command: &[&str], timeout: Duration) -> Result<ExecOutput>;
+    /// `POST /containers/{id}/exec` with all streams, and its start: whoever asked reads and writes as it goes on.
+    async fn exec_attached(&self, container: &str, command: &[&str]) -> Result<Executing>;
+    /// `GET /exec/{id}/json`: the exit code of such a command; `None` while it runs.
+    async fn exec_code(&self, exec: &str) -> Result<Option<i64>>;
     /// `PUT /containers/{id}/archive`: unpacks a tar at `path`; works on a created container too.
     async fn put_archive(&self, container: &str, path: &str, tar: Vec<u8>) -> Result<()>;
     /// `GET /containers/{id}/archive`: the tar of `path`; `None` where there is no such path.

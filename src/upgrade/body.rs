@@ -28,7 +28,7 @@ const KEEP: [&str; 3] = [INIT_PATH, "keep-columns", "--all"];
 const SAVE: &str = "TARSUP_SAVE=stdin";
 
 /// How it is replaced by the wait of the container in which the database is asked.
-const SERVE: [&str; 3] = [INIT_PATH, "cluster", "--serve"];
+pub(super) const SERVE: [&str; 3] = [INIT_PATH, "cluster", "--serve"];
 
 /// What a create step says beside the service.
 #[derive(Clone, Copy, Debug)]
@@ -104,6 +104,8 @@ fn rendered(declaration: &Declaration, image: &str) -> CreateBody {
 pub struct ProbeSettings<'a> {
     /// Its image, by name or id.
     pub image: &'a str,
+    /// What it runs: it waits.
+    pub command: &'a [&'a str],
     /// The paths that the image declares as volumes.
     pub image_volumes: &'a [String],
     /// Its labels, and no other.
@@ -114,7 +116,7 @@ pub struct ProbeSettings<'a> {
 
 /// The body of the container in which the database is asked: it serves nothing, and starts nothing again.
 pub fn cluster_probe(service: &Service, making: &ProbeSettings<'_>) -> CreateBody {
-    let mut declaration = service.declaration.clone().into_one_off(&SERVE, making.image_volumes);
+    let mut declaration = service.declaration.clone().into_one_off(making.command, making.image_volumes);
     declaration.environment.0.extend(Environment::of(making.variables).0);
     let mut body = rendered(&declaration, making.image);
     let labels = making.labels.iter().copied().collect::<BTreeMap<_, _>>().into_iter().collect();

@@ -63,7 +63,7 @@ pub fn has_account(desired: &Desired) -> bool {
 }
 
 /// Whose image, environment and networks it gets.
-fn asker(desired: &Desired) -> Option<&Service> {
+pub(super) fn asker(desired: &Desired) -> Option<&Service> {
     let of = |role| desired.services.iter().find(move |service| service.role == Some(role));
     of(Role::Master)
         .or_else(|| of(Role::Slave))
@@ -122,10 +122,11 @@ impl ClusterProbe {
         let mut why = String::new();
         self.close(engine, &desired.deployment).await.map_err(|error| error.to_string())?;
         for image in self.images.clone() {
-            let made = match make_with(engine, desired, service, &image, name, &self.account).await {
-                Ok(()) => question(engine, name, None).await,
-                Err(error) => Err(error.to_string()),
-            };
+            let made =
+                match make_with(engine, desired, service, &image, name, &self.account, &body::SERVE).await {
+                    Ok(()) => question(engine, name, None).await,
+                    Err(error) => Err(error.to_string()),
+                };
             match made {
                 Ok(cluster) if cluster.protocol >= PROTOCOL => {
                     self.is_open = true;
@@ -160,16 +161,18 @@ pub(super) async fn make(
     image: &str,
     name: &str,
 ) -> Result<(), EngineError> {
-    make_with(engine, desired, service, image, name, &[]).await
+    make_with(engine, desired, service, image, name, &[], &body::SERVE).await
 }
 
-async fn make_with(
+/// The same, with more variables and another command that waits.
+pub(super) async fn make_with(
     engine: &dyn Engine,
     desired: &Desired,
     service: &Service,
     image: &str,
     name: &str,
     account: &[String],
+    command: &[&str],
 ) -> Result<(), EngineError> {
     let found = engine.inspect_image(image).await?.ok_or_else(|| EngineError::NotFound {
         call: format!("inspect {image}"),
@@ -180,6 +183,7 @@ async fn make_with(
     let variables = [own, account].concat();
     let making = body::ProbeSettings {
         image,
+        command,
         image_volumes: &body::image_volumes(&found.raw),
         labels: &[
             (LABEL_CLUSTER, desired.deployment.as_str()),

@@ -117,7 +117,7 @@ impl Deploy<'_> {
             return Err(DeployFailure::Unfinished { deployment, deploy, sign: left.sign });
         }
         adopted::check_asker(self.engine, &request.intent).await?;
-        let mut offer = offer(self.desired, &observed, request)?;
+        let mut offer = self.offer_with_backup(&observed, request).await?;
         let published = published::questions(self.engine, &offer.plan, &offer.desired).await;
         offer.plan.questions.extend(published);
         let (plan, none) = (&offer.plan, BTreeMap::new());
@@ -155,6 +155,7 @@ impl Deploy<'_> {
                 images: now.edits,
                 plan: now.plan,
                 accept_data_move: shown.request.accept_data_move.clone(),
+                backup: record::Backup::by(shown.request.backup),
                 effects: Vec::new(),
             };
             let journal = self.journal(&record)?;
@@ -203,6 +204,9 @@ impl Deploy<'_> {
                 if let Some(end) = ended(&mut runner, at, way) {
                     return Err(end);
                 }
+                if self.only_the_backup_failed(&failed, at - loads.len(), &runner.deploy).await {
+                    return Err(self.not_begun(lock, &mut runner, failed).await);
+                }
                 return Err(self.go_back(lock, &mut runner, steps.get(at - loads.len() - 1), failed).await);
             }
         }
@@ -220,7 +224,7 @@ impl Deploy<'_> {
         self.finish(lock, &mut runner).await
     }
 
-    /// A load that failed has changed nothing: the deployment is given free, unless somebody may want to go on.
+    /// A load or a backup that failed has changed nothing: the deployment is given free, unless somebody may want to go on.
     async fn not_begun(&self, lock: &Lock, runner: &mut Runner<'_>, failed: StepFailed) -> DeployFailure {
         if let Some(end) = ended(runner, failed.number, &failed.source) {
             return end;

@@ -3,11 +3,14 @@
 use std::io;
 
 use super::lock::Hold;
-use super::run::StepFailed;
+use super::run::{StepError, StepFailed};
 use super::unwind::Lost;
 use super::{DeployId, Refusal};
 use crate::diagnose::{Diagnose, Exit, Place};
 use crate::engine::EngineError;
+
+/// What to do without a backup.
+const NO_BACKUP: &str = "nothing was stopped and nothing changed; run it again, or `tarsup backup` alone until it succeeds; `--no-backup` says that there is another one";
 
 /// Why a deploy did not end as asked.
 #[derive(Debug, thiserror::Error)]
@@ -191,6 +194,9 @@ impl Diagnose for DeployFailure {
             Self::Journal { .. } => "make the folder `.tarsup` beside the deployment file writable",
             Self::RolledBack { .. } => {
                 "what was started and failed is parked as `<name>.failed.<deploy>`, its logs are in `.tarsup/logs`; everything else is as it was"
+            }
+            Self::Failed { failed } if let StepError::Backup(error) = &failed.source => {
+                return Some(error.hint().unwrap_or_else(|| NO_BACKUP.to_owned()));
             }
             Self::Failed { .. } => "look at the container's logs; `tarsup status` shows what runs",
             Self::Unreleased { .. } => "when the engine answers again, run `tarsup resume`",

@@ -20,7 +20,7 @@ pub(super) enum Inside {
 }
 
 /// How the engines say that there is no such program.
-fn is_missing(words: &str) -> bool {
+pub(super) fn is_missing(words: &str) -> bool {
     ["no such file or directory", "executable file not found"].iter().any(|sign| words.contains(sign))
 }
 

@@ -194,13 +194,16 @@ pub struct Summary {
     pub error: Option<String>,
     /// The files beside the journal in which its migration kept what it was about to change.
     pub saved: Vec<String>,
+    /// The backup that it made first: folder and file.
+    pub backup: Option<String>,
 }
 
 /// The fold over the events of one journal.
 pub fn summarise(header: JournalHeader, lines: &[Line]) -> Summary {
     let last = lines.last().map_or_else(|| header.at.clone(), |line| line.at.clone());
     let (services, saved) = (Vec::new(), Vec::new());
-    let mut summary = Summary { header, state: DeployState::Open, last, services, error: None, saved };
+    let mut summary =
+        Summary { header, state: DeployState::Open, last, services, error: None, saved, backup: None };
     for line in lines {
         match &line.event {
             Event::Started { service: Some(service), .. } if !summary.services.contains(service) => {
@@ -210,6 +213,10 @@ pub fn summarise(header: JournalHeader, lines: &[Line]) -> Summary {
                 summary.error.get_or_insert_with(|| error.clone());
             }
             Event::Saved { file, .. } => summary.saved.push(file.clone()),
+            Event::Recorded { record } => {
+                let text = |key: &str| record.backup.taken.as_ref()?[key].as_str().map(str::to_owned);
+                summary.backup = text("path").or(summary.backup.take());
+            }
             _ => {}
         }
         summary.state = match &line.event {

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use time::OffsetDateTime;
 
 use super::DeployId;
+use super::backup::shelf::Header;
 use super::journal::{Journal, JournalHeader, Line};
 use super::owner::Owner;
 use crate::oci::Reference;
@@ -39,6 +40,14 @@ pub trait StateFolder: Send + Sync {
     ) -> io::Result<Option<(JournalHeader, Vec<Line>)>>;
     /// Keeps a container's logs; where.
     fn save_log(&self, name: &str, text: &str) -> io::Result<PathBuf>;
+    /// Begins a backup of the database.
+    fn backup(&self, header: &Header) -> io::Result<Box<dyn BackupFile>>;
+    /// Where backups lie.
+    fn backup_place(&self) -> String;
+    /// How many bytes there is room for there.
+    fn backup_room(&self) -> io::Result<u64>;
+    /// Removes the oldest backups of a deployment beyond the number to keep; their names.
+    fn retire_backups(&self, deployment: &str) -> io::Result<Vec<String>>;
     /// Begins a file of a deploy beside its journal, `<deploy>.<what>.jsonl.gz`; one that is there is left alone.
     fn keep(&self, deploy: &DeployId, what: &str) -> io::Result<Box<dyn KeptFile>>;
 }
@@ -49,6 +58,25 @@ pub trait KeptFile: Send {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
     /// Puts it in place; it survives a crash once this returns. Where.
     fn finish(self: Box<Self>) -> io::Result<PathBuf>;
+}
+
+/// A backup that is being written: dropped before it is finished, nothing of it stays.
+pub trait BackupFile: Send {
+    /// Adds to it.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Puts it in place with its checksum; both survive a crash once this returns.
+    fn finish(self: Box<Self>) -> io::Result<Shelved>;
+}
+
+/// A backup that is in place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shelved {
+    /// Where.
+    pub path: PathBuf,
+    /// Its size, compressed.
+    pub bytes: u64,
+    /// The checksum of the file, in hex.
+    pub sha256: String,
 }
 
 /// The deployment file, and the `.env` beside it.

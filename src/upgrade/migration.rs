@@ -82,6 +82,11 @@ impl Runner<'_> {
             self.machine.reporter.say(&format!("       {line}"));
         }
         self.record.effects.push(effect);
+        self.note_record().await
+    }
+
+    /// Writes the record down as it is now: in the journal, and on the engine.
+    pub(super) async fn note_record(&mut self) -> Result<(), StepError> {
         let record = Box::new(self.record.clone());
         // The effect is there whether or not it can be written down.
         if let Err(error) = self.write(Event::Recorded { record }) {

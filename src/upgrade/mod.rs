@@ -10,6 +10,7 @@
 //! leaves a state that tells which step it was.
 
 mod adopted;
+pub mod backup;
 pub mod body;
 pub mod cluster_probe;
 mod data;

@@ -131,6 +131,11 @@ pub fn preview_name(deployment: &str, deploy: &DeployId) -> String {
     format!("{deployment}.preview.{deploy}")
 }
 
+/// The name of the container in which a backup is made, where it is made in one of its own.
+pub fn backup_name(deployment: &str, deploy: &DeployId) -> String {
+    format!("{deployment}.backup.{deploy}")
+}
+
 /// The name that whoever works on a deployment holds: of a volume, and of the container that writes into it.
 pub fn lock_name(deployment: &str) -> String {
     format!("{deployment}.lock")

@@ -11,6 +11,7 @@ use super::plan::plan;
 use super::state::by_id;
 use super::step::{Action, Plan, Purpose, Step};
 use super::{DeployId, Intent, Refusal, data, rollback};
+use crate::deploy::desired::BackupWay;
 use crate::deploy::observed::Availability;
 use crate::deploy::pins::{Pins, require};
 use crate::deploy::{Desired, Observed};
@@ -29,6 +30,8 @@ pub struct Request {
     pub pins: Option<Pins>,
     /// With `--accept-data-move`: the services whose data may be looked for elsewhere from now on.
     pub accept_data_move: Vec<String>,
+    /// In which container a backup is made; in none with `--no-backup`.
+    pub backup: BackupWay,
 }
 
 /// What will be done.
@@ -79,7 +82,8 @@ pub fn offer(declared: &Desired, observed: &Observed, request: &Request) -> Resu
     if let Intent::Rollback { to, targets } = &mut intent {
         *targets = rollback::targets(declared, observed, to.as_ref())?;
     }
-    let desired = intent.apply(declared);
+    let mut desired = intent.apply(declared);
+    desired.policy.backup.way = request.backup;
     if let Some(pins) = &request.pins {
         let makes = desired.services.iter().filter(|service| intent.makes(service));
         require(pins, makes.map(|service| &service.image), observed).map_err(Box::new)?;

@@ -12,7 +12,9 @@ use super::state::{
 };
 use super::step::{Action, After, Plan, Purpose, Step, Task};
 use super::swap::{Phases, Swap};
-use super::{DeployId, Intent, Refusal, adopted, cluster_probe, differ, finish, other_start, rollback};
+use super::{
+    DeployId, Intent, Refusal, adopted, backup, cluster_probe, differ, finish, other_start, rollback,
+};
 use crate::deploy::desired::{Resource, Service};
 use crate::deploy::observed::{LABEL_DEPLOY, LABEL_PREDECESSOR, LABEL_SERVICE};
 use crate::deploy::{Desired, Observed, guard};
@@ -59,6 +61,7 @@ pub fn plan(
         Intent::Down { all } => planner.down(*all),
         Intent::Finish => finish::plan(&mut planner)?,
     }
+    backup::insert(&mut planner)?;
     if !matches!(intent, Intent::Down { .. }) {
         planner.ask_about_outage();
     }

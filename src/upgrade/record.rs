@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::step::{Plan, Task, Touched};
 use super::{DeployId, Intent, keep};
+use crate::deploy::desired::BackupWay;
 use crate::oci::Reference;
 
 /// The format that is written. Format 1, which had no effects, is read.
@@ -33,9 +34,34 @@ pub struct DeployRecord {
     /// The services whose data may be looked for elsewhere: whoever goes on with the deploy need not be told again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub accept_data_move: Vec<String>,
+    /// The backup.
+    #[serde(default, skip_serializing_if = "Backup::is_usual")]
+    pub backup: Backup,
     /// What has been done outside of containers, in order.
     #[serde(default)]
     pub effects: Vec<Effect>,
+}
+
+/// The backup that precedes what a deploy does to the database.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backup {
+    /// In which container it is made; in none, where the operator said so.
+    #[serde(default)]
+    pub way: BackupWay,
+    /// What was made: file, folder, checksum, schemas.
+    #[serde(default)]
+    pub taken: Option<Value>,
+}
+
+impl Backup {
+    /// That it is made where it usually is.
+    pub fn by(way: BackupWay) -> Self {
+        Self { way, taken: None }
+    }
+
+    fn is_usual(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What a task did outside of containers, and what the way back does about it.
@@ -171,6 +197,7 @@ impl DeployRecord {
             intent: self.plan.intent.clone(),
             touched: self.plan.touched.clone(),
             images: self.images.clone(),
+            backup: self.backup.way,
         };
         serde_json::to_string(&outline).ok().filter(|text| text.len() <= OUTLINE_BYTES)
     }
@@ -192,6 +219,7 @@ impl DeployRecord {
                 },
                 images: outline.images,
                 accept_data_move: Vec::new(),
+                backup: Backup::by(outline.backup),
                 effects: Vec::new(),
             }),
             Found::Absent => Found::Absent,
@@ -221,6 +249,8 @@ struct Outline {
     intent: Intent,
     touched: Vec<Touched>,
     images: BTreeMap<String, Reference>,
+    #[serde(default)]
+    backup: BackupWay,
 }
 
 /// Reads JSON that says its format in `version`, before anything else of it is believed.

@@ -39,6 +39,12 @@ pub enum Refusal {
         /// Where it is declared.
         place: Box<Place>,
     },
+    /// Nothing would be left of the database as it is now.
+    #[error("no backup can be made of the database, and one precedes what changes it: {why}")]
+    NoBackup {
+        /// Why.
+        why: String,
+    },
     /// An adopted container is to be restarted, and nothing in it could say whether it came back well.
     #[error(
         "service `{service}`: its container was made by somebody else and does not start with tars-init: nothing could prove \
@@ -343,6 +349,21 @@ impl Diagnose for Refusal {
                 ),
                 None => "mend it in the web console or in the database; nothing was changed".to_owned(),
             },
+            Self::NoBackup { why } if why.contains("Access denied") => {
+                "the password that the deployment declares is not the one that the database has; `--no-backup` says that \
+                 there is another backup"
+                    .to_owned()
+            }
+            Self::NoBackup { why } if why.contains("has room for") => {
+                "make room, or name another folder: `x-tars: {backup: {to: DIR}}`; `--no-backup` says that there is another \
+                 backup"
+                    .to_owned()
+            }
+            Self::NoBackup { .. } => {
+                "name an image that has it, and bring it to the engine: `x-tars: {backup: {image: mariadb:10.11}}`; \
+                 `--no-backup` says that there is another backup"
+                    .to_owned()
+            }
             Self::Pins(error) => return error.hint(),
         };
         Some(hint)

@@ -67,6 +67,7 @@ fn subject(step: &Step) -> String {
         (None, Action::Network { name }) => format!("network {name}: "),
         (None, Action::Volume { name }) => format!("volume {name}: "),
         (None, Action::Load { image, .. }) => format!("image {image}: "),
+        (None, Action::Backup { .. }) => "backup: ".to_owned(),
         (None, _) => String::new(),
     }
 }
@@ -120,6 +121,13 @@ pub fn line(action: &Action) -> String {
         }
         Action::Task { container, task: Task::Finish { .. } } => {
             format!("run {container}: the rows of old protocols go")
+        }
+        Action::Backup { container: Some(container), .. } => {
+            format!("save the database of {container} to this machine")
+        }
+        Action::Backup { image, .. } => {
+            let image = image.as_ref().map(Reference::to_string).unwrap_or_default();
+            format!("save the database to this machine, by the tool of {image}")
         }
         Action::Settle { container, within } => {
             format!("wait up to {} s for what may stop {container}", within.as_secs())

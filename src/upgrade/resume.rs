@@ -64,7 +64,7 @@ impl Deploy<'_> {
         let Some(cut_off) = self.cut_off(&observed, options.take_over, false).await? else { return Ok(None) };
         let Some(mut record) = cut_off.record else { return Ok(None) };
         record.accept_data_move.extend(options.accept_data_move.clone());
-        let desired = record.plan.intent.apply(self.desired);
+        let desired = self.desired_of(&record);
         if cut_off.committed {
             let observed = self.observe(&desired).await?;
             let steps = retire(&desired, &observed, &record.plan.id);
@@ -124,7 +124,7 @@ impl Deploy<'_> {
         forward: bool,
     ) -> Result<Resumed, DeployFailure> {
         let id = cut_off.id.clone();
-        let desired = record.plan.intent.apply(self.desired);
+        let desired = self.desired_of(&record);
         let goes_forward = forward && !cut_off.committed;
         let journal = if goes_forward { self.journal(&record)? } else { self.journal_if_possible(&record) };
         let mut runner = self.runner(lock, record, &desired, observed, journal);
@@ -160,6 +160,13 @@ impl Deploy<'_> {
         lock.put_record(self.engine, &runner.record).await?;
         self.carry_out(lock, runner, None, &loads, &rest.steps).await?;
         Ok(Resumed::Completed(id))
+    }
+
+    /// What it led to, made as it was told.
+    fn desired_of(&self, record: &DeployRecord) -> Desired {
+        let mut desired = record.plan.intent.apply(self.desired);
+        desired.policy.backup.way = record.backup.way;
+        desired
     }
 
     /// The deploy that was cut off. `take_over`: a lease that has run out counts as an end. `writes`: the lock's hand may

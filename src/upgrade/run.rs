@@ -8,6 +8,7 @@ use time::format_description::well_known::Rfc3339;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::backup::BackupError;
 use super::body::{Making, create_body, image_volumes};
 use super::cluster_probe::{self, ClusterProbe, Outside};
 use super::gate::{Cluster, Gate, Proof, Registrations, Sample, Verdict};
@@ -59,6 +60,9 @@ pub enum StepError {
         /// The last lines that it said.
         log: String,
     },
+    /// There is no backup: nothing that it was to precede is begun.
+    #[error("the backup failed: {0}")]
+    Backup(Box<BackupError>),
     /// What a web console may drop is not kept.
     #[error("what the web console may drop could not be kept: {0}")]
     Keep(String),
@@ -277,6 +281,7 @@ impl Runner<'_> {
                 let proof = Proof::of(*role, None, cluster_probe::has_account(self.desired));
                 self.gate(container, *role, Gate::untouched(proof, *timeout)).await?;
             }
+            Action::Backup { .. } => self.backup(&step.action).await?,
             Action::Task { container, task } => self.task(container, task).await?,
             Action::Settle { container, within } => self.settle(container, *within).await?,
             Action::Claim { name } => self.claim(step, name).await?,

@@ -154,6 +154,14 @@ pub enum Action {
         #[serde(flatten)]
         task: Task,
     },
+    /// Saves the database to this machine, with the tool in this container, or in one of this image. Pre: it runs. Changes
+    /// nothing there. Undo: nothing; the file stays.
+    Backup {
+        /// The container that has the tool.
+        container: Option<String>,
+        /// The image of which one is made, where none has it.
+        image: Option<Reference>,
+    },
     /// Waits until a stop that may be under way has ended, or has turned out not to be. Changes nothing.
     Settle {
         /// The container.
@@ -334,6 +342,7 @@ impl Action {
             Self::Task { task: Task::Migrate { .. }, .. } => "migrate",
             Self::Task { task: Task::Finish { .. }, .. } => "finish",
             Self::Task { task: Task::Keep { .. }, .. } => "keep-columns",
+            Self::Backup { .. } => "backup",
             Self::Settle { .. } => "settle",
             Self::Claim { .. } => "claim",
             Self::SaveLogs { .. } => "save-logs",
@@ -344,7 +353,7 @@ impl Action {
     /// The container it acts on, under the name that it has then.
     pub fn container(&self) -> Option<&str> {
         match self {
-            Self::Load { .. } | Self::Network { .. } | Self::Volume { .. } => None,
+            Self::Load { .. } | Self::Network { .. } | Self::Volume { .. } | Self::Backup { .. } => None,
             Self::Create { name, .. } | Self::Claim { name } => Some(name),
             Self::Connect { container, .. }
             | Self::SetRestart { container, .. }
@@ -377,6 +386,9 @@ impl Action {
                 (text(from), text(to))
             }
             Self::Task { task: Task::Finish { image }, .. } => (None, text(image)),
+            Self::Backup { container, image } => {
+                (container.clone().or_else(|| image.as_ref().map(Reference::to_string)), None)
+            }
             Self::Look { .. } | Self::SaveLogs { .. } | Self::Settle { .. } | Self::Claim { .. } => {
                 (None, None)
             }

@@ -225,6 +225,34 @@ fn networks_volumes_and_policy_are_what_the_file_says() {
 }
 
 #[test]
+fn policy_of_backups_is_what_the_file_says_and_what_is_not_understood_is_refused() {
+    let compose = |policy: &str| {
+        let file = format!("x-tars: {{backup: {policy}}}\nservices: {{node: {{image: \"tars/node:1\"}}}}\n");
+        Project::new(&[("compose.yaml", &file)])
+    };
+    let policy = compose("{to: ../saved, image: \"mariadb:11\", keep: 9, statistics: true}").load().unwrap();
+    let policy = policy.policy.backup;
+    assert_eq!(policy.to.unwrap().to_str(), Some("../saved"));
+    assert_eq!(policy.image.unwrap().to_string(), "mariadb:11");
+    assert_eq!((policy.keep, policy.statistics), (9, true));
+    let usual = compose("{}").load().unwrap().policy.backup;
+    assert_eq!((usual.to, usual.image, usual.keep, usual.statistics), (None, None, 5, false));
+    for (policy, words) in [
+        ("{keep: 0}", "`keep` is at least 1"),
+        ("{keep: many}", "keep"),
+        ("{image: \"A B\"}", "A B"),
+        ("{too: x}", "too"),
+        ("{way: none}", "way"),
+        ("{statistics: perhaps}", "statistics"),
+        ("/srv", "backup"),
+    ] {
+        let (error, place, _) = compose(policy).error();
+        assert!(error.contains(words), "{policy}: {error}");
+        assert!(place.contains("compose.yaml:1"), "{policy}: {place}");
+    }
+}
+
+#[test]
 fn account_at_the_database_of_nodes_alone_comes_from_an_env_file() {
     let compose = |account: &str| {
         let file = format!("x-tars: {account}\nservices: {{node: {{image: \"tars/node:1\"}}}}\n");

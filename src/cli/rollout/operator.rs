@@ -16,9 +16,12 @@ use crate::deploy::{Desired, rewrite};
 use crate::engine::Engine;
 use crate::oci::Reference;
 use crate::upgrade::DeployId;
+use crate::upgrade::backup::shelf::{Header, Shelf};
 use crate::upgrade::journal::{self, FileJournal, Journal, JournalHeader, Line, private_folder};
 use crate::upgrade::kept::KeptOnDisk;
-use crate::upgrade::machine::{Clock, DeploymentFile, ImageLoader, KeptFile, Machine, Reporter, StateFolder};
+use crate::upgrade::machine::{
+    BackupFile, Clock, DeploymentFile, ImageLoader, KeptFile, Machine, Reporter, StateFolder,
+};
 use crate::upgrade::owner::Owner;
 
 /// Where a deployment's journals and logs lie, beside its file.
@@ -39,6 +42,10 @@ impl<'a> Operator<'a> {
     pub fn new(ui: &'a Ui, desired: &'a Desired, engine: Arc<dyn Engine>, stored: &'a StoredImages) -> Self {
         let state = desired.directory.join(STATE);
         Self { ui, desired, owner: Owner::current(), state, engine, stored }
+    }
+
+    fn shelf(&self) -> Shelf {
+        Shelf::of(self.desired, &self.state)
     }
 
     /// It, part by part.
@@ -80,6 +87,22 @@ impl StateFolder for Operator<'_> {
         options.write(true).create(true).truncate(true).mode(0o600);
         options.open(&path)?.write_all(text.as_bytes())?;
         Ok(path)
+    }
+
+    fn backup(&self, header: &Header) -> io::Result<Box<dyn BackupFile>> {
+        self.shelf().begin(header)
+    }
+
+    fn backup_place(&self) -> String {
+        self.shelf().folder().display().to_string()
+    }
+
+    fn backup_room(&self) -> io::Result<u64> {
+        self.shelf().room()
+    }
+
+    fn retire_backups(&self, deployment: &str) -> io::Result<Vec<String>> {
+        self.shelf().retire(deployment)
     }
 
     fn keep(&self, deploy: &DeployId, what: &str) -> io::Result<Box<dyn KeptFile>> {

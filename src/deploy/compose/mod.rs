@@ -24,7 +24,7 @@ pub use error::ComposeError;
 use error::Result;
 use value::{Handling, check_keys, entries, integer};
 
-use super::desired::{DatabaseAccount, Desired, Policy};
+use super::desired::{BackupPolicy, DatabaseAccount, Desired, Policy};
 use crate::yaml::Node;
 
 /// What to load, and from which surroundings.
@@ -97,7 +97,15 @@ const POLICY: &value::Keys = &[
     ("dwell", Handling::Done),
     ("keep_parked", Handling::Done),
     ("keep_images", Handling::Done),
+    ("backup", Handling::Done),
     ("database", Handling::Done),
+];
+
+const BACKUP: &value::Keys = &[
+    ("to", Handling::Done),
+    ("image", Handling::Done),
+    ("keep", Handling::Done),
+    ("statistics", Handling::Done),
 ];
 
 const DATABASE: &value::Keys = &[("env_file", Handling::Done)];
@@ -123,19 +131,14 @@ fn policy(node: &Node) -> Result<Policy> {
     let mut policy = Policy::default();
     for entry in entries(node, "x-tars")? {
         let (key, value) = (entry.key.as_str(), &entry.value);
-        let at_least = |least: i64| {
-            let number = integer(value, key)?;
-            usize::try_from(number)
-                .ok()
-                .filter(|_| number >= least)
-                .ok_or_else(|| ComposeError::invalid(&value.at, format!("`{key}` is at least {least}")))
-        };
+        let at_least = |least: i64| at_least(value, key, least);
         match key {
             "batch" => policy.batch = at_least(1)?,
             "gate_timeout" => policy.gate_timeout = value::duration(value, key)?,
             "dwell" => policy.dwell = value::duration(value, key)?,
             "keep_parked" => policy.keep_parked = at_least(1)?,
             "keep_images" => policy.keep_images = at_least(1)?,
+            "backup" => policy.backup = backup(value)?,
             _ => {}
         }
     }
@@ -144,6 +147,34 @@ fn policy(node: &Node) -> Result<Policy> {
             &node.at,
             "`gate_timeout` of zero lets no container become healthy",
         ));
+    }
+    Ok(policy)
+}
+
+fn at_least(value: &Node, key: &str, least: i64) -> Result<usize> {
+    let number = integer(value, key)?;
+    let wrong = || ComposeError::invalid(&value.at, format!("`{key}` is at least {least}"));
+    usize::try_from(number).ok().filter(|_| number >= least).ok_or_else(wrong)
+}
+
+/// `backup` of the top-level `x-tars`.
+fn backup(node: &Node) -> Result<BackupPolicy> {
+    check_own_keys(node, "`backup` of `x-tars`", BACKUP)?;
+    let mut policy = BackupPolicy::default();
+    for entry in entries(node, "backup")? {
+        let (key, value) = (entry.key.as_str(), &entry.value);
+        match key {
+            "to" => policy.to = Some(value::text(value, key)?).filter(|to| !to.is_empty()).map(PathBuf::from),
+            "image" => {
+                let image = value::text(value, key)?.parse();
+                policy.image = Some(image.map_err(|error: crate::oci::reference::InvalidReference| {
+                    ComposeError::invalid(&value.at, error.to_string())
+                })?);
+            }
+            "keep" => policy.keep = at_least(value, key, 1)?,
+            "statistics" => policy.statistics = value::boolean(value, key)?,
+            _ => {}
+        }
     }
     Ok(policy)
 }

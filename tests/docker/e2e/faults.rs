@@ -45,7 +45,8 @@ impl State {
             fs::rename(&path, &kept).unwrap();
         }
         fs::create_dir(&path).unwrap();
-        succeed(Command::new("mount").args(["-t", "tmpfs", "-o", "size=256k", "tarsup-test"]).arg(&path));
+        // With room for a backup, as far as anybody knows before it is made.
+        succeed(Command::new("mount").args(["-t", "tmpfs", "-o", "size=24m", "tarsup-test"]).arg(&path));
         if kept.exists() {
             succeed(Command::new("cp").arg("-a").arg(kept.join(".")).arg(&path));
         }
@@ -54,7 +55,7 @@ impl State {
 
     fn fill(&self) {
         let mut file = fs::File::create(self.0.join("ballast")).unwrap();
-        while file.write_all(&[0; 512]).is_ok() {}
+        while file.write_all(&[0; 4096]).is_ok() {}
     }
 
     fn make_read_only(&self) {

@@ -2,6 +2,7 @@
 //! project; without them these tests are skipped, and say so.
 
 mod adopt;
+mod backup;
 mod columns;
 mod costs;
 mod crashes;

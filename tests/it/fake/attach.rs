@@ -26,9 +26,9 @@ const INTERRUPTED: i64 = 75;
 
 /// What a container reads.
 #[derive(Debug, Default)]
-struct Input {
-    bytes: Vec<u8>,
-    is_closed: bool,
+pub(super) struct Input {
+    pub bytes: Vec<u8>,
+    pub is_closed: bool,
 }
 
 /// A container's end of its streams.
@@ -43,7 +43,7 @@ pub(super) struct Attachment {
 }
 
 /// The other end of what it reads.
-struct Writer(Arc<Mutex<Input>>);
+pub(super) struct Writer(pub Arc<Mutex<Input>>);
 
 impl AsyncWrite for Writer {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {

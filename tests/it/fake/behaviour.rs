@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::tools::Tools;
+
 /// How containers of an image behave; the default starts at once, answers healthy and never dies.
 #[derive(Clone, Debug)]
 pub struct Behaviour {
@@ -31,6 +33,8 @@ pub struct Behaviour {
     pub takes_database: Option<Duration>,
     /// The version that its tars-init puts into its documents.
     pub protocol: u32,
+    /// The database's own tools in it.
+    pub tools: Tools,
     /// What was published in it over the image's own: service and version.
     pub published: Vec<(String, String)>,
     /// How long it takes to stop; killed (137) where the grace period ends before.
@@ -53,6 +57,7 @@ impl Default for Behaviour {
             has_init: true,
             takes_database: None,
             protocol: 2,
+            tools: Tools::default(),
             published: Vec::new(),
             stops_after: Duration::ZERO,
         }

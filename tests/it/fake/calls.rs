@@ -9,13 +9,14 @@ use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use tarsup::engine::{
     Attached, ByteStream, Container, ContainerSummary, CreateBody, Engine, EngineError, EngineImage,
-    EngineInfo, ExecOutput, ImageStore, ImageSummary, Network, RestartPolicy, Result, Status,
+    EngineInfo, ExecOutput, Executing, ImageStore, ImageSummary, Network, RestartPolicy, Result, Status,
 };
 use tarsup::oci::Digest;
 
 use super::FakeEngine;
 use super::attach::attach;
 use super::disk::Volume;
+use super::tools;
 use super::world::{Held, World, answered, not_found};
 
 #[async_trait]
@@ -194,6 +195,29 @@ impl Engine for FakeEngine {
             })
         })
         .await
+    }
+
+    async fn exec_attached(&self, container: &str, command: &[&str]) -> Result<Executing> {
+        let container = container.to_owned();
+        let words: Vec<String> = command.iter().skip(4).map(|&word| word.to_owned()).collect();
+        assert_eq!(command.get(..2), Some(&["sh", "-c"][..]), "nothing else is imitated");
+        let mode = words.first().cloned().unwrap_or_default();
+        self.call(format!("exec {container} tools {mode}"), move |world, call| {
+            let id = world.find(call, &container)?;
+            let held = world.containers[&id].clone();
+            if held.status != Status::Running {
+                let message = format!("Container {id} is not running");
+                return Err(EngineError::Conflict { call: call.to_owned(), message });
+            }
+            let tools = world.behaviour(&held).tools;
+            Ok(tools::begin(world, call, &tools, words))
+        })
+        .await
+    }
+
+    async fn exec_code(&self, exec: &str) -> Result<Option<i64>> {
+        let exec = exec.to_owned();
+        self.call("inspect exec".to_owned(), move |world, _| Ok(tools::code(world, &exec))).await
     }
 
     async fn put_archive(&self, container: &str, path: &str, tar: Vec<u8>) -> Result<()> {

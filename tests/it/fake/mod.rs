@@ -10,6 +10,7 @@ mod attach;
 mod behaviour;
 mod calls;
 mod disk;
+mod tools;
 mod world;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ use tarsup::engine::{EngineError, EngineImage, Result, Status};
 use tarsup::oci::{Digest, Reference};
 use tarsup::tars::catalogue::IMAGE_ROLE_LABEL;
 use tarsup::upgrade::machine::ImageLoader;
+pub use tools::Tools;
 use world::World;
 use world::not_found;
 
@@ -282,6 +284,12 @@ impl FakeEngine {
     /// The files of a volume: path below its root → bytes; `None` where there is no such volume.
     pub fn volume_files(&self, volume: &str) -> Option<BTreeMap<String, Vec<u8>>> {
         self.up_to_date().volumes.get(volume).map(|volume| volume.files.clone())
+    }
+
+    /// What the database's tools were asked, and all that they were sent on their standard input.
+    pub fn tools_heard(&self) -> Vec<(Vec<String>, String)> {
+        let world = self.up_to_date();
+        world.execs.iter().map(|(_, exec)| (exec.words.clone(), exec.heard())).collect()
     }
 
     /// Lets the container of this name print a line.

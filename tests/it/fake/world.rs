@@ -67,6 +67,7 @@ pub(super) struct World {
     pub nodes: BTreeMap<String, u64>,
     /// How often a heartbeat was asked for.
     pub heartbeats: u64,
+    pub execs: Vec<(String, super::tools::Exec)>,
     /// Set where the database cannot be asked.
     pub database_is_away: bool,
     /// Set where it holds no TARS.

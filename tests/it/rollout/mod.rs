@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
 
 mod adopted;
+mod backup;
 mod columns;
 mod crash;
 mod declarations;
@@ -24,14 +25,17 @@ use crate::fake::FakeEngine;
 use serde_json::{Value, json};
 use tarsup::deploy::Desired;
 use tarsup::deploy::container::Declaration;
-use tarsup::deploy::desired::{ImageOrigin, Policy, Resource, Service, Written};
+use tarsup::deploy::desired::{BackupWay, ImageOrigin, Policy, Resource, Service, Written};
 use tarsup::deploy::observe::observe;
 use tarsup::diagnose::Place;
 use tarsup::engine::RestartPolicy;
 use tarsup::oci::Reference;
 use tarsup::tars::Role;
+use tarsup::upgrade::backup::shelf::Header;
 use tarsup::upgrade::journal::{Journal, JournalHeader, Line};
-use tarsup::upgrade::machine::{Clock, DeploymentFile, KeptFile, Machine as Parts, Reporter, StateFolder};
+use tarsup::upgrade::machine::{
+    BackupFile, Clock, DeploymentFile, KeptFile, Machine as Parts, Reporter, Shelved, StateFolder,
+};
 use tarsup::upgrade::owner::Owner;
 use tarsup::upgrade::{
     Deploy, DeployFailure, DeployId, Intent, Plan, Refusal, Request, ResumeOptions, Resumed,
@@ -169,6 +173,12 @@ pub struct Machine {
     pub kept: Arc<Mutex<BTreeMap<String, String>>>,
     /// There is no room for that.
     pub no_room: Arc<AtomicBool>,
+    /// Backups of the database: file → text.
+    pub backups: Arc<Mutex<BTreeMap<String, String>>>,
+    /// The disk is full in the middle of one.
+    pub no_room_for_backups: Arc<AtomicBool>,
+    /// For how many bytes of them there is room.
+    pub room: Arc<Mutex<u64>>,
 }
 
 /// Deploy → its journal.
@@ -203,6 +213,9 @@ impl Machine {
             disk_is_full: Arc::default(),
             kept: Arc::default(),
             no_room: Arc::default(),
+            backups: Arc::default(),
+            no_room_for_backups: Arc::default(),
+            room: Arc::new(Mutex::new(1 << 40)),
         }
     }
 
@@ -266,6 +279,25 @@ impl StateFolder for Machine {
         self.writable()?;
         Ok(PathBuf::from(format!(".tarsup/logs/{name}.log")))
     }
+    fn backup(&self, header: &Header) -> io::Result<Box<dyn BackupFile>> {
+        self.writable()?;
+        let (name, text) = (header.file_name(), header.line().into_bytes());
+        Ok(Box::new(Backup(Kept {
+            name,
+            text,
+            shelf: self.backups.clone(),
+            is_full: self.no_room_for_backups.clone(),
+        })))
+    }
+    fn backup_place(&self) -> String {
+        ".tarsup/backups".to_owned()
+    }
+    fn backup_room(&self) -> io::Result<u64> {
+        Ok(*self.room.lock().unwrap())
+    }
+    fn retire_backups(&self, _deployment: &str) -> io::Result<Vec<String>> {
+        Ok(Vec::new())
+    }
     fn keep(&self, deploy: &DeployId, what: &str) -> io::Result<Box<dyn KeptFile>> {
         self.writable()?;
         let name = format!("{deploy}.{what}.jsonl.gz");
@@ -279,6 +311,20 @@ struct Kept {
     text: Vec<u8>,
     shelf: Arc<Mutex<BTreeMap<String, String>>>,
     is_full: Arc<AtomicBool>,
+}
+
+struct Backup(Kept);
+
+impl BackupFile for Backup {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.write(bytes)
+    }
+    fn finish(self: Box<Self>) -> io::Result<Shelved> {
+        let (bytes, sha256) = (self.0.text.len() as u64, tarsup::oci::Digest::of(&self.0.text).hex());
+        let name = self.0.name.clone();
+        Box::new(self.0).finish()?;
+        Ok(Shelved { path: PathBuf::from(format!(".tarsup/backups/{name}")), bytes, sha256 })
+    }
 }
 
 impl KeptFile for Kept {
@@ -329,6 +375,7 @@ pub fn request(id: &DeployId, intent: &Intent) -> Request {
         intent: intent.clone(),
         pins: None,
         accept_data_move: Vec::new(),
+        backup: BackupWay::default(),
     }
 }
 

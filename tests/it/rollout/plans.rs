@@ -194,7 +194,8 @@ async fn cut_off(desired: &Desired) -> (FakeEngine, DeployRecord) {
     let (plan, images) = (offer.plan, offer.edits);
     (engine, {
         let (what, accept_data_move, effects) = ("upgrade".to_owned(), Vec::new(), Vec::new());
-        DeployRecord { version: 2, what, plan, images, accept_data_move, effects }
+        let backup = tarsup::upgrade::record::Backup::default();
+        DeployRecord { version: 2, what, plan, images, accept_data_move, backup, effects }
     })
 }
 

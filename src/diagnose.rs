@@ -124,6 +124,15 @@ pub trait Diagnose: Error + Send + Sync + 'static {
     }
 }
 
+/// The first few of a list, and how many more there are.
+pub fn first_few(all: &[impl AsRef<str>]) -> String {
+    const SHOWN: usize = 8;
+    let more = all.len().saturating_sub(SHOWN);
+    let first: Vec<&str> = all[..all.len() - more].iter().map(AsRef::as_ref).collect();
+    let first = first.join(", ");
+    if more == 0 { first } else { format!("{first} and {more} more") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,6 +6,8 @@
 #
 #   long.sh [KILLS [SEED]]     30 kills; the seed is printed, and shows the same moments again
 #
+# With PART=2 PARTS=4 in the environment it is the second quarter of the statements: a machine each, and the rest on the first.
+#
 # Half of the kills are resumed at once, half after 15 s, every third after a `docker system prune -f` of this deployment's
 # containers (the engine is shared with other tests). tests/all.sh runs three of them. Needs what all.sh needs, and the real
 # framework's packages in ../shared/tars/real. About half a minute a kill; gives up after two minutes a kill.
@@ -17,7 +19,9 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
 
 kills=${1:-30} seed=${2:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}
-case $kills$seed in '' | *[!0-9]*) sed -n '2,12s/^# *//p' "$0" >&2; exit 2 ;; esac
+part=${PART:-1} parts=${PARTS:-1}
+case $kills$seed$part$parts in '' | *[!0-9]*) sed -n '2,14s/^# *//p' "$0" >&2; exit 2 ;; esac
+{ [ "$part" -ge 1 ] && [ "$part" -le "$parts" ]; } || die "there is no part $part of $parts"
 is_root || die "an engine of its own needs root"
 [ -d "${TARSUP_SHARED:-../shared}/tars/real" ] || die "the real framework's packages are not in ${TARSUP_SHARED:-../shared}/tars/real"
 install_packages mariadb-server docker.io iptables iproute2 util-linux mmdebstrap
@@ -26,14 +30,17 @@ sh tests/bases.sh framework database real web upstream >/dev/null || die "the ro
 export TARSUP_TEST_BASES="${TARSUP_TEST_CACHE:-/var/tmp/tarsup-cache}/bases"
 export TARSUP_TEST_INIT="$init_program" TARSUP_TEST_STANDIN="$standin_program"
 
+# Each statement of a first boot, a migration and an ordinary start, with each fault: some forty minutes.
+TARSUP_EVERY=1 TARSUP_PART=$part TARSUP_PARTS=$parts \
+    cargo test --quiet --features engine-tests --test init -- --nocapture faults::
+[ "$part" = 1 ] || exit 0
+
 trap 'sh tests/engine.sh stop long' EXIT
 trap 'exit 130' INT TERM
 sh tests/engine.sh stop long
 sh tests/engine.sh start long
 cargo test --quiet --features engine-tests --test docker --no-run
 TARSUP_EVERY=1 cargo test --quiet --test it rollout::
-# Each statement of a first boot, a migration and an ordinary start, with each fault: some forty minutes.
-TARSUP_EVERY=1 cargo test --quiet --features engine-tests --test init -- --nocapture faults::
 CI=1 TARSUP_EVERY=1 sh tests/engine.sh run long -- cargo test --quiet --features engine-tests --test docker -- --nocapture real::adopt
 say "$kills kills, seed $seed"
 # In CI's way: what cannot run has failed.

@@ -83,7 +83,7 @@ pub fn prepare(
             let report = migration.run(&server, &mut session, log)?;
             is_fresh |= report.schema.installed_tars;
             if !is_fresh {
-                RunState::of(paths).note_changes(&report.changed());
+                RunState::of(paths).note_changes(&report.changed);
             }
         } else {
             join(account, &mut session)?;
@@ -120,11 +120,13 @@ pub struct MigrationReport {
     pub columns: Vec<String>,
     /// Its templates.
     pub templates: templates::Report,
+    /// What of it was changed, as a document for the record; empty where nothing was.
+    #[serde(skip)]
+    changed: String,
 }
 
 impl MigrationReport {
-    /// What was changed, as a document for the record; empty where nothing was.
-    fn changed(&self) -> String {
+    fn what_changed(&self) -> String {
         let templates = &self.templates;
         let is_none = self.schema.added.is_empty()
             && self.columns.is_empty()
@@ -191,9 +193,11 @@ impl Migration<'_> {
             templates::migrate(session, paths, &substitution, version, Wish::Merge, saved, log)?;
         templates.forget_readers_at(address.unwrap_or_default());
         let is_new = report.installed_tars;
-        let report = MigrationReport { accounts, schema: report, columns, templates };
+        let mut report =
+            MigrationReport { accounts, schema: report, columns, templates, changed: String::new() };
+        report.changed = report.what_changed();
         let act = if is_new { Act::Install } else { act };
-        versions::record(session, bringer, act, &report.changed(), has_begun, log)?;
+        versions::record(session, bringer, act, &report.changed, has_begun, log)?;
         Ok(report)
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::tars::Role;
 
-use super::failure::Failure;
+use super::failure::{Code, Failure};
 use super::secret;
 use super::tls::Tls;
 
@@ -199,6 +199,14 @@ impl Environment {
     }
 }
 
+impl Environment {
+    /// The administrator's account, for what is of no use without one.
+    pub fn account(&self) -> Result<&Account, Failure> {
+        let none = || Failure::new(Code::Environment, "a node has no database.", "");
+        self.database.as_ref().ok_or_else(none)
+    }
+}
+
 impl Account {
     /// Reads the account alone, for what asks the database and runs no service; `None` where none is named.
     pub fn read() -> Result<Option<Self>, Failure> {
@@ -382,7 +390,6 @@ fn refused(message: String) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use super::super::failure::Code;
     use super::*;
 
     fn parse(image: ImageRole, vars: &[(&str, &str)]) -> Result<Environment, Failure> {

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::database::{self, DB_TARS, DatabaseError, Server, Session};
 use super::environment::{Environment, ImageRole};
-use super::failure::{Code, Failure};
+use super::failure::Failure;
 use super::guard;
 use super::lock::{self, InstallLock};
 use super::paths::Paths;
@@ -45,9 +45,7 @@ pub enum Finish {
 pub fn run(paths: &Paths, finish: &Finish, stop: &Stop, log: &StartLog) -> Result<(), Failure> {
     guard::check()?;
     let environment = Environment::read(ImageRole::Framework)?;
-    let Some(account) = &environment.database else {
-        return Err(Failure::new(Code::Environment, "a node has no database to migrate.", ""));
-    };
+    let account = environment.account()?;
     let outdated = scripts::outdated(paths)?;
     let version = environment.version.as_deref();
     let server = Server::of(account).for_work(environment.patience, log);

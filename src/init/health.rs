@@ -35,6 +35,8 @@ const PING: Duration = Duration::from_secs(2);
 const AT_ONCE: Duration = Duration::from_millis(100);
 /// For one answer of the database, and for all that is asked of it (a name look-up has no limit of its own).
 const QUERY: Duration = Duration::from_millis(1500);
+/// How long its answer counts for a health check in which nobody is silent.
+const KNOWN_FOR: Duration = Duration::from_secs(10);
 const DATABASE: Duration = Duration::from_secs(3);
 
 /// One servant's answer.
@@ -177,11 +179,21 @@ pub fn image_role(paths: &Paths) -> ImageRole {
     }
 }
 
+/// Whether the database must be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asking {
+    /// It is.
+    Always,
+    /// Where nobody is silent but whom it named a few seconds ago, that counts: this is asked every two seconds.
+    NowAndThen,
+}
+
 /// Asks everything at once: servants, sockets, web console and database.
-pub fn look(paths: &Paths, environment: &Environment, host: &str) -> Look {
+pub fn look(paths: &Paths, environment: &Environment, host: &str, asking: Asking) -> Look {
     let run_state = RunState::of(paths);
     let mut own = run_state.init().map(|init| OwnProcesses::seen_before(init, run_state.held()));
-    let database = ask_database(environment, paths, host);
+    let is_known = asking == Asking::NowAndThen && run_state.has_asked_within(KNOWN_FOR);
+    let asked = (!is_known).then(|| ask_database(environment, paths, host));
     let web = must_run_web(paths, environment).then(|| {
         let mut own = own.clone();
         thread::spawn(move || {
@@ -198,11 +210,19 @@ pub fn look(paths: &Paths, environment: &Environment, host: &str) -> Look {
         answer.unwrap_or_else(|| Err("nothing of this container listens".to_owned()))
     });
     run_state.note_held(&held);
-    let database = database
-        .recv_timeout(DATABASE)
-        .unwrap_or_else(|_| Database::Unknown(format!("no answer within {} s", DATABASE.as_secs())));
+    let known = run_state.unwanted();
+    let is_as_known = || servants.iter().all(|servant| servant.ok || known.contains(&servant.service));
+    let database = match asked {
+        None if is_as_known() => Database::Exists(known),
+        // Somebody has fallen silent since: there is less time left for the question.
+        None => answer_of(&ask_database(environment, paths, host), QUERY),
+        Some(asked) => answer_of(&asked, DATABASE),
+    };
     let unwanted = match &database {
         Database::Exists(unwanted) => {
+            if !is_known {
+                run_state.note_asked();
+            }
             run_state.note_unwanted(unwanted);
             unwanted.clone()
         }
@@ -241,6 +261,11 @@ fn note_owners(servants: &mut [ServantAnswer], own: Option<&mut OwnProcesses>, r
             _ => {}
         }
     }
+}
+
+fn answer_of(asked: &mpsc::Receiver<Database>, limit: Duration) -> Database {
+    let unknown = || Database::Unknown(format!("no answer within {} s", limit.as_secs_f32()));
+    asked.recv_timeout(limit).unwrap_or_else(|_| unknown())
 }
 
 /// In a thread: nothing may wait for it longer than it can afford.
@@ -282,7 +307,7 @@ pub fn run(paths: &Paths) -> Result<(), Failure> {
     let unhealthy = |message: String| Failure::new(Code::Unhealthy, message, "");
     let environment = Environment::read(image_role(paths)).map_err(|failure| unhealthy(failure.message))?;
     let host = address::own(&environment.naming).map_err(|failure| unhealthy(failure.message))?;
-    let look = look(paths, &environment, &host);
+    let look = look(paths, &environment, &host, Asking::NowAndThen);
     let text = look.in_words();
     if !look.complaints.is_empty() {
         return Err(unhealthy(text));

@@ -9,7 +9,7 @@ use crate::tars::catalogue::WEB_PORT;
 use super::address;
 use super::environment::{Endpoint, Environment};
 use super::failure::{Code, Failure};
-use super::health::{self, Database, Look};
+use super::health::{self, Asking, Database, Look};
 use super::paths::Paths;
 use super::processes;
 use super::registries;
@@ -123,7 +123,7 @@ pub fn verbose_health(paths: &Paths) -> Result<(), Failure> {
 fn look(paths: &Paths) -> Result<(Environment, String, Look), Failure> {
     let environment = Environment::read(health::image_role(paths))?;
     let host = address::own(&environment.naming)?;
-    let look = health::look(paths, &environment, &host);
+    let look = health::look(paths, &environment, &host, Asking::Always);
     Ok((environment, host, look))
 }
 

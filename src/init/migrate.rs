@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::boot::{self, Migration};
 use super::database::{self, DatabaseError, Server};
-use super::environment::{Account, Environment, ImageRole};
+use super::environment::{Environment, ImageRole};
 use super::failure::{Code, Failure};
 use super::guard;
 use super::lock::InstallLock;
@@ -19,7 +19,7 @@ use super::signals::Stop;
 use super::start_log::StartLog;
 use super::templates::{self, Wish};
 use super::versions::{self, Bringer};
-use super::web;
+use super::web::{self, Web};
 
 /// The format of the document.
 const DOCUMENT: u32 = 1;
@@ -36,22 +36,48 @@ struct Document<'a> {
     report: boot::MigrationReport,
 }
 
+/// What a migration needs, read before the database is asked.
+struct Needed {
+    environment: Environment,
+    scripts: SchemaScripts,
+    web: Option<Web>,
+}
+
+impl Needed {
+    fn read(paths: &Paths) -> Result<Self, Failure> {
+        guard::check()?;
+        let environment = Environment::read(ImageRole::Framework)?;
+        environment.account()?;
+        Ok(Self { environment, scripts: SchemaScripts::read(paths)?, web: web::find(paths).ok() })
+    }
+
+    fn version(&self) -> Option<&str> {
+        self.environment.version.as_deref()
+    }
+
+    fn migration<'a>(&'a self, paths: &'a Paths) -> Result<Migration<'a>, Failure> {
+        let environment = &self.environment;
+        let bringer = Bringer {
+            version: self.version(),
+            image: environment.image.as_deref(),
+            node: None,
+            way_back: &environment.way_back,
+        };
+        let (account, web) = (environment.account()?, self.web.as_ref());
+        Ok(Migration { account, scripts: &self.scripts, paths, bringer, address: None, web, saved: None })
+    }
+}
+
 /// Installs an empty server, else adds what this version adds; where somebody keeps what is touched, that is saved first.
 /// Starts nothing, and registers no node: the container that runs this has an address of its own for the moment.
 pub fn run(paths: &Paths, keeper: Option<&Keeper>, stop: &Stop, log: &StartLog) -> Result<(), Failure> {
-    guard::check()?;
-    let environment = Environment::read(ImageRole::Framework)?;
-    let account = account_of(&environment)?;
-    let scripts = SchemaScripts::read(paths)?;
-    let server = Server::of(account).for_work(environment.patience, log);
-    let version = environment.version.as_deref();
-    let bringer = bringer_of(&environment);
-    let web = web::find(paths).ok();
-    let web = web.as_ref();
-    let migration = Migration { account, scripts: &scripts, paths, bringer, address: None, web, saved: None };
+    let needed = Needed::read(paths)?;
+    let migration = needed.migration(paths)?;
+    let patience = needed.environment.patience;
+    let server = Server::of(migration.account).for_work(patience, log);
     let mut first = boot::FirstConnection::default();
     let mut saved = None;
-    let report = database::retry_until_ready(log, stop, environment.patience, &server, || {
+    let report = database::retry_until_ready(log, stop, patience, &server, || {
         let mut session = first.connect(&server, log)?;
         let _lock = InstallLock::take(&server)?;
         // Once: what was begun after it is only finished.
@@ -62,24 +88,17 @@ pub fn run(paths: &Paths, keeper: Option<&Keeper>, stop: &Stop, log: &StartLog) 
         }
         Migration { saved: saved.as_ref(), ..migration }.run(&server, &mut session, log)
     })?;
-    log.say(format!("the database is at version {}", version.unwrap_or("of this image")));
-    print(&Document { version: DOCUMENT, framework: version, dry_run: false, report });
+    log.say(format!("the database is at version {}", needed.version().unwrap_or("of this image")));
+    print(&Document { version: DOCUMENT, framework: needed.version(), dry_run: false, report });
     Ok(())
 }
 
 /// What [`run`] would do just now, as the same document: nothing but questions is sent. It waits for no database.
 pub fn dry_run(paths: &Paths) -> Result<(), Failure> {
-    guard::check()?;
-    let environment = Environment::read(ImageRole::Framework)?;
-    let account = account_of(&environment)?;
-    let scripts = SchemaScripts::read(paths)?;
-    let version = environment.version.as_deref();
-    let bringer = bringer_of(&environment);
-    let web = web::find(paths).ok();
-    let web = web.as_ref();
-    let migration = Migration { account, scripts: &scripts, paths, bringer, address: None, web, saved: None };
-    let report = told(&Server::of(account), &migration)?;
-    print(&Document { version: DOCUMENT, framework: version, dry_run: true, report });
+    let needed = Needed::read(paths)?;
+    let migration = needed.migration(paths)?;
+    let report = told(&Server::of(migration.account), &migration)?;
+    print(&Document { version: DOCUMENT, framework: needed.version(), dry_run: true, report });
     Ok(())
 }
 
@@ -90,19 +109,10 @@ fn told(server: &Server, migration: &Migration<'_>) -> Result<boot::MigrationRep
     migration.run(&server, &mut session, &StartLog::quiet())
 }
 
-fn bringer_of(environment: &Environment) -> Bringer<'_> {
-    Bringer {
-        version: environment.version.as_deref(),
-        image: environment.image.as_deref(),
-        node: None,
-        way_back: &environment.way_back,
-    }
-}
-
 /// `tars-init accept-version`: the version of this image may run on a database that a newer one changed.
 pub fn accept_version() -> Result<(), Failure> {
     let environment = Environment::read(ImageRole::Framework)?;
-    let account = account_of(&environment)?;
+    let account = environment.account()?;
     let Some(version) = environment.version.as_deref() else {
         return Err(Failure::new(Code::Environment, "TARSUP_VERSION names no version.", ""));
     };
@@ -118,11 +128,6 @@ pub fn accept_version() -> Result<(), Failure> {
     Ok(())
 }
 
-fn account_of(environment: &Environment) -> Result<&Account, Failure> {
-    let none = || Failure::new(Code::Environment, "a node has no database to migrate.", "");
-    environment.database.as_ref().ok_or_else(none)
-}
-
 /// The document as the last line of stdout.
 fn print(document: &Document<'_>) {
     // Plain texts and lists are always JSON.
@@ -134,9 +139,7 @@ fn print(document: &Document<'_>) {
 pub fn templates(paths: &Paths, wish: Wish<'_>) -> Result<(), Failure> {
     let log = StartLog::begin();
     let environment = Environment::read(ImageRole::Framework)?;
-    let Some(account) = &environment.database else {
-        return Err(Failure::new(Code::Environment, "a node has no templates.", ""));
-    };
+    let account = environment.account()?;
     let server = Server::of(account);
     let mut session = server.connect(None)?;
     let _lock = (wish != Wish::Show).then(|| InstallLock::take(&server)).transpose()?;

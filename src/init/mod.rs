@@ -22,6 +22,7 @@ mod health;
 mod history;
 mod inside;
 mod layout;
+mod lean;
 mod lock;
 mod migrate;
 mod output_log;
@@ -45,6 +46,7 @@ mod secret;
 mod server_words;
 mod services;
 mod shape;
+mod shared_memory;
 mod signals;
 mod silence;
 mod socket_diag;
@@ -80,7 +82,7 @@ use signals::Stop;
 use start_log::StartLog;
 use supervisor::Supervisor;
 
-const USAGE: &str = "usage: tars-init framework | node | health [--verbose] | status | env | probe --json | published --json | cluster --json [--ask ADDRESS --role ROLE] | \
+const USAGE: &str = "usage: tars-init framework | node | health [--verbose] | status | env | probe --json | published --json | shared-memory | cluster --json [--ask ADDRESS --role ROLE] | \
      cluster --serve | migrate [--finish] [--dry-run | --save FILE] | keep-columns [--all] [--dry-run] | templates --json | templates take|keep NAME | accept-database | accept-version | readdress OLD NEW [--dry-run] | version";
 
 /// The whole program.
@@ -117,6 +119,7 @@ pub fn main() -> ExitCode {
         ["env"] => inside::env(&paths),
         ["probe"] | ["probe", "--json"] => probe::run(&paths),
         ["published", "--json"] => published::run(&paths),
+        ["shared-memory"] => shared_memory::run(),
         ["cluster", "--serve"] => cluster::serve(),
         ["cluster", "--json"] => cluster::run(None),
         ["cluster", "--json", rest @ ..] if let Some(question) = cluster::Question::parse(rest) => {
@@ -141,6 +144,7 @@ pub fn main() -> ExitCode {
 
 /// PID 1: from the environment to healthy services, until told to stop.
 fn run(image: ImageRole, paths: &Paths) -> Result<(), Failure> {
+    lean::begin_again();
     let log = StartLog::begin();
     guard::check()?;
     let environment = Environment::read(image)?;

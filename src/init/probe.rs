@@ -12,7 +12,7 @@ use crate::tars::PROTOCOL;
 use super::address;
 use super::environment::{Endpoint, Environment};
 use super::failure::{Code, Failure};
-use super::health::{self, Database, ServantAnswer};
+use super::health::{self, Asking, Database, ServantAnswer};
 use super::paths::Paths;
 use super::registries;
 use super::run_state::RunState;
@@ -87,7 +87,7 @@ fn look(paths: &Paths) -> ProbeReport {
     }
     let registries = registries::known(&environment.locator, paths);
     let registry = thread::spawn(move || ask_registries(&registries));
-    let look = health::look(paths, &environment, &report.address);
+    let look = health::look(paths, &environment, &report.address, Asking::Always);
     report.servants = look.servants;
     report.web =
         look.web.map(|answer| Reachability { ok: answer.is_ok(), detail: answer.err().unwrap_or_default() });

@@ -163,7 +163,8 @@ pub fn is_below(pid: Pid, root: Pid) -> bool {
     false
 }
 
-fn all() -> Vec<Pid> {
+/// Every process of this pid namespace.
+pub fn all() -> Vec<Pid> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).map(Pid::from_raw).collect()
 }

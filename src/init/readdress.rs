@@ -82,10 +82,7 @@ pub fn run(old: &str, new: &str, dry_run: bool) -> Result<(), Failure> {
         return Err(Failure::new(Code::Environment, what, "usage: tars-init readdress OLD NEW [--dry-run]"));
     }
     let environment = Environment::read(ImageRole::Framework)?;
-    let Some(account) = &environment.database else {
-        return Err(Failure::new(Code::Environment, "a node has no account at the database.", ""));
-    };
-    let server = Server::of(account);
+    let server = Server::of(environment.account()?);
     let _lock = InstallLock::take(&server)?;
     let tables = readdress(&server, old, new, dry_run)?;
     let (old, new) = (old.to_owned(), new.to_owned());

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use nix::unistd::Pid;
 
@@ -71,6 +72,19 @@ impl RunState {
             // Without it only the next look takes longer.
             let _ = render::write(&self.folder.join("sockets"), &lines.join("\n"));
         }
+    }
+
+    /// Notes that the database has just said which services are to run.
+    pub fn note_asked(&self) {
+        // Without it only the next check asks again.
+        let _ = render::write(&self.folder.join("asked"), "");
+    }
+
+    /// True where it did so less than `limit` ago.
+    pub fn has_asked_within(&self, limit: Duration) -> bool {
+        let modified = fs::metadata(self.folder.join("asked")).and_then(|about| about.modified());
+        // A time to come is that of another clock.
+        modified.is_ok_and(|at| at.elapsed().is_ok_and(|ago| ago < limit))
     }
 
     /// Notes what this start changed in a database that was installed: a document, or nothing.

@@ -6,12 +6,15 @@ use std::io;
 use std::process::Command;
 
 use super::failure::Failure;
+use super::lean;
 
 /// No password is longer; whoever names a larger file has named another one.
 const LARGEST: u64 = 4096;
 
-/// Takes the secrets, and where they lie, out of what a program is started with: what it starts would inherit them.
+/// Takes the secrets, where they lie, and what is for tars-init alone out of what a program is started with: what it starts
+/// would inherit them.
 pub fn keep_from(command: &mut Command) {
+    lean::keep_from(command);
     for name in ["MYSQL_ROOT_PASSWORD", "TARS_ADMIN_PASSWORD"] {
         command.env_remove(name).env_remove(format!("{name}_FILE"));
     }

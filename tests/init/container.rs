@@ -178,13 +178,18 @@ impl Container {
     }
 
     pub fn await_end(&mut self) -> ExitStatus {
+        self.await_end_within(LONGEST)
+    }
+
+    /// The same for what is slow on purpose.
+    pub fn await_end_within(&mut self, limit: Duration) -> ExitStatus {
         let mut child = self.running.take().expect("it runs");
         let begun = Instant::now();
         loop {
             if let Some(status) = child.try_wait().unwrap() {
                 return status;
             }
-            if begun.elapsed() > LONGEST {
+            if begun.elapsed() > limit {
                 let _ = child.kill();
                 panic!("did not end:\n{}", self.log());
             }

@@ -7,6 +7,7 @@ use crate::server::Server;
 
 /// The statements that meet a fault, with the faults. `TARSUP_EVERY=1` (tests/long.sh) is each statement with each fault, else
 /// it is every tenth from a place that differs from run to run, each with the next fault. `TARSUP_SEED` brings a run back.
+/// `TARSUP_PART=2 TARSUP_PARTS=4`: of those the second of every four, so that machines can share them.
 fn points(what: &str, statements: u32) -> Vec<(u32, Fault)> {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
     let stride = number("TARSUP_EVERY").unwrap_or(10).max(1);
@@ -24,6 +25,9 @@ fn points(what: &str, statements: u32) -> Vec<(u32, Fault)> {
             _ => vec![FAULTS[((number / stride + seed) % 6) as usize]],
         }
     };
+    let (part, parts) = (number("TARSUP_PART").unwrap_or(1), number("TARSUP_PARTS").unwrap_or(1).max(1));
+    assert!((1..=parts).contains(&part), "there is no part {part} of {parts}");
+    let chosen = chosen.filter(move |number| number % parts == part - 1);
     chosen.flat_map(|number| faults(number).into_iter().map(move |fault| (number, fault))).collect()
 }
 

@@ -73,14 +73,44 @@ fn processes_that_have_answered_stay_healthy_while_the_database_is_away() {
     let (server, container) = master_whose_tarsstat_an_administrator_stopped();
     await_health(&container, 0, "healthy: 11 servants answer");
     drop(server);
-    let text = await_health(&container, 0, "healthy: 11 servants answer");
-    assert!(text.contains("the database cannot be asked just now"), "{text}");
+    // It is asked once in ten seconds.
+    let text = await_health(&container, 0, "the database cannot be asked just now");
+    assert!(text.starts_with("healthy: 11 servants answer"), "{text}");
     // What answered must go on answering: a failover excuses nobody.
     let silent = container.processes("tarsconfig")[0];
     kill(silent, Signal::SIGSTOP).unwrap();
     let text = await_health(&container, 1, "tars.tarsconfig.ConfigObj");
     assert!(text.contains("it has answered before") && !text.starts_with("tars-init: starting"), "{text}");
     kill(silent, Signal::SIGCONT).unwrap();
+}
+
+#[test]
+fn database_is_asked_now_and_then_and_at_once_when_somebody_is_silent() {
+    let server = Server::start();
+    let mut master = Container::framework(&server);
+    master.start();
+    master.await_words("healthy:");
+    await_health(&master, 0, "healthy: 12 servants answer");
+    let begun = Instant::now();
+    let before = server.counter("Connections");
+    for _ in 0..5 {
+        assert_eq!(health(&master).0, Some(0));
+    }
+    // The counter's own question is one.
+    let asked = server.counter("Connections") - before - 1;
+    assert!(asked <= 1 || begun.elapsed() > Duration::from_secs(8), "{asked} times");
+    // Two servants: a stop that nobody has read yet is read before anything is said.
+    server
+        .run(&["UPDATE db_tars.t_server_conf SET setting_state = 'inactive' WHERE server_name = 'tarsstat'"]);
+    kill(master.processes("tarsstat")[0], Signal::SIGSTOP).unwrap();
+    let (code, text) = health(&master);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("healthy: 11 servants answer"), "{text}");
+    // And a rollout's question is always asked.
+    let before = server.counter("Connections");
+    master.call(&["probe", "--json"]);
+    assert_eq!(server.counter("Connections") - before, 2);
+    kill(master.processes("tarsstat")[0], Signal::SIGCONT).unwrap();
 }
 
 #[test]

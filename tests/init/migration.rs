@@ -60,7 +60,8 @@ fn alter_may_take_longer_than_a_server_may_be_silent() {
     let altered = server.counter("Com_alter_table");
     container.start_with("migrate");
     container.await_words("sha: 10 s so far, the server says: copy");
-    assert_eq!(container.await_end().code(), Some(0), "{}", container.log());
+    let ended = container.await_end_within(Duration::from_mins(3));
+    assert_eq!(ended.code(), Some(0), "{}", container.log());
     assert!(has_column(&server));
     assert_eq!(server.counter("Com_alter_table"), altered + 1, "sent a second time");
 }
@@ -143,10 +144,10 @@ fn alter_whose_client_was_killed_is_waited_for_and_not_repeated() {
         "{log}"
     );
 
-    container.set("TARSUP_DATABASE_TIMEOUT", "60").start_with("migrate");
+    container.set("TARSUP_DATABASE_TIMEOUT", "120").start_with("migrate");
     container.await_words("still at work on a statement of an earlier start");
     assert_eq!(server.running(ALTER).len(), 1);
-    assert_eq!(container.await_end().code(), Some(0), "{}", container.log());
+    assert_eq!(container.await_end_within(Duration::from_mins(3)).code(), Some(0), "{}", container.log());
     assert!(has_column(&server));
     assert_eq!(server.counter("Com_alter_table"), altered + 1, "sent a second time");
 }

@@ -138,10 +138,7 @@ struct Document {
 /// line of stdout.
 pub fn run(paths: &Paths, scope: Scope, dry_run: bool) -> Result<(), Failure> {
     let environment = Environment::read(ImageRole::Framework)?;
-    let Some(account) = &environment.database else {
-        return Err(Failure::new(Code::Environment, "a node has no database.", ""));
-    };
-    let server = Server::of(account);
+    let server = Server::of(environment.account()?);
     let server = if dry_run { server.asking_only() } else { server };
     let version = environment.version.as_deref();
     let outcome = match scope {

@@ -18,6 +18,7 @@ use super::paths::{self, Paths};
 use super::render::{self, Substitution};
 use super::start_log::StartLog;
 use super::touched::Touched;
+use crate::diagnose::first_few;
 use crate::tars::conf;
 use base::ShippedTemplates;
 use merge::{KeyDifference, Marks, Merge, Values, merge};
@@ -251,7 +252,7 @@ impl Report {
             log.say(format!("template key follows this version: {template} {key}: {own} → {shipped}"));
         }
         for (template, readers) in &self.readers {
-            log.say(format!("{template} is read at their next start by {}", shortened(readers)));
+            log.say(format!("{template} is read at their next start by {}", first_few(readers)));
         }
         for KeyReport { template, key, own, shipped, .. } in &self.conflicts {
             log.say(format!(
@@ -271,14 +272,6 @@ impl Report {
             ));
         }
     }
-}
-
-/// The first few, and how many more.
-fn shortened(all: &[String]) -> String {
-    const SHOWN: usize = 8;
-    let more = all.len().saturating_sub(SHOWN);
-    let first = all[..all.len() - more].join(", ");
-    if more == 0 { first } else { format!("{first} and {more} more") }
 }
 
 /// The templates in which the account `user` has another password than this. tarsnode renders them into the services that it

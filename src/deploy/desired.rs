@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::container::Declaration;
-use super::observed::LABEL_SPEC;
+use super::observed::{LABEL_SPEC, LABEL_TWIN};
 use crate::diagnose::Place;
 use crate::engine::{Container, RestartPolicy};
 use crate::oci::{Digest, Reference};
@@ -156,8 +156,11 @@ impl Service {
     }
 
     /// True for the container that `adopted` names: it bears no labels of ours, and what it was asked for is compared itself.
+    ///
+    /// A twin of that one is the same.
     pub fn has_adopted(&self, container: &Container) -> bool {
-        self.written.adopted.as_deref() == Some(&container.id) && !container.labels.contains_key(LABEL_SPEC)
+        let of = container.labels.get(LABEL_TWIN).unwrap_or(&container.id);
+        self.written.adopted.as_deref() == Some(of) && !container.labels.contains_key(LABEL_SPEC)
     }
 
     /// Whether a label `io.tarsup.spec` is of this declaration, by the rule of the release that wrote it; `None` where this

@@ -13,6 +13,7 @@ pub mod observed;
 pub mod pins;
 pub mod rewrite;
 pub mod subnet;
+pub mod twin;
 pub mod verify;
 
 pub use desired::Desired;

@@ -106,7 +106,26 @@ pub async fn observe_with(
     }
     let wanted = desired.volumes.iter().map(|volume| volume.name.clone());
     let volumes = wanted.map(|name| (name.clone(), volumes.remove(&name))).collect();
-    Ok(Observed { engine: info, containers, images: found, networks, volumes })
+    Ok(Observed { engine: info, containers, images: found, networks, volumes, kept: BTreeMap::new() })
+}
+
+/// Adds where these images are, by reference or id, where that is not known yet.
+pub async fn find_images(
+    engine: &dyn Engine,
+    observed: &mut Observed,
+    stored: &BTreeMap<String, EngineImage>,
+    names: impl IntoIterator<Item = String>,
+) -> Result<()> {
+    for name in names {
+        if observed.images.contains_key(&name) {
+            continue;
+        }
+        let found = engine.inspect_image(&name).await?.map(Availability::Engine);
+        let kept = stored.get(&name).map(|image| as_loaded(image, observed.engine.image_store));
+        let found = found.or_else(|| kept.map(Availability::Store)).unwrap_or(Availability::Absent);
+        observed.images.insert(name, found);
+    }
+    Ok(())
 }
 
 /// Shows a container that a file adopts with the labels that it would have, had it been made here: its own cannot be

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::twin::Twin;
 use crate::engine::{Container, EngineImage, EngineInfo, Network};
 
 /// The label that names the deployment; on every container made here, the lock among them.
@@ -23,6 +24,8 @@ pub const LABEL_RESTART: &str = "io.tarsup.restart";
 pub const LABEL_RECORD: &str = "io.tarsup.record";
 /// On the container in which the database is asked: the deployment.
 pub const LABEL_CLUSTER: &str = "io.tarsup.cluster";
+/// On a container that was made once more from what another one was: the id of that one.
+pub const LABEL_TWIN: &str = "io.tarsup.twin";
 /// The label of a deployment's lock (and of no other): the deploy that holds it.
 pub const LABEL_LOCK: &str = "io.tarsup.lock";
 
@@ -39,6 +42,9 @@ pub struct Observed {
     pub networks: BTreeMap<String, Option<Network>>,
     /// The volumes that the desired state names: their labels.
     pub volumes: BTreeMap<String, Option<BTreeMap<String, String>>>,
+    /// What containers were that earlier deploys parked, by the name that they had then: read for a rollback alone. Their
+    /// images are among `images`, by id.
+    pub kept: BTreeMap<String, Twin>,
 }
 
 /// Where an image is.

@@ -444,6 +444,13 @@ impl Engine for DockerEngine {
         Ok(shareable(stream::iter(first.map(Ok)).chain(rest)))
     }
 
+    async fn remove_image(&self, image: &str) -> Result<()> {
+        let call = format!("remove image {image}");
+        let target = in_path(image);
+        let removed = self.docker.remove_image(&target, None::<query::RemoveImageOptions>, None);
+        absent(self.typed(&call, removed).await).map(drop)
+    }
+
     async fn tag_image(&self, image: &str, repository: &str, tag: &str) -> Result<()> {
         let call = format!("tag {image} {repository}:{tag}");
         let options = query::TagImageOptions { repo: Some(repository.to_owned()), tag: Some(tag.to_owned()) };

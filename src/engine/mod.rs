@@ -444,6 +444,9 @@ pub trait Engine: Send + Sync {
     async fn load_image(&self, tar: ByteStream) -> Result<Vec<String>>;
     /// `GET /images/{name}/get`: a docker-archive.
     async fn save_image(&self, image: &str) -> Result<ByteStream>;
+    /// `DELETE /images/{name}`: takes a name off an image, and the image itself where that was its last one; never forced. A
+    /// conflict where a container needs it; one that is not there is no error.
+    async fn remove_image(&self, image: &str) -> Result<()>;
     /// `POST /images/{name}/tag`.
     async fn tag_image(&self, image: &str, repository: &str, tag: &str) -> Result<()>;
 

@@ -36,10 +36,15 @@ impl Reference {
     /// The repository as docker shows it: without `docker.io/` and `library/`.
     pub fn familiar_name(&self) -> String {
         if self.registry == "docker.io" {
-            self.repository.strip_prefix("library/").unwrap_or(&self.repository).to_owned()
+            self.familiar_path()
         } else {
             format!("{}/{}", self.registry, self.repository)
         }
+    }
+
+    /// The repository without its registry, as docker shows it: `debian`, `tars/framework`.
+    pub fn familiar_path(&self) -> String {
+        self.repository.strip_prefix("library/").unwrap_or(&self.repository).to_owned()
     }
 
     /// The canonical name with its tag, such as `docker.io/library/debian:12`: the key of containerd's image store.

@@ -22,7 +22,8 @@ pub(super) struct Move<'a> {
 pub(super) fn moves<'a>(plan: &Plan, desired: &'a Desired, observed: &Observed) -> Vec<Move<'a>> {
     let mut found = Vec::new();
     for step in &plan.steps {
-        let Action::Create { predecessor: Some(old), purpose: Purpose::Serve, .. } = &step.action else {
+        let Action::Create { predecessor: Some(old), purpose: Purpose::Serve, twin: None, .. } = &step.action
+        else {
             continue;
         };
         let service = step.service.as_deref().and_then(|name| desired.service(name));

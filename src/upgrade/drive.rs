@@ -19,7 +19,7 @@ use super::mask::Mask;
 use super::offer::{Offer, Request, holds, offer};
 use super::preview::preview;
 use super::record::{self, DeployRecord};
-use super::retire::{retire, retire_failed};
+use super::retire::retire_failed;
 use super::run::{Runner, StepError, StepFailed};
 use super::state::is_up;
 use super::step::{Action, Step};
@@ -91,7 +91,9 @@ impl Deploy<'_> {
         holds_lock: bool,
     ) -> Result<Observed, EngineError> {
         if matches!(intent, Intent::Rollback { .. }) {
-            return self.observe(desired).await;
+            let mut observed = self.observe(desired).await?;
+            self.add_kept(&mut observed).await?;
+            return Ok(observed);
         }
         let read =
             |deploy: Option<&DeployId>| self.machine.folder.read_journal(&self.desired.deployment, deploy);
@@ -159,6 +161,7 @@ impl Deploy<'_> {
                 effects: Vec::new(),
             };
             let journal = self.journal(&record)?;
+            self.secure(&record.plan).await?;
             let mut runner = self.runner(&lock, record, &shown.desired, &observed, journal);
             let document = runner.record.plan.document();
             announce(&mut runner, document)?;
@@ -306,22 +309,7 @@ impl Deploy<'_> {
         {
             self.machine.reporter.say(&format!("warning: {why}"));
         }
-        // The new version is proven and serves; what cannot be cleared away now is cleared by the next deploy.
-        match retry::while_away(async || self.observe(runner.desired).await).await {
-            Ok(observed) => {
-                let steps = retire(runner.desired, &observed, &runner.deploy);
-                if let Err(failed) = runner.run(Way::Finish, &steps, 1, steps.len()).await {
-                    if let Some(end) = ended(runner, failed.number, &failed.source) {
-                        return Err(end);
-                    }
-                    self.machine.reporter.say(&format!("warning: {failed}"));
-                }
-            }
-            Err(error) => {
-                let text = format!("warning: parked containers are not cleared away: {error}");
-                self.machine.reporter.say(&text);
-            }
-        }
+        self.clear_away(runner).await?;
         self.release(lock, runner).await?;
         let _ = runner.write(Event::Finished);
         Ok(())
@@ -411,6 +399,7 @@ impl Deploy<'_> {
             return Err(failure);
         }
         let _ = runner.write(Event::RolledBack);
+        self.forget(&runner.deploy, &runner.desired.deployment);
         // A night of failures must not leave a row of containers: best effort, the next deploy tries again.
         if let Ok(observed) = self.observe(self.desired).await {
             let steps = retire_failed(self.desired, &observed);
@@ -539,7 +528,7 @@ async fn never(renewals: impl Future<Output = Infallible>) -> Infallible {
 }
 
 /// How a deploy ends that is neither committed nor undone: told to stop, or without its lock.
-fn ended(runner: &mut Runner<'_>, step: usize, source: &StepError) -> Option<DeployFailure> {
+pub(super) fn ended(runner: &mut Runner<'_>, step: usize, source: &StepError) -> Option<DeployFailure> {
     let deploy = runner.deploy.clone();
     let failure = match source {
         StepError::Interrupted => DeployFailure::Interrupted { deploy, step },

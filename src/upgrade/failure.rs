@@ -89,6 +89,14 @@ pub enum DeployFailure {
         /// Why.
         source: io::Error,
     },
+    /// What a container is cannot be kept for a way back.
+    #[error("what `{container}` is cannot be kept for a way back later, so nothing was begun: {source}")]
+    NotKept {
+        /// The container.
+        container: String,
+        /// Why.
+        source: io::Error,
+    },
     /// It failed, and everything is as it was.
     #[error("rolled back; {failed}{}", notes(note))]
     RolledBack {
@@ -170,7 +178,7 @@ impl Diagnose for DeployFailure {
             | Self::Unreleased { .. }
             | Self::Stuck { .. } => Exit::Interrupted,
             Self::LeaseRunOut { .. } => Exit::Refused,
-            Self::Journal { .. } | Self::Failed { .. } => Exit::Failed,
+            Self::Journal { .. } | Self::NotKept { .. } | Self::Failed { .. } => Exit::Failed,
             Self::RolledBack { .. } => Exit::RolledBack,
         }
     }
@@ -191,7 +199,9 @@ impl Diagnose for DeployFailure {
                 "somebody else goes on with it; `tarsup status` shows how far it is"
             }
             Self::Lost { .. } => "run `tarsup resume --forward` to go on with what was made",
-            Self::Journal { .. } => "make the folder `.tarsup` beside the deployment file writable",
+            Self::Journal { .. } | Self::NotKept { .. } => {
+                "make the folder `.tarsup` beside the deployment file writable, with room on its disk"
+            }
             Self::RolledBack { .. } => {
                 "what was started and failed is parked as `<name>.failed.<deploy>`, its logs are in `.tarsup/logs`; everything else is as it was"
             }

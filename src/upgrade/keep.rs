@@ -31,30 +31,39 @@ const NOT_WHOLE: i64 = 78;
 /// How many tables a plan shows.
 const SHOWN: usize = 30;
 
+/// What comes back.
+pub(super) struct Leads<'a> {
+    /// Its image.
+    pub image: &'a str,
+    /// The engine's `Config` of it.
+    pub config: &'a Value,
+    /// True where it runs already.
+    pub is_up: bool,
+}
+
 /// One run of the image that leaves, right before its container is stopped; nothing where the one that comes back has a
 /// tars-init, or runs already.
 pub(super) fn steps(
     planner: &mut Planner<'_>,
     service: &Service,
-    parked: &Container,
+    to: &Leads<'_>,
     old: Option<&Container>,
 ) -> Vec<Step> {
-    let has_init = |container: &Container| guard::has_our_start(&container.raw["Config"]);
-    if service.role != Some(Role::Master) || has_init(parked) || is_up(parked) {
+    if service.role != Some(Role::Master) || guard::has_our_start(to.config) || to.is_up {
         return Vec::new();
     }
-    let Some(old) = old.filter(|old| has_init(old)) else {
+    let Some(old) = old.filter(|old| guard::has_our_start(&old.raw["Config"])) else {
         planner.note(&service.name, "leaves no tars-init behind: what the web console drops is not kept");
         return Vec::new();
     };
     let name = keep_name(&planner.desired.deployment, planner.id);
     let found = planner.observed.container(&name);
-    let cause = format!("{} has no tars-init: its web console may drop what it does not know", parked.image);
+    let cause = format!("{} has no tars-init: its web console may drop what it does not know", to.image);
     let is_done = found.is_some_and(|found| !is_up(found) && !is_fresh(found) && found.exit_code == 0);
     if is_done {
         return Vec::new();
     }
-    let task = Task::Keep { from: old.image.clone(), to: parked.image.clone() };
+    let task = Task::Keep { from: old.image.clone(), to: to.image.to_owned() };
     let one_off = OneOff {
         service,
         name,

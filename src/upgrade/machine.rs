@@ -14,6 +14,7 @@ use super::DeployId;
 use super::backup::shelf::Header;
 use super::journal::{Journal, JournalHeader, Line};
 use super::owner::Owner;
+use crate::deploy::twin::Twin;
 use crate::oci::Reference;
 
 /// The time.
@@ -50,7 +51,16 @@ pub trait StateFolder: Send + Sync {
     fn retire_backups(&self, deployment: &str) -> io::Result<Vec<String>>;
     /// Begins a file of a deploy beside its journal, `<deploy>.<what>.jsonl.gz`; one that is there is left alone.
     fn keep(&self, deploy: &DeployId, what: &str) -> io::Result<Box<dyn KeptFile>>;
+    /// Keeps what a container is, under the name by which it will be parked; it survives a crash once this returns.
+    fn keep_twin(&self, name: &str, twin: &Twin) -> io::Result<()>;
+    /// What is kept of the deployment's containers, by that name.
+    fn twins(&self, deployment: &str) -> io::Result<KeptTwins>;
+    /// Keeps it no longer.
+    fn forget_twin(&self, name: &str) -> io::Result<()>;
 }
+
+/// What containers were, and what could not be read of that, in words.
+pub type KeptTwins = (BTreeMap<String, Twin>, Vec<String>);
 
 /// A file in which something is kept that may be needed again: compressed, and not there before it is whole.
 pub trait KeptFile: Send {

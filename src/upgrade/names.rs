@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::macros::format_description;
 
+use crate::oci::Reference;
+
 /// The name of a deploy: `YYYYMMDDThhmmssZ-xxxx`. Sorts by time.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -68,6 +70,9 @@ impl From<DeployId> for String {
     }
 }
 
+/// What the repositories of held images begin with, whatever the deployment.
+pub const HELD: &str = "tarsup-kept";
+
 /// What a container's name says about its part in a swap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
@@ -119,6 +124,25 @@ pub fn migrate_name(deployment: &str, deploy: &DeployId) -> String {
 /// The name of a deploy's run that keeps what a web console may drop.
 pub fn keep_name(deployment: &str, deploy: &DeployId) -> String {
     format!("{deployment}.keep.{deploy}")
+}
+
+/// The repository and the tag by which an image is held that this deploy may have to go back to: `image` is how its container
+/// names it.
+pub fn held_name(deployment: &str, image: &str, image_id: &str, deploy: &DeployId) -> (String, String) {
+    let path = image.parse::<Reference>().ok().filter(|_| !image.starts_with("sha256:"));
+    let path = path.map_or_else(|| "unnamed".to_owned(), |image| image.familiar_path());
+    let id = image_id.strip_prefix("sha256:").unwrap_or(image_id);
+    (format!("{}{path}", held_prefix(deployment)), format!("{deploy}-{}", id.get(..8).unwrap_or(id)))
+}
+
+/// How the repositories of the images begin that are held for a deployment.
+pub fn held_prefix(deployment: &str) -> String {
+    format!("{HELD}/{deployment}/")
+}
+
+/// The deploy in the tag of a held image.
+pub fn held_by(tag: &str) -> Option<DeployId> {
+    tag.rsplit_once('-')?.0.parse().ok()
 }
 
 /// The name of the container in which the database is asked.

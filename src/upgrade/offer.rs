@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::plan::plan;
-use super::state::by_id;
 use super::step::{Action, Plan, Purpose, Step};
 use super::{DeployId, Intent, Refusal, data, rollback};
 use crate::deploy::desired::BackupWay;
@@ -139,8 +138,7 @@ fn edits(declared: &Desired, observed: &Observed, intent: &Intent) -> BTreeMap<S
         Intent::Rollback { targets, .. } => targets
             .iter()
             .filter_map(|(service, id)| {
-                let image = &by_id(observed, id)?.image;
-                Some((service.clone(), image.parse().ok()?))
+                Some((service.clone(), rollback::image_of(observed, id)?.parse().ok()?))
             })
             .collect(),
         Intent::Up | Intent::Restart { .. } | Intent::Down { .. } | Intent::Finish => BTreeMap::new(),

@@ -40,11 +40,16 @@ impl OneOff<'_> {
                 predecessor: None,
                 from,
                 volumes: Vec::new(),
+                twin: None,
             }));
         }
         for Endpoint { network, .. } in service.declaration.joins_later() {
             if !found.is_some_and(|found| found.addresses.contains_key(network)) {
-                steps.push(step(Action::Connect { container: name.clone(), network: network.clone() }));
+                steps.push(step(Action::Connect {
+                    container: name.clone(),
+                    network: network.clone(),
+                    twin: None,
+                }));
             }
         }
         steps.extend(task.map(|task| step(Action::Task { container: name, task })));

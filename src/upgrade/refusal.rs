@@ -193,6 +193,16 @@ pub enum Refusal {
         /// ` before <deploy>`, or nothing.
         before: String,
     },
+    /// What a rollback would make once more has no image any longer.
+    #[error(
+        "service `{service}`: the container to go back to is gone, and neither the engine nor the local store has its image `{image}`"
+    )]
+    KeptImageGone {
+        /// The service.
+        service: String,
+        /// The image, as the container named it.
+        image: String,
+    },
     /// The plan that was shown is not the plan that would be made now.
     #[error("the plan no longer fits: {why}")]
     NoLongerFits {
@@ -334,6 +344,9 @@ impl Diagnose for Refusal {
             Self::ParkedGone { .. } => {
                 "see `tarsup history`; an older version comes back with `tarsup upgrade --to VERSION`"
                     .to_owned()
+            }
+            Self::KeptImageGone { image, .. } => {
+                format!("bring the image back (`docker load`, or build {image} again), and roll back then")
             }
             Self::NoLongerFits { .. } | Self::ImageMoved { .. } => {
                 "run the command again and look at the new plan".to_owned()

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::names::{Part, part_of};
 use super::offer::Offer;
-use super::step::{Action, Plan, Purpose, Step, Task};
+use super::step::{Action, Plan, Purpose, Step, Task, TwinOf};
 use crate::oci::Reference;
 
 /// The plan as text: what happens to each service and why, with its steps, numbered.
@@ -90,6 +90,9 @@ pub fn line(action: &Action) -> String {
         Action::Load { image, .. } => format!("load {image} from the local store"),
         Action::Network { name } => format!("create the network {name}"),
         Action::Volume { name } => format!("create the volume {name}"),
+        Action::Create { name, image, image_id, twin: Some(TwinOf::Kept(was)), .. } => {
+            format!("create {name} from {}, as {was} was", identified(image, image_id.as_deref()))
+        }
         Action::Create { name, image, image_id, purpose, .. } => {
             let what = match purpose {
                 Purpose::Serve => "",
@@ -99,7 +102,9 @@ pub fn line(action: &Action) -> String {
             };
             format!("create {name} from {}{what}", identified(image, image_id.as_deref()))
         }
-        Action::Connect { container, network } => format!("connect {container} to {network}"),
+        Action::Tag { image_id, image } => format!("name {} {image} again", short(image_id)),
+        Action::Release { image } => format!("let go of {image}"),
+        Action::Connect { container, network, .. } => format!("connect {container} to {network}"),
         Action::SetRestart { container, from, to } => {
             let name = |name: &str| if name.is_empty() { "no".to_owned() } else { name.to_owned() };
             format!("restart policy of {container}: {} → {}", name(&from.name), name(&to.name))
@@ -139,6 +144,10 @@ pub fn line(action: &Action) -> String {
 }
 
 fn identified(image: &Reference, id: Option<&str>) -> String {
-    let short = id.and_then(|id| id.strip_prefix("sha256:").unwrap_or(id).get(..12));
-    short.map_or_else(|| image.to_string(), |short| format!("{image} ({short})"))
+    id.map_or_else(|| image.to_string(), |id| format!("{image} ({})", short(id)))
+}
+
+fn short(id: &str) -> &str {
+    let hex = id.strip_prefix("sha256:").unwrap_or(id);
+    hex.get(..12).unwrap_or(hex)
 }

@@ -1,16 +1,21 @@
-//! Which parked containers a rollback brings back, and the plan that does it.
+//! Which parked containers a rollback brings back, or makes once more where they are gone, and the plan that does it.
 
 use std::collections::BTreeMap;
 
+use super::keep::{self, Leads};
 use super::names::{Part, old_name, part_of};
 use super::plan::Planner;
 use super::preflight::guard_container;
-use super::state::{by_id, is_up, of_service, serving};
+use super::state::{by_id, is_up, made, of_service, serving};
 use super::step::After;
-use super::{DeployId, Refusal, keep};
-use crate::deploy::observed::{LABEL_DEPLOY, LABEL_PREDECESSOR};
+use super::swap::Again;
+use super::{DeployId, Refusal};
+use crate::deploy::desired::Service;
+use crate::deploy::observed::{Availability, LABEL_DEPLOY, LABEL_PREDECESSOR, LABEL_TWIN};
+use crate::deploy::twin::Twin;
 use crate::deploy::{Desired, Observed};
-use crate::engine::Container;
+use crate::engine::{Container, EngineImage};
+use crate::oci::Reference;
 use crate::tars::Role;
 
 /// Older than any deploy.
@@ -18,9 +23,71 @@ const BEFORE_ALL: &str = "00000000T000000Z-0000";
 
 /// A container and the time in which it served: from the deploy that made it until the one that parked it.
 struct Served<'a> {
-    container: &'a Container,
+    what: Back<'a>,
     from: DeployId,
     until: Option<DeployId>,
+}
+
+/// What may come back.
+#[derive(Clone, Copy)]
+enum Back<'a> {
+    /// A container that is there.
+    There(&'a Container),
+    /// One that is gone, and can be made once more: the name that it was parked under, and what it was.
+    Kept(&'a String, &'a Twin),
+}
+
+impl<'a> Back<'a> {
+    fn id(self) -> &'a str {
+        match self {
+            Self::There(container) => &container.id,
+            Self::Kept(_, twin) => &twin.id,
+        }
+    }
+
+    fn made_by(self) -> Option<&'a str> {
+        match self {
+            Self::There(container) => container.labels.get(LABEL_DEPLOY).map(String::as_str),
+            Self::Kept(_, twin) => twin.made_by(),
+        }
+    }
+
+    fn has_predecessor(self) -> bool {
+        match self {
+            Self::There(container) => container.labels.contains_key(LABEL_PREDECESSOR),
+            Self::Kept(_, twin) => twin.label(LABEL_PREDECESSOR).is_some(),
+        }
+    }
+
+    /// What comes back under this id: the container itself, else what is kept of it last.
+    fn of(observed: &'a Observed, id: &str) -> Option<Self> {
+        let there = by_id(observed, id).map(Self::There);
+        let kept = || {
+            let of_it = observed.kept.iter().filter(|(_, twin)| twin.id == id);
+            of_it.max_by_key(|(name, _)| parked_by(name)).map(|(name, twin)| Self::Kept(name, twin))
+        };
+        there.or_else(kept)
+    }
+
+    /// How its image was named.
+    fn image(self) -> &'a str {
+        match self {
+            Self::There(container) => &container.image,
+            Self::Kept(_, twin) => &twin.image,
+        }
+    }
+}
+
+/// The image of what comes back under this id.
+pub(super) fn image_of<'a>(observed: &'a Observed, id: &str) -> Option<&'a str> {
+    Back::of(observed, id).map(Back::image)
+}
+
+fn parked_by(name: &str) -> Option<DeployId> {
+    match part_of(name) {
+        Part::Old(deploy) => Some(deploy),
+        _ => None,
+    }
 }
 
 /// Service → id of the container that comes back.
@@ -50,8 +117,11 @@ pub fn targets(
             (None, Some(last)) => history.iter().find(|one| one.until.as_ref() == Some(last)),
             (None, None) => None,
         };
-        if let Some(found) = found.filter(|one| one.until.is_some()) {
-            targets.insert(service.name.clone(), found.container.id.clone());
+        let serves = |one: &Served| {
+            serving(observed, &desired.deployment, service).is_some_and(|now| now.id == one.what.id())
+        };
+        if let Some(found) = found.filter(|one| one.until.is_some() && !serves(one)) {
+            targets.insert(service.name.clone(), found.what.id().to_owned());
         }
     }
     if targets.is_empty() && to.is_none() {
@@ -71,26 +141,44 @@ fn last_parking(desired: &Desired, observed: &Observed) -> Option<DeployId> {
 
 fn history<'a>(desired: &'a Desired, observed: &'a Observed, service: &'a str) -> Vec<Served<'a>> {
     let mut history = Vec::new();
+    // What somebody else made was there before any deploy.
+    let from = |what: Back, adopted: bool| {
+        let before = || BEFORE_ALL.parse().ok().filter(|_| adopted);
+        what.made_by().map_or_else(before, |label| label.parse().ok())
+    };
     for container in of_service(observed, &desired.deployment, service) {
-        let made = container.labels.get(LABEL_DEPLOY).and_then(|label| label.parse().ok());
-        // What somebody else made was there before any deploy.
-        let adopted = || desired.service(service).filter(|it| it.has_adopted(container));
-        let Some(from) = made.or_else(|| adopted().and_then(|_| BEFORE_ALL.parse().ok())) else {
-            continue;
-        };
+        let what = Back::There(container);
+        let adopted = desired.service(service).is_some_and(|it| it.has_adopted(container));
+        let Some(from) = from(what, adopted) else { continue };
         match part_of(&container.name) {
-            Part::Serving => history.push(Served { container, from, until: None }),
-            Part::Old(until) => history.push(Served { container, from, until: Some(until) }),
+            Part::Serving => history.push(Served { what, from, until: None }),
+            Part::Old(until) => history.push(Served { what, from, until: Some(until) }),
             Part::New(_) | Part::Failed(_) | Part::Migrate(_) => {}
         }
     }
+    let kept = observed.kept.iter().filter(|(_, twin)| twin.service() == Some(service));
+    for (name, twin) in kept {
+        let what = Back::of(observed, &twin.id);
+        let is_last = matches!(what, Some(Back::Kept(last, _)) if last == name);
+        let (true, Some(until)) = (is_last, parked_by(name)) else { continue };
+        let Some(from) = from(Back::Kept(name, twin), true) else { continue };
+        // Made once more already: then that one comes back.
+        let again = of_service(observed, &desired.deployment, service)
+            .find(|one| one.labels.get(LABEL_TWIN) == Some(&twin.of) && parked_or_serving(one));
+        let what = again.map_or(Back::Kept(name, twin), Back::There);
+        history.push(Served { what, from, until: Some(until) });
+    }
     history
+}
+
+fn parked_or_serving(container: &Container) -> bool {
+    matches!(part_of(&container.name), Part::Serving | Part::Old(_))
 }
 
 /// Tells a service whose parked containers are gone from one that was declared later.
 fn had_a_predecessor(history: &[Served]) -> bool {
     let oldest = history.iter().min_by(|a, b| a.from.cmp(&b.from));
-    oldest.is_some_and(|one| one.container.labels.contains_key(LABEL_PREDECESSOR))
+    oldest.is_some_and(|one| one.what.has_predecessor())
 }
 
 /// The same swap as an upgrade's, with a parked container in the place of a new one, and without a migration.
@@ -100,14 +188,18 @@ pub(super) fn plan(planner: &mut Planner<'_>, targets: &BTreeMap<String, String>
     for service in order {
         let Some(id) = targets.get(&service.name) else { continue };
         let gone = || Refusal::ParkedGone { service: service.name.clone(), before: String::new() };
-        let parked = by_id(planner.observed, id).ok_or_else(gone)?;
-        guard_container(service, parked)?;
+        let back = Back::of(planner.observed, id).ok_or_else(gone)?;
+        if let Back::There(parked) = back {
+            guard_container(service, parked)?;
+        }
         let deployment = &planner.desired.deployment;
         let own = old_name(&service.container, planner.id);
         let all = || of_service(planner.observed, deployment, &service.name);
+        let made = made(planner.observed, deployment, &service.name, planner.id);
+        let in_its_place = |now: &Container| now.id != *id && made.is_none_or(|made| made.id != now.id);
         let old = all()
             .find(|container| container.name == own)
-            .or_else(|| serving(planner.observed, deployment, service).filter(|old| old.id != *id));
+            .or_else(|| serving(planner.observed, deployment, service).filter(|now| in_its_place(now)));
         if let Some(old) = old {
             guard_container(service, old)?;
             if !is_up(old) && old.name != own {
@@ -115,11 +207,28 @@ pub(super) fn plan(planner: &mut Planner<'_>, targets: &BTreeMap<String, String>
             }
         }
         let from = old.map_or("nothing", |old| old.image.as_str());
-        let cause = format!("back from {from} to {}", parked.image);
+        let cause = format!("back from {from} to {}", back.image());
         let swap = planner.swap(service, &cause);
-        let after = After::Parked { id: parked.id.clone(), name: parked.name.clone() };
-        let (touched, phases) = (swap.touched(old, after), swap.bring_back(parked, old));
-        let kept = keep::steps(planner, service, parked, old);
+        let (touched, phases) = match back {
+            Back::There(parked) => {
+                let after = After::Parked { id: parked.id.clone(), name: parked.name.clone() };
+                (swap.touched(old, after), swap.bring_back(parked, old))
+            }
+            Back::Kept(name, twin) => {
+                let image = kept_image(planner, service, twin)?;
+                let again = Again { name, twin, image: &image.0, lacks_its_name: image.1 };
+                (swap.touched(old, After::Made), swap.make_again(&again, old, made))
+            }
+        };
+        let leads_to = match back {
+            Back::There(parked) => {
+                Leads { image: &parked.image, config: &parked.raw["Config"], is_up: is_up(parked) }
+            }
+            Back::Kept(_, twin) => {
+                Leads { image: &twin.image, config: &twin.config(), is_up: made.is_some_and(is_up) }
+            }
+        };
+        let kept = keep::steps(planner, service, &leads_to, old);
         planner.plan.touched.push(touched);
         planner.plan.steps.extend(kept.into_iter().chain(phases.flatten()));
     }
@@ -132,14 +241,31 @@ pub(super) fn plan(planner: &mut Planner<'_>, targets: &BTreeMap<String, String>
     Ok(())
 }
 
+/// The image of what is made once more, and whether it has to be given its name again.
+fn kept_image(planner: &Planner<'_>, service: &Service, twin: &Twin) -> Result<(Reference, bool), Refusal> {
+    let gone = || Refusal::KeptImageGone { service: service.name.clone(), image: twin.image.clone() };
+    let image: Reference = twin.image.parse().map_err(|_| gone())?;
+    let observed = planner.observed;
+    let named = observed.images.get(&image.to_string());
+    let is_it = |found: &EngineImage| found.id == twin.image_id;
+    match named {
+        Some(Availability::Engine(found)) if is_it(found) => return Ok((image, false)),
+        // Before it is loaded, containerd's store does not tell an id.
+        Some(Availability::Store(found)) if is_it(found) || found.id.is_empty() => return Ok((image, false)),
+        _ => {}
+    }
+    let held = matches!(observed.images.get(&twin.image_id), Some(Availability::Engine(_)));
+    let is_free = !matches!(named, Some(Availability::Engine(_)));
+    if held { Ok((image, is_free)) } else { Err(gone()) }
+}
+
 /// True where every container that comes back was made later than the one in its place: `rollback --to` a newer deploy.
 fn goes_forward(planner: &Planner<'_>, targets: &BTreeMap<String, String>) -> bool {
-    let made_by = |container: &Container| container.labels.get(LABEL_DEPLOY).cloned();
     let deployment = &planner.desired.deployment;
     let mut services = planner.desired.services.iter().filter_map(|service| {
-        let target = by_id(planner.observed, targets.get(&service.name)?)?;
-        let now = serving(planner.observed, deployment, service).filter(|now| now.id != target.id)?;
-        Some((made_by(target), made_by(now)))
+        let target = Back::of(planner.observed, targets.get(&service.name)?)?;
+        let now = serving(planner.observed, deployment, service).filter(|now| now.id != target.id())?;
+        Some((target.made_by(), Back::There(now).made_by()))
     });
     let mut any = false;
     services.all(|(target, now)| {

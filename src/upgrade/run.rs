@@ -10,15 +10,14 @@ use tokio::time::Instant;
 
 use super::backup::BackupError;
 use super::body::{Making, create_body, image_volumes};
-use super::cluster_probe::{self, ClusterProbe, Outside};
-use super::gate::{Cluster, Gate, Proof, Registrations, Sample, Verdict};
-use super::inside::{Inside, probe};
+use super::cluster_probe::{self, ClusterProbe};
+use super::gate::{Gate, Proof, Registrations};
 use super::journal::{Event, Journal, Line, Way};
 use super::lock::{Hold, Lock};
 use super::machine::Machine;
 use super::mask::Mask;
 use super::names::{Part, part_of};
-use super::record::{DeployRecord, lines_of};
+use super::record::DeployRecord;
 use super::step::{Action, Purpose, Step};
 use super::{DeployId, render, retry};
 use crate::deploy::Desired;
@@ -256,8 +255,18 @@ impl Runner<'_> {
                     engine.create_volume(&volume.body).await?;
                 }
             }
+            Action::Create { twin: Some(_), .. } => self.remake(step).await?,
             Action::Create { .. } => self.create(step).await?,
-            Action::Connect { container, network } => self.connect(step, container, network).await?,
+            Action::Tag { image_id, image } => {
+                engine
+                    .tag_image(image_id, &image.familiar_name(), image.tag.as_deref().unwrap_or_default())
+                    .await?;
+            }
+            Action::Release { image } => engine.remove_image(image).await?,
+            Action::Connect { container, network, twin: Some(twin) } => {
+                self.join(step, twin, container, network).await?;
+            }
+            Action::Connect { container, network, .. } => self.connect(step, container, network).await?,
             Action::SetRestart { container, to, .. } => engine.update_restart(container, to).await?,
             Action::Stop { container, grace } => {
                 self.note_registrations(step, true).await;
@@ -422,7 +431,7 @@ impl Runner<'_> {
     }
 
     /// The last lines that a container printed, masked; nothing where they cannot be read.
-    async fn last_lines(&self, container: &str) -> String {
+    pub(super) async fn last_lines(&self, container: &str) -> String {
         let log = self.engine.logs(container, SHOWN_LINES).await;
         self.mask.hide(&log.unwrap_or_default())
     }
@@ -441,131 +450,6 @@ impl Runner<'_> {
             Err(error) => warn(&error.to_string()),
         }
     }
-
-    /// What a registration is compared with is read while the old tarsnode is still there; where nothing was stopped, before
-    /// the new one is.
-    async fn note_registrations(&mut self, step: &Step, anew: bool) {
-        let Some(name) = &step.service else { return };
-        let role = self.desired.service(name).and_then(|service| service.role);
-        let is_proven_so = matches!(role, Some(Role::Master | Role::Slave | Role::Node));
-        if !is_proven_so || (!anew && self.registered.contains_key(name)) {
-            return;
-        }
-        let known = self.ask_cluster(None).await;
-        self.registered.insert(name.clone(), known.ok().and_then(|cluster| cluster.registrations()));
-    }
-
-    /// Looks until the container is proven; what its start changed in the database, a line each.
-    async fn gate(
-        &mut self,
-        container: &str,
-        role: Option<Role>,
-        mut gate: Gate,
-    ) -> Result<Vec<String>, StepError> {
-        let begun = Instant::now();
-        let mut said = String::new();
-        let mut changes = Vec::new();
-        loop {
-            let at = begun.elapsed();
-            let verdict = match self.sample(container, role, &mut gate, at).await {
-                Ok(sample) => {
-                    if let Some(Ok(probe)) = &sample.probe {
-                        changes = lines_of(&probe.changes);
-                    }
-                    gate.judge(&sample)
-                }
-                Err(error @ (EngineError::Lost { .. } | EngineError::Unreachable { .. })) => {
-                    gate.judge_silence(at, &error.to_string())
-                }
-                Err(error) => return Err(error.into()),
-            };
-            match verdict {
-                Verdict::Pass => return Ok(changes),
-                Verdict::Dwell => {}
-                Verdict::Wait(why) => {
-                    if why != said {
-                        self.machine.reporter.say(&format!("       waiting for {container}: {why}"));
-                        said = why;
-                    }
-                }
-                Verdict::Fail(why) => {
-                    let log = self.last_lines(container).await;
-                    let why = self.mask.hide(&why);
-                    return Err(StepError::Gate { container: container.to_owned(), why, log });
-                }
-            }
-            self.pause().await?;
-        }
-    }
-
-    async fn sample(
-        &mut self,
-        container: &str,
-        role: Option<Role>,
-        gate: &mut Gate,
-        at: Duration,
-    ) -> Result<Sample, EngineError> {
-        let Some(found) = self.engine.inspect_container(container).await? else {
-            return Err(EngineError::NotFound {
-                call: format!("inspect {container}"),
-                message: "it is gone".to_owned(),
-            });
-        };
-        let running = found.status == Status::Running;
-        let probe = match (gate.asks_inside() && running).then_some(()) {
-            None => None,
-            Some(()) => match probe(self.engine, container).await {
-                Inside::Said(probe) => Some(Ok(probe)),
-                Inside::Silent(why) => Some(Err(why)),
-                Inside::NoInit => {
-                    gate.ask_from_outside(known_by(&found));
-                    None
-                }
-            },
-        };
-        let cluster =
-            if gate.asks_cluster() && running { Some(self.ask_beside(gate, role).await) } else { None };
-        Ok(Sample {
-            at,
-            status: found.status,
-            exit_code: found.exit_code,
-            restart_count: found.restart_count,
-            health: found.health,
-            probe,
-            cluster,
-        })
-    }
-
-    async fn ask_beside(&mut self, gate: &Gate, role: Option<Role>) -> Result<Cluster, String> {
-        let outside = match (gate.proof(), role) {
-            (Proof::Outside { node: Some(address) }, Some(role)) => Some(Outside { address, role }),
-            _ => None,
-        };
-        self.ask_cluster(outside).await
-    }
-
-    /// Asks beside the deployment; twice, because a prune may have taken the container in between.
-    async fn ask_cluster(&mut self, outside: Option<Outside<'_>>) -> Result<Cluster, String> {
-        let mut asked = Err(String::new());
-        for _ in 0..2 {
-            if !self.cluster_probe.is_open() {
-                // Making it is an effect: whoever has lost the lock has none.
-                self.own_the_lock().await.map_err(|error| error.to_string())?;
-            }
-            asked = self.cluster_probe.ask(self.engine, self.desired, outside).await;
-            if asked.is_ok() {
-                break;
-            }
-        }
-        asked
-    }
-}
-
-/// The name by which the database knows a container of upstream's: `DOMAIN`, else its address.
-fn known_by(container: &Container) -> Option<String> {
-    let domain = container.env.iter().find_map(|entry| entry.strip_prefix("DOMAIN="));
-    let domain = domain.filter(|name| !name.is_empty()).map(str::to_owned);
-    domain.or_else(|| container.addresses.values().find(|address| !address.is_empty()).cloned())
 }
 
 /// Returns when told to stop; never, where nobody can tell any more.

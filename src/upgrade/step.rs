@@ -89,6 +89,21 @@ pub enum Action {
         from: Option<String>,
         /// Anonymous volumes of the predecessor that it goes on with, as `volume:path`.
         volumes: Vec<String>,
+        /// What it is made as, where that is not what the file declares. `spec` is its hash then.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        twin: Option<TwinOf>,
+    },
+    /// Gives an image that the engine has without this name its name again. Pre: nothing has the name. Undo: nothing.
+    Tag {
+        /// Its id.
+        image_id: String,
+        /// The name.
+        image: Reference,
+    },
+    /// Takes a name of ours off an image that is held no longer. Pre: no container needs it. Undo: none; comes after the commit.
+    Release {
+        /// The name.
+        image: String,
     },
     /// Connects a created container to one more network. Pre: not connected. Undo: goes with the container.
     Connect {
@@ -96,6 +111,9 @@ pub enum Action {
         container: String,
         /// The network.
         network: String,
+        /// What the container is made as, where that is not what the file declares.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        twin: Option<TwinOf>,
     },
     /// Changes a restart policy. Undo: the policy that the record or the label names.
     SetRestart {
@@ -185,6 +203,14 @@ pub enum Action {
         /// The container.
         container: String,
     },
+}
+
+/// Whose twin a container is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TwinOf {
+    /// That of a container which was parked under this name, and is gone: as `.tarsup/parked/` has it.
+    Kept(String),
 }
 
 /// What is done outside of containers. Each has a result, which comes back as a document, and an inverse
@@ -332,6 +358,8 @@ impl Action {
             Self::Network { .. } => "network",
             Self::Volume { .. } => "volume",
             Self::Create { .. } => "create",
+            Self::Tag { .. } => "tag",
+            Self::Release { .. } => "release",
             Self::Connect { .. } => "connect",
             Self::SetRestart { .. } => "set-restart",
             Self::Stop { .. } => "stop",
@@ -353,7 +381,12 @@ impl Action {
     /// The container it acts on, under the name that it has then.
     pub fn container(&self) -> Option<&str> {
         match self {
-            Self::Load { .. } | Self::Network { .. } | Self::Volume { .. } | Self::Backup { .. } => None,
+            Self::Load { .. }
+            | Self::Network { .. }
+            | Self::Volume { .. }
+            | Self::Backup { .. }
+            | Self::Tag { .. }
+            | Self::Release { .. } => None,
             Self::Create { name, .. } | Self::Claim { name } => Some(name),
             Self::Connect { container, .. }
             | Self::SetRestart { container, .. }
@@ -376,6 +409,8 @@ impl Action {
             Self::Load { image, .. } => (None, Some(image.to_string())),
             Self::Network { name } | Self::Volume { name } => (None, text(name)),
             Self::Create { image, from, .. } => (from.clone(), Some(image.to_string())),
+            Self::Tag { image_id, image } => (text(image_id), Some(image.to_string())),
+            Self::Release { image } => (text(image), None),
             Self::Connect { network, .. } => (None, text(network)),
             Self::SetRestart { from, to, .. } => (text(&from.name), text(&to.name)),
             Self::Stop { .. } => (text("running"), text("exited")),

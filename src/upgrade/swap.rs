@@ -4,12 +4,14 @@
 //! after an interruption, its rest.
 
 use super::state::{declared_restart, is_up, same_restart};
-use super::step::{Action, After, Before, Purpose, Step, Touched};
+use super::step::{Action, After, Before, Purpose, Step, Touched, TwinOf};
 use super::{DeployId, names};
 use crate::deploy::container::Endpoint;
 use crate::deploy::desired::{Policy, Service};
 use crate::deploy::mounts::Mounts;
+use crate::deploy::twin::Twin;
 use crate::engine::{Container, EngineImage, RestartPolicy};
+use crate::oci::Reference;
 
 /// The steps for one service, in the four phases that nodes of one batch go through together.
 #[derive(Debug, Default)]
@@ -34,6 +36,19 @@ impl Phases {
     pub fn is_empty(&self) -> bool {
         self.prepare.is_empty() && self.swap.is_empty() && self.prove.is_empty() && self.settle.is_empty()
     }
+}
+
+/// A container that is gone and can be made once more.
+#[derive(Clone, Copy, Debug)]
+pub struct Again<'a> {
+    /// The name that it was parked under.
+    pub name: &'a str,
+    /// What it was.
+    pub twin: &'a Twin,
+    /// Its image.
+    pub image: &'a Reference,
+    /// True where the engine has the image, and not under that name.
+    pub lacks_its_name: bool,
 }
 
 /// One service's swap: who it is, why, and how long it may take.
@@ -112,6 +127,46 @@ impl Swap<'_> {
         phases
     }
 
+    /// What a container was, made once more, in the place of `old` (where one is there), which is parked. `made` is what an
+    /// interrupted run made already.
+    pub fn make_again(&self, again: &Again<'_>, old: Option<&Container>, made: Option<&Container>) -> Phases {
+        let mut phases = Phases::default();
+        let twin = again.twin;
+        let own_name = || names::new_name(&self.service.container, self.deploy);
+        let name = made.map_or_else(own_name, |made| made.name.clone());
+        let whose = Some(TwinOf::Kept(again.name.to_owned()));
+        if made.is_none() {
+            let (image, name) = (again.image.clone(), name.clone());
+            if again.lacks_its_name {
+                let action = Action::Tag { image_id: twin.image_id.clone(), image: image.clone() };
+                phases.prepare.push(self.step("it is held under a name of tarsup's alone", action));
+            }
+            let action = Action::Create {
+                name,
+                image,
+                image_id: Some(twin.image_id.clone()),
+                spec: twin.digest(),
+                purpose: Purpose::Serve,
+                predecessor: old.map(|old| old.id.clone()),
+                from: old.map(|old| old.image.clone()),
+                volumes: Vec::new(),
+                twin: whose.clone(),
+            };
+            phases.prepare.push(self.step(self.cause, action));
+        }
+        for (network, _) in twin.joins_later() {
+            if !made.is_some_and(|made| made.addresses.contains_key(network)) {
+                let (container, network) = (name.clone(), network.clone());
+                let cause = format!("it was on `{network}` too");
+                let action = Action::Connect { container, network, twin: whose.clone() };
+                phases.prepare.push(self.step(&cause, action));
+            }
+        }
+        self.exchange(&mut phases, old, &name, made.is_some_and(is_up));
+        self.prove(&mut phases, made.map(|made| &made.restart), &twin.restart);
+        phases
+    }
+
     /// Starts a container that is there and stopped.
     pub fn start(&self, container: &Container) -> Phases {
         let mut phases = Phases::default();
@@ -164,6 +219,7 @@ impl Swap<'_> {
                     predecessor: old.map(|old| old.id.clone()),
                     from: old.map(|old| old.image.clone()),
                     volumes: old.map(|old| carried_volumes(self.service, image, old)).unwrap_or_default(),
+                    twin: None,
                 },
             ));
         }
@@ -172,7 +228,7 @@ impl Swap<'_> {
             if !made.is_some_and(|made| made.addresses.contains_key(network)) {
                 let (container, network) = (name.to_owned(), network.clone());
                 let cause = format!("it is declared on `{network}` too");
-                phases.prepare.push(self.step(&cause, Action::Connect { container, network }));
+                phases.prepare.push(self.step(&cause, Action::Connect { container, network, twin: None }));
             }
         }
     }

@@ -99,6 +99,7 @@ macro_rules! contract_tests {
             logs_that_no_driver_keeps_are_an_error
             attached_streams_carry_what_is_said_and_read
             image_gets_a_second_tag
+            image_loses_a_name_and_is_gone_with_its_last
         );
     };
     (@each $setting:path: $($behaviour:ident)+) => {
@@ -495,6 +496,27 @@ pub async fn image_gets_a_second_tag(s: &Setting) {
     assert!(image.tags.contains(&format!("{}:2", s.name("copy"))), "{:?}", image.tags);
     let listed = s.engine.list_images().await.unwrap();
     assert_eq!(listed.iter().filter(|listed| listed.id == image.id).count(), 1);
+}
+
+pub async fn image_loses_a_name_and_is_gone_with_its_last(s: &Setting) {
+    let name = s.name("held");
+    s.engine.tag_image(&s.image, &name, "1").await.unwrap();
+    let image = s.engine.inspect_image(&s.image).await.unwrap().expect("it is there");
+    s.engine.remove_image(&format!("{name}:1")).await.unwrap();
+    assert!(s.engine.inspect_image(&format!("{name}:1")).await.unwrap().is_none());
+    assert_eq!(s.engine.inspect_image(&s.image).await.unwrap().map(|left| left.id), Some(image.id.clone()));
+    // Not there is what was wanted.
+    s.engine.remove_image(&format!("{name}:1")).await.unwrap();
+
+    // An image that a container needs, running or not, is never gone: its last name stays.
+    let id = s.create("user", json!({"Image": s.image})).await.unwrap();
+    let names = s.engine.inspect_image(&s.image).await.unwrap().expect("it is there").tags.len();
+    match s.engine.remove_image(&s.image).await {
+        Ok(()) => assert!(names > 1, "the last name of an image that a container needs is removed"),
+        Err(error) => assert!(matches!(error, EngineError::Conflict { .. }), "{error}"),
+    }
+    assert!(s.engine.inspect_image(&image.id).await.unwrap().is_some());
+    s.engine.remove_container(&id).await.unwrap();
 }
 
 /// A tar of one file.

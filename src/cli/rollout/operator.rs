@@ -12,6 +12,7 @@ use time::OffsetDateTime;
 
 use super::super::Ui;
 use super::stored::{StoredImages, send};
+use crate::deploy::twin::Twin;
 use crate::deploy::{Desired, rewrite};
 use crate::engine::Engine;
 use crate::oci::Reference;
@@ -20,9 +21,10 @@ use crate::upgrade::backup::shelf::{Header, Shelf};
 use crate::upgrade::journal::{self, FileJournal, Journal, JournalHeader, Line, private_folder};
 use crate::upgrade::kept::KeptOnDisk;
 use crate::upgrade::machine::{
-    BackupFile, Clock, DeploymentFile, ImageLoader, KeptFile, Machine, Reporter, StateFolder,
+    BackupFile, Clock, DeploymentFile, ImageLoader, KeptFile, KeptTwins, Machine, Reporter, StateFolder,
 };
 use crate::upgrade::owner::Owner;
+use crate::upgrade::parked;
 
 /// Where a deployment's journals and logs lie, beside its file.
 pub const STATE: &str = ".tarsup";
@@ -107,6 +109,18 @@ impl StateFolder for Operator<'_> {
 
     fn keep(&self, deploy: &DeployId, what: &str) -> io::Result<Box<dyn KeptFile>> {
         Ok(Box::new(KeptOnDisk::begin(&self.state, deploy, what)?))
+    }
+
+    fn keep_twin(&self, name: &str, twin: &Twin) -> io::Result<()> {
+        parked::keep(&self.state, name, twin)
+    }
+
+    fn twins(&self, deployment: &str) -> io::Result<KeptTwins> {
+        parked::read(&self.state, deployment)
+    }
+
+    fn forget_twin(&self, name: &str) -> io::Result<()> {
+        parked::forget(&self.state, name)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -319,7 +320,12 @@ impl Deployment {
         let mut looked_at = 0;
         while let Some(folder) = folders.pop() {
             for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
-                if path.is_dir() {
+                if path.ends_with(".tarsup/parked") {
+                    // What a container is made from once more: for the owner alone.
+                    for kept in fs::read_dir(path).unwrap().map(|entry| entry.unwrap()) {
+                        assert_eq!(kept.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+                    }
+                } else if path.is_dir() {
                     folders.push(path);
                 } else if !path.ends_with(".env") {
                     let text = String::from_utf8_lossy(&fs::read(&path).unwrap()).into_owned();

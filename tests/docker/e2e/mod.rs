@@ -1,5 +1,6 @@
 //! The whole path as a user walks it: packages → images → engine → deployment → upgrade, with a real MariaDB.
 
+mod back;
 pub mod deployment;
 mod faults;
 mod guard;

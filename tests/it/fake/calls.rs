@@ -302,6 +302,11 @@ impl Engine for FakeEngine {
         .await
     }
 
+    async fn remove_image(&self, image: &str) -> Result<()> {
+        let image = image.to_owned();
+        self.call(format!("remove image {image}"), move |world, call| world.remove_image(call, &image)).await
+    }
+
     async fn tag_image(&self, image: &str, repository: &str, tag: &str) -> Result<()> {
         let (image, reference) = (image.to_owned(), format!("{repository}:{tag}"));
         self.call(format!("tag {image} {reference}"), move |world, call| {

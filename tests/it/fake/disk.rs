@@ -128,6 +128,23 @@ impl World {
         Ok(())
     }
 
+    /// Takes a name off an image, and the image where that was its last one.
+    pub fn remove_image(&mut self, call: &str, name: &str) -> Result<()> {
+        let Some(id) = self.tags.get(name).cloned() else { return Ok(()) };
+        let held = self.images.get_mut(&id).expect("what has a name is there");
+        let is_last = held.tags.len() < 2;
+        if is_last && self.containers.values().any(|container| container.image_id == id) {
+            let message = format!("unable to remove repository reference \"{name}\" (must force)");
+            return Err(conflict(call, message));
+        }
+        held.tags.retain(|tag| tag != name);
+        self.tags.remove(name);
+        if is_last {
+            self.images.remove(&id);
+        }
+        Ok(())
+    }
+
     /// `docker system prune -f`, with `--volumes` or without.
     pub fn prune(&mut self, volumes: bool) {
         self.containers

@@ -47,8 +47,20 @@ pub async fn killed_on(
     n: usize,
     moment: Moment,
 ) -> bool {
+    killed_as(machine, engine, desired, &request(&id(2), intent), n, moment).await
+}
+
+/// The same for a deploy of any name.
+pub async fn killed_as(
+    machine: &Machine,
+    engine: &FakeEngine,
+    desired: &Desired,
+    request: &Request,
+    n: usize,
+    moment: Moment,
+) -> bool {
     let command = deploy(engine, machine, desired);
-    let offer = command.offer(&request(&id(2), intent)).await.unwrap();
+    let offer = command.offer(request).await.unwrap();
     engine.fault(Call::Nth(n), moment, Fault::Crash);
     let killed = tokio::select! {
         _ = command.roll(&offer) => false,

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
 
 mod adopted;
+mod back;
 mod backup;
 mod columns;
 mod crash;
@@ -27,6 +28,7 @@ use tarsup::deploy::Desired;
 use tarsup::deploy::container::Declaration;
 use tarsup::deploy::desired::{BackupWay, ImageOrigin, Policy, Resource, Service, Written};
 use tarsup::deploy::observe::observe;
+use tarsup::deploy::twin::Twin;
 use tarsup::diagnose::Place;
 use tarsup::engine::RestartPolicy;
 use tarsup::oci::Reference;
@@ -34,7 +36,7 @@ use tarsup::tars::Role;
 use tarsup::upgrade::backup::shelf::Header;
 use tarsup::upgrade::journal::{Journal, JournalHeader, Line};
 use tarsup::upgrade::machine::{
-    BackupFile, Clock, DeploymentFile, KeptFile, Machine as Parts, Reporter, Shelved, StateFolder,
+    BackupFile, Clock, DeploymentFile, KeptFile, KeptTwins, Machine as Parts, Reporter, Shelved, StateFolder,
 };
 use tarsup::upgrade::owner::Owner;
 use tarsup::upgrade::{
@@ -179,6 +181,10 @@ pub struct Machine {
     pub no_room_for_backups: Arc<AtomicBool>,
     /// For how many bytes of them there is room.
     pub room: Arc<Mutex<u64>>,
+    /// There is no room for what containers were.
+    pub no_twins: Arc<AtomicBool>,
+    /// What containers were that deploys parked.
+    pub twins: Arc<Mutex<BTreeMap<String, Twin>>>,
 }
 
 /// Deploy → its journal.
@@ -216,6 +222,8 @@ impl Machine {
             backups: Arc::default(),
             no_room_for_backups: Arc::default(),
             room: Arc::new(Mutex::new(1 << 40)),
+            twins: Arc::default(),
+            no_twins: Arc::default(),
         }
     }
 
@@ -227,12 +235,12 @@ impl Machine {
 
     /// Another process on the same machine: it lives, and reads the same journals.
     pub fn next(&self) -> Self {
-        Self { journals: self.journals.clone(), ..Self::new() }
+        Self { journals: self.journals.clone(), twins: self.twins.clone(), ..Self::new() }
     }
 
     /// One more that is gone as soon as its command has ended.
     pub fn next_killed(&self) -> Self {
-        Self { journals: self.journals.clone(), ..Self::killed() }
+        Self { journals: self.journals.clone(), twins: self.twins.clone(), ..Self::killed() }
     }
 
     /// Every line of every journal.
@@ -302,6 +310,22 @@ impl StateFolder for Machine {
         self.writable()?;
         let name = format!("{deploy}.{what}.jsonl.gz");
         Ok(Box::new(Kept { name, text: Vec::new(), shelf: self.kept.clone(), is_full: self.no_room.clone() }))
+    }
+    fn keep_twin(&self, name: &str, twin: &Twin) -> io::Result<()> {
+        self.writable()?;
+        if self.no_twins.load(Ordering::Relaxed) {
+            return Err(full());
+        }
+        self.twins.lock().unwrap().insert(name.to_owned(), twin.clone());
+        Ok(())
+    }
+    fn twins(&self, _deployment: &str) -> io::Result<KeptTwins> {
+        Ok((self.twins.lock().unwrap().clone(), Vec::new()))
+    }
+    fn forget_twin(&self, name: &str) -> io::Result<()> {
+        self.writable()?;
+        self.twins.lock().unwrap().remove(name);
+        Ok(())
     }
 }
 

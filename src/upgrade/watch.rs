@@ -1,0 +1,141 @@
+//! Looks at containers while a deploy runs: from the inside, from beside, and by what the engine says, until a gate is content.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::cluster_probe::Outside;
+use super::gate::{Cluster, Gate, Proof, Sample, Verdict};
+use super::inside::{Inside, probe};
+use super::record::lines_of;
+use super::run::{Runner, StepError};
+use super::step::Step;
+use crate::engine::{Container, EngineError, Status};
+use crate::tars::Role;
+
+impl Runner<'_> {
+    /// What a registration is compared with is read while the old tarsnode is still there; where nothing was stopped, before
+    /// the new one is.
+    pub(super) async fn note_registrations(&mut self, step: &Step, anew: bool) {
+        let Some(name) = &step.service else { return };
+        let role = self.desired.service(name).and_then(|service| service.role);
+        let is_proven_so = matches!(role, Some(Role::Master | Role::Slave | Role::Node));
+        if !is_proven_so || (!anew && self.registered.contains_key(name)) {
+            return;
+        }
+        let known = self.ask_cluster(None).await;
+        self.registered.insert(name.clone(), known.ok().and_then(|cluster| cluster.registrations()));
+    }
+
+    /// Looks until the container is proven; what its start changed in the database, a line each.
+    pub(super) async fn gate(
+        &mut self,
+        container: &str,
+        role: Option<Role>,
+        mut gate: Gate,
+    ) -> Result<Vec<String>, StepError> {
+        let begun = Instant::now();
+        let mut said = String::new();
+        let mut changes = Vec::new();
+        loop {
+            let at = begun.elapsed();
+            let verdict = match self.sample(container, role, &mut gate, at).await {
+                Ok(sample) => {
+                    if let Some(Ok(probe)) = &sample.probe {
+                        changes = lines_of(&probe.changes);
+                    }
+                    gate.judge(&sample)
+                }
+                Err(error @ (EngineError::Lost { .. } | EngineError::Unreachable { .. })) => {
+                    gate.judge_silence(at, &error.to_string())
+                }
+                Err(error) => return Err(error.into()),
+            };
+            match verdict {
+                Verdict::Pass => return Ok(changes),
+                Verdict::Dwell => {}
+                Verdict::Wait(why) => {
+                    if why != said {
+                        self.machine.reporter.say(&format!("       waiting for {container}: {why}"));
+                        said = why;
+                    }
+                }
+                Verdict::Fail(why) => {
+                    let log = self.last_lines(container).await;
+                    let why = self.mask.hide(&why);
+                    return Err(StepError::Gate { container: container.to_owned(), why, log });
+                }
+            }
+            self.pause().await?;
+        }
+    }
+
+    async fn sample(
+        &mut self,
+        container: &str,
+        role: Option<Role>,
+        gate: &mut Gate,
+        at: Duration,
+    ) -> Result<Sample, EngineError> {
+        let Some(found) = self.engine.inspect_container(container).await? else {
+            return Err(EngineError::NotFound {
+                call: format!("inspect {container}"),
+                message: "it is gone".to_owned(),
+            });
+        };
+        let running = found.status == Status::Running;
+        let probe = match (gate.asks_inside() && running).then_some(()) {
+            None => None,
+            Some(()) => match probe(self.engine, container).await {
+                Inside::Said(probe) => Some(Ok(probe)),
+                Inside::Silent(why) => Some(Err(why)),
+                Inside::NoInit => {
+                    gate.ask_from_outside(known_by(&found));
+                    None
+                }
+            },
+        };
+        let cluster =
+            if gate.asks_cluster() && running { Some(self.ask_beside(gate, role).await) } else { None };
+        Ok(Sample {
+            at,
+            status: found.status,
+            exit_code: found.exit_code,
+            restart_count: found.restart_count,
+            health: found.health,
+            probe,
+            cluster,
+        })
+    }
+
+    async fn ask_beside(&mut self, gate: &Gate, role: Option<Role>) -> Result<Cluster, String> {
+        let outside = match (gate.proof(), role) {
+            (Proof::Outside { node: Some(address) }, Some(role)) => Some(Outside { address, role }),
+            _ => None,
+        };
+        self.ask_cluster(outside).await
+    }
+
+    /// Asks beside the deployment; twice, because a prune may have taken the container in between.
+    pub(super) async fn ask_cluster(&mut self, outside: Option<Outside<'_>>) -> Result<Cluster, String> {
+        let mut asked = Err(String::new());
+        for _ in 0..2 {
+            if !self.cluster_probe.is_open() {
+                // Making it is an effect: whoever has lost the lock has none.
+                self.own_the_lock().await.map_err(|error| error.to_string())?;
+            }
+            asked = self.cluster_probe.ask(self.engine, self.desired, outside).await;
+            if asked.is_ok() {
+                break;
+            }
+        }
+        asked
+    }
+}
+
+/// The name by which the database knows a container of upstream's: `DOMAIN`, else its address.
+fn known_by(container: &Container) -> Option<String> {
+    let domain = container.env.iter().find_map(|entry| entry.strip_prefix("DOMAIN="));
+    let domain = domain.filter(|name| !name.is_empty()).map(str::to_owned);
+    domain.or_else(|| container.addresses.values().find(|address| !address.is_empty()).cloned())
+}

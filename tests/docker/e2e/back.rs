@@ -1,0 +1,120 @@
+//! Going back where a prune has taken the parked containers: what comes back is, field by field, what was there.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use serde_json::Value;
+
+use super::deployment::Deployment;
+use super::stage::{NEW, OLD};
+
+/// What may differ between a container and its twin: what names the container itself, what the engine makes anew at each create
+/// or start, and the labels that tell which deploy made it.
+const MAY_DIFFER: [&str; 14] = [
+    "/Id",
+    "/Created",
+    "/State/",
+    "/RestartCount",
+    "/ResolvConfPath",
+    "/HostnamePath",
+    "/HostsPath",
+    "/LogPath",
+    "/GraphDriver/",
+    "/NetworkSettings/Sandbox",
+    "/Config/Labels/io.tarsup.deploy",
+    "/Config/Labels/io.tarsup.record",
+    "/Config/Labels/io.tarsup.predecessor",
+    "/Config/Labels/io.tarsup.twin",
+];
+
+/// Every scalar of a document by its JSON pointer; what has no order by its content.
+fn flat(at: &str, value: &Value, all: &mut BTreeMap<String, Value>) {
+    match value {
+        Value::Object(map) if !map.is_empty() => {
+            for (key, value) in map {
+                flat(&format!("{at}/{key}"), value, all);
+            }
+        }
+        Value::Array(items) if !items.is_empty() => {
+            for item in items {
+                // `Mounts` comes in any order, with a path each.
+                let name = item["Destination"].as_str().map_or_else(|| item.to_string(), str::to_owned);
+                flat(&format!("{at}/[{name}]"), item, all);
+            }
+        }
+        _ => drop(all.insert(at.to_owned(), value.clone())),
+    }
+}
+
+fn differing(before: &Value, after: &Value) -> Vec<String> {
+    let of = |value: &Value| {
+        let mut all = BTreeMap::new();
+        flat("", value, &mut all);
+        all
+    };
+    let (before, after) = (of(before), of(after));
+    let keys = before.keys().chain(after.keys());
+    let mut found: Vec<String> = keys
+        .filter(|key| before.get(*key) != after.get(*key))
+        .filter(|key| !MAY_DIFFER.iter().any(|may| key.starts_with(may)))
+        .filter(|key| !key.ends_with("/EndpointID"))
+        .map(|key| format!("{key}: {:?} → {:?}", before.get(key), after.get(key)))
+        .collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
+#[test]
+fn rollback_after_a_prune_makes_once_more_what_was_there() {
+    let services = ["framework", "slave", "node"];
+    let deployment = Deployment::new("e2e-back", 38, &["database", "framework", "slave", "node"]);
+    deployment.tarsup(&["up", "--yes"]).exits(0);
+    deployment.mark();
+    let before = services.map(|service| deployment.inspect(service));
+    let tables = deployment.tables();
+    deployment.tarsup(&["upgrade", "--to", NEW, "--yes"]).exits(0);
+    deployment.prune();
+    assert!(
+        !deployment.containers().iter().any(|name| name.contains(".old.")),
+        "{:?}",
+        deployment.containers()
+    );
+
+    let plan = deployment.tarsup(&["rollback", "--dry-run"]).exits(0);
+    assert!(plan.out.contains("e2e-back-slave.old."), "{}", plan.out);
+    deployment.tarsup(&["rollback", "--yes"]).exits(0);
+
+    for (service, before) in services.iter().zip(before) {
+        let after = deployment.inspect(service);
+        let differing = differing(&before, &after);
+        assert!(differing.is_empty(), "{service}: {differing:#?}");
+        assert_eq!(deployment.version(service), OLD);
+        assert!(deployment.answers(service), "{service}");
+    }
+    assert_eq!(deployment.tables(), tables);
+    assert!(
+        deployment.read(".env").starts_with(&format!("TARS_VERSION={OLD}\n")),
+        "{}",
+        deployment.read(".env")
+    );
+    deployment.tarsup(&["up", "--yes"]).exits(0);
+    deployment.holds_no_secret();
+}
+
+#[test]
+fn image_of_a_way_back_is_held_where_its_tag_is_removed() {
+    let deployment = Deployment::new("e2e-held", 39, &["database", "framework"]);
+    deployment.tarsup(&["up", "--yes"]).exits(0);
+    let image = deployment.inspect("framework")["Image"].as_str().unwrap().to_owned();
+    deployment.tarsup(&["upgrade", "--to", NEW, "--yes"]).exits(0);
+    deployment.prune();
+    let held = Command::new("docker")
+        .args(["image", "inspect", "--format", "{{json .RepoTags}}", &image])
+        .output()
+        .unwrap();
+    let held: Vec<String> = serde_json::from_slice(&held.stdout).unwrap();
+    assert!(held.iter().any(|tag| tag.starts_with("tarsup-kept/e2e-held/")), "{held:?}");
+    deployment.tarsup(&["rollback", "--yes"]).exits(0);
+    assert_eq!(deployment.inspect("framework")["Image"], *image);
+}

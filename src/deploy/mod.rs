@@ -1,6 +1,7 @@
 //! What is wanted (compose file, lock) and what is (observed state): plain data, no decisions.
 
 pub mod asked;
+pub mod carried;
 pub mod compose;
 pub mod container;
 pub mod desired;

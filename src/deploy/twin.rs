@@ -194,7 +194,7 @@ fn name_volumes(host: &mut Map<String, Value>, shown: &Value) {
 }
 
 /// `/db:/web/database`, as the engine shows a link, as `db:database`.
-fn as_asked(link: &Value) -> Value {
+pub(super) fn as_asked(link: &Value) -> Value {
     let Some((from, to)) = link.as_str().and_then(|text| text.split_once(':')) else { return link.clone() };
     let last = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
     json!(format!("{}:{}", last(from), last(to)))
@@ -248,7 +248,7 @@ fn settings(shown: &Value, id: &str) -> Value {
 }
 
 /// True for the address that a bridge makes of the container's IPv4 address, `02:42:` and its four bytes; and where there is none.
-fn is_derived(mac: &str, shown: &Value) -> bool {
+pub(super) fn is_derived(mac: &str, shown: &Value) -> bool {
     let address = shown["IPAddress"].as_str().and_then(|text| text.parse::<std::net::Ipv4Addr>().ok());
     let of = |address: std::net::Ipv4Addr| {
         let [a, b, c, d] = address.octets();

@@ -1,27 +1,77 @@
 //! Containers that somebody else made and a file adopts: what a plan says of them until each has a successor of ours.
 
 use super::plan::Planner;
-use super::preflight::{guard_container, guard_start};
-use super::state::{by_id, serving};
+use super::preflight::{guard_container, guard_start, refuse_auto_remove};
+use super::state::{by_id, declared_restart, serving};
 use super::step::After;
 use super::{DeployFailure, Intent, Refusal, cluster_probe, differ};
 use crate::deploy::desired::Service;
+use crate::deploy::observe::adopt;
+use crate::deploy::twin::Twin;
 use crate::deploy::{Desired, guard};
 use crate::engine::{Container, Engine};
+use crate::tars::rebuild::REBUILD;
 
 /// The label by which compose knows its own: nothing takes it from a container.
 const COMPOSE: &str = "com.docker.compose.project";
 
-/// What a container that is to be replaced must bear beyond others: a way back would start it again.
-pub(super) fn check_replace(service: &Service, container: &Container) -> Result<(), Refusal> {
-    match differ::forbidden_rebuild(container).filter(|_| service.has_adopted(container)) {
-        Some(value) => Err(Refusal::AdoptedRebuild {
-            service: service.name.clone(),
-            value: value.to_owned(),
-            place: Box::new(service.place.clone()),
-        }),
-        None => Ok(()),
+/// Why a container that is replaced has a twin made of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TwinBecause {
+    /// Its start would drop the database.
+    Rebuild,
+    /// Compose would start it beside its successor, or remove it.
+    Compose,
+}
+
+impl TwinBecause {
+    /// As a sentence without its full stop.
+    pub fn cause(self) -> &'static str {
+        match self {
+            Self::Rebuild => {
+                "its start would drop the database: the way back is a twin of it with REBUILD=false, it is never started again"
+            }
+            Self::Compose => {
+                "compose would start it beside its successor, or remove it: a twin without compose's labels is parked"
+            }
+        }
     }
+
+    /// True where the container itself must not be started, not even to undo a deploy.
+    pub fn is_never_again(self) -> bool {
+        self == Self::Rebuild
+    }
+}
+
+/// The twin that goes on for an adopted container which must not come back as it is, and why.
+pub(super) fn twin(
+    desired: &Desired,
+    service: &Service,
+    container: &Container,
+) -> Option<(Twin, TwinBecause)> {
+    if !service.has_adopted(container) {
+        return None;
+    }
+    let rebuild = differ::forbidden_rebuild(container).is_some();
+    let because = match (rebuild, container.labels.contains_key(COMPOSE)) {
+        (true, _) => TwinBecause::Rebuild,
+        (false, true) => TwinBecause::Compose,
+        (false, false) => return None,
+    };
+    let mut container = container.clone();
+    adopt(desired, &container.id, &mut container.labels);
+    let mut twin = Twin::of(&container, declared_restart(&container));
+    if rebuild {
+        twin.set_variable(REBUILD, "false");
+    }
+    twin.take_labels("com.docker.compose.");
+    Some((twin, because))
+}
+
+/// What a container must bear that has a twin: the twin is what would be started.
+pub(super) fn guard_twin(service: &Service, container: &Container, twin: &Twin) -> Result<(), Refusal> {
+    guard::check_body(&container.name, &twin.body(&[])).map_err(Box::new)?;
+    refuse_auto_remove(service, container)
 }
 
 /// What a container that is to be restarted must bear: somebody who answers for it, inside or, in a container of the image
@@ -69,37 +119,20 @@ pub(super) async fn check_asker(engine: &dyn Engine, intent: &Intent) -> Result<
     Ok(())
 }
 
-/// What compose would do to a predecessor that it made, once that is parked: a person must know it before.
-pub(super) fn ask(planner: &mut Planner<'_>) {
-    let is_of_compose = |container: &&Container| container.labels.contains_key(COMPOSE);
-    let mut projects = std::collections::BTreeMap::<String, Vec<String>>::new();
-    for touched in planner.plan.touched.iter().filter(|touched| touched.after == After::Made) {
-        let before = touched.before.as_ref().and_then(|before| by_id(planner.observed, &before.id));
-        if let Some(container) = before.filter(is_of_compose) {
-            projects.entry(container.labels[COMPOSE].clone()).or_default().push(touched.service.clone());
-        }
-    }
-    for (project, services) in projects {
-        planner.plan.questions.push(format!(
-            "compose made {} (project `{project}`): from now on `docker compose up` there would start what is parked beside \
-             its successor, and `docker compose down` would remove it. Is compose used there no more?",
-            services.iter().map(|service| format!("`{service}`")).collect::<Vec<_>>().join(", ")
-        ));
-    }
-}
-
 /// What an adopted container has that no file can say, as long as it serves.
 pub(super) fn note(planner: &mut Planner<'_>) {
+    note_twins(planner);
     for service in &planner.desired.services {
         let serving = serving(planner.observed, &planner.desired.deployment, service);
         let Some(container) = serving.filter(|container| service.has_adopted(container)) else { continue };
-        let unsaid = differ::unsaid(service, container, planner.observed);
-        if !unsaid.is_empty() {
-            let what = unsaid.join(", ");
-            planner.note(
-                &service.name,
-                &format!("was made with what the file cannot say, and its successor goes without: {what}"),
-            );
+        let (carried, lost) = differ::unsaid(service, container, planner.observed);
+        for (what, becomes) in [(carried, "goes on with it"), (lost, "goes without it")] {
+            if !what.is_empty() {
+                let what = what.join(", ");
+                let text =
+                    format!("was made with what the file cannot say, and its successor {becomes}: {what}");
+                planner.note(&service.name, &text);
+            }
         }
         if let Some(value) = differ::forbidden_rebuild(container) {
             let text = format!(
@@ -108,4 +141,28 @@ pub(super) fn note(planner: &mut Planner<'_>) {
             planner.note(&service.name, &text);
         }
     }
+}
+
+/// What becomes of a container that has a twin.
+fn note_twins(planner: &mut Planner<'_>) {
+    let mut notes = Vec::new();
+    for touched in planner.plan.touched.iter().filter(|touched| touched.after == After::Made) {
+        let old = touched.before.as_ref().and_then(|before| by_id(planner.observed, &before.id));
+        let service = planner.desired.service(&touched.service);
+        let (Some(old), Some(service)) = (old, service) else { continue };
+        let Some((_, because)) = twin(planner.desired, service, old) else { continue };
+        let gone = "once its successor is proven, the container itself is removed and its twin parked in its place: what was changed \
+                    inside it, outside of volumes, is not in the twin";
+        notes.push(match because {
+            TwinBecause::Rebuild => format!("`{}` is never started again, not even to go back; {gone}", service.name),
+            TwinBecause::Compose => {
+                let project = &old.labels[COMPOSE];
+                format!(
+                    "compose made `{}` (project `{project}`): {gone}. `docker compose up` there would make another one",
+                    service.name
+                )
+            }
+        });
+    }
+    planner.plan.notes.extend(notes);
 }

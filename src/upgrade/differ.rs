@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::deploy::Observed;
 use crate::deploy::asked::{Asked, says_nothing};
 use crate::deploy::desired::Service;
 use crate::deploy::observed::LABEL_SPEC;
+use crate::deploy::{Observed, carried};
 use crate::engine::{Container, EngineImage};
 use crate::tars::rebuild::{REBUILD, is_allowed};
 
@@ -44,7 +44,8 @@ pub fn difference(service: &Service, container: &Container, observed: &Observed)
 fn adopted_difference(service: &Service, container: &Container, observed: &Observed) -> Option<String> {
     let (has, wanted) = both(service, container, observed);
     let mut keys = has.differences(&wanted);
-    if forbidden_rebuild(container).is_some() && is_allowed(service.declaration.environment.value(REBUILD)) {
+    // All that is allowed means the same: no.
+    if is_allowed(service.declaration.environment.value(REBUILD)) {
         keys.remove("Env REBUILD");
     }
     let (variables, keys): (Vec<&str>, Vec<&str>) =
@@ -65,10 +66,11 @@ fn both(service: &Service, container: &Container, observed: &Observed) -> (Asked
     (Asked::of_container(container, &service.name, image), Asked::of_declared(service, image))
 }
 
-/// What the first successor of an adopted container goes without, because no file can say it: the API's keys.
-pub fn unsaid(service: &Service, container: &Container, observed: &Observed) -> Vec<String> {
-    let (has, _) = both(service, container, observed);
-    has.beyond.into_keys().collect()
+/// What an adopted container has that no file can say, by the API's keys: what its successor goes on with all the same, and what it
+/// goes without.
+pub fn unsaid(service: &Service, container: &Container, observed: &Observed) -> (Vec<String>, Vec<String>) {
+    let image = observed.image(&container.image_id).map_or(&Value::Null, |image| &image.raw["Config"]);
+    carried::beyond(container, &service.name, image)
 }
 
 /// The value of a `REBUILD` that would empty the database, or might.

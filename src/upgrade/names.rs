@@ -84,6 +84,8 @@ pub enum Part {
     Old(DeployId),
     /// `.failed.<deploy>`: made by that deploy, and parked because it failed.
     Failed(DeployId),
+    /// `.twin.<deploy>`: made by that deploy as what it is about to park, where that must not come back itself.
+    Twin(DeployId),
     /// `.migrate.<deploy>`, `.keep.<deploy>`: the migration run of that deploy, or the one that keeps columns.
     Migrate(DeployId),
 }
@@ -96,6 +98,7 @@ pub fn part_of(name: &str) -> Part {
         (Ok(deploy), "new") => Part::New(deploy),
         (Ok(deploy), "old") => Part::Old(deploy),
         (Ok(deploy), "failed") => Part::Failed(deploy),
+        (Ok(deploy), "twin") => Part::Twin(deploy),
         (Ok(deploy), "migrate" | "keep") => Part::Migrate(deploy),
         _ => Part::Serving,
     }
@@ -109,6 +112,11 @@ pub fn new_name(container: &str, deploy: &DeployId) -> String {
 /// The name of a parked predecessor.
 pub fn old_name(container: &str, deploy: &DeployId) -> String {
     format!("{container}.old.{deploy}")
+}
+
+/// The name of a predecessor's twin until the predecessor is gone.
+pub fn twin_name(container: &str, deploy: &DeployId) -> String {
+    format!("{container}.twin.{deploy}")
 }
 
 /// The name of a container that failed.
@@ -194,6 +202,7 @@ mod tests {
         assert_eq!(part_of(&new_name("my.app", &id)), Part::New(id.clone()));
         assert_eq!(part_of(&old_name("my.app", &id)), Part::Old(id.clone()));
         assert_eq!(part_of(&failed_name("a", &id)), Part::Failed(id.clone()));
+        assert_eq!(part_of(&twin_name("a", &id)), Part::Twin(id.clone()));
         assert_eq!(part_of(&migrate_name("a", &id)), Part::Migrate(id));
     }
 }

@@ -3,7 +3,7 @@
 //! No clock, no prompt, no log, no input or output; the same arguments give the same plan. The deploy's name is given,
 //! so the planner of an interrupted deploy recognises what that deploy made and plans its rest.
 
-use super::names::{Part, failed_name, migrate_name, old_name, part_of};
+use super::names::{Part, failed_name, migrate_name, old_name, part_of, twin_name};
 use super::one_off::OneOff;
 use super::outage::{self, Outage};
 use super::preflight::{self, guard_container, guard_start};
@@ -67,7 +67,6 @@ pub fn plan(
     }
     adopted::note(&mut planner);
     other_start::note(&mut planner);
-    adopted::ask(&mut planner);
     planner.note_names_that_may_change(intent);
     planner.note_proof_of_nodes();
     Ok(planner.plan)
@@ -182,8 +181,10 @@ impl<'a> Planner<'a> {
             && !database
         {
             // Going back would start it again.
-            adopted::check_replace(service, container)?;
-            guard_container(service, container)?;
+            match adopted::twin(self.desired, service, container) {
+                Some((twin, _)) => adopted::guard_twin(service, container, &twin)?,
+                None => guard_container(service, container)?,
+            }
             return Ok(Decision::Replace { old: container, made: None, cause });
         }
         if is_up(container) {
@@ -256,7 +257,17 @@ impl<'a> Planner<'a> {
             }
             Decision::Replace { old, made, cause } => {
                 let swap = self.swap(service, cause);
-                (swap.touched(Some(old), After::Made), swap.replace(self.image(service)?, old, *made))
+                let mut touched = swap.touched(Some(old), After::Made);
+                let mut phases = swap.replace(self.image(service)?, old, *made);
+                if let Some((twin, why)) = adopted::twin(self.desired, service, old) {
+                    let name = twin_name(&service.container, self.id);
+                    let found = self.observed.container(&name);
+                    phases.prepare.extend(swap.twin(old, &twin, why.cause(), found));
+                    if let Some(before) = touched.before.as_mut().filter(|_| why.is_never_again()) {
+                        before.instead = Some(name);
+                    }
+                }
+                (touched, phases)
             }
         };
         self.note_database(service);

@@ -207,6 +207,11 @@ pub fn guard_container(service: &Service, container: &Container) -> Result<(), R
     if service.role != Some(Role::Database) {
         guard::check_container(container).map_err(Box::new)?;
     }
+    refuse_auto_remove(service, container)
+}
+
+/// One that is gone once it stops is no way back.
+pub fn refuse_auto_remove(service: &Service, container: &Container) -> Result<(), Refusal> {
     if container.raw.pointer("/HostConfig/AutoRemove") == Some(&Value::Bool(true)) {
         return Err(auto_remove(service));
     }

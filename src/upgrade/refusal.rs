@@ -64,19 +64,6 @@ pub enum Refusal {
         /// What to do.
         hint: &'static str,
     },
-    /// An adopted container would be the way back, and its start may drop the database.
-    #[error(
-        "service `{service}`: its container has `REBUILD` {value:?}, so that a way back could not start it without dropping \
-         the database"
-    )]
-    AdoptedRebuild {
-        /// The service.
-        service: String,
-        /// The value.
-        value: String,
-        /// Where it is declared.
-        place: Box<Place>,
-    },
     /// The guard.
     #[error(transparent)]
     Guard(#[from] Box<GuardError>),
@@ -319,11 +306,8 @@ impl Diagnose for Refusal {
                 "name an image of ours that asks it from outside: `tarsup restart {service} --image REF`; or move it to one: \
                  `tarsup upgrade --image {service}=REF`"
             ),
-            Self::NoAsker { hint, .. } => (*hint).to_owned(),
-            Self::AdoptedRebuild { .. } => {
-                "make it once more as it was made, with `REBUILD=false` and nothing else changed, and adopt that container: \
-                 its start then asks for no new database"
-                    .to_owned()
+            Self::NoAsker { hint, .. } => {
+                (*hint).to_owned()
             }
             Self::Guard(guard) => return guard.hint(),
             Self::NoImages { missing } => missing_hint(missing),
@@ -388,7 +372,6 @@ impl Diagnose for Refusal {
             | Self::Other { place, .. }
             | Self::AutoRemove { place, .. }
             | Self::AdoptedRestart { place, .. }
-            | Self::AdoptedRebuild { place, .. }
             | Self::DataMoves { place, .. }
             | Self::NoExternal { place, .. }
             | Self::AddressTaken { place, .. }

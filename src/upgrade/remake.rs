@@ -1,19 +1,30 @@
 //! Carries out what makes a container once more from what it was: not from the file, and not from an image's defaults.
 
+use serde_json::Value;
+
+use super::adopted;
 use super::run::{Runner, StepError};
 use super::step::{Action, Step, TwinOf};
-use crate::deploy::guard;
+use super::unwind::deploy_of;
 use crate::deploy::observed::{LABEL_DEPLOY, LABEL_PREDECESSOR, LABEL_RECORD, LABEL_TWIN};
 use crate::deploy::twin::Twin;
-use crate::engine::{EngineError, Status};
+use crate::deploy::{carried, guard};
+use crate::engine::{CreateBody, EngineError, Status};
 
 impl Runner<'_> {
-    fn twin(&self, whose: &TwinOf, service: Option<&str>) -> Result<Twin, StepError> {
-        let TwinOf::Kept(name) = whose;
-        let (mut twins, _) =
-            self.machine.folder.twins(&self.desired.deployment).map_err(StepError::Journal)?;
+    async fn twin(&self, whose: &TwinOf, service: Option<&str>) -> Result<Twin, StepError> {
         let unplanned = || StepError::Unplanned { service: service.unwrap_or_default().to_owned() };
-        twins.remove(name).ok_or_else(unplanned)
+        let id = match whose {
+            TwinOf::Kept(name) => {
+                let kept = self.machine.folder.twins(&self.desired.deployment).map_err(StepError::Journal)?;
+                return kept.0.get(name).cloned().ok_or_else(unplanned);
+            }
+            TwinOf::Container(id) => id,
+        };
+        let found = self.engine.inspect_container(id).await?.ok_or_else(unplanned)?;
+        let service = service.and_then(|name| self.desired.service(name)).ok_or_else(unplanned)?;
+        let twin = adopted::twin(self.desired, service, &found);
+        twin.map(|(twin, _)| twin).ok_or_else(unplanned)
     }
 
     /// Creates a container as another one was.
@@ -30,7 +41,7 @@ impl Runner<'_> {
         else {
             return Ok(());
         };
-        let twin = self.twin(whose, step.service.as_deref())?;
+        let twin = self.twin(whose, step.service.as_deref()).await?;
         if twin.digest() != *spec || twin.image_id != *image_id {
             return Err(StepError::Unplanned { service: step.service.clone().unwrap_or_default() });
         }
@@ -46,9 +57,11 @@ impl Runner<'_> {
         if !by_name && self.engine.inspect_image(image_id).await?.is_none() {
             return Err(moved(None));
         }
+        // A twin that is only kept is nobody's successor: no deploy made what it stands for.
+        let is_kept = matches!(whose, TwinOf::Container(_));
         let mut body = twin.body(&[
-            (LABEL_DEPLOY, Some(self.deploy.to_string())),
-            (LABEL_RECORD, self.record.outline()),
+            (LABEL_DEPLOY, Some(self.deploy.to_string()).filter(|_| !is_kept)),
+            (LABEL_RECORD, self.record.outline().filter(|_| !is_kept)),
             (LABEL_PREDECESSOR, predecessor.clone()),
         ]);
         body.0.insert("Image".to_owned(), called.into());
@@ -59,8 +72,7 @@ impl Runner<'_> {
             Err(error @ EngineError::Conflict { .. }) => match self.engine.inspect_container(name).await? {
                 Some(found)
                     if found.status == Status::Created
-                        && found.labels.get(LABEL_DEPLOY).map(String::as_str)
-                            == Some(self.deploy.as_str())
+                        && deploy_of(&found).as_ref() == Some(&self.deploy)
                         && found.labels.get(LABEL_TWIN) == Some(&twin.of) =>
                 {
                     Some(found)
@@ -75,6 +87,38 @@ impl Runner<'_> {
         }
     }
 
+    /// Puts into a create body what its predecessor has and no file can say.
+    pub(super) async fn carry(
+        &self,
+        predecessor: &str,
+        service: &str,
+        body: &mut CreateBody,
+    ) -> Result<(), StepError> {
+        let Some(found) = self.engine.inspect_container(predecessor).await? else { return Ok(()) };
+        let image = self.engine.inspect_image(&found.image_id).await?;
+        let image = image.map_or(Value::Null, |image| image.raw["Config"].clone());
+        carried::carry(body, &found, service, &image);
+        Ok(())
+    }
+
+    /// The same for the settings of a network that the container joins after its create.
+    pub(super) async fn carry_endpoint(
+        &self,
+        container: &str,
+        network: &str,
+        settings: &mut Value,
+    ) -> Result<(), StepError> {
+        let predecessor = self.record.plan.steps.iter().find_map(|step| match &step.action {
+            Action::Create { name, predecessor, .. } if name == container => predecessor.as_deref(),
+            _ => None,
+        });
+        let Some(predecessor) = predecessor else { return Ok(()) };
+        if let Some(found) = self.engine.inspect_container(predecessor).await? {
+            carried::carry_endpoint(settings, &found, network);
+        }
+        Ok(())
+    }
+
     /// Joins a container to a network as the one was that it is the twin of.
     pub(super) async fn join(
         &self,
@@ -83,7 +127,7 @@ impl Runner<'_> {
         container: &str,
         network: &str,
     ) -> Result<(), StepError> {
-        let twin = self.twin(whose, step.service.as_deref())?;
+        let twin = self.twin(whose, step.service.as_deref()).await?;
         let settings = twin.joins_later().iter().find(|(name, _)| name == network);
         let Some((_, settings)) = settings else {
             return Err(StepError::Unplanned { service: step.service.clone().unwrap_or_default() });

@@ -93,6 +93,12 @@ pub fn line(action: &Action) -> String {
         Action::Create { name, image, image_id, twin: Some(TwinOf::Kept(was)), .. } => {
             format!("create {name} from {}, as {was} was", identified(image, image_id.as_deref()))
         }
+        Action::Create { name, image, image_id, twin: Some(TwinOf::Container(_)), .. } => {
+            format!(
+                "create {name} from {}, a twin of what is replaced",
+                identified(image, image_id.as_deref())
+            )
+        }
         Action::Create { name, image, image_id, purpose, .. } => {
             let what = match purpose {
                 Purpose::Serve => "",

@@ -150,9 +150,14 @@ fn history<'a>(desired: &'a Desired, observed: &'a Observed, service: &'a str) -
         let what = Back::There(container);
         let adopted = desired.service(service).is_some_and(|it| it.has_adopted(container));
         let Some(from) = from(what, adopted) else { continue };
+        // Its twin comes back in its place.
+        let is_twin = |one: &Container| one.labels.get(LABEL_TWIN) == Some(&container.id);
+        if of_service(observed, &desired.deployment, service).any(is_twin) {
+            continue;
+        }
         match part_of(&container.name) {
             Part::Serving => history.push(Served { what, from, until: None }),
-            Part::Old(until) => history.push(Served { what, from, until: Some(until) }),
+            Part::Old(until) | Part::Twin(until) => history.push(Served { what, from, until: Some(until) }),
             Part::New(_) | Part::Failed(_) | Part::Migrate(_) => {}
         }
     }
@@ -172,7 +177,7 @@ fn history<'a>(desired: &'a Desired, observed: &'a Observed, service: &'a str) -
 }
 
 fn parked_or_serving(container: &Container) -> bool {
-    matches!(part_of(&container.name), Part::Serving | Part::Old(_))
+    matches!(part_of(&container.name), Part::Serving | Part::Old(_) | Part::Twin(_))
 }
 
 /// Tells a service whose parked containers are gone from one that was declared later.

@@ -348,6 +348,9 @@ impl Runner<'_> {
         };
         let paths = if purpose.is_one_off() { image_volumes(&found.raw) } else { Vec::new() };
         let mut body = create_body(service, &making, &paths);
+        if let Some(predecessor) = predecessor {
+            self.carry(predecessor, &service.name, &mut body).await?;
+        }
         if keeps {
             body.0.insert("Image".to_owned(), serde_json::json!(called));
         }
@@ -426,7 +429,8 @@ impl Runner<'_> {
         };
         // A migration runs beside the service, whose fixed address is taken.
         let migrates = matches!(part_of(container), Part::Migrate(_));
-        let endpoint = if migrates { serde_json::json!({}) } else { endpoint.settings() };
+        let mut endpoint = if migrates { serde_json::json!({}) } else { endpoint.settings() };
+        self.carry_endpoint(container, network, &mut endpoint).await?;
         Ok(self.engine.connect_network(network, container, &endpoint).await?)
     }
 

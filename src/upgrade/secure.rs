@@ -10,7 +10,7 @@ use super::retire::retire;
 use super::run::Runner;
 use super::state::declared_restart;
 use super::step::{Action, After, Plan, Step};
-use super::{DeployFailure, DeployId, retry};
+use super::{DeployFailure, DeployId, adopted, retry};
 use crate::deploy::observe::{adopt, find_images};
 use crate::deploy::twin::Twin;
 use crate::deploy::{Desired, Observed};
@@ -28,7 +28,10 @@ impl Deploy<'_> {
             let found = retry::while_away(async || self.engine.inspect_container(&before.id).await).await?;
             let Some(mut found) = found else { continue };
             adopt(self.desired, &found.id, &mut found.labels);
-            let twin = Twin::of(&found, declared_restart(&found));
+            let service = self.desired.service(&touched.service);
+            // As it may come back.
+            let twin = service.and_then(|service| adopted::twin(self.desired, service, &found));
+            let twin = twin.map_or_else(|| Twin::of(&found, declared_restart(&found)), |(twin, _)| twin);
             let name = old_name(&touched.container, &plan.id);
             let failed = |source| DeployFailure::NotKept { container: before.name.clone(), source };
             self.machine.folder.keep_twin(&name, &twin).map_err(failed)?;

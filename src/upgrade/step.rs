@@ -211,6 +211,8 @@ pub enum Action {
 pub enum TwinOf {
     /// That of a container which was parked under this name, and is gone: as `.tarsup/parked/` has it.
     Kept(String),
+    /// That of the container with this id, without what it must not come back with: [`super::adopted::twin`].
+    Container(String),
 }
 
 /// What is done outside of containers. Each has a result, which comes back as a document, and an inverse
@@ -296,6 +298,9 @@ pub struct Before {
     /// When it had been started, as the engine says it; empty where the record does not tell.
     #[serde(default)]
     pub started_at: String,
+    /// Its twin, by name, where it is never to be started again itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instead: Option<String>,
 }
 
 /// What a deploy puts in the place of what was before.

@@ -127,6 +127,34 @@ impl Swap<'_> {
         phases
     }
 
+    /// The twin of a container that is about to be replaced, beside it; nothing that `found`, as an earlier try left it, has.
+    pub fn twin(&self, old: &Container, twin: &Twin, why: &str, found: Option<&Container>) -> Vec<Step> {
+        let name = names::twin_name(&self.service.container, self.deploy);
+        let whose = || Some(TwinOf::Container(old.id.clone()));
+        let mut steps = Vec::new();
+        if found.is_none() {
+            let action = Action::Create {
+                name: name.clone(),
+                image: twin.image.parse().unwrap_or_else(|_| self.service.image.clone()),
+                image_id: Some(twin.image_id.clone()),
+                spec: twin.digest(),
+                purpose: Purpose::Serve,
+                predecessor: None,
+                from: None,
+                volumes: Vec::new(),
+                twin: whose(),
+            };
+            steps.push(self.step(why, action));
+        }
+        for (network, _) in twin.joins_later() {
+            if !found.is_some_and(|found| found.addresses.contains_key(network)) {
+                let (container, network) = (name.clone(), network.clone());
+                steps.push(self.step(why, Action::Connect { container, network, twin: whose() }));
+            }
+        }
+        steps
+    }
+
     /// What a container was, made once more, in the place of `old` (where one is there), which is parked. `made` is what an
     /// interrupted run made already.
     pub fn make_again(&self, again: &Again<'_>, old: Option<&Container>, made: Option<&Container>) -> Phases {
@@ -274,6 +302,7 @@ impl Swap<'_> {
                 running: is_up(before),
                 restart: before.restart.clone(),
                 started_at: before.started_at.clone(),
+                instead: None,
             }),
             after,
             grace: self.service.stop_grace,

@@ -7,13 +7,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::names::{Part, failed_name, keep_name, migrate_name, part_of};
+use super::names::{Part, failed_name, keep_name, migrate_name, old_name, part_of};
 use super::record::DeployRecord;
-use super::state::{by_id, is_fresh, is_up, made, ours, same_restart};
+use super::state::{by_id, is_fresh, is_up, made, of_service, ours, same_restart};
 use super::step::{Action, After, Before, Plan, Step, Task, Touched};
 use super::{DeployId, Intent};
 use crate::deploy::Observed;
 use crate::deploy::desired::Policy;
+use crate::deploy::observed::LABEL_TWIN;
 use crate::engine::{Container, RestartPolicy};
 
 /// The rest of a way back.
@@ -90,13 +91,13 @@ struct Unwinding<'a> {
     lost: Vec<Lost>,
 }
 
-impl Unwinding<'_> {
+impl<'a> Unwinding<'a> {
     fn push(&mut self, touched: &Touched, cause: &str, action: Action) {
         let service = Some(touched.service.clone());
         self.steps.push(Step { service, cause: cause.to_owned(), action });
     }
 
-    fn service(&mut self, touched: &Touched) {
+    fn service(&mut self, touched: &'a Touched) {
         let made = made(self.observed, &self.plan.deployment, &touched.service, &self.plan.id);
         let old = touched.before.as_ref().map(|before| by_id(self.observed, &before.id));
         if let (Some(before), Some(None)) = (&touched.before, old) {
@@ -105,6 +106,19 @@ impl Unwinding<'_> {
             self.lost.push(Lost { service: touched.service.clone(), container: before.name.clone(), left });
             return;
         }
+        let twin = touched.before.as_ref().and_then(|before| self.twin(touched, before));
+        let comes_back = match (&touched.before, old.flatten()) {
+            // It was stopped, and must not be started again.
+            (Some(Before { instead: Some(name), running: true, .. }), Some(old)) if !is_up(old) => {
+                if twin.is_none() {
+                    let (service, left) = (touched.service.clone(), made.map(|made| made.name.clone()));
+                    self.lost.push(Lost { service, container: name.clone(), left });
+                    return;
+                }
+                twin
+            }
+            (_, old) => old,
+        };
         match &touched.after {
             After::Made => {
                 if let Some(made) = made {
@@ -118,9 +132,33 @@ impl Unwinding<'_> {
             }
             After::Same => {}
         }
-        if let (Some(before), Some(Some(old))) = (&touched.before, old) {
-            self.restore(touched, before, old);
+        if let (Some(before), Some(old)) = (&touched.before, old.flatten()) {
+            let goes = comes_back.filter(|one| one.id != old.id);
+            if goes.is_some() {
+                self.retire(
+                    touched,
+                    old,
+                    old_name(&touched.container, &self.plan.id),
+                    "it is never started again",
+                );
+            }
+            self.restore(touched, before, goes.unwrap_or(old));
         }
+        if let Some(twin) =
+            twin.filter(|twin| is_fresh(twin) && comes_back.is_none_or(|one| one.id != twin.id))
+        {
+            let container = twin.name.clone();
+            self.push(touched, "what it is the twin of comes back", Action::Remove { container });
+        }
+    }
+
+    /// The twin that the deploy made of a container.
+    fn twin(&self, touched: &'a Touched, before: &Before) -> Option<&'a Container> {
+        of_service(self.observed, &self.plan.deployment, &touched.service).find(|container| {
+            container.labels.get(LABEL_TWIN) == Some(&before.id)
+                && (part_of(&container.name) == Part::Twin(self.plan.id.clone())
+                    || container.name == before.name)
+        })
     }
 
     /// What the deploy made: removed if it never started, else kept to look at.
@@ -179,7 +217,7 @@ impl Unwinding<'_> {
             let action = Action::Start { container: container.clone() };
             self.push(touched, "it is what ran before the deploy", action);
         }
-        let is_proven = self.proven.contains(&old.id) && is_up(old) && !renamed;
+        let is_proven = self.proven.contains(&before.id) && is_up(old) && !renamed;
         if before.running && !is_proven {
             // What was not touched is only seen to be well; what comes back must prove itself and stay so for a while.
             let has_run_on = !before.started_at.is_empty() && old.started_at == before.started_at;
@@ -277,7 +315,7 @@ fn may_be_stopping(observed: &Observed, plan: &Plan, touched: &Touched) -> Optio
 /// The deploy that a container's labels or name speak of.
 pub fn deploy_of(container: &Container) -> Option<DeployId> {
     match part_of(&container.name) {
-        Part::New(id) | Part::Old(id) | Part::Failed(id) | Part::Migrate(id) => Some(id),
+        Part::New(id) | Part::Old(id) | Part::Failed(id) | Part::Twin(id) | Part::Migrate(id) => Some(id),
         Part::Serving => container.labels.get(crate::deploy::observed::LABEL_DEPLOY)?.parse().ok(),
     }
 }

@@ -14,5 +14,6 @@ mod e2e;
 mod engine_contract;
 mod engine_lost;
 mod real;
+mod recreate;
 mod run_lines;
 mod tiny;

@@ -53,6 +53,28 @@ pub async fn actor_image(engine: &DockerEngine, name: &str) -> Reference {
     reference
 }
 
+/// The same as another image of that name: with one more file, so that its id is another one.
+pub async fn other_actor_image(engine: &DockerEngine, name: &str, tag: &str) -> Reference {
+    let reference: Reference = format!("{name}:{tag}").parse().expect("a reference");
+    if engine.inspect_image(&reference.to_string()).await.expect("the engine answers").is_none() {
+        let daemon = Daemon::new(Arc::new(engine.clone()), reference.clone());
+        let mut layer = actor_layer();
+        layer.push(("version", tag.as_bytes().to_vec()));
+        daemon.put(&image(&[layer], &[]), &()).await.expect("the image loads");
+    }
+    reference
+}
+
+/// Removes a container and every one that was named after it.
+pub async fn remove_containers_of(name: &str) {
+    let engine = engine().await;
+    for container in engine.list_containers(&[]).await.expect("the engine answers") {
+        if container.name == name || container.name.starts_with(&format!("{name}.")) {
+            remove_container(&container.id).await;
+        }
+    }
+}
+
 /// The layer with the program and `/data`.
 pub fn actor_layer() -> Vec<(&'static str, Vec<u8>)> {
     vec![("actor", std::fs::read(actor()).expect("it was just built")), ("data/", Vec::new())]

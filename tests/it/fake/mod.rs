@@ -281,6 +281,11 @@ impl FakeEngine {
         self.up_to_date().prune(volumes);
     }
 
+    /// How often the container of this id or name was started.
+    pub fn starts(&self, container: &str) -> u64 {
+        locked(&self.world).get("look at", container).map_or(0, |held| held.starts)
+    }
+
     /// The files of a volume: path below its root → bytes; `None` where there is no such volume.
     pub fn volume_files(&self, volume: &str) -> Option<BTreeMap<String, Vec<u8>>> {
         self.up_to_date().volumes.get(volume).map(|volume| volume.files.clone())

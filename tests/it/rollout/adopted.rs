@@ -269,36 +269,113 @@ async fn what_upstreams_start_sets_anew_is_named_in_both_directions() {
     says(&back, &format!("`slave`: tars.tarsconfig (drained) {again}"));
 }
 
-#[tokio::test(start_paused = true)]
-async fn predecessor_with_a_forbidden_rebuild_is_left_alone_and_never_replaced() {
-    let (engine, desired) = by_hand(|service, body| {
-        if service == "framework" {
-            body.0["Env"].as_array_mut().unwrap().push(json!("REBUILD=true"));
+/// The master was made with a forbidden `REBUILD`, the slave by compose.
+async fn by_hand_and_by_compose() -> (FakeEngine, Desired) {
+    by_hand(|service, body| match service {
+        "framework" => body.0["Env"].as_array_mut().unwrap().push(json!("REBUILD=true")),
+        "slave" => {
+            body.0["Labels"]["com.docker.compose.project"] = json!("shop");
+            body.0["Labels"]["com.docker.compose.service"] = json!("slave");
         }
+        _ => {}
     })
-    .await;
-    let plan = planned(&engine, &desired, 2, &Intent::Up).await.unwrap();
-    assert!(plan.steps.is_empty(), "{}", render::plan(&plan));
-    assert!(plan.notes.iter().any(|note| note.contains("runs with `REBUILD` \"true\"")), "{:?}", plan.notes);
-    let refusal = planned(&engine, &desired, 2, &to_ours()).await.unwrap_err();
-    assert!(matches!(refusal, Refusal::AdoptedRebuild { .. }), "{refusal}");
-    assert_eq!(refusal.exit(), Exit::Refused);
+    .await
 }
 
 #[tokio::test(start_paused = true)]
-async fn predecessor_that_compose_made_is_a_question() {
-    let (engine, desired) = by_hand(|service, body| {
-        if service == "slave" {
-            body.0["Labels"]["com.docker.compose.project"] = json!("shop");
-        }
-    })
-    .await;
+async fn predecessor_that_must_not_come_back_has_a_twin_that_may() {
+    let (engine, desired) = by_hand_and_by_compose().await;
     let plan = planned(&engine, &desired, 2, &Intent::Up).await.unwrap();
-    assert!(plan.questions.is_empty(), "{:?}", plan.questions);
+    assert!(plan.steps.is_empty(), "it runs, and is left alone: {}", render::plan(&plan));
+    assert!(plan.notes.iter().any(|note| note.contains("runs with `REBUILD` \"true\"")), "{:?}", plan.notes);
+    let original = |service: &str| desired.service(service).unwrap().written.adopted.clone().unwrap();
+    let before = engine.inspect_container("tars-framework").await.unwrap().unwrap();
     let plan = planned(&engine, &desired, 2, &to_ours()).await.unwrap();
-    let asked: Vec<_> =
-        plan.questions.iter().filter(|question| question.contains("compose made `slave`")).collect();
-    assert_eq!(asked.len(), 1, "{:?}", plan.questions);
+    golden("adopted_twins", &render::plan(&plan));
+    let machine = Machine::new();
+
+    roll(&engine, &machine, &desired, &id(2), &to_ours()).await.unwrap();
+
+    for service in ["framework", "slave"] {
+        assert!(engine.inspect_container(&original(service)).await.unwrap().is_none(), "{service}");
+        let twin = engine.inspect_container(&format!("tars-{service}.old.{}", id(2))).await.unwrap().unwrap();
+        assert_eq!((twin.status, twin.restart.name.as_str()), (Status::Created, "no"));
+        assert!(
+            !twin.labels.keys().any(|label| label.starts_with("com.docker.compose.")),
+            "{:?}",
+            twin.labels
+        );
+        assert_eq!(twin.image_id, before.image_id);
+    }
+    let moved = to_ours().apply(&desired);
+    let plan = planned(&engine, &moved, 3, &Intent::Up).await.unwrap();
+    assert!(plan.steps.is_empty(), "{}", render::plan(&plan));
+
+    let back = Intent::Rollback { to: None, targets: BTreeMap::new() };
+    roll(&engine, &machine, &moved, &id(3), &back).await.unwrap();
+
+    let twin = engine.inspect_container("tars-framework").await.unwrap().unwrap();
+    assert_eq!((twin.status, twin.restart.name.as_str()), (Status::Running, "always"));
+    let environment: Vec<&String> = twin.env.iter().filter(|entry| entry.starts_with("REBUILD")).collect();
+    assert_eq!(environment, ["REBUILD=false"]);
+    assert_eq!(
+        (twin.raw["HostConfig"]["Binds"].clone(), twin.raw["NetworkSettings"]["Networks"].clone()),
+        (before.raw["HostConfig"]["Binds"].clone(), before.raw["NetworkSettings"]["Networks"].clone())
+    );
+    // The file adopts it still.
+    let plan = planned(&engine, &desired, 4, &Intent::Up).await.unwrap();
+    assert!(plan.steps.is_empty(), "{}", render::plan(&plan));
+}
+
+#[tokio::test(start_paused = true)]
+async fn predecessor_with_a_forbidden_rebuild_is_never_started_again_wherever_it_fails() {
+    let (running, desired) = by_hand_and_by_compose().await;
+    let master = desired.service("framework").unwrap().written.adopted.clone().unwrap();
+    let slave = desired.service("slave").unwrap().written.adopted.clone().unwrap();
+    // The new master fails: the slave is itself again, the master is its twin.
+    let engine = running.fork();
+    engine.behave_named("tars-framework", Behaviour { healthy_after: None, ..Behaviour::default() });
+    engine.behave("tarscloud/framework:v2.4", Behaviour { has_init: false, ..Behaviour::default() });
+    let failure = roll(&engine, &Machine::new(), &desired, &id(2), &to_ours()).await.unwrap_err();
+    // Whatever has the name is not healthy here, the twin with it.
+    assert!(matches!(failure.exit(), Exit::RolledBack | Exit::Interrupted), "{failure}");
+    assert_eq!(engine.starts(&master), 1);
+    let serving = engine.inspect_container("tars-framework").await.unwrap().unwrap();
+    assert_eq!(serving.labels.get("io.tarsup.twin"), Some(&master));
+
+    let (mut itself, mut twin, mut ours) = (0, 0, 0);
+    for moment in [Moment::Before, Moment::After] {
+        for n in points() {
+            let engine = running.fork();
+            if !killed_on(&Machine::killed(), &engine, &desired, &to_ours(), n, moment).await {
+                break;
+            }
+            let context = format!("killed {moment:?} call {n}, {}", engine.calls().last().unwrap());
+            while !matches!(
+                resume(&engine, &Machine::new(), &desired, false)
+                    .await
+                    .unwrap_or_else(|error| panic!("{context}: {error}")),
+                Resumed::Nothing(_)
+            ) {}
+            assert!(engine.starts(&master) < 2, "{context}: it was started again");
+            let serving = engine.inspect_container("tars-framework").await.unwrap().unwrap();
+            assert_eq!(serving.status, Status::Running, "{context}");
+            assert_eq!(serving.restart.name, "always", "{context}");
+            if serving.id == master {
+                itself += 1;
+                let found = engine.inspect_container("tars-slave").await.unwrap().unwrap();
+                assert_eq!(found.id, slave, "{context}");
+                assert!(!engine.dump().contains(".twin."), "{context}: {}", engine.dump());
+            } else if serving.labels.contains_key("io.tarsup.twin") {
+                twin += 1;
+                assert!(serving.env.contains(&"REBUILD=false".to_owned()), "{context}");
+            } else {
+                ours += 1;
+                assert!(!engine.dump().contains(".twin."), "{context}: {}", engine.dump());
+            }
+        }
+    }
+    assert!(itself > 3 && twin > 0 && ours > 0, "{itself} {twin} {ours}");
 }
 
 #[tokio::test(start_paused = true)]

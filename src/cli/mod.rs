@@ -8,6 +8,7 @@ mod framework;
 pub mod image;
 mod node;
 pub mod options;
+mod prune;
 pub mod rollout;
 pub mod status;
 pub mod ui;
@@ -47,6 +48,7 @@ enum Command {
     Lock(versions::LockArgs),
     Verify(versions::VerifyArgs),
     Images(versions::ImagesArgs),
+    Prune(prune::PruneArgs),
     History(versions::HistoryArgs),
     Diff(image::DiffArgs),
     Plan(rollout::PlanArgs),
@@ -75,6 +77,7 @@ fn run(command: Command, ui: &Ui) -> Outcome {
         Command::Lock(args) => versions::lock(&args, ui),
         Command::Verify(args) => versions::verify(&args, ui),
         Command::Images(args) => versions::images(&args, ui),
+        Command::Prune(args) => prune::prune(&args, ui),
         Command::History(args) => versions::history(&args, ui),
         Command::Diff(args) => image::compare(&args, ui),
         Command::Plan(args) => rollout::plan(&args, ui),

@@ -260,11 +260,12 @@ impl Diagnose for RolloutError {
 }
 
 /// What a command asks for, before the files are read.
-enum Ask<'a> {
+pub(super) enum Ask<'a> {
     Up,
     Upgrade(&'a VersionOptions),
     Restart(&'a RestartArgs),
     Finish,
+    Prune { keep: Option<usize> },
     Rollback(Option<&'a DeployId>),
     Down { all: bool },
 }
@@ -279,6 +280,8 @@ impl Ask<'_> {
                 image.iter().fold("upgrade".to_owned(), |words, image| format!("{words} --image {image}"))
             }
             Self::Finish => "migrate --finish".to_owned(),
+            Self::Prune { keep: Some(keep) } => format!("prune --keep {keep}"),
+            Self::Prune { keep: None } => "prune".to_owned(),
             Self::Restart(RestartArgs { services, image, .. }) => {
                 let words = format!("restart {}", services.join(" "));
                 let image = image.as_ref().map(|image| format!(" --image {image}")).unwrap_or_default();
@@ -302,6 +305,7 @@ impl Ask<'_> {
                 Intent::upgrade(desired, to.as_deref())
             }
             Self::Finish => Intent::Finish,
+            Self::Prune { keep } => Intent::Prune { keep: *keep },
             Self::Restart(RestartArgs { services, image, .. }) => {
                 Intent::Restart { services: services.clone(), ask_with: image.clone() }
             }
@@ -397,7 +401,7 @@ pub fn run<T>(ui: &Ui, future: impl Future<Output = Result<T, Failure>>) -> Resu
     ui.block_on(future).map_err(RolloutError::Runtime)?
 }
 
-fn change_deployment(
+pub(super) fn change_deployment(
     change: &ChangeOptions,
     ask: &Ask,
     accept: &AcceptOptions,
@@ -429,7 +433,7 @@ async fn change_on_engine(
     let engine: Arc<dyn Engine> = Arc::new(connect(&change.deployment).await?);
     let intent = ask.intent(desired)?;
     let pins = if locked { Some(Pins::read(desired)?) } else { None };
-    let stored = StoredImages::find(&intent.apply(desired))?;
+    let stored = StoredImages::find(&intent.apply(desired), matches!(ask, Ask::Rollback(_)))?;
     let operator = Operator::new(ui, desired, engine.clone(), &stored);
     let (machine, stop) = (operator.machine(), told_to_stop());
     let deploy = Deploy { engine: engine.as_ref(), machine, desired, stored: stored.shown(), stop };
@@ -489,7 +493,7 @@ pub fn resume(args: &ResumeArgs, ui: &Ui) -> Outcome {
     let desired = desired(&args.change.deployment, ui)?;
     run(ui, async {
         let engine: Arc<dyn Engine> = Arc::new(connect(&args.change.deployment).await?);
-        let stored = StoredImages::find(&desired)?;
+        let stored = StoredImages::find(&desired, true)?;
         let operator = Operator::new(ui, &desired, engine.clone(), &stored);
         let (machine, stop) = (operator.machine(), told_to_stop());
         let deploy =

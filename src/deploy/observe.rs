@@ -106,7 +106,15 @@ pub async fn observe_with(
     }
     let wanted = desired.volumes.iter().map(|volume| volume.name.clone());
     let volumes = wanted.map(|name| (name.clone(), volumes.remove(&name))).collect();
-    Ok(Observed { engine: info, containers, images: found, networks, volumes, kept: BTreeMap::new() })
+    Ok(Observed {
+        engine: info,
+        containers,
+        images: found,
+        networks,
+        volumes,
+        kept: BTreeMap::new(),
+        shelf: None,
+    })
 }
 
 /// Adds where these images are, by reference or id, where that is not known yet.

@@ -1,9 +1,9 @@
 //! The observed state: what the engine holds of a deployment, read once per command.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::twin::Twin;
-use crate::engine::{Container, EngineImage, EngineInfo, Network};
+use crate::engine::{Container, EngineImage, EngineInfo, ImageSummary, Network};
 
 /// The label that names the deployment; on every container made here, the lock among them.
 pub const LABEL_DEPLOYMENT: &str = "io.tarsup.deployment";
@@ -45,6 +45,19 @@ pub struct Observed {
     /// What containers were that earlier deploys parked, by the name that they had then: read for a rollback alone. Their
     /// images are among `images`, by id.
     pub kept: BTreeMap<String, Twin>,
+    /// What the engine holds beyond the deployment: read for a prune alone.
+    pub shelf: Option<Shelf>,
+}
+
+/// Everything that an engine holds, as far as a prune is concerned.
+#[derive(Clone, Debug, Default)]
+pub struct Shelf {
+    /// All images.
+    pub images: Vec<ImageSummary>,
+    /// All containers, whoever made them: name → id of the image.
+    pub containers: BTreeMap<String, String>,
+    /// The images that `tarsup.lock` names; `None` where it cannot be read.
+    pub pinned: Option<BTreeSet<String>>,
 }
 
 /// Where an image is.

@@ -90,10 +90,8 @@ impl Deploy<'_> {
         intent: &Intent,
         holds_lock: bool,
     ) -> Result<Observed, EngineError> {
-        if matches!(intent, Intent::Rollback { .. }) {
-            let mut observed = self.observe(desired).await?;
-            self.add_kept(&mut observed).await?;
-            return Ok(observed);
+        if matches!(intent, Intent::Rollback { .. } | Intent::Prune { .. }) {
+            return self.observe_for(desired, intent).await;
         }
         let read =
             |deploy: Option<&DeployId>| self.machine.folder.read_journal(&self.desired.deployment, deploy);
@@ -573,7 +571,7 @@ fn before(record: &DeployRecord, container: Option<&str>) -> Option<String> {
 
 /// True where a failure leads back to something else than what failed.
 fn goes_back(intent: &Intent) -> bool {
-    !matches!(intent, Intent::Restart { .. } | Intent::Down { .. } | Intent::Finish)
+    !matches!(intent, Intent::Restart { .. } | Intent::Down { .. } | Intent::Prune { .. } | Intent::Finish)
 }
 
 /// Any image that is there: the lock's hand needs one, and it never starts.

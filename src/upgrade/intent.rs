@@ -41,6 +41,11 @@ pub enum Intent {
         /// The database too.
         all: bool,
     },
+    /// Remove what nobody needs any more.
+    Prune {
+        /// How many parked containers and versions stay; `None`: as many as the file says.
+        keep: Option<usize>,
+    },
     /// `migrate --finish`: take out what concerns all nodes, once all have moved.
     Finish,
 }
@@ -96,7 +101,11 @@ impl Intent {
         match self {
             Self::Up => true,
             Self::Upgrade { images } => images.contains_key(&service.name),
-            Self::Restart { .. } | Self::Rollback { .. } | Self::Down { .. } | Self::Finish => false,
+            Self::Restart { .. }
+            | Self::Rollback { .. }
+            | Self::Down { .. }
+            | Self::Prune { .. }
+            | Self::Finish => false,
         }
     }
 
@@ -108,6 +117,7 @@ impl Intent {
             Self::Restart { .. } => "restart",
             Self::Rollback { .. } => "rollback",
             Self::Down { .. } => "down",
+            Self::Prune { .. } => "prune",
             Self::Finish => "migrate --finish",
         }
     }

@@ -39,6 +39,7 @@ pub mod parked;
 pub mod plan;
 pub mod preflight;
 mod preview;
+mod prune;
 mod published;
 pub mod record;
 pub mod refusal;

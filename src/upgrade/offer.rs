@@ -141,7 +141,9 @@ fn edits(declared: &Desired, observed: &Observed, intent: &Intent) -> BTreeMap<S
                 Some((service.clone(), rollback::image_of(observed, id)?.parse().ok()?))
             })
             .collect(),
-        Intent::Up | Intent::Restart { .. } | Intent::Down { .. } | Intent::Finish => BTreeMap::new(),
+        Intent::Up | Intent::Restart { .. } | Intent::Down { .. } | Intent::Prune { .. } | Intent::Finish => {
+            BTreeMap::new()
+        }
     };
     declared.images_to_rewrite(&all)
 }

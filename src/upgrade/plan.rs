@@ -13,7 +13,7 @@ use super::state::{
 use super::step::{Action, After, Plan, Purpose, Step, Task};
 use super::swap::{Phases, Swap};
 use super::{
-    DeployId, Intent, Refusal, adopted, backup, cluster_probe, differ, finish, other_start, rollback,
+    DeployId, Intent, Refusal, adopted, backup, cluster_probe, differ, finish, other_start, prune, rollback,
 };
 use crate::deploy::desired::{Resource, Service};
 use crate::deploy::observed::{LABEL_DEPLOY, LABEL_PREDECESSOR, LABEL_SERVICE};
@@ -59,6 +59,7 @@ pub fn plan(
         Intent::Restart { services, ask_with } => planner.restart(services, ask_with.is_some())?,
         Intent::Rollback { targets, .. } => rollback::plan(&mut planner, targets)?,
         Intent::Down { all } => planner.down(*all),
+        Intent::Prune { keep } => prune::plan(&mut planner, *keep),
         Intent::Finish => finish::plan(&mut planner)?,
     }
     backup::insert(&mut planner)?;

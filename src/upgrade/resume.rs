@@ -16,7 +16,7 @@ use super::retire::retire;
 use super::step::{Action, Plan};
 use super::unfinished::{disagreements, outline};
 use super::unwind::{InFlight, settle, unwind};
-use super::{DeployFailure, DeployId, Intent, Refusal};
+use super::{DeployFailure, DeployId, Refusal};
 use crate::deploy::{Desired, Observed};
 
 /// How a deploy that was cut off is taken up again.
@@ -72,10 +72,7 @@ impl Deploy<'_> {
         }
         let way_back = unwind(&observed, &record, &self.desired.policy, &BTreeSet::new());
         if options.forward {
-            let mut observed = self.observe(&desired).await?;
-            if matches!(record.plan.intent, Intent::Rollback { .. }) {
-                self.add_kept(&mut observed).await?;
-            }
+            let observed = self.observe_for(&desired, &record.plan.intent).await?;
             let lost = way_back.lost_services();
             return Ok(Some(rest_of(&record, &desired, &observed, &lost)?));
         }
@@ -149,10 +146,7 @@ impl Deploy<'_> {
         steps.retain(|step| !matches!(step.action, Action::Claim { .. }));
         // What was under way is only brought to its end here; whether it failed is seen by the next look.
         let _ = runner.run(Way::Do, &steps, 1, steps.len()).await;
-        let mut now = self.observe(&desired).await?;
-        if matches!(runner.record.plan.intent, Intent::Rollback { .. }) {
-            self.add_kept(&mut now).await?;
-        }
+        let now = self.observe_for(&desired, &runner.record.plan.intent).await?;
         let lost = unwind(&now, &runner.record, &self.desired.policy, &BTreeSet::new()).lost_services();
         let rest = rest_of(&runner.record, &desired, &now, &lost)?;
         let loads = offer::loads(&rest, &now);

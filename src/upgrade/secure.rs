@@ -10,8 +10,10 @@ use super::retire::retire;
 use super::run::Runner;
 use super::state::declared_restart;
 use super::step::{Action, After, Plan, Step};
-use super::{DeployFailure, DeployId, adopted, retry};
+use super::{DeployFailure, DeployId, Intent, adopted, retry};
 use crate::deploy::observe::{adopt, find_images};
+use crate::deploy::observed::Shelf;
+use crate::deploy::pins::Pins;
 use crate::deploy::twin::Twin;
 use crate::deploy::{Desired, Observed};
 use crate::engine::{EngineError, ImageSummary};
@@ -70,7 +72,8 @@ impl Deploy<'_> {
             }
         };
         let mut steps = retire(runner.desired, &observed, &runner.deploy);
-        steps.extend(released(runner.desired, &observed, &images));
+        let needed = observed.containers.iter().map(|container| container.image_id.clone()).collect();
+        steps.extend(released(runner.desired, &needed, &images));
         if let Err(failed) = runner.run(Way::Finish, &steps, 1, steps.len()).await {
             if let Some(end) = ended(runner, failed.number, &failed.source) {
                 return Err(end);
@@ -93,8 +96,33 @@ impl Deploy<'_> {
         }
     }
 
-    /// Adds what is kept here to an observed state, for a rollback.
-    pub(super) async fn add_kept(&self, observed: &mut Observed) -> Result<(), EngineError> {
+    /// The observed state with what the intent needs beyond it: a rollback what is kept here, a prune everything there is.
+    pub(super) async fn observe_for(
+        &self,
+        desired: &Desired,
+        intent: &Intent,
+    ) -> Result<Observed, EngineError> {
+        let mut observed = self.observe(desired).await?;
+        match intent {
+            Intent::Rollback { .. } => self.add_kept(&mut observed).await?,
+            Intent::Prune { .. } => observed.shelf = Some(self.shelf(desired).await?),
+            _ => {}
+        }
+        Ok(observed)
+    }
+
+    async fn shelf(&self, desired: &Desired) -> Result<Shelf, EngineError> {
+        let pins = Pins::read_file(&Pins::path(desired)).ok();
+        let names = |pins: Pins| pins.images.keys().map(ToString::to_string).collect();
+        let containers = self.engine.list_containers(&[]).await?;
+        Ok(Shelf {
+            images: self.engine.list_images().await?,
+            containers: containers.into_iter().map(|one| (one.name, one.image_id)).collect(),
+            pinned: pins.map(|pins| pins.map(names).unwrap_or_default()),
+        })
+    }
+
+    async fn add_kept(&self, observed: &mut Observed) -> Result<(), EngineError> {
         let (twins, trouble) = self.machine.folder.twins(&self.desired.deployment).unwrap_or_else(|error| {
             let trouble = format!("what parked containers were cannot be read: {error}");
             (BTreeMap::new(), vec![trouble])
@@ -130,7 +158,7 @@ fn outlived(desired: &Desired, twins: &BTreeMap<String, Twin>) -> Vec<String> {
 
 /// The names of ours that go after a commit: of each image's versions the newest stay, and whatever a container needs, and what
 /// is not of tarsup's making, as it is the way back to upstream.
-pub(super) fn released(desired: &Desired, observed: &Observed, images: &[ImageSummary]) -> Vec<Step> {
+pub(super) fn released(desired: &Desired, needed: &BTreeSet<String>, images: &[ImageSummary]) -> Vec<Step> {
     let prefix = held_prefix(&desired.deployment);
     let mut held: Vec<(Reference, DeployId, &ImageSummary)> = Vec::new();
     for image in images {
@@ -143,8 +171,6 @@ pub(super) fn released(desired: &Desired, observed: &Observed, images: &[ImageSu
         }
     }
     held.sort_by(|a, b| (&a.0.repository, &b.1).cmp(&(&b.0.repository, &a.1)));
-    let needed: BTreeSet<&str> =
-        observed.containers.iter().map(|container| container.image_id.as_str()).collect();
     let mut steps = Vec::new();
     for of_one in held.chunk_by(|a, b| a.0.repository == b.0.repository) {
         let mut kept: BTreeSet<&str> = BTreeSet::new();
@@ -156,7 +182,7 @@ pub(super) fn released(desired: &Desired, observed: &Observed, images: &[ImageSu
             }
             let is_foreign = !image.labels.contains_key(IMAGE_ROLE_LABEL);
             let counts = kept.len() < desired.policy.keep_images;
-            if counts || is_foreign || needed.contains(image.id.as_str()) {
+            if counts || is_foreign || needed.contains(&image.id) {
                 kept.insert(&image.id);
             } else {
                 let cause = format!("{} older versions of an image are kept", desired.policy.keep_images);

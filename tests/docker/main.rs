@@ -13,6 +13,7 @@ mod daemon_copy;
 mod e2e;
 mod engine_contract;
 mod engine_lost;
+mod inspected;
 mod real;
 mod recreate;
 mod run_lines;

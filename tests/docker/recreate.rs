@@ -1,7 +1,7 @@
 //! Containers with random settings, made through the API alone, are adopted and replaced: what an inspect shows of the successor is
 //! what it showed before, field by field, but for a table of what may differ.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use tarsup::engine::{CreateBody, Engine as _};
 
 use crate::e2e::deployment::Ran;
+use crate::inspected::{differing, inspect};
 use crate::tiny;
 
 /// How many containers a run makes; `TARSUP_RECREATE=300` for the whole (tests/long.sh).
@@ -16,31 +17,6 @@ const MOST: usize = 8;
 const NETWORKS: [(&str, &str); 2] = [("tarsup-recreate-a", "172.30.90"), ("tarsup-recreate-b", "172.30.91")];
 const VOLUME: &str = "tarsup-recreate";
 const LINKED: &str = "tarsup-recreate-db";
-
-/// What may differ, by the beginning of its JSON pointer, and why.
-const MAY_DIFFER: [(&str, &str); 21] = [
-    ("/Id", "another container"),
-    ("/Created", "another container"),
-    ("/State/", "started anew"),
-    ("/Image", "another image, which is what was asked for"),
-    ("/Config/Image", "another image, which is what was asked for"),
-    ("/Config/Labels/io.tarsup.", "labels of tarsup's"),
-    ("/Config/AttachStdin", "of the client that made it"),
-    ("/Config/AttachStdout", "of the client that made it"),
-    ("/Config/AttachStderr", "of the client that made it"),
-    ("/Config/Hostname", "the container's own id, where none was asked for: compared apart"),
-    ("/HostConfig/Binds", "compared as mounts"),
-    ("/HostConfig/Mounts", "compared as mounts"),
-    ("/HostConfig/ConsoleSize", "of the client that made it"),
-    ("/ResolvConfPath", "named after the id"),
-    ("/HostnamePath", "named after the id"),
-    ("/HostsPath", "named after the id"),
-    ("/LogPath", "named after the id"),
-    ("/GraphDriver/", "of another container"),
-    ("/Storage", "of another container"),
-    ("/NetworkSettings/Sandbox", "made at each start"),
-    ("/RestartCount", "counted from the start"),
-];
 
 /// A small generator: the same seed gives the same containers.
 struct Dice(u64);
@@ -133,7 +109,7 @@ fn settings() -> Vec<(&'static str, Vec<Value>)> {
 
 /// A random body, for the n-th container.
 fn body(dice: &mut Dice, n: usize, image: &str) -> Map<String, Value> {
-    let mut body = json!({"Image": image, "Cmd": ["/actor", "sleep"], "HostConfig": {}});
+    let mut body = json!({"Image": image, "Cmd": ["sleep"], "HostConfig": {}});
     for (place, values) in settings() {
         if dice.one_in(4) {
             let (parent, key) = place.rsplit_once('/').unwrap();
@@ -220,59 +196,6 @@ fn push(body: &mut Value, key: &str, value: Value) {
     list.as_array_mut().unwrap().push(value);
 }
 
-/// Every scalar of a document by its JSON pointer; lists that have no order by their content.
-fn flat(at: &str, value: &Value, all: &mut BTreeMap<String, Value>) {
-    match value {
-        Value::Object(map) if !map.is_empty() => {
-            for (key, value) in map {
-                flat(&format!("{at}/{key}"), value, all);
-            }
-        }
-        Value::Array(items) if !items.is_empty() => {
-            for item in items {
-                let name = item["Destination"].as_str().map_or_else(|| item.to_string(), str::to_owned);
-                flat(&format!("{at}/[{name}]"), item, all);
-            }
-        }
-        // Not asked for, in any of the engine's ways to show it.
-        Value::Null => {}
-        Value::Array(_) | Value::Object(_) => {}
-        Value::String(text) if text.is_empty() => {}
-        _ => drop(all.insert(at.to_owned(), value.clone())),
-    }
-}
-
-/// An inspect as it is compared.
-fn comparable(inspect: &Value) -> BTreeMap<String, Value> {
-    let mut inspect = inspect.clone();
-    let short: String = inspect["Id"].as_str().unwrap().chars().take(12).collect();
-    for endpoint in inspect["NetworkSettings"]["Networks"].as_object_mut().into_iter().flatten() {
-        let endpoint = endpoint.1;
-        // Older engines add the id to the names, newer ones tell it apart.
-        for key in ["Aliases", "DNSNames"] {
-            if let Some(names) = endpoint[key].as_array_mut() {
-                names.retain(|name| name.as_str() != Some(&short));
-            }
-        }
-    }
-    let mut all = BTreeMap::new();
-    flat("", &inspect, &mut all);
-    all.retain(|key, _| {
-        let made_anew = ["/EndpointID", "/NetworkID"].iter().any(|end| key.ends_with(end));
-        !made_anew && !MAY_DIFFER.iter().any(|(may, _)| key.starts_with(may))
-    });
-    if inspect["Config"]["Hostname"].as_str() != Some(&short) {
-        all.insert("/hostname".to_owned(), inspect["Config"]["Hostname"].clone());
-    }
-    all
-}
-
-fn inspect(name: &str) -> Value {
-    let output = Command::new("docker").args(["container", "inspect", name]).output().unwrap();
-    let all: Value = serde_json::from_slice(&output.stdout).unwrap();
-    all[0].clone()
-}
-
 fn tarsup(folder: &std::path::Path, words: &[&str]) -> Ran {
     let output = Command::new(env!("CARGO_BIN_EXE_tarsup")).args(words).current_dir(folder).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -296,8 +219,7 @@ async fn containers_with_random_settings_are_replaced_and_keep_each_of_them() {
     let old = tiny::actor_image(&engine, "tarsup-recreate").await.to_string();
     let new = tiny::other_actor_image(&engine, "tarsup-recreate", "2").await.to_string();
     tiny::remove_container(LINKED).await;
-    let linked =
-        json!({"Image": old, "Cmd": ["/actor", "sleep"], "HostConfig": {"NetworkMode": NETWORKS[0].0}});
+    let linked = json!({"Image": old, "Cmd": ["sleep"], "HostConfig": {"NetworkMode": NETWORKS[0].0}});
     engine.create_container(LINKED, &CreateBody(linked.as_object().unwrap().clone())).await.unwrap();
     engine.start_container(LINKED).await.unwrap();
 
@@ -338,13 +260,7 @@ async fn containers_with_random_settings_are_replaced_and_keep_each_of_them() {
         assert_eq!(rolled.code, 0, "seed {seed}, container {n}: {}\n{shown}", rolled.err);
         let after = inspect(&name);
         assert_ne!(before["Id"], after["Id"]);
-        let (before, after) = (comparable(&before), comparable(&after));
-        let keys: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
-        let differing: Vec<String> = keys
-            .into_iter()
-            .filter(|key| before.get(*key) != after.get(*key))
-            .map(|key| format!("{key}: {:?} → {:?}", before.get(key), after.get(key)))
-            .collect();
+        let differing = differing(&before, &after);
         assert!(differing.is_empty(), "seed {seed}, container {n}: {differing:#?}\n{shown}");
         tiny::remove_containers_of(&name).await;
     }

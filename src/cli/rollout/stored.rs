@@ -7,12 +7,14 @@ use serde_json::{Value, json};
 
 use super::super::image::receipt_text;
 use super::super::{Failure, Ui, ui};
+use super::operator::STATE;
 use crate::deploy::Desired;
 use crate::engine::{Engine, EngineImage};
 use crate::oci::{Image, Reference};
 use crate::store::StoreError;
 use crate::transport::daemon::Daemon;
 use crate::transport::{Progress, Sink as _};
+use crate::upgrade::parked;
 
 /// What the local store has of what a deployment names.
 #[derive(Debug, Default)]
@@ -22,8 +24,9 @@ pub struct StoredImages {
 }
 
 impl StoredImages {
-    /// Looks the images of these services up. That there is no store, or no such image, is no error.
-    pub fn find(wanted: &Desired) -> Result<Self, Failure> {
+    /// Looks the images of these services up, and those of the containers that a rollback may have to make once more. That there is
+    /// no store, or no such image, is no error.
+    pub fn find(wanted: &Desired, goes_back: bool) -> Result<Self, Failure> {
         let mut found = Self::default();
         let store = match crate::store::local() {
             Ok(store) => store,
@@ -33,14 +36,22 @@ impl StoredImages {
         if !store.root().join("index.json").exists() {
             return Ok(found);
         }
-        for service in &wanted.services {
-            let name = service.image.to_string();
+        let mut references: Vec<Reference> =
+            wanted.services.iter().map(|service| service.image.clone()).collect();
+        if goes_back {
+            // What cannot be read is said where it is needed.
+            let (kept, _) =
+                parked::read(&wanted.directory.join(STATE), &wanted.deployment).unwrap_or_default();
+            references.extend(kept.values().filter_map(|twin| twin.image.parse().ok()));
+        }
+        for reference in references {
+            let name = reference.to_string();
             if found.images.contains_key(&name) {
                 continue;
             }
             match store.read(Some(&name)) {
                 Ok(image) => {
-                    found.shown.insert(name.clone(), as_loaded(&image, &service.image));
+                    found.shown.insert(name.clone(), as_loaded(&image, &reference));
                     found.images.insert(name, image);
                 }
                 Err(StoreError::Absent { .. }) => {}

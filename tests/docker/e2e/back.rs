@@ -1,69 +1,10 @@
 //! Going back where a prune has taken the parked containers: what comes back is, field by field, what was there.
 
-use std::collections::BTreeMap;
 use std::process::Command;
-
-use serde_json::Value;
 
 use super::deployment::Deployment;
 use super::stage::{NEW, OLD};
-
-/// What may differ between a container and its twin: what names the container itself, what the engine makes anew at each create
-/// or start, and the labels that tell which deploy made it.
-const MAY_DIFFER: [&str; 14] = [
-    "/Id",
-    "/Created",
-    "/State/",
-    "/RestartCount",
-    "/ResolvConfPath",
-    "/HostnamePath",
-    "/HostsPath",
-    "/LogPath",
-    "/GraphDriver/",
-    "/NetworkSettings/Sandbox",
-    "/Config/Labels/io.tarsup.deploy",
-    "/Config/Labels/io.tarsup.record",
-    "/Config/Labels/io.tarsup.predecessor",
-    "/Config/Labels/io.tarsup.twin",
-];
-
-/// Every scalar of a document by its JSON pointer; what has no order by its content.
-fn flat(at: &str, value: &Value, all: &mut BTreeMap<String, Value>) {
-    match value {
-        Value::Object(map) if !map.is_empty() => {
-            for (key, value) in map {
-                flat(&format!("{at}/{key}"), value, all);
-            }
-        }
-        Value::Array(items) if !items.is_empty() => {
-            for item in items {
-                // `Mounts` comes in any order, with a path each.
-                let name = item["Destination"].as_str().map_or_else(|| item.to_string(), str::to_owned);
-                flat(&format!("{at}/[{name}]"), item, all);
-            }
-        }
-        _ => drop(all.insert(at.to_owned(), value.clone())),
-    }
-}
-
-fn differing(before: &Value, after: &Value) -> Vec<String> {
-    let of = |value: &Value| {
-        let mut all = BTreeMap::new();
-        flat("", value, &mut all);
-        all
-    };
-    let (before, after) = (of(before), of(after));
-    let keys = before.keys().chain(after.keys());
-    let mut found: Vec<String> = keys
-        .filter(|key| before.get(*key) != after.get(*key))
-        .filter(|key| !MAY_DIFFER.iter().any(|may| key.starts_with(may)))
-        .filter(|key| !key.ends_with("/EndpointID"))
-        .map(|key| format!("{key}: {:?} → {:?}", before.get(key), after.get(key)))
-        .collect();
-    found.sort();
-    found.dedup();
-    found
-}
+use crate::inspected::differing;
 
 #[test]
 fn rollback_after_a_prune_makes_once_more_what_was_there() {
@@ -89,6 +30,7 @@ fn rollback_after_a_prune_makes_once_more_what_was_there() {
         let after = deployment.inspect(service);
         let differing = differing(&before, &after);
         assert!(differing.is_empty(), "{service}: {differing:#?}");
+        assert_eq!(after["Image"], before["Image"], "{service}");
         assert_eq!(deployment.version(service), OLD);
         assert!(deployment.answers(service), "{service}");
     }

@@ -13,6 +13,7 @@ mod lists;
 mod migration;
 mod plans;
 mod properties;
+mod prune;
 mod recovery;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,26 @@
+//! `tarsup prune`: what nobody needs any more goes.
+
+use clap::Args;
+
+use super::rollout::{AcceptOptions, ChangeOptions};
+use super::rollout::{Ask, change_deployment};
+use super::{Outcome, Ui};
+
+/// Remove parked and failed containers, and versions of images, beyond the number to keep
+///
+/// Never what runs, what the file or tarsup.lock names, what any container of the engine was made from, or the last container and image
+/// of upstream's. Volumes are never touched.
+#[derive(Debug, Args)]
+pub struct PruneArgs {
+    /// How many parked containers of a service and versions of an image stay; default: keep_parked and keep_images of the file
+    #[arg(long, value_name = "N")]
+    keep: Option<usize>,
+
+    #[command(flatten)]
+    change: ChangeOptions,
+}
+
+/// Removes it.
+pub fn prune(args: &PruneArgs, ui: &Ui) -> Outcome {
+    change_deployment(&args.change, &Ask::Prune { keep: args.keep }, &AcceptOptions::default(), false, ui)
+}

@@ -1,0 +1,95 @@
+//! What an inspect shows of two containers, compared field by field: the second was made to be what the first was.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+use serde_json::Value;
+
+/// What may differ, by the beginning of its JSON pointer, and why.
+const MAY_DIFFER: [(&str, &str); 21] = [
+    ("/Id", "another container"),
+    ("/Created", "another container"),
+    ("/State/", "started anew"),
+    ("/Image", "another image, which is what was asked for"),
+    ("/Config/Image", "another image, which is what was asked for"),
+    ("/Config/Labels/io.tarsup.", "labels of tarsup's"),
+    ("/Config/AttachStdin", "of the client that made it"),
+    ("/Config/AttachStdout", "of the client that made it"),
+    ("/Config/AttachStderr", "of the client that made it"),
+    ("/Config/Hostname", "the container's own id, where none was asked for: compared apart"),
+    ("/HostConfig/Binds", "compared as mounts"),
+    ("/HostConfig/Mounts", "compared as mounts"),
+    ("/HostConfig/ConsoleSize", "of the client that made it"),
+    ("/ResolvConfPath", "named after the id"),
+    ("/HostnamePath", "named after the id"),
+    ("/HostsPath", "named after the id"),
+    ("/LogPath", "named after the id"),
+    ("/GraphDriver/", "of another container"),
+    ("/Storage", "of another container"),
+    ("/NetworkSettings/Sandbox", "made at each start"),
+    ("/RestartCount", "counted from the start"),
+];
+
+/// The fields that differ and may not.
+pub fn differing(before: &Value, after: &Value) -> Vec<String> {
+    let (before, after) = (comparable(before), comparable(after));
+    let keys: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    keys.into_iter()
+        .filter(|key| before.get(*key) != after.get(*key))
+        .map(|key| format!("{key}: {:?} → {:?}", before.get(key), after.get(key)))
+        .collect()
+}
+
+/// Every scalar of a document by its JSON pointer; lists that have no order by their content.
+fn flat(at: &str, value: &Value, all: &mut BTreeMap<String, Value>) {
+    match value {
+        Value::Object(map) if !map.is_empty() => {
+            for (key, value) in map {
+                flat(&format!("{at}/{key}"), value, all);
+            }
+        }
+        Value::Array(items) if !items.is_empty() => {
+            for item in items {
+                let name = item["Destination"].as_str().map_or_else(|| item.to_string(), str::to_owned);
+                flat(&format!("{at}/[{name}]"), item, all);
+            }
+        }
+        // Not asked for, in any of the engine's ways to show it.
+        Value::Null => {}
+        Value::Array(_) | Value::Object(_) => {}
+        Value::String(text) if text.is_empty() => {}
+        _ => drop(all.insert(at.to_owned(), value.clone())),
+    }
+}
+
+/// An inspect as it is compared.
+fn comparable(inspect: &Value) -> BTreeMap<String, Value> {
+    let mut inspect = inspect.clone();
+    let short: String = inspect["Id"].as_str().unwrap().chars().take(12).collect();
+    for endpoint in inspect["NetworkSettings"]["Networks"].as_object_mut().into_iter().flatten() {
+        let endpoint = endpoint.1;
+        // Older engines add the id to the names, newer ones tell it apart.
+        for key in ["Aliases", "DNSNames"] {
+            if let Some(names) = endpoint[key].as_array_mut() {
+                names.retain(|name| name.as_str() != Some(&short));
+            }
+        }
+    }
+    let mut all = BTreeMap::new();
+    flat("", &inspect, &mut all);
+    all.retain(|key, _| {
+        let made_anew = ["/EndpointID", "/NetworkID"].iter().any(|end| key.ends_with(end));
+        !made_anew && !MAY_DIFFER.iter().any(|(may, _)| key.starts_with(may))
+    });
+    if inspect["Config"]["Hostname"].as_str() != Some(&short) {
+        all.insert("/hostname".to_owned(), inspect["Config"]["Hostname"].clone());
+    }
+    all
+}
+
+/// What the engine says of a container.
+pub fn inspect(name: &str) -> Value {
+    let output = Command::new("docker").args(["container", "inspect", name]).output().unwrap();
+    let all: Value = serde_json::from_slice(&output.stdout).unwrap();
+    all[0].clone()
+}

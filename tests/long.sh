@@ -42,6 +42,9 @@ sh tests/engine.sh start long
 cargo test --quiet --features engine-tests --test docker --no-run
 TARSUP_EVERY=1 cargo test --quiet --test it rollout::
 CI=1 TARSUP_EVERY=1 sh tests/engine.sh run long -- cargo test --quiet --features engine-tests --test docker -- --nocapture real::adopt
+# Three hundred containers with random settings, adopted and replaced: some twenty minutes.
+TARSUP_RECREATE=300 TARSUP_SEED=$seed sh tests/engine.sh run long -- \
+    cargo test --quiet --features engine-tests --test docker -- --nocapture recreate::
 say "$kills kills, seed $seed"
 # In CI's way: what cannot run has failed.
 CI=1 TARSUP_KILLS=$kills TARSUP_SEED=$seed timeout $((300 + kills * 120)) \

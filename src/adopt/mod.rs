@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use crate::deploy::asked::Asked;
+use crate::deploy::carried::is_carried;
 use crate::deploy::{dotenv, observed::LABEL_DEPLOYMENT};
 use crate::engine::{Container, EngineImage, Network, Status};
 use crate::oci::Reference;
@@ -81,6 +82,8 @@ pub struct Adopted {
     pub restart: String,
     /// What no file can say, by the API's keys.
     pub unsaid: Vec<String>,
+    /// Those of them that its successor goes without.
+    pub lost: Vec<String>,
     /// The variables that went into the file with secrets.
     pub secrets: Vec<String>,
     /// What a person should know, a sentence each.
@@ -145,6 +148,7 @@ pub fn adopt(found: &[Found], networks: &BTreeMap<String, Network>) -> Result<Ad
             why,
             restart: restart(one),
             unsaid: asked.beyond.keys().cloned().collect(),
+            lost: asked.beyond.keys().filter(|key| !is_carried(&one.container, key)).cloned().collect(),
             secrets,
             remarks,
         };

@@ -87,10 +87,9 @@ impl File {
             self.line(2, &format!("x-tars: {{adopted: {id}}}"));
         }
         for key in &adopted.unsaid {
-            self.line(
-                2,
-                &format!("# Cannot be said here, and is lost with the first roll: {}", comment(key)),
-            );
+            let becomes =
+                if adopted.lost.contains(key) { "is lost with the first roll" } else { "is handed on" };
+            self.line(2, &format!("# Cannot be said here, and {becomes}: {}", comment(key)));
         }
         self.line(2, &format!("image: {}", scalar(&adopted.image)));
         self.line(2, &format!("container_name: {}", scalar(&adopted.container)));

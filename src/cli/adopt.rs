@@ -166,11 +166,15 @@ fn report(adoption: &Adoption) -> String {
 
 fn concerns(service: &Adopted) -> Vec<String> {
     let mut all = service.remarks.clone();
-    if !service.unsaid.is_empty() {
-        all.push(format!(
-            "cannot be said in the file, and is lost with the first roll: {}",
-            service.unsaid.join(", ")
-        ));
+    let (lost, carried): (Vec<&str>, Vec<&str>) = service
+        .unsaid
+        .iter()
+        .map(String::as_str)
+        .partition(|key| service.lost.iter().any(|lost| lost == key));
+    for (keys, becomes) in [(carried, "handed on"), (lost, "lost with the first roll")] {
+        if !keys.is_empty() {
+            all.push(format!("cannot be said in the file, and is {becomes}: {}", keys.join(", ")));
+        }
     }
     all
 }

@@ -21,6 +21,7 @@ use crate::engine::{ConnectOptions, ContainerSummary, Engine, EngineError, Image
 use crate::oci::{Digest, Reference};
 use crate::store::{self, Layout, StoreError};
 use crate::upgrade::journal::{self, DeployState, Summary};
+use crate::upgrade::names::HELD;
 
 /// Pin the images of a deployment, and the packages in them, in tarsup.lock
 #[derive(Debug, Args)]
@@ -411,13 +412,18 @@ struct EngineTag {
     created: String,
     /// True where tarsup built it.
     labelled: bool,
+    /// True where a deploy holds it for a way back.
+    held: bool,
 }
 
 fn held_versions(images: &[ImageSummary]) -> impl Iterator<Item = EngineTag> {
     images.iter().flat_map(|image| {
-        image.tags.iter().filter_map(|tag| {
+        let (ours, tags): (Vec<&String>, Vec<&String>) =
+            image.tags.iter().partition(|tag| tag.starts_with(&format!("{HELD}/")));
+        tags.into_iter().filter_map(move |tag| {
             Some(EngineTag {
                 reference: tag.parse().ok()?,
+                held: !ours.is_empty(),
                 raw_id: image.id.clone(),
                 id: image.id.parse().ok(),
                 size: image.size,
@@ -431,11 +437,12 @@ fn held_versions(images: &[ImageSummary]) -> impl Iterator<Item = EngineTag> {
 /// Adds an image of the engine: to the line of the store's where both are the same, else as a line of its own.
 fn add_held(versions: &mut Vec<Version>, held: &EngineTag, containers: &[ContainerSummary]) {
     let image = held.reference.to_string();
-    let used: BTreeSet<String> = containers
+    let mut used: BTreeSet<String> = containers
         .iter()
         .filter(|container| container.image_id == held.raw_id)
         .map(|container| format!("container {}", container.name))
         .collect();
+    used.extend(held.held.then(|| "rollback".to_owned()));
     let same = versions.iter_mut().find(|known| {
         known.image == image && known.store && (known.id == held.id || known.digest == held.id)
     });

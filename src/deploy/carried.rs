@@ -8,13 +8,18 @@ use super::mounts::clean;
 use super::twin::{as_asked, is_derived};
 use crate::engine::{Container, CreateBody};
 
+/// True for a key of what no file can say (`Asked::beyond`) that the successor goes on with all the same.
+pub fn is_carried(container: &Container, key: &str) -> bool {
+    place_of(container, key).is_some()
+}
+
 /// What of the container's settings no file can say, in two lists of the API's keys: what its successor goes on with, and what it
 /// goes without. `image` is the engine's `Config` of the container's image.
 pub fn beyond(container: &Container, service: &str, image: &Value) -> (Vec<String>, Vec<String>) {
     Asked::of_container(container, service, image)
         .beyond
         .into_keys()
-        .partition(|key| place_of(container, key).is_some())
+        .partition(|key| is_carried(container, key))
 }
 
 /// Where a key's value goes in the body of a create.

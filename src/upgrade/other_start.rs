@@ -74,16 +74,19 @@ pub(super) fn note(planner: &mut Planner<'_>) {
                 }
             }
             Some(Turn::Starts(container)) if !is_node => {
-                let starts = format!(
-                    "is started by {}'s own start, which installs anew where it gets no answer from the database: that is \
-                     asked right before, and the container is started only if it answers and holds TARS",
-                    container.image
-                );
-                planner.note(name, &starts);
+                planner.note(name, &unsafe_start(&container.image));
             }
             Some(Turn::Starts(_)) | None => {}
         }
     }
+}
+
+/// What is said of a start of another image's own.
+pub(super) fn unsafe_start(image: &str) -> String {
+    format!(
+        "is started by {image}'s own start, which installs anew where it gets no answer from the database: that is asked right \
+         before, and the container is started only if it answers and holds TARS"
+    )
 }
 
 /// What nodes with upstream's own start get from the new master's image.

@@ -9,11 +9,11 @@ use super::preflight::guard_container;
 use super::state::{by_id, is_up, made, of_service, serving};
 use super::step::After;
 use super::swap::Again;
-use super::{DeployId, Refusal};
+use super::{DeployId, Refusal, other_start};
 use crate::deploy::desired::Service;
 use crate::deploy::observed::{Availability, LABEL_DEPLOY, LABEL_PREDECESSOR, LABEL_TWIN};
 use crate::deploy::twin::Twin;
-use crate::deploy::{Desired, Observed};
+use crate::deploy::{Desired, Observed, guard};
 use crate::engine::{Container, EngineImage};
 use crate::oci::Reference;
 use crate::tars::Role;
@@ -220,6 +220,11 @@ pub(super) fn plan(planner: &mut Planner<'_>, targets: &BTreeMap<String, String>
                 (swap.touched(old, after), swap.bring_back(parked, old))
             }
             Back::Kept(name, twin) => {
+                if matches!(service.role, Some(Role::Master | Role::Slave))
+                    && !guard::has_our_start(&twin.config())
+                {
+                    planner.note(&service.name, &other_start::unsafe_start(&twin.image));
+                }
                 let image = kept_image(planner, service, twin)?;
                 let again = Again { name, twin, image: &image.0, lacks_its_name: image.1 };
                 (swap.touched(old, After::Made), swap.make_again(&again, old, made))

@@ -99,26 +99,20 @@ impl<'a> Unwinding<'a> {
 
     fn service(&mut self, touched: &'a Touched) {
         let made = made(self.observed, &self.plan.deployment, &touched.service, &self.plan.id);
-        let old = touched.before.as_ref().map(|before| by_id(self.observed, &before.id));
-        if let (Some(before), Some(None)) = (&touched.before, old) {
+        let old = touched.before.as_ref().and_then(|before| by_id(self.observed, &before.id));
+        let twin = touched.before.as_ref().and_then(|before| self.twin(touched, before));
+        let comes_back = match (&touched.before, old) {
+            // It was stopped, and must not be started again.
+            (Some(Before { instead: Some(_), running: true, .. }), Some(old)) if !is_up(old) => twin,
+            (_, old) => old.or(twin),
+        };
+        if let (Some(before), None) = (&touched.before, comes_back) {
             // Nothing is left to go back to: what was made stays, so that something serves.
             let left = made.map(|made| made.name.clone());
-            self.lost.push(Lost { service: touched.service.clone(), container: before.name.clone(), left });
+            let container = before.instead.as_ref().filter(|_| old.is_some()).unwrap_or(&before.name).clone();
+            self.lost.push(Lost { service: touched.service.clone(), container, left });
             return;
         }
-        let twin = touched.before.as_ref().and_then(|before| self.twin(touched, before));
-        let comes_back = match (&touched.before, old.flatten()) {
-            // It was stopped, and must not be started again.
-            (Some(Before { instead: Some(name), running: true, .. }), Some(old)) if !is_up(old) => {
-                if twin.is_none() {
-                    let (service, left) = (touched.service.clone(), made.map(|made| made.name.clone()));
-                    self.lost.push(Lost { service, container: name.clone(), left });
-                    return;
-                }
-                twin
-            }
-            (_, old) => old,
-        };
         match &touched.after {
             After::Made => {
                 if let Some(made) = made {
@@ -132,17 +126,12 @@ impl<'a> Unwinding<'a> {
             }
             After::Same => {}
         }
-        if let (Some(before), Some(old)) = (&touched.before, old.flatten()) {
-            let goes = comes_back.filter(|one| one.id != old.id);
-            if goes.is_some() {
-                self.retire(
-                    touched,
-                    old,
-                    old_name(&touched.container, &self.plan.id),
-                    "it is never started again",
-                );
+        if let (Some(before), Some(back)) = (&touched.before, comes_back) {
+            if let Some(old) = old.filter(|old| old.id != back.id) {
+                let parked = old_name(&touched.container, &self.plan.id);
+                self.retire(touched, old, parked, "it is never started again");
             }
-            self.restore(touched, before, goes.unwrap_or(old));
+            self.restore(touched, before, back);
         }
         if let Some(twin) =
             twin.filter(|twin| is_fresh(twin) && comes_back.is_none_or(|one| one.id != twin.id))

@@ -306,9 +306,7 @@ impl Diagnose for Refusal {
                 "name an image of ours that asks it from outside: `tarsup restart {service} --image REF`; or move it to one: \
                  `tarsup upgrade --image {service}=REF`"
             ),
-            Self::NoAsker { hint, .. } => {
-                (*hint).to_owned()
-            }
+            Self::NoAsker { hint, .. } => (*hint).to_owned(),
             Self::Guard(guard) => return guard.hint(),
             Self::NoImages { missing } => missing_hint(missing),
             Self::DataMoves { service, .. } => format!(

@@ -194,8 +194,12 @@ pub(super) fn plan(planner: &mut Planner<'_>, targets: &BTreeMap<String, String>
         let Some(id) = targets.get(&service.name) else { continue };
         let gone = || Refusal::ParkedGone { service: service.name.clone(), before: String::new() };
         let back = Back::of(planner.observed, id).ok_or_else(gone)?;
-        if let Back::There(parked) = back {
-            guard_container(service, parked)?;
+        match back {
+            Back::There(parked) => guard_container(service, parked)?,
+            Back::Kept(_, twin) if is_foreign_start(service, twin) => {
+                planner.note(&service.name, &other_start::unsafe_start(&twin.image));
+            }
+            Back::Kept(..) => {}
         }
         let deployment = &planner.desired.deployment;
         let own = old_name(&service.container, planner.id);
@@ -220,11 +224,6 @@ pub(super) fn plan(planner: &mut Planner<'_>, targets: &BTreeMap<String, String>
                 (swap.touched(old, after), swap.bring_back(parked, old))
             }
             Back::Kept(name, twin) => {
-                if matches!(service.role, Some(Role::Master | Role::Slave))
-                    && !guard::has_our_start(&twin.config())
-                {
-                    planner.note(&service.name, &other_start::unsafe_start(&twin.image));
-                }
                 let image = kept_image(planner, service, twin)?;
                 let again = Again { name, twin, image: &image.0, lacks_its_name: image.1 };
                 (swap.touched(old, After::Made), swap.make_again(&again, old, made))
@@ -249,6 +248,10 @@ pub(super) fn plan(planner: &mut Planner<'_>, targets: &BTreeMap<String, String>
             .push("the schema of the database is not rolled back; migrations only add".to_owned());
     }
     Ok(())
+}
+
+fn is_foreign_start(service: &Service, twin: &Twin) -> bool {
+    matches!(service.role, Some(Role::Master | Role::Slave)) && !guard::has_our_start(&twin.config())
 }
 
 /// The image of what is made once more, and whether it has to be given its name again.

@@ -55,8 +55,7 @@ fn flat(at: &str, value: &Value, all: &mut BTreeMap<String, Value>) {
             }
         }
         // Not asked for, in any of the engine's ways to show it.
-        Value::Null => {}
-        Value::Array(_) | Value::Object(_) => {}
+        Value::Null | Value::Array(_) | Value::Object(_) => {}
         Value::String(text) if text.is_empty() => {}
         _ => drop(all.insert(at.to_owned(), value.clone())),
     }
@@ -74,6 +73,18 @@ fn comparable(inspect: &Value) -> BTreeMap<String, Value> {
                 names.retain(|name| name.as_str() != Some(&short));
             }
         }
+    }
+    // Two ways to say the same.
+    if inspect["HostConfig"]["RestartPolicy"]["Name"] == "no" {
+        inspect["HostConfig"]["RestartPolicy"]["Name"] = "".into();
+    }
+    for mount in inspect["Mounts"].as_array_mut().into_iter().flatten() {
+        // How it was written; `RW` and `Propagation` are what it means.
+        mount["Mode"] = Value::Null;
+    }
+    if inspect["HostConfig"]["PublishAllPorts"] == true {
+        // Any free port of the host, another one at each start.
+        inspect["NetworkSettings"]["Ports"] = Value::Null;
     }
     let mut all = BTreeMap::new();
     flat("", &inspect, &mut all);

@@ -28,7 +28,7 @@ impl Dice {
     }
 
     fn one_in(&mut self, n: u64) -> bool {
-        self.next() % n == 0
+        self.next().is_multiple_of(n)
     }
 
     fn of<T: Clone>(&mut self, items: &[T]) -> T {
@@ -128,9 +128,7 @@ fn body(dice: &mut Dice, n: usize, image: &str) -> Map<String, Value> {
         mode => body["HostConfig"]["NetworkMode"] = json!(mode),
     }
     if network == "host" {
-        for key in ["UTSMode"] {
-            body["HostConfig"].as_object_mut().unwrap().remove(key);
-        }
+        body["HostConfig"].as_object_mut().unwrap().remove("UTSMode");
     }
     if matches!(network, "a" | "a+b" | "bridge" | "") {
         if dice.one_in(2) {
@@ -169,14 +167,14 @@ fn body(dice: &mut Dice, n: usize, image: &str) -> Map<String, Value> {
                 body,
                 "Mounts",
                 json!({"Type": "tmpfs", "Target": "/memory", "TmpfsOptions": {"SizeBytes": 65_536}}),
-            )
+            );
         },
         |body| {
             push(
                 body,
                 "Mounts",
                 json!({"Type": "volume", "Source": VOLUME, "Target": "/again", "ReadOnly": true, "VolumeOptions": {"NoCopy": true}}),
-            )
+            );
         },
     ];
     for mount in mounts {

@@ -75,8 +75,8 @@ async fn rollback_makes_once_more_what_a_prune_took() {
             let spool =
                 binds.iter().position(|bind| bind.as_str().unwrap().ends_with(":/var/spool")).unwrap();
             let spool = binds.remove(spool);
-            let named = spool.as_str().unwrap().split(':').next().unwrap().to_owned();
-            assert!(volume.to_string().contains(&named), "{named} is not the volume that it had: {volume}");
+            let its = spool.as_str().unwrap().split(':').next().unwrap().to_owned();
+            assert!(volume.to_string().contains(&its), "{its} is not the volume that it had: {volume}");
         }
         // What was without a restart policy when it was parked has the declared one.
         let (mut before, mut after) = (before, after);

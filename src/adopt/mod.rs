@@ -12,14 +12,14 @@ use serde_json::Value;
 
 use crate::deploy::asked::Asked;
 use crate::deploy::carried::is_carried;
-use crate::deploy::{dotenv, observed::LABEL_DEPLOYMENT};
+use crate::deploy::dotenv;
+use crate::deploy::observed::{LABEL_COMPOSE_PROJECT, LABEL_DEPLOYMENT};
 use crate::engine::{Container, EngineImage, Network, Status};
 use crate::oci::Reference;
 use crate::tars::Role;
 use crate::tars::rebuild::{REBUILD, is_allowed};
 
-/// The labels by which compose knows its own.
-const COMPOSE_PROJECT: &str = "com.docker.compose.project";
+/// The label by which compose knows which service of a project a container is.
 const COMPOSE_SERVICE: &str = "com.docker.compose.service";
 
 /// A container that is to be adopted, and what was asked beside it.
@@ -174,7 +174,7 @@ fn service_names(found: &[Found]) -> Vec<String> {
 /// compose's project where all are of one, else the network that they share, else `tars`.
 fn deployment_name(found: &[Found]) -> String {
     let one_of = |names: BTreeSet<String>| (names.len() == 1).then(|| names.into_iter().next()).flatten();
-    let project = |one: &Found| one.container.labels.get(COMPOSE_PROJECT).cloned().unwrap_or_default();
+    let project = |one: &Found| one.container.labels.get(LABEL_COMPOSE_PROJECT).cloned().unwrap_or_default();
     let network = |one: &Found| {
         let mode = one.container.raw.pointer("/HostConfig/NetworkMode").and_then(Value::as_str);
         let is_own =
@@ -339,11 +339,11 @@ fn assignment(name: &str, value: &str) -> Option<String> {
 fn notes(found: &[Found], networks: &BTreeMap<String, Network>, services: &[Adopted]) -> Vec<String> {
     let mut notes = Vec::new();
     let projects: BTreeSet<&String> =
-        found.iter().filter_map(|one| one.container.labels.get(COMPOSE_PROJECT)).collect();
+        found.iter().filter_map(|one| one.container.labels.get(LABEL_COMPOSE_PROJECT)).collect();
     for project in projects {
         let of_project: Vec<&str> = networks
             .values()
-            .filter(|network| network.labels.get(COMPOSE_PROJECT) == Some(project))
+            .filter(|network| network.labels.get(LABEL_COMPOSE_PROJECT) == Some(project))
             .map(|network| network.name.as_str())
             .collect();
         let network = match of_project.as_slice() {

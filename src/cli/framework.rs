@@ -124,6 +124,7 @@ pub fn accept_database(args: &AcceptDatabaseArgs, ui: &Ui) -> Outcome {
             "HostConfig": {"VolumesFrom": [master.id], "NetworkMode": "none"},
         });
         let body = CreateBody(body.as_object().cloned().unwrap_or_default());
+        remove_left_over(&engine, &desired.deployment, &name).await?;
         engine.create_container(&name, &body).await?;
         let done = async {
             engine.start_container(&name).await?;
@@ -140,6 +141,19 @@ pub fn accept_database(args: &AcceptDatabaseArgs, ui: &Ui) -> Outcome {
         ui.json(&json!({"deployment": desired.deployment, "accepted": master.name}));
         Ok(Exit::Done)
     })
+}
+
+/// Removes what a command that was killed here left: a container of this name and with the deployment's label is of nobody else.
+async fn remove_left_over(engine: &DockerEngine, deployment: &str, name: &str) -> Result<(), EngineError> {
+    let Some(found) = engine.inspect_container(name).await? else { return Ok(()) };
+    if found.labels.get(LABEL_DEPLOYMENT).is_none_or(|label| label != deployment) {
+        return Ok(());
+    }
+    if found.status == Status::Running {
+        // It ends by itself, in a moment.
+        engine.wait_container(&found.id).await?;
+    }
+    engine.remove_container(&found.id).await
 }
 
 /// The container of the master, whatever it does.

@@ -31,3 +31,15 @@ pub struct DeploymentOptions {
     #[command(flatten)]
     pub engine: EngineOptions,
 }
+
+/// What may not happen unless it is said.
+#[derive(Clone, Debug, Default, Args)]
+pub struct AcceptOptions {
+    /// Let this service look for its data elsewhere from now on; what is where it lies now stays behind
+    #[arg(long, value_name = "SERVICE")]
+    pub accept_data_move: Vec<String>,
+
+    /// Migrate the database without a backup: there is another one
+    #[arg(long)]
+    pub no_backup: bool,
+}

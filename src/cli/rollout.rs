@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
-use super::options::DeploymentOptions;
+use super::options::{AcceptOptions, DeploymentOptions};
 use super::{Failure, Outcome, Ui};
 use crate::deploy::compose::{LoadOptions, load};
 use crate::deploy::pins::Pins;
@@ -42,6 +42,10 @@ pub struct ChangeOptions {
     /// Do not ask
     #[arg(short, long)]
     yes: bool,
+
+    /// Stop this service although what it keeps in shared memory is gone then; --yes does not cover it
+    #[arg(long, value_name = "SERVICE")]
+    accept_state_loss: Vec<String>,
 }
 
 /// Finish the migration of a deployment whose nodes have all moved
@@ -59,18 +63,6 @@ pub struct MigrateArgs {
     no_backup: bool,
 }
 
-/// What may not happen unless it is said.
-#[derive(Clone, Debug, Default, Args)]
-pub struct AcceptOptions {
-    /// Let this service look for its data elsewhere from now on; what is where it lies now stays behind
-    #[arg(long, value_name = "SERVICE")]
-    accept_data_move: Vec<String>,
-
-    /// Migrate the database without a backup: there is another one
-    #[arg(long)]
-    no_backup: bool,
-}
-
 /// Show what `up` (or, with --to or --image, `upgrade`) would do
 #[derive(Debug, Args)]
 pub struct PlanArgs {
@@ -82,6 +74,10 @@ pub struct PlanArgs {
 
     #[command(flatten)]
     accept: AcceptOptions,
+
+    /// Plan to stop this service although what it keeps in shared memory is gone then
+    #[arg(long, value_name = "SERVICE")]
+    accept_state_loss: Vec<String>,
 
     /// Only the images that tarsup.lock pins
     #[arg(long)]
@@ -343,7 +339,8 @@ fn chosen(desired: &Desired, choices: &[ImageChoice]) -> Result<Intent, RolloutE
 
 /// Shows a plan.
 pub fn plan(args: &PlanArgs, ui: &Ui) -> Outcome {
-    let change = ChangeOptions { deployment: args.deployment.clone(), dry_run: true, yes: false };
+    let (deployment, accept_state_loss) = (args.deployment.clone(), args.accept_state_loss.clone());
+    let change = ChangeOptions { deployment, dry_run: true, yes: false, accept_state_loss };
     let asked = args.version.to.is_some() || !args.version.image.is_empty();
     let ask = if asked { Ask::Upgrade(&args.version) } else { Ask::Up };
     change_deployment(&change, &ask, &args.accept, args.locked, ui)
@@ -439,7 +436,8 @@ async fn change_on_engine(
     let deploy = Deploy { engine: engine.as_ref(), machine, desired, stored: stored.shown(), stop };
     let accept_data_move = accept.accept_data_move.clone();
     let (what, backup) = super::backup::way(accept.no_backup, ask.words());
-    let request = Request { id: new_id(), what, intent, pins, accept_data_move, backup };
+    let accept_state_loss = change.accept_state_loss.clone();
+    let request = Request { id: new_id(), what, intent, pins, accept_data_move, accept_state_loss, backup };
     let offer = deploy.offer(&request).await?;
     // A commit must not fail at its last step.
     rewrite::check(desired, &offer.edits)?;
@@ -502,6 +500,7 @@ pub fn resume(args: &ResumeArgs, ui: &Ui) -> Outcome {
             forward: args.forward,
             take_over: args.take_over,
             accept_data_move: args.accept_data_move.clone(),
+            accept_state_loss: args.change.accept_state_loss.clone(),
         };
         let preview = deploy.preview(&options).await?;
         let shown = preview.as_ref().map(|plan| {

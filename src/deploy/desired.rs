@@ -120,6 +120,8 @@ pub struct Written {
     pub tag_alone: bool,
     /// `adopted` of `x-tars`: the id of the container that somebody else made and that is this service's.
     pub adopted: Option<String>,
+    /// `hold` of `x-tars`: nothing but a command that names it touches its container.
+    pub hold: bool,
 }
 
 /// The version of the rule that [`Service::spec`] follows. Whoever changes what a compose file is translated into, so that

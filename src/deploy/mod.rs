@@ -4,6 +4,7 @@ pub mod asked;
 pub mod carried;
 pub mod compose;
 pub mod container;
+pub mod contents;
 pub mod desired;
 pub mod dotenv;
 pub mod guard;

@@ -6,11 +6,12 @@
 //! start until the container is proven. That it is proven is what a deploy's end means, and the journal tells that end;
 //! where it does not (another machine's deploy, a lock, a container that is not in its place), each container is asked.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
+use super::contents;
 use super::desired::{Desired, Service};
 use super::observed::{
     Availability, LABEL_DEPLOY, LABEL_DEPLOYMENT, LABEL_LOCK, LABEL_RESTART, LABEL_ROLE, LABEL_SERVICE,
@@ -114,6 +115,7 @@ pub async fn observe_with(
         volumes,
         kept: BTreeMap::new(),
         shelf: None,
+        contents: BTreeMap::new(),
     })
 }
 
@@ -134,6 +136,20 @@ pub async fn find_images(
         observed.images.insert(name, found);
     }
     Ok(())
+}
+
+/// Looks into containers for what goes with them: whoever asks names those that would be stopped, as each is asked itself.
+pub async fn look_into(
+    engine: &dyn Engine,
+    desired: &Desired,
+    observed: &mut Observed,
+    names: &BTreeSet<String>,
+) {
+    for container in observed.containers.iter().filter(|container| names.contains(&container.name)) {
+        let service = container.labels.get(LABEL_SERVICE).and_then(|name| desired.service(name));
+        let seen = contents::look(engine, container, service.and_then(|service| service.role)).await;
+        observed.contents.insert(container.id.clone(), seen);
+    }
 }
 
 /// Shows a container that a file adopts with the labels that it would have, had it been made here: its own cannot be

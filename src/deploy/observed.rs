@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::contents::Contents;
 use super::twin::Twin;
 use crate::engine::{Container, EngineImage, EngineInfo, ImageSummary, Network};
 
@@ -26,6 +27,8 @@ pub const LABEL_RECORD: &str = "io.tarsup.record";
 pub const LABEL_CLUSTER: &str = "io.tarsup.cluster";
 /// On a container that was made once more from what another one was: the id of that one.
 pub const LABEL_TWIN: &str = "io.tarsup.twin";
+/// The label by which compose knows the containers and networks of a project: nothing takes it from a container.
+pub const LABEL_COMPOSE_PROJECT: &str = "com.docker.compose.project";
 /// The label of a deployment's lock (and of no other): the deploy that holds it.
 pub const LABEL_LOCK: &str = "io.tarsup.lock";
 
@@ -47,6 +50,8 @@ pub struct Observed {
     pub kept: BTreeMap<String, Twin>,
     /// What the engine holds beyond the deployment: read for a prune alone.
     pub shelf: Option<Shelf>,
+    /// What the containers hold that were looked into, by id: those that a plan would stop ([`super::observe::look_into`]).
+    pub contents: BTreeMap<String, Contents>,
 }
 
 /// Everything that an engine holds, as far as a prune is concerned.

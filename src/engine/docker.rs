@@ -22,8 +22,9 @@ use super::raw::{
     ApiRequest, PATIENCE, Raw, UNLIMITED, absent, in_path, in_query, shareable, traced, unexpected, words,
 };
 use super::{
-    Attached, ByteStream, Container, ContainerSummary, CreateBody, Engine, EngineError, EngineImage,
-    EngineInfo, ExecOutput, Executing, ImageSummary, Network, Printed, RestartPolicy, Result, answers,
+    Attached, ByteStream, Change, ChangeKind, Container, ContainerSummary, CreateBody, Engine, EngineError,
+    EngineImage, EngineInfo, ExecOutput, Executing, ImageSummary, Network, Printed, RestartPolicy, Result,
+    answers,
 };
 
 /// The newest API version that is asked for: later ones leave fields out of `inspect` that are read here.
@@ -331,6 +332,21 @@ impl Engine for DockerEngine {
         };
         let rows = listed["Processes"].as_array().into_iter().flatten();
         Ok(rows.filter_map(|row| row.as_array()?.last()?.as_str().map(str::to_owned)).collect())
+    }
+
+    async fn changes(&self, container: &str) -> Result<Vec<Change>> {
+        let call = format!("changes of {container}");
+        let path = format!("/containers/{}/changes", in_path(container));
+        // An engine says `null` where nothing changed.
+        let listed = self.raw.json(ApiRequest::new(&call, "GET", path)).await?;
+        let kind = |number: &Value| match number.as_u64() {
+            Some(1) => ChangeKind::Added,
+            Some(2) => ChangeKind::Deleted,
+            _ => ChangeKind::Modified,
+        };
+        let change =
+            |one: &Value| Some(Change { path: one["Path"].as_str()?.to_owned(), kind: kind(&one["Kind"]) });
+        Ok(listed.as_array().into_iter().flatten().filter_map(change).collect())
     }
 
     async fn logs(&self, container: &str, tail: u32) -> Result<String> {

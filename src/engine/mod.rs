@@ -253,6 +253,25 @@ pub struct ExecOutput {
     pub stderr: String,
 }
 
+/// How a path differs from the image's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names are the API's own")]
+pub enum ChangeKind {
+    Modified,
+    Added,
+    Deleted,
+}
+
+/// One of `GET /containers/{id}/changes`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Change {
+    /// The path in the container.
+    pub path: String,
+    /// How it differs.
+    pub kind: ChangeKind,
+}
+
 /// A piece of what a container prints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Printed {
@@ -418,6 +437,8 @@ pub trait Engine: Send + Sync {
     async fn attach_container(&self, container: &str) -> Result<Attached>;
     /// `GET /containers/{id}/top`: the command line of each process; none where it does not run.
     async fn processes(&self, container: &str) -> Result<Vec<String>>;
+    /// `GET /containers/{id}/changes`: what a container's own layer holds, folders on the way to it included; nothing of volumes.
+    async fn changes(&self, container: &str) -> Result<Vec<Change>>;
     /// `GET /containers/{id}/logs`: the last `tail` lines of both streams, as text.
     async fn logs(&self, container: &str, tail: u32) -> Result<String>;
     /// `POST /containers/{id}/exec`, started and waited for; an error after `timeout`.

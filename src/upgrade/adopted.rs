@@ -7,13 +7,11 @@ use super::step::After;
 use super::{DeployFailure, Intent, Refusal, cluster_probe, differ};
 use crate::deploy::desired::Service;
 use crate::deploy::observe::adopt;
+use crate::deploy::observed::LABEL_COMPOSE_PROJECT;
 use crate::deploy::twin::Twin;
 use crate::deploy::{Desired, guard};
 use crate::engine::{Container, Engine};
 use crate::tars::rebuild::REBUILD;
-
-/// The label by which compose knows its own: nothing takes it from a container.
-const COMPOSE: &str = "com.docker.compose.project";
 
 /// Why a container that is replaced has a twin made of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +51,7 @@ pub(super) fn twin(
         return None;
     }
     let rebuild = differ::forbidden_rebuild(container).is_some();
-    let because = match (rebuild, container.labels.contains_key(COMPOSE)) {
+    let because = match (rebuild, container.labels.contains_key(LABEL_COMPOSE_PROJECT)) {
         (true, _) => TwinBecause::Rebuild,
         (false, true) => TwinBecause::Compose,
         (false, false) => return None,
@@ -156,7 +154,7 @@ fn note_twins(planner: &mut Planner<'_>) {
         notes.push(match because {
             TwinBecause::Rebuild => format!("`{}` is never started again, not even to go back; {gone}", service.name),
             TwinBecause::Compose => {
-                let project = &old.labels[COMPOSE];
+                let project = &old.labels[LABEL_COMPOSE_PROJECT];
                 format!(
                     "compose made `{}` (project `{project}`): {gone}. `docker compose up` there would make another one",
                     service.name

@@ -26,7 +26,7 @@ use super::step::{Action, Step};
 use super::unfinished::{Left, left_by};
 use super::unwind::{InFlight, WayBack, settle, unwind};
 use super::{
-    DeployFailure, DeployId, Intent, Refusal, adopted, body, keep, names, other_start, published, retry,
+    DeployFailure, DeployId, Intent, Refusal, adopted, body, keep, loss, names, other_start, published, retry,
 };
 use crate::deploy::observe::{Glance, observe_with};
 use crate::deploy::pins::{Pins, require};
@@ -117,6 +117,7 @@ impl Deploy<'_> {
             return Err(DeployFailure::Unfinished { deployment, deploy, sign: left.sign });
         }
         adopted::check_asker(self.engine, &request.intent).await?;
+        let observed = loss::look(self.engine, self.desired, observed, request).await?;
         let mut offer = self.offer_with_backup(&observed, request).await?;
         let published = published::questions(self.engine, &offer.plan, &offer.desired).await;
         offer.plan.questions.extend(published);
@@ -145,6 +146,7 @@ impl Deploy<'_> {
         self.remove_probes().await;
         let begun = async {
             let observed = self.glance(&shown.desired, &shown.request.intent, true).await?;
+            let observed = loss::look(self.engine, self.desired, observed, &shown.request).await?;
             let mut now = offer(self.desired, &observed, &shown.request)?;
             holds(shown, &now)?;
             now.plan.notes.clone_from(&shown.plan.notes);
@@ -156,6 +158,7 @@ impl Deploy<'_> {
                 plan: now.plan,
                 accept_data_move: shown.request.accept_data_move.clone(),
                 backup: record::Backup::by(shown.request.backup),
+                accept_state_loss: shown.request.accept_state_loss.clone(),
                 effects: Vec::new(),
             };
             let journal = self.journal(&record)?;

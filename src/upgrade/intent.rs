@@ -56,21 +56,23 @@ pub fn is_framework(service: &Service) -> bool {
 }
 
 impl Intent {
-    /// `upgrade`: the framework's services as declared, or with the tag `version`.
+    /// `upgrade`: the framework's services as declared, or with the tag `version`; not those that are held.
     pub fn upgrade(desired: &Desired, version: Option<&str>) -> Self {
-        let services = desired.services.iter().filter(|service| is_framework(service));
+        let services =
+            desired.services.iter().filter(|service| is_framework(service) && !service.written.hold);
         let image = |service: &Service| {
             version.map_or_else(|| service.image.clone(), |version| service.image.with_tag(version))
         };
         Self::Upgrade { images: services.map(|service| (service.name.clone(), image(service))).collect() }
     }
 
-    /// `upgrade --image`: the services of the same repository. Empty where no service has it.
+    /// `upgrade --image`: the services of the same repository that are not held. Empty where no service has it.
     pub fn upgrade_image(desired: &Desired, image: &Reference) -> Self {
         let services = desired
             .services
             .iter()
-            .filter(|service| service.role != Some(Role::Database) && service.image.same_repository(image));
+            .filter(|service| service.role != Some(Role::Database) && !service.written.hold)
+            .filter(|service| service.image.same_repository(image));
         Self::Upgrade { images: services.map(|service| (service.name.clone(), image.clone())).collect() }
     }
 

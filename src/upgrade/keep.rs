@@ -12,6 +12,7 @@ use super::cluster_probe::{close, make};
 use super::names::{keep_name, preview_name};
 use super::one_off::OneOff;
 use super::plan::Planner;
+use super::run::Runner;
 use super::state::{is_fresh, is_up};
 use super::step::{Action, Purpose, Step, Task};
 use crate::deploy::desired::Service;
@@ -76,6 +77,38 @@ pub(super) fn steps(
     one_off.steps(found, Some(task))
 }
 
+/// What the same is on a way back: in the container that was made, while it runs. One that has ended has no way to do it, and
+/// the way back waits for none.
+pub(super) fn before_the_way_back(role: Option<Role>, made: &Container, old: &Container) -> Option<Action> {
+    let has_init = |container: &Container| guard::has_our_start(&container.raw["Config"]);
+    let may_drop = role == Some(Role::Master) && has_init(made) && !has_init(old) && !is_up(old);
+    (may_drop && is_up(made))
+        .then(|| Action::KeepColumns { container: made.name.clone(), to: old.image.clone() })
+}
+
+impl Runner<'_> {
+    /// Has a container that runs keep it; what is not kept is a warning.
+    pub(super) async fn keep_columns(&mut self, container: &str) {
+        let why = match self.engine.exec(container, &QUESTION[..3], TIMEOUT).await {
+            Ok(output) if output.exit_code == 0 => return,
+            Ok(output) => {
+                let document =
+                    output.stdout.lines().last().and_then(|line| serde_json::from_str::<Value>(line).ok());
+                let document = document.unwrap_or_default();
+                let left = not_kept(&document).collect::<Vec<_>>().join(", ");
+                if left.is_empty() { first_line(&output.stderr).to_owned() } else { left }
+            }
+            Err(error) => error.to_string(),
+        };
+        let why = self.mask.hide(&why);
+        self.machine.reporter.say(&format!("warning: what the web console may drop is not kept: {why}"));
+    }
+}
+
+fn first_line(said: &str) -> &str {
+    said.lines().next().unwrap_or("it said nothing").trim_start_matches("tars-init: ")
+}
+
 /// What the run among `steps` would keep.
 #[derive(Debug, Default)]
 pub(super) struct Told {
@@ -119,7 +152,7 @@ pub(super) async fn ask(engine: &dyn Engine, desired: &Desired, deploy: &DeployI
             return told;
         }
     };
-    let said = output.stderr.lines().next().unwrap_or("it said nothing").trim_start_matches("tars-init: ");
+    let said = first_line(&output.stderr);
     let document = output.stdout.lines().last().and_then(|line| serde_json::from_str::<Value>(line).ok());
     match document.filter(|document| document.is_object() && [0, NOT_WHOLE].contains(&output.exit_code)) {
         Some(document) => {

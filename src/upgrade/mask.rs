@@ -9,7 +9,7 @@ use crate::deploy::{Desired, Observed};
 use crate::engine::percent_encoded;
 
 /// Variables whose values are no secret and stand in every useful message: addresses, switches, names.
-const PLAIN: [&str; 18] = [
+const PLAIN: [&str; 19] = [
     "DOMAIN",
     "HOME",
     "HOSTNAME",
@@ -20,6 +20,7 @@ const PLAIN: [&str; 18] = [
     "MYSQL_ROOT_PASSWORD_FILE",
     "MYSQL_SSL",
     "MYSQL_SSL_CA",
+    "MYSQL_USER",
     "PATH",
     "REBUILD",
     "SLAVE",
@@ -89,8 +90,13 @@ mod tests {
 
     #[test]
     fn mask_hides_every_value_and_every_form_of_it() {
-        let entries =
-            ["MYSQL_ROOT_PASSWORD=p@ss \"word", "TOKEN=p@ss \"word-and-more", "MYSQL_HOST=10.0.0.2", "N=1"];
+        let entries = [
+            "MYSQL_ROOT_PASSWORD=p@ss \"word",
+            "TOKEN=p@ss \"word-and-more",
+            "MYSQL_HOST=10.0.0.2",
+            "MYSQL_USER=root",
+            "N=1",
+        ];
         let mask = Mask::of_entries(entries.map(str::to_owned));
         let said = "Access denied: p@ss \"word; \"p@ss \\\"word\"; mysql://root:p%40ss%20%22word@10.0.0.2; \
                     token p@ss \"word-and-more; 1";
@@ -99,7 +105,10 @@ mod tests {
             !hidden.contains("p@ss") && !hidden.contains("p%40ss") && !hidden.contains("and-more"),
             "{hidden}"
         );
-        assert!(hidden.contains("10.0.0.2") && hidden.ends_with("; 1"), "{hidden}");
+        assert!(
+            hidden.contains("://root:") && hidden.contains("10.0.0.2") && hidden.ends_with("; 1"),
+            "{hidden}"
+        );
     }
 
     #[test]

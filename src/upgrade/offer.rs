@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::plan::plan;
 use super::step::{Action, Plan, Purpose, Step};
-use super::{DeployId, Intent, Refusal, data, rollback};
+use super::{DeployId, Intent, Refusal, data, loss, rollback};
 use crate::deploy::desired::BackupWay;
 use crate::deploy::observed::Availability;
 use crate::deploy::pins::{Pins, require};
@@ -31,6 +31,8 @@ pub struct Request {
     pub accept_data_move: Vec<String>,
     /// In which container a backup is made; in none with `--no-backup`.
     pub backup: BackupWay,
+    /// With `--accept-state-loss`: the services whose shared memory may go.
+    pub accept_state_loss: Vec<String>,
 }
 
 /// What will be done.
@@ -89,6 +91,7 @@ pub fn offer(declared: &Desired, observed: &Observed, request: &Request) -> Resu
     }
     let mut plan = plan(&request.id, &desired, observed, &intent, &[])?;
     judge_moves(&mut plan, &desired, observed, &request.accept_data_move)?;
+    loss::judge(&mut plan, &desired, observed, &request.accept_state_loss)?;
     let loads = loads(&plan, observed);
     plan.steps.splice(0..0, loads);
     let edits = edits(declared, observed, &intent);

@@ -13,7 +13,7 @@ use super::state::{
 use super::step::{Action, After, Plan, Purpose, Step, Task};
 use super::swap::{Phases, Swap};
 use super::{
-    DeployId, Intent, Refusal, adopted, backup, cluster_probe, differ, finish, other_start, prune, rollback,
+    DeployId, Intent, Refusal, adopted, backup, cluster_probe, differ, finish, held, other_start, prune, rollback,
 };
 use crate::deploy::desired::{Resource, Service};
 use crate::deploy::observed::{LABEL_DEPLOY, LABEL_PREDECESSOR, LABEL_SERVICE};
@@ -97,7 +97,8 @@ impl<'a> Planner<'a> {
         self.resources();
         let mut planned = Vec::new();
         for service in self.ordered() {
-            planned.push((service, self.decide(service)?));
+            let decision = if held::is_left(self, service) { Decision::Keep } else { self.decide(service)? };
+            planned.push((service, decision));
         }
         self.roll(planned);
         self.note_orphans();
@@ -141,7 +142,7 @@ impl<'a> Planner<'a> {
     }
 
     /// True where this deploy itself parked, started or made it: an interrupted run's.
-    fn is_own(&self, container: &Container) -> bool {
+    pub(super) fn is_own(&self, container: &Container) -> bool {
         container.labels.get(LABEL_DEPLOY).is_some_and(|deploy| deploy == self.id.as_str())
             || container.name.ends_with(&format!(".old.{}", self.id))
             || made(
@@ -341,6 +342,10 @@ impl<'a> Planner<'a> {
             if !wanted {
                 continue;
             }
+            if service.written.hold && !named(service) {
+                self.note(&service.name, "is held and goes on running: name it to restart it");
+                continue;
+            }
             let Some(container) = serving(self.observed, &self.desired.deployment, service) else {
                 self.note(&service.name, "is declared and not there: `tarsup up` creates it");
                 continue;
@@ -380,6 +385,10 @@ impl<'a> Planner<'a> {
                 continue;
             }
             if !is_up(container) {
+                continue;
+            }
+            if service.written.hold && !all {
+                self.note(&service.name, "is held and goes on running: `tarsup down --all` stops it");
                 continue;
             }
             let swap = self.swap(service, "the deployment is to be down");

@@ -11,12 +11,11 @@ use serde_json::Value;
 use super::step::{Plan, Task, Touched};
 use super::{DeployId, Intent, keep};
 use crate::deploy::desired::BackupWay;
+use crate::diagnose::first_few;
 use crate::oci::Reference;
 
 /// The format that is written. Format 1, which had no effects, is read.
 pub const VERSION: u32 = 2;
-/// How many services that use a template are named in a line.
-const READERS: usize = 8;
 /// The largest outline that becomes a label: a deployment of hundreds of services has its record in lock and journal.
 const OUTLINE_BYTES: usize = 16 * 1024;
 
@@ -37,6 +36,9 @@ pub struct DeployRecord {
     /// The backup.
     #[serde(default, skip_serializing_if = "Backup::is_usual")]
     pub backup: Backup,
+    /// The services whose shared memory may go: the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accept_state_loss: Vec<String>,
     /// What has been done outside of containers, in order.
     #[serde(default)]
     pub effects: Vec<Effect>,
@@ -151,10 +153,8 @@ pub fn lines_of(document: &Value) -> Vec<String> {
     }
     for (template, readers) in document["templates"]["readers"].as_object().into_iter().flatten() {
         let all: Vec<&str> = readers.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        let shown = all.iter().take(READERS).copied().collect::<Vec<_>>().join(", ");
-        let more = all.len().saturating_sub(READERS);
-        let more = if more == 0 { String::new() } else { format!(" and {more} more") };
-        lines.push(format!("reaches those that run with {template} at their next start: {shown}{more}"));
+        let shown = first_few(&all);
+        lines.push(format!("reaches those that run with {template} at their next start: {shown}"));
     }
     lines
 }
@@ -220,6 +220,7 @@ impl DeployRecord {
                 images: outline.images,
                 accept_data_move: Vec::new(),
                 backup: Backup::by(outline.backup),
+                accept_state_loss: Vec::new(),
                 effects: Vec::new(),
             }),
             Found::Absent => Found::Absent,

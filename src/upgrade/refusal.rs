@@ -90,6 +90,16 @@ pub enum Refusal {
         /// Where the service is declared.
         place: Box<Place>,
     },
+    /// A container keeps in shared memory what its stop would end.
+    #[error("service `{service}`: its container keeps {what}, which is gone once it stops")]
+    StateLoss {
+        /// The service.
+        service: String,
+        /// What it keeps.
+        what: String,
+        /// Where the service is declared.
+        place: Box<Place>,
+    },
     /// An image for another machine.
     #[error("service `{service}`: the image `{image}` is for {has}, the engine runs {wants}")]
     Architecture {
@@ -312,6 +322,10 @@ impl Diagnose for Refusal {
             Self::DataMoves { service, .. } => format!(
                 "declare the mount as it was, or copy the data over first; `--accept-data-move {service}` goes on all the same"
             ),
+            Self::StateLoss { service, .. } => format!(
+                "let the service write it down first, by its own means; `--accept-state-loss {service}` goes on all the same, and \
+                 `x-tars: {{hold: true}}` has it left alone"
+            ),
             Self::Architecture { wants, .. } => format!("build it with --platform linux/{wants}"),
             Self::NoExternal { kind, name, .. } => {
                 format!("create it with `docker {kind} create {name}`, or declare it without `external`")
@@ -371,6 +385,7 @@ impl Diagnose for Refusal {
             | Self::AutoRemove { place, .. }
             | Self::AdoptedRestart { place, .. }
             | Self::DataMoves { place, .. }
+            | Self::StateLoss { place, .. }
             | Self::NoExternal { place, .. }
             | Self::AddressTaken { place, .. }
             | Self::AddressOutside { place, .. } => Some(Place::clone(place)),

@@ -130,6 +130,9 @@ pub fn line(action: &Action) -> String {
         Action::Task { container, task: Task::Keep { to, .. } } => {
             format!("run {container}: keep what the web console of {to} may drop")
         }
+        Action::KeepColumns { container, to } => {
+            format!("in {container}: keep what the web console of {to} may drop")
+        }
         Action::Task { container, task: Task::Finish { .. } } => {
             format!("run {container}: the rows of old protocols go")
         }

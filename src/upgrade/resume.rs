@@ -16,7 +16,8 @@ use super::retire::retire;
 use super::step::{Action, Plan};
 use super::unfinished::{disagreements, outline};
 use super::unwind::{InFlight, settle, unwind};
-use super::{DeployFailure, DeployId, Refusal};
+use super::{DeployFailure, DeployId, Refusal, loss};
+use crate::deploy::observe::look_into;
 use crate::deploy::{Desired, Observed};
 
 /// How a deploy that was cut off is taken up again.
@@ -28,6 +29,8 @@ pub struct ResumeOptions {
     pub take_over: bool,
     /// With `forward`: services whose data may be looked for elsewhere, beside those that the deploy was told of.
     pub accept_data_move: Vec<String>,
+    /// The same for services whose shared memory may go.
+    pub accept_state_loss: Vec<String>,
 }
 
 /// What a resume did.
@@ -64,6 +67,7 @@ impl Deploy<'_> {
         let Some(cut_off) = self.cut_off(&observed, options.take_over, false).await? else { return Ok(None) };
         let Some(mut record) = cut_off.record else { return Ok(None) };
         record.accept_data_move.extend(options.accept_data_move.clone());
+        record.accept_state_loss.extend(options.accept_state_loss.clone());
         let desired = self.desired_of(&record);
         if cut_off.committed {
             let observed = self.observe(&desired).await?;
@@ -74,7 +78,7 @@ impl Deploy<'_> {
         if options.forward {
             let observed = self.observe_for(&desired, &record.plan.intent).await?;
             let lost = way_back.lost_services();
-            return Ok(Some(rest_of(&record, &desired, &observed, &lost)?));
+            return Ok(Some(self.rest_of(&record, &desired, observed, &lost).await?));
         }
         let mut steps = settle(&observed, &record, &cut_off.in_flight);
         steps.extend(way_back.plan.steps);
@@ -110,6 +114,7 @@ impl Deploy<'_> {
         };
         // Said once: whoever takes it up after this one need not say it again.
         record.accept_data_move.extend(options.accept_data_move.clone());
+        record.accept_state_loss.extend(options.accept_state_loss.clone());
         // Whoever takes it up after this one finds it in the lock, wherever it was found now.
         lock.put_record(self.engine, &record).await?;
         self.leased(&lock, Box::pin(self.go_on(&lock, record, &cut_off, &observed, options.forward))).await
@@ -148,8 +153,9 @@ impl Deploy<'_> {
         let _ = runner.run(Way::Do, &steps, 1, steps.len()).await;
         let now = self.observe_for(&desired, &runner.record.plan.intent).await?;
         let lost = unwind(&now, &runner.record, &self.desired.policy, &BTreeSet::new()).lost_services();
-        let rest = rest_of(&runner.record, &desired, &now, &lost)?;
-        let loads = offer::loads(&rest, &now);
+        let loads_from = now.clone();
+        let rest = self.rest_of(&runner.record, &desired, now, &lost).await?;
+        let loads = offer::loads(&rest, &loads_from);
         self.secure(&rest).await?;
         for touched in &rest.touched {
             // What was recorded first is how it was before the deploy.
@@ -266,16 +272,21 @@ impl Deploy<'_> {
             Ok(None) | Err(_) => InFlight::Unknown,
         }
     }
-}
 
-/// What is left to do of a deploy. The files may have been edited since it was begun, so it is judged anew.
-fn rest_of(
-    record: &DeployRecord,
-    desired: &Desired,
-    observed: &Observed,
-    lost: &[String],
-) -> Result<Plan, Refusal> {
-    let mut rest = plan(&record.plan.id, desired, observed, &record.plan.intent, lost)?;
-    offer::judge_moves(&mut rest, desired, observed, &record.accept_data_move)?;
-    Ok(rest)
+    /// What is left to do of a deploy. The files may have been edited since it was begun, and containers hold what they did
+    /// not: it is judged anew.
+    async fn rest_of(
+        &self,
+        record: &DeployRecord,
+        desired: &Desired,
+        mut observed: Observed,
+        lost: &[String],
+    ) -> Result<Plan, DeployFailure> {
+        let mut rest = plan(&record.plan.id, desired, &observed, &record.plan.intent, lost)?;
+        offer::judge_moves(&mut rest, desired, &observed, &record.accept_data_move)?;
+        let names = loss::to_look_into(&rest, desired, &observed);
+        look_into(self.engine, desired, &mut observed, &names).await;
+        loss::judge(&mut rest, desired, &observed, &record.accept_state_loss)?;
+        Ok(rest)
+    }
 }

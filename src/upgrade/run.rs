@@ -292,6 +292,7 @@ impl Runner<'_> {
             }
             Action::Backup { .. } => self.backup(&step.action).await?,
             Action::Task { container, task } => self.task(container, task).await?,
+            Action::KeepColumns { container, .. } => self.keep_columns(container).await,
             Action::Settle { container, within } => self.settle(container, *within).await?,
             Action::Claim { name } => self.claim(step, name).await?,
             Action::SaveLogs { container } => self.save_logs(container).await,

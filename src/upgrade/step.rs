@@ -180,6 +180,14 @@ pub enum Action {
         /// The image of which one is made, where none has it.
         image: Option<Reference>,
     },
+    /// Has a container that is about to be stopped keep what the web console of the one that comes back may drop. On a way
+    /// back alone, which must not hang on it: what fails is a warning. Undo: nothing; it stays in the schema `tarsup`.
+    KeepColumns {
+        /// The container.
+        container: String,
+        /// The image of the one that comes back.
+        to: String,
+    },
     /// Waits until a stop that may be under way has ended, or has turned out not to be. Changes nothing.
     Settle {
         /// The container.
@@ -374,7 +382,7 @@ impl Action {
             Self::Look { .. } => "look",
             Self::Task { task: Task::Migrate { .. }, .. } => "migrate",
             Self::Task { task: Task::Finish { .. }, .. } => "finish",
-            Self::Task { task: Task::Keep { .. }, .. } => "keep-columns",
+            Self::Task { task: Task::Keep { .. }, .. } | Self::KeepColumns { .. } => "keep-columns",
             Self::Backup { .. } => "backup",
             Self::Settle { .. } => "settle",
             Self::Claim { .. } => "claim",
@@ -401,6 +409,7 @@ impl Action {
             | Self::Gate { container, .. }
             | Self::Look { container, .. }
             | Self::Task { container, .. }
+            | Self::KeepColumns { container, .. }
             | Self::Settle { container, .. }
             | Self::SaveLogs { container }
             | Self::Remove { container } => Some(container),
@@ -429,6 +438,7 @@ impl Action {
             Self::Backup { container, image } => {
                 (container.clone().or_else(|| image.as_ref().map(Reference::to_string)), None)
             }
+            Self::KeepColumns { to, .. } => (None, text(to)),
             Self::Look { .. } | Self::SaveLogs { .. } | Self::Settle { .. } | Self::Claim { .. } => {
                 (None, None)
             }

@@ -11,7 +11,7 @@ use super::names::{Part, failed_name, keep_name, migrate_name, old_name, part_of
 use super::record::DeployRecord;
 use super::state::{by_id, is_fresh, is_up, made, of_service, ours, same_restart};
 use super::step::{Action, After, Before, Plan, Step, Task, Touched};
-use super::{DeployId, Intent};
+use super::{DeployId, Intent, keep};
 use crate::deploy::Observed;
 use crate::deploy::desired::Policy;
 use crate::deploy::observed::LABEL_TWIN;
@@ -116,6 +116,12 @@ impl<'a> Unwinding<'a> {
         match &touched.after {
             After::Made => {
                 if let Some(made) = made {
+                    let before = touched.before.as_ref().filter(|before| before.running);
+                    if let (Some(_), Some(Some(old))) = (before, old)
+                        && let Some(keeps) = keep::before_the_way_back(touched.role, made, old)
+                    {
+                        self.push(touched, "its console may drop what it does not know", keeps);
+                    }
                     self.give_up(touched, made);
                 }
             }

@@ -9,7 +9,9 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use tarsup::engine::{Attached, CreateBody, Engine, EngineError, Printed, RestartPolicy, Status};
+use tarsup::engine::{
+    Attached, Change, ChangeKind, CreateBody, Engine, EngineError, Printed, RestartPolicy, Status,
+};
 use tokio::io::AsyncWriteExt as _;
 
 /// An engine, and what a test may use of it.
@@ -88,6 +90,7 @@ macro_rules! contract_tests {
             address_is_claimed_at_start
             host_port_is_claimed_at_start
             archive_is_written_and_read_before_the_first_start
+            own_layer_of_a_container_is_what_changed_and_a_volume_is_not
             exec_needs_a_running_container
             network_is_made_once_and_joined
             volume_keeps_the_labels_of_its_first_create
@@ -343,6 +346,22 @@ pub async fn archive_is_written_and_read_before_the_first_start(s: &Setting) {
     assert_eq!(s.engine.get_archive(&id, "/data/absent").await.unwrap(), None);
     assert_eq!(s.status(&id).await, Status::Created);
     s.engine.remove_container(&id).await.unwrap();
+}
+
+pub async fn own_layer_of_a_container_is_what_changed_and_a_volume_is_not(s: &Setting) {
+    let mut body = s.body();
+    body["HostConfig"]["Binds"] = json!([format!("{}:/data", s.name("data"))]);
+    let id = s.create("a", body).await.unwrap();
+    s.engine.put_archive(&id, "/", tar("mine", b"1")).await.unwrap();
+    s.engine.put_archive(&id, "/data", tar("lasts", b"1")).await.unwrap();
+    let changes = s.engine.changes(&id).await.unwrap();
+    let mine = Change { path: "/mine".to_owned(), kind: ChangeKind::Added };
+    assert!(changes.contains(&mine), "{changes:?}");
+    assert!(!changes.iter().any(|change| change.path.contains("lasts")), "{changes:?}");
+    let absent = s.engine.changes(&s.name("absent")).await;
+    assert!(matches!(absent, Err(EngineError::NotFound { .. })), "{absent:?}");
+    s.engine.remove_container(&id).await.unwrap();
+    s.engine.remove_volume(&s.name("data")).await.unwrap();
 }
 
 pub async fn exec_needs_a_running_container(s: &Setting) {

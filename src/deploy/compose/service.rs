@@ -166,6 +166,7 @@ pub(super) fn service(context: &Context, entry: &Entry) -> Result<Service> {
     written.image = words_of("image")?;
     written.tag_alone = tag_alone(field("image"));
     written.adopted = adopted(node)?;
+    written.hold = hold(node)?;
     let mounts = ServiceMounts::read(node, context.resources, context.variables)?;
     for (target, place) in &mounts.places {
         written.keys.insert(format!("volumes {target}"), place.clone());
@@ -311,7 +312,7 @@ fn refuse_what_is_not_ours<'n>(field: &dyn Fn(&str) -> Option<&'n Node>) -> Resu
     Ok(())
 }
 
-const OWN: &Keys = &[("role", Handling::Done), ("adopted", Handling::Done)];
+const OWN: &Keys = &[("role", Handling::Done), ("adopted", Handling::Done), ("hold", Handling::Done)];
 
 /// `adopted` of `x-tars`: a whole id, as a name or a part of one may become another container's.
 fn adopted(service: &Node) -> Result<Option<String>> {
@@ -326,6 +327,12 @@ fn adopted(service: &Node) -> Result<Option<String>> {
         let hint = "write the 64 digits that `docker inspect --format '{{.Id}}' NAME` shows";
         Err(ComposeError::invalid_but(&node.at, format!("`{id}` is no container's id"), hint))
     }
+}
+
+/// `hold` of `x-tars`.
+fn hold(service: &Node) -> Result<bool> {
+    let own = service.get("x-tars").filter(|node| !node.is_null());
+    own.and_then(|own| own.get("hold")).map_or(Ok(false), |node| value::boolean(node, "hold"))
 }
 
 /// `role` of `x-tars`.

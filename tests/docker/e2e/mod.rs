@@ -4,5 +4,6 @@ mod back;
 pub mod deployment;
 mod faults;
 mod guard;
+mod losses;
 pub mod stage;
 mod upgrade;

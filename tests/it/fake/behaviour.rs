@@ -37,6 +37,8 @@ pub struct Behaviour {
     pub tools: Tools,
     /// What was published in it over the image's own: service and version.
     pub published: Vec<(String, String)>,
+    /// What its `tars-init shared-memory`, or its shell, tells before the `end`; `None` where it has neither.
+    pub shared: Option<String>,
     /// How long it takes to stop; killed (137) where the grace period ends before.
     pub stops_after: Duration,
 }
@@ -59,6 +61,7 @@ impl Default for Behaviour {
             protocol: 2,
             tools: Tools::default(),
             published: Vec::new(),
+            shared: Some(String::new()),
             stops_after: Duration::ZERO,
         }
     }

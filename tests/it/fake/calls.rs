@@ -8,8 +8,9 @@ use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use tarsup::engine::{
-    Attached, ByteStream, Container, ContainerSummary, CreateBody, Engine, EngineError, EngineImage,
-    EngineInfo, ExecOutput, Executing, ImageStore, ImageSummary, Network, RestartPolicy, Result, Status,
+    Attached, ByteStream, Change, ChangeKind, Container, ContainerSummary, CreateBody, Engine, EngineError,
+    EngineImage, EngineInfo, ExecOutput, Executing, ImageStore, ImageSummary, Network, RestartPolicy, Result,
+    Status,
 };
 use tarsup::oci::Digest;
 
@@ -137,6 +138,16 @@ impl Engine for FakeEngine {
         Ok(vec![words.collect::<Vec<_>>().join(" ")])
     }
 
+    async fn changes(&self, container: &str) -> Result<Vec<Change>> {
+        let container = container.to_owned();
+        self.call(format!("changes {container}"), move |world, call| {
+            let held = world.get(call, &container)?;
+            let added = |path: &String| Change { path: path.clone(), kind: ChangeKind::Added };
+            Ok(held.files.keys().map(added).collect())
+        })
+        .await
+    }
+
     async fn logs(&self, container: &str, tail: u32) -> Result<String> {
         let container = container.to_owned();
         self.call(format!("logs {container}"), move |world, call| {
@@ -175,6 +186,9 @@ impl Engine for FakeEngine {
                     let is_healthy = world.is_healthy(&held, world.now());
                     probed(&held.node().unwrap_or_default(), is_healthy, &world.behaviour(&held).changes)
                 }
+                ["/usr/local/bin/tars-init", "shared-memory"] | ["/bin/sh", "-c", _] => {
+                    looked(world.behaviour(&held).shared)
+                }
                 ["/usr/local/bin/tars-init" | "tars-init", "published", "--json"] => {
                     published(&world.behaviour(&held).published)
                 }
@@ -184,7 +198,7 @@ impl Engine for FakeEngine {
                         if exit_code == 0 { (text, String::new()) } else { (String::new(), text) };
                     ExecOutput { exit_code, stdout, stderr }
                 }
-                ["/usr/local/bin/tars-init" | "tars-init", "keep-columns", "--all", "--dry-run"] => {
+                ["/usr/local/bin/tars-init" | "tars-init", "keep-columns", "--all", ..] => {
                     let (exit_code, stdout) = world.behaviour(&held).kept;
                     ExecOutput { exit_code, stdout, stderr: String::new() }
                 }
@@ -424,6 +438,13 @@ fn probed(node: &str, healthy: bool, changes: &Value) -> ExecOutput {
         "changes": changes,
     });
     ExecOutput { exit_code: i64::from(!healthy), stdout: format!("{document}\n"), stderr: String::new() }
+}
+
+/// What a look at shared memory prints.
+fn looked(shared: Option<String>) -> ExecOutput {
+    let exit_code = if shared.is_some() { 0 } else { 126 };
+    let stdout = shared.map(|lines| format!("{lines}\nend\n")).unwrap_or_default();
+    ExecOutput { exit_code, stdout, stderr: String::new() }
 }
 
 /// What `tars-init published --json` prints.

@@ -158,3 +158,44 @@ async fn rollback_to_upstream_killed_at_any_call_ends_on_one_side() {
         assert!(kept >= 8, "the kills fell on {kept} calls of the new step");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn failed_upgrade_from_upstream_keeps_columns_before_its_console_comes_back() {
+    let never = |kept: (i64, String)| Behaviour { healthy_after: None, kept, ..Behaviour::default() };
+    let lost = r#"{"version":1,"kept":[],"not_kept":["db_base.t_station.id: its table has no key"]}"#;
+    for (behaviour, is_asked, warned) in [
+        (never((0, KEPT.replace('\n', ""))), true, None),
+        (never((78, lost.to_owned())), true, Some("is not kept: db_base.t_station.id")),
+        // One that has ended cannot do it, and nothing waits for it.
+        (Behaviour { dies: Some((std::time::Duration::ZERO, 78)), ..Behaviour::default() }, false, None),
+    ] {
+        let desired = desired();
+        let engine = running(&desired).await;
+        engine.edit_image("tars/framework:1", |image| {
+            image.raw["Config"]["Entrypoint"] = json!(["/usr/local/tars/cpp/deploy/docker-init.sh"]);
+        });
+        engine.behave("tars/framework:1", Behaviour { has_init: false, ..Behaviour::default() });
+        engine.behave("tars/framework:2", behaviour);
+        let before = engine.dump();
+        // The slave has gone before: this is of the master alone.
+        let images = [("framework".to_owned(), "tars/framework:2".parse().unwrap())].into();
+        let machine = Machine::new();
+        let (calls, intent) = (engine.calls().len(), Intent::Upgrade { images });
+        let failure = roll(&engine, &machine, &desired, &id(2), &intent).await.unwrap_err();
+        assert_eq!(failure.exit(), Exit::RolledBack, "{failure}");
+        assert_eq!(super::deploys::without_failed(&engine.dump()), before);
+        let calls = engine.calls()[calls..].to_vec();
+        let place_of = |words: &str| calls.iter().rposition(|call| call.starts_with(words));
+        let kept = place_of("exec tars-framework /usr/local/bin/tars-init keep-columns --all");
+        assert_eq!(kept.is_some(), is_asked, "{calls:#?}");
+        if is_asked {
+            assert!(
+                kept < place_of("stop tars-framework") && kept < place_of("start tars-framework"),
+                "{calls:#?}"
+            );
+        }
+        let said = machine.said.lock().unwrap().join("\n");
+        assert_eq!(said.contains("is not kept"), warned.is_some(), "{said}");
+        assert!(warned.is_none_or(|words| said.contains(words)), "{said}");
+    }
+}

@@ -10,6 +10,7 @@ mod declarations;
 mod deploys;
 mod gates;
 mod lists;
+mod losses;
 mod migration;
 mod plans;
 mod properties;
@@ -401,6 +402,7 @@ pub fn request(id: &DeployId, intent: &Intent) -> Request {
         pins: None,
         accept_data_move: Vec::new(),
         backup: BackupWay::default(),
+        accept_state_loss: Vec::new(),
     }
 }
 

@@ -193,9 +193,10 @@ async fn cut_off(desired: &Desired) -> (FakeEngine, DeployRecord) {
     drop(command);
     let (plan, images) = (offer.plan, offer.edits);
     (engine, {
-        let (what, accept_data_move, effects) = ("upgrade".to_owned(), Vec::new(), Vec::new());
+        let (what, effects) = ("upgrade".to_owned(), Vec::new());
+        let (accept_data_move, accept_state_loss) = (Vec::new(), Vec::new());
         let backup = tarsup::upgrade::record::Backup::default();
-        DeployRecord { version: 2, what, plan, images, accept_data_move, backup, effects }
+        DeployRecord { version: 2, what, plan, images, accept_data_move, accept_state_loss, backup, effects }
     })
 }
 

@@ -63,6 +63,10 @@ impl Twin {
                 *link = as_asked(link);
             }
         }
+        if body.get("Hostname").and_then(Value::as_str) == container.id.get(..12) {
+            // Nobody asked for it, and the twin has an id of its own.
+            body.remove("Hostname");
+        }
         let mode = host.get("NetworkMode").and_then(Value::as_str).unwrap_or_default().to_owned();
         if mode.starts_with("container:") {
             // The engine refuses what the other container decides.

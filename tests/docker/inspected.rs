@@ -64,17 +64,23 @@ fn flat(at: &str, value: &Value, all: &mut BTreeMap<String, Value>) {
 /// An inspect as it is compared.
 fn comparable(inspect: &Value) -> BTreeMap<String, Value> {
     let mut inspect = inspect.clone();
+    let own = inspect["Name"].as_str().unwrap_or_default().trim_start_matches('/').to_owned();
     let short: String = inspect["Id"].as_str().unwrap().chars().take(12).collect();
     for endpoint in inspect["NetworkSettings"]["Networks"].as_object_mut().into_iter().flatten() {
         let endpoint = endpoint.1;
-        // Older engines add the id to the names, newer ones tell it apart.
+        // Older engines add the id to the names, newer ones tell it apart; a file's service has its name for an alias, as compose has it.
         for key in ["Aliases", "DNSNames"] {
             if let Some(names) = endpoint[key].as_array_mut() {
-                names.retain(|name| name.as_str() != Some(&short));
+                names.retain(|name| {
+                    ![short.as_str(), own.as_str()].contains(&name.as_str().unwrap_or_default())
+                });
             }
         }
     }
     // Two ways to say the same.
+    if inspect["HostConfig"]["NetworkMode"] == "default" {
+        inspect["HostConfig"]["NetworkMode"] = "bridge".into();
+    }
     if inspect["HostConfig"]["RestartPolicy"]["Name"] == "no" {
         inspect["HostConfig"]["RestartPolicy"]["Name"] = "".into();
     }

@@ -132,6 +132,8 @@ fn body(dice: &mut Dice, n: usize, image: &str) -> Map<String, Value> {
     }
     if matches!(network, "a" | "a+b" | "bridge" | "") {
         if dice.one_in(2) {
+            // What is published is exposed: every client sees to it, and the engine publishes nothing else.
+            body["ExposedPorts"]["7000/tcp"] = json!({});
             let port = 20_000 + n;
             body["HostConfig"]["PortBindings"] =
                 json!({"7000/tcp": [{"HostIp": "127.0.0.1", "HostPort": port.to_string()}]});

@@ -2,8 +2,8 @@
 
 use clap::Args;
 
-use super::rollout::{AcceptOptions, ChangeOptions};
-use super::rollout::{Ask, change_deployment};
+use super::options::AcceptOptions;
+use super::rollout::{Ask, ChangeOptions, change_deployment};
 use super::{Outcome, Ui};
 
 /// Remove parked and failed containers, and versions of images, beyond the number to keep

@@ -13,7 +13,8 @@ use super::state::{
 use super::step::{Action, After, Plan, Purpose, Step, Task};
 use super::swap::{Phases, Swap};
 use super::{
-    DeployId, Intent, Refusal, adopted, backup, cluster_probe, differ, finish, held, other_start, prune, rollback,
+    DeployId, Intent, Refusal, adopted, backup, cluster_probe, differ, finish, held, other_start, prune,
+    rollback,
 };
 use crate::deploy::desired::{Resource, Service};
 use crate::deploy::observed::{LABEL_DEPLOY, LABEL_PREDECESSOR, LABEL_SERVICE};

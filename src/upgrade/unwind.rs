@@ -117,8 +117,8 @@ impl<'a> Unwinding<'a> {
             After::Made => {
                 if let Some(made) = made {
                     let before = touched.before.as_ref().filter(|before| before.running);
-                    if let (Some(_), Some(Some(old))) = (before, old)
-                        && let Some(keeps) = keep::before_the_way_back(touched.role, made, old)
+                    if let (Some(_), Some(back)) = (before, comes_back)
+                        && let Some(keeps) = keep::before_the_way_back(touched.role, made, back)
                     {
                         self.push(touched, "its console may drop what it does not know", keeps);
                     }

@@ -103,7 +103,16 @@ impl Engine {
             image_store: ImageStore::Classic,
             data_root: "/var/lib/docker".to_owned(),
         };
-        Observed { engine, containers, images, networks, volumes, kept: BTreeMap::new(), shelf: None, contents: BTreeMap::new() }
+        Observed {
+            engine,
+            containers,
+            images,
+            networks,
+            volumes,
+            kept: BTreeMap::new(),
+            shelf: None,
+            contents: BTreeMap::new(),
+        }
     }
 
     /// What is planned on the file that was written of it.

@@ -34,6 +34,7 @@ mod migration;
 pub mod names;
 pub mod offer;
 mod one_off;
+mod order;
 mod other_start;
 mod outage;
 pub mod owner;

@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Runs inside a container that has the server's own tools: ask SQL, dump OPTION... , or restore.
 #
 # Standard input begins with an option file for them, up to a line "#end": so a password is in no argument, no

@@ -155,14 +155,18 @@ impl Daemon {
         let body = CreateBody(body.as_object().cloned().unwrap_or_default());
         let container = format!("tarsup-load-{}", image.digest().short());
         let id = match self.engine.create_container(&container, &body).await {
-            // What a run left that was killed right here.
+            // What a run left that was killed right here, or what another load of the same image does right now.
             Err(EngineError::Conflict { .. }) => {
-                self.engine.remove_container(&container).await?;
-                self.engine.create_container(&container, &body).await?
+                gone(self.engine.remove_container(&container).await)?;
+                match self.engine.create_container(&container, &body).await {
+                    // The other one's create proves the image as well.
+                    Err(EngineError::Conflict { .. }) => return Ok(()),
+                    created => created?,
+                }
             }
             created => created?,
         };
-        self.engine.remove_container(&id).await
+        gone(self.engine.remove_container(&id).await)
     }
 
     /// True where an engine that did not take a pruned archive may take the whole one.
@@ -326,6 +330,14 @@ impl Progress for Counter {
     fn advance(&self, bytes: u64) {
         // Nobody listens any more once the call has ended.
         let _ = self.0.send(bytes);
+    }
+}
+
+/// A removal: that nothing is there is what was wanted.
+fn gone(removed: crate::engine::Result<()>) -> crate::engine::Result<()> {
+    match removed {
+        Err(EngineError::NotFound { .. }) => Ok(()),
+        removed => removed,
     }
 }
 

@@ -343,7 +343,12 @@ impl Gate {
         let still = || format!("the heartbeat of the node {} has not moved yet", row.node);
         let beat = row.last_heartbeat.clone().ok_or_else(still)?;
         let first = self.first_heartbeat.get_or_insert_with(|| beat.clone());
-        if *first == beat { Err(still()) } else { Ok(()) }
+        if *first == beat {
+            return Err(still());
+        }
+        // Moved once is proven: a start of upstream's writes the row, too, and may bring the first value back.
+        first.clear();
+        Ok(())
     }
 }
 
@@ -566,6 +571,7 @@ mod tests {
         // Its own start SQL has moved it, too: that is the first value seen.
         assert!(waits(&gate.judge(&outside(1, true, "b")), "has not moved"));
         assert_eq!(gate.judge(&outside(2, true, "c")), Verdict::Dwell);
+        assert_eq!(gate.judge(&outside(2, true, "b")), Verdict::Dwell, "it has moved once");
         gate.ask_from_outside(None);
         assert!(waits(&gate.judge(&outside(3, true, "d")), "no address"));
     }

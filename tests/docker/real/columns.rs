@@ -51,6 +51,8 @@ fn real_rollback_to_upstream_keeps_columns_first_and_the_way_forth_puts_them_bac
         deployment.query(tables).trim() == "2" && deployment.query(nodes).trim() == "1"
     });
     deployment.declare(&["database", "framework"]);
+    // Upstream's console takes a minute and more to listen where others work beside it.
+    deployment.edit("compose.yaml", "gate_timeout: 90s", "gate_timeout: 4m");
     deployment.tarsup(&["up", "--yes"]).exits(0);
     assert!(deployment.answers("framework"));
     // Of the framework's own services upstream's start replaces the rows.

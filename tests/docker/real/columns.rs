@@ -55,10 +55,11 @@ fn real_rollback_to_upstream_keeps_columns_first_and_the_way_forth_puts_them_bac
     deployment.edit("compose.yaml", "gate_timeout: 90s", "gate_timeout: 4m");
     deployment.tarsup(&["up", "--yes"]).exits(0);
     assert!(deployment.answers("framework"));
-    // Of the framework's own services upstream's start replaces the rows.
+    // Of the framework's own services upstream's start replaces the rows. Without a time its console would not come up: it makes
+    // that column NOT NULL.
     deployment.query(
-        "INSERT INTO db_tars.t_server_conf (application, server_name, node_name, flow_state) VALUES ('E2e', 'Idle', \
-         '192.0.2.9', 'inactive')",
+        "INSERT INTO db_tars.t_server_conf (application, server_name, node_name, flow_state, patch_time) VALUES ('E2e', \
+         'Idle', '192.0.2.9', 'inactive', NOW())",
     );
     let flows = deployment.query(FLOWS);
     assert_eq!(flows, "Idle\tinactive\n");

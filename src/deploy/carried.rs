@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::asked::Asked;
 use super::mounts::clean;
 use super::twin::{as_asked, is_derived};
-use crate::engine::{Container, CreateBody};
+use crate::engine::{Container, CreateBody, object};
 
 /// True for a key of what no file can say (`Asked::beyond`) that the successor goes on with all the same.
 pub fn is_carried(container: &Container, key: &str) -> bool {
@@ -118,15 +118,4 @@ fn endpoint<'a>(body: &'a mut CreateBody, network: &str) -> Option<&'a mut Value
 
 fn put(map: &mut Map<String, Value>, key: &str, value: Value) {
     map.entry(key).or_insert(value);
-}
-
-fn object(entry: serde_json::map::Entry<'_>) -> &mut Map<String, Value> {
-    let value = entry.or_insert_with(|| json!({}));
-    if !value.is_object() {
-        *value = json!({});
-    }
-    match value {
-        Value::Object(map) => map,
-        _ => unreachable!("made an object above"),
-    }
 }

@@ -62,6 +62,18 @@ impl std::fmt::Debug for CreateBody {
     }
 }
 
+/// The object at an entry of a body, made where there is none.
+pub fn object(entry: serde_json::map::Entry<'_>) -> &mut Map<String, Value> {
+    let value = entry.or_insert_with(|| Value::Object(Map::new()));
+    if !value.is_object() {
+        *value = Value::Object(Map::new());
+    }
+    match value {
+        Value::Object(map) => map,
+        _ => unreachable!("made an object above"),
+    }
+}
+
 /// How an engine stores images: decides what an incremental load must contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImageStore {

@@ -12,7 +12,7 @@ use crate::deploy::observed::{
     LABEL_DEPLOY, LABEL_DEPLOYMENT, LABEL_PREDECESSOR, LABEL_RECORD, LABEL_RESTART, LABEL_ROLE,
     LABEL_SERVICE, LABEL_SPEC,
 };
-use crate::engine::CreateBody;
+use crate::engine::{CreateBody, object};
 use crate::tars::catalogue::INIT_PATH;
 
 /// How the image's own start is replaced by one run of the migration.
@@ -151,16 +151,4 @@ fn labels_of(service: &Service, making: &Making) -> BTreeMap<&'static str, Strin
 pub fn image_volumes(image: &Value) -> Vec<String> {
     let volumes = image.pointer("/Config/Volumes").and_then(Value::as_object);
     volumes.into_iter().flat_map(Map::keys).cloned().collect()
-}
-
-/// The object at an entry, made where there is none.
-fn object(entry: serde_json::map::Entry<'_>) -> &mut Map<String, Value> {
-    let value = entry.or_insert_with(|| json!({}));
-    if !value.is_object() {
-        *value = json!({});
-    }
-    match value {
-        Value::Object(map) => map,
-        _ => unreachable!("made an object above"),
-    }
 }

@@ -81,6 +81,13 @@ fn comparable(inspect: &Value) -> BTreeMap<String, Value> {
     if inspect["HostConfig"]["NetworkMode"] == "default" {
         inspect["HostConfig"]["NetworkMode"] = "bridge".into();
     }
+    for key in ["CapAdd", "CapDrop"] {
+        for name in inspect["HostConfig"][key].as_array_mut().into_iter().flatten() {
+            if let Some(plain) = name.as_str().and_then(|name| name.strip_prefix("CAP_")) {
+                *name = plain.into();
+            }
+        }
+    }
     if inspect["HostConfig"]["RestartPolicy"]["Name"] == "no" {
         inspect["HostConfig"]["RestartPolicy"]["Name"] = "".into();
     }

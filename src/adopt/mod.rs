@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use crate::deploy::asked::Asked;
+use crate::deploy::asked::{Asked, shared};
 use crate::deploy::carried::is_carried;
 use crate::deploy::dotenv;
 use crate::deploy::observed::{LABEL_COMPOSE_PROJECT, LABEL_DEPLOYMENT};
@@ -101,6 +101,14 @@ pub enum AdoptError {
         /// Its deployment.
         deployment: String,
     },
+    /// It has no network of its own, and no file of ours can say so.
+    #[error("the container `{container}` has its network from the container {other}")]
+    SharesNetwork {
+        /// The container.
+        container: String,
+        /// The name of the other one where that is known, else its id.
+        other: String,
+    },
 }
 
 impl crate::diagnose::Diagnose for AdoptError {
@@ -109,7 +117,12 @@ impl crate::diagnose::Diagnose for AdoptError {
     }
 
     fn hint(&self) -> Option<String> {
-        Some("it has a deployment file: name the other containers alone".to_owned())
+        Some(match self {
+            Self::Ours { .. } => "it has a deployment file: name the other containers alone".to_owned(),
+            Self::SharesNetwork { other, .. } => format!(
+                "name the other containers alone: it goes on as it is, and each plan that stops {other} asks about it"
+            ),
+        })
     }
 }
 
@@ -119,6 +132,12 @@ pub fn adopt(found: &[Found], networks: &BTreeMap<String, Network>) -> Result<Ad
         if let Some(deployment) = one.container.labels.get(LABEL_DEPLOYMENT) {
             let container = one.container.name.clone();
             return Err(AdoptError::Ours { container, deployment: deployment.clone() });
+        }
+        if let Some(other) = shared(&one.container.raw, "NetworkMode") {
+            let is_it = |found: &&Found| found.container.id == other;
+            let name = found.iter().find(is_it).map(|found| format!("`{}`", found.container.name));
+            let container = one.container.name.clone();
+            return Err(AdoptError::SharesNetwork { container, other: name.unwrap_or(other.to_owned()) });
         }
     }
     let mut services = Vec::new();

@@ -2,6 +2,7 @@
 //! shown and confirmed, and a deploy.
 
 mod operator;
+mod resume;
 mod stored;
 
 use std::io;
@@ -23,10 +24,11 @@ use crate::engine::{ConnectOptions, Engine};
 use crate::oci::Reference;
 use crate::oci::reference::InvalidReference;
 use crate::tars::Role;
-use crate::upgrade::{Deploy, DeployId, Intent, Plan, Request, ResumeOptions, Resumed, render};
+use crate::upgrade::{Deploy, DeployId, Intent, Plan, Request, render};
 
 pub(super) use operator::Operator;
 pub use operator::STATE;
+pub use resume::{ResumeArgs, resume};
 pub(super) use stored::StoredImages;
 
 /// What every command that changes something takes.
@@ -175,25 +177,6 @@ pub struct RollbackArgs {
     /// Bring back what served after this deploy (see `tarsup history`)
     #[arg(long, value_name = "DEPLOY")]
     to: Option<DeployId>,
-
-    #[command(flatten)]
-    change: ChangeOptions,
-}
-
-/// Go on with a deploy that was interrupted: undo it, or finish it if it was committed
-#[derive(Debug, Args)]
-pub struct ResumeArgs {
-    /// Carry out the rest of it instead of undoing it
-    #[arg(long)]
-    forward: bool,
-
-    /// Take it over from another host: nobody works on it there any more
-    #[arg(long)]
-    take_over: bool,
-
-    /// With --forward: let this service look for its data elsewhere from now on; what is where it lies now stays behind
-    #[arg(long, value_name = "SERVICE", requires = "forward")]
-    accept_data_move: Vec<String>,
 
     #[command(flatten)]
     change: ChangeOptions,
@@ -484,84 +467,6 @@ fn report(plan: &Plan, ui: &Ui) {
         map.insert("outcome".to_owned(), json!("committed"));
     }
     ui.json(&document);
-}
-
-/// Goes on with an interrupted deploy.
-pub fn resume(args: &ResumeArgs, ui: &Ui) -> Outcome {
-    let desired = desired(&args.change.deployment, ui)?;
-    run(ui, async {
-        let engine: Arc<dyn Engine> = Arc::new(connect(&args.change.deployment).await?);
-        let stored = StoredImages::find(&desired, true)?;
-        let operator = Operator::new(ui, &desired, engine.clone(), &stored);
-        let (machine, stop) = (operator.machine(), told_to_stop());
-        let deploy =
-            Deploy { engine: engine.as_ref(), machine, desired: &desired, stored: stored.shown(), stop };
-        let options = ResumeOptions {
-            forward: args.forward,
-            take_over: args.take_over,
-            accept_data_move: args.accept_data_move.clone(),
-            accept_state_loss: args.change.accept_state_loss.clone(),
-        };
-        let preview = deploy.preview(&options).await?;
-        let shown = preview.as_ref().map(|plan| {
-            let way = if args.forward { "rest of" } else { "undo" };
-            render::titled(plan, &format!("{way} {}", plan.intent.word()))
-        });
-        if args.change.dry_run {
-            return match &preview {
-                Some(plan) => {
-                    ui.result(shown.unwrap_or_default().trim_end());
-                    ui.json(&plan.document());
-                    Ok(Exit::Done)
-                }
-                None => Ok(nothing_to_resume(&desired, &[], ui)),
-            };
-        }
-        if let Some(plan) = &preview {
-            ui.note(shown.unwrap_or_default().trim_end());
-            let way = if args.forward { "Go on with" } else { "Undo or finish" };
-            ui.confirm(&format!("{way} the deploy {}?", plan.id), args.change.yes)?;
-        }
-        let done = deploy.resume(&options).await?;
-        let (deploy, outcome) = match &done {
-            Resumed::Nothing(disagreements) => return Ok(nothing_to_resume(&desired, disagreements, ui)),
-            Resumed::Untouched(id) => {
-                (id.clone(), "it had changed no container; the deployment is free again")
-            }
-            Resumed::Finished(id) => (id.to_string(), "it was committed, and is finished now"),
-            Resumed::Undone(id) => (id.to_string(), "it is rolled back; the schema of the database is not"),
-            Resumed::Completed(id) => (id.to_string(), "it is completed"),
-        };
-        ui.result(&format!("deploy {deploy}: {outcome}"));
-        ui.json(&json!({"id": deploy, "outcome": word(&done)}));
-        Ok(Exit::Done)
-    })
-}
-
-fn word(done: &Resumed) -> &'static str {
-    match done {
-        Resumed::Nothing(_) => "nothing",
-        Resumed::Untouched(_) => "untouched",
-        Resumed::Finished(_) => "finished",
-        Resumed::Undone(_) => "rolled-back",
-        Resumed::Completed(_) => "completed",
-    }
-}
-
-/// Where engine and file disagree all the same, that is a finding, and not nothing.
-fn nothing_to_resume(desired: &Desired, disagreements: &[String], ui: &Ui) -> Exit {
-    if disagreements.is_empty() {
-        ui.result(&format!("{}: nothing to resume", desired.deployment));
-    } else {
-        let list = disagreements.join("\n  ");
-        ui.result(&format!(
-            "{}: no deploy was interrupted, but the engine is not as the file says:\n  {list}\n  hint: `tarsup up` makes \
-             the engine match the file; `tarsup upgrade --to VERSION` brings the file in line with what runs",
-            desired.deployment
-        ));
-    }
-    ui.json(&json!({"id": null, "outcome": "nothing", "disagreements": disagreements}));
-    if disagreements.is_empty() { Exit::Done } else { Exit::Finding }
 }
 
 /// A name for a new deploy. The second and four digits tell two of them apart.

@@ -526,6 +526,11 @@ fn put_map(map: &mut Map<String, Value>, key: &str, value: Value) {
     }
 }
 
+/// The id or name of the container that another one shares a namespace with, by a key of its `HostConfig`.
+pub fn shared<'a>(raw: &'a Value, key: &str) -> Option<&'a str> {
+    raw["HostConfig"][key].as_str()?.strip_prefix("container:")
+}
+
 /// The engine shows what was not asked for as `null`, `""`, `0`, `false`, `[]` or `{}`.
 pub fn says_nothing(value: &Value) -> bool {
     match value {

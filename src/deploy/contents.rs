@@ -181,7 +181,7 @@ const EVERYWHERE: [&str; 13] = [
     "/var/tmp",
 ];
 /// What a start of upstream's installs anew.
-const OF_UPSTREAM: [&str; 3] = ["/root", "/usr/local/app", "/usr/local/tars"];
+const OF_UPSTREAM: [&str; 4] = ["/root", "/tars", "/usr/local/app", "/usr/local/tars"];
 /// What a start of tars-init, and the services, write: `*` is one name.
 const OF_TARS_INIT: [&str; 14] = [
     "/usr/local/app/patchs",

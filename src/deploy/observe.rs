@@ -22,6 +22,10 @@ use crate::engine::{
     Result, Status,
 };
 use crate::oci::Reference;
+use crate::tars::catalogue::IMAGE_ROLE_LABEL;
+
+/// How many images of a framework are tried where none that the deployment names can ask.
+const ASKERS: usize = 3;
 
 /// What makes lists enough.
 #[derive(Clone, Copy)]
@@ -114,6 +118,7 @@ pub async fn observe_with(
         networks,
         volumes,
         kept: BTreeMap::new(),
+        askers: images.askers,
         shelf: None,
         contents: BTreeMap::new(),
     })
@@ -261,6 +266,8 @@ struct ImageList<'a> {
     /// Reference → id.
     ids: BTreeMap<String, String>,
     inspected: BTreeMap<String, Option<EngineImage>>,
+    /// See [`Observed::askers`].
+    askers: Vec<String>,
 }
 
 impl<'a> ImageList<'a> {
@@ -270,7 +277,14 @@ impl<'a> ImageList<'a> {
             Err(EngineError::NotFound { .. }) => Vec::new(),
             listed => listed?,
         };
-        Ok(Self { engine, ids: listed.iter().flat_map(names).collect(), inspected: BTreeMap::new() })
+        let is_framework = |image: &&ImageSummary| {
+            image.labels.get(IMAGE_ROLE_LABEL).is_some_and(|role| role == "framework")
+        };
+        let mut of_framework: Vec<&ImageSummary> = listed.iter().filter(is_framework).collect();
+        of_framework.sort_by(|a, b| b.created.cmp(&a.created));
+        let askers = of_framework.iter().take(ASKERS).map(|image| image.id.clone()).collect();
+        let ids = listed.iter().flat_map(names).collect();
+        Ok(Self { engine, ids, inspected: BTreeMap::new(), askers })
     }
 
     /// The image that a reference names.

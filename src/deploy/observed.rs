@@ -25,6 +25,8 @@ pub const LABEL_RESTART: &str = "io.tarsup.restart";
 pub const LABEL_RECORD: &str = "io.tarsup.record";
 /// On the container in which the database is asked: the deployment.
 pub const LABEL_CLUSTER: &str = "io.tarsup.cluster";
+/// On a container that goes on with what it has of another one (a namespace, a link), which no list tells.
+pub const LABEL_LEANS: &str = "io.tarsup.leans";
 /// On a container that was made once more from what another one was: the id of that one.
 pub const LABEL_TWIN: &str = "io.tarsup.twin";
 /// The label by which compose knows the containers and networks of a project: nothing takes it from a container.
@@ -48,6 +50,9 @@ pub struct Observed {
     /// What containers were that earlier deploys parked, by the name that they had then: read for a rollback alone. Their
     /// images are among `images`, by id.
     pub kept: BTreeMap<String, Twin>,
+    /// The engine's images of a framework with tars-init, by id, newest first, whosever they are: one of them can ask from outside
+    /// how a container is that has nobody inside.
+    pub askers: Vec<String>,
     /// What the engine holds beyond the deployment: read for a prune alone.
     pub shelf: Option<Shelf>,
     /// What the containers hold that were looked into, by id: those that a plan would stop ([`super::observe::look_into`]).

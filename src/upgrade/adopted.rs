@@ -72,6 +72,47 @@ pub(super) fn guard_twin(service: &Service, container: &Container, twin: &Twin) 
     refuse_auto_remove(service, container)
 }
 
+/// What a container that has stopped must bear to be started: its own tars-init, or one of an image of ours that asks it from
+/// outside.
+pub(super) fn check_start(
+    planner: &Planner<'_>,
+    service: &Service,
+    container: &Container,
+) -> Result<(), Refusal> {
+    if !has_nobody(service, container) {
+        return guard_start(service, container);
+    }
+    proves_from_outside(planner.desired)?;
+    let images = cluster_probe::images(planner.desired, planner.observed, &planner.plan.intent);
+    if images.is_empty() {
+        let why = format!(
+            "service `{}`: its container does not start with tars-init, and no image of ours is on the engine that could say \
+             whether it came up well",
+            service.name
+        );
+        let hint = "bring a framework's image there with `tarsup copy IMAGE docker-daemon:REF`: it asks from outside";
+        return Err(Refusal::NoAsker { why, hint });
+    }
+    guard_container(service, container)
+}
+
+/// True for a part of TARS that somebody else made and that has no tars-init.
+fn has_nobody(service: &Service, container: &Container) -> bool {
+    let is_part = service.role.is_some_and(|role| role.image_role().is_some());
+    service.has_adopted(container) && is_part && !guard::has_our_start(&container.raw["Config"])
+}
+
+fn proves_from_outside(desired: &Desired) -> Result<(), Refusal> {
+    if cluster_probe::has_account(desired) {
+        return Ok(());
+    }
+    let why = "no account at the database is known, so that nobody can be asked";
+    Err(Refusal::NoAsker {
+        why: why.to_owned(),
+        hint: "name one with `database: {env_file: FILE}` under `x-tars`",
+    })
+}
+
 /// What a container that is to be restarted must bear: somebody who answers for it, inside or, in a container of the image
 /// that the command names, outside.
 pub(super) fn check_restart(
@@ -80,23 +121,14 @@ pub(super) fn check_restart(
     container: &Container,
     can_ask: bool,
 ) -> Result<(), Refusal> {
-    let is_part = service.role.is_some_and(|role| role.image_role().is_some());
-    let has_nobody =
-        service.has_adopted(container) && is_part && !guard::has_our_start(&container.raw["Config"]);
-    if !has_nobody {
+    if !has_nobody(service, container) {
         return guard_start(service, container);
     }
     if !can_ask {
         let place = Box::new(service.place.clone());
         return Err(Refusal::AdoptedRestart { service: service.name.clone(), place });
     }
-    if !cluster_probe::has_account(desired) {
-        let why = "no account at the database is known, so that nobody can be asked";
-        return Err(Refusal::NoAsker {
-            why: why.to_owned(),
-            hint: "name one with `database: {env_file: FILE}` under `x-tars`",
-        });
-    }
+    proves_from_outside(desired)?;
     guard_container(service, container)
 }
 

@@ -318,6 +318,8 @@ pub(super) fn images(desired: &Desired, observed: &Observed, intent: &Intent) ->
     let asker = asker(desired).map(|service| service.image.to_string());
     let declared = declared.map(|service| service.image.to_string());
     let all = named.into_iter().chain(asker).chain(declared).chain(framework_images(observed));
+    // Last, what the deployment does not name at all: before its first roll nothing of ours is in it.
+    let all = all.chain(observed.askers.iter().cloned());
     let mut images: Vec<String> = Vec::new();
     for image in all {
         let lacks_init =

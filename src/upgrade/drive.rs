@@ -17,7 +17,7 @@ use super::lock::{HandImage, Hold, Holder, LEASE_SECONDS, Lock, Standing, Taking
 use super::machine::Machine;
 use super::mask::Mask;
 use super::offer::{Offer, Request, holds, offer};
-use super::preview::preview;
+use super::preview::{preview, way_back};
 use super::record::{self, DeployRecord};
 use super::retire::retire_failed;
 use super::run::{Runner, StepError, StepFailed};
@@ -26,7 +26,8 @@ use super::step::{Action, Step};
 use super::unfinished::{Left, left_by};
 use super::unwind::{InFlight, WayBack, settle, unwind};
 use super::{
-    DeployFailure, DeployId, Intent, Refusal, adopted, body, keep, loss, names, other_start, published, retry,
+    DeployFailure, DeployId, Intent, Refusal, adopted, body, keep, leaning, loss, names, other_start,
+    published, retry,
 };
 use crate::deploy::observe::{Glance, observe_with};
 use crate::deploy::pins::{Pins, require};
@@ -119,12 +120,15 @@ impl Deploy<'_> {
         adopted::check_asker(self.engine, &request.intent).await?;
         let observed = loss::look(self.engine, self.desired, observed, request).await?;
         let mut offer = self.offer_with_backup(&observed, request).await?;
-        let published = published::questions(self.engine, &offer.plan, &offer.desired).await;
-        offer.plan.questions.extend(published);
+        let published = published::ask(self.engine, &offer.plan, &offer.desired, &observed).await;
+        offer.plan.questions.extend(published.questions);
+        offer.plan.notes.extend(published.notes);
+        offer.plan.questions.extend(leaning::questions(self.engine, &offer.plan, &observed).await?);
         let (plan, none) = (&offer.plan, BTreeMap::new());
         let preview = preview(self.engine, &offer.desired, &plan.id, &plan.steps, &none).await?;
         offer.plan.notes.extend(preview.notes);
         offer.migration = preview.document;
+        offer.plan.notes.extend(way_back(self.engine, &offer, &observed).await);
         let told = keep::ask(self.engine, &offer.desired, &offer.plan.id, &offer.plan.steps).await;
         offer.plan.notes.extend(other_start::ask(self.engine, &offer, &observed).await);
         offer.plan.notes.extend(told.notes);
@@ -505,6 +509,7 @@ impl Deploy<'_> {
             cluster_probe: ClusterProbe::new(cluster_probe::images(desired, observed, &intent)),
             registered: BTreeMap::new(),
             loaded: BTreeMap::new(),
+            kept: observed.kept.clone(),
         }
     }
 

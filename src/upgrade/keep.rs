@@ -159,6 +159,11 @@ pub(super) async fn ask(engine: &dyn Engine, desired: &Desired, deploy: &DeployI
             told.notes.extend(lines(&document).into_iter().map(|line| {
                 format!("the web console of {to} may drop, and is kept in `tarsup` before: {line}")
             }));
+            told.notes.extend(
+                template_lines(&document)
+                    .into_iter()
+                    .map(|line| format!("the start of {to} takes nothing back, so the image that leaves {line}")),
+            );
             told.questions.extend(not_kept(&document).map(|what| {
                 format!("{NOT_KEPT} {what}: the web console of {to} may drop it with its values. Go on all the same?")
             }));
@@ -193,6 +198,26 @@ pub(super) fn is_accepted(code: i64, document: &Value, questions: &[String]) -> 
 fn not_kept(document: &Value) -> impl Iterator<Item = &str> {
     let items = document["not_kept"].as_array().into_iter().flatten().filter_map(Value::as_str);
     items.map(|item| item.split(':').next().unwrap_or(item))
+}
+
+/// What becomes of template values that versions of ours brought, a line for each key.
+pub(super) fn template_lines(document: &Value) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (at, word, why) in
+        [("back", "takes back", ""), ("stays", "leaves", ", as somebody has edited it since")]
+    {
+        for key in document["templates"][at].as_array().into_iter().flatten() {
+            let text = |name: &str| key[name].as_str().unwrap_or_default();
+            lines.push(format!(
+                "{word} {} {}: {} → {}{why}",
+                text("template"),
+                text("key"),
+                text("own"),
+                text("shipped")
+            ));
+        }
+    }
+    lines
 }
 
 /// What the document keeps, a line for each table that has rows.

@@ -26,6 +26,7 @@ pub mod intent;
 pub mod journal;
 mod keep;
 pub mod kept;
+mod leaning;
 pub mod lock;
 mod loss;
 pub mod machine;

@@ -7,7 +7,7 @@ use super::names::{Part, failed_name, migrate_name, old_name, part_of, twin_name
 use super::one_off::OneOff;
 use super::order::{by_dependency, needed_by_framework};
 use super::outage::{self, Outage};
-use super::preflight::{self, guard_container, guard_start};
+use super::preflight::{self, guard_container};
 use super::state::{
     by_id, is_fresh, is_parked_in_place, is_up, made, ours, same_restart, serving, ways_back,
 };
@@ -60,7 +60,7 @@ pub fn plan(
         Intent::Upgrade { .. } => planner.upgrade(intent)?,
         Intent::Restart { services, ask_with } => planner.restart(services, ask_with.is_some())?,
         Intent::Rollback { targets, .. } => rollback::plan(&mut planner, targets)?,
-        Intent::Down { all } => planner.down(*all),
+        Intent::Down { all } => planner.down(*all)?,
         Intent::Prune { keep } => prune::plan(&mut planner, *keep),
         Intent::Finish => finish::plan(&mut planner)?,
     }
@@ -200,7 +200,7 @@ impl<'a> Planner<'a> {
             }
             return Ok(Decision::Keep);
         }
-        guard_start(service, container)?;
+        adopted::check_start(self, service, container)?;
         let cause = if is_fresh(container) {
             "it was created and never started"
         } else if is_parked_in_place(container) {
@@ -372,7 +372,7 @@ impl<'a> Planner<'a> {
         if there { Ok(()) } else { Err(self.nothing_there("restart")) }
     }
 
-    fn down(&mut self, all: bool) {
+    fn down(&mut self, all: bool) -> Result<(), Refusal> {
         let mut services = self.ordered();
         services.reverse();
         for service in services {
@@ -393,11 +393,13 @@ impl<'a> Planner<'a> {
                 self.note(&service.name, "is held and goes on running: `tarsup down --all` stops it");
                 continue;
             }
+            preflight::refuse_auto_remove(service, container)?;
             let swap = self.swap(service, "the deployment is to be down");
             let (touched, phases) = (swap.touched(Some(container), After::Same), swap.park(container));
             self.plan.touched.push(touched);
             self.plan.steps.extend(phases.flatten());
         }
+        Ok(())
     }
 
     /// The order in which services are touched: what the framework depends on, slaves, master, nodes, the others.

@@ -122,7 +122,7 @@ fn image(desired: &Desired, observed: &Observed, service: &Service) -> Result<()
     }
     // What runs as it is declared is left alone, whatever it was made from.
     let is_left_alone = serving(observed, &desired.deployment, service).is_some_and(|container| {
-        is_up(container)
+        (is_up(container) || service.has_adopted(container))
             && container.image_id == image.id
             && differ::difference(service, container, observed).is_none()
     });

@@ -6,15 +6,18 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::DeployId;
-use super::Refusal;
 use super::cluster_probe::{close, make};
 use super::names::preview_name;
+use super::offer::Offer;
 use super::record::lines_of;
-use super::step::{Action, Purpose, Step};
-use crate::deploy::Desired;
+use super::state::by_id;
+use super::step::{Action, After, Plan, Purpose, Step, Touched, TwinOf};
+use super::{DeployId, Intent, Refusal};
+use crate::deploy::observed::Availability;
+use crate::deploy::{Desired, Observed, guard};
 use crate::engine::Engine;
 use crate::oci::Reference;
+use crate::tars::Role;
 use crate::tars::catalogue::INIT_PATH;
 
 /// What is run in it.
@@ -100,6 +103,84 @@ pub(super) async fn preview(
         None => preview.notes.push(unknown(said)),
     }
     Ok(preview)
+}
+
+/// What the starts of the masters and slaves that a rollback brings back put back by themselves, for its plan: the versions that
+/// rows name, and, asked of the master's own image, what it takes back in templates and columns, and what stays because somebody
+/// has edited it since. Nothing where one has no tars-init: its start takes nothing back ([`super::keep`]).
+pub(super) async fn way_back(engine: &dyn Engine, offer: &Offer, observed: &Observed) -> Vec<String> {
+    let (plan, desired) = (&offer.plan, &offer.desired);
+    let mut notes = Vec::new();
+    if !matches!(plan.intent, Intent::Rollback { .. }) {
+        return notes;
+    }
+    for touched in &plan.touched {
+        let Some(role @ (Role::Master | Role::Slave)) = touched.role else { continue };
+        let Some((image, id, config)) = coming_back(touched, plan, observed) else { continue };
+        if !guard::has_our_start(&config) {
+            continue;
+        }
+        let name = &touched.service;
+        notes.push(format!(
+            "`{name}`: its rows name the version of {image} again, but for services whose program somebody published over \
+             its image's"
+        ));
+        let is_there = observed.images.get(&id).is_none_or(|found| matches!(found, Availability::Engine(_)));
+        let service = desired.service(name).filter(|_| role == Role::Master && is_there);
+        let Some(service) = service else { continue };
+        let container = preview_name(&desired.deployment, &plan.id);
+        let asked = async {
+            make(engine, desired, service, &id, &container).await.map_err(|error| error.to_string())?;
+            engine.exec(&container, &QUESTION, TIMEOUT).await.map_err(|error| error.to_string())
+        }
+        .await;
+        if let Err(error) = close(engine, &desired.deployment, &container).await {
+            notes.push(format!("{container} is not removed: {error}"));
+        }
+        let document = asked.and_then(|output| {
+            let document =
+                output.stdout.lines().last().and_then(|line| serde_json::from_str::<Value>(line).ok());
+            let said = output.stderr.lines().next().unwrap_or("it said nothing");
+            document
+                .filter(|document| output.exit_code == 0 && document.is_object())
+                .ok_or_else(|| said.trim_start_matches("tars-init: ").to_owned())
+        });
+        match document {
+            Ok(document) => {
+                let lines = lines_of(&document);
+                let more = lines.len().saturating_sub(SHOWN);
+                let shown = lines.into_iter().take(SHOWN);
+                notes.extend(shown.map(|line| format!("the start of {image} as `{name}`: {line}")));
+                if more > 0 {
+                    notes.push(format!("the start of {image} as `{name}`: {more} more"));
+                }
+            }
+            Err(why) => notes.push(format!(
+                "what the start of {image} as `{name}` takes back is not known before it does: {why}"
+            )),
+        }
+    }
+    notes
+}
+
+/// The image of what comes back for a service, its id, and the engine's `Config` as far as its start is concerned.
+fn coming_back(touched: &Touched, plan: &Plan, observed: &Observed) -> Option<(String, String, Value)> {
+    match &touched.after {
+        After::Parked { id, .. } => {
+            let parked = by_id(observed, id)?;
+            Some((parked.image.clone(), parked.image_id.clone(), parked.raw["Config"].clone()))
+        }
+        After::Made => plan.steps.iter().find_map(|step| match &step.action {
+            Action::Create { twin: Some(TwinOf::Kept(name)), .. }
+                if step.service.as_ref() == Some(&touched.service) =>
+            {
+                let twin = observed.kept.get(name)?;
+                Some((twin.image.clone(), twin.image_id.clone(), twin.config()))
+            }
+            _ => None,
+        }),
+        After::Same => None,
+    }
 }
 
 fn is_to_be_loaded(steps: &[Step], image: &Reference) -> bool {

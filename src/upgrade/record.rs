@@ -109,7 +109,8 @@ impl Effect {
     pub fn lines(&self) -> Vec<String> {
         match &self.task {
             Task::Keep { .. } => {
-                keep::lines(&self.result).iter().map(|line| format!("keeps {line}")).collect()
+                let kept = keep::lines(&self.result).into_iter().map(|line| format!("keeps {line}"));
+                kept.chain(keep::template_lines(&self.result)).collect()
             }
             Task::Migrate { .. } | Task::Finish { .. } => lines_of(&self.result),
         }

@@ -3,22 +3,21 @@
 use serde_json::Value;
 
 use super::adopted;
+use super::names::{Part, part_of};
 use super::run::{Runner, StepError};
 use super::step::{Action, Step, TwinOf};
 use super::unwind::deploy_of;
-use crate::deploy::observed::{LABEL_DEPLOY, LABEL_PREDECESSOR, LABEL_RECORD, LABEL_TWIN};
+use crate::deploy::asked::shared;
+use crate::deploy::observed::{LABEL_DEPLOY, LABEL_LEANS, LABEL_PREDECESSOR, LABEL_RECORD, LABEL_TWIN};
 use crate::deploy::twin::Twin;
 use crate::deploy::{carried, guard};
-use crate::engine::{CreateBody, EngineError, Status};
+use crate::engine::{Container, CreateBody, EngineError, Status, object};
 
 impl Runner<'_> {
     async fn twin(&self, whose: &TwinOf, service: Option<&str>) -> Result<Twin, StepError> {
         let unplanned = || StepError::Unplanned { service: service.unwrap_or_default().to_owned() };
         let id = match whose {
-            TwinOf::Kept(name) => {
-                let kept = self.machine.folder.twins(&self.desired.deployment).map_err(StepError::Journal)?;
-                return kept.0.get(name).cloned().ok_or_else(unplanned);
-            }
+            TwinOf::Kept(name) => return self.kept.get(name).cloned().ok_or_else(unplanned),
             TwinOf::Container(id) => id,
         };
         let found = self.engine.inspect_container(id).await?.ok_or_else(unplanned)?;
@@ -98,7 +97,41 @@ impl Runner<'_> {
         let image = self.engine.inspect_image(&found.image_id).await?;
         let image = image.map_or(Value::Null, |image| image.raw["Config"].clone());
         carried::carry(body, &found, service, &image);
+        self.lean_on_successors(body, &found).await
+    }
+
+    /// What it leans on may have been replaced since it was made: then its successor leans on the one that is there now.
+    async fn lean_on_successors(&self, body: &mut CreateBody, of: &Container) -> Result<(), StepError> {
+        let host = object(body.0.entry("HostConfig"));
+        for key in ["IpcMode", "PidMode"] {
+            let Some(other) = shared(&of.raw, key) else { continue };
+            if let Some(successor) = self.successor_of(other).await? {
+                host.insert(key.to_owned(), format!("container:{}", successor.id).into());
+            }
+        }
+        for link in host.get_mut("Links").and_then(Value::as_array_mut).into_iter().flatten() {
+            let Some((other, alias)) = link.as_str().and_then(|link| link.split_once(':')) else { continue };
+            if let Some(successor) = self.successor_of(other).await? {
+                *link = format!("{}:{alias}", successor.name).into();
+            }
+        }
+        let leans = ["IpcMode", "PidMode"].iter().any(|key| {
+            host.get(*key).and_then(Value::as_str).is_some_and(|mode| mode.starts_with("container:"))
+        });
+        if leans || host.get("Links").is_some() {
+            object(body.0.entry("Labels")).insert(LABEL_LEANS.to_owned(), "true".into());
+        }
         Ok(())
+    }
+
+    /// The container in the place of one that is parked.
+    async fn successor_of(&self, other: &str) -> Result<Option<Container>, StepError> {
+        let Some(found) = self.engine.inspect_container(other).await? else { return Ok(None) };
+        let name = found.name.rsplit_once(".old.").filter(|_| matches!(part_of(&found.name), Part::Old(_)));
+        match name {
+            Some((name, _)) => Ok(self.engine.inspect_container(name).await?),
+            None => Ok(None),
+        }
     }
 
     /// The same for the settings of a network that the container joins after its create.

@@ -17,6 +17,7 @@ use super::step::{Action, Plan};
 use super::unfinished::{disagreements, outline};
 use super::unwind::{InFlight, settle, unwind};
 use super::{DeployFailure, DeployId, Refusal, loss};
+use crate::deploy::desired::BackupWay;
 use crate::deploy::observe::look_into;
 use crate::deploy::{Desired, Observed};
 
@@ -31,6 +32,21 @@ pub struct ResumeOptions {
     pub accept_data_move: Vec<String>,
     /// The same for services whose shared memory may go.
     pub accept_state_loss: Vec<String>,
+    /// With `forward`: the operator's word that there is a backup of the database, where the deploy has made none yet.
+    pub no_backup: bool,
+}
+
+impl ResumeOptions {
+    /// Puts these words on the record, beside those that the deploy was told: whoever takes it up after this one need not
+    /// say them again.
+    fn add_to(&self, record: &mut DeployRecord) {
+        record.accept_data_move.extend(self.accept_data_move.clone());
+        record.accept_state_loss.extend(self.accept_state_loss.clone());
+        if self.no_backup && record.backup.way != BackupWay::None {
+            record.backup.way = BackupWay::None;
+            record.what += " --no-backup";
+        }
+    }
 }
 
 /// What a resume did.
@@ -66,8 +82,7 @@ impl Deploy<'_> {
         let observed = self.observe(self.desired).await?;
         let Some(cut_off) = self.cut_off(&observed, options.take_over, false).await? else { return Ok(None) };
         let Some(mut record) = cut_off.record else { return Ok(None) };
-        record.accept_data_move.extend(options.accept_data_move.clone());
-        record.accept_state_loss.extend(options.accept_state_loss.clone());
+        options.add_to(&mut record);
         let desired = self.desired_of(&record);
         if cut_off.committed {
             let observed = self.observe(&desired).await?;
@@ -112,9 +127,7 @@ impl Deploy<'_> {
             self.give_free(&lock, &cut_off.id).await?;
             return Ok(Resumed::Untouched(cut_off.id.to_string()));
         };
-        // Said once: whoever takes it up after this one need not say it again.
-        record.accept_data_move.extend(options.accept_data_move.clone());
-        record.accept_state_loss.extend(options.accept_state_loss.clone());
+        options.add_to(&mut record);
         // Whoever takes it up after this one finds it in the lock, wherever it was found now.
         lock.put_record(self.engine, &record).await?;
         self.leased(&lock, Box::pin(self.go_on(&lock, record, &cut_off, &observed, options.forward))).await
@@ -154,6 +167,7 @@ impl Deploy<'_> {
         let now = self.observe_for(&desired, &runner.record.plan.intent).await?;
         let lost = unwind(&now, &runner.record, &self.desired.policy, &BTreeSet::new()).lost_services();
         let loads_from = now.clone();
+        runner.kept.clone_from(&now.kept);
         let rest = self.rest_of(&runner.record, &desired, now, &lost).await?;
         let loads = offer::loads(&rest, &loads_from);
         self.secure(&rest).await?;

@@ -23,6 +23,7 @@ use super::{DeployId, render, retry};
 use crate::deploy::Desired;
 use crate::deploy::guard::{self, GuardError};
 use crate::deploy::observed::{LABEL_DEPLOY, LABEL_DEPLOYMENT, LABEL_SERVICE, LABEL_SPEC};
+use crate::deploy::twin::Twin;
 use crate::engine::{Container, CreateBody, Engine, EngineError, Status};
 use crate::oci::Reference;
 use crate::tars::Role;
@@ -174,6 +175,8 @@ pub struct Runner<'a> {
     pub registered: BTreeMap<String, Option<Registrations>>,
     /// The ids of images that this run has loaded.
     pub loaded: BTreeMap<Reference, String>,
+    /// What containers were that the plan makes once more, by the name that they were parked under.
+    pub kept: BTreeMap<String, Twin>,
 }
 
 impl Runner<'_> {

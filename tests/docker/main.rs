@@ -9,6 +9,7 @@ mod certificates;
 #[macro_use]
 #[path = "../contract/mod.rs"]
 mod contract;
+mod compose_beside;
 mod daemon_copy;
 mod e2e;
 mod engine_contract;
@@ -17,4 +18,5 @@ mod inspected;
 mod real;
 mod recreate;
 mod run_lines;
+mod shapes;
 mod tiny;

@@ -232,7 +232,7 @@ async fn run_lines_of_the_hosts_network_are_adopted_with_an_empty_plan_and_witho
 }
 
 /// Compose itself, as the plugin or as the program; none where there is none.
-fn compose() -> Option<Command> {
+pub fn compose() -> Option<Command> {
     let works = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
     let plugin = || {
         let mut command = Command::new("docker");

@@ -101,3 +101,42 @@ fn start_that_changes_a_template_names_who_runs_with_the_former_one() {
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["changes"], serde_json::Value::Null, "{report}");
 }
+
+#[test]
+fn values_that_versions_of_ours_brought_are_taken_back_before_a_master_that_takes_none_back() {
+    let server = Server::start();
+    let mut container = Container::framework(&server);
+    ship(&container, 10, 1);
+    container.run_once();
+    for timeout in [20, 30] {
+        ship(&container, timeout, 2);
+        container.run_once();
+    }
+    server.run(&[
+        "UPDATE db_tars.t_profile_template SET profile = REPLACE(profile, 'patience=2', 'patience=7') WHERE \
+         template_name = 'tars.tarsregistry'",
+    ]);
+    let profile = || {
+        let (_, profile) = held(&server).into_iter().find(|(name, _)| name == "tars.tarsregistry").unwrap();
+        profile
+    };
+    let told = |words: &[&str]| -> serde_json::Value {
+        // 78: a table of the fixture has no key, so that nothing of it can be kept.
+        let output = container.call(words);
+        let text = String::from_utf8(output.stdout).unwrap();
+        serde_json::from_str(text.lines().last().unwrap()).unwrap()
+    };
+    let key = |name: &str, own: &str, shipped: &str| serde_json::json!({"template": "tars.tarsregistry", "key": name, "own": own, "shipped": shipped});
+    let expected = serde_json::json!({"back": [key("tars/timeout", "30", "10")], "stays": [key("tars/patience", "7", "1")]});
+    assert_eq!(told(&["keep-columns", "--all", "--dry-run"])["templates"], expected);
+    assert!(profile().contains("timeout=30"), "{}", profile());
+    assert_eq!(told(&["keep-columns", "--all"])["templates"], expected);
+    assert!(profile().contains("timeout=10") && profile().contains("patience=7"), "{}", profile());
+    let again = told(&["keep-columns", "--all"]);
+    assert_eq!(again["templates"]["back"], serde_json::json!([]), "{again}");
+
+    // The newer version that comes once more finds what nobody has touched.
+    let log = container.run_once();
+    assert!(log.contains("tars.tarsregistry tars/timeout: 10 → 30"), "{log}");
+    assert!(profile().contains("timeout=30") && profile().contains("patience=7"), "{}", profile());
+}

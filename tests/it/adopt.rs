@@ -110,6 +110,7 @@ impl Engine {
             networks,
             volumes,
             kept: BTreeMap::new(),
+            askers: Vec::new(),
             shelf: None,
             contents: BTreeMap::new(),
         }

@@ -20,12 +20,14 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::database::Server;
+use super::database::{DatabaseError, Server};
 use super::environment::{Account, Environment, ImageRole};
 use super::failure::{Code, Failure};
+use super::lock::InstallLock;
 use super::paths::Paths;
 use super::probe;
 use super::start_log::StartLog;
+use super::templates::{self, TakenBack};
 use super::web;
 
 /// Upstream's mistake: `tars_upgrade.conf` adds it, the web console drops it at each start, and what is meant is
@@ -45,7 +47,7 @@ fn keep_unknown(
     server: &Server,
     known: &KnownColumns,
     version: Option<&str>,
-) -> Result<Outcome, super::database::DatabaseError> {
+) -> Result<Outcome, DatabaseError> {
     let stays = |table: &table::InstalledTable, column: &str| {
         is_mistake(&table.schema, &table.name, column)
             || known.of(&table.schema, &table.name).is_none_or(|known| known.has(column))
@@ -132,6 +134,16 @@ struct Document {
     dry_run: bool,
     #[serde(flatten)]
     outcome: Outcome,
+    /// What was brought into templates and is taken back: for a console that nobody can ask, as its master's start takes nothing
+    /// back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    templates: Option<TakenBack>,
+}
+
+fn take_back(server: &Server, paths: &Paths, version: Option<&str>) -> Result<TakenBack, DatabaseError> {
+    let _lock = (!server.only_asks()).then(|| InstallLock::take(server)).transpose()?;
+    let mut session = server.connect(None)?;
+    templates::take_back(&mut session, paths, version, &StartLog::begin())
 }
 
 /// `tars-init keep-columns`: the same by hand, or before a container starts that has no tars-init. The document is the last
@@ -164,7 +176,8 @@ pub fn run(paths: &Paths, scope: Scope, dry_run: bool) -> Result<(), Failure> {
         }
     };
     let is_whole = outcome.not_kept.is_empty();
-    probe::print(&Document { version: 1, dry_run, outcome }, true)?;
+    let templates = (scope == Scope::AnyConsole).then(|| take_back(&server, paths, version)).transpose()?;
+    probe::print(&Document { version: 1, dry_run, outcome, templates }, true)?;
     if is_whole {
         return Ok(());
     }

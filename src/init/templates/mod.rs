@@ -6,7 +6,10 @@
 
 mod base;
 mod merge;
+mod take_back;
 mod upstream;
+
+pub use take_back::{TakenBack, take_back};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -24,6 +27,8 @@ use base::ShippedTemplates;
 use merge::{KeyDifference, Marks, Merge, Values, merge};
 
 const DUPLICATE_KEY: u16 = 1062;
+/// What is shown in the place of a secret.
+const SECRET: &str = "***";
 
 /// What was done, and what was not.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -228,7 +233,7 @@ impl Report {
             // A template may hold a password of somebody's own.
             let is_secret =
                 ["pass", "pwd", "secret", "token"].iter().any(|word| key.to_lowercase().contains(word));
-            let shown = |value: String| if is_secret { "***".to_owned() } else { value };
+            let shown = |value: String| if is_secret { SECRET.to_owned() } else { value };
             let (own, shipped) = (shown(difference.own), shown(difference.shipped));
             KeyReport { template: template.to_owned(), key, own, shipped, services: services.to_vec() }
         };

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use super::deployment::Deployment;
-use super::stage::{NEW, OLD};
+use super::stage::{NEW, OLD, succeed};
 use crate::inspected::differing;
 
 #[test]
@@ -59,4 +59,37 @@ fn image_of_a_way_back_is_held_where_its_tag_is_removed() {
     assert!(held.iter().any(|tag| tag.starts_with("tarsup-kept/e2e-held/")), "{held:?}");
     deployment.tarsup(&["rollback", "--yes"]).exits(0);
     assert_eq!(deployment.inspect("framework")["Image"], *image);
+}
+
+#[test]
+fn locked_up_on_an_engine_without_containers_and_networks_brings_the_whole_deployment_back() {
+    let services = ["database", "framework", "slave", "node"];
+    let deployment = Deployment::new("e2e-empty", 41, &services);
+    deployment.tarsup(&["up", "--yes"]).exits(0);
+    deployment.mark();
+    deployment.tarsup(&["upgrade", "--to", NEW, "--yes"]).exits(0);
+    deployment.tarsup(&["lock"]).exits(0);
+    let (before, tables) = (services.map(|service| deployment.identity(service)), deployment.tables());
+    let images = services.map(|service| deployment.inspect(service)["Image"].clone());
+
+    // What is left of a machine whose containers and networks somebody cleared away: images and volumes.
+    for container in deployment.containers() {
+        succeed(Command::new("docker").args(["rm", "-f", &container]));
+    }
+    succeed(Command::new("docker").args(["network", "rm", &deployment.network()]));
+    let status = deployment.tarsup(&["status"]);
+    assert!(!deployment.answers("framework"), "{}", status.out);
+
+    let brought = deployment.tarsup(&["up", "--locked", "--yes"]).exits(0);
+
+    assert!(brought.err.contains(&format!("network {}", deployment.network())), "{}", brought.err);
+    assert_eq!(services.map(|service| deployment.identity(service)), before);
+    assert_eq!(services.map(|service| deployment.inspect(service)["Image"].clone()), images);
+    assert_eq!(deployment.tables(), tables);
+    for service in &services[1..] {
+        assert!(deployment.answers(service), "{service}");
+        assert_eq!(deployment.version(service), NEW, "{service}");
+    }
+    deployment.tarsup(&["verify"]).exits(0);
+    assert_eq!(deployment.tarsup(&["plan", "--json"]).exits(0).json()["steps"], serde_json::json!([]));
 }

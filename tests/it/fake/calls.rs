@@ -186,6 +186,9 @@ impl Engine for FakeEngine {
                     let is_healthy = world.is_healthy(&held, world.now());
                     probed(&held.node().unwrap_or_default(), is_healthy, &world.behaviour(&held).changes)
                 }
+                ["/bin/sh", "-c", script] if script.contains("/framework/servers") => {
+                    compared(&world.behaviour(&held).published)
+                }
                 ["/usr/local/bin/tars-init", "shared-memory"] | ["/bin/sh", "-c", _] => {
                     looked(world.behaviour(&held).shared)
                 }
@@ -453,6 +456,12 @@ fn published(services: &[(String, String)]) -> ExecOutput {
         services.iter().map(|(service, version)| json!({"service": service, "version": version})).collect();
     let stdout = format!("{}\n", json!({"version": 1, "services": services}));
     ExecOutput { exit_code: 0, stdout, stderr: String::new() }
+}
+
+/// What a shell tells of the programs that are not those of upstream's tree.
+fn compared(services: &[(String, String)]) -> ExecOutput {
+    let names = services.iter().map(|(service, _)| service.as_str()).chain(["end\n"]);
+    ExecOutput { exit_code: 0, stdout: names.collect::<Vec<_>>().join("\n"), stderr: String::new() }
 }
 
 /// What `tars-init cluster --json` prints; a heartbeat moves with every question.

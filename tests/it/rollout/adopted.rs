@@ -60,6 +60,25 @@ async fn plan_of_adopted_containers_is_empty_and_touches_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_published_over_an_image_of_upstreams_is_a_question_before_its_start_or_ours_takes_it_away()
+{
+    let (engine, desired) = by_hand(|_, _| {}).await;
+    let published = vec![("tarsstat".to_owned(), String::new())];
+    engine.behave_named("tars-framework", Behaviour { has_init: false, published, ..Behaviour::default() });
+    let machine = Machine::new();
+    let command = deploy(&engine, &machine, &desired);
+    let upgrade = command.offer(&request(&id(2), &to_ours())).await.unwrap().plan;
+    let says = |plan: &Plan, begins: &str| plan.questions.iter().any(|it| it.starts_with(begins));
+    let ours = "`framework` runs tarsstat, published over its image's own: those of tars/framework:2 take";
+    assert!(says(&upgrade, ours), "{:?}", upgrade.questions);
+    let ask_with = Some("tars/framework:2".parse().unwrap());
+    let restart = Intent::Restart { services: vec!["framework".to_owned()], ask_with };
+    let restart = command.offer(&request(&id(2), &restart)).await.unwrap().plan;
+    let own = "`framework` runs tarsstat, published over its image's own: those of the image, which its start installs";
+    assert!(says(&restart, own), "{:?}", restart.questions);
+}
+
+#[tokio::test(start_paused = true)]
 async fn adopted_containers_move_to_our_image_and_back() {
     let (engine, desired) = by_hand(|_, _| {}).await;
     let machine = Machine::new();
@@ -158,13 +177,53 @@ async fn restart_of_what_nobody_answers_for_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stopped_container_with_upstreams_start_is_not_started_by_up() {
-    let (engine, desired) = by_hand(|_, _| {}).await;
-    engine.stop_container("tars-framework", Duration::from_secs(10)).await.unwrap();
-    tokio::time::sleep(Duration::from_secs(30)).await;
+async fn stopped_container_with_upstreams_start_is_started_by_up_once_the_database_answers() {
+    let stopped = async |change: &str| {
+        let rebuild = change == "rebuild";
+        let made = by_hand(|service, body| {
+            if rebuild && service == "framework" {
+                body.0["Env"].as_array_mut().unwrap().push(json!("REBUILD=true"));
+            }
+        });
+        let (engine, desired) = made.await;
+        engine.stop_container("tars-framework", Duration::from_secs(10)).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        (engine, desired)
+    };
+    let (engine, desired) = stopped("").await;
+    let before = engine.inspect_container("tars-framework").await.unwrap().unwrap();
+    let plan = roll(&engine, &Machine::new(), &desired, &id(2), &Intent::Up).await.unwrap();
+    let told = "installs anew where it gets no answer from the database: that is asked right before";
+    assert!(plan.notes.iter().any(|note| note.contains(told)), "{:?}", plan.notes);
+    let after = engine.inspect_container("tars-framework").await.unwrap().unwrap();
+    assert_eq!((&after.id, after.status), (&before.id, Status::Running));
+    let calls = engine.calls();
+    let at = |words: &str| {
+        calls.iter().rposition(|call| call.contains(words)).unwrap_or_else(|| panic!("{words}"))
+    };
+    assert!(at("create tars.cluster") > 0);
+    assert!(at("cluster --json --ask 172.25.0.3 --role master") > at("start tars-framework"), "{calls:#?}");
+
+    let (engine, desired) = stopped("").await;
+    engine.database(false);
+    let failure = roll(&engine, &Machine::new(), &desired, &id(2), &Intent::Up).await.unwrap_err();
+    assert!(failure.to_string().contains("it cannot be asked"), "{failure}");
+    let after = engine.inspect_container("tars-framework").await.unwrap().unwrap();
+    assert_eq!(after.status, Status::Exited);
+
+    // Nobody could say whether it came up well.
+    let (engine, desired) = stopped("").await;
+    for version in ["1", "2"] {
+        engine.edit_image(&format!("tars/framework:{version}"), |image| image.labels.clear());
+    }
+    engine.edit_image("tars/node:1", |image| image.raw["Config"]["Entrypoint"] = json!(["/root/entry.sh"]));
     let refusal = planned(&engine, &desired, 2, &Intent::Up).await.unwrap_err();
+    assert!(matches!(refusal, Refusal::NoAsker { .. }), "{refusal}");
     assert_eq!(refusal.exit(), Exit::Refused, "{refusal}");
-    assert!(refusal.to_string().contains("tarscloud/framework:v2.4"), "{refusal}");
+
+    let (engine, desired) = stopped("rebuild").await;
+    let refusal = planned(&engine, &desired, 2, &Intent::Up).await.unwrap_err();
+    assert!(matches!(refusal, Refusal::Guard(_)), "{refusal}");
 }
 
 fn restart(service: &str, ask_with: Option<&str>) -> Intent {

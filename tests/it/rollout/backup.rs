@@ -192,6 +192,46 @@ async fn word_of_the_operator_is_on_the_record_and_survives_a_resume() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn word_of_the_operator_may_come_with_the_resume_and_is_on_the_record_from_then_on() {
+    let desired = desired();
+    let engine = running(&desired).await;
+    let machine = Machine::killed();
+    let command = deploy(&engine, &machine, &desired);
+    let offer = command.offer(&request(&id(2), &to_2(&desired))).await.unwrap();
+    engine.fault(Call::First("exec tars-mysql tools dump".to_owned()), Moment::Before, Fault::Crash);
+    tokio::select! {
+        _ = command.roll(&offer) => panic!("it was to be killed"),
+        () = engine.crashed() => {}
+    }
+    engine.clear_faults();
+    engine.behave(DATABASE, with(Tools { are_there: false, ..Tools::default() }));
+    let next = machine.next();
+    let options = ResumeOptions { forward: true, no_backup: true, ..ResumeOptions::default() };
+    let rest = deploy(&engine, &next, &desired).preview(&options).await.unwrap().unwrap();
+    assert!(rest.notes.contains(&"no backup precedes the migration: --no-backup".to_owned()), "{rest:?}");
+    assert!(!rest.steps.iter().any(|step| matches!(step.action, Action::Backup { .. })), "{rest:?}");
+    // Cut off once more: whoever goes on then need not say it again.
+    engine.fault(Call::First("create tars.migrate".to_owned()), Moment::Before, Fault::Crash);
+    let again = machine.next_killed();
+    let command = deploy(&engine, &again, &desired);
+    tokio::select! {
+        _ = command.resume(&options) => panic!("it was to be killed"),
+        () = engine.crashed() => {}
+    }
+    engine.clear_faults();
+    let last = again.next();
+    assert!(matches!(resume(&engine, &last, &desired, true).await.unwrap(), Resumed::Completed(_)));
+    assert!(last.backups.lock().unwrap().is_empty());
+    let mut recorded = last.lines().into_iter().filter_map(|line| match line.event {
+        Event::Recorded { record } => Some((record.backup.way, record.what)),
+        _ => None,
+    });
+    let (way, what) = recorded.next_back().unwrap();
+    assert_eq!(way, BackupWay::None);
+    assert!(what.ends_with(" --no-backup"), "{what}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn database_whose_container_has_no_tools_is_saved_from_the_image_that_is_named() {
     let mut desired = desired();
     let engine = running(&desired).await;

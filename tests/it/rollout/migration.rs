@@ -40,6 +40,38 @@ async fn plan_of_an_upgrade_shows_what_the_migration_would_change() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn plan_of_a_rollback_shows_what_the_older_master_takes_back_and_what_was_edited_since() {
+    let desired = desired();
+    let engine = running(&desired).await;
+    let machine = Machine::new();
+    roll(&engine, &machine, &desired, &id(2), &to_2(&desired)).await.unwrap();
+    let answer = r#"{"version":1,"columns":["db_tars.t.a"],"templates":{
+        "changed":[{"template":"tars.default","key":"tars/x","own":"2","shipped":"1"}],
+        "conflicts":[{"template":"tars.default","key":"tars/y","own":"7","shipped":"1"}]}}"#;
+    engine.behave("tars/framework:1", answering(0, &answer.replace('\n', "")));
+    let at_2 = to_2(&desired).apply(&desired);
+    let back = super::deploys::rollback(&engine, &at_2, None).await;
+    let before = engine.dump();
+    let offered =
+        async || deploy(&engine, &machine, &at_2).offer(&request(&id(3), &back)).await.unwrap().plan.notes;
+    let notes = offered().await;
+    for note in [
+        "the start of tars/framework:1 as `framework`: puts back db_tars.t.a",
+        "the start of tars/framework:1 as `framework`: tars.default tars/x: 2 → 1, follows this version",
+        "the start of tars/framework:1 as `framework`: tars.default tars/y: 7 → 1, was edited and stays, though this version changes it",
+        "`framework`: its rows name the version of tars/framework:1 again, but for services whose program somebody published over its image's",
+        "`slave`: its rows name the version of tars/framework:1 again, but for services whose program somebody published over its image's",
+    ] {
+        assert!(notes.iter().any(|it| it == note), "{note} is not in {notes:#?}");
+    }
+    assert_eq!(engine.dump(), before, "nothing of the question is left");
+    engine.behave("tars/framework:1", answering(69, "tars-init: the database does not answer."));
+    let notes = offered().await;
+    let unknown = "what the start of tars/framework:1 as `framework` takes back is not known before it does: the database does not answer.";
+    assert!(notes.iter().any(|it| it == unknown), "{notes:#?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_the_new_version_needs_and_the_database_lacks_stops_an_upgrade_before_anything_is_done() {
     let desired = desired();
     let engine = running(&desired).await;

@@ -1,0 +1,404 @@
+//! What a container may be asked for, a case each: it is adopted as it runs, a plan on that is empty, and once another image has
+//! taken its place an inspect shows what it showed before. What cannot come back is refused by name.
+
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+use tarsup::engine::{CreateBody, DockerEngine, Engine as _};
+
+use crate::e2e::deployment::Ran;
+use crate::e2e::stage::succeed;
+use crate::inspected::{differing, inspect};
+use crate::tiny;
+
+/// Containers, networks and images of one case, removed with it.
+struct Case {
+    engine: DockerEngine,
+    /// What each name begins with.
+    prefix: &'static str,
+    /// The image that runs, and the one that takes its place.
+    images: [String; 2],
+    folder: tempfile::TempDir,
+    networks: Vec<String>,
+}
+
+/// Nobody asks for an address there: the engine gives any that is free just then, and makes another one of it.
+const ON_THE_BRIDGE: [&str; 4] = [
+    "/NetworkSettings/IPAddress",
+    "/NetworkSettings/MacAddress",
+    "/NetworkSettings/Networks/bridge/IPAddress",
+    "/NetworkSettings/Networks/bridge/MacAddress",
+];
+
+fn docker(words: &[&str]) -> String {
+    let output = succeed(Command::new("docker").args(words));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+impl Case {
+    async fn new(prefix: &'static str) -> Self {
+        let engine = tiny::engine().await;
+        let old = tiny::actor_image(&engine, "tarsup-shapes").await.to_string();
+        let new = tiny::other_actor_image(&engine, "tarsup-shapes", "2").await.to_string();
+        let folder = tempfile::tempdir().unwrap();
+        let case = Self { engine, prefix, images: [old, new], folder, networks: Vec::new() };
+        case.remove();
+        case
+    }
+
+    fn remove(&self) {
+        let filter = format!("name=^/{}-", self.prefix);
+        for id in docker(&["ps", "-aq", "--filter", &filter]).split_whitespace() {
+            let _ = Command::new("docker").args(["rm", "-f", "-v", id]).output();
+        }
+        for network in &self.networks {
+            let _ = Command::new("docker").args(["network", "rm", network]).output();
+        }
+    }
+
+    /// Both images with these changes, each one its own.
+    fn change_images(&mut self, changes: [&[&str]; 2]) {
+        for (at, changes) in changes.into_iter().enumerate() {
+            let id = docker(&["create", &self.images[at]]);
+            let name = format!("{}-image:{at}", self.prefix);
+            let mut commit = Command::new("docker");
+            commit.arg("commit");
+            for change in changes {
+                commit.args(["--change", change]);
+            }
+            succeed(commit.args([&id, &name]));
+            docker(&["rm", &id]);
+            self.images[at] = name;
+        }
+    }
+
+    fn network(&mut self, name: &str, words: &[&str]) -> String {
+        let name = format!("{}-{name}", self.prefix);
+        let _ = Command::new("docker").args(["network", "rm", &name]).output();
+        let mut words: Vec<&str> = ["network", "create"].iter().chain(words).copied().collect();
+        words.push(&name);
+        docker(&words);
+        self.networks.push(name.clone());
+        name
+    }
+
+    fn name(&self, name: &str) -> String {
+        format!("{}-{name}", self.prefix)
+    }
+
+    /// `docker run -d --name=NAME WORDS IMAGE sleep`; the name.
+    fn run(&self, name: &str, words: &[&str]) -> String {
+        let name = self.name(name);
+        let named = format!("--name={name}");
+        let mut all = vec!["run", "-d", &named];
+        all.extend(words);
+        all.extend([self.images[0].as_str(), "sleep"]);
+        docker(&all);
+        name
+    }
+
+    fn tarsup(&self, words: &[&str]) -> Ran {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tarsup"));
+        let output =
+            command.args(words).current_dir(self.folder.path()).stdin(Stdio::null()).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ran { code: output.status.code().unwrap_or(-1), out: text(&output.stdout), err: text(&output.stderr) }
+    }
+
+    /// Adopts them into one file, on which nothing is to be done; what `--json` says.
+    #[track_caller]
+    fn adopt(&self, names: &[&str]) -> Value {
+        let before: Vec<Value> = names.iter().map(|name| inspect(name)).collect();
+        let mut words = vec!["adopt", "--json", "-o", "compose.yaml"];
+        words.extend(names);
+        let told = self.tarsup(&words).exits(0).json();
+        let file = self.folder.path().join("compose.yaml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        // Cases run beside each other, and none is in another one's way.
+        let first = text.lines().find(|line| line.starts_with("name: ")).unwrap();
+        let text = text.replacen(first, &format!("name: {}", self.prefix), 1);
+        std::fs::write(&file, format!("{text}\nx-tars: {{dwell: 1s}}\n")).unwrap();
+        let plan = self.tarsup(&["plan", "--json"]).exits(0).json();
+        assert_eq!((&plan["steps"], &plan["questions"]), (&json!([]), &json!([])), "{plan:#}\n{text}");
+        for (name, before) in names.iter().zip(before) {
+            for key in ["Pid", "StartedAt"] {
+                assert_eq!(inspect(name)["State"][key], before["State"][key], "{name} was touched");
+            }
+        }
+        told
+    }
+
+    /// The other image for these services.
+    fn upgrade(&self, names: &[&str]) -> Ran {
+        let images: Vec<String> = names.iter().map(|name| format!("{name}={}", self.images[1])).collect();
+        let mut words = vec!["upgrade", "--yes"];
+        words.extend(images.iter().flat_map(|image| ["--image", image]));
+        self.tarsup(&words)
+    }
+
+    /// Adopted, replaced by the other image, and as they were but for pointers that begin with one of `may`.
+    #[track_caller]
+    fn are_kept(&self, names: &[&str], may: &[&str]) {
+        self.adopt(names);
+        let before: Vec<Value> = names.iter().map(|name| inspect(name)).collect();
+        self.upgrade(names).exits(0);
+        for (name, before) in names.iter().zip(before) {
+            let after = inspect(name);
+            assert_ne!(before["Id"], after["Id"], "{name}");
+            let mut differing = differing(&before, &after);
+            differing.retain(|line| !may.iter().chain(&ON_THE_BRIDGE).any(|may| line.starts_with(may)));
+            assert!(differing.is_empty(), "{name}: {differing:#?}");
+        }
+        let plan = self.tarsup(&["plan", "--json"]).exits(0).json();
+        assert_eq!(plan["steps"], json!([]), "{plan:#}");
+    }
+}
+
+impl Drop for Case {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+#[tokio::test]
+async fn shape_of_several_networks_keeps_each_fixed_address_of_both_kinds_and_each_alias() {
+    let mut case = Case::new("shapes-nets").await;
+    let first = case.network("a", &["--subnet=172.30.92.0/24"]);
+    let second = case.network("b", &["--subnet=172.30.93.0/24", "--ipv6", "--subnet=fd00:30:93::/64"]);
+    let one = case.run("one", &[&format!("--network={first}"), "--ip=172.30.92.7", "--network-alias=first"]);
+    docker(&[
+        "network",
+        "connect",
+        "--ip=172.30.93.7",
+        "--ip6=fd00:30:93::7",
+        "--alias=second",
+        &second,
+        &one,
+    ]);
+    let six = case.run("six", &[&format!("--network={second}"), "--ip6=fd00:30:93::9"]);
+
+    let shown = inspect(&one);
+    assert_eq!(shown["NetworkSettings"]["Networks"][&second]["GlobalIPv6Address"], "fd00:30:93::7");
+    case.are_kept(&[&one, &six], &[]);
+    let shown = inspect(&one);
+    assert_eq!(shown["NetworkSettings"]["Networks"][&first]["IPAddress"], "172.30.92.7");
+    assert_eq!(shown["NetworkSettings"]["Networks"][&second]["IPAddress"], "172.30.93.7");
+    assert_eq!(shown["NetworkSettings"]["Networks"][&second]["GlobalIPv6Address"], "fd00:30:93::7");
+}
+
+#[tokio::test]
+async fn shape_of_a_hardware_address_keeps_that_of_each_network() {
+    let mut case = Case::new("shapes-mac").await;
+    let first = case.network("a", &["--subnet=172.30.94.0/24"]);
+    let second = case.network("b", &["--subnet=172.30.95.0/24"]);
+    let one = case.name("one");
+    // As clients of every age ask for it.
+    let endpoints = json!({&first: {"MacAddress": "02:00:5e:00:53:01"}});
+    let body = json!({
+        "Image": case.images[0], "Cmd": ["sleep"], "MacAddress": "02:00:5e:00:53:01", "HostConfig": {"NetworkMode": first},
+        "NetworkingConfig": {"EndpointsConfig": endpoints}
+    });
+    case.engine.create_container(&one, &CreateBody(body.as_object().unwrap().clone())).await.unwrap();
+    case.engine.start_container(&one).await.unwrap();
+    // Engines before API 1.44 take none of a further network, and make one of its address.
+    let settings = json!({"MacAddress": "02:00:5e:00:53:02", "IPAMConfig": {"IPv4Address": "172.30.95.7"}});
+    case.engine.connect_network(&second, &one, &settings).await.unwrap();
+    let bridge = case.name("bridge");
+    let body = json!({"Image": case.images[0], "Cmd": ["sleep"], "MacAddress": "02:00:5e:00:53:03"});
+    case.engine.create_container(&bridge, &CreateBody(body.as_object().unwrap().clone())).await.unwrap();
+    case.engine.start_container(&bridge).await.unwrap();
+
+    let mac = |name: &str, network: &str| {
+        inspect(name)["NetworkSettings"]["Networks"][network]["MacAddress"].clone()
+    };
+    let before = [mac(&one, &first), mac(&one, &second), mac(&bridge, "bridge")];
+    assert_eq!((&before[0], &before[2]), (&json!("02:00:5e:00:53:01"), &json!("02:00:5e:00:53:03")));
+    case.are_kept(&[&one, &bridge], &[]);
+    assert_eq!([mac(&one, &first), mac(&one, &second), mac(&bridge, "bridge")], before);
+}
+
+#[tokio::test]
+async fn shape_of_the_hosts_network_and_devices_is_kept() {
+    let case = Case::new("shapes-host").await;
+    let host =
+        case.run("host", &["--network=host", "-p", "8099:80", "--pid=host", "--ipc=host", "--uts=host"]);
+    let devices = [
+        "--device=/dev/zero:/dev/nought:rw",
+        "--device=/dev/full",
+        "--device-cgroup-rule=c 1:3 r",
+        "--network=none",
+    ];
+    let device = case.run("device", &devices);
+    // Docker publishes nothing on the host's network, and the file says so.
+    case.are_kept(&[&host, &device], &["/HostConfig/PortBindings", "/Config/ExposedPorts"]);
+    let devices = inspect(&device)["HostConfig"]["Devices"].to_string();
+    assert!(devices.contains("/dev/nought") && devices.contains("/dev/full"), "{devices}");
+}
+
+#[tokio::test]
+async fn shape_of_rm_is_named_and_refused_by_everything_that_would_stop_it() {
+    let case = Case::new("shapes-rm").await;
+    let one = case.run("one", &["--rm", "-v", "/data"]);
+    let id = inspect(&one)["Id"].clone();
+    let told = case.adopt(&[&one]);
+    let remarks = told["services"][0]["remarks"].to_string();
+    assert!(remarks.contains("made with `--rm`"), "{remarks}");
+    for words in [&["restart", "--yes"][..], &["restart", &one, "--yes"], &["down", "--yes"]] {
+        let refused = case.tarsup(words).exits(3);
+        assert!(
+            refused.err.contains(&format!("service `{one}`: the engine removes its container")),
+            "{}",
+            refused.err
+        );
+    }
+    let refused = case.upgrade(&[&one]).exits(3);
+    assert!(
+        refused.err.contains(&format!("service `{one}`: the engine removes its container")),
+        "{}",
+        refused.err
+    );
+    assert_eq!((&inspect(&one)["Id"], &inspect(&one)["State"]["Running"]), (&id, &json!(true)));
+}
+
+#[tokio::test]
+async fn shape_of_volumes_without_a_name_keeps_what_is_in_them() {
+    let mut case = Case::new("shapes-volumes").await;
+    case.change_images([&["VOLUME [\"/kept\"]"], &["VOLUME [\"/kept\"]"]]);
+    let one = case.run("one", &["-v", "/own"]);
+    let two = case.run("two", &["--volumes-from", &one]);
+    let mounted = case.run("mounted", &["--mount", "type=volume,target=/mounted"]);
+    let file = case.folder.path().join("marker");
+    std::fs::write(&file, "kept").unwrap();
+    let put = |name: &str, path: &str| docker(&["cp", file.to_str().unwrap(), &format!("{name}:{path}")]);
+    let has = |name: &str, path: &str| {
+        let output = Command::new("docker").args(["exec", name, "/actor", "cat", path]).output().unwrap();
+        output.status.success() && output.stdout == b"kept"
+    };
+    for (name, path) in [(&one, "/kept/marker"), (&one, "/own/marker"), (&mounted, "/mounted/marker")] {
+        put(name, path);
+    }
+    assert!(has(&two, "/own/marker"));
+
+    // Whose volumes they are is told by the mounts themselves.
+    case.are_kept(&[&one, &two, &mounted], &["/HostConfig/VolumesFrom", "/Config/Volumes"]);
+
+    let all_there = || {
+        let places = [
+            (&one, "/kept/marker"),
+            (&one, "/own/marker"),
+            (&two, "/kept/marker"),
+            (&two, "/own/marker"),
+            (&mounted, "/mounted/marker"),
+        ];
+        places.into_iter().all(|(name, path)| has(name, path))
+    };
+    assert!(all_there());
+    // Not even when somebody removes the parked ones with their volumes.
+    let filter = format!("name=^/{}-.*[.]old[.]", case.prefix);
+    let parked = docker(&["ps", "-aq", "--filter", &filter]);
+    assert_eq!(parked.split_whitespace().count(), 3, "{parked}");
+    for id in parked.split_whitespace() {
+        docker(&["rm", "-v", id]);
+    }
+    assert!(all_there());
+}
+
+#[tokio::test]
+async fn shape_of_a_health_check_keeps_what_was_overridden_and_takes_the_rest_from_the_image() {
+    let mut case = Case::new("shapes-health").await;
+    let check = |seconds: u8| {
+        format!(
+            "HEALTHCHECK --interval=1s --timeout={seconds}s --retries=3 CMD [\"/actor\", \"say\", \"\", \"\", \"0\"]"
+        )
+    };
+    case.change_images([&[check(5).as_str()], &[check(6).as_str()]]);
+    let none = case.run("none", &["--no-healthcheck"]);
+    let times = case.run("times", &["--health-interval=2s", "--health-retries=9"]);
+    let plain = case.run("plain", &[]);
+    let own = case.name("own");
+    let body = json!({"Image": case.images[0], "Cmd": ["sleep"], "Healthcheck": {"Test": ["CMD", "/actor", "exit", "0"], "Timeout": 7_000_000_000_u64}});
+    case.engine.create_container(&own, &CreateBody(body.as_object().unwrap().clone())).await.unwrap();
+    case.engine.start_container(&own).await.unwrap();
+
+    case.are_kept(&[&none, &times, &plain, &own], &["/Config/Healthcheck/Timeout"]);
+
+    let seconds = |name: &str| {
+        inspect(name)["Config"]["Healthcheck"]["Timeout"].as_u64().unwrap_or_default() / 1_000_000_000
+    };
+    assert_eq!(
+        [&times, &plain, &own].map(|name| seconds(name)),
+        [6, 6, 7],
+        "the image's own is the new one's"
+    );
+    assert_eq!(inspect(&none)["Config"]["Healthcheck"]["Test"], json!(["NONE"]));
+}
+
+#[tokio::test]
+async fn shape_of_a_shared_namespace_is_named_before_what_it_leans_on_is_stopped() {
+    let case = Case::new("shapes-share").await;
+    let base = case.run("base", &["--ipc=shareable"]);
+    let of = format!("container:{base}");
+    let network = case.run("net", &[&format!("--network={of}")]);
+    let memory = case.run("ipc", &[&format!("--ipc={of}")]);
+    let processes = case.run("pid", &[&format!("--pid={of}")]);
+    let link = case.run("link", &["--link", &format!("{base}:base")]);
+
+    let refused = case.tarsup(&["adopt", &base, &network, "-o", "compose.yaml"]).exits(2);
+    let why = format!("the container `{network}` has its network from the container `{base}`");
+    assert!(refused.err.contains(&why), "{}", refused.err);
+    case.adopt(&[&base, &memory, &processes, &link]);
+    let ids = [&network, &base].map(|name| inspect(name)["Id"].clone());
+    let image = format!("{base}={}", case.images[1]);
+    let asked_of = [
+        format!("`{network}` (its network)"),
+        format!("`{memory}` (its shared memory)"),
+        format!("`{processes}` (its processes)"),
+        format!("`{link}` (a link)"),
+    ];
+    for words in [&["upgrade", "--image", &image][..], &["restart", &base], &["down"]] {
+        let refused = case.tarsup(words).exits(3);
+        // What goes down with it leans on nobody any more.
+        let asked = if words == ["down"] { &asked_of[..1] } else { &asked_of };
+        for asked in asked {
+            assert!(refused.err.contains(asked), "{words:?}: {asked}: {}", refused.err);
+        }
+        assert!(refused.err.contains("cut off once that is stopped"), "{words:?}: {}", refused.err);
+    }
+    assert_eq!([&network, &base].map(|name| inspect(name)["Id"].clone()), ids);
+
+    case.upgrade(&[&base]).exits(0);
+    let base_id = inspect(&base)["Id"].as_str().unwrap().to_owned();
+    assert_ne!(base_id, ids[1]);
+    // What shares memory, and what is linked, goes on with the container that took the place of that one.
+    let (before, before_link) = (inspect(&memory), inspect(&link));
+    let images = [&memory, &link].map(|name| format!("{name}={}", case.images[1]));
+    let words = ["upgrade", "--image", &images[0], "--image", &images[1]];
+    let asked = case.tarsup(&words).exits(3);
+    for name in [&memory, &link] {
+        let no_way_back = format!("`{name}` cannot be started again as it is, not even to go back: ");
+        assert!(asked.err.contains(&no_way_back), "{}", asked.err);
+    }
+    case.upgrade(&[&memory, &link]).exits(0);
+    let after = inspect(&memory);
+    assert_eq!(after["HostConfig"]["IpcMode"], format!("container:{base_id}"));
+    for (before, after, leans) in
+        [(&before, &after, "/HostConfig/IpcMode"), (&before_link, &inspect(&link), "/HostConfig/Links")]
+    {
+        let mut others = differing(before, after);
+        others.retain(|line| !ON_THE_BRIDGE.iter().chain([&leans]).any(|may| line.starts_with(may)));
+        assert!(others.is_empty(), "{others:#?}");
+    }
+    assert_eq!(inspect(&link)["HostConfig"]["Links"], json!([format!("/{base}:/{link}/base")]));
+    // They lean on it as the first ones did.
+    let again = case.tarsup(&["restart", &base]).exits(3);
+    for asked in &asked_of[1..] {
+        assert!(again.err.contains(asked) || asked.contains("(its processes)"), "{asked}: {}", again.err);
+    }
+    // Its processes ended with those that it shared.
+    assert_eq!(inspect(&processes)["State"]["Running"], false);
+    let file = case.folder.path().join("compose.yaml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace(&case.images[0], &case.images[1])).unwrap();
+    case.tarsup(&["up", "--yes"]).exits(0);
+    assert_eq!(inspect(&processes)["HostConfig"]["PidMode"], format!("container:{base_id}"));
+}

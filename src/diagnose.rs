@@ -122,6 +122,11 @@ pub trait Diagnose: Error + Send + Sync + 'static {
     fn place(&self) -> Option<Place> {
         None
     }
+
+    /// The errors that this one says together, each with a hint and a place of its own; none where it is one.
+    fn parts(&self) -> Vec<&dyn Diagnose> {
+        Vec::new()
+    }
 }
 
 /// The first few of a list, and how many more there are.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::framework::{ask, running_master};
 use super::image::bytes;
-use super::options::DeploymentOptions;
+use super::options::{ConfirmOptions, DeploymentOptions};
 use super::rollout::{Operator, STATE, StoredImages, connect, desired, new_id, run, told_to_stop};
 use super::{Outcome, Ui};
 use crate::deploy::Desired;
@@ -54,15 +54,7 @@ pub struct RestoreArgs {
     over: Vec<String>,
 
     #[command(flatten)]
-    deployment: DeploymentOptions,
-
-    /// Prove the file and show what would be replaced, and do nothing
-    #[arg(long)]
-    dry_run: bool,
-
-    /// Do not ask
-    #[arg(short, long)]
-    yes: bool,
+    confirm: ConfirmOptions,
 }
 
 /// Where a command has its backup made, and the command in words, as lock, journal and history have it.
@@ -160,36 +152,28 @@ pub struct ReaddressArgs {
     new: String,
 
     #[command(flatten)]
-    deployment: DeploymentOptions,
-
-    /// Count the rows, and move none
-    #[arg(long)]
-    dry_run: bool,
+    confirm: ConfirmOptions,
 
     /// Change the database without a backup: there is another one
     #[arg(long)]
     no_backup: bool,
-
-    /// Do not ask
-    #[arg(short, long)]
-    yes: bool,
 }
 
 /// Saves the database, and has the master's tars-init move the rows.
 pub fn readdress(args: &ReaddressArgs, ui: &Ui) -> Outcome {
-    let mut desired = desired(&args.deployment, ui)?;
+    let mut desired = desired(&args.confirm.deployment, ui)?;
     run(ui, async {
-        let docker = connect(&args.deployment).await?;
+        let docker = connect(&args.confirm.deployment).await?;
         let master = running_master(&docker, &desired).await?;
         let counted = ask(&docker, &master, &["readdress", &args.old, &args.new, "--dry-run"]).await?;
         ui.note(&moved(&counted, "would move"));
-        if args.dry_run {
+        if args.confirm.dry_run {
             ui.json(&counted);
             return Ok(Exit::Done);
         }
         let engine: Arc<dyn Engine> = Arc::new(docker.clone());
         let place = if args.no_backup { None } else { Some(place(engine.as_ref(), &mut desired).await?) };
-        ui.confirm(&format!("Move the rows of {} to {}?", args.old, args.new), args.yes)?;
+        ui.confirm(&format!("Move the rows of {} to {}?", args.old, args.new), args.confirm.yes)?;
         let stored = StoredImages::default();
         let operator = Operator::new(ui, &desired, engine.clone(), &stored);
         let (id, stop, machine) = (new_id(), told_to_stop(), operator.machine());
@@ -233,7 +217,7 @@ fn moved(document: &Value, verb: &str) -> String {
 
 /// Puts one back.
 pub fn restore(args: &RestoreArgs, ui: &Ui) -> Outcome {
-    let mut desired = desired(&args.deployment, ui)?;
+    let mut desired = desired(&args.confirm.deployment, ui)?;
     let named = shelf(&desired).folder().join(&args.file);
     let path = if args.file.exists() { args.file.clone() } else { named };
     let opened = Opened::open(&path)?;
@@ -250,7 +234,7 @@ pub fn restore(args: &RestoreArgs, ui: &Ui) -> Outcome {
         ui.warn(&format!("it is of another deployment than `{}`", desired.deployment));
     }
     run(ui, async {
-        let engine: Arc<dyn Engine> = Arc::new(connect(&args.deployment).await?);
+        let engine: Arc<dyn Engine> = Arc::new(connect(&args.confirm.deployment).await?);
         nothing_runs(&desired, &observe(engine.as_ref(), &desired).await?)?;
         let place = place(engine.as_ref(), &mut desired).await?;
         let (id, stop) = (new_id(), told_to_stop());
@@ -265,7 +249,7 @@ pub fn restore(args: &RestoreArgs, ui: &Ui) -> Outcome {
             ui.note(&format!("  {}: {} tables; in its place: {place}", schema.name, schema.tables));
         }
         let mut over = args.over.clone();
-        if args.dry_run {
+        if args.confirm.dry_run {
             refuse_living(&living, &over)?;
             ui.result(&format!("{}: nothing was done (--dry-run)", path.display()));
             ui.json(&json!({"deployment": desired.deployment, "file": path, "living": living}));
@@ -278,7 +262,7 @@ pub fn restore(args: &RestoreArgs, ui: &Ui) -> Outcome {
             }
         }
         refuse_living(&living, &over)?;
-        ui.confirm(&format!("Restore {}?", path.display()), args.yes)?;
+        ui.confirm(&format!("Restore {}?", path.display()), args.confirm.yes)?;
         let stored = StoredImages::default();
         let operator = Operator::new(ui, &desired, engine.clone(), &stored);
         let deploy = Deploy {

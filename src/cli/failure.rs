@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::ui::Ui;
 use crate::diagnose::{Diagnose, Exit, Place, shown};
@@ -33,37 +33,56 @@ impl Failure {
     /// Prints it, on standard error or as JSON on standard output; the exit code to end with.
     pub fn report(&self, ui: &Ui) -> Exit {
         let exit = self.0.exit();
-        let place = self.0.place();
+        let parts = self.0.parts();
         if ui.is_json() {
-            ui.json(&json!({ "error": {
-                "message": chain(self.0.as_ref()),
-                "hint": self.0.hint(),
-                "file": place.as_ref().map(|place| shown(&place.file).to_string()),
-                "line": place.and_then(|place| place.line),
-                "exit": exit as u8,
-            }}));
-        } else {
+            let mut error = document(self.0.as_ref());
+            if !parts.is_empty() {
+                let parts: Vec<Value> = parts.into_iter().map(document).collect();
+                error["findings"] = json!(parts);
+            }
+            ui.json(&json!({ "error": error }));
+        } else if parts.is_empty() {
             ui.error(&self.to_string());
+        } else {
+            for part in parts {
+                ui.error(&text(part));
+            }
         }
         exit
     }
 }
 
-/// Several lines: the message with its sources, the place with its line, the hint.
+/// What scripts may rely on of an error.
+fn document(error: &dyn Diagnose) -> Value {
+    let place = error.place();
+    json!({
+        "message": chain(error),
+        "hint": error.hint(),
+        "file": place.as_ref().map(|place| shown(&place.file).to_string()),
+        "line": place.and_then(|place| place.line),
+        "exit": error.exit() as u8,
+    })
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&chain(self.0.as_ref()))?;
-        if let Some(place) = self.0.place() {
-            write!(f, "\n  at {place}")?;
-            if let Some(line) = source_line(&place) {
-                write!(f, "\n     | {line}")?;
-            }
-        }
-        if let Some(hint) = self.0.hint() {
-            write!(f, "\n  hint: {hint}")?;
-        }
-        Ok(())
+        f.write_str(&text(self.0.as_ref()))
     }
+}
+
+/// Several lines: the message with its sources, the place with its line, the hint.
+fn text(error: &dyn Diagnose) -> String {
+    let mut text = chain(error);
+    if let Some(place) = error.place() {
+        let _ = write!(text, "\n  at {place}");
+        if let Some(line) = source_line(&place) {
+            let _ = write!(text, "\n     | {line}");
+        }
+    }
+    if let Some(hint) = error.hint() {
+        let _ = write!(text, "\n  hint: {hint}");
+    }
+    text
 }
 
 /// The message and those of its sources, joined by `: ` as texts do not repeat their source.

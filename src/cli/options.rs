@@ -32,6 +32,22 @@ pub struct DeploymentOptions {
     pub engine: EngineOptions,
 }
 
+/// Which deployment is changed, and whether somebody is asked before.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ConfirmOptions {
+    /// The deployment
+    #[command(flatten)]
+    pub deployment: DeploymentOptions,
+
+    /// Show what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
 /// What may not happen unless it is said.
 #[derive(Clone, Debug, Default, Args)]
 pub struct AcceptOptions {

@@ -1,11 +1,12 @@
 //! `tarsup plan`, `up`, `upgrade`, `restart`, `rollback`, `resume` and `down`: from arguments to an intent, a plan that is
 //! shown and confirmed, and a deploy.
 
+mod error;
 mod operator;
 mod resume;
 mod stored;
 
-use std::io;
+use std::error::Error;
 use std::sync::Arc;
 
 use clap::Args;
@@ -13,37 +14,31 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
-use super::options::{AcceptOptions, DeploymentOptions};
+use super::options::{AcceptOptions, ConfirmOptions, DeploymentOptions};
 use super::{Failure, Outcome, Ui};
 use crate::deploy::compose::{LoadOptions, load};
 use crate::deploy::pins::Pins;
 use crate::deploy::{Desired, guard, rewrite};
-use crate::diagnose::{Diagnose, Exit};
+use crate::diagnose::Exit;
 use crate::engine::docker::DockerEngine;
 use crate::engine::{ConnectOptions, Engine};
 use crate::oci::Reference;
 use crate::oci::reference::InvalidReference;
 use crate::tars::Role;
-use crate::upgrade::{Deploy, DeployId, Intent, Plan, Request, render};
+use crate::upgrade::finding::Findings;
+use crate::upgrade::{Deploy, DeployFailure, DeployId, Intent, Plan, Request, render};
 
+use error::RolloutError;
 pub(super) use operator::Operator;
 pub use operator::STATE;
 pub use resume::{ResumeArgs, resume};
 pub(super) use stored::StoredImages;
 
-/// What every command that changes something takes.
+/// What every command that changes containers takes.
 #[derive(Debug, Args)]
 pub struct ChangeOptions {
     #[command(flatten)]
-    deployment: DeploymentOptions,
-
-    /// Show what would be done, and do nothing
-    #[arg(long)]
-    dry_run: bool,
-
-    /// Do not ask
-    #[arg(short, long)]
-    yes: bool,
+    confirm: ConfirmOptions,
 
     /// Stop this service although what it keeps in shared memory is gone then; --yes does not cover it
     #[arg(long, value_name = "SERVICE")]
@@ -193,51 +188,6 @@ pub struct DownArgs {
     change: ChangeOptions,
 }
 
-/// Why a command cannot be carried out, beyond what the plan refuses.
-#[derive(Debug, thiserror::Error)]
-enum RolloutError {
-    #[error("no service of the deployment runs an image of the repository `{repository}`")]
-    NoSuchRepository { repository: String },
-    #[error("no service `{service}` is declared")]
-    NoSuchService { service: String },
-    #[error("`{service}` is the database, and an upgrade never replaces it")]
-    IsDatabase { service: String },
-    #[error("`{version}` is no tag")]
-    NoTag { version: String },
-    #[error("the runtime cannot be started")]
-    Runtime(#[source] io::Error),
-}
-
-impl Diagnose for RolloutError {
-    fn exit(&self) -> Exit {
-        match self {
-            Self::NoSuchRepository { .. }
-            | Self::NoSuchService { .. }
-            | Self::IsDatabase { .. }
-            | Self::NoTag { .. } => Exit::Usage,
-            Self::Runtime(_) => Exit::Failed,
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::NoSuchRepository { .. } => {
-                Some("change `image:` in the file, then run `tarsup up`".to_owned())
-            }
-            Self::NoSuchService { .. } => {
-                Some("write --image SERVICE=REF with a key under `services` of the file".to_owned())
-            }
-            Self::IsDatabase { .. } => {
-                Some("move a database to another server by its own means, with a backup".to_owned())
-            }
-            Self::NoTag { .. } => {
-                Some("a tag is letters, digits, `_`, `.` and `-`, such as 3.0.17".to_owned())
-            }
-            Self::Runtime(_) => None,
-        }
-    }
-}
-
 /// What a command asks for, before the files are read.
 pub(super) enum Ask<'a> {
     Up,
@@ -323,7 +273,8 @@ fn chosen(desired: &Desired, choices: &[ImageChoice]) -> Result<Intent, RolloutE
 /// Shows a plan.
 pub fn plan(args: &PlanArgs, ui: &Ui) -> Outcome {
     let (deployment, accept_state_loss) = (args.deployment.clone(), args.accept_state_loss.clone());
-    let change = ChangeOptions { deployment, dry_run: true, yes: false, accept_state_loss };
+    let confirm = ConfirmOptions { deployment, dry_run: true, yes: false };
+    let change = ChangeOptions { confirm, accept_state_loss };
     let asked = args.version.to.is_some() || !args.version.image.is_empty();
     let ask = if asked { Ask::Upgrade(&args.version) } else { Ask::Up };
     change_deployment(&change, &ask, &args.accept, args.locked, ui)
@@ -388,17 +339,34 @@ pub(super) fn change_deployment(
     locked: bool,
     ui: &Ui,
 ) -> Outcome {
-    let desired = desired(&change.deployment, ui)?;
+    let desired = desired(&change.confirm.deployment, ui)?;
+    let mut guarded = Findings::default();
     if !matches!(ask, Ask::Down { .. }) {
-        // Before anything else, the engine included: this refusal must not depend on what runs.
-        guard::check(&desired)?;
+        for error in guard::find(&desired) {
+            guarded.refuse(Box::new(error).into());
+        }
     }
     if matches!(ask, Ask::Up | Ask::Upgrade(_)) {
         for concern in guard::concerns(&desired.services) {
             ui.warn(&concern);
         }
     }
-    run(ui, change_on_engine(change, ask, accept, locked, &desired, ui))
+    let is_guarded = guarded.is_refused();
+    let done = run(ui, change_on_engine(change, ask, accept, locked, &desired, ui));
+    match &done {
+        // It has what the guard refuses, and whatever else stands in the way.
+        Err(failure) if is_guarded && tells_all(failure) => done,
+        // What the guard refuses in the files depends on nothing that runs, nor on an engine that answers.
+        _ => {
+            guarded.judged()?;
+            done
+        }
+    }
+}
+
+fn tells_all(failure: &Failure) -> bool {
+    let error: &dyn Error = failure.error();
+    matches!(error.downcast_ref::<DeployFailure>(), Some(DeployFailure::Refused(_)))
 }
 
 /// Offer, show, ask, carry out.
@@ -410,7 +378,7 @@ async fn change_on_engine(
     desired: &Desired,
     ui: &Ui,
 ) -> Outcome {
-    let engine: Arc<dyn Engine> = Arc::new(connect(&change.deployment).await?);
+    let engine: Arc<dyn Engine> = Arc::new(connect(&change.confirm.deployment).await?);
     let intent = ask.intent(desired)?;
     let pins = if locked { Some(Pins::read(desired)?) } else { None };
     let stored = StoredImages::find(&intent.apply(desired), matches!(ask, Ask::Rollback(_)))?;
@@ -425,8 +393,8 @@ async fn change_on_engine(
     // A commit must not fail at its last step.
     rewrite::check(desired, &offer.edits)?;
     let shown = render::offer(&offer);
-    if change.dry_run || offer.is_empty() {
-        if !change.dry_run {
+    if change.confirm.dry_run || offer.is_empty() {
+        if !change.confirm.dry_run {
             deploy.remove_left_probe().await;
         }
         ui.result(shown.trim_end());
@@ -434,11 +402,9 @@ async fn change_on_engine(
         return Ok(Exit::Done);
     }
     ui.note(shown.trim_end());
-    for question in &offer.plan.questions {
-        ui.confirm(question, change.yes)?;
-    }
+    ui.confirm_all(&offer.plan.questions, change.confirm.yes)?;
     if !offer.plan.is_empty() {
-        ui.confirm(&format!("Carry out these {} steps?", offer.plan.steps.len()), change.yes)?;
+        ui.confirm(&format!("Carry out these {} steps?", offer.plan.steps.len()), change.confirm.yes)?;
     }
     deploy.roll(&offer).await?;
     report(&offer.plan, ui);

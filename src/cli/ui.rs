@@ -81,7 +81,7 @@ impl Ui {
         if yes {
             return Ok(());
         }
-        if self.json || !self.terminal || !io::stdin().is_terminal() {
+        if !self.can_ask() {
             return Err(Unconfirmed::NoTerminal { question: question.to_owned() });
         }
         let _ = write!(io::stderr(), "{question} [y/N] ");
@@ -92,9 +92,21 @@ impl Ui {
         }
     }
 
+    /// Asks one question after the other; where nobody can be asked, all of them are named.
+    pub fn confirm_all(&self, questions: &[String], yes: bool) -> Result<(), Unconfirmed> {
+        if !yes && !self.can_ask() && !questions.is_empty() {
+            return Err(Unconfirmed::NoTerminal { question: questions.join(" ") });
+        }
+        questions.iter().try_for_each(|question| self.confirm(question, yes))
+    }
+
+    fn can_ask(&self) -> bool {
+        !self.json && self.terminal && io::stdin().is_terminal()
+    }
+
     /// Asks a person to type a word; nothing where nobody can be asked.
     pub fn typed(&self, question: &str) -> Option<String> {
-        if self.json || !self.terminal || !io::stdin().is_terminal() {
+        if !self.can_ask() {
             return None;
         }
         let _ = write!(io::stderr(), "{question} ");

@@ -7,6 +7,7 @@ pub mod container;
 pub mod contents;
 pub mod desired;
 pub mod dotenv;
+pub mod facts;
 pub mod guard;
 pub mod interpolate;
 pub mod mounts;

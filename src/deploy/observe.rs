@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::contents;
 use super::desired::{Desired, Service};
+use super::facts::Facts;
 use super::observed::{
     Availability, LABEL_DEPLOY, LABEL_DEPLOYMENT, LABEL_LOCK, LABEL_RESTART, LABEL_ROLE, LABEL_SERVICE,
     LABEL_SPEC, Observed,
@@ -121,6 +122,7 @@ pub async fn observe_with(
         askers: images.askers,
         shelf: None,
         contents: BTreeMap::new(),
+        facts: Facts::default(),
     })
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::contents::Contents;
+use super::facts::Facts;
 use super::twin::Twin;
 use crate::engine::{Container, EngineImage, EngineInfo, ImageSummary, Network};
 
@@ -57,6 +58,8 @@ pub struct Observed {
     pub shelf: Option<Shelf>,
     /// What the containers hold that were looked into, by id: those that a plan would stop ([`super::observe::look_into`]).
     pub contents: BTreeMap<String, Contents>,
+    /// What was asked beyond the engine's lists, where a plan is made for a person.
+    pub facts: Facts,
 }
 
 /// Everything that an engine holds, as far as a prune is concerned.

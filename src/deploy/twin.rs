@@ -142,6 +142,29 @@ impl Twin {
         &self.joins_later
     }
 
+    /// The networks that it is joined to, by name or id.
+    pub fn networks(&self) -> Vec<String> {
+        let first =
+            self.body.get("NetworkingConfig").and_then(|config| config["EndpointsConfig"].as_object());
+        let first = first.into_iter().flat_map(|endpoints| endpoints.keys().cloned());
+        first.chain(self.joins_later.iter().map(|(name, _)| name.clone())).collect()
+    }
+
+    /// The volumes that it mounts, by name.
+    pub fn volumes(&self) -> Vec<String> {
+        let host = &self.body.get("HostConfig").cloned().unwrap_or_default();
+        let list = |key: &str| host[key].as_array().cloned().unwrap_or_default();
+        let binds = list("Binds").into_iter().filter_map(|bind| {
+            let (source, _) = bind.as_str()?.split_once(':')?;
+            (!source.starts_with(['/', '.', '~'])).then(|| source.to_owned())
+        });
+        let mounts = list("Mounts").into_iter().filter_map(|mount| {
+            let source = mount["Source"].as_str().filter(|source| !source.is_empty())?;
+            (mount["Type"] == "volume").then(|| source.to_owned())
+        });
+        binds.chain(mounts).collect()
+    }
+
     /// The body of the create, with these labels beside its own; one without a value is taken away.
     pub fn body(&self, labels: &[(&str, Option<String>)]) -> CreateBody {
         let mut body = self.body.clone();

@@ -64,6 +64,7 @@ pub(super) fn image(call: &str, raw: Value) -> Result<EngineImage> {
         env: optional(call, &raw, "/Config/Env")?,
         labels: optional(call, &raw, "/Config/Labels")?,
         size: optional(call, &raw, "/Size")?,
+        layer_sizes: Vec::new(),
         created: text(&raw, "/Created"),
         architecture: text(&raw, "/Architecture"),
         raw,
@@ -130,16 +131,26 @@ pub(super) fn network(call: &str, found: models::NetworkInspect) -> Result<Netwo
         id: found.id.ok_or_else(|| missing("Id"))?,
         name: found.name.ok_or_else(|| missing("Name"))?,
         driver: found.driver.unwrap_or_default(),
+        ranges: given(&configs, |config| config.ip_range.as_ref()),
+        gateways: given(&configs, |config| config.gateway.as_ref()),
         subnets: configs.into_iter().map(|config| config.subnet.unwrap_or_default()).collect(),
         labels: found.labels.unwrap_or_default().into_iter().collect(),
         addresses: members.map(|(id, member)| (id, member.ipv4_address.unwrap_or_default())).collect(),
     })
 }
 
+/// What the configurations of a network say of one thing, where they say it.
+fn given(
+    configs: &[models::IpamConfig],
+    what: impl Fn(&models::IpamConfig) -> Option<&String>,
+) -> Vec<String> {
+    configs.iter().filter_map(what).filter(|text| !text.is_empty()).cloned().collect()
+}
+
 /// `GET /version` and `GET /info`.
 pub(super) fn info(
     call: &str,
-    api_version: &str,
+    (api_version, is_near): (&str, bool),
     version: &Value,
     info: models::SystemInfo,
 ) -> Result<EngineInfo> {
@@ -156,6 +167,7 @@ pub(super) fn info(
             ImageStore::Classic
         },
         data_root: info.docker_root_dir.unwrap_or_default(),
+        is_near,
     })
 }
 
@@ -217,7 +229,7 @@ mod tests {
         let store = |key: &str, value: &str| {
             let driver = vec![vec![key.to_owned(), value.to_owned()]];
             let said = models::SystemInfo { driver_status: Some(driver), ..Default::default() };
-            info("info", "1.45", &version, said).unwrap().image_store
+            info("info", ("1.45", true), &version, said).unwrap().image_store
         };
         assert_eq!(store("Backing Filesystem", "extfs"), ImageStore::Classic);
         assert_eq!(store("driver-type", CONTAINERD_DRIVER), ImageStore::Containerd);

@@ -26,6 +26,8 @@ type Answer = BoxFuture<'static, std::result::Result<Response<Incoming>, legacy:
 pub(super) struct Connection {
     /// The address, as a person would write it.
     pub address: String,
+    /// True for a socket of this machine.
+    pub is_near: bool,
     /// Scheme and authority of every request, such as `http://engine:2375`.
     pub origin: String,
     /// With TLS: the folder of the certificates.
@@ -69,7 +71,8 @@ impl Connection {
             Address::Tls(_, folder) => Some(folder.clone()),
             Address::Unix(_) | Address::Tcp(_) => None,
         };
-        Ok(Self { address: address.to_string(), origin, certificates, send })
+        let is_near = matches!(address, Address::Unix(_));
+        Ok(Self { address: address.to_string(), is_near, origin, certificates, send })
     }
 
     /// Sends one request; what is answered, whatever its status.

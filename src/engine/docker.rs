@@ -221,7 +221,8 @@ fn text(bytes: &[u8]) -> String {
 impl Engine for DockerEngine {
     async fn info(&self) -> Result<EngineInfo> {
         let info = self.typed("info", self.docker.info()).await?;
-        answers::info("info", &self.raw.api_version, &self.version, info)
+        let is_near = self.raw.connection.is_near;
+        answers::info("info", (&self.raw.api_version, is_near), &self.version, info)
     }
 
     async fn list_containers(&self, labels: &[String]) -> Result<Vec<ContainerSummary>> {

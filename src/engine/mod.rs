@@ -98,6 +98,8 @@ pub struct EngineInfo {
     pub image_store: ImageStore,
     /// Its root directory on the engine's host.
     pub data_root: String,
+    /// True where it is spoken to through a socket of this machine.
+    pub is_near: bool,
 }
 
 /// A restart policy, as `HostConfig.RestartPolicy` has it.
@@ -229,6 +231,8 @@ pub struct EngineImage {
     pub labels: BTreeMap<String, String>,
     /// Size in bytes.
     pub size: u64,
+    /// The size of each layer as it is stored, where that is known: an engine does not tell.
+    pub layer_sizes: Vec<u64>,
     /// `Created`, RFC 3339.
     pub created: String,
     /// `Architecture`.
@@ -248,6 +252,10 @@ pub struct Network {
     pub driver: String,
     /// `IPAM.Config[].Subnet`.
     pub subnets: Vec<String>,
+    /// `IPAM.Config[].IPRange`: what the engine hands out by itself, where that is less than the subnets.
+    pub ranges: Vec<String>,
+    /// `IPAM.Config[].Gateway`.
+    pub gateways: Vec<String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
     /// Container id → address with prefix length, of the containers that run on it.

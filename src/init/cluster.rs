@@ -16,6 +16,7 @@ use crate::tars::{PROTOCOL, Role, Service};
 use super::address;
 use super::database::{DB_TARS, DatabaseError, Presence, Server};
 use super::environment::Account;
+use super::facts::Facts;
 use super::failure::{Code, Failure};
 use super::health::{self, ServantAnswer};
 use super::probe;
@@ -44,6 +45,9 @@ struct ClusterReport {
     asked: Option<Asked>,
     /// The framework's services that somebody stopped or drained; null where nobody knows.
     stopped: Option<Vec<rows::Stopped>>,
+    /// What is asked before an upgrade; left out where nobody asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    facts: Option<Facts>,
 }
 
 /// A container as it answers from outside.
@@ -56,9 +60,18 @@ struct Asked {
     problems: Vec<String>,
 }
 
+/// What is asked beside the nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// `--ask ADDRESS --role ROLE`
+    Outside(Outside),
+    /// `--facts`
+    Facts,
+}
+
 /// What `--ask ADDRESS --role ROLE` names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Question {
+pub struct Outside {
     /// Where the container's servants are.
     pub address: String,
     /// Which servants it must have.
@@ -69,17 +82,19 @@ impl Question {
     /// From the words after `cluster --json`.
     pub fn parse(words: &[&str]) -> Option<Self> {
         let (address, role) = match words {
+            ["--facts"] => return Some(Self::Facts),
             ["--ask", address, "--role", role] | ["--role", role, "--ask", address] => (*address, *role),
             _ => return None,
         };
         let role = [Role::Master, Role::Slave, Role::Node].into_iter().find(|known| known.name() == role)?;
-        Some(Self { address: address.to_owned(), role })
+        Some(Self::Outside(Outside { address: address.to_owned(), role }))
     }
 }
 
 /// Prints the document; exit code 0 when the database (where one is named) and the container that is asked answer.
 pub fn run(question: Option<&Question>) -> Result<(), Failure> {
     let mut report = ClusterReport { protocol: PROTOCOL, database: "not-asked", ..ClusterReport::default() };
+    report.facts = (question == Some(&Question::Facts)).then(Facts::of_this_container);
     let unwanted = match Account::read() {
         Ok(None) => BTreeSet::new(),
         Ok(Some(account)) => ask_database(account, question.cloned(), &mut report),
@@ -88,7 +103,10 @@ pub fn run(question: Option<&Question>) -> Result<(), Failure> {
             BTreeSet::new()
         }
     };
-    report.asked = question.map(|question| ask(question, &unwanted));
+    report.asked = match question {
+        Some(Question::Outside(outside)) => Some(ask(outside, &unwanted)),
+        Some(Question::Facts) | None => None,
+    };
     let is_well = matches!(report.database, "exists" | "not-asked")
         && report.asked.as_ref().is_none_or(|asked| asked.healthy);
     probe::print(&report, is_well)
@@ -102,6 +120,7 @@ struct DatabaseAnswer {
     stopped: Vec<rows::Stopped>,
     /// The services that an administrator stopped in the container that is asked.
     unwanted: BTreeSet<Service>,
+    facts: Option<Facts>,
 }
 
 /// In a thread: a name that does not resolve has no time-out of its own, and whoever asks waits for this document.
@@ -127,6 +146,7 @@ fn ask_database(
             report.now = Some(known.now);
             report.nodes = known.nodes;
             report.stopped = is_there.then_some(known.stopped);
+            report.facts = known.facts.or(report.facts.take());
             known.unwanted
         }
         Err(why) => {
@@ -141,20 +161,28 @@ fn query_database(account: &Account, question: Option<&Question>) -> Result<Data
     let presence = session.presence(DB_TARS)?;
     let now: Vec<String> = session.rows("asking for the time", "SELECT CAST(NOW() AS CHAR)", ())?;
     let now = now.into_iter().next().unwrap_or_default();
-    let mut known =
-        DatabaseAnswer { presence, now, nodes: Vec::new(), stopped: Vec::new(), unwanted: BTreeSet::new() };
+    let (nodes, stopped, unwanted) = (Vec::new(), Vec::new(), BTreeSet::new());
+    let mut known = DatabaseAnswer { presence, now, nodes, stopped, unwanted, facts: None };
     if matches!(presence, Presence::Exists { tables } if tables > 0) {
         known.nodes = rows::registrations(&mut session)?;
         known.stopped = rows::stopped(&mut session)?;
-        if let Some(question) = question {
-            known.unwanted = rows::unwanted(&mut session, question.role, &question.address, &[])?;
+        match question {
+            Some(Question::Outside(outside)) => {
+                known.unwanted = rows::unwanted(&mut session, outside.role, &outside.address, &[])?;
+            }
+            Some(Question::Facts) => {
+                let mut facts = Facts::of_this_container();
+                facts.ask(&mut session)?;
+                known.facts = Some(facts);
+            }
+            None => {}
         }
     }
     Ok(known)
 }
 
 /// From outside nobody can tell whose process answers: the address must be the container's own.
-fn ask(question: &Question, unwanted: &BTreeSet<Service>) -> Asked {
+fn ask(question: &Outside, unwanted: &BTreeSet<Service>) -> Asked {
     let host = question.address.clone();
     // Upstream's framework image has a web console always, and a slave starts none.
     let web = (question.role == Role::Master).then(|| {
@@ -201,7 +229,8 @@ mod tests {
 
     #[test]
     fn question_names_an_address_and_a_role() {
-        let question = Question { address: "172.25.0.3".to_owned(), role: Role::Master };
+        let question = Question::Outside(Outside { address: "172.25.0.3".to_owned(), role: Role::Master });
+        assert_eq!(Question::parse(&["--facts"]), Some(Question::Facts));
         assert_eq!(Question::parse(&["--ask", "172.25.0.3", "--role", "master"]), Some(question.clone()));
         assert_eq!(Question::parse(&["--role", "master", "--ask", "172.25.0.3"]), Some(question));
         for wrong in [&[][..], &["--ask", "x"], &["--ask", "x", "--role", "database"], &["--all"]] {

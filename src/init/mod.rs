@@ -15,6 +15,7 @@ mod database;
 mod displaced;
 mod downloads;
 mod environment;
+mod facts;
 mod failure;
 mod finish;
 mod guard;
@@ -82,7 +83,7 @@ use signals::Stop;
 use start_log::StartLog;
 use supervisor::Supervisor;
 
-const USAGE: &str = "usage: tars-init framework | node | health [--verbose] | status | env | probe --json | published --json | shared-memory | cluster --json [--ask ADDRESS --role ROLE] | \
+const USAGE: &str = "usage: tars-init framework | node | health [--verbose] | status | env | probe --json | published --json | shared-memory | cluster --json [--ask ADDRESS --role ROLE | --facts] | \
      cluster --serve | migrate [--finish] [--dry-run | --save FILE] | keep-columns [--all] [--dry-run] | templates --json | templates take|keep NAME | accept-database | accept-version | readdress OLD NEW [--dry-run] | version";
 
 /// The whole program.

@@ -75,6 +75,7 @@ pub fn migrate(
                     let shaped =
                         shape::complete(session, &mut own, schema, statements, &report.made, console)?;
                     report.added.extend(shaped.added);
+                    report.binds.extend(shaped.binds);
                 }
                 record.finish(session, schema)?;
                 report.installed_tars |= *schema == DB_TARS;
@@ -226,6 +227,7 @@ fn complete(
         log.say(format!("added, as a fresh installation has it: {added}"));
     }
     report.added.extend(outcome.added);
+    report.binds.extend(outcome.binds);
     report.touched.tables.extend(outcome.touched.tables);
     report.kept.extend(outcome.kept);
     Ok(())

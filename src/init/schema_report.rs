@@ -16,6 +16,8 @@ pub struct Report {
     pub added: Vec<String>,
     /// What differs from a fresh installation and stays, each with the reason.
     pub kept: Vec<String>,
+    /// What of it binds programs of before, which know nothing of it.
+    pub binds: Vec<String>,
     /// What was changed of what was there.
     #[serde(skip)]
     pub touched: Touched,

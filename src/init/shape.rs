@@ -26,6 +26,8 @@ pub struct ShapeReport {
     pub added: Vec<String>,
     /// What differs from a fresh installation and stays, each with the reason.
     pub kept: Vec<String>,
+    /// What of it binds programs of before, which know nothing of it.
+    pub binds: Vec<String>,
     /// What was changed of what was there.
     pub touched: Touched,
 }
@@ -116,11 +118,20 @@ pub fn complete(
             let words = lack.parts.iter().map(|part| format!("{at}: {}", part.words));
             if is_news(own.run(&format!("completing {at}"), &format!("{alter} {}", parts.join(", "))))? {
                 outcome.added.extend(words);
+                let bind = lack.parts.iter().filter(|part| part.binds());
+                outcome.binds.extend(bind.map(|part| {
+                    format!("{at}: the column {} is NOT NULL and has no default", part.column.name)
+                }));
             }
         }
         for (key, words) in &lack.keys {
             match is_news(own.run(&format!("adding a key to {at}"), &format!("{alter} ADD {}", key.text))) {
-                Ok(true) => outcome.added.push(format!("{at}: {words}")),
+                Ok(true) => {
+                    outcome.added.push(format!("{at}: {words}"));
+                    if key.kind == KeyKind::Unique {
+                        outcome.binds.push(format!("{at}: {words} is unique"));
+                    }
+                }
                 Ok(false) => {}
                 Err(error) if error.number().is_some_and(|number| KEY_DOES_NOT_FIT.contains(&number)) => {
                     outcome.kept.push(format!("{at}: {words} is not added: {error}"));
@@ -155,6 +166,17 @@ fn is_news(done: Result<(), DatabaseError>) -> Result<bool, DatabaseError> {
     match done {
         Err(error) if error.number().is_some_and(|number| ALREADY_DONE.contains(&number)) => Ok(false),
         done => done.map(|()| true),
+    }
+}
+
+impl Part {
+    /// True for a new column that a program which does not know it cannot write a row without.
+    fn binds(&self) -> bool {
+        let attributes = self.column.attributes.to_ascii_uppercase();
+        self.lacking == Lacking::Column
+            && self.column.default.is_none()
+            && attributes.contains("NOT NULL")
+            && !attributes.contains("AUTO_INCREMENT")
     }
 }
 

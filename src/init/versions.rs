@@ -5,9 +5,12 @@
 
 use std::cmp::Ordering;
 
+use serde::Serialize;
+
 use super::database::{DatabaseError, Session};
 use super::history::{self, RecordTable};
 use super::start_log::StartLog;
+use crate::tars::version::compared;
 
 /// What stands for the changes until a run has told them: it was begun, and may have been cut off.
 const BEGUN: &str = "{\"begun\":true}";
@@ -88,6 +91,34 @@ fn newer_without_a_word(session: &mut Session, version: &str) -> Result<Vec<Stri
         newer.retain(|other| !allowed.contains(other));
     }
     Ok(newer)
+}
+
+/// A version that changed the database.
+#[derive(Debug, Serialize)]
+pub struct Changed {
+    version: String,
+    /// Older ones that may run on what it left.
+    allows: Vec<String>,
+}
+
+/// All of them; none where nothing was recorded.
+pub fn all(session: &mut Session) -> Result<Vec<Changed>, DatabaseError> {
+    if !history::has(session, "t_version")? {
+        return Ok(Vec::new());
+    }
+    let query = "SELECT DISTINCT version FROM tarsup.t_version WHERE changed <> '' ORDER BY 1";
+    let versions: Vec<String> = session.rows("asking which versions changed the database", query, ())?;
+    let ways: Vec<(String, String)> = if history::has(session, "t_way_back")? {
+        let query = "SELECT changed_by, version FROM tarsup.t_way_back ORDER BY 1, 2";
+        session.rows("asking for the ways back", query, ())?
+    } else {
+        Vec::new()
+    };
+    let allowed = |by: &str| {
+        let of_it = ways.iter().filter(|(changed_by, _)| changed_by == by);
+        of_it.map(|(_, version)| version.clone()).collect()
+    };
+    Ok(versions.into_iter().map(|version| Changed { allows: allowed(&version), version }).collect())
 }
 
 /// Writes down which older versions may run on what is about to be changed.
@@ -217,37 +248,4 @@ fn insert(
 /// True where one is older than the other, as far as their numbers tell.
 pub fn is_older(one: &str, other: &str) -> bool {
     compared(one, other) == Ordering::Less
-}
-
-/// Two versions by the numbers that they begin with; what follows those (`-patched`) tells nothing of which is newer.
-fn compared(one: &str, other: &str) -> Ordering {
-    fn numbers(version: &str) -> Vec<u64> {
-        let version = version.strip_prefix('v').unwrap_or(version);
-        let end = version.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(version.len());
-        let mut numbers: Vec<u64> = version[..end].split('.').map_while(|part| part.parse().ok()).collect();
-        while numbers.last() == Some(&0) {
-            numbers.pop();
-        }
-        numbers
-    }
-    numbers(one).cmp(&numbers(other))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_are_compared_by_their_numbers() {
-        for (one, other, expected) in [
-            ("3.0.17", "2.4.17", Ordering::Greater),
-            ("3.0.9", "3.0.17", Ordering::Less),
-            ("3.0.17-patched", "3.0.17", Ordering::Equal),
-            ("v3.0", "3.0.0", Ordering::Equal),
-            ("3.0.17.1", "3.0.17", Ordering::Greater),
-            ("stable", "latest", Ordering::Equal),
-        ] {
-            assert_eq!(compared(one, other), expected, "{one} {other}");
-        }
-    }
 }

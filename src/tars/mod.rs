@@ -8,6 +8,7 @@ pub mod conf;
 pub mod ping;
 pub mod protocol;
 pub mod rebuild;
+pub mod version;
 
 pub use catalogue::{Role, Servant, Service};
 pub use protocol::PROTOCOL;

@@ -353,6 +353,7 @@ mod tests {
             env: Vec::new(),
             labels: BTreeMap::new(),
             size: 0,
+            layer_sizes: Vec::new(),
             created: String::new(),
             architecture: String::new(),
             raw: Value::Null,

@@ -4,13 +4,13 @@ use super::plan::Planner;
 use super::preflight::{guard_container, guard_start, refuse_auto_remove};
 use super::state::{by_id, declared_restart, serving};
 use super::step::After;
-use super::{DeployFailure, Intent, Refusal, cluster_probe, differ};
+use super::{Intent, Refusal, cluster_probe, differ};
 use crate::deploy::desired::Service;
 use crate::deploy::observe::adopt;
 use crate::deploy::observed::LABEL_COMPOSE_PROJECT;
 use crate::deploy::twin::Twin;
 use crate::deploy::{Desired, guard};
-use crate::engine::{Container, Engine};
+use crate::engine::{Container, Engine, EngineError};
 use crate::tars::rebuild::REBUILD;
 
 /// Why a container that is replaced has a twin made of it.
@@ -133,20 +133,22 @@ pub(super) fn check_restart(
 }
 
 /// Holds the image that a command names to ask with to what it must be: there, and one of ours.
-pub(super) async fn check_asker(engine: &dyn Engine, intent: &Intent) -> Result<(), DeployFailure> {
-    let Some(image) = intent.ask_with() else { return Ok(()) };
+pub(super) async fn check_asker(
+    engine: &dyn Engine,
+    intent: &Intent,
+) -> Result<Result<(), Refusal>, EngineError> {
+    let Some(image) = intent.ask_with() else { return Ok(Ok(())) };
     let refusal = |why: &str, hint| Refusal::NoAsker { why: format!("the image `{image}` {why}"), hint };
     let Some(found) = engine.inspect_image(&image.to_string()).await? else {
-        return Err(refusal(
+        return Ok(Err(refusal(
             "is not in the engine",
             "bring it there with `tarsup copy IMAGE docker-daemon:REF`",
-        )
-        .into());
+        )));
     };
     if !guard::has_our_start(&found.raw["Config"]) {
-        return Err(refusal("does not start with tars-init", "name one that `tarsup build` made").into());
+        return Ok(Err(refusal("does not start with tars-init", "name one that `tarsup build` made")));
     }
-    Ok(())
+    Ok(Ok(()))
 }
 
 /// What an adopted container has that no file can say, as long as it serves.

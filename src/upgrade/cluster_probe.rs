@@ -105,10 +105,26 @@ impl ClusterProbe {
         if !self.is_open {
             self.open(engine, desired, service, &name).await?;
         }
-        let asked = question(engine, &name, outside).await;
+        let asked = match outside {
+            Some(outside) => {
+                let words = ["--ask", outside.address, "--role", outside.role.name()];
+                question(engine, &name, &words).await
+            }
+            None => question(engine, &name, &[]).await,
+        };
         // It may have died, or a prune have taken it: the next question makes it again.
         self.is_open = asked.is_ok();
         asked
+    }
+
+    /// The same with what is asked before an upgrade alone, as far as its tars-init knows it.
+    pub(super) async fn ask_facts(
+        &mut self,
+        engine: &dyn Engine,
+        desired: &Desired,
+    ) -> Result<Cluster, String> {
+        let plain = self.ask(engine, desired, None).await?;
+        Ok(question(engine, &self.name(&desired.deployment), &["--facts"]).await.unwrap_or(plain))
     }
 
     /// Makes it of the image that speaks the newest protocol.
@@ -124,7 +140,7 @@ impl ClusterProbe {
         for image in self.images.clone() {
             let made =
                 match make_with(engine, desired, service, &image, name, &self.account, &body::SERVE).await {
-                    Ok(()) => question(engine, name, None).await,
+                    Ok(()) => question(engine, name, &[]).await,
                     Err(error) => Err(error.to_string()),
                 };
             match made {
@@ -353,11 +369,8 @@ fn framework_images(observed: &Observed) -> Vec<String> {
     images
 }
 
-async fn question(engine: &dyn Engine, name: &str, outside: Option<Outside<'_>>) -> Result<Cluster, String> {
-    let mut words = QUESTION.to_vec();
-    if let Some(outside) = outside {
-        words.extend(["--ask", outside.address, "--role", outside.role.name()]);
-    }
+async fn question(engine: &dyn Engine, name: &str, more: &[&str]) -> Result<Cluster, String> {
+    let words = [&QUESTION, more].concat();
     let output = engine.exec(name, &words, TIMEOUT).await.map_err(|error| error.to_string())?;
     serde_json::from_str(output.stdout.trim()).map_err(|_| {
         let said = output.stderr.lines().chain(output.stdout.lines()).next().unwrap_or("nothing");

@@ -16,8 +16,8 @@ use super::journal::{Event, Journal, JournalHeader, Line, VERSION, Way};
 use super::lock::{HandImage, Hold, Holder, LEASE_SECONDS, Lock, Standing, Taking, holder};
 use super::machine::Machine;
 use super::mask::Mask;
-use super::offer::{Offer, Request, holds, offer};
-use super::preview::{preview, way_back};
+use super::offer::{Offer, holds, offer};
+use super::preview::preview;
 use super::record::{self, DeployRecord};
 use super::retire::retire_failed;
 use super::run::{Runner, StepError, StepFailed};
@@ -25,10 +25,7 @@ use super::state::is_up;
 use super::step::{Action, Step};
 use super::unfinished::{Left, left_by};
 use super::unwind::{InFlight, WayBack, settle, unwind};
-use super::{
-    DeployFailure, DeployId, Intent, Refusal, adopted, body, keep, leaning, loss, names, other_start,
-    published, retry,
-};
+use super::{DeployFailure, DeployId, Intent, Refusal, body, loss, names, retry};
 use crate::deploy::observe::{Glance, observe_with};
 use crate::deploy::pins::{Pins, require};
 use crate::deploy::{Desired, Observed};
@@ -85,7 +82,7 @@ impl Deploy<'_> {
 
     /// The same from lists, where nothing is unfinished as far as the journals here tell, and nobody but this deploy
     /// holds the lock. A rollback looks at what it brings back.
-    async fn glance(
+    pub(super) async fn glance(
         &self,
         desired: &Desired,
         intent: &Intent,
@@ -108,35 +105,6 @@ impl Deploy<'_> {
         left_by(self.desired, observed, journal, warn)
     }
 
-    /// What will be done for a request: the front half of a deploy, which changes nothing.
-    pub async fn offer(&self, request: &Request) -> Result<Offer, DeployFailure> {
-        self.is_free().await?;
-        let desired = request.intent.apply(self.desired);
-        let observed = self.glance(&desired, &request.intent, false).await?;
-        if let Some(left) = self.left(&observed) {
-            let (deployment, deploy) = (self.desired.deployment.clone(), left.id.to_string());
-            return Err(DeployFailure::Unfinished { deployment, deploy, sign: left.sign });
-        }
-        adopted::check_asker(self.engine, &request.intent).await?;
-        let observed = loss::look(self.engine, self.desired, observed, request).await?;
-        let mut offer = self.offer_with_backup(&observed, request).await?;
-        let published = published::ask(self.engine, &offer.plan, &offer.desired, &observed).await;
-        offer.plan.questions.extend(published.questions);
-        offer.plan.notes.extend(published.notes);
-        offer.plan.questions.extend(leaning::questions(self.engine, &offer.plan, &observed).await?);
-        let (plan, none) = (&offer.plan, BTreeMap::new());
-        let preview = preview(self.engine, &offer.desired, &plan.id, &plan.steps, &none).await?;
-        offer.plan.notes.extend(preview.notes);
-        offer.migration = preview.document;
-        offer.plan.notes.extend(way_back(self.engine, &offer, &observed).await);
-        let told = keep::ask(self.engine, &offer.desired, &offer.plan.id, &offer.plan.steps).await;
-        offer.plan.notes.extend(other_start::ask(self.engine, &offer, &observed).await);
-        offer.plan.notes.extend(told.notes);
-        offer.plan.questions.extend(told.questions);
-        offer.columns = told.document;
-        Ok(offer)
-    }
-
     /// Carries out an offer that was shown: takes the lock, makes the offer again, and refuses if that is another one.
     pub async fn roll(&self, shown: &Offer) -> Result<(), DeployFailure> {
         self.is_free().await?;
@@ -150,7 +118,7 @@ impl Deploy<'_> {
         self.remove_probes().await;
         let begun = async {
             let observed = self.glance(&shown.desired, &shown.request.intent, true).await?;
-            let observed = loss::look(self.engine, self.desired, observed, &shown.request).await?;
+            let observed = loss::look(self.engine, self.desired, observed, &shown.request).await;
             let mut now = offer(self.desired, &observed, &shown.request)?;
             holds(shown, &now)?;
             now.plan.notes.clone_from(&shown.plan.notes);
@@ -254,7 +222,9 @@ impl Deploy<'_> {
         let pinned = pins.map_or(Ok(()), |pins| require(pins, runner.loaded.keys(), &observed));
         let checked = match pinned {
             Err(error) => Err(Refusal::Pins(Box::new(error))),
-            Ok(()) => preview(self.engine, runner.desired, &runner.deploy, steps, &runner.loaded).await,
+            Ok(()) => preview(self.engine, runner.desired, &runner.deploy, steps, &runner.loaded)
+                .await
+                .and_then(|preview| preview.or_refused(steps)),
         };
         match checked {
             Ok(preview) => preview.notes.iter().for_each(|note| self.machine.reporter.say(note)),

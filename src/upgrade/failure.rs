@@ -226,4 +226,11 @@ impl Diagnose for DeployFailure {
             _ => None,
         }
     }
+
+    fn parts(&self) -> Vec<&dyn Diagnose> {
+        match self {
+            Self::Refused(refusal) => refusal.parts(),
+            _ => Vec::new(),
+        }
+    }
 }

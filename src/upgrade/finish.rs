@@ -47,7 +47,7 @@ pub(super) fn plan(planner: &mut Planner<'_>) -> Result<(), Refusal> {
         let is_declared =
             observed.image(&service.image.to_string()).is_some_and(|image| image.id == container.image_id);
         if !is_declared || container.labels.get(VERSION_LABEL) != version {
-            return Err(Refusal::NotMoved {
+            planner.findings.refuse(Refusal::NotMoved {
                 service: service.name.clone(),
                 runs: container.image.clone(),
                 wants: if is_declared { master.image.to_string() } else { service.image.to_string() },
@@ -58,14 +58,15 @@ pub(super) fn plan(planner: &mut Planner<'_>) -> Result<(), Refusal> {
         Some(version) => parked.labels.get(VERSION_LABEL) != Some(version),
         None => parked.image_id != running.image_id,
     };
-    let parked = ours(observed, &desired.deployment).find(|container| {
+    let parked = ours(observed, &desired.deployment).filter(|container| {
         let role = container.labels.get(LABEL_ROLE).map(String::as_str);
         matches!(part_of(&container.name), Part::Old(_))
             && matches!(role, Some("master" | "slave" | "node"))
             && is_another(container)
     });
-    if let Some(parked) = parked {
-        return Err(Refusal::WayBack { container: parked.name.clone(), image: parked.image.clone() });
+    for parked in parked {
+        let (container, image) = (parked.name.clone(), parked.image.clone());
+        planner.findings.refuse(Refusal::WayBack { container, image });
     }
     let name = migrate_name(&desired.deployment, id);
     let cause = "every node has moved, and no older version is a way back";

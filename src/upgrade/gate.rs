@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::deploy::facts::ClusterFacts;
 use crate::engine::{Health, Status};
 use crate::tars::Role;
 
@@ -67,6 +68,9 @@ pub struct Cluster {
     /// The framework's services that somebody stopped or drained; nothing where nobody could tell.
     #[serde(default)]
     pub stopped: Option<Vec<Stopped>>,
+    /// What is asked before an upgrade alone.
+    #[serde(default)]
+    pub facts: Option<ClusterFacts>,
 }
 
 /// A service of the framework that is not to run, or not to be handed out, on one node.

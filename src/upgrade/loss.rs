@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::Refusal;
-use super::offer::{Request, offer};
+use super::finding::Findings;
+use super::offer::{Request, draft};
 use super::state::is_up;
 use super::step::{Action, After, Plan};
 use crate::deploy::contents::Shared;
@@ -22,11 +23,12 @@ pub(super) async fn look(
     declared: &Desired,
     mut observed: Observed,
     request: &Request,
-) -> Result<Observed, Refusal> {
-    let first = offer(declared, &observed, request)?;
-    let names = to_look_into(&first.plan, &first.desired, &observed);
-    look_into(engine, &first.desired, &mut observed, &names).await;
-    Ok(observed)
+) -> Observed {
+    if let (Some(first), _) = draft(declared, &observed, request) {
+        let names = to_look_into(&first.plan, &first.desired, &observed);
+        look_into(engine, &first.desired, &mut observed, &names).await;
+    }
+    observed
 }
 
 /// The names of the containers that a plan stops while they run, and that hold what may be somebody's: a database keeps
@@ -54,7 +56,8 @@ pub(super) fn judge(
     desired: &Desired,
     observed: &Observed,
     accepted: &[String],
-) -> Result<(), Refusal> {
+    findings: &mut Findings,
+) {
     let mut notes = Vec::new();
     for (service, container) in stopped(plan, desired, observed) {
         let Some(contents) = observed.contents.get(&container.id) else { continue };
@@ -63,7 +66,7 @@ pub(super) fn judge(
             Err(why) => notes.push(format!(
                 "`{name}` cannot be asked what it keeps in shared memory, which goes when it stops: {why}"
             )),
-            Ok(shared) => notes.extend(lost(service, shared, accepted)?),
+            Ok(shared) => notes.extend(findings.check(lost(service, shared, accepted)).flatten()),
         }
         let is_replaced =
             |touched: &super::step::Touched| touched.service == *name && touched.after != After::Same;
@@ -77,7 +80,6 @@ pub(super) fn judge(
         }
     }
     plan.notes.extend(notes);
-    Ok(())
 }
 
 fn lost(service: &Service, shared: &[Shared], accepted: &[String]) -> Result<Option<String>, Refusal> {

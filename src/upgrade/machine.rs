@@ -15,6 +15,7 @@ use super::backup::shelf::Header;
 use super::journal::{Journal, JournalHeader, Line};
 use super::owner::Owner;
 use crate::deploy::twin::Twin;
+use crate::engine::EngineInfo;
 use crate::oci::Reference;
 
 /// The time.
@@ -55,6 +56,8 @@ pub trait StateFolder: Send + Sync {
     fn keep_twin(&self, name: &str, twin: &Twin) -> io::Result<()>;
     /// What is kept of the deployment's containers, by that name.
     fn twins(&self, deployment: &str) -> io::Result<KeptTwins>;
+    /// How many bytes there is room for beside the journals.
+    fn room(&self) -> io::Result<u64>;
     /// Keeps it no longer.
     fn forget_twin(&self, name: &str) -> io::Result<()>;
 }
@@ -100,6 +103,8 @@ pub trait DeploymentFile: Send + Sync {
 pub trait ImageLoader: Send + Sync {
     /// Loads an image of the local store into the engine; its id there. An error in words.
     async fn load(&self, image: &Reference) -> Result<String, String>;
+    /// How many bytes the engine has room for; nothing where its disk is not this machine's.
+    fn room(&self, engine: &EngineInfo) -> Option<u64>;
 }
 
 /// All of it.

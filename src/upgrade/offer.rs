@@ -5,11 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::plan::plan;
+use super::finding::{Finding, Findings, tell};
+use super::plan;
 use super::step::{Action, Plan, Purpose, Step};
-use super::{DeployId, Intent, Refusal, data, loss, rollback};
+use super::{DeployId, Intent, Refusal, data, loss, preflight, rollback};
 use crate::deploy::desired::BackupWay;
 use crate::deploy::observed::Availability;
 use crate::deploy::pins::{Pins, require};
@@ -50,6 +51,8 @@ pub struct Offer {
     pub migration: Option<Value>,
     /// What is kept of columns that a web console may drop, as far as the image that leaves was asked and answered.
     pub columns: Option<Value>,
+    /// What was found before the first step, and refuses nothing: each is a note or a question of the plan, too.
+    pub findings: Vec<Finding>,
 }
 
 impl Offer {
@@ -58,9 +61,10 @@ impl Offer {
         self.plan.is_empty() && self.edits.is_empty()
     }
 
-    /// The plan's document, with the migration's and that of the columns in it.
+    /// The plan's document, with the findings, the migration's document and that of the columns in it.
     pub fn document(&self) -> Value {
         let mut document = self.plan.document();
+        document["findings"] = json!(self.findings);
         for (key, more) in [("migration", &self.migration), ("columns", &self.columns)] {
             if let (Value::Object(map), Some(more)) = (&mut document, more) {
                 map.insert(key.to_owned(), more.clone());
@@ -77,25 +81,54 @@ impl Offer {
     }
 }
 
-/// What will be done for `request`. `declared` is what the files say; `observed` was read for what the intent leads to.
+/// What will be done for `request`, or all that stands in its way. `declared` is what the files say; `observed` was read for
+/// what the intent leads to.
 pub fn offer(declared: &Desired, observed: &Observed, request: &Request) -> Result<Offer, Refusal> {
+    let (offer, findings) = draft(declared, observed, request);
+    concluded(offer, findings)
+}
+
+/// The offer, where nothing stands in its way.
+pub(super) fn concluded(offer: Option<Offer>, findings: Findings) -> Result<Offer, Refusal> {
+    let told = findings.judged()?;
+    let why = "nothing can be planned".to_owned();
+    let mut offer = offer.ok_or(Refusal::NoLongerFits { why })?;
+    tell(&mut offer.plan, &told);
+    offer.findings = told;
+    Ok(offer)
+}
+
+/// The same as far as it goes, with all that is found; no offer where not even a part of it can be planned.
+pub(super) fn draft(declared: &Desired, observed: &Observed, request: &Request) -> (Option<Offer>, Findings) {
     let mut intent = request.intent.clone();
     if let Intent::Rollback { to, targets } = &mut intent {
-        *targets = rollback::targets(declared, observed, to.as_ref())?;
+        match rollback::targets(declared, observed, to.as_ref()) {
+            Ok(found) => *targets = found,
+            Err(refusal) => {
+                let mut findings = preflight::check(declared, observed, &request.intent);
+                findings.refuse(refusal);
+                return (None, findings);
+            }
+        }
     }
     let mut desired = intent.apply(declared);
     desired.policy.backup.way = request.backup;
+    let (mut plan, mut findings) = plan::draft(&request.id, &desired, observed, &intent, &[]);
     if let Some(pins) = &request.pins {
         let makes = desired.services.iter().filter(|service| intent.makes(service));
-        require(pins, makes.map(|service| &service.image), observed).map_err(Box::new)?;
+        let pinned = require(pins, makes.map(|service| &service.image), observed);
+        findings.check(pinned.map_err(Box::new));
     }
-    let mut plan = plan(&request.id, &desired, observed, &intent, &[])?;
-    judge_moves(&mut plan, &desired, observed, &request.accept_data_move)?;
-    loss::judge(&mut plan, &desired, observed, &request.accept_state_loss)?;
+    judge_moves(&mut plan, &desired, observed, &request.accept_data_move, &mut findings);
+    loss::judge(&mut plan, &desired, observed, &request.accept_state_loss, &mut findings);
     let loads = loads(&plan, observed);
     plan.steps.splice(0..0, loads);
+    preflight::room::judge(&plan, observed, &mut findings);
+    preflight::way_back::judge(&plan, observed, &mut findings);
     let edits = edits(declared, observed, &intent);
-    Ok(Offer { request: request.clone(), plan, desired, edits, migration: None, columns: None })
+    let (request, migration, columns) = (request.clone(), None, None);
+    let offer = Offer { request, plan, desired, edits, migration, columns, findings: Vec::new() };
+    (Some(offer), findings)
 }
 
 /// Every move of a service's data is a line of the plan; one that nobody accepted is refused for what has a role.
@@ -104,14 +137,14 @@ pub(super) fn judge_moves(
     desired: &Desired,
     observed: &Observed,
     accepted: &[String],
-) -> Result<(), Refusal> {
+    findings: &mut Findings,
+) {
     for moved in data::moves(plan, desired, observed) {
-        if let Some(refusal) = moved.refusal(accepted) {
-            return Err(refusal);
+        match moved.refusal(accepted) {
+            Some(refusal) => findings.refuse(refusal),
+            None => plan.notes.push(moved.to_string()),
         }
-        plan.notes.push(moved.to_string());
     }
-    Ok(())
 }
 
 /// One step for each image that a container is created from and that only the local store has.

@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::cluster_probe::{self, ClusterProbe};
 use super::gate::{Cluster, Database, Stopped};
-use super::names::preview_name;
 use super::offer::Offer;
 use super::plan::Planner;
 use super::run::{Runner, StepError};
@@ -16,7 +14,7 @@ use super::state::{by_id, is_up};
 use super::step::{After, Plan, Step, Touched};
 use crate::deploy::desired::Service;
 use crate::deploy::{Desired, Observed, guard};
-use crate::engine::{Container, Engine};
+use crate::engine::Container;
 use crate::tars::Role;
 use crate::tars::catalogue::WEB_PORT;
 
@@ -102,31 +100,24 @@ fn told_to_nodes(planner: &Planner<'_>, service: &str) -> &'static str {
     }
 }
 
-/// What is stopped or drained in the containers whose own start sets it anew, or set it anew until now: asked before the plan is
-/// shown, a line for each container.
-pub(super) async fn ask(engine: &dyn Engine, offer: &Offer, observed: &Observed) -> Vec<String> {
-    let (plan, desired) = (&offer.plan, &offer.desired);
-    let turns = turns(plan, desired, observed);
-    if turns.is_empty() {
-        return Vec::new();
-    }
-    let images = cluster_probe::images(desired, observed, &plan.intent);
-    let mut probe = ClusterProbe::new(images).named(preview_name(&desired.deployment, &plan.id));
-    let asked = probe.ask(engine, desired, None).await;
-    let mut notes = Vec::new();
-    if let Err(error) = probe.close(engine, &desired.deployment).await {
-        notes.push(format!("{} is not removed: {error}", preview_name(&desired.deployment, &plan.id)));
-    }
-    notes.extend(turns.iter().map(|(service, turn)| {
+/// What is stopped or drained in the containers whose own start sets it anew, or set it anew until now, by what the database said
+/// before the plan is shown: a line for each container.
+pub(super) fn told(offer: &Offer, observed: &Observed, asked: &Result<Cluster, String>) -> Vec<String> {
+    let line = |(service, turn): (&Service, Turn<'_>)| {
         let (container, then) = match turn {
             Turn::Leaves(container) => (container, "stays so"),
             Turn::Starts(container) => {
                 (container, "is started and gets traffic again, whoever stopped or drained it")
             }
         };
-        format!("`{}`: {}", service.name, sentence(&asked, node(service, container).as_deref(), then))
-    }));
-    notes
+        format!("`{}`: {}", service.name, sentence(asked, node(service, container).as_deref(), then))
+    };
+    turns(&offer.plan, &offer.desired, observed).into_iter().map(line).collect()
+}
+
+/// True where a plan has such a container of a master or slave.
+pub(super) fn is_there(plan: &Plan, desired: &Desired, observed: &Observed) -> bool {
+    !turns(plan, desired, observed).is_empty()
 }
 
 fn turns<'a>(plan: &Plan, desired: &'a Desired, observed: &'a Observed) -> Vec<(&'a Service, Turn<'a>)> {

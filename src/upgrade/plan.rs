@@ -3,6 +3,7 @@
 //! No clock, no prompt, no log, no input or output; the same arguments give the same plan. The deploy's name is given,
 //! so the planner of an interrupted deploy recognises what that deploy made and plans its rest.
 
+use super::finding::{Findings, tell};
 use super::names::{Part, failed_name, migrate_name, old_name, part_of, twin_name};
 use super::one_off::OneOff;
 use super::order::{by_dependency, needed_by_framework};
@@ -23,7 +24,7 @@ use crate::deploy::{Desired, Observed, guard};
 use crate::engine::{Container, EngineImage};
 use crate::tars::Role;
 
-/// What has to be done. `desired` already has the intent applied ([`Intent::apply`]).
+/// What has to be done, or why nothing is: all of it. `desired` already has the intent applied ([`Intent::apply`]).
 ///
 /// `lost` are the services that this deploy cannot give back, because the containers of before are gone: the way on is
 /// then open even after a way back.
@@ -34,17 +35,31 @@ pub fn plan(
     intent: &Intent,
     lost: &[String],
 ) -> Result<Plan, Refusal> {
-    preflight::check(desired, observed, intent)?;
+    let (mut plan, findings) = draft(id, desired, observed, intent, lost);
+    tell(&mut plan, &findings.judged()?);
+    Ok(plan)
+}
+
+/// The same as far as it goes: a plan that lacks what is refused is shown to nobody.
+pub(super) fn draft(
+    id: &DeployId,
+    desired: &Desired,
+    observed: &Observed,
+    intent: &Intent,
+    lost: &[String],
+) -> (Plan, Findings) {
+    let mut findings = preflight::check(desired, observed, intent);
     let given_up = |container: &Container| part_of(&container.name) == Part::Failed(id.clone());
     if lost.is_empty() && ours(observed, &desired.deployment).any(given_up) {
         let why = format!("the deploy {id} is being undone already; resume it without --forward");
-        return Err(Refusal::NoLongerFits { why });
+        findings.refuse(Refusal::NoLongerFits { why });
     }
     let mut planner = Planner {
         id,
         desired,
         observed,
         lost,
+        findings,
         plan: Plan {
             id: id.clone(),
             deployment: desired.deployment.clone(),
@@ -55,16 +70,27 @@ pub fn plan(
             touched: Vec::new(),
         },
     };
-    match intent {
-        Intent::Up => planner.up()?,
-        Intent::Upgrade { .. } => planner.upgrade(intent)?,
-        Intent::Restart { services, ask_with } => planner.restart(services, ask_with.is_some())?,
-        Intent::Rollback { targets, .. } => rollback::plan(&mut planner, targets)?,
-        Intent::Down { all } => planner.down(*all)?,
-        Intent::Prune { keep } => prune::plan(&mut planner, *keep),
-        Intent::Finish => finish::plan(&mut planner)?,
-    }
-    backup::insert(&mut planner)?;
+    let done = match intent {
+        Intent::Upgrade { .. } => planner.upgrade(intent),
+        Intent::Restart { services, ask_with } => planner.restart(services, ask_with.is_some()),
+        Intent::Finish => finish::plan(&mut planner),
+        Intent::Down { all } => planner.down(*all),
+        Intent::Up => {
+            planner.up();
+            Ok(())
+        }
+        Intent::Rollback { targets, .. } => {
+            rollback::plan(&mut planner, targets);
+            Ok(())
+        }
+        Intent::Prune { keep } => {
+            prune::plan(&mut planner, *keep);
+            Ok(())
+        }
+    };
+    planner.findings.check(done);
+    let backup = backup::insert(&mut planner);
+    planner.findings.check(backup);
     if !matches!(intent, Intent::Down { .. }) {
         planner.ask_about_outage();
     }
@@ -72,7 +98,7 @@ pub fn plan(
     other_start::note(&mut planner);
     planner.note_names_that_may_change(intent);
     planner.note_proof_of_nodes();
-    Ok(planner.plan)
+    (planner.plan, planner.findings)
 }
 
 /// A plan that is being made.
@@ -83,6 +109,7 @@ pub(super) struct Planner<'a> {
     pub observed: &'a Observed,
     pub lost: &'a [String],
     pub plan: Plan,
+    pub findings: Findings,
 }
 
 /// What happens to one service.
@@ -95,28 +122,34 @@ enum Decision<'a> {
 }
 
 impl<'a> Planner<'a> {
-    fn up(&mut self) -> Result<(), Refusal> {
+    fn up(&mut self) {
         self.resources();
         let mut planned = Vec::new();
         for service in self.ordered() {
-            let decision = if held::is_left(self, service) { Decision::Keep } else { self.decide(service)? };
-            planned.push((service, decision));
+            let decision =
+                if held::is_left(self, service) { Ok(Decision::Keep) } else { self.decide(service) };
+            if let Some(decision) = self.findings.check(decision) {
+                planned.push((service, decision));
+            }
         }
         self.roll(planned);
         self.note_orphans();
-        Ok(())
     }
 
     fn upgrade(&mut self, intent: &Intent) -> Result<(), Refusal> {
         let Intent::Upgrade { images } = intent else { return Ok(()) };
-        self.database_runs("upgrade")?;
+        self.database_runs("upgrade");
         let mut planned = Vec::new();
         let mut there = false;
         for service in self.ordered() {
             if service.role == Some(Role::Database) || !images.contains_key(&service.name) {
                 continue;
             }
-            let decision = self.decide(service)?;
+            let decision = self.decide(service);
+            let Some(decision) = self.findings.check(decision) else {
+                there = true;
+                continue;
+            };
             match decision {
                 Decision::Create { made: None } if !self.lost.contains(&service.name) => {
                     self.note(&service.name, "is declared and not there: `tarsup up` creates it");
@@ -330,11 +363,9 @@ impl<'a> Planner<'a> {
     }
 
     fn restart(&mut self, services: &[String], can_ask: bool) -> Result<(), Refusal> {
-        for name in services {
-            let why = || "it is not declared".to_owned();
-            self.desired
-                .service(name)
-                .ok_or_else(|| Refusal::NoService { service: name.clone(), why: why() })?;
+        for name in services.iter().filter(|name| self.desired.service(name).is_none()) {
+            let why = "it is not declared".to_owned();
+            self.findings.refuse(Refusal::NoService { service: name.clone(), why });
         }
         let named = |service: &Service| services.contains(&service.name);
         let mut there = false;
@@ -353,7 +384,10 @@ impl<'a> Planner<'a> {
                 continue;
             };
             there = true;
-            adopted::check_restart(self.desired, service, container, can_ask)?;
+            let may = adopted::check_restart(self.desired, service, container, can_ask);
+            if self.findings.check(may).is_none() {
+                continue;
+            }
             let cause =
                 if named(service) { "a restart was asked for" } else { "a restart of all was asked for" };
             let swap = self.swap(service, cause);
@@ -369,7 +403,7 @@ impl<'a> Planner<'a> {
             self.plan.touched.push(touched);
             self.plan.steps.extend(phases.flatten());
         }
-        if there { Ok(()) } else { Err(self.nothing_there("restart")) }
+        if there || self.findings.is_refused() { Ok(()) } else { Err(self.nothing_there("restart")) }
     }
 
     fn down(&mut self, all: bool) -> Result<(), Refusal> {
@@ -466,14 +500,13 @@ impl<'a> Planner<'a> {
         }
     }
 
-    pub(super) fn database_runs(&self, word: &'static str) -> Result<(), Refusal> {
+    pub(super) fn database_runs(&mut self, word: &'static str) {
         for service in &self.desired.services {
             let down = serving(self.observed, &self.desired.deployment, service).is_none_or(|c| !is_up(c));
             if service.role == Some(Role::Database) && down {
-                return Err(Refusal::DatabaseDown { service: service.name.clone(), word });
+                self.findings.refuse(Refusal::DatabaseDown { service: service.name.clone(), word });
             }
         }
-        Ok(())
     }
 
     pub(super) fn nothing_there(&self, word: &'static str) -> Refusal {

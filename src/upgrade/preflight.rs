@@ -1,18 +1,23 @@
-//! What must hold before a plan is made: names, images, addresses, the guard. Pure, and the first thing of every plan.
+//! What must hold before a plan is made: names, images, addresses, the guard. Pure, and the first thing of every plan. All that is
+//! found is gathered; nothing ends with the first thing that stands in the way.
 
-use std::net::Ipv4Addr;
+mod addresses;
+mod clocks;
+mod cluster;
+pub(super) mod room;
+pub(super) mod way_back;
 
-use ipnet::IpNet;
 use serde_json::Value;
 
+use super::finding::Findings;
 use super::intent::is_framework;
 use super::refusal::Missing;
-use super::state::{by_id, is_up, of_service, serving};
+use super::state::{is_up, serving};
 use super::{Intent, Refusal, differ};
 use crate::deploy::desired::{ImageOrigin, Resource, Service};
 use crate::deploy::mounts::{MountSource, Mounts};
 use crate::deploy::observed::{LABEL_DEPLOYMENT, LABEL_SERVICE};
-use crate::deploy::{Desired, Observed, guard, subnet};
+use crate::deploy::{Desired, Observed, guard};
 use crate::diagnose::Place;
 use crate::engine::Container;
 use crate::tars::Role;
@@ -21,30 +26,37 @@ use crate::tars::Role;
 const LEAST_API: &str = "1.40";
 
 /// Checks what every command that starts or makes containers relies on.
-pub fn check(desired: &Desired, observed: &Observed, intent: &Intent) -> Result<(), Refusal> {
-    engine(observed)?;
+pub fn check(desired: &Desired, observed: &Observed, intent: &Intent) -> Findings {
+    let mut findings = Findings::default();
+    findings.check(engine(observed));
     // Stopping is allowed whatever is declared.
     if !matches!(intent, Intent::Down { .. }) {
-        guard::check(desired).map_err(Box::new)?;
+        for error in guard::find(desired) {
+            findings.refuse(Box::new(error).into());
+        }
     }
-    images_are_there(desired, observed, intent)?;
+    findings.check(images_are_there(desired, observed, intent));
     for service in &desired.services {
-        name(desired, observed, service)?;
+        findings.check(name(desired, observed, service));
         if service.declaration.host.get("AutoRemove") == Some(&Value::Bool(true)) {
-            return Err(auto_remove(service));
+            findings.refuse(auto_remove(service));
         }
         if intent.makes(service) {
-            image(desired, observed, service)?;
-            addresses(desired, observed, service)?;
+            image(desired, observed, service, &mut findings);
         }
     }
+    addresses::check(desired, observed, intent, &mut findings);
+    clocks::check(desired, observed, &mut findings);
+    cluster::check(desired, observed, intent, &mut findings);
     if matches!(intent, Intent::Up) {
-        external(&desired.networks, "network", |name| {
+        external(&desired.networks, "network", &mut findings, |name| {
             observed.networks.get(name).is_some_and(Option::is_some)
-        })?;
-        external(&desired.volumes, "volume", |name| observed.volumes.get(name).is_some_and(Option::is_some))?;
+        });
+        external(&desired.volumes, "volume", &mut findings, |name| {
+            observed.volumes.get(name).is_some_and(Option::is_some)
+        });
     }
-    Ok(())
+    findings
 }
 
 fn engine(observed: &Observed) -> Result<(), Refusal> {
@@ -106,11 +118,11 @@ fn images_are_there(desired: &Desired, observed: &Observed, intent: &Intent) -> 
     if missing.is_empty() { Ok(()) } else { Err(Refusal::NoImages { missing }) }
 }
 
-fn image(desired: &Desired, observed: &Observed, service: &Service) -> Result<(), Refusal> {
+fn image(desired: &Desired, observed: &Observed, service: &Service, findings: &mut Findings) {
     let name = service.image.to_string();
-    let Some(image) = observed.image(&name) else { return Ok(()) };
+    let Some(image) = observed.image(&name) else { return };
     if image.architecture != observed.engine.architecture && !image.architecture.is_empty() {
-        return Err(Refusal::Architecture {
+        findings.refuse(Refusal::Architecture {
             service: service.name.clone(),
             image: name,
             has: image.architecture.clone(),
@@ -118,7 +130,7 @@ fn image(desired: &Desired, observed: &Observed, service: &Service) -> Result<()
         });
     }
     if service.role != Some(Role::Database) {
-        guard::check_image(&image.env, &service.image).map_err(Box::new)?;
+        findings.check(guard::check_image(&image.env, &service.image).map_err(Box::new));
     }
     // What runs as it is declared is left alone, whatever it was made from.
     let is_left_alone = serving(observed, &desired.deployment, service).is_some_and(|container| {
@@ -127,10 +139,10 @@ fn image(desired: &Desired, observed: &Observed, service: &Service) -> Result<()
             && differ::difference(service, container, observed).is_none()
     });
     if !is_left_alone {
-        guard::check_image_role(service, &image.labels, &image.raw["Config"]).map_err(Box::new)?;
-        guard::check_with_image(service, image).map_err(Box::new)?;
+        let role = guard::check_image_role(service, &image.labels, &image.raw["Config"]);
+        findings.check(role.map_err(Box::new));
+        findings.check(guard::check_with_image(service, image).map_err(Box::new));
     }
-    Ok(())
 }
 
 /// The line that names the image's tag.
@@ -142,63 +154,18 @@ fn image_place(service: &Service) -> Place {
     }
 }
 
-/// Fixed addresses lie inside the network and are nobody else's.
-fn addresses(desired: &Desired, observed: &Observed, service: &Service) -> Result<(), Refusal> {
-    for (name, address) in fixed_addresses(service) {
-        let Some(Some(network)) = observed.networks.get(&name) else { continue };
-        let inside = network.subnets.iter().any(|subnet| contains(subnet, &address));
-        if !network.subnets.is_empty() && !inside {
-            return Err(Refusal::AddressOutside {
-                service: service.name.clone(),
-                address,
-                network: name,
-                subnets: network.subnets.join(", "),
-                place: Box::new(service.place.clone()),
-            });
-        }
-        let holder = network.addresses.iter().find(|(_, taken)| taken.split('/').next() == Some(&address));
-        let own = |id: &str| of_service(observed, &desired.deployment, &service.name).any(|c| c.id == id);
-        if let Some((id, _)) = holder.filter(|(id, _)| !own(id)) {
-            let by = by_id(observed, id).map_or_else(|| id.chars().take(12).collect(), |c| c.name.clone());
-            return Err(Refusal::AddressTaken {
-                service: service.name.clone(),
-                address,
-                network: name,
-                by,
-                place: Box::new(service.place.clone()),
-            });
-        }
-    }
-    Ok(())
-}
-
-/// Network → declared address, of the first network and of those that are connected later.
-fn fixed_addresses(service: &Service) -> Vec<(String, String)> {
-    let endpoints = service.declaration.endpoints.iter();
-    endpoints.filter_map(|endpoint| Some((endpoint.network.clone(), endpoint.ipv4.clone()?))).collect()
-}
-
-/// True where an IPv4 subnet such as `172.25.0.0/16` contains the address; what is not IPv4 is not judged.
-fn contains(subnet: &str, address: &str) -> bool {
-    match (subnet::parse(subnet), address.parse::<Ipv4Addr>()) {
-        (Some(IpNet::V4(subnet)), Ok(address)) => subnet.contains(&address),
-        _ => true,
-    }
-}
-
 fn external(
     resources: &[Resource],
     kind: &'static str,
+    findings: &mut Findings,
     is_there: impl Fn(&str) -> bool,
-) -> Result<(), Refusal> {
-    let missing = resources.iter().find(|resource| resource.external && !is_there(&resource.name));
-    match missing {
-        Some(resource) => Err(Refusal::NoExternal {
+) {
+    for resource in resources.iter().filter(|resource| resource.external && !is_there(&resource.name)) {
+        findings.refuse(Refusal::NoExternal {
             kind,
             name: resource.name.clone(),
             place: Box::new(resource.place.clone()),
-        }),
-        None => Ok(()),
+        });
     }
 }
 
@@ -226,21 +193,4 @@ pub fn guard_start(service: &Service, container: &Container) -> Result<(), Refus
 
 fn auto_remove(service: &Service) -> Refusal {
     Refusal::AutoRemove { service: service.name.clone(), place: Box::new(service.place.clone()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn contains_follows_the_prefix() {
-        assert!(contains("172.25.0.0/16", "172.25.9.1"));
-        assert!(!contains("172.25.0.0/16", "172.26.0.1"));
-        assert!(!contains("10.0.0.0/30", "10.0.0.4"));
-        assert!(contains("0.0.0.0/0", "10.0.0.4"));
-        for unjudged in ["10.0.0.0/33", "fd00::/8", "10.0.0.0", ""] {
-            assert!(contains(unjudged, "192.168.0.1"), "{unjudged}");
-        }
-        assert!(contains("10.0.0.0/8", "fd00::1"));
-    }
 }

@@ -11,10 +11,11 @@ use super::names::preview_name;
 use super::offer::Offer;
 use super::record::lines_of;
 use super::state::by_id;
-use super::step::{Action, After, Plan, Purpose, Step, Touched, TwinOf};
+use super::step::{Action, After, Plan, Purpose, Step, Task, Touched, TwinOf};
 use super::{DeployId, Intent, Refusal};
 use crate::deploy::observed::Availability;
 use crate::deploy::{Desired, Observed, guard};
+use crate::diagnose::first_few;
 use crate::engine::Engine;
 use crate::oci::Reference;
 use crate::tars::Role;
@@ -35,6 +36,10 @@ const SHOWN: usize = 40;
 pub(super) struct Preview {
     /// For the plan, a line each.
     pub notes: Vec<String>,
+    /// What of it programs of before would fail at.
+    pub binds: Option<String>,
+    /// Why nothing is known of it.
+    pub unknown: Option<String>,
     /// The document; nothing where none was given.
     pub document: Option<Value>,
 }
@@ -77,6 +82,7 @@ pub(super) async fn preview(
         Ok(output) => output,
         Err(why) => {
             preview.notes.push(unknown(&why));
+            preview.unknown = Some(why);
             return Ok(preview);
         }
     };
@@ -85,6 +91,7 @@ pub(super) async fn preview(
     match document.filter(|document| output.exit_code == 0 && document.is_object()) {
         Some(document) => {
             refuse(&document, image)?;
+            preview.binds = binds(&document);
             let lines = lines_of(&document);
             let more = lines.len().saturating_sub(SHOWN);
             preview.notes.extend(lines.into_iter().take(SHOWN).map(|line| format!("the migration: {line}")));
@@ -100,7 +107,10 @@ pub(super) async fn preview(
                 needed: Vec::new(),
             });
         }
-        None => preview.notes.push(unknown(said)),
+        None => {
+            preview.notes.push(unknown(said));
+            preview.unknown = Some(said.to_owned());
+        }
     }
     Ok(preview)
 }
@@ -181,6 +191,43 @@ fn coming_back(touched: &Touched, plan: &Plan, observed: &Observed) -> Option<(S
         }),
         After::Same => None,
     }
+}
+
+/// What programs of before would fail at, as they know nothing of it.
+fn binds(document: &Value) -> Option<String> {
+    let binds = document.pointer("/schema/binds").and_then(Value::as_array)?;
+    let binds: Vec<&str> = binds.iter().filter_map(Value::as_str).collect();
+    (!binds.is_empty()).then(|| first_few(&binds))
+}
+
+impl Preview {
+    /// The question that is asked where there may be no way back. Before `migrate --finish` nothing older is one.
+    pub fn question(&self, steps: &[Step]) -> Option<String> {
+        let (from, _) = migration_of(steps)?;
+        let why = self.binds.as_ref().or(self.unknown.as_ref())?;
+        Some(format!(
+            "there may be no way back: it is not proven that {from} can run on what the migration leaves ({why}). Go on all the \
+             same?"
+        ))
+    }
+
+    /// Where nobody can be asked any more, what is known to be no way back is refused.
+    pub fn or_refused(self, steps: &[Step]) -> Result<Self, Refusal> {
+        match (&self.binds, migration_of(steps)) {
+            (Some(why), Some((_, image))) => {
+                Err(Refusal::NoWayBack { image: image.to_owned(), why: why.clone() })
+            }
+            _ => Ok(self),
+        }
+    }
+}
+
+/// The images before and after the migration among these steps.
+fn migration_of(steps: &[Step]) -> Option<(&str, &str)> {
+    steps.iter().find_map(|step| match &step.action {
+        Action::Task { task: Task::Migrate { from, to, .. }, .. } => Some((from.as_str(), to.as_str())),
+        _ => None,
+    })
 }
 
 fn is_to_be_loaded(steps: &[Step], image: &Reference) -> bool {

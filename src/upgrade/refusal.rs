@@ -7,6 +7,12 @@ use crate::diagnose::{Diagnose, Exit, Place};
 /// Why a plan is not made. Nothing has been changed.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
+    /// More than one thing stands in the way.
+    #[error("{}", joined(all))]
+    Several {
+        /// Each of them.
+        all: Vec<Refusal>,
+    },
     /// A wanted name is taken by a container that tarsup did not make.
     #[error("service `{service}`: the container `{container}` is there already, and tarsup did not make it")]
     Foreign {
@@ -123,7 +129,7 @@ pub enum Refusal {
         place: Box<Place>,
     },
     /// A fixed address that another container has.
-    #[error("service `{service}`: the address {address} on `{network}` is in use by container {by}")]
+    #[error("service `{service}`: the address {address} on `{network}` is in use by {by}")]
     AddressTaken {
         /// The service.
         service: String,
@@ -131,7 +137,7 @@ pub enum Refusal {
         address: String,
         /// The network.
         network: String,
-        /// The name or id of who has it.
+        /// Who has it.
         by: String,
         /// Where the service is declared.
         place: Box<Place>,
@@ -199,6 +205,49 @@ pub enum Refusal {
         service: String,
         /// The image, as the container named it.
         image: String,
+    },
+    /// What a container that a rollback makes once more had is gone.
+    #[error("service `{service}`: the container to go back to is gone, and so is its {kind} `{name}`")]
+    KeptGone {
+        /// The service.
+        service: String,
+        /// `network` or `volume`.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// A version that its own start would not run on the database.
+    #[error(
+        "service `{service}`: {version} does not start on this database: {newer} has changed it, and nobody has said that \
+         {version} may still run on it"
+    )]
+    NoStart {
+        /// The service.
+        service: String,
+        /// The version that would be started.
+        version: String,
+        /// The newer ones that changed the database.
+        newer: String,
+    },
+    /// A disk that is too full.
+    #[error("{place} has room for {has}, and {what} need {needs}")]
+    NoRoom {
+        /// Where.
+        place: String,
+        /// For what.
+        what: String,
+        /// What there is room for.
+        has: String,
+        /// What is needed.
+        needs: String,
+    },
+    /// What a migration leaves may be more than the version of before can write to.
+    #[error("there may be no way back from the migration to {image}: {why}")]
+    NoWayBack {
+        /// The new image.
+        image: String,
+        /// Why.
+        why: String,
     },
     /// The plan that was shown is not the plan that would be made now.
     #[error("the plan no longer fits: {why}")]
@@ -286,9 +335,17 @@ fn missing_hint(missing: &[Missing]) -> String {
     missing.iter().map(one).collect::<Vec<_>>().join("; ")
 }
 
+fn joined(all: &[Refusal]) -> String {
+    all.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
 impl Diagnose for Refusal {
     fn exit(&self) -> Exit {
         match self {
+            Self::Several { all } => {
+                let exits = all.iter().map(Diagnose::exit);
+                exits.max().unwrap_or(Exit::Refused)
+            }
             Self::NoImages { .. } | Self::NoExternal { .. } | Self::NoService { .. } => Exit::Usage,
             Self::Pins(error) => error.exit(),
             _ => Exit::Refused,
@@ -297,6 +354,7 @@ impl Diagnose for Refusal {
 
     fn hint(&self) -> Option<String> {
         let hint = match self {
+            Self::Several { all } => return all.first().and_then(Diagnose::hint),
             Self::Foreign { container, data, .. } if data.is_empty() => format!(
                 "look at it with `docker inspect {container}`: `tarsup adopt` takes it over as it is; it mounts nothing, so else give it another name with `docker rename`, \
                  remove it if nobody needs it, or declare another container_name"
@@ -344,6 +402,21 @@ impl Diagnose for Refusal {
             Self::KeptImageGone { image, .. } => {
                 format!("bring the image back (`docker load`, or build {image} again), and roll back then")
             }
+            Self::KeptGone { kind: "volume", .. } => {
+                "its data was there: restore the volume under its name first; an older version comes back with `tarsup upgrade \
+                 --to VERSION`"
+                    .to_owned()
+            }
+            Self::KeptGone { kind, name, .. } => {
+                format!("make it again as it was, with `docker {kind} create {name}`, and roll back then")
+            }
+            Self::NoStart { version, .. } => format!(
+                "whoever knows that it may says so once: `tars-init accept-version` in a container of the image of {version}"
+            ),
+            Self::NoRoom { .. } => "make room on that disk: `tarsup prune` takes what nobody needs".to_owned(),
+            Self::NoWayBack { .. } => {
+                "the image is loaded now: run the command again, and its plan asks about it".to_owned()
+            }
             Self::NoLongerFits { .. } | Self::ImageMoved { .. } => {
                 "run the command again and look at the new plan".to_owned()
             }
@@ -380,6 +453,7 @@ impl Diagnose for Refusal {
 
     fn place(&self) -> Option<Place> {
         match self {
+            Self::Several { all } => all.first().and_then(Diagnose::place),
             Self::Foreign { place, .. }
             | Self::Other { place, .. }
             | Self::AutoRemove { place, .. }
@@ -393,6 +467,13 @@ impl Diagnose for Refusal {
             Self::Guard(guard) => guard.place(),
             Self::Pins(error) => error.place(),
             _ => None,
+        }
+    }
+
+    fn parts(&self) -> Vec<&dyn Diagnose> {
+        match self {
+            Self::Several { all } => all.iter().map(|one| one as &dyn Diagnose).collect(),
+            _ => Vec::new(),
         }
     }
 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::drive::{Deploy, TURN, announce, any_image};
+use super::finding::Findings;
 use super::journal::{Event, Way, in_flight, recorded};
 use super::lock::{self, Holder, Lock, LockContents, Standing, holder};
 use super::names::lock_name;
@@ -297,10 +298,13 @@ impl Deploy<'_> {
         lost: &[String],
     ) -> Result<Plan, DeployFailure> {
         let mut rest = plan(&record.plan.id, desired, &observed, &record.plan.intent, lost)?;
-        offer::judge_moves(&mut rest, desired, &observed, &record.accept_data_move)?;
+        let mut findings = Findings::default();
+        let accepted = &record.accept_data_move;
+        offer::judge_moves(&mut rest, desired, &observed, accepted, &mut findings);
         let names = loss::to_look_into(&rest, desired, &observed);
         look_into(self.engine, desired, &mut observed, &names).await;
-        loss::judge(&mut rest, desired, &observed, &record.accept_state_loss)?;
+        loss::judge(&mut rest, desired, &observed, &record.accept_state_loss, &mut findings);
+        findings.judged()?;
         Ok(rest)
     }
 }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use super::finding::Findings;
 use super::keep::{self, Leads};
 use super::names::{Part, old_name, part_of};
 use super::plan::Planner;
-use super::preflight::guard_container;
+use super::preflight::{guard_container, way_back};
 use super::state::{by_id, is_up, made, of_service, serving};
 use super::step::After;
 use super::swap::Again;
@@ -16,6 +17,7 @@ use crate::deploy::twin::Twin;
 use crate::deploy::{Desired, Observed, guard};
 use crate::engine::{Container, EngineImage};
 use crate::oci::Reference;
+use crate::oci::image::VERSION_LABEL;
 use crate::tars::Role;
 
 /// Older than any deploy.
@@ -69,6 +71,20 @@ impl<'a> Back<'a> {
         there.or_else(kept)
     }
 
+    fn version(self) -> Option<&'a str> {
+        match self {
+            Self::There(container) => container.labels.get(VERSION_LABEL).map(String::as_str),
+            Self::Kept(_, twin) => twin.label(VERSION_LABEL),
+        }
+    }
+
+    fn has_our_start(self) -> bool {
+        match self {
+            Self::There(container) => guard::has_our_start(&container.raw["Config"]),
+            Self::Kept(_, twin) => guard::has_our_start(&twin.config()),
+        }
+    }
+
     /// How its image was named.
     fn image(self) -> &'a str {
         match self {
@@ -99,7 +115,7 @@ pub fn targets(
     observed: &Observed,
     to: Option<&DeployId>,
 ) -> Result<BTreeMap<String, String>, Refusal> {
-    let mut targets = BTreeMap::new();
+    let (mut targets, mut findings) = (BTreeMap::new(), Findings::default());
     let last = last_parking(desired, observed);
     for service in desired.services.iter().filter(|service| service.role != Some(Role::Database)) {
         let history = history(desired, observed, &service.name);
@@ -110,7 +126,7 @@ pub fn targets(
                 let found = history.iter().filter(served).max_by(|a, b| a.from.cmp(&b.from));
                 if found.is_none() && had_a_predecessor(&history) {
                     let before = format!(" from the time of {to}");
-                    return Err(Refusal::ParkedGone { service: service.name.clone(), before });
+                    findings.refuse(Refusal::ParkedGone { service: service.name.clone(), before });
                 }
                 found
             }
@@ -124,6 +140,7 @@ pub fn targets(
             targets.insert(service.name.clone(), found.what.id().to_owned());
         }
     }
+    findings.judged()?;
     if targets.is_empty() && to.is_none() {
         let service = desired.services.iter().find(|service| service.role != Some(Role::Database));
         let service = service.map(|service| service.name.clone()).unwrap_or_default();
@@ -187,59 +204,13 @@ fn had_a_predecessor(history: &[Served]) -> bool {
 }
 
 /// The same swap as an upgrade's, with a parked container in the place of a new one, and without a migration.
-pub(super) fn plan(planner: &mut Planner<'_>, targets: &BTreeMap<String, String>) -> Result<(), Refusal> {
-    planner.database_runs("rollback")?;
+pub(super) fn plan(planner: &mut Planner<'_>, targets: &BTreeMap<String, String>) {
+    planner.database_runs("rollback");
     let order = if goes_forward(planner, targets) { planner.ordered() } else { planner.ordered_back() };
     for service in order {
         let Some(id) = targets.get(&service.name) else { continue };
-        let gone = || Refusal::ParkedGone { service: service.name.clone(), before: String::new() };
-        let back = Back::of(planner.observed, id).ok_or_else(gone)?;
-        match back {
-            Back::There(parked) => guard_container(service, parked)?,
-            Back::Kept(_, twin) if is_foreign_start(service, twin) => {
-                planner.note(&service.name, &other_start::unsafe_start(&twin.image));
-            }
-            Back::Kept(..) => {}
-        }
-        let deployment = &planner.desired.deployment;
-        let own = old_name(&service.container, planner.id);
-        let all = || of_service(planner.observed, deployment, &service.name);
-        let made = made(planner.observed, deployment, &service.name, planner.id);
-        let in_its_place = |now: &Container| now.id != *id && made.is_none_or(|made| made.id != now.id);
-        let old = all()
-            .find(|container| container.name == own)
-            .or_else(|| serving(planner.observed, deployment, service).filter(|now| in_its_place(now)));
-        if let Some(old) = old {
-            guard_container(service, old)?;
-            if !is_up(old) && old.name != own {
-                planner.note(&service.name, "is stopped; the container that comes back is started");
-            }
-        }
-        let from = old.map_or("nothing", |old| old.image.as_str());
-        let cause = format!("back from {from} to {}", back.image());
-        let swap = planner.swap(service, &cause);
-        let (touched, phases) = match back {
-            Back::There(parked) => {
-                let after = After::Parked { id: parked.id.clone(), name: parked.name.clone() };
-                (swap.touched(old, after), swap.bring_back(parked, old))
-            }
-            Back::Kept(name, twin) => {
-                let image = kept_image(planner, service, twin)?;
-                let again = Again { name, twin, image: &image.0, lacks_its_name: image.1 };
-                (swap.touched(old, After::Made), swap.make_again(&again, old, made))
-            }
-        };
-        let leads_to = match back {
-            Back::There(parked) => {
-                Leads { image: &parked.image, config: &parked.raw["Config"], is_up: is_up(parked) }
-            }
-            Back::Kept(_, twin) => {
-                Leads { image: &twin.image, config: &twin.config(), is_up: made.is_some_and(is_up) }
-            }
-        };
-        let kept = keep::steps(planner, service, &leads_to, old);
-        planner.plan.touched.push(touched);
-        planner.plan.steps.extend(kept.into_iter().chain(phases.flatten()));
+        let done = plan_service(planner, service, id);
+        planner.findings.check(done);
     }
     if !planner.plan.is_empty() {
         planner
@@ -247,6 +218,68 @@ pub(super) fn plan(planner: &mut Planner<'_>, targets: &BTreeMap<String, String>
             .notes
             .push("the schema of the database is not rolled back; migrations only add".to_owned());
     }
+}
+
+/// One service's way back.
+fn plan_service<'a>(planner: &mut Planner<'a>, service: &'a Service, id: &str) -> Result<(), Refusal> {
+    let gone = || Refusal::ParkedGone { service: service.name.clone(), before: String::new() };
+    let back = Back::of(planner.observed, id).ok_or_else(gone)?;
+    if service.role == Some(Role::Master) && back.has_our_start() {
+        let may = way_back::may_start(&service.name, back.version(), planner.observed);
+        planner.findings.check(may);
+    }
+    if let Back::Kept(_, twin) = back {
+        let lacks = way_back::lacks(&service.name, twin, planner.observed);
+        for refusal in lacks {
+            planner.findings.refuse(refusal);
+        }
+    }
+    match back {
+        Back::There(parked) => guard_container(service, parked)?,
+        Back::Kept(_, twin) if is_foreign_start(service, twin) => {
+            planner.note(&service.name, &other_start::unsafe_start(&twin.image));
+        }
+        Back::Kept(..) => {}
+    }
+    let deployment = &planner.desired.deployment;
+    let own = old_name(&service.container, planner.id);
+    let all = || of_service(planner.observed, deployment, &service.name);
+    let made = made(planner.observed, deployment, &service.name, planner.id);
+    let in_its_place = |now: &Container| now.id != id && made.is_none_or(|made| made.id != now.id);
+    let old = all()
+        .find(|container| container.name == own)
+        .or_else(|| serving(planner.observed, deployment, service).filter(|now| in_its_place(now)));
+    if let Some(old) = old {
+        guard_container(service, old)?;
+        if !is_up(old) && old.name != own {
+            planner.note(&service.name, "is stopped; the container that comes back is started");
+        }
+    }
+    let from = old.map_or("nothing", |old| old.image.as_str());
+    let cause = format!("back from {from} to {}", back.image());
+    let swap = planner.swap(service, &cause);
+    let (touched, phases) = match back {
+        Back::There(parked) => {
+            let after = After::Parked { id: parked.id.clone(), name: parked.name.clone() };
+            (swap.touched(old, after), swap.bring_back(parked, old))
+        }
+        Back::Kept(name, twin) => {
+            let image = kept_image(planner, service, twin)?;
+            let again = Again { name, twin, image: &image.0, lacks_its_name: image.1 };
+            (swap.touched(old, After::Made), swap.make_again(&again, old, made))
+        }
+    };
+    let leads_to = match back {
+        Back::There(parked) => {
+            Leads { image: &parked.image, config: &parked.raw["Config"], is_up: is_up(parked) }
+        }
+        Back::Kept(_, twin) => {
+            Leads { image: &twin.image, config: &twin.config(), is_up: made.is_some_and(is_up) }
+        }
+    };
+    let kept = keep::steps(planner, service, &leads_to, old);
+    planner.plan.touched.push(touched);
+    planner.plan.steps.extend(kept.into_iter().chain(phases.flatten()));
     Ok(())
 }
 

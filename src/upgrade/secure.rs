@@ -1,6 +1,7 @@
 //! What a deploy secures before its first step, so that there is a way back next week too: what each container is that will be
 //! parked, on this machine's disk, and its image under a name of ours on the engine. A prune takes neither.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::drive::{Deploy, ended};
@@ -132,6 +133,18 @@ impl Deploy<'_> {
         }
         let names = twins.values().flat_map(|twin| [twin.image.clone(), twin.image_id.clone()]);
         find_images(self.engine, observed, self.stored, names).await?;
+        for network in twins.values().flat_map(Twin::networks) {
+            if let Entry::Vacant(vacant) = observed.networks.entry(network) {
+                let found = self.engine.inspect_network(vacant.key()).await?;
+                vacant.insert(found);
+            }
+        }
+        for volume in twins.values().flat_map(Twin::volumes) {
+            if let Entry::Vacant(vacant) = observed.volumes.entry(volume) {
+                let found = self.engine.inspect_volume(vacant.key()).await?;
+                vacant.insert(found);
+            }
+        }
         observed.kept = twins;
         Ok(())
     }

@@ -78,6 +78,44 @@ fn what_is_stopped_or_drained_is_told_whether_or_not_the_schema_knows_flows() {
 }
 
 #[test]
+fn facts_are_told_by_the_databases_clock_and_only_to_who_asks() {
+    let server = Server::start();
+    let mut asker = Container::framework(&server);
+    let (_, document) = cluster(&asker, &["--facts"]);
+    assert!(document["facts"]["room"].as_u64().unwrap() > 0, "known without a database: {document}");
+    assert_eq!(document["facts"]["clock"], serde_json::Value::Null, "{document}");
+    assert_eq!(asker.call(&["migrate"]).status.code(), Some(0));
+    asker.set("TARSUP_VERSION", "3.0.18").set("TARSUP_WAY_BACK", "3.0.17");
+    assert_eq!(asker.call(&["migrate"]).status.code(), Some(0));
+    let server_conf = "REPLACE INTO db_tars.t_server_conf (application, server_name, node_name, setting_state, present_state)";
+    let node = "REPLACE INTO db_tars.t_node_info (node_name, tars_version, last_heartbeat)";
+    server.run(&[
+        "SET GLOBAL time_zone = '-03:30'",
+        "SET time_zone = '-03:30'",
+        &format!("{server_conf} VALUES ('Shop', 'Cart', 'n', 'active', 'inactive')"),
+        &format!("{server_conf} VALUES ('Shop', 'Old', 'n', 'inactive', 'inactive')"),
+        &format!("{server_conf} VALUES ('Shop', 'Till', 'n', 'active', 'active')"),
+        &format!("{node} VALUES ('n', '2.4.17', NOW() - INTERVAL 400 SECOND), ('never', '', NULL)"),
+    ]);
+    let (code, document) = cluster(&asker, &["--facts"]);
+    assert_eq!(code, Some(0), "{document}");
+    let facts = &document["facts"];
+    let clock = |key: &str| facts["clock"][key].as_i64().unwrap();
+    assert_eq!(clock("zone"), -12_600, "{facts}");
+    assert!((clock("database") - clock("own")).abs() <= 1, "one machine, whatever its zone: {facts}");
+    assert_eq!(facts["down"], serde_json::json!([{"server": "Shop.Cart", "node": "n"}]), "{facts}");
+    let nodes = facts["nodes"].as_array().unwrap();
+    let silent = nodes.iter().find(|row| row["node"] == "n").unwrap();
+    assert!((400..410).contains(&silent["silent"].as_i64().unwrap()), "{facts}");
+    assert_eq!(silent["version"], "2.4.17");
+    assert_eq!(nodes.iter().find(|row| row["node"] == "never").unwrap()["silent"], serde_json::Value::Null);
+    let changed: Vec<&serde_json::Value> = facts["versions"].as_array().unwrap().iter().collect();
+    assert_eq!(changed[0]["version"], "3.0.17", "{facts}");
+    let (_, document) = cluster(&asker, &[]);
+    assert_eq!(document.get("facts"), None, "a gate asks every second");
+}
+
+#[test]
 fn node_is_registered_by_its_tarsnode_alone_and_a_start_changes_no_time() {
     let server = Server::start();
     let mut container = Container::framework(&server);

@@ -33,6 +33,8 @@ impl Engine {
             name: "tars".to_owned(),
             driver: "bridge".to_owned(),
             subnets: vec!["172.25.0.0/16".to_owned()],
+            ranges: Vec::new(),
+            gateways: Vec::new(),
             labels: BTreeMap::new(),
             addresses: BTreeMap::new(),
         };
@@ -102,6 +104,7 @@ impl Engine {
             architecture: "amd64".to_owned(),
             image_store: ImageStore::Classic,
             data_root: "/var/lib/docker".to_owned(),
+            is_near: true,
         };
         Observed {
             engine,
@@ -113,6 +116,7 @@ impl Engine {
             askers: Vec::new(),
             shelf: None,
             contents: BTreeMap::new(),
+            facts: tarsup::deploy::facts::Facts::default(),
         }
     }
 
@@ -178,6 +182,7 @@ fn image(raw: &Value) -> EngineImage {
         env: texts(&raw["Config"]["Env"]),
         labels: pairs(&raw["Config"]["Labels"]),
         size: 0,
+        layer_sizes: Vec::new(),
         created: String::new(),
         architecture: text(&raw["Architecture"]),
         raw: raw.clone(),

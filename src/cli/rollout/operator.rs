@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -14,10 +14,10 @@ use super::super::Ui;
 use super::stored::{StoredImages, send};
 use crate::deploy::twin::Twin;
 use crate::deploy::{Desired, rewrite};
-use crate::engine::Engine;
+use crate::engine::{Engine, EngineInfo};
 use crate::oci::Reference;
 use crate::upgrade::DeployId;
-use crate::upgrade::backup::shelf::{Header, Shelf};
+use crate::upgrade::backup::shelf::{Header, Shelf, room};
 use crate::upgrade::journal::{self, FileJournal, Journal, JournalHeader, Line, private_folder};
 use crate::upgrade::kept::KeptOnDisk;
 use crate::upgrade::machine::{
@@ -119,6 +119,11 @@ impl StateFolder for Operator<'_> {
         parked::read(&self.state, deployment)
     }
 
+    fn room(&self) -> io::Result<u64> {
+        // A look makes no folder.
+        room(&self.state).or_else(|_| room(&self.desired.directory))
+    }
+
     fn forget_twin(&self, name: &str) -> io::Result<()> {
         parked::forget(&self.state, name)
     }
@@ -151,5 +156,9 @@ impl ImageLoader for Operator<'_> {
             Ok(None) => Err("the engine took it and does not have it".to_owned()),
             Err(error) => Err(error.to_string()),
         }
+    }
+
+    fn room(&self, engine: &EngineInfo) -> Option<u64> {
+        room(Path::new(&engine.data_root)).ok().filter(|_| engine.is_near)
     }
 }

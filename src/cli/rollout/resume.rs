@@ -37,9 +37,9 @@ pub struct ResumeArgs {
 
 /// Goes on with an interrupted deploy.
 pub fn resume(args: &ResumeArgs, ui: &Ui) -> Outcome {
-    let desired = desired(&args.change.deployment, ui)?;
+    let desired = desired(&args.change.confirm.deployment, ui)?;
     run(ui, async {
-        let engine: Arc<dyn Engine> = Arc::new(connect(&args.change.deployment).await?);
+        let engine: Arc<dyn Engine> = Arc::new(connect(&args.change.confirm.deployment).await?);
         let stored = StoredImages::find(&desired, true)?;
         let operator = Operator::new(ui, &desired, engine.clone(), &stored);
         let (machine, stop) = (operator.machine(), told_to_stop());
@@ -57,7 +57,7 @@ pub fn resume(args: &ResumeArgs, ui: &Ui) -> Outcome {
             let way = if args.forward { "rest of" } else { "undo" };
             render::titled(plan, &format!("{way} {}", plan.intent.word()))
         });
-        if args.change.dry_run {
+        if args.change.confirm.dry_run {
             return match &preview {
                 Some(plan) => {
                     ui.result(shown.unwrap_or_default().trim_end());
@@ -70,7 +70,7 @@ pub fn resume(args: &ResumeArgs, ui: &Ui) -> Outcome {
         if let Some(plan) = &preview {
             ui.note(shown.unwrap_or_default().trim_end());
             let way = if args.forward { "Go on with" } else { "Undo or finish" };
-            ui.confirm(&format!("{way} the deploy {}?", plan.id), args.change.yes)?;
+            ui.confirm(&format!("{way} the deploy {}?", plan.id), args.change.confirm.yes)?;
         }
         let done = deploy.resume(&options).await?;
         let (deploy, outcome) = match &done {

@@ -112,6 +112,7 @@ fn as_loaded(image: &Image, reference: &Reference) -> EngineImage {
             .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
             .collect(),
         size: image.layers_size(),
+        layer_sizes: image.layers.iter().map(|layer| layer.descriptor.size).collect(),
         created: config["created"].as_str().unwrap_or_default().to_owned(),
         architecture: config["architecture"].as_str().unwrap_or_default().to_owned(),
         raw: json!({"Id": id, "Config": inner}),

@@ -34,29 +34,40 @@ const SLAVE: &str = "SLAVE";
 /// The result of a check.
 pub type Result = std::result::Result<(), GuardError>;
 
-/// Checks what the files declare, every service of it.
+/// Checks what the files declare, every service of it; the first thing that it refuses.
 pub fn check(desired: &Desired) -> Result {
+    find(desired).into_iter().next().map_or(Ok(()), Err)
+}
+
+/// All that it refuses of what the files declare.
+pub fn find(desired: &Desired) -> Vec<GuardError> {
+    let mut found = Vec::new();
     for service in &desired.services {
-        if let Some(setting) = &service.rebuild
-            && !is_allowed(Some(&setting.value))
-        {
-            return Err(GuardError::Rebuild { service: service.name.clone(), setting: setting.clone() });
-        }
-        if let Some((variable, place)) = service.blanks.first() {
-            let (variable, owner) = (variable.clone(), service.name.clone());
-            return Err(GuardError::Blank { variable, owner, place: Some(place.clone()) });
-        }
-        check_environment(&service.container, &service.declaration.environment.entries())?;
+        found.extend(check_declared_environment(service).err());
         match service.role {
             Some(Role::Master | Role::Slave | Role::Node) => {
-                check_start(service)?;
-                check_slave(service, None)?;
+                found.extend(check_start(service).err());
+                found.extend(check_slave(service, None).err());
             }
-            Some(Role::Database) => check_data(service)?,
+            Some(Role::Database) => found.extend(check_data(service).err()),
             None => {}
         }
     }
-    check_host_network(desired)
+    found.extend(check_host_network(desired).err());
+    found
+}
+
+fn check_declared_environment(service: &Service) -> Result {
+    if let Some(setting) = &service.rebuild
+        && !is_allowed(Some(&setting.value))
+    {
+        return Err(GuardError::Rebuild { service: service.name.clone(), setting: setting.clone() });
+    }
+    if let Some((variable, place)) = service.blanks.first() {
+        let (variable, owner) = (variable.clone(), service.name.clone());
+        return Err(GuardError::Blank { variable, owner, place: Some(place.clone()) });
+    }
+    check_environment(&service.container, &service.declaration.environment.entries())
 }
 
 /// What only shows with the image at hand: whether its volumes hide the data, its environment the role.

@@ -160,8 +160,7 @@ impl Shelf {
     /// How many bytes there is room for.
     pub fn room(&self) -> io::Result<u64> {
         private_folder(&self.folder)?;
-        let found = statvfs(&self.folder)?;
-        Ok(found.f_bavail.saturating_mul(found.f_frsize))
+        room(&self.folder)
     }
 
     /// Begins a backup. What a run that was killed has left of one is removed.
@@ -314,6 +313,12 @@ fn write_private(path: &Path, text: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
+}
+
+/// How many bytes there is room for on the disk of a folder.
+pub fn room(folder: &Path) -> io::Result<u64> {
+    let found = statvfs(folder)?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
 #[cfg(test)]

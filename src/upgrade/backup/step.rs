@@ -6,7 +6,8 @@ use crate::deploy::observed::LABEL_DEPLOY;
 use crate::deploy::{Desired, Observed};
 use crate::engine::Container;
 use crate::upgrade::drive::Deploy;
-use crate::upgrade::offer::{Offer, Request, offer};
+use crate::upgrade::finding::Findings;
+use crate::upgrade::offer::{Offer, Request, draft};
 use crate::upgrade::plan::Planner;
 use crate::upgrade::run::{Runner, StepError, StepFailed};
 use crate::upgrade::state::{is_up, ours};
@@ -128,23 +129,37 @@ impl Runner<'_> {
 }
 
 impl Deploy<'_> {
-    /// The offer for a request, with what its backup would save; where the database's container has no tool for it, another
+    /// The draft for a request, with what its backup would save; where the database's container has no tool for it, another
     /// container is made for that.
-    pub(in crate::upgrade) async fn offer_with_backup(
+    pub(in crate::upgrade) async fn draft_with_backup(
         &self,
         observed: &Observed,
         request: &Request,
-    ) -> Result<Offer, Refusal> {
-        let mut made = offer(self.desired, observed, request)?;
-        let mut asked = ask(self, &made.desired, observed, &made.plan).await;
+    ) -> (Option<Offer>, Findings) {
+        let (mut made, mut findings) = draft(self.desired, observed, request);
+        let mut asked = self.ask_of_backup(made.as_ref(), observed).await;
         if let Err(None) = asked {
             let request = Request { backup: BackupWay::Image, ..request.clone() };
-            made = offer(self.desired, observed, &request)?;
-            asked = ask(self, &made.desired, observed, &made.plan).await;
+            (made, findings) = draft(self.desired, observed, &request);
+            asked = self.ask_of_backup(made.as_ref(), observed).await;
         }
         let unknown = || Refusal::NoBackup { why: "nothing has the database's tools".to_owned() };
-        made.plan.notes.extend(asked.map_err(|refusal| refusal.unwrap_or_else(unknown))?);
-        Ok(made)
+        let notes = findings.check(asked.map_err(|refusal| refusal.unwrap_or_else(unknown)));
+        if let Some(made) = &mut made {
+            made.plan.notes.extend(notes.unwrap_or_default());
+        }
+        (made, findings)
+    }
+
+    async fn ask_of_backup(
+        &self,
+        made: Option<&Offer>,
+        observed: &Observed,
+    ) -> Result<Vec<String>, Option<Refusal>> {
+        match made {
+            Some(made) => ask(self, &made.desired, observed, &made.plan).await,
+            None => Ok(Vec::new()),
+        }
     }
 
     /// True where a backup failed and was the first thing that the deploy did, as the `nth` step: there is nothing to undo.

@@ -36,6 +36,7 @@ impl Engine for FakeEngine {
                 architecture: "amd64".to_owned(),
                 image_store,
                 data_root: "/var/lib/docker".to_owned(),
+                is_near: true,
             })
         })
         .await
@@ -205,6 +206,10 @@ impl Engine for FakeEngine {
                     let (exit_code, stdout) = world.behaviour(&held).kept;
                     ExecOutput { exit_code, stdout, stderr: String::new() }
                 }
+                ["date", "+%s %z"] => {
+                    let (ahead, zone) = world.clock(&held.name);
+                    ExecOutput { exit_code: 0, stdout: format!("{} {zone}\n", NOW + ahead), stderr: String::new() }
+                }
                 ["/usr/local/bin/tars-init" | "tars-init", "cluster", "--json", ref question @ ..] => {
                     cluster(world, world.behaviour(&held).protocol, question)
                 }
@@ -360,12 +365,17 @@ impl Engine for FakeEngine {
                 return Err(EngineError::Conflict { call: call.to_owned(), message });
             }
             let id = world.next_id();
-            let subnets = body.pointer("/IPAM/Config").and_then(Value::as_array).into_iter().flatten();
+            let of = |key: &str| -> Vec<String> {
+                let configs = body.pointer("/IPAM/Config").and_then(Value::as_array).into_iter().flatten();
+                configs.filter_map(|config| config[key].as_str()).map(str::to_owned).collect()
+            };
             let network = Network {
                 id: id.clone(),
                 name: name.clone(),
                 driver: body["Driver"].as_str().unwrap_or("bridge").to_owned(),
-                subnets: subnets.filter_map(|config| config["Subnet"].as_str()).map(str::to_owned).collect(),
+                subnets: of("Subnet"),
+                ranges: of("IPRange"),
+                gateways: of("Gateway"),
                 labels: labels(&body["Labels"]),
                 addresses: BTreeMap::new(),
             };
@@ -408,6 +418,9 @@ impl Engine for FakeEngine {
             .await
     }
 }
+
+/// The time of every clock that nobody has set otherwise: that of the tests' machine.
+const NOW: i64 = 1_767_323_045;
 
 /// What a list shows of a container.
 fn summary(container: Container) -> ContainerSummary {
@@ -502,10 +515,21 @@ fn cluster(world: &mut World, protocol: u32, question: &[&str]) -> ExecOutput {
         ("exists", "")
     };
     let stopped = (database == "exists").then_some(&world.stopped);
-    let document = json!({
+    let mut document = json!({
         "protocol": protocol, "database": database, "detail": detail, "now": time(0), "nodes": nodes, "asked": asked,
         "stopped": stopped,
     });
+    if question == ["--facts"] {
+        let (ahead, zone) = world.clock("database");
+        let zone: i64 = zone.parse().expect("hours and minutes");
+        let clock = json!({"own": NOW, "database": NOW + ahead, "zone": zone / 100 * 3600 + zone % 100 * 60});
+        document["facts"] = json!({"room": world.room});
+        if database == "exists" {
+            let facts = document["facts"].as_object_mut().expect("it is one");
+            facts.insert("clock".to_owned(), clock);
+            facts.extend(world.facts.clone());
+        }
+    }
     ExecOutput {
         exit_code: i64::from(world.database_is_away),
         stdout: format!("{document}\n"),
@@ -576,6 +600,7 @@ fn loaded(id: &str, parsed: &Value) -> EngineImage {
         env: strings(&parsed["config"]["Env"]),
         labels: labels(&parsed["config"]["Labels"]),
         size: 0,
+        layer_sizes: Vec::new(),
         created: parsed["created"].as_str().unwrap_or_default().to_owned(),
         architecture: parsed["architecture"].as_str().unwrap_or_default().to_owned(),
         raw: json!({"Id": id, "Config": parsed["config"]}),

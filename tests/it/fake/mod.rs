@@ -24,7 +24,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 pub use behaviour::Behaviour;
-use tarsup::engine::{EngineError, EngineImage, Result, Status};
+use tarsup::engine::{EngineError, EngineImage, EngineInfo, Result, Status};
 use tarsup::oci::{Digest, Reference};
 use tarsup::tars::catalogue::IMAGE_ROLE_LABEL;
 use tarsup::upgrade::machine::ImageLoader;
@@ -123,6 +123,10 @@ impl ImageLoader for FakeEngine {
         });
         loaded.await.map_err(|error| error.to_string())
     }
+
+    fn room(&self, _engine: &EngineInfo) -> Option<u64> {
+        locked(&self.world).room
+    }
 }
 
 impl FakeEngine {
@@ -163,6 +167,7 @@ impl FakeEngine {
             env: env.clone(),
             labels: role_label(reference),
             size: 1_000_000,
+            layer_sizes: Vec::new(),
             created: "1970-01-01T00:00:00Z".to_owned(),
             architecture: "amd64".to_owned(),
             raw: json!({"Id": id, "Config": {"Env": env, "Entrypoint": ["/usr/local/bin/tars-init"]}}),
@@ -212,6 +217,21 @@ impl FakeEngine {
     /// The database that the containers share answers again, or is away.
     pub fn database(&self, answers: bool) {
         locked(&self.world).database_is_away = !answers;
+    }
+
+    /// The disk of the engine has room for so many bytes; nobody knows where that is nothing.
+    pub fn room(&self, bytes: Option<u64>) {
+        locked(&self.world).room = bytes;
+    }
+
+    /// Where a clock stands, by container or `database`: seconds ahead of everybody else's, and its zone as `date` writes it.
+    pub fn set_clock(&self, of: &str, ahead: i64, zone: &str) {
+        locked(&self.world).clocks.insert(of.to_owned(), (ahead, zone.to_owned()));
+    }
+
+    /// More of what `tars-init cluster --facts` says.
+    pub fn tell(&self, key: &str, value: Value) {
+        locked(&self.world).facts.insert(key.to_owned(), value);
     }
 
     /// How containers of this image behave from now on.

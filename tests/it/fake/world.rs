@@ -74,6 +74,12 @@ pub(super) struct World {
     pub database_is_empty: bool,
     /// What somebody stopped or drained, as `tars-init cluster` says it.
     pub stopped: Vec<Value>,
+    /// For how many bytes its disk has room.
+    pub room: Option<u64>,
+    /// Whose clock differs: seconds ahead, and its zone.
+    pub clocks: BTreeMap<String, (i64, String)>,
+    /// More of what `tars-init cluster --facts` says.
+    pub facts: Map<String, Value>,
     /// The time that it has been brought up to.
     pub now: Option<Instant>,
 }
@@ -441,6 +447,11 @@ impl World {
             }
         }
         Ok(addresses)
+    }
+
+    /// How far a clock is ahead, and its zone.
+    pub fn clock(&self, of: &str) -> (i64, String) {
+        self.clocks.get(of).cloned().unwrap_or_else(|| (0, "+0000".to_owned()))
     }
 
     pub fn network(&self, name: &str) -> Option<&Network> {

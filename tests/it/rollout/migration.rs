@@ -289,7 +289,7 @@ async fn finish_saves_the_rows_and_touches_no_service() {
     );
     assert_eq!(engine.dump(), before, "nothing of it is left, and nothing else is touched");
     let starts: Vec<String> = engine.calls()[calls..].iter().filter(|call| is_start(call)).cloned().collect();
-    assert_eq!(starts, [format!("start tars.preview.{}", id(3)), format!("start tars.migrate.{}", id(3))]);
+    assert_eq!(starts, [format!("start tars.migrate.{}", id(3))]);
     assert_eq!(machine.kept.lock().unwrap().len(), 1);
     let said = machine.said.lock().unwrap().join("\n");
     assert!(said.contains("takes out the row of an old protocol tars.tarsstat.Old at 172.25.0.3"), "{said}");

@@ -13,6 +13,7 @@ mod lists;
 mod losses;
 mod migration;
 mod plans;
+mod preflight;
 mod properties;
 mod prune;
 mod recovery;
@@ -104,7 +105,8 @@ pub fn desired() -> Desired {
         let name = format!("tars_{}", service.name);
         resource(&service.name, name.clone(), json!({"Name": name}))
     });
-    let subnet = json!({"Name": "tars_default", "IPAM": {"Config": [{"Subnet": "172.25.0.0/16"}]}});
+    let range = json!([{"Subnet": "172.25.0.0/16", "IPRange": "172.25.128.0/17"}]);
+    let subnet = json!({"Name": "tars_default", "IPAM": {"Config": range}});
     Desired {
         deployment: "tars".to_owned(),
         files: vec![PathBuf::from("compose.yaml")],
@@ -122,9 +124,14 @@ pub fn desired() -> Desired {
     }
 }
 
-/// True for the start of a service's container, or of a task: the one in which the database is asked serves nothing.
+/// True for the start of a service's container, or of a task: those in which the database is asked serve nothing.
 pub fn is_start(call: &str) -> bool {
-    call.starts_with("start ") && !call.ends_with(".cluster")
+    call.starts_with("start ") && !asks(call)
+}
+
+/// True for a call that concerns a container in which the database is asked.
+pub fn asks(call: &str) -> bool {
+    call.ends_with(".cluster") || call.contains(".preview.")
 }
 
 /// Changes one service of a desired state.
@@ -183,6 +190,8 @@ pub struct Machine {
     pub no_room_for_backups: Arc<AtomicBool>,
     /// For how many bytes of them there is room.
     pub room: Arc<Mutex<u64>>,
+    /// For how many bytes there is room beside the journals.
+    pub state_room: Arc<Mutex<u64>>,
     /// There is no room for what containers were.
     pub no_twins: Arc<AtomicBool>,
     /// What containers were that deploys parked.
@@ -224,6 +233,7 @@ impl Machine {
             backups: Arc::default(),
             no_room_for_backups: Arc::default(),
             room: Arc::new(Mutex::new(1 << 40)),
+            state_room: Arc::new(Mutex::new(1 << 40)),
             twins: Arc::default(),
             no_twins: Arc::default(),
         }
@@ -323,6 +333,9 @@ impl StateFolder for Machine {
     }
     fn twins(&self, _deployment: &str) -> io::Result<KeptTwins> {
         Ok((self.twins.lock().unwrap().clone(), Vec::new()))
+    }
+    fn room(&self) -> io::Result<u64> {
+        Ok(*self.state_room.lock().unwrap())
     }
     fn forget_twin(&self, name: &str) -> io::Result<()> {
         self.writable()?;
@@ -436,7 +449,8 @@ pub fn large() -> Desired {
         place: Place::file("compose.yaml"),
     };
     desired.volumes.push(resource("node2", "tars_node2", json!({"Name": "tars_node2"})));
-    let subnet = json!({"Name": "tars_back", "IPAM": {"Config": [{"Subnet": "172.26.0.0/16"}]}});
+    let range = json!([{"Subnet": "172.26.0.0/16", "IPRange": "172.26.128.0/17"}]);
+    let subnet = json!({"Name": "tars_back", "IPAM": {"Config": range}});
     desired.networks.push(resource("back", "tars_back", subnet));
     edit(&mut desired, "slave", |slave| {
         let endpoint = json!({"IPAMConfig": {"IPv4Address": "172.26.0.4"}});

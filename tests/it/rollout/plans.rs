@@ -304,7 +304,9 @@ async fn refusal_of_a_container_of_another_deployment() {
     let engine = running(&other).await;
     other.deployment = "other".to_owned();
     let refusal = planned(&engine, &other, 9, &Intent::Up).await.unwrap_err();
-    assert!(matches!(refusal, Refusal::Other { .. }), "{refusal}");
+    let Refusal::Several { all } = &refusal else { panic!("{refusal}") };
+    assert!(all.iter().all(|one| matches!(one, Refusal::Other { .. })), "{refusal}");
+    assert_eq!(all.len(), other.services.len(), "{refusal}");
     assert!(refusal.to_string().contains("of the deployment `tars`"), "{refusal}");
 }
 
@@ -362,7 +364,7 @@ async fn refusal_of_an_address_that_is_taken_or_outside() {
     };
     let taken = refused(at("172.25.0.3")).await;
     assert!(
-        taken.to_string().contains("172.25.0.3 on `tars_default` is in use by container tars-framework"),
+        taken.to_string().contains("172.25.0.3 on `tars_default` is in use by the container tars-framework"),
         "{taken}"
     );
     let outside = refused(at("172.26.0.3")).await;

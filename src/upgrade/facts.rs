@@ -1,0 +1,153 @@
+//! Asks what a plan is judged by beyond the engine's lists: each container for its clock, the database for its own and for the
+//! cluster, disks for room. It is asked once, before a plan is shown, and only where a part of the framework is touched.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, stream};
+use time::OffsetDateTime;
+
+use super::cluster_probe::{self, ClusterProbe};
+use super::drive::Deploy;
+use super::gate::{Cluster, Database};
+use super::intent::is_framework;
+use super::names::preview_name;
+use super::offer::Offer;
+use super::state::{is_up, serving};
+use super::{Intent, other_start};
+use crate::deploy::desired::Service;
+use crate::deploy::facts::{Clock, Facts, Room};
+use crate::deploy::{Desired, Observed};
+use crate::engine::Container;
+use crate::tars::Role;
+
+/// Every base has it, and it tells the zone that services see.
+const CLOCK: [&str; 2] = ["date", "+%s %z"];
+/// How long one clock may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// How many containers are asked at a time.
+const AT_ONCE: usize = 8;
+
+/// What was told.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    /// What a plan is judged by.
+    pub facts: Facts,
+    /// All that the database said; nothing where nobody asked.
+    pub cluster: Option<Result<Cluster, String>>,
+    /// What went wrong about the asking, a line each.
+    pub notes: Vec<String>,
+}
+
+/// Asks for a draft; nothing where it touches no part of the framework.
+pub(super) async fn ask(deploy: &Deploy<'_>, draft: &Offer, observed: &Observed) -> Asked {
+    let mut asked = Asked::default();
+    let (plan, desired) = (&draft.plan, &draft.desired);
+    let touches = plan.touched.iter().any(|touched| touched.role.is_some_and(|role| role != Role::Database));
+    let only_stops = matches!(plan.intent, Intent::Down { .. } | Intent::Prune { .. } | Intent::Finish);
+    if plan.is_empty() || only_stops || !touches {
+        return asked;
+    }
+    let runs = running(desired, observed);
+    asked.facts.clocks = clocks(deploy, &runs).await;
+    let may_answer = !runs.is_empty() && database_may_run(desired, observed);
+    let is_asked = may_answer && cluster_probe::has_account(desired);
+    if is_asked || other_start::is_there(plan, desired, observed) {
+        let images = cluster_probe::images(desired, observed, &plan.intent);
+        let name = preview_name(&desired.deployment, &plan.id);
+        let mut probe = ClusterProbe::new(images).named(name.clone());
+        let told = probe.ask_facts(deploy.engine, desired).await;
+        if let Err(error) = probe.close(deploy.engine, &desired.deployment).await {
+            asked.notes.push(format!("{name} is not removed: {error}"));
+        }
+        asked.facts.cluster = Some(match &told {
+            Ok(cluster) if cluster.database == Database::Unknown => Err(cluster.detail.clone()),
+            Ok(cluster) => Ok(cluster.facts.clone().unwrap_or_default()),
+            Err(why) => Err(why.clone()),
+        });
+        asked.cluster = Some(told);
+    }
+    asked.facts.room = room(deploy, observed, asked.cluster.as_ref());
+    asked
+}
+
+/// The parts of the framework that run.
+fn running<'a>(desired: &'a Desired, observed: &'a Observed) -> Vec<(&'a Service, &'a Container)> {
+    let parts = desired.services.iter().filter(|service| is_framework(service));
+    parts
+        .filter_map(|service| Some((service, serving(observed, &desired.deployment, service)?)))
+        .filter(|(_, container)| is_up(container))
+        .collect()
+}
+
+/// False where a database of the deployment's own is down.
+fn database_may_run(desired: &Desired, observed: &Observed) -> bool {
+    let mut databases = desired.services.iter().filter(|service| service.role == Some(Role::Database));
+    databases.all(|service| serving(observed, &desired.deployment, service).is_some_and(is_up))
+}
+
+async fn clocks(deploy: &Deploy<'_>, runs: &[(&Service, &Container)]) -> BTreeMap<String, Clock> {
+    let names = runs.iter().map(|(service, container)| (service.name.clone(), container.id.clone()));
+    let names: Vec<(String, String)> = names.collect();
+    let asked = stream::iter(names).map(|(service, id)| async move { (service, clock(deploy, &id).await) });
+    let told: Vec<(String, Option<Clock>)> = asked.buffer_unordered(AT_ONCE).collect().await;
+    told.into_iter().filter_map(|(service, clock)| Some((service, clock?))).collect()
+}
+
+/// The clock of one container; nothing where it has no `date`.
+async fn clock(deploy: &Deploy<'_>, container: &str) -> Option<Clock> {
+    let before = deploy.machine.clock.now();
+    let output = deploy.engine.exec(container, &CLOCK, TIMEOUT).await.ok()?;
+    let after = deploy.machine.clock.now();
+    let (seconds, zone) = output.stdout.trim().split_once(' ')?;
+    Some(Clock { ahead: ahead(seconds.parse().ok()?, before, after), zone: zone_of(zone)? })
+}
+
+/// How far a clock that was read between two moments is ahead of them.
+fn ahead(read: i64, before: OffsetDateTime, after: OffsetDateTime) -> i64 {
+    let (before, after) = (before.unix_timestamp(), after.unix_timestamp());
+    if read < before { read - before } else { (read - after).max(0) }
+}
+
+/// `+0800` in seconds.
+fn zone_of(text: &str) -> Option<i64> {
+    let (sign, digits) = text.split_at_checked(1)?;
+    let (hours, minutes) = digits.split_at_checked(2)?;
+    let seconds = hours.parse::<i64>().ok()? * 3600 + minutes.parse::<i64>().ok()? * 60;
+    match sign {
+        "+" => Some(seconds),
+        "-" => Some(-seconds),
+        _ => None,
+    }
+}
+
+fn room(deploy: &Deploy<'_>, observed: &Observed, told: Option<&Result<Cluster, String>>) -> Room {
+    let told = told.and_then(|told| told.as_ref().ok()?.facts.as_ref()?.room);
+    Room {
+        engine: told.or_else(|| deploy.machine.images.room(&observed.engine)),
+        state: deploy.machine.folder.room().ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clock_is_ahead_or_behind_only_outside_of_the_time_that_the_question_took() {
+        let at = |seconds: i64| OffsetDateTime::from_unix_timestamp(seconds).unwrap();
+        for (read, expected) in [(100, 0), (102, 0), (101, 0), (99, -1), (40, -60), (103, 1), (3702, 3600)] {
+            assert_eq!(ahead(read, at(100), at(102)), expected, "{read}");
+        }
+    }
+
+    #[test]
+    fn zone_is_read_as_date_writes_it() {
+        for (text, expected) in [("+0000", Some(0)), ("+0800", Some(28_800)), ("-0330", Some(-12_600))] {
+            assert_eq!(zone_of(text), expected, "{text}");
+        }
+        for wrong in ["", "UTC", "+", "+08", "0800x", "é0800"] {
+            assert_eq!(zone_of(wrong), None, "{wrong}");
+        }
+    }
+}

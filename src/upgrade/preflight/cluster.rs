@@ -1,0 +1,120 @@
+//! Who is down, silent or behind before the first step, by name: services of the deployment, nodes and services of the cluster.
+
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
+
+use crate::deploy::desired::Service;
+use crate::deploy::facts::ClusterFacts;
+use crate::deploy::{Desired, Observed};
+use crate::diagnose::first_few;
+use crate::engine::{Container, Health};
+use crate::oci::image::VERSION_LABEL;
+use crate::tars::Role;
+use crate::tars::version::compared;
+use crate::upgrade::Intent;
+use crate::upgrade::finding::{About, Findings};
+use crate::upgrade::intent::is_framework;
+use crate::upgrade::state::{is_up, serving};
+
+/// A node that was not heard of for longer is gone: tarsregistry's own `nodeTimeout`.
+const SILENT: i64 = 250;
+
+/// Names them; what the database says, where it was asked.
+pub(super) fn check(desired: &Desired, observed: &Observed, intent: &Intent, findings: &mut Findings) {
+    if matches!(intent, Intent::Down { .. } | Intent::Prune { .. }) {
+        return;
+    }
+    let parts = || {
+        let all = desired.services.iter();
+        all.filter_map(|service| Some((service, serving(observed, &desired.deployment, service)?)))
+    };
+    let unhealthy: Vec<String> = parts()
+        .filter(|(_, container)| is_up(container) && container.health == Some(Health::Unhealthy))
+        .map(|(service, _)| format!("`{}`", service.name))
+        .collect();
+    if !unhealthy.is_empty() {
+        findings.note(About::Cluster, format!("unhealthy already: {}", first_few(&unhealthy)));
+    }
+    match &observed.facts.cluster {
+        Some(Ok(facts)) => told(facts, findings),
+        Some(Err(why)) => {
+            let text = format!(
+                "what is down or behind in the cluster, and the database's clock, are not known: {why}"
+            );
+            findings.note(About::Cluster, text);
+        }
+        None => {}
+    }
+    behind(desired, observed, intent, &parts().collect::<Vec<_>>(), findings);
+}
+
+fn told(facts: &ClusterFacts, findings: &mut Findings) {
+    let is_silent = |silent: Option<i64>| silent.is_none_or(|seconds| seconds > SILENT);
+    let nodes = facts.nodes.iter().filter(|node| is_silent(node.silent));
+    let silent: BTreeSet<&str> = nodes.map(|node| node.node.as_str()).collect();
+    if !silent.is_empty() {
+        let names: Vec<&str> = silent.iter().copied().collect();
+        let text = format!("nodes that were not heard of for {SILENT} s, or never: {}", first_few(&names));
+        findings.note(About::Cluster, text);
+    }
+    // Whatever is on a silent node is set inactive with it.
+    let down = facts.down.iter().filter(|down| !silent.contains(down.node.as_str()));
+    let down: Vec<String> = down.map(|down| format!("{} at {}", down.server, down.node)).collect();
+    if !down.is_empty() {
+        let text = format!("services that are to run and do not: {}", first_few(&down));
+        findings.note(About::Cluster, text);
+    }
+}
+
+/// What runs an older version than the framework does now, and stays behind while that becomes a newer one.
+fn behind(
+    desired: &Desired,
+    observed: &Observed,
+    intent: &Intent,
+    parts: &[(&Service, &Container)],
+    findings: &mut Findings,
+) {
+    let master =
+        parts.iter().find(|(service, _)| service.role == Some(Role::Master) && intent.makes(service));
+    let Some((service, now)) = master else { return };
+    let next = observed.image(&service.image.to_string()).and_then(|image| image.labels.get(VERSION_LABEL));
+    let (Some(now), Some(next)) = (now.labels.get(VERSION_LABEL), next) else { return };
+    if compared(now, next) != Ordering::Less {
+        return;
+    }
+    let is_older = |version: &str| !version.is_empty() && compared(version, now) == Ordering::Less;
+    let stays = |service: &Service| is_framework(service) && !intent.makes(service);
+    let mut behind: Vec<String> = parts
+        .iter()
+        .filter(|(service, _)| stays(service))
+        .filter_map(|(service, container)| Some((service, container.labels.get(VERSION_LABEL)?)))
+        .filter(|(_, version)| is_older(version))
+        .map(|(service, version)| format!("`{}` ({version})", service.name))
+        .collect();
+    // Those of the deployment are told by their containers.
+    let own: BTreeSet<String> = desired.services.iter().flat_map(names).collect();
+    let nodes = observed.facts.cluster.as_ref().and_then(|told| told.as_ref().ok());
+    let nodes = nodes.map(|facts| facts.nodes.as_slice()).unwrap_or_default().iter();
+    behind.extend(
+        nodes
+            .filter(|node| is_older(&node.version) && !own.contains(&node.node))
+            .map(|node| format!("{} ({})", node.node, node.version)),
+    );
+    if !behind.is_empty() {
+        let text = format!(
+            "two versions behind after this, as they run an older one than {now} already: {}; new registries serve nodes of the \
+             version before",
+            first_few(&behind)
+        );
+        findings.note(About::Cluster, text);
+    }
+}
+
+/// The names by which the database may know a service's node.
+fn names(service: &Service) -> Vec<String> {
+    let declaration = &service.declaration;
+    let domains =
+        ["DOMAIN", "TARS_DOMAIN"].into_iter().filter_map(|name| declaration.environment.value(name));
+    let addresses = declaration.endpoints.iter().filter_map(|endpoint| endpoint.ipv4.clone());
+    domains.map(ToOwned::to_owned).chain(addresses).collect()
+}

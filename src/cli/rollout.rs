@@ -8,11 +8,13 @@ mod stored;
 
 use std::error::Error;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::options::{AcceptOptions, ConfirmOptions, DeploymentOptions};
 use super::{Failure, Outcome, Ui};
@@ -33,6 +35,9 @@ pub(super) use operator::Operator;
 pub use operator::STATE;
 pub use resume::{ResumeArgs, resume};
 pub(super) use stored::StoredImages;
+
+/// How long an engine may take to tell what stands in the way beside what the guard refuses.
+const GUARDED: Duration = Duration::from_secs(30);
 
 /// What every command that changes containers takes.
 #[derive(Debug, Args)]
@@ -352,14 +357,16 @@ pub(super) fn change_deployment(
         }
     }
     let is_guarded = guarded.is_refused();
-    let done = run(ui, change_on_engine(change, ask, accept, locked, &desired, ui));
-    match &done {
+    let patience = if is_guarded { GUARDED } else { Duration::MAX };
+    let work = change_on_engine(change, ask, accept, locked, &desired, ui);
+    let done = run(ui, async { Ok(timeout(patience, work).await.ok()) })?;
+    match done {
         // It has what the guard refuses, and whatever else stands in the way.
-        Err(failure) if is_guarded && tells_all(failure) => done,
+        Some(Err(failure)) if is_guarded && tells_all(&failure) => Err(failure),
         // What the guard refuses in the files depends on nothing that runs, nor on an engine that answers.
-        _ => {
+        done => {
             guarded.judged()?;
-            done
+            done.unwrap_or(Ok(Exit::Refused))
         }
     }
 }

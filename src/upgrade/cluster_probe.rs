@@ -46,6 +46,8 @@ pub struct ClusterProbe {
     account: Vec<String>,
     /// Its container's name, where it is not the usual one.
     name: Option<String>,
+    /// The image that it was made of, while it is open.
+    made_of: Option<String>,
 }
 
 /// A container that has no tars-init, to be asked from outside.
@@ -89,6 +91,11 @@ impl ClusterProbe {
     /// True where it is known to answer.
     pub fn is_open(&self) -> bool {
         self.is_open
+    }
+
+    /// The image that it was made of, by name or id, where it is known to answer.
+    pub(super) fn made_of(&self) -> Option<&str> {
+        self.made_of.as_deref().filter(|_| self.is_open)
     }
 
     /// What the database knows, and how a container answers from outside; an error in words where nobody can be asked.
@@ -146,6 +153,7 @@ impl ClusterProbe {
             match made {
                 Ok(cluster) if cluster.protocol >= PROTOCOL => {
                     self.is_open = true;
+                    self.made_of = Some(image);
                     return Ok(());
                 }
                 Ok(_) => why = format!("the tars-init of {image} is too old"),

@@ -222,7 +222,7 @@ impl Deploy<'_> {
         let pinned = pins.map_or(Ok(()), |pins| require(pins, runner.loaded.keys(), &observed));
         let checked = match pinned {
             Err(error) => Err(Refusal::Pins(Box::new(error))),
-            Ok(()) => preview(self.engine, runner.desired, &runner.deploy, steps, &runner.loaded)
+            Ok(()) => preview(self.engine, runner.desired, &runner.deploy, steps, &runner.loaded, None)
                 .await
                 .and_then(|preview| preview.or_refused(steps)),
         };

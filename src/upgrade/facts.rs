@@ -18,7 +18,7 @@ use super::{Intent, other_start};
 use crate::deploy::desired::Service;
 use crate::deploy::facts::{Clock, Facts, Room};
 use crate::deploy::{Desired, Observed};
-use crate::engine::Container;
+use crate::engine::{Container, Engine, EngineError};
 use crate::tars::Role;
 
 /// Every base has it, and it tells the zone that services see.
@@ -35,8 +35,18 @@ pub(super) struct Asked {
     pub facts: Facts,
     /// All that the database said; nothing where nobody asked.
     pub cluster: Option<Result<Cluster, String>>,
-    /// What went wrong about the asking, a line each.
-    pub notes: Vec<String>,
+    /// The container in which it was asked: whoever asks more asks there, and closes it.
+    pub probe: Option<ClusterProbe>,
+}
+
+impl Asked {
+    /// Removes the container, where there is one.
+    pub async fn close(&mut self, engine: &dyn Engine, deployment: &str) -> Result<(), EngineError> {
+        match self.probe.take() {
+            Some(mut probe) => probe.close(engine, deployment).await,
+            None => Ok(()),
+        }
+    }
 }
 
 /// Asks for a draft; nothing where it touches no part of the framework.
@@ -54,12 +64,9 @@ pub(super) async fn ask(deploy: &Deploy<'_>, draft: &Offer, observed: &Observed)
     let is_asked = may_answer && cluster_probe::has_account(desired);
     if is_asked || other_start::is_there(plan, desired, observed) {
         let images = cluster_probe::images(desired, observed, &plan.intent);
-        let name = preview_name(&desired.deployment, &plan.id);
-        let mut probe = ClusterProbe::new(images).named(name.clone());
+        let mut probe = ClusterProbe::new(images).named(preview_name(&desired.deployment, &plan.id));
         let told = probe.ask_facts(deploy.engine, desired).await;
-        if let Err(error) = probe.close(deploy.engine, &desired.deployment).await {
-            asked.notes.push(format!("{name} is not removed: {error}"));
-        }
+        asked.probe = Some(probe);
         asked.facts.cluster = Some(match &told {
             Ok(cluster) if cluster.database == Database::Unknown => Err(cluster.detail.clone()),
             Ok(cluster) => Ok(cluster.facts.clone().unwrap_or_default()),

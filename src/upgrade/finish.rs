@@ -23,7 +23,7 @@ impl Deploy<'_> {
         let observed = self.observe(desired).await.ok()?;
         let id = DeployId::new(self.machine.clock.now(), u16::MAX);
         let plan = planned(&id, desired, &observed, &Intent::Finish, &[]).ok()?;
-        let preview = preview(self.engine, desired, &id, &plan.steps, &BTreeMap::new()).await.ok()?;
+        let preview = preview(self.engine, desired, &id, &plan.steps, &BTreeMap::new(), None).await.ok()?;
         let left = preview.document?["finished"].as_array()?.len();
         Some(left).filter(|left| *left > 0)
     }

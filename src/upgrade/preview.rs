@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::cluster_probe::{close, make};
+use super::cluster_probe::{asker, close, make};
 use super::names::preview_name;
 use super::offer::Offer;
 use super::record::lines_of;
@@ -45,13 +45,15 @@ pub(super) struct Preview {
 }
 
 /// Asks for the migration among `steps`; nothing where there is none, or its image is not in the engine yet. `loaded` are the
-/// ids of those that were loaded since the plan was made.
+/// ids of those that were loaded since the plan was made, `open` the image of a container beside the deployment that is there
+/// already: it is asked where that is the migration's.
 pub(super) async fn preview(
     engine: &dyn Engine,
     desired: &Desired,
     deploy: &DeployId,
     steps: &[Step],
     loaded: &BTreeMap<Reference, String>,
+    open: Option<&str>,
 ) -> Result<Preview, Refusal> {
     let migration = steps.iter().find_map(|step| match &step.action {
         Action::Create {
@@ -66,8 +68,13 @@ pub(super) async fn preview(
     });
     let Some((service, image, id, question)) = migration else { return Ok(Preview::default()) };
     let name = preview_name(&desired.deployment, deploy);
+    let is_its = |made_of: &str| made_of == image.to_string() || made_of == id;
+    let is_there = open.is_some_and(is_its) && asker(desired).is_some_and(|one| one.name == service.name);
     let asked = async {
-        make(engine, desired, service, id, &name).await.map_err(|error| error.to_string())?;
+        if !is_there {
+            close(engine, &desired.deployment, &name).await.map_err(|error| error.to_string())?;
+            make(engine, desired, service, id, &name).await.map_err(|error| error.to_string())?;
+        }
         engine.exec(&name, question, TIMEOUT).await.map_err(|error| error.to_string())
     }
     .await;

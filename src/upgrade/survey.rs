@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use super::cluster_probe::ClusterProbe;
 use super::drive::Deploy;
 use super::facts::{self, Asked};
 use super::finding::{About, Findings};
+use super::names::preview_name;
 use super::offer::{Offer, Request, concluded, draft};
 use super::preview::{preview, way_back};
 use super::{DeployFailure, adopted, keep, leaning, loss, other_start, published};
@@ -33,7 +35,9 @@ impl Deploy<'_> {
         let (mut offer, mut findings) = self.draft_with_backup(&observed, request).await;
         findings.check(asker);
         if let Some(offer) = offer.as_mut().filter(|_| !findings.is_guarded()) {
-            self.ask(offer, &observed, &told, &mut findings).await?;
+            self.ask(offer, &observed, &mut told, &mut findings).await?;
+        } else {
+            told.close(self.engine, &desired.deployment).await?;
         }
         if findings.is_refused() {
             for finding in findings.told() {
@@ -48,13 +52,15 @@ impl Deploy<'_> {
         &self,
         offer: &mut Offer,
         observed: &Observed,
-        asked: &Asked,
+        asked: &mut Asked,
         findings: &mut Findings,
     ) -> Result<(), EngineError> {
         let (plan, desired, none) = (&offer.plan, &offer.desired, BTreeMap::new());
         let published = published::ask(self.engine, plan, desired, observed).await;
         let leaning = leaning::questions(self.engine, plan, observed).await;
-        let previewed = preview(self.engine, desired, &plan.id, &plan.steps, &none).await;
+        let open = asked.probe.as_ref().and_then(ClusterProbe::made_of);
+        let previewed = preview(self.engine, desired, &plan.id, &plan.steps, &none, open).await;
+        let closed = asked.close(self.engine, &desired.deployment).await;
         let way_back = way_back(self.engine, offer, observed).await;
         let kept = keep::ask(self.engine, desired, &plan.id, &plan.steps).await;
         let other = asked.cluster.as_ref().map(|told| other_start::told(offer, observed, told));
@@ -69,7 +75,9 @@ impl Deploy<'_> {
         offer.migration = preview.document;
         offer.plan.notes.extend(way_back);
         offer.plan.notes.extend(other.unwrap_or_default());
-        offer.plan.notes.extend(asked.notes.iter().cloned());
+        offer.plan.notes.extend(closed.err().map(|error| {
+            format!("{} is not removed: {error}", preview_name(&offer.plan.deployment, &offer.plan.id))
+        }));
         offer.plan.notes.extend(kept.notes);
         offer.plan.questions.extend(kept.questions);
         offer.columns = kept.document;

@@ -63,7 +63,10 @@ impl Setting {
         let name = self.name(name);
         let subnet = format!("{}.0.0/24", self.subnet);
         let body = json!({
-            "Name": name, "Driver": "bridge", "Labels": {"made": "here"}, "IPAM": {"Config": [{"Subnet": subnet}]}
+            "Name": name, "Driver": "bridge", "Labels": {"made": "here"},
+            "IPAM": {"Config": [{
+                "Subnet": subnet, "IPRange": format!("{}.0.128/25", self.subnet), "Gateway": self.address(1),
+            }]},
         });
         self.engine.create_network(&body).await.unwrap();
         name
@@ -379,6 +382,8 @@ pub async fn network_is_made_once_and_joined(s: &Setting) {
     let network = s.engine.inspect_network(&name).await.unwrap().expect("it was made");
     assert_eq!((network.name.as_str(), network.driver.as_str()), (name.as_str(), "bridge"));
     assert_eq!(network.subnets, [format!("{}.0.0/24", s.subnet)]);
+    assert_eq!(network.ranges, [format!("{}.0.128/25", s.subnet)], "what it hands out");
+    assert_eq!(network.gateways, [s.address(1)]);
     assert_eq!(network.labels["made"], "here");
     assert!(network.addresses.is_empty());
 

@@ -233,6 +233,35 @@ fn dry_run_tells_what_an_installation_would_make_and_makes_nothing() {
 }
 
 #[test]
+fn dry_run_tells_what_programs_of_before_would_fail_at() {
+    let server = Server::start();
+    let container = Container::framework(&server);
+    document(&container.call(&["migrate"]));
+    let sql = container.path("usr/local/tars/cpp/deploy/framework/sql/db_tars.sql");
+    let text = std::fs::read_to_string(&sql).unwrap();
+    let newer = "`endpoint` varchar(128), `must` int NOT NULL, `may` int NOT NULL DEFAULT 0, `can` int,";
+    let (before, after) = text.split_at(text.find("CREATE TABLE `t_registry_info`").unwrap());
+    let after = after.replacen("`endpoint` varchar(128),", newer, 1);
+    let after = after.replacen(
+        "`locator_id` varchar(128),",
+        "`locator_id` varchar(128), UNIQUE KEY `alone` (`servant`),",
+        1,
+    );
+    std::fs::write(&sql, format!("{before}{after}")).unwrap();
+    let told = assert_dry_run_tells(&server, &container);
+    assert_eq!(
+        told["schema"]["binds"],
+        serde_json::json!([
+            "db_tars.t_registry_info: the column must is NOT NULL and has no default",
+            "db_tars.t_registry_info: the key alone (servant) is unique",
+        ]),
+        "{told}"
+    );
+    let again = document(&container.call(&["migrate", "--dry-run"]));
+    assert_eq!(again["schema"]["binds"], serde_json::json!([]), "what is there binds nobody anew");
+}
+
+#[test]
 fn dry_run_tells_what_a_newer_version_would_change_and_changes_nothing() {
     let server = Server::start();
     let container = Container::framework(&server);

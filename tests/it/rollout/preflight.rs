@@ -115,6 +115,22 @@ async fn address_that_the_engine_hands_out_is_a_line_and_one_that_somebody_has_i
 }
 
 #[tokio::test(start_paused = true)]
+async fn everything_is_asked_in_one_container_which_is_gone_afterwards() {
+    let desired = desired();
+    let engine = running(&desired).await;
+    let (before, calls) = (engine.dump(), engine.calls().len());
+    offered(&engine, &desired).await.unwrap();
+    let made: Vec<String> =
+        engine.calls()[calls..].iter().filter(|call| call.starts_with("create ")).cloned().collect();
+    assert_eq!(
+        made,
+        [format!("create tars.preview.{}", id(9))],
+        "the new image answers for the migration, too"
+    );
+    assert_eq!(engine.dump(), before);
+}
+
+#[tokio::test(start_paused = true)]
 async fn clocks_that_are_apart_and_other_zones_are_asked_about() {
     let desired = desired();
     let engine = running(&desired).await;

@@ -35,7 +35,9 @@ count() {
     printf '\n== %s\n' "$title"
     part=$(now) code=0
     "$@" >"$results/out" 2>&1 </dev/null || code=$?
-    grep -E '^(test .*FAILED|failures:|---- |error|warning: unused|thread .* panicked)' "$results/out" || true
+    grep -E '^(test .*FAILED|failures:|---- |error|warning: unused)' "$results/out" || true
+    # With what it says, which may be long.
+    grep -E -A3 '^thread .* panicked' "$results/out" | cut -c1-1000 || true
     ok=$(sed -n 's/^test result: .* \([0-9]*\) passed; .*/\1/p' "$results/out" | awk '{ n += $1 } END { print n + 0 }')
     bad=$(sed -n 's/^test result: .* \([0-9]*\) failed; .*/\1/p' "$results/out" | awk '{ n += $1 } END { print n + 0 }')
     ignored=$(sed -n 's/^test result: .* \([0-9]*\) ignored; .*/\1/p' "$results/out" | awk '{ n += $1 } END { print n + 0 }')
@@ -78,8 +80,9 @@ if [ -n "$fast" ]; then
 else
     count "tars-init with real processes and a real MariaDB" cargo test --features engine-tests --test init
     cargo test --quiet --features engine-tests --test docker --no-run || true
+    # Most of them wait most of the time: one more than there are processors.
     count "a real Docker engine: images, upgrades, crashes, the guard" \
-        sh tests/engine.sh run all -- cargo test --features engine-tests --test docker
+        sh tests/engine.sh run all -- cargo test --features engine-tests --test docker -- --test-threads=$(($(nproc) + 1))
     if sh tests/engine.sh start all-new --containerd; then
         count "images, the engine's contract and adoption on Docker 26.1 with containerd's image store" \
             sh tests/engine.sh run all-new -- cargo test --features engine-tests --test docker -- daemon_copy engine_contract run_lines:: recreate:: shapes:: compose_beside::

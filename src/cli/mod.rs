@@ -10,6 +10,7 @@ mod node;
 pub mod options;
 mod prune;
 pub mod rollout;
+mod services;
 pub mod status;
 pub mod ui;
 pub mod versions;
@@ -59,6 +60,7 @@ enum Command {
     Rollback(rollout::RollbackArgs),
     Resume(rollout::ResumeArgs),
     Status(status::StatusArgs),
+    Services(services::ServicesArgs),
     Down(rollout::DownArgs),
     Templates(framework::TemplatesArgs),
     AcceptDatabase(framework::AcceptDatabaseArgs),
@@ -88,6 +90,7 @@ fn run(command: Command, ui: &Ui) -> Outcome {
         Command::Rollback(args) => rollout::rollback(&args, ui),
         Command::Resume(args) => rollout::resume(&args, ui),
         Command::Status(args) => status::status(&args, ui),
+        Command::Services(args) => services::services(&args, ui),
         Command::Down(args) => rollout::down(&args, ui),
         Command::Templates(args) => framework::templates(&args, ui),
         Command::AcceptDatabase(args) => framework::accept_database(&args, ui),

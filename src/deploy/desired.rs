@@ -221,12 +221,28 @@ pub struct Policy {
     pub gate_timeout: Duration,
     /// How long it must stay healthy then (`dwell`).
     pub dwell: Duration,
+    /// How long what served there before may take to serve again, once the container is healthy (`services_timeout`).
+    pub services_timeout: Duration,
+    /// Whether what serves elsewhere too is taken out of what registries hand out before its container is stopped (`drain`).
+    pub drain: DrainPolicy,
+    /// How long until every client has asked the registries again (`client_refresh`).
+    pub client_refresh: Duration,
     /// How many parked predecessors of a service are kept (`keep_parked`).
     pub keep_parked: usize,
     /// How many versions of an image are kept (`keep_images`).
     pub keep_images: usize,
     /// How the database is saved before it is migrated (`backup`).
     pub backup: BackupPolicy,
+}
+
+/// What becomes of clients before a container is stopped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DrainPolicy {
+    /// They are sent elsewhere first, where there is an elsewhere.
+    #[default]
+    Auto,
+    /// They find out by themselves.
+    Off,
 }
 
 /// How backups of the database are made, and where they are kept: `backup` of the top-level `x-tars`.
@@ -269,6 +285,9 @@ impl Default for Policy {
             batch: 1,
             gate_timeout: Duration::from_mins(2),
             dwell: Duration::from_secs(5),
+            services_timeout: Duration::from_mins(1),
+            drain: DrainPolicy::Auto,
+            client_refresh: Duration::from_secs(65),
             keep_parked: 2,
             keep_images: 3,
             backup: BackupPolicy::default(),

@@ -9,6 +9,7 @@ use crate::tars::{Role, Service};
 use super::account;
 use super::columns::{self, Console, TakesBack};
 use super::database::{self, DB_TARS, DatabaseError, Presence, Server, Session};
+use super::drain;
 use super::environment::{Account, Endpoint, Environment};
 use super::failure::Failure;
 use super::lock::InstallLock;
@@ -177,6 +178,7 @@ impl Migration<'_> {
         versions::judge(session, version)?;
         // Whoever is cut off from here on has left the word.
         versions::declare(session, bringer, log)?;
+        drain::make(session, log)?;
         let act = if address.is_some() { Act::Start } else { Act::Migrate };
         let has_begun = versions::begin(session, bringer, act)?;
         let accounts = account::ensure(account, session, address, log)?;

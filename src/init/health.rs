@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 use nix::unistd::Pid;
 use serde::Serialize;
 
-use crate::tars::ping::{self, PingError};
+use crate::tars::ping;
+use crate::tars::wire::CallError;
 use crate::tars::{Role, Service};
 
 use super::address;
@@ -137,18 +138,21 @@ pub fn ping_all(services: &[Service], host: &str) -> Vec<ServantAnswer> {
 }
 
 /// A ping under way.
-enum Pending {
+pub enum Pending {
+    /// Nothing is waited for any more.
     Answered(Result<(), String>),
+    /// The question is sent.
     Asked(ping::Asked),
     /// Whoever does not take the connection at once gets a thread: nobody waits for it.
     InThread(thread::JoinHandle<Result<(), String>>),
 }
 
 impl Pending {
-    fn ask(at: SocketAddr, servant: &str) -> Self {
+    /// Asks for this object.
+    pub fn ask(at: SocketAddr, servant: &str) -> Self {
         match ping::ask(at, servant, AT_ONCE, PING) {
             Ok(asked) => Self::Asked(asked),
-            Err(PingError::TimedOut) => {
+            Err(CallError::TimedOut) => {
                 let servant = servant.to_owned();
                 Self::InThread(thread::spawn(move || {
                     ping::ping(at, &servant, PING).map_err(|error| error.to_string())
@@ -158,7 +162,8 @@ impl Pending {
         }
     }
 
-    fn answer(self, deadline: Instant) -> Result<(), String> {
+    /// Waits until then; why there is no good answer, in words.
+    pub fn answer(self, deadline: Instant) -> Result<(), String> {
         match self {
             Self::Answered(answer) => answer,
             Self::Asked(asked) => asked.answer(deadline).map_err(|error| error.to_string()),

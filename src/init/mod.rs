@@ -12,8 +12,10 @@ mod cluster;
 mod columns;
 mod crashes;
 mod database;
+mod deployed;
 mod displaced;
 mod downloads;
+mod drain;
 mod environment;
 mod facts;
 mod failure;
@@ -22,6 +24,7 @@ mod guard;
 mod health;
 mod history;
 mod inside;
+mod instances;
 mod layout;
 mod lean;
 mod lock;
@@ -84,7 +87,7 @@ use start_log::StartLog;
 use supervisor::Supervisor;
 
 const USAGE: &str = "usage: tars-init framework | node | health [--verbose] | status | env | probe --json | published --json | shared-memory | cluster --json [--ask ADDRESS --role ROLE | --facts] | \
-     cluster --serve | migrate [--finish] [--dry-run | --save FILE] | keep-columns [--all] [--dry-run] | templates --json | templates take|keep NAME | accept-database | accept-version | readdress OLD NEW [--dry-run] | version";
+     cluster --serve | drain begin|look|end|back ORDER | migrate [--finish] [--dry-run | --save FILE] | keep-columns [--all] [--dry-run] | templates --json | templates take|keep NAME | accept-database | accept-version | readdress OLD NEW [--dry-run] | version";
 
 /// The whole program.
 pub fn main() -> ExitCode {
@@ -126,6 +129,7 @@ pub fn main() -> ExitCode {
         ["cluster", "--json", rest @ ..] if let Some(question) = cluster::Question::parse(rest) => {
             cluster::run(Some(&question))
         }
+        ["drain", act, order] => drain::run(act, order),
         ["version" | "--version"] => print(&format!("tars-init {}", env!("CARGO_PKG_VERSION"))),
         ["help" | "--help" | "-h"] => print(USAGE),
         other => {

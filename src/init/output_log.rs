@@ -59,8 +59,16 @@ fn aside(path: &Path, n: usize) -> PathBuf {
 
 /// The last lines that a program printed, without these secrets, each cut to what a person reads.
 pub fn tail(paths: &Paths, name: &str, secrets: &[&str]) -> Vec<String> {
+    last_lines(&paths.output_log(name), secrets)
+}
+
+/// The same of any file.
+pub fn last_lines(file: &Path, secrets: &[&str]) -> Vec<String> {
     let read = || -> io::Result<Vec<u8>> {
-        let mut file = File::open(paths.output_log(name))?;
+        if !fs::metadata(file)?.is_file() {
+            return Ok(Vec::new());
+        }
+        let mut file = File::open(file)?;
         let from = file.metadata()?.len().saturating_sub(TAIL);
         file.seek(SeekFrom::Start(from))?;
         let mut bytes = Vec::new();

@@ -77,6 +77,15 @@ impl OwnProcesses {
         listeners.iter().find(|listener| holders.contains_key(&listener.inode)).map(|listener| listener.at)
     }
 
+    /// Who has a UDP socket on this port.
+    pub fn holds_udp(&mut self, port: u16) -> SocketOwner {
+        let Ok(all) = sockets::udp() else { return SocketOwner::Unknown };
+        let wanted =
+            all.iter().filter(|socket| socket.at.port() == port).map(|socket| socket.inode).collect();
+        let holder = self.find(&wanted).into_values().next();
+        holder.and_then(|held| Identity::of(held.pid)).map_or(SocketOwner::Foreign, SocketOwner::Own)
+    }
+
     fn find(&mut self, wanted: &BTreeSet<u64>) -> BTreeMap<u64, Held> {
         let mut found = sockets::still_held(&self.before, wanted);
         found.retain(|_, held| processes::is_below(held.pid, self.init));

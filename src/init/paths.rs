@@ -81,11 +81,7 @@ impl Paths {
 
     /// The configuration that tarsnode makes from the templates in the database. It wins over [`Self::own_conf`].
     pub fn generated_conf(&self, service: Service) -> PathBuf {
-        self.tars()
-            .join("tarsnode/data")
-            .join(format!("tars.{service}"))
-            .join("conf")
-            .join(conf_name(service))
+        self.tarsnode_data().join(format!("tars.{service}")).join("conf").join(conf_name(service))
     }
 
     /// The configuration that tars-init renders.
@@ -96,6 +92,16 @@ impl Paths {
     /// Where a service's own words at start go; `docker logs` shows their end when it dies.
     pub fn output_log(&self, service: &str) -> PathBuf {
         self.data().join("app_log/tars-init").join(format!("{service}.log"))
+    }
+
+    /// A path of the container, as a database or a configuration names it.
+    pub fn inside(&self, absolute: &Path) -> PathBuf {
+        self.root.join(absolute.strip_prefix("/").unwrap_or(absolute))
+    }
+
+    /// `/usr/local/app/tars/tarsnode/data`: what is deployed on the node, and a link into the volume.
+    pub fn tarsnode_data(&self) -> PathBuf {
+        self.tars().join("tarsnode/data")
     }
 
     /// True where the volume holds services that tarsnode was given.

@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::tars::PROTOCOL;
 
 use super::address;
+use super::deployed::{self, Node, Served};
 use super::environment::{Endpoint, Environment};
 use super::failure::{Code, Failure};
 use super::health::{self, Asking, Database, ServantAnswer};
@@ -36,6 +37,11 @@ struct ProbeReport {
     /// What this start changed in the database, as `migrate` tells it.
     #[serde(skip_serializing_if = "Option::is_none")]
     changes: Option<Value>,
+    /// What is deployed here and must run; null where no registry says.
+    deployed: Option<Vec<Served>>,
+    /// Why nobody knows what is deployed here; else empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    deployed_unknown: String,
     problems: Vec<String>,
 }
 
@@ -86,7 +92,22 @@ fn look(paths: &Paths) -> ProbeReport {
         }
     }
     let registries = registries::known(&environment.locator, paths);
+    let node = Node {
+        paths: paths.clone(),
+        address: report.address.clone(),
+        role: environment.role,
+        // A container that is none knows of itself.
+        registries: if registries.is_empty() {
+            vec![Endpoint::registry(&report.address)]
+        } else {
+            registries.clone()
+        },
+    };
     let registry = thread::spawn(move || ask_registries(&registries));
+    let init = RunState::of(paths).init();
+    let deployed = thread::spawn(move || {
+        init.ok_or_else(|| "tars-init is not there".to_owned()).and_then(|init| deployed::look(&node, init))
+    });
     let look = health::look(paths, &environment, &report.address, Asking::Always);
     report.servants = look.servants;
     report.web =
@@ -107,6 +128,10 @@ fn look(paths: &Paths) -> ProbeReport {
     report.registry = registry.join().unwrap_or_default();
     if let Some(Reachability { ok: false, detail }) = &report.registry {
         report.problems.push(format!("no registry answers: {detail}"));
+    }
+    match deployed.join().unwrap_or_else(|_| Err("it could not be asked".to_owned())) {
+        Ok(deployed) => report.deployed = Some(deployed),
+        Err(why) => report.deployed_unknown = why,
     }
     report.healthy = report.problems.is_empty();
     report

@@ -55,6 +55,11 @@ pub fn is_being_replaced(paths: &Paths, service: Service, since: SystemTime) -> 
     has_changed_below(&paths.service(service).join("bin"), lately)
 }
 
+/// The same for what is deployed, whenever this container was started.
+pub fn has_changed_lately(folder: &Path) -> bool {
+    SystemTime::now().checked_sub(HANDS_OFF).is_some_and(|since| has_changed_below(folder, since))
+}
+
 fn has_changed_below(folder: &Path, since: SystemTime) -> bool {
     fs::read_dir(folder).into_iter().flatten().flatten().any(|entry| {
         let Ok(found) = entry.metadata() else { return false };

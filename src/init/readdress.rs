@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::database::{DB_TARS, DatabaseError, Server, Session};
 use super::displaced;
+use super::drain;
 use super::environment::{Environment, ImageRole};
 use super::failure::{Code, Failure};
 use super::lock::{self, InstallLock};
@@ -102,6 +103,7 @@ fn readdress(server: &Server, old: &str, new: &str, dry_run: bool) -> Result<Vec
     }
     moved.push(registries(&mut session, old, new)?);
     displaced::readdress(&mut session, old, new)?;
+    drain::readdress(&mut session, old, new)?;
     if !dry_run && moved.iter().all(|table| table.rows == 0) {
         session.run("ending without a change", "ROLLBACK")?;
         return Err(DatabaseError::Unfit(format!("no row of {DB_TARS} belongs to a node {old}")));

@@ -69,9 +69,14 @@ pub fn launch(mut command: Command, paths: &Paths, name: &str) -> io::Result<Pid
     Ok(Pid::from_raw(child.id().cast_signed()))
 }
 
+/// What tarsnode is started with, and hands on to its servers.
+pub fn library_path_of_node(paths: &Paths) -> OsString {
+    library_path(paths, Service::Node)
+}
+
 fn library_path(paths: &Paths, service: Service) -> OsString {
     let mut value = std::env::var_os("LD_LIBRARY_PATH").filter(|value| !value.is_empty()).unwrap_or_default();
-    for folder in [paths.service(service).join("bin"), paths.tars().join("tarsnode/data/lib")] {
+    for folder in [paths.service(service).join("bin"), paths.tarsnode_data().join("lib")] {
         if !value.is_empty() {
             value.push(":");
         }

@@ -37,6 +37,15 @@ fn listeners_of_proc() -> io::Result<Vec<Listener>> {
     Ok(found)
 }
 
+/// Every UDP socket of this network namespace.
+pub fn udp() -> io::Result<Vec<Listener>> {
+    let of =
+        |table: &str| table.lines().skip(1).filter_map(|line| parse_line(line, None)).collect::<Vec<_>>();
+    let mut found = of(&fs::read_to_string("/proc/self/net/udp")?);
+    found.extend(of(&fs::read_to_string("/proc/self/net/udp6").unwrap_or_default()));
+    Ok(found)
+}
+
 /// The socket that a connection to `to` reaches: the one bound to that very address, else one that is bound to all.
 pub fn reached_by(to: SocketAddr, listeners: &[Listener]) -> Option<Listener> {
     let on_port = || listeners.iter().copied().filter(move |listener| listener.at.port() == to.port());
@@ -112,14 +121,15 @@ fn socket_inode(link: &str) -> Option<u64> {
 }
 
 fn parse(table: &str) -> Vec<Listener> {
-    table.lines().skip(1).filter_map(parse_line).collect()
+    table.lines().skip(1).filter_map(|line| parse_line(line, Some(LISTEN))).collect()
 }
 
 /// `sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode ...`
-fn parse_line(line: &str) -> Option<Listener> {
+fn parse_line(line: &str, state: Option<&str>) -> Option<Listener> {
     let mut fields = line.split_whitespace().skip(1);
     let local = fields.next()?;
-    if fields.nth(1)? != LISTEN {
+    let found = fields.nth(1)?;
+    if state.is_some_and(|state| state != found) {
         return None;
     }
     let inode = fields.nth(5)?.parse().ok()?;

@@ -18,6 +18,7 @@ use super::backoff::{Backoff, Decision};
 use super::boot::Prepared;
 use super::columns;
 use super::crashes::{Crashes, Obstacle};
+use super::deployed::Node;
 use super::downloads;
 use super::environment::{Account, Endpoint, Environment};
 use super::health;
@@ -74,6 +75,8 @@ struct State {
     awaited: Vec<Service>,
     started: Instant,
     said_late: bool,
+    /// Right after the container's own start, and only then.
+    has_started_deployed: bool,
     looked_at_logs: Instant,
     silences: BTreeMap<Supervised, Silence>,
     is_asking: bool,
@@ -95,6 +98,7 @@ impl Supervisor<'_> {
             awaited: self.prepared.services.clone(),
             started: Instant::now(),
             said_late: false,
+            has_started_deployed: false,
             looked_at_logs: Instant::now(),
             silences: BTreeMap::new(),
             is_asking: false,
@@ -244,6 +248,15 @@ impl Supervisor<'_> {
             && let Some(silence) = self.silence(state, Supervised::Service(service), now)
         {
             silence.note_answer(now, self.environment.answer);
+        }
+        if service == Service::Node && !std::mem::replace(&mut state.has_started_deployed, true) {
+            let node = Node {
+                paths: self.paths.clone(),
+                address: self.address.to_owned(),
+                role: self.environment.role,
+                registries: self.prepared.registries.clone(),
+            };
+            node.start_in_background(self.stop.clone(), self.log.clone());
         }
         let before = state.awaited.len();
         state.awaited.retain(|awaited| *awaited != service);

@@ -1,4 +1,4 @@
-//! What TARS is: services and their ports, packages' names, configuration grammar, tars_ping, the rule for `REBUILD`.
+//! What TARS is: services and their ports, packages' names, configuration grammar, calls on the wire, the rule for `REBUILD`.
 //!
 //! Knows nothing of images, engines or databases, and imports nothing of ours. Facts are those of TarsFramework
 //! 3.0.17.
@@ -8,7 +8,9 @@ pub mod conf;
 pub mod ping;
 pub mod protocol;
 pub mod rebuild;
+pub mod registry;
 pub mod version;
+pub mod wire;
 
 pub use catalogue::{Role, Servant, Service};
 pub use protocol::PROTOCOL;

@@ -30,6 +30,8 @@ use super::names::cluster_name;
 const QUESTION: [&str; 3] = [INIT_PATH, "cluster", "--json"];
 /// How long one answer may take.
 const TIMEOUT: Duration = Duration::from_secs(15);
+/// How long another command may take: it may wait for a lock.
+const TELL_TIMEOUT: Duration = Duration::from_secs(40);
 /// How long it may take to stop: it does nothing.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -132,6 +134,31 @@ impl ClusterProbe {
     ) -> Result<Cluster, String> {
         let plain = self.ask(engine, desired, None).await?;
         Ok(question(engine, &self.name(&desired.deployment), &["--facts"]).await.unwrap_or(plain))
+    }
+
+    /// What another command of its tars-init prints; an error in words where it cannot be run, or fails.
+    pub async fn tell(
+        &mut self,
+        engine: &dyn Engine,
+        desired: &Desired,
+        words: &[&str],
+    ) -> Result<String, String> {
+        let service = asker(desired).ok_or("the deployment has no account at the database")?;
+        let name = self.name(&desired.deployment);
+        if !self.is_open {
+            self.open(engine, desired, service, &name).await?;
+        }
+        let command = [&[INIT_PATH], words].concat();
+        let ran = engine.exec(&name, &command, TELL_TIMEOUT).await;
+        let output = ran.map_err(|error| {
+            self.is_open = false;
+            error.to_string()
+        })?;
+        if output.exit_code == 0 {
+            return Ok(output.stdout);
+        }
+        let said = output.stderr.lines().next().unwrap_or("nothing").trim_start_matches("tars-init: ");
+        Err(format!("it exited with {} and said: {said}", output.exit_code))
     }
 
     /// Makes it of the image that speaks the newest protocol.

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::cluster_probe::{self, ClusterProbe};
+use super::draining::Drains;
 use super::glance::{Ends, is_parked};
 use super::journal::{Event, Journal, JournalHeader, Line, VERSION, Way};
 use super::lock::{HandImage, Hold, Holder, LEASE_SECONDS, Lock, Standing, Taking, holder};
@@ -253,7 +254,7 @@ impl Deploy<'_> {
         self.machine.reporter.say(&format!("{}\nrolling back", first.lines().next().unwrap_or_default()));
         let in_flight = match (&failed.source, step) {
             (StepError::Engine(EngineError::Lost { .. } | EngineError::TimedOut { .. }), Some(step)) => {
-                unanswered(step)
+                InFlight::of(step)
             }
             _ => InFlight::Nothing,
         };
@@ -284,6 +285,7 @@ impl Deploy<'_> {
         {
             self.machine.reporter.say(&format!("warning: {why}"));
         }
+        runner.end_drains().await;
         self.clear_away(runner).await?;
         self.release(lock, runner).await?;
         let _ = runner.write(Event::Finished);
@@ -293,6 +295,20 @@ impl Deploy<'_> {
     /// Undoes a deploy, round by round, until every touched service that ran before is up, proven and under its own name.
     /// What stays, in words.
     pub(super) async fn undo(
+        &self,
+        lock: &Lock,
+        runner: &mut Runner<'_>,
+        in_flight: &InFlight,
+        proven: BTreeSet<String>,
+    ) -> Result<Vec<String>, DeployFailure> {
+        let undone = self.undo_in_rounds(lock, runner, in_flight, proven).await;
+        if matches!(undone, Err(DeployFailure::Stuck { .. })) {
+            runner.end_drains().await;
+        }
+        undone
+    }
+
+    async fn undo_in_rounds(
         &self,
         lock: &Lock,
         runner: &mut Runner<'_>,
@@ -365,6 +381,7 @@ impl Deploy<'_> {
         runner: &mut Runner<'_>,
         way_back: WayBack,
     ) -> Result<Vec<String>, DeployFailure> {
+        runner.end_drains().await;
         if !way_back.lost.is_empty() {
             // It may be long until somebody goes on.
             self.warn_of_probe(runner.cluster_probe.close(self.engine, &self.desired.deployment).await);
@@ -478,6 +495,9 @@ impl Deploy<'_> {
             stop: self.stop.clone(),
             cluster_probe: ClusterProbe::new(cluster_probe::images(desired, observed, &intent)),
             registered: BTreeMap::new(),
+            served: BTreeMap::new(),
+            host: observed.engine.id.clone(),
+            drains: Drains::default(),
             loaded: BTreeMap::new(),
             kept: observed.kept.clone(),
         }
@@ -527,18 +547,6 @@ pub(super) fn announce(runner: &mut Runner<'_>, plan: Value) -> Result<(), Deplo
 fn stuck(runner: &mut Runner<'_>, undo: String) -> DeployFailure {
     let _ = runner.write(Event::Stuck { error: undo.clone() });
     DeployFailure::Stuck { failed: None, undo }
-}
-
-/// A step whose answer was lost.
-fn unanswered(step: &Step) -> InFlight {
-    match step.action.container() {
-        Some(container) => InFlight::Step {
-            kind: step.action.kind().to_owned(),
-            container: container.to_owned(),
-            service: step.service.clone(),
-        },
-        None => InFlight::Nothing,
-    }
 }
 
 /// The id of the container of before that bears this name.

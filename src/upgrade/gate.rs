@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::serving::{Again, Missing, Served};
 use crate::deploy::facts::ClusterFacts;
 use crate::engine::{Health, Status};
 use crate::tars::Role;
@@ -46,6 +47,9 @@ pub struct Probe {
     /// What its start changed in the database, as a migration tells it; null where that is nothing.
     #[serde(default)]
     pub changes: Value,
+    /// What is deployed there and must run; nothing where nobody could tell.
+    #[serde(default)]
+    pub deployed: Option<Vec<Served>>,
 }
 
 /// What `tars-init cluster --json` says, as far as the gate asks.
@@ -183,6 +187,8 @@ pub struct Gate {
     answers_since: Option<Duration>,
     /// It has run all the time: its heartbeat need not be waited for.
     is_untouched: bool,
+    /// What served there must serve again.
+    services: Option<Again>,
 }
 
 /// How late a registry may write a heartbeat that it was told before the stop.
@@ -214,12 +220,19 @@ impl Gate {
             first_heartbeat: None,
             answers_since: None,
             is_untouched: false,
+            services: None,
         }
     }
 
     /// A gate for a container that has not been stopped: it answers and is registered, within `timeout`.
     pub fn untouched(proof: Proof, timeout: Duration) -> Self {
         Self { is_untouched: true, ..Self::new(proof, timeout, Duration::ZERO) }
+    }
+
+    /// The same, and what served there before must serve again.
+    #[must_use]
+    pub fn with_services(self, again: Again) -> Self {
+        Self { services: Some(again), ..self }
     }
 
     /// What proves the container.
@@ -258,6 +271,13 @@ impl Gate {
             _ => {}
         }
         match self.complaint(sample) {
+            None if let Some(missing) = self.missing(sample) => {
+                self.healthy_since = None;
+                match missing {
+                    Missing::Yet(why) => Verdict::Wait(why),
+                    Missing::ForGood(why) => Verdict::Fail(why),
+                }
+            }
             None => {
                 let since = *self.healthy_since.get_or_insert(sample.at);
                 if sample.at.saturating_sub(since) >= self.dwell { Verdict::Pass } else { Verdict::Dwell }
@@ -276,6 +296,11 @@ impl Gate {
                 })
             }
         }
+    }
+
+    fn missing(&mut self, sample: &Sample) -> Option<Missing> {
+        let probe = sample.probe.as_ref().and_then(|said| said.as_ref().ok());
+        self.services.as_mut()?.judge(sample.at, probe)
     }
 
     /// Judges a look that failed, because the engine did not answer.

@@ -121,6 +121,12 @@ pub fn line(action: &Action) -> String {
         Action::Gate { container, timeout, dwell, .. } => {
             format!("gate: {container} healthy within {} s, and for {} s", timeout.as_secs(), dwell.as_secs())
         }
+        Action::Drain { containers, client_refresh } => format!(
+            "drain what serves in {} and elsewhere too: {} s for clients",
+            containers.join(", "),
+            client_refresh.as_secs()
+        ),
+        Action::Undrain { containers } => format!("give back what was drained in {}", containers.join(", ")),
         Action::Look { container, timeout, .. } => {
             format!("see that {container} is well, within {} s", timeout.as_secs())
         }

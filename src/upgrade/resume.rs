@@ -17,7 +17,7 @@ use super::retire::retire;
 use super::step::{Action, Plan};
 use super::unfinished::{disagreements, outline};
 use super::unwind::{InFlight, settle, unwind};
-use super::{DeployFailure, DeployId, Refusal, loss};
+use super::{DeployFailure, DeployId, Refusal, cluster_probe, loss};
 use crate::deploy::desired::BackupWay;
 use crate::deploy::observe::look_into;
 use crate::deploy::{Desired, Observed};
@@ -147,6 +147,8 @@ impl Deploy<'_> {
         let goes_forward = forward && !cut_off.committed;
         let journal = if goes_forward { self.journal(&record)? } else { self.journal_if_possible(&record) };
         let mut runner = self.runner(lock, record, &desired, observed, journal);
+        // Whoever was cut off may have drained, whether or not the record tells.
+        runner.drains.may_be_left = cluster_probe::has_account(self.desired);
         let by = self.machine.owner.who.clone();
         let _ = runner.write(Event::Resumed { by, forward });
         if cut_off.committed {

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::backup::BackupError;
 use super::body::{Making, create_body, image_volumes};
 use super::cluster_probe::{self, ClusterProbe};
+use super::draining::Drains;
 use super::gate::{Gate, Proof, Registrations};
 use super::journal::{Event, Journal, Line, Way};
 use super::lock::{Hold, Lock};
@@ -18,6 +19,7 @@ use super::machine::Machine;
 use super::mask::Mask;
 use super::names::{Part, part_of};
 use super::record::DeployRecord;
+use super::serving::Before;
 use super::step::{Action, Purpose, Step};
 use super::{DeployId, render, retry};
 use crate::deploy::Desired;
@@ -173,6 +175,12 @@ pub struct Runner<'a> {
     pub cluster_probe: ClusterProbe,
     /// When the nodes had registered before a service was stopped: service → node → time.
     pub registered: BTreeMap<String, Option<Registrations>>,
+    /// The engine's id: two deployments of one name may share a database.
+    pub host: String,
+    /// What this run has taken out of what registries hand out.
+    pub drains: Drains,
+    /// What served in a service's container before it was first stopped; nothing where nobody could tell.
+    pub served: BTreeMap<String, Option<Before>>,
     /// The ids of images that this run has loaded.
     pub loaded: BTreeMap<Reference, String>,
     /// What containers were that the plan makes once more, by the name that they were parked under.
@@ -273,6 +281,7 @@ impl Runner<'_> {
             Action::SetRestart { container, to, .. } => engine.update_restart(container, to).await?,
             Action::Stop { container, grace } => {
                 self.note_registrations(step, true).await;
+                self.note_served(step, container).await;
                 engine.stop_container(container, *grace).await?;
             }
             Action::Rename { container, to } => engine.rename_container(container, to).await?,
@@ -284,11 +293,14 @@ impl Runner<'_> {
             Action::Gate { container, role, timeout, dwell } => {
                 let before = step.service.as_ref().and_then(|name| self.registered.remove(name)).flatten();
                 let proof = Proof::of(*role, before, cluster_probe::has_account(self.desired));
-                for line in self.gate(container, *role, Gate::new(proof, *timeout, *dwell)).await? {
+                let gate = self.with_services(Gate::new(proof, *timeout, *dwell), step);
+                for line in self.gate(container, *role, gate).await? {
                     let line = self.mask.hide(&line);
                     self.machine.reporter.say(&format!("       the start of {container}: {line}"));
                 }
             }
+            Action::Drain { containers, client_refresh } => self.drain(containers, *client_refresh).await?,
+            Action::Undrain { containers } => self.undrain(containers).await?,
             Action::Look { container, role, timeout } => {
                 let proof = Proof::of(*role, None, cluster_probe::has_account(self.desired));
                 self.gate(container, *role, Gate::untouched(proof, *timeout)).await?;

@@ -154,6 +154,19 @@ pub enum Action {
         /// How long it must stay healthy then.
         dwell: Duration,
     },
+    /// Takes the servers of containers that are about to be stopped out of what registries hand out, where they serve elsewhere
+    /// too, and waits until clients know. Post: recorded in the database. Undo: given back, at the end of the deploy.
+    Drain {
+        /// The containers, by the names under which they serve.
+        containers: Vec<String>,
+        /// How long until every client has asked again.
+        client_refresh: Duration,
+    },
+    /// Gives back what was drained of these containers. Pre: they are proven. Undo: nothing.
+    Undrain {
+        /// The containers.
+        containers: Vec<String>,
+    },
     /// Sees that a container that was not touched is as well as it was: it answers, and is registered. Changes nothing.
     Look {
         /// The container.
@@ -380,6 +393,8 @@ impl Action {
             Self::Start { .. } => "start",
             Self::Gate { .. } => "gate",
             Self::Look { .. } => "look",
+            Self::Drain { .. } => "drain",
+            Self::Undrain { .. } => "undrain",
             Self::Task { task: Task::Migrate { .. }, .. } => "migrate",
             Self::Task { task: Task::Finish { .. }, .. } => "finish",
             Self::Task { task: Task::Keep { .. }, .. } | Self::KeepColumns { .. } => "keep-columns",
@@ -401,6 +416,10 @@ impl Action {
             | Self::Tag { .. }
             | Self::Release { .. } => None,
             Self::Create { name, .. } | Self::Claim { name } => Some(name),
+            // Of a batch the first.
+            Self::Drain { containers, .. } | Self::Undrain { containers } => {
+                containers.first().map(String::as_str)
+            }
             Self::Connect { container, .. }
             | Self::SetRestart { container, .. }
             | Self::Stop { container, .. }
@@ -431,6 +450,8 @@ impl Action {
             Self::Rename { container, to } => (text(container), text(to)),
             Self::Start { .. } => (text("stopped"), text("running")),
             Self::Gate { .. } => (text("running"), text("proven")),
+            Self::Drain { containers, .. } => (Some(containers.join(" ")), None),
+            Self::Undrain { containers } => (None, Some(containers.join(" "))),
             Self::Task { task: Task::Migrate { from, to, .. } | Task::Keep { from, to }, .. } => {
                 (text(from), text(to))
             }

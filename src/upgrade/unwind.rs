@@ -261,6 +261,20 @@ pub enum InFlight {
     Unknown,
 }
 
+impl InFlight {
+    /// A step whose answer was lost.
+    pub fn of(step: &Step) -> Self {
+        match step.action.container() {
+            Some(container) => Self::Step {
+                kind: step.action.kind().to_owned(),
+                container: container.to_owned(),
+                service: step.service.clone(),
+            },
+            None => Self::Nothing,
+        }
+    }
+}
+
 /// How much longer than its grace a stop may take: the engine kills, and waits for the end.
 const MARGIN: Duration = Duration::from_secs(3);
 

@@ -9,6 +9,7 @@ use super::gate::{Cluster, Gate, Proof, Sample, Verdict};
 use super::inside::{Inside, probe};
 use super::record::lines_of;
 use super::run::{Runner, StepError};
+use super::serving::{Again, Before};
 use super::step::Step;
 use crate::engine::{Container, EngineError, Status};
 use crate::tars::Role;
@@ -25,6 +26,39 @@ impl Runner<'_> {
         }
         let known = self.ask_cluster(None).await;
         self.registered.insert(name.clone(), known.ok().and_then(|cluster| cluster.registrations()));
+    }
+
+    /// What serves in a container is asked of itself right before it is stopped for the first time.
+    pub(super) async fn note_served(&mut self, step: &Step, container: &str) {
+        let Some(name) = &step.service else { return };
+        let role = self.desired.service(name).and_then(|service| service.role);
+        let has_servers = matches!(role, Some(Role::Master | Role::Slave | Role::Node));
+        if !has_servers || self.served.contains_key(name) {
+            return;
+        }
+        let before = match probe(self.engine, container).await {
+            Inside::Said(probe) => Before::of(&probe),
+            Inside::Silent(_) | Inside::NoInit => None,
+        };
+        let silent = before.iter().flat_map(|before| &before.silent).map(String::as_str).collect::<Vec<_>>();
+        if !silent.is_empty() {
+            self.machine.reporter.say(&format!(
+                "       down on {container} before, and not waited for: {}",
+                silent.join(", ")
+            ));
+        }
+        self.served.insert(name.clone(), before);
+    }
+
+    /// A gate that waits for what served there before, too.
+    pub(super) fn with_services(&self, gate: Gate, step: &Step) -> Gate {
+        let before = step.service.as_ref().and_then(|name| self.served.get(name)).and_then(Option::as_ref);
+        match before {
+            Some(before) => {
+                gate.with_services(Again::new(before.served.clone(), self.desired.policy.services_timeout))
+            }
+            None => gate,
+        }
     }
 
     /// Looks until the container is proven; what its start changed in the database, a line each.
@@ -134,7 +168,7 @@ impl Runner<'_> {
 }
 
 /// The name by which the database knows a container of upstream's: `DOMAIN`, else its address.
-fn known_by(container: &Container) -> Option<String> {
+pub(super) fn known_by(container: &Container) -> Option<String> {
     let domain = container.env.iter().find_map(|entry| entry.strip_prefix("DOMAIN="));
     let domain = domain.filter(|name| !name.is_empty()).map(str::to_owned);
     domain.or_else(|| container.addresses.values().find(|address| !address.is_empty()).cloned())

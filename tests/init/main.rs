@@ -13,6 +13,7 @@ mod container;
 mod crashes;
 mod database;
 mod database_image;
+mod drain;
 mod faults;
 mod fixture;
 mod guard;

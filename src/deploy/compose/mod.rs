@@ -24,7 +24,7 @@ pub use error::ComposeError;
 use error::Result;
 use value::{Handling, check_keys, entries, integer};
 
-use super::desired::{BackupPolicy, DatabaseAccount, Desired, Policy};
+use super::desired::{BackupPolicy, DatabaseAccount, Desired, DrainPolicy, Policy};
 use crate::yaml::Node;
 
 /// What to load, and from which surroundings.
@@ -95,6 +95,9 @@ const POLICY: &value::Keys = &[
     ("batch", Handling::Done),
     ("gate_timeout", Handling::Done),
     ("dwell", Handling::Done),
+    ("services_timeout", Handling::Done),
+    ("drain", Handling::Done),
+    ("client_refresh", Handling::Done),
     ("keep_parked", Handling::Done),
     ("keep_images", Handling::Done),
     ("backup", Handling::Done),
@@ -136,6 +139,15 @@ fn policy(node: &Node) -> Result<Policy> {
             "batch" => policy.batch = at_least(1)?,
             "gate_timeout" => policy.gate_timeout = value::duration(value, key)?,
             "dwell" => policy.dwell = value::duration(value, key)?,
+            "services_timeout" => policy.services_timeout = value::duration(value, key)?,
+            "client_refresh" => policy.client_refresh = value::duration(value, key)?,
+            "drain" => {
+                policy.drain = match value.rendered().as_deref() {
+                    Some("auto") => DrainPolicy::Auto,
+                    Some("off") => DrainPolicy::Off,
+                    _ => return Err(ComposeError::invalid(&value.at, "`drain` is `auto` or `off`")),
+                }
+            }
             "keep_parked" => policy.keep_parked = at_least(1)?,
             "keep_images" => policy.keep_images = at_least(1)?,
             "backup" => policy.backup = backup(value)?,

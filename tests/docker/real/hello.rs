@@ -55,19 +55,30 @@ pub fn call(deployment: &Deployment, host: Option<u8>) -> Ran {
 
 /// The same on any network, with the addresses of its registries.
 pub fn call_at(network: &str, registries: [&str; 2], host: Option<&str>) -> Ran {
-    let client = beside::folder("real/hello", "the client of `hello`").expect("it lies beside the framework");
-    let [master, slave] = registries;
-    let locator = format!("tars.tarsregistry.QueryObj@tcp -h {master} -p 17890:tcp -h {slave} -p 17890");
-    let mut command = Command::new("docker");
-    command.args(["run", "--rm", "--network", network, "--entrypoint", "/hello/hello-client"]);
-    command.args(["-v", &mounted(&client), &format!("{PREFIX}/node:{RELEASE}")]);
-    command.args(["-l", &locator, "-r", "50", "-c", "8", "-t", "2"]);
+    let mut command = run_client(network, registries, None);
+    command.args(["-r", "50", "-c", "8", "-t", "2"]);
     if let Some(host) = host {
         command.args(["-o", &format!("Demo.HelloServer.HelloObj@tcp -h {host} -p 9001")]);
     }
     let output = command.output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Ran { code: output.status.code().unwrap_or(-1), out: text(&output.stdout), err: text(&output.stderr) }
+}
+
+/// The client in a container of its own, `NETWORK-client`; more arguments are its own.
+pub fn client(network: &str, registries: [&str; 2]) -> Command {
+    run_client(network, registries, Some(&format!("{network}-client")))
+}
+
+fn run_client(network: &str, registries: [&str; 2], name: Option<&str>) -> Command {
+    let client = beside::folder("real/hello", "the client of `hello`").expect("it lies beside the framework");
+    let [master, slave] = registries;
+    let locator = format!("tars.tarsregistry.QueryObj@tcp -h {master} -p 17890:tcp -h {slave} -p 17890");
+    let mut command = Command::new("docker");
+    command.args(["run", "--rm", "--network", network, "--entrypoint", "/hello/hello-client"]);
+    command.args(name.map(|name| ["--name", name]).into_iter().flatten());
+    command.args(["-v", &mounted(&client), &format!("{PREFIX}/node:{RELEASE}"), "-l", &locator]);
+    command
 }
 
 fn mounted(folder: &Path) -> String {

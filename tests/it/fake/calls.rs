@@ -213,6 +213,7 @@ impl Engine for FakeEngine {
                 ["/usr/local/bin/tars-init" | "tars-init", "cluster", "--json", ref question @ ..] => {
                     cluster(world, world.behaviour(&held).protocol, question)
                 }
+                ["/usr/local/bin/tars-init" | "tars-init", "drain", act, order] => drain(world, act, order),
                 _ => ExecOutput { exit_code: 127, stdout: String::new(), stderr: "not found\n".to_owned() },
             })
         })
@@ -475,6 +476,31 @@ fn published(services: &[(String, String)]) -> ExecOutput {
 fn compared(services: &[(String, String)]) -> ExecOutput {
     let names = services.iter().map(|(service, _)| service.as_str()).chain(["end\n"]);
     ExecOutput { exit_code: 0, stdout: names.collect::<Vec<_>>().join("\n"), stderr: String::new() }
+}
+
+/// What `tars-init drain` prints: every node has a server that serves elsewhere too, and registries notice at once.
+fn drain(world: &mut World, act: &str, order: &str) -> ExecOutput {
+    let order: Value = serde_json::from_str(order).unwrap();
+    let named: Vec<String> = serde_json::from_value(order["nodes"].clone()).unwrap();
+    let place = |node: &String| json!({"server": "Demo.Hello", "node": node});
+    let document = match act {
+        "begin" => {
+            world.drained.extend(named.iter().cloned());
+            json!({"drained": named.iter().map(place).collect::<Vec<_>>()})
+        }
+        "end" => {
+            let ended: Vec<String> = world
+                .drained
+                .iter()
+                .filter(|node| named.is_empty() || named.contains(node))
+                .cloned()
+                .collect();
+            world.drained.retain(|node| !ended.contains(node));
+            json!({"ended": ended.iter().map(place).collect::<Vec<_>>()})
+        }
+        _ => json!({}),
+    };
+    ExecOutput { exit_code: 0, stdout: document.to_string(), stderr: String::new() }
 }
 
 /// What `tars-init cluster --json` prints; a heartbeat moves with every question.

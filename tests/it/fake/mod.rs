@@ -354,6 +354,7 @@ impl FakeEngine {
         lines.extend(world.networks.values().map(|network| format!("network {}", network.name)));
         let named = world.volumes.iter().filter(|(_, volume)| !volume.anonymous);
         lines.extend(named.map(|(name, _)| format!("volume {name}")));
+        lines.extend(world.drained.iter().map(|node| format!("drained {node}")));
         lines.sort();
         lines.join("\n") + "\n"
     }

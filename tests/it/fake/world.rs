@@ -80,6 +80,8 @@ pub(super) struct World {
     pub clocks: BTreeMap<String, (i64, String)>,
     /// More of what `tars-init cluster --facts` says.
     pub facts: Map<String, Value>,
+    /// The nodes on which something is drained.
+    pub drained: BTreeSet<String>,
     /// The time that it has been brought up to.
     pub now: Option<Instant>,
 }

@@ -196,7 +196,7 @@ async fn container_in_which_the_database_was_asked_is_removed_after_a_kill_thoug
     let desired = desired();
     let engine = running(&desired).await;
     let machine = Machine::killed();
-    engine.fault(Call::First("exec tars-slave".to_owned()), Moment::Before, Fault::Crash);
+    engine.fault(Call::First("start tars-slave".to_owned()), Moment::After, Fault::Crash);
     super::deploys::until_it_hangs(&engine, &machine, &desired).await;
     engine.clear_faults();
     let left = probes(&engine, "tars").await;

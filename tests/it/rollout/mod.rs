@@ -117,6 +117,7 @@ pub fn desired() -> Desired {
         policy: Policy {
             gate_timeout: Duration::from_secs(20),
             dwell: Duration::from_secs(2),
+            client_refresh: Duration::from_secs(3),
             ..Policy::default()
         },
         database: None,

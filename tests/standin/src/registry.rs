@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use tarsup::tars::ping::RequestPacket;
+use tarsup::tars::wire::Request;
 
 use crate::config::Account;
 use crate::serve::{self, Answer, Stage};
@@ -73,7 +73,7 @@ fn keep_announcing(stage: &Stage, account: &Account, own: &str) {
 
 fn answers(account: &Account) -> Answer {
     let account = account.clone();
-    Arc::new(move |request: &RequestPacket| {
+    Arc::new(move |request: &Request| {
         let mut words = request.function.split(' ');
         let (function, node) = (words.next()?, words.next()?);
         let outcome = database::open(&account).and_then(|mut connection| match function {

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tarsup::tars::Service;
-use tarsup::tars::ping::{self, RequestPacket};
+use tarsup::tars::ping;
+use tarsup::tars::wire::{self, Request};
 
 use crate::config::{Adapter, Config};
 use crate::fault::{self, Fault, Note};
@@ -40,7 +41,7 @@ pub struct Stage {
 }
 
 /// What a service answers a request of its own with, beyond tars_ping; `None`: it knows no such function.
-pub type Answer = Arc<dyn Fn(&RequestPacket) -> Option<Vec<u8>> + Send + Sync>;
+pub type Answer = Arc<dyn Fn(&Request) -> Option<Vec<u8>> + Send + Sync>;
 
 /// Plays `service`, from its arguments to its exit code.
 pub fn play(service: Service, arguments: &[String]) -> ExitCode {
@@ -162,17 +163,17 @@ pub fn listen(stage: &Arc<Stage>, answer: &Answer) -> Result<(), Failure> {
 
 /// Answers the requests of one connection until it is closed or makes no sense.
 fn converse(stage: &Stage, mut stream: TcpStream, servant: &str, answer: &Answer) {
-    while let Ok(body) = ping::read_frame(&mut stream) {
+    while let Ok(body) = wire::read_frame(&mut stream, wire::LARGEST_FRAME) {
         if stage.fault == Fault::NeverAnswer {
             continue;
         }
-        let Ok(request) = ping::parse_request(&body) else { return };
+        let Ok(request) = Request::parse(&body) else { return };
         let frame = if request.servant != servant {
-            ping::response(request.id, -4)
-        } else if request.function == "tars_ping" {
-            ping::response(request.id, 0)
+            wire::response(request.id, -4, &[])
+        } else if request.function == ping::FUNCTION {
+            wire::response(request.id, 0, &[])
         } else {
-            answer(&request).unwrap_or_else(|| ping::response(request.id, -3)) // no such function
+            answer(&request).unwrap_or_else(|| wire::response(request.id, -3, &[])) // no such function
         };
         if stream.write_all(&frame).is_err() {
             return;

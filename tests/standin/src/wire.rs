@@ -31,7 +31,7 @@ pub fn call(host: &str, port: u16, servant: &str, function: &str) -> io::Result<
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.write_all(&call_frame(servant, function))?;
-    let body = tarsup::tars::ping::read_frame(&mut stream)?;
+    let body = tarsup::tars::wire::read_frame(&mut stream, tarsup::tars::wire::LARGEST_FRAME)?;
     String::from_utf8(body).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
@@ -42,7 +42,7 @@ mod tests {
     #[test]
     fn call_is_understood_as_a_tars_request() {
         let frame = call_frame("tars.tarsregistry.RegistryObj", "standin_servers 172.25.0.3");
-        let request = tarsup::tars::ping::parse_request(&frame[4..]).unwrap();
+        let request = tarsup::tars::wire::Request::parse(&frame[4..]).unwrap();
         assert_eq!(request.servant, "tars.tarsregistry.RegistryObj");
         assert_eq!(request.function, "standin_servers 172.25.0.3");
     }

@@ -1,0 +1,169 @@
+//! What is deployed on the nodes of a cluster, as its database has it: which services serve where, and which of them go silent when a
+//! node restarts. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+/// A server on one node, as `tars-init cluster --json` names it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a state of its own in the database")]
+#[serde(default)]
+pub struct Instance {
+    /// Such as `Demo.HelloServer`.
+    pub server: String,
+    /// The node's name.
+    pub node: String,
+    /// An administrator wants it to run.
+    pub setting: bool,
+    /// Its tarsnode said last that it runs.
+    pub present: bool,
+    /// Registries hand it out.
+    pub flow: bool,
+    /// Its node has been heard of lately.
+    pub lives: bool,
+    /// `name.area.group`, where it is in a set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub set: Option<String>,
+    /// The group of nodes that its clients prefer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// Never handed out.
+    pub backup: bool,
+    /// The version that was published last.
+    pub version: String,
+}
+
+/// A drain, as `tars-init cluster --json` names it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Drain {
+    /// Such as `Demo.HelloServer`.
+    pub server: String,
+    /// The node.
+    pub node: String,
+    /// Whose deployment it is.
+    pub deployment: String,
+    /// Since when, by the database's clock.
+    pub since: String,
+}
+
+/// The services of a cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Services {
+    /// Every instance, ordered by server and node.
+    #[serde(rename = "servers")]
+    pub instances: Vec<Instance>,
+    /// What a rollout has taken out of what registries hand out.
+    pub drains: Vec<Drain>,
+}
+
+impl Instance {
+    /// True for the framework's own.
+    pub fn is_framework(&self) -> bool {
+        self.server.starts_with("tars.")
+    }
+
+    /// True where clients are sent to it.
+    pub fn serves(&self) -> bool {
+        self.setting && self.present && self.flow && self.lives && !self.backup
+    }
+}
+
+impl Services {
+    /// What it does, in a few words.
+    pub fn state(&self, instance: &Instance) -> String {
+        let drain =
+            self.drains.iter().find(|drain| drain.server == instance.server && drain.node == instance.node);
+        match drain {
+            _ if !instance.setting => "stopped".to_owned(),
+            _ if !instance.lives => "its node is dead".to_owned(),
+            _ if !instance.present => "down".to_owned(),
+            Some(drain) => format!("drained by {} since {}", drain.deployment, drain.since),
+            None if !instance.flow => "not handed out".to_owned(),
+            None if instance.backup => "backup".to_owned(),
+            None => "serves".to_owned(),
+        }
+    }
+
+    /// True where its clients have nobody else: no other instance in the very same set serves.
+    pub fn is_only(&self, instance: &Instance) -> bool {
+        instance.serves()
+            && !self.instances.iter().any(|other| {
+                other.serves()
+                    && other.server == instance.server
+                    && other.node != instance.node
+                    && other.set == instance.set
+            })
+    }
+
+    /// The servers that go silent while a node restarts, by node.
+    pub fn interrupted(&self) -> BTreeMap<&str, BTreeSet<&str>> {
+        let mut by_node: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for instance in self.instances.iter().filter(|instance| !instance.is_framework()) {
+            let silent = by_node.entry(&instance.node).or_default();
+            if self.is_only(instance) {
+                silent.insert(&instance.server);
+            }
+        }
+        by_node
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn instance(server: &str, node: &str) -> Instance {
+        Instance {
+            server: server.to_owned(),
+            node: node.to_owned(),
+            setting: true,
+            present: true,
+            flow: true,
+            lives: true,
+            ..Instance::default()
+        }
+    }
+
+    #[test]
+    fn only_instance_of_a_set_goes_silent_with_its_node() {
+        let of_set =
+            |node: &str, set: &str| Instance { set: Some(set.to_owned()), ..instance("Demo.Set", node) };
+        let instances = vec![
+            instance("Demo.A", "a"),
+            instance("Demo.A", "b"),
+            instance("Demo.Alone", "a"),
+            of_set("a", "x.y.1"),
+            of_set("b", "x.y.2"),
+            instance("tars.tarslog", "a"),
+        ];
+        let services = Services { instances, drains: Vec::new() };
+        let silent = services.interrupted();
+        assert_eq!(silent["a"], BTreeSet::from(["Demo.Alone", "Demo.Set"]));
+        assert_eq!(silent["b"], BTreeSet::from(["Demo.Set"]));
+    }
+
+    #[test]
+    fn state_is_told_by_what_counts_most() {
+        let mut services = Services { instances: vec![instance("Demo.A", "a")], drains: Vec::new() };
+        let state = |services: &Services, change: &dyn Fn(&mut Instance)| {
+            let mut one = instance("Demo.A", "a");
+            change(&mut one);
+            services.state(&one)
+        };
+        assert_eq!(state(&services, &|_| {}), "serves");
+        assert_eq!(state(&services, &|one| one.flow = false), "not handed out");
+        assert_eq!(state(&services, &|one| one.present = false), "down");
+        assert_eq!(state(&services, &|one| (one.setting, one.present) = (false, false)), "stopped");
+        assert_eq!(state(&services, &|one| one.lives = false), "its node is dead");
+        services.drains.push(Drain {
+            server: "Demo.A".to_owned(),
+            node: "a".to_owned(),
+            deployment: "tars".to_owned(),
+            since: "2026-01-02 03:04:05".to_owned(),
+        });
+        assert_eq!(state(&services, &|one| one.flow = false), "drained by tars since 2026-01-02 03:04:05");
+    }
+}

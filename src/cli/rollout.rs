@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use super::options::{AcceptOptions, ConfirmOptions, DeploymentOptions};
 use super::{Failure, Outcome, Ui};
 use crate::deploy::compose::{LoadOptions, load};
+use crate::deploy::desired::DrainPolicy;
 use crate::deploy::pins::Pins;
 use crate::deploy::{Desired, guard, rewrite};
 use crate::diagnose::Exit;
@@ -48,6 +49,33 @@ pub struct ChangeOptions {
     /// Stop this service although what it keeps in shared memory is gone then; --yes does not cover it
     #[arg(long, value_name = "SERVICE")]
     accept_state_loss: Vec<String>,
+
+    #[command(flatten)]
+    clients: ClientOptions,
+}
+
+/// What becomes of clients while containers are stopped.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ClientOptions {
+    /// Do not send clients to what serves elsewhere before a container is stopped
+    #[arg(long)]
+    no_drain: bool,
+
+    /// Refuse where a service goes silent because it is served nowhere else; --yes does not cover it
+    #[arg(long)]
+    no_gaps: bool,
+}
+
+impl ChangeOptions {
+    /// The deployment, with what these options say of its policy.
+    fn desired(&self, ui: &Ui) -> Result<Desired, Failure> {
+        let mut desired = desired(&self.confirm.deployment, ui)?;
+        if self.clients.no_drain {
+            desired.policy.drain = DrainPolicy::Off;
+        }
+        desired.policy.refuses_gaps = self.clients.no_gaps;
+        Ok(desired)
+    }
 }
 
 /// Finish the migration of a deployment whose nodes have all moved
@@ -80,6 +108,9 @@ pub struct PlanArgs {
     /// Plan to stop this service although what it keeps in shared memory is gone then
     #[arg(long, value_name = "SERVICE")]
     accept_state_loss: Vec<String>,
+
+    #[command(flatten)]
+    clients: ClientOptions,
 
     /// Only the images that tarsup.lock pins
     #[arg(long)]
@@ -279,7 +310,7 @@ fn chosen(desired: &Desired, choices: &[ImageChoice]) -> Result<Intent, RolloutE
 pub fn plan(args: &PlanArgs, ui: &Ui) -> Outcome {
     let (deployment, accept_state_loss) = (args.deployment.clone(), args.accept_state_loss.clone());
     let confirm = ConfirmOptions { deployment, dry_run: true, yes: false };
-    let change = ChangeOptions { confirm, accept_state_loss };
+    let change = ChangeOptions { confirm, accept_state_loss, clients: args.clients.clone() };
     let asked = args.version.to.is_some() || !args.version.image.is_empty();
     let ask = if asked { Ask::Upgrade(&args.version) } else { Ask::Up };
     change_deployment(&change, &ask, &args.accept, args.locked, ui)
@@ -344,7 +375,7 @@ pub(super) fn change_deployment(
     locked: bool,
     ui: &Ui,
 ) -> Outcome {
-    let desired = desired(&change.confirm.deployment, ui)?;
+    let desired = change.desired(ui)?;
     let mut guarded = Findings::default();
     if !matches!(ask, Ask::Down { .. }) {
         for error in guard::find(&desired) {

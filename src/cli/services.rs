@@ -7,8 +7,8 @@ use super::framework::{ask, running_master};
 use super::options::DeploymentOptions;
 use super::rollout::{connect, desired, run};
 use super::{Outcome, Ui};
+use crate::deploy::services::{Instance, Services};
 use crate::diagnose::Exit;
-use crate::upgrade::services::{Instance, Services};
 
 /// What is deployed on the nodes, and what a restart of each would interrupt
 #[derive(Debug, Args)]
@@ -27,7 +27,7 @@ pub fn services(args: &ServicesArgs, ui: &Ui) -> Outcome {
         let engine = connect(&args.deployment).await?;
         let master = running_master(&engine, &desired).await?;
         let report = ask(&engine, &master, &["cluster", "--json", "--facts"]).await?;
-        let services: Services = serde_json::from_value(report).unwrap_or_default();
+        let services: Services = serde_json::from_value(report["facts"].clone()).unwrap_or_default();
         let shown = |instance: &&Instance| args.all || !instance.is_framework();
         ui.result(&told(&services, shown));
         let instances: Vec<_> = services

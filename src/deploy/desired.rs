@@ -227,6 +227,8 @@ pub struct Policy {
     pub drain: DrainPolicy,
     /// How long until every client has asked the registries again (`client_refresh`).
     pub client_refresh: Duration,
+    /// True where nothing may go silent because it is served nowhere else (`--no-gaps`).
+    pub refuses_gaps: bool,
     /// How many parked predecessors of a service are kept (`keep_parked`).
     pub keep_parked: usize,
     /// How many versions of an image are kept (`keep_images`).
@@ -288,6 +290,7 @@ impl Default for Policy {
             services_timeout: Duration::from_mins(1),
             drain: DrainPolicy::Auto,
             client_refresh: Duration::from_secs(65),
+            refuses_gaps: false,
             keep_parked: 2,
             keep_images: 3,
             backup: BackupPolicy::default(),

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::services::Services;
+
 /// What is known. Where nobody asked, nothing is.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
@@ -49,6 +51,9 @@ pub struct ClusterFacts {
     /// Services that are to run and do not: `App.Server` and node.
     #[serde(default)]
     pub down: Vec<Down>,
+    /// What is deployed on the nodes.
+    #[serde(flatten)]
+    pub services: Services,
     /// The versions that changed the database, and which older ones may start on what each left.
     #[serde(default)]
     pub versions: Option<Vec<Changed>>,

@@ -15,6 +15,7 @@ pub mod observe;
 pub mod observed;
 pub mod pins;
 pub mod rewrite;
+pub mod services;
 pub mod subnet;
 pub mod twin;
 pub mod verify;

@@ -15,12 +15,10 @@ use crate::tars::{PROTOCOL, Role, Service};
 
 use super::address;
 use super::database::{DB_TARS, DatabaseError, Presence, Server};
-use super::drain::{self, Drain};
 use super::environment::Account;
 use super::facts::Facts;
 use super::failure::{Code, Failure};
 use super::health::{self, ServantAnswer};
-use super::instances::{self, Instance};
 use super::probe;
 use super::rows;
 use super::signals;
@@ -50,12 +48,6 @@ struct ClusterReport {
     /// What is asked before an upgrade; left out where nobody asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     facts: Option<Facts>,
-    /// Every server that is deployed anywhere; left out likewise.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    servers: Option<Vec<Instance>>,
-    /// What a rollout has taken out of what registries hand out, whichever; left out likewise.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    drains: Option<Vec<Drain>>,
 }
 
 /// A container as it answers from outside.
@@ -126,8 +118,6 @@ struct DatabaseAnswer {
     now: String,
     nodes: Vec<rows::Registration>,
     stopped: Vec<rows::Stopped>,
-    servers: Option<Vec<Instance>>,
-    drains: Option<Vec<Drain>>,
     /// The services that an administrator stopped in the container that is asked.
     unwanted: BTreeSet<Service>,
     facts: Option<Facts>,
@@ -157,8 +147,6 @@ fn ask_database(
             report.nodes = known.nodes;
             report.stopped = is_there.then_some(known.stopped);
             report.facts = known.facts.or(report.facts.take());
-            report.servers = known.servers;
-            report.drains = known.drains;
             known.unwanted
         }
         Err(why) => {
@@ -174,8 +162,7 @@ fn query_database(account: &Account, question: Option<&Question>) -> Result<Data
     let now: Vec<String> = session.rows("asking for the time", "SELECT CAST(NOW() AS CHAR)", ())?;
     let now = now.into_iter().next().unwrap_or_default();
     let (nodes, stopped, unwanted) = (Vec::new(), Vec::new(), BTreeSet::new());
-    let mut known =
-        DatabaseAnswer { presence, now, nodes, stopped, servers: None, drains: None, unwanted, facts: None };
+    let mut known = DatabaseAnswer { presence, now, nodes, stopped, unwanted, facts: None };
     if matches!(presence, Presence::Exists { tables } if tables > 0) {
         known.nodes = rows::registrations(&mut session)?;
         known.stopped = rows::stopped(&mut session)?;
@@ -187,8 +174,6 @@ fn query_database(account: &Account, question: Option<&Question>) -> Result<Data
                 let mut facts = Facts::of_this_container();
                 facts.ask(&mut session)?;
                 known.facts = Some(facts);
-                known.servers = Some(instances::all(&mut session)?);
-                known.drains = Some(drain::all(&mut session)?);
             }
             None => {}
         }

@@ -7,6 +7,8 @@ use nix::sys::statvfs::statvfs;
 use serde::Serialize;
 
 use super::database::{DatabaseError, Session};
+use super::drain::{self, Drain};
+use super::instances::{self, Instance};
 use super::versions::{self, Changed};
 
 /// How many services that are down are named.
@@ -25,6 +27,10 @@ pub struct Facts {
     down: Vec<Down>,
     /// Nothing where the database could not be asked.
     versions: Option<Vec<Changed>>,
+    /// Every server that is deployed anywhere.
+    servers: Vec<Instance>,
+    /// What a rollout has taken out of what registries hand out, whichever.
+    drains: Vec<Drain>,
 }
 
 /// Two clocks at one moment, in seconds since 1970.
@@ -65,6 +71,8 @@ impl Facts {
         self.nodes = nodes(session)?;
         self.down = down(session)?;
         self.versions = Some(versions::all(session)?);
+        self.servers = instances::all(session)?;
+        self.drains = drain::all(session)?;
         Ok(())
     }
 }

@@ -4,11 +4,14 @@
 //! it is given back. Which servers that are is decided in the database at that moment, in one transaction.
 
 use crate::deploy::desired::{DrainPolicy, Policy};
+use crate::diagnose::first_few;
 use crate::tars::Role;
 
-use super::Intent;
+use super::finding::About;
 use super::plan::Planner;
+use super::preflight::names_in_database;
 use super::step::{Action, Step};
+use super::{Intent, Refusal};
 
 /// Adds the drains of a plan; none where everything goes down anyway.
 pub(super) fn insert(planner: &mut Planner<'_>, intent: &Intent) {
@@ -23,6 +26,32 @@ pub(super) fn insert(planner: &mut Planner<'_>, intent: &Intent) {
     };
     let steps = std::mem::take(&mut planner.plan.steps);
     planner.plan.steps = with_drains(&steps, is_tars, &desired.policy);
+    find_gaps(planner);
+}
+
+/// What will be silent although it is drained where it can be: a question, by name.
+fn find_gaps(planner: &mut Planner<'_>) {
+    let Some(Ok(facts)) = &planner.observed.facts.cluster else { return };
+    let mut gaps: Vec<String> = Vec::new();
+    for step in &planner.plan.steps {
+        let Action::Drain { containers, .. } = &step.action else { continue };
+        let services =
+            planner.desired.services.iter().filter(|service| containers.contains(&service.container));
+        let nodes = services.flat_map(names_in_database).collect();
+        gaps.extend(
+            facts.services.let_down(&nodes).iter().map(|one| format!("{} on {}", one.server, one.node)),
+        );
+    }
+    if gaps.is_empty() {
+        return;
+    }
+    let gaps = first_few(&gaps);
+    if planner.desired.policy.refuses_gaps {
+        planner.findings.refuse(Refusal::Gaps { gaps });
+    } else {
+        let text = format!("served nowhere else, and silent while its container is stopped: {gaps}. Go on?");
+        planner.findings.ask(About::Gaps, text);
+    }
 }
 
 /// One drain for all that stop before the next gate, ended when all of them are proven.

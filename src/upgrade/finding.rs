@@ -13,6 +13,8 @@ pub enum About {
     Addresses,
     /// Clocks and time zones.
     Clocks,
+    /// What goes silent while its container is replaced.
+    Gaps,
     /// Nodes and services that are down, silent or behind.
     Cluster,
     /// Room on disks.

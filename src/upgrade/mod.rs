@@ -59,7 +59,6 @@ pub mod retry;
 pub mod rollback;
 pub mod run;
 mod secure;
-pub mod services;
 mod serving;
 pub mod state;
 pub mod step;

@@ -9,6 +9,8 @@ pub(super) mod way_back;
 
 use serde_json::Value;
 
+pub(super) use cluster::names as names_in_database;
+
 use super::finding::Findings;
 use super::intent::is_framework;
 use super::refusal::Missing;

@@ -172,6 +172,12 @@ pub enum Refusal {
         /// Why not.
         why: String,
     },
+    /// What is served nowhere else would go silent, and it was said that nothing may.
+    #[error("served nowhere else, and silent while its container is stopped: {gaps}")]
+    Gaps {
+        /// The servers and their nodes.
+        gaps: String,
+    },
     /// Nothing runs that could be upgraded, restarted or rolled back.
     #[error("nothing of the deployment `{deployment}` is there to {word}")]
     NothingThere {
@@ -393,6 +399,9 @@ impl Diagnose for Refusal {
             }
             Self::AddressOutside { .. } => "declare an ipv4_address inside the network's subnet".to_owned(),
             Self::EngineTooOld { .. } => "update the engine to Docker 19.03 or newer".to_owned(),
+            Self::Gaps { .. } => "deploy another instance on a node of another container (`tarsup services` shows what is where), or go \
+                 without --no-gaps"
+                .to_owned(),
             Self::NoService { .. } => "see `tarsup status` for the services".to_owned(),
             Self::NothingThere { .. } | Self::DatabaseDown { .. } => "run `tarsup up` first".to_owned(),
             Self::ParkedGone { .. } => {

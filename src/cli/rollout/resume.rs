@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::super::{Outcome, Ui};
-use super::{ChangeOptions, Operator, StoredImages, connect, desired, run, told_to_stop};
+use super::{ChangeOptions, Operator, StoredImages, connect, run, told_to_stop};
 use crate::deploy::Desired;
 use crate::diagnose::Exit;
 use crate::engine::Engine;
@@ -37,7 +37,7 @@ pub struct ResumeArgs {
 
 /// Goes on with an interrupted deploy.
 pub fn resume(args: &ResumeArgs, ui: &Ui) -> Outcome {
-    let desired = desired(&args.change.confirm.deployment, ui)?;
+    let desired = args.change.desired(ui)?;
     run(ui, async {
         let engine: Arc<dyn Engine> = Arc::new(connect(&args.change.confirm.deployment).await?);
         let stored = StoredImages::find(&desired, true)?;

@@ -111,7 +111,7 @@ fn behind(
 }
 
 /// The names by which the database may know a service's node.
-fn names(service: &Service) -> Vec<String> {
+pub fn names(service: &Service) -> Vec<String> {
     let declaration = &service.declaration;
     let domains =
         ["DOMAIN", "TARS_DOMAIN"].into_iter().filter_map(|name| declaration.environment.value(name));

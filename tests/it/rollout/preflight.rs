@@ -357,3 +357,38 @@ async fn migration_that_binds_what_was_before_is_a_question_and_after_a_load_a_r
     );
     command.is_free().await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_served_nowhere_else_is_a_question_and_without_gaps_a_refusal() {
+    let mut desired = desired();
+    let engine = running(&desired).await;
+    let instance = |server: &str, node: &str| json!({"server": server, "node": node, "setting": true, "present": true, "flow": true, "lives": true});
+    let (own, other) = ("172.25.0.5", "172.25.0.99");
+    engine.tell(
+        "servers",
+        json!([
+            instance("Demo.Alone", own),
+            instance("Demo.Both", own),
+            instance("Demo.Both", other),
+            instance("Demo.Elsewhere", other),
+            instance("tars.tarslog", own)
+        ]),
+    );
+    let gaps = |offer: &Offer| {
+        texts(offer, "question")
+            .into_iter()
+            .filter(|text| text.starts_with("served nowhere"))
+            .collect::<Vec<_>>()
+    };
+    let asked = gaps(&offered(&engine, &desired).await.unwrap());
+    let question =
+        "served nowhere else, and silent while its container is stopped: Demo.Alone on 172.25.0.5. Go on?";
+    assert_eq!(asked, [question]);
+    desired.policy.refuses_gaps = true;
+    let refused = offered(&engine, &desired).await.unwrap_err();
+    assert_eq!(refused.exit(), Exit::Refused);
+    assert!(refused.to_string().contains("Demo.Alone on 172.25.0.5"), "{refused}");
+    // An administrator has stopped it: nobody calls it.
+    engine.tell("servers", json!([]));
+    assert!(gaps(&offered(&engine, &desired).await.unwrap()).is_empty());
+}

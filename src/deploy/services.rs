@@ -98,6 +98,22 @@ impl Services {
             })
     }
 
+    /// The instances on these nodes that serve and have nobody elsewhere to stand in for them: their clients are let down while
+    /// the nodes are stopped together. The framework's own are not among them.
+    pub fn let_down(&self, nodes: &BTreeSet<String>) -> Vec<&Instance> {
+        let stands_in = |one: &Instance, other: &Instance| {
+            other.serves()
+                && other.server == one.server
+                && other.set == one.set
+                && !nodes.contains(&other.node)
+        };
+        self.instances
+            .iter()
+            .filter(|one| nodes.contains(&one.node) && one.serves() && !one.is_framework())
+            .filter(|one| !self.instances.iter().any(|other| stands_in(one, other)))
+            .collect()
+    }
+
     /// The servers that go silent while a node restarts, by node.
     pub fn interrupted(&self) -> BTreeMap<&str, BTreeSet<&str>> {
         let mut by_node: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
@@ -143,6 +159,18 @@ mod tests {
         let silent = services.interrupted();
         assert_eq!(silent["a"], BTreeSet::from(["Demo.Alone", "Demo.Set"]));
         assert_eq!(silent["b"], BTreeSet::from(["Demo.Set"]));
+    }
+
+    #[test]
+    fn batch_of_all_nodes_lets_down_what_each_of_them_alone_would_not() {
+        let instances = vec![instance("Demo.A", "a"), instance("Demo.A", "b"), instance("tars.tarslog", "a")];
+        let services = Services { instances, drains: Vec::new() };
+        let of = |nodes: &[&str]| {
+            let nodes = nodes.iter().map(|node| (*node).to_owned()).collect();
+            services.let_down(&nodes).iter().map(|one| one.node.as_str()).collect::<Vec<_>>()
+        };
+        assert!(of(&["a"]).is_empty() && of(&["b"]).is_empty());
+        assert_eq!(of(&["a", "b"]), ["a", "b"]);
     }
 
     #[test]

@@ -183,13 +183,15 @@ const EVERYWHERE: [&str; 13] = [
 /// What a start of upstream's installs anew.
 const OF_UPSTREAM: [&str; 4] = ["/root", "/tars", "/usr/local/app", "/usr/local/tars"];
 /// What a start of tars-init, and the services, write: `*` is one name.
-const OF_TARS_INIT: [&str; 14] = [
+const OF_TARS_INIT: [&str; 16] = [
+    "/tars/*",
     "/usr/local/app/patchs",
     "/usr/local/app/tars/*/bin/tars_start.sh",
     "/usr/local/app/tars/*/bin/tars_start.sh.pid",
     "/usr/local/app/tars/*/conf",
     "/usr/local/app/tars/*/data",
     "/usr/local/app/tars/*/util",
+    "/usr/local/app/tars/.tars-init-container",
     "/usr/local/app/tars/.tars-init-programs",
     "/usr/local/app/tars/.tars-init-started",
     "/usr/local/app/tars/app_log",

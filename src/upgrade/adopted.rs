@@ -186,7 +186,7 @@ fn note_twins(planner: &mut Planner<'_>) {
         let gone = "once its successor is proven, the container itself is removed and its twin parked in its place: what was changed \
                     inside it, outside of volumes, is not in the twin";
         notes.push(match because {
-            TwinBecause::Rebuild => format!("`{}` is never started again, not even to go back; {gone}", service.name),
+            TwinBecause::Rebuild => format!("`{}` is never started again, not even to go back: a twin of it with `REBUILD=false` is; {gone}", service.name),
             TwinBecause::Compose => {
                 let project = &old.labels[LABEL_COMPOSE_PROJECT];
                 format!(

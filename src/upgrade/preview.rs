@@ -164,7 +164,9 @@ pub(super) async fn way_back(engine: &dyn Engine, offer: &Offer, observed: &Obse
         });
         match document {
             Ok(document) => {
-                let lines = lines_of(&document);
+                // Who reads it later is told by the start: its own services are not among them.
+                let mut lines = lines_of(&document);
+                lines.retain(|line| !line.starts_with("reaches "));
                 let more = lines.len().saturating_sub(SHOWN);
                 let shown = lines.into_iter().take(SHOWN);
                 notes.extend(shown.map(|line| format!("the start of {image} as `{name}`: {line}")));

@@ -34,24 +34,24 @@ const PAGE: Way = Way { net: "tars", subnet: "172.30.63", upstream: UPSTREAM_FRA
 const LONG: Way =
     Way { net: "tarsup-adopted", subnet: "172.30.64", upstream: UPSTREAM_FORMER, ours: &[FORMER, WITH_WEB] };
 /// The version of the framework's own services is that of the image.
-const VERSIONS: [&str; 1] = ["db_tars.t_server_conf.patch_version"];
+pub const VERSIONS: [&str; 1] = ["db_tars.t_server_conf.patch_version"];
 /// What a tarsnode registers with, or not.
-const NODE_OBJECT: &str = "db_tars.t_node_info.node_obj";
+pub const NODE_OBJECT: &str = "db_tars.t_node_info.node_obj";
 /// A time before any deploy: what was adopted served then.
 const BEFORE_ALL: &str = "20000101T000000Z-0000";
 
 /// What tarsup is asked in the folder of the lines.
-struct Operator<'a> {
-    stage: &'static Stage,
-    lines: &'a Lines,
+pub struct Operator<'a> {
+    pub stage: &'static Stage,
+    pub lines: &'a Lines,
 }
 
 impl Operator<'_> {
-    fn file(&self) -> PathBuf {
+    pub fn file(&self) -> PathBuf {
         self.lines.folder.path().join("compose.yaml")
     }
 
-    fn tarsup(&self, words: &[&str]) -> Ran {
+    pub fn tarsup(&self, words: &[&str]) -> Ran {
         let mut command = self.stage.tarsup();
         let output = command.args(words).stdin(Stdio::null()).output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -59,21 +59,21 @@ impl Operator<'_> {
     }
 
     /// `tarsup WORDS -f compose.yaml`.
-    fn on_file(&self, words: &[&str]) -> Ran {
+    pub fn on_file(&self, words: &[&str]) -> Ran {
         let file = self.file();
         let words: Vec<&str> = words.iter().copied().chain(["-f", file.to_str().unwrap()]).collect();
         self.tarsup(&words)
     }
 
     #[track_caller]
-    fn has_nothing_to_do(&self) {
+    pub fn has_nothing_to_do(&self) {
         let plan = self.on_file(&["plan", "--json"]).exits(0).json();
         assert_eq!((&plan["steps"], &plan["questions"]), (&json!([]), &json!([])), "{plan}");
     }
 }
 
 /// What the engine says of a container, less what time changes.
-fn inspected(name: &str) -> Value {
+pub fn inspected(name: &str) -> Value {
     let output = Command::new("docker").args(["container", "inspect", name]).output().unwrap();
     let mut all: Value = serde_json::from_slice(&output.stdout).unwrap();
     let mut one = all[0].take();
@@ -84,6 +84,30 @@ fn inspected(name: &str) -> Value {
         mounts.sort_by_key(|mount| mount["Destination"].to_string());
     }
     one
+}
+
+/// The rows that differ and may not: not what moves, and not what `may` names.
+pub fn changed(before: &Tables, now: &Tables, may: &[&str]) -> Vec<String> {
+    // Each master brings the packages of its own programs, and each console lists the applications that it finds.
+    let is_new = |row: &String| {
+        row.starts_with("db_tars.t_server_patchs + tars.") && row.contains("| system install |")
+            || row.starts_with("db_tars_web.t_application + ")
+    };
+    let mut differs = before.difference(now, may);
+    differs.retain(|row| !is_new(row));
+    differs
+}
+
+/// Waits for upstream's console. Its first start makes tables, and may end with them: pm2 starts it again.
+pub fn console_stays(lines: &Lines, url: &str) {
+    let ask = ["curl", "-sfo", "/dev/null", url];
+    wait_for("upstream's console to stay", || {
+        let answers = || lines.inside("framework", &ask).is_some();
+        answers() && {
+            std::thread::sleep(Duration::from_secs(3));
+            answers()
+        }
+    });
 }
 
 /// One walk along a way.
@@ -177,15 +201,7 @@ impl Walk {
         let program =
             beside::folder("real/hello/HelloServer", "adoption").expect("it lies beside the framework");
         let url = format!("http://{subnet}.3:3000");
-        // Its first start makes tables, and may end with them: pm2 starts it again.
-        let ask = ["curl", "-sfo", "/dev/null", &url];
-        wait_for("upstream's console to stay", || {
-            let answers = || lines.inside("framework", &ask).is_some();
-            answers() && {
-                std::thread::sleep(Duration::from_secs(3));
-                answers()
-            }
-        });
+        console_stays(lines, &url);
         let said = publish(&walk.name("framework"), &url, &program);
         assert!(said.starts_with("200 ") && said.contains("task no:"), "{said}");
         wait_for("the published service", || walk.calls());
@@ -261,17 +277,61 @@ impl Walk {
         assert!(self.lines.answers());
     }
 
+    /// What a reboot leaves: containers that nothing starts. `up` does, once the database answers.
+    fn is_started_by_up(&self, before: &[Value; 3]) {
+        let (database, framework, node) = (self.name("mysql"), self.name("framework"), self.name("node"));
+        succeed(Command::new("docker").args(["stop", "-t", "5", &framework, &node]));
+        let at = inspected(&framework)["State"]["StartedAt"].clone();
+        succeed(Command::new("docker").args(["pause", &database]));
+        let ran = self.operator().on_file(&["up", "--yes"]);
+        succeed(Command::new("docker").args(["unpause", &database]));
+        assert_ne!(ran.code, 0, "{}", ran.err);
+        assert!(
+            ran.err.contains("is not started, because its image's own start installs anew"),
+            "{}",
+            ran.err
+        );
+        assert_eq!(inspected(&framework)["State"]["StartedAt"], at);
+
+        let ran = self.operator().on_file(&["up", "--yes"]).exits(0);
+
+        assert!(ran.err.contains("asking the database"), "{}", ran.err);
+        for (name, before) in [(&framework, &before[1]), (&node, &before[2])] {
+            let now = inspected(name);
+            assert_eq!((&now["Id"], &now["State"]["Running"]), (&before["Id"], &json!(true)), "{name}");
+            assert_eq!(now["HostConfig"]["RestartPolicy"], before["HostConfig"]["RestartPolicy"], "{name}");
+        }
+        assert!(self.lines.answers());
+        wait_for("the published service, after a reboot", || self.calls());
+        self.operator().has_nothing_to_do();
+    }
+
+    /// A service of the framework's own, published over the one that upstream's start has put there.
+    fn names_what_was_published_over_the_image(&self, ours: &str, test: &str) {
+        let framework = self.name("framework");
+        let to_ours = format!("{framework}={ours}");
+        let plan = || self.operator().on_file(&["plan", "--image", &to_ours]).exits(0).out;
+        let shown = plan();
+        assert!(!shown.contains("published over its image"), "{shown}");
+        let folder = tempfile::tempdir().unwrap();
+        let package = beside::folder("real/v3.0.17-patched/tarsstat.tgz", test).unwrap();
+        succeed(Command::new("tar").arg("-xzf").arg(package).arg("-C").arg(folder.path()));
+        let program = folder.path().join("tarsstat/tarsstat");
+        let there = format!("{framework}:/usr/local/app/tars/tarsstat/bin/tarsstat");
+        succeed(Command::new("docker").arg("cp").arg(program).arg(there));
+        let shown = plan();
+        let told = format!(
+            "`{framework}` runs tarsstat, published over its image's own: those of {ours} take their place"
+        );
+        assert!(shown.contains(&told), "{shown}");
+        self.operator().on_file(&["upgrade", "--image", &to_ours]).exits(3);
+    }
+
     /// Every table is as it was, but for what this step is known to change.
     #[track_caller]
     fn same(&self, station: &str, before: &Tables, may: &[&str]) -> Tables {
         let now = self.tables();
-        // Each master brings the packages of its own programs, and each console lists the applications that it finds.
-        let is_new = |row: &String| {
-            row.starts_with("db_tars.t_server_patchs + tars.") && row.contains("| system install |")
-                || row.starts_with("db_tars_web.t_application + ")
-        };
-        let mut differs = before.difference(&now, may);
-        differs.retain(|row| !is_new(row));
+        let differs = changed(before, &now, may);
         assert!(differs.is_empty(), "{station}:\n{}", differs.join("\n"));
         now
     }
@@ -307,6 +367,11 @@ fn walk(way: Way, page: Option<VecDeque<String>>) {
         tables = walk.same("a restart of upstream's container", &tables, &[]);
         walk.is_not_started_without_the_database(&ours);
         tables = walk.same("a database that was away", &tables, &[]);
+    } else {
+        walk.is_started_by_up(&before);
+        // Upstream's start writes its rows anew, without the default that its console has taken away.
+        tables = walk.same("stopped, and started by up", &tables, &["db_tars.t_server_conf.run_type"]);
+        walk.names_what_was_published_over_the_image(&ours, test);
     }
 
     let to_ours = [format!("{framework}={ours}"), format!("{node}={our_node}")];

@@ -65,13 +65,18 @@ impl Lines {
     }
 
     pub fn framework(&self, service: &str, host: u8, slave: &str, image: &str) {
+        self.framework_with(service, host, slave, "false", image);
+    }
+
+    /// The same with another `REBUILD`.
+    pub fn framework_with(&self, service: &str, host: u8, slave: &str, rebuild: &str, image: &str) {
         let subnet = self.subnet;
         let environment = [
             format!("MYSQL_HOST={subnet}.2"),
             format!("MYSQL_ROOT_PASSWORD={PASSWORD}"),
             "MYSQL_USER=root".to_owned(),
             "MYSQL_PORT=3306".to_owned(),
-            "REBUILD=false".to_owned(),
+            format!("REBUILD={rebuild}"),
             "INET=eth0".to_owned(),
             format!("SLAVE={slave}"),
         ];

@@ -15,6 +15,7 @@ mod kills;
 mod lines;
 mod machine;
 mod publish;
+mod rebuild;
 mod roll;
 mod rows;
 mod secrets;

@@ -43,6 +43,7 @@ fn real_upgrade_and_rollback_keep_addresses_mounts_policies_rows_and_what_is_dep
     hello::deploy(&deployment, &[("node", 5), ("node2", 7)]);
     wait_for_nodes(&deployment, 4);
     let (before, rows_before) = (identities(&deployment), rows(&deployment, false));
+    let versions_before = rows(&deployment, true);
     let (database, tables) = (deployment.id("database"), deployment.tables());
 
     deployment.tarsup(&["upgrade", "--to", PATCHED, "--yes"]).exits(0);
@@ -62,7 +63,8 @@ fn real_upgrade_and_rollback_keep_addresses_mounts_policies_rows_and_what_is_dep
 
     runs(&deployment, RELEASE);
     assert_eq!(identities(&deployment), before);
-    same_rows(&rows_before, &rows(&deployment, false));
+    // The version that each row names is put back as well.
+    same_rows(&versions_before, &rows(&deployment, true));
     for host in [5, 7] {
         wait_for("the deployed service on each node", || hello::call(&deployment, Some(host)).code == 0);
     }
@@ -183,9 +185,22 @@ fn real_upgrade_from_2_4_17_to_3_0_17_and_back() {
     let history_lines = deployment.tarsup(&["history"]).exits(0).out;
     assert!(history_lines.contains("as it was: .tarsup/deploys/"), "{history_lines}");
 
+    // What the older master takes back stands in the plan.
+    let plan = deployment.tarsup(&["rollback", "--dry-run"]).exits(0).out;
+    let start = format!("the start of tarsup-real/framework:{FORMER} as `framework`: ");
+    let told = format!(
+        "{start}tars.default tars/application/server/activating-timeout: 60000 → 10000, follows this version"
+    );
+    assert!(plan.contains(&told), "{plan}");
+    let versions = format!("`slave`: its rows name the version of tarsup-real/framework:{FORMER} again");
+    assert!(plan.contains(&versions), "{plan}");
+    assert_eq!(timeout(), "activating-timeout=60000", "nothing is done for it");
+
     let back = deployment.tarsup(&["rollback", "--yes"]).exits(0);
 
     runs(&deployment, FORMER);
+    let named = "SELECT DISTINCT patch_version FROM db_tars.t_server_conf WHERE application = 'tars'";
+    assert_eq!(deployment.query(named).trim(), FORMER);
     assert_eq!(identities(&deployment), before);
     // What the older master puts back is told, and who may run with the newer values until then.
     let key = "tars.default tars/application/server/activating-timeout: 60000 → 10000, follows this version";

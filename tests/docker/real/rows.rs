@@ -3,51 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use super::tables::Tables;
 use crate::e2e::deployment::{Deployment, wait_for};
 
-/// The tables that hold the cluster, each with what tells its rows apart and the columns that a registration, a
-/// heartbeat, a web console or the clock moves.
-const TABLES: [(&str, &[&str], &[&str]); 3] = [
-    (
-        "t_server_conf",
-        &["application", "server_name", "node_name"],
-        &[
-            "id",
-            "registry_timestamp",
-            "present_state",
-            "process_id",
-            "posttime",
-            "patch_time",
-            // What tarsnode reports of a program once it runs: the library's version.
-            "tars_version",
-            "sha",
-        ],
-    ),
-    (
-        "t_adapter_conf",
-        &["application", "server_name", "node_name", "adapter_name"],
-        &["id", "registry_timestamp", "posttime"],
-    ),
-    (
-        "t_node_info",
-        &["node_name"],
-        &[
-            "id",
-            "last_reg_time",
-            "last_heartbeat",
-            "modify_time",
-            "present_state",
-            "load_avg1",
-            "load_avg5",
-            "load_avg15",
-            "tars_version",
-            // What a registration of tarsnode resets.
-            "group_id",
-            "label",
-            "endpoint_ip",
-            "endpoint_port",
-        ],
-    ),
+/// The tables that hold the cluster, each with what tells its rows apart.
+const TABLES: [(&str, &[&str]); 3] = [
+    ("t_server_conf", &["application", "server_name", "node_name"]),
+    ("t_adapter_conf", &["application", "server_name", "node_name", "adapter_name"]),
+    ("t_node_info", &["node_name"]),
 ];
 
 /// Row → column → value.
@@ -55,23 +18,17 @@ pub type Rows = BTreeMap<String, BTreeMap<String, String>>;
 
 /// The rows of servers, adapters and nodes; `patch_version` is left out where versions do not count.
 pub fn rows(deployment: &Deployment, versions: bool) -> Rows {
+    let is_one = |name: &str| TABLES.iter().any(|(table, _)| name == format!("db_tars.{table}"));
+    let all = Tables::read_those(&|sql| deployment.query(sql), is_one);
     let mut rows = Rows::new();
-    for (table, keys, moving) in TABLES {
-        let columns = deployment.query(&format!(
-            "SELECT column_name FROM information_schema.columns WHERE table_schema = 'db_tars' AND table_name = '{table}' \
-             ORDER BY ordinal_position"
-        ));
-        let columns: Vec<&str> = columns
-            .lines()
-            .filter(|column| !moving.contains(column) && (versions || *column != "patch_version"))
-            .collect();
-        let key = format!("CONCAT_WS('.', {})", keys.join(", "));
-        let found =
-            deployment.query(&format!("SELECT {key}, `{}` FROM db_tars.{table}", columns.join("`, `")));
-        for line in found.lines() {
-            let mut values = line.split('\t').map(str::to_owned);
-            let name = format!("{table} {}", values.next().unwrap_or_default());
-            rows.insert(name, columns.iter().map(|&column| column.to_owned()).zip(values).collect());
+    for (table, keys) in TABLES {
+        for mut row in all.of(&format!("db_tars.{table}")) {
+            let name: Vec<&str> = keys.iter().map(|key| row[*key].as_str()).collect();
+            let name = format!("{table} {}", name.join("."));
+            if !versions {
+                row.remove("patch_version");
+            }
+            rows.insert(name, row);
         }
     }
     rows

@@ -46,6 +46,11 @@ pub struct Tables(BTreeMap<String, (Vec<String>, Vec<Vec<String>>)>);
 impl Tables {
     /// Reads them; `query` runs SQL and gives lines with tabs.
     pub fn read(query: &dyn Fn(&str) -> String) -> Self {
+        Self::read_those(query, |name| !MOVING_TABLES.contains(&name))
+    }
+
+    /// The same of some tables, by `schema.table`.
+    pub fn read_those(query: &dyn Fn(&str) -> String, wanted: impl Fn(&str) -> bool) -> Self {
         let columns = query(
             "SELECT table_schema, table_name, column_name FROM information_schema.columns WHERE table_schema LIKE 'db\\_%' \
              ORDER BY 1, 2, ordinal_position",
@@ -54,7 +59,7 @@ impl Tables {
         for line in columns.lines() {
             let [schema, table, column] = line.split('\t').collect::<Vec<_>>()[..] else { panic!("{line}") };
             let name = format!("{schema}.{table}");
-            if !MOVING_TABLES.contains(&name.as_str()) {
+            if wanted(&name) {
                 tables.entry(name).or_default().0.push(column.to_owned());
             }
         }
@@ -74,6 +79,15 @@ impl Tables {
             }
         }
         Self(tables)
+    }
+
+    /// The rows of a table, each as column → value, without what moves.
+    pub fn of(&self, table: &str) -> impl Iterator<Item = BTreeMap<String, String>> {
+        let (columns, rows) = self.0.get(table).cloned().unwrap_or_default();
+        rows.into_iter().map(move |row| {
+            let values = columns.iter().cloned().zip(row);
+            values.filter(|(column, _)| !MOVING_COLUMNS.contains(&column.as_str())).collect()
+        })
     }
 
     /// What differs in `after`, a line a row, but for what moves and for `may`: tables, or `table.column`.

@@ -14,6 +14,7 @@ mod hello;
 mod kills;
 mod lines;
 mod machine;
+mod preflight;
 mod publish;
 mod rebuild;
 mod roll;

@@ -97,7 +97,7 @@ impl Deployment {
         let volumes = format!("  {}:\n", services.join(":\n  "));
         let services: String = services.iter().map(|name| service(name)).collect();
         format!(
-            "name: {name}\nx-tars: {{gate_timeout: 90s, dwell: 1s, drain: off}}\nservices:\n{services}networks:\n  default:\n    ipam:\n      \
+            "name: {name}\nx-tars: {{drain: off, gate_timeout: 90s, dwell: 1s}}\nservices:\n{services}networks:\n  default:\n    ipam:\n      \
              config: [{{subnet: {net}.0/24, ip_range: {net}.128/25}}]\nvolumes:\n{volumes}"
         )
     }

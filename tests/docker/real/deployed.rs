@@ -55,7 +55,7 @@ fn is_tarsnodes_own(deployment: &Deployment) {
 #[test]
 fn real_services_of_a_node_start_with_it_and_are_waited_for() {
     let Some(stage) = stage("real_services_of_a_node_start_with_it") else { return };
-    let deployment = Deployment::of(stage, RELEASE, "real-deployed", 81, &["database", "framework", "node"]);
+    let deployment = Deployment::of(stage, RELEASE, "real-deployed", 86, &["database", "framework", "node"]);
     deployment.tarsup(&["up", "--yes"]).exits(0);
     hello::deploy(&deployment, &[("node", 5)]);
     let restart = || succeed(Command::new("docker").args(["restart", &deployment.container("node")]));

@@ -45,7 +45,7 @@ fn figure(result: &str, key: &str) -> f64 {
 #[test]
 fn real_upgrade_loses_no_call_of_a_service_on_two_nodes() {
     let Some(stage) = stage("real_upgrade_loses_no_call") else { return };
-    let deployment = Deployment::of(stage, RELEASE, "real-drain", 82, ALL);
+    let deployment = Deployment::of(stage, RELEASE, "real-drain", 87, ALL);
     deployment.edit("compose.yaml", "drain: off", "client_refresh: 8s");
     deployment.tarsup(&["up", "--yes"]).exits(0);
     let nodes = [("node", 5), ("node2", 7)];

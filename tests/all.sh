@@ -37,7 +37,7 @@ count() {
     "$@" >"$results/out" 2>&1 </dev/null || code=$?
     grep -E '^(test .*FAILED|failures:|---- |error|warning: unused)' "$results/out" || true
     # With what it says, which may be long.
-    grep -E -A3 '^thread .* panicked' "$results/out" | cut -c1-1000 || true
+    grep -E -A9 '^thread .* panicked' "$results/out" | cut -c1-1000 || true
     ok=$(sed -n 's/^test result: .* \([0-9]*\) passed; .*/\1/p' "$results/out" | awk '{ n += $1 } END { print n + 0 }')
     bad=$(sed -n 's/^test result: .* \([0-9]*\) failed; .*/\1/p' "$results/out" | awk '{ n += $1 } END { print n + 0 }')
     ignored=$(sed -n 's/^test result: .* \([0-9]*\) ignored; .*/\1/p' "$results/out" | awk '{ n += $1 } END { print n + 0 }')

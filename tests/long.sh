@@ -42,7 +42,7 @@ sh tests/engine.sh start long
 cargo test --quiet --features engine-tests --test docker --no-run
 TARSUP_EVERY=1 cargo test --quiet --test it rollout::
 CI=1 TARSUP_EVERY=1 sh tests/engine.sh run long -- cargo test --quiet --features engine-tests --test docker -- --nocapture \
-    real::adopt real::deployed real::drain
+    real::adopt real::drain
 # Three hundred containers with random settings, adopted and replaced: some twenty minutes.
 TARSUP_RECREATE=300 TARSUP_SEED=$seed sh tests/engine.sh run long -- \
     cargo test --quiet --features engine-tests --test docker -- --nocapture recreate::

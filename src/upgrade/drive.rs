@@ -26,7 +26,7 @@ use super::state::is_up;
 use super::step::{Action, Step};
 use super::unfinished::{Left, left_by};
 use super::unwind::{InFlight, WayBack, settle, unwind};
-use super::{DeployFailure, DeployId, Intent, Refusal, body, loss, names, retry};
+use super::{DeployFailure, DeployId, Intent, Refusal, body, loss, names, preflight, retry};
 use crate::deploy::observe::{Glance, observe_with};
 use crate::deploy::pins::{Pins, require};
 use crate::deploy::{Desired, Observed};
@@ -497,6 +497,7 @@ impl Deploy<'_> {
             registered: BTreeMap::new(),
             served: BTreeMap::new(),
             host: observed.engine.id.clone(),
+            joins_at_create: preflight::speaks(&observed.engine.api_version, "1.44"),
             drains: Drains::default(),
             loaded: BTreeMap::new(),
             kept: observed.kept.clone(),

@@ -62,17 +62,23 @@ pub fn check(desired: &Desired, observed: &Observed, intent: &Intent) -> Finding
 }
 
 fn engine(observed: &Observed) -> Result<(), Refusal> {
-    let number = |text: &str| -> Option<(u32, u32)> {
-        let (major, minor) = text.split_once('.')?;
-        Some((major.parse().ok()?, minor.parse().ok()?))
-    };
     let has = &observed.engine.api_version;
-    match number(has) {
-        Some(version) if Some(version) < number(LEAST_API) => {
+    match api_number(has) {
+        Some(_) if !speaks(has, LEAST_API) => {
             Err(Refusal::EngineTooOld { has: has.clone(), wants: LEAST_API })
         }
         _ => Ok(()),
     }
+}
+
+/// True where an API version is that one or a later one; what is no version is none.
+pub(super) fn speaks(has: &str, wanted: &str) -> bool {
+    api_number(has).is_some_and(|has| Some(has) >= api_number(wanted))
+}
+
+fn api_number(text: &str) -> Option<(u32, u32)> {
+    let (major, minor) = text.split_once('.')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 /// The wanted name is free, or its container is this service's.

@@ -64,6 +64,11 @@ impl Runner<'_> {
             (LABEL_PREDECESSOR, predecessor.clone()),
         ]);
         body.0.insert("Image".to_owned(), called.into());
+        if self.joins_at_create {
+            for (network, settings) in twin.joins_later() {
+                join_at_create(&mut body, network, settings.clone());
+            }
+        }
         guard::check_body(name, &body).map_err(Box::new)?;
         let made = match self.engine.create_container(name, &body).await {
             Ok(id) => self.engine.inspect_container(&id).await?,
@@ -165,6 +170,27 @@ impl Runner<'_> {
         let Some((_, settings)) = settings else {
             return Err(StepError::Unplanned { service: step.service.clone().unwrap_or_default() });
         };
+        if self.is_joined(container, network).await? {
+            return Ok(());
+        }
         Ok(self.engine.connect_network(network, container, settings).await?)
+    }
+
+    /// True where a container was joined to the network by its create.
+    pub(super) async fn is_joined(&self, container: &str, network: &str) -> Result<bool, StepError> {
+        if !self.joins_at_create {
+            return Ok(false);
+        }
+        let found = self.engine.inspect_container(container).await?;
+        Ok(found.is_some_and(|found| found.addresses.contains_key(network)))
+    }
+}
+
+/// Puts a further network into a create body, where its settings name a hardware address: later ones are ignored.
+pub(super) fn join_at_create(body: &mut CreateBody, network: &str, settings: Value) {
+    let names_one = settings["MacAddress"].as_str().is_some_and(|address| !address.is_empty());
+    if names_one {
+        let config = object(body.0.entry("NetworkingConfig"));
+        object(config.entry("EndpointsConfig")).insert(network.to_owned(), settings);
     }
 }

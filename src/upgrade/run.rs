@@ -19,6 +19,7 @@ use super::machine::Machine;
 use super::mask::Mask;
 use super::names::{Part, part_of};
 use super::record::DeployRecord;
+use super::remake::join_at_create;
 use super::serving::Before;
 use super::step::{Action, Purpose, Step};
 use super::{DeployId, render, retry};
@@ -177,6 +178,8 @@ pub struct Runner<'a> {
     pub registered: BTreeMap<String, Option<Registrations>>,
     /// The engine's id: two deployments of one name may share a database.
     pub host: String,
+    /// Whether its create takes more than one network: from API 1.44 on, and then a hardware address there alone.
+    pub joins_at_create: bool,
     /// What this run has taken out of what registries hand out.
     pub drains: Drains,
     /// What served in a service's container before it was first stopped; nothing where nobody could tell.
@@ -367,6 +370,13 @@ impl Runner<'_> {
         if let Some(predecessor) = predecessor {
             self.carry(predecessor, &service.name, &mut body).await?;
         }
+        if *purpose == Purpose::Serve && self.joins_at_create {
+            for endpoint in service.declaration.joins_later() {
+                let mut settings = endpoint.settings();
+                self.carry_endpoint(name, &endpoint.network, &mut settings).await?;
+                join_at_create(&mut body, &endpoint.network, settings);
+            }
+        }
         if keeps {
             body.0.insert("Image".to_owned(), serde_json::json!(called));
         }
@@ -446,6 +456,9 @@ impl Runner<'_> {
         // A migration runs beside the service, whose fixed address is taken.
         let migrates = matches!(part_of(container), Part::Migrate(_));
         let mut endpoint = if migrates { serde_json::json!({}) } else { endpoint.settings() };
+        if self.is_joined(container, network).await? {
+            return Ok(());
+        }
         self.carry_endpoint(container, network, &mut endpoint).await?;
         Ok(self.engine.connect_network(network, container, &endpoint).await?)
     }

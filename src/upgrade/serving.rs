@@ -84,8 +84,11 @@ impl Again {
         if self.before.is_empty() {
             return None;
         }
-        let Some(deployed) = probe.and_then(|probe| probe.deployed.as_ref()) else {
-            return Some("no registry says what is deployed there".to_owned());
+        let probe = probe?;
+        let Some(deployed) = &probe.deployed else {
+            let why = &probe.deployed_unknown;
+            // An older tars-init, such as that of a version that comes back, does not know the question.
+            return (!why.is_empty()).then(|| format!("nobody says what is deployed there: {why}"));
         };
         // What an administrator has stopped or taken away since is not in it, and not waited for.
         let silent: Vec<&Served> =
@@ -139,8 +142,10 @@ mod tests {
     #[test]
     fn nobody_knows_is_no_proof() {
         let mut again = Again::new(BTreeSet::from(["Demo.A".to_owned()]), at(10));
-        assert!(matches!(again.judge(at(0), Some(&Probe::default())), Some(Missing::Yet(_))));
-        assert!(matches!(again.judge(at(10), None), Some(Missing::ForGood(_))));
+        let unknown = Probe { deployed_unknown: "no registry answers".to_owned(), ..Probe::default() };
+        assert!(matches!(again.judge(at(0), Some(&unknown)), Some(Missing::Yet(_))));
+        assert!(matches!(again.judge(at(10), Some(&unknown)), Some(Missing::ForGood(_))));
+        assert_eq!(again.judge(at(20), Some(&Probe::default())), None, "an older tars-init never tells");
         assert_eq!(Again::new(BTreeSet::new(), at(10)).judge(at(20), None), None, "nothing served there");
         assert_eq!(Before::of(&Probe::default()), None);
     }

@@ -200,9 +200,24 @@ async fn shape_of_a_hardware_address_keeps_that_of_each_network() {
     });
     case.engine.create_container(&one, &CreateBody(body.as_object().unwrap().clone())).await.unwrap();
     case.engine.start_container(&one).await.unwrap();
-    // Engines before API 1.44 take none of a further network, and make one of its address.
+    // Engines before API 1.44 take none of a further network, and make one of its address; later ones at the create alone.
     let settings = json!({"MacAddress": "02:00:5e:00:53:02", "IPAMConfig": {"IPv4Address": "172.30.95.7"}});
     case.engine.connect_network(&second, &one, &settings).await.unwrap();
+    let two = case.name("two");
+    let takes_both = {
+        let endpoints = json!({
+            &first: {"MacAddress": "02:00:5e:00:53:04"},
+            &second: {"MacAddress": "02:00:5e:00:53:05"}
+        });
+        let body = json!({
+            "Image": case.images[0], "Cmd": ["sleep"], "HostConfig": {"NetworkMode": first},
+            "NetworkingConfig": {"EndpointsConfig": endpoints}
+        });
+        case.engine.create_container(&two, &CreateBody(body.as_object().unwrap().clone())).await.is_ok()
+    };
+    if takes_both {
+        case.engine.start_container(&two).await.unwrap();
+    }
     let bridge = case.name("bridge");
     let body = json!({"Image": case.images[0], "Cmd": ["sleep"], "MacAddress": "02:00:5e:00:53:03"});
     case.engine.create_container(&bridge, &CreateBody(body.as_object().unwrap().clone())).await.unwrap();
@@ -213,8 +228,17 @@ async fn shape_of_a_hardware_address_keeps_that_of_each_network() {
     };
     let before = [mac(&one, &first), mac(&one, &second), mac(&bridge, "bridge")];
     assert_eq!((&before[0], &before[2]), (&json!("02:00:5e:00:53:01"), &json!("02:00:5e:00:53:03")));
-    case.are_kept(&[&one, &bridge], &[]);
+    let both = |name: &str| [mac(name, &first), mac(name, &second)];
+    let of_two = takes_both.then(|| both(&two));
+    assert!(
+        of_two.as_ref().is_none_or(|of_two| *of_two == ["02:00:5e:00:53:04", "02:00:5e:00:53:05"]),
+        "{of_two:?}"
+    );
+    let all: Vec<&str> =
+        [&one, &bridge, &two].into_iter().take(if takes_both { 3 } else { 2 }).map(String::as_str).collect();
+    case.are_kept(&all, &[]);
     assert_eq!([mac(&one, &first), mac(&one, &second), mac(&bridge, "bridge")], before);
+    assert_eq!(takes_both.then(|| both(&two)), of_two);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use crate::e2e::deployment::{Deployment, wait_for};
 use crate::e2e::stage::succeed;
 
 const SERVER: &str = "/data/tars/tarsnode-data/Demo.HelloServer/bin/HelloServer";
-const AT_ONCE: &str = "started at once, as tarsnode would: Demo.HelloServer";
+pub const AT_ONCE: &str = "started at once, as tarsnode would: Demo.HelloServer";
 
 fn inside(deployment: &Deployment, command: &[&str]) {
     succeed(Command::new("docker").args(["exec", &deployment.container("node")]).args(command));
@@ -29,7 +29,12 @@ fn processes(deployment: &Deployment) -> Vec<String> {
 }
 
 fn log(deployment: &Deployment) -> String {
-    let output = Command::new("docker").args(["logs", &deployment.container("node")]).output().unwrap();
+    log_of(deployment, "node")
+}
+
+/// What a service's container has printed.
+pub fn log_of(deployment: &Deployment, service: &str) -> String {
+    let output = Command::new("docker").args(["logs", &deployment.container(service)]).output().unwrap();
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
@@ -52,8 +57,8 @@ fn is_tarsnodes_own(deployment: &Deployment) {
     assert_eq!(processes(deployment), [pid], "the same process, and no other");
 }
 
-#[test]
-fn real_services_of_a_node_start_with_it_and_are_waited_for() {
+/// The whole way of a node's service; `real::drain` does it with `TARSUP_EVERY` (tests/long.sh).
+pub fn services_of_a_node_start_with_it_and_are_waited_for() {
     let Some(stage) = stage("real_services_of_a_node_start_with_it") else { return };
     let deployment = Deployment::of(stage, RELEASE, "real-deployed", 86, &["database", "framework", "node"]);
     deployment.tarsup(&["up", "--yes"]).exits(0);
@@ -74,10 +79,6 @@ fn real_services_of_a_node_start_with_it_and_are_waited_for() {
     let served = &probe(&deployment)["deployed"];
     assert_eq!(*served, serde_json::json!([{"server": "Demo.HelloServer", "serves": true, "detail": ""}]));
 
-    // The rest of the way is tests/long.sh's.
-    if std::env::var_os("TARSUP_EVERY").is_none() {
-        return;
-    }
     // What crashes is tarsnode's.
     let pid = processes(&deployment).remove(0);
     succeed(Command::new("docker").args(["exec", &deployment.container("node"), "kill", "-9", &pid]));

@@ -4,9 +4,9 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use super::hello;
 use super::rows::wait_for_nodes;
 use super::stage::{PATCHED, RELEASE, stage};
+use super::{deployed, hello};
 use crate::e2e::deployment::{Deployment, wait_for};
 use crate::e2e::stage::succeed;
 
@@ -74,12 +74,17 @@ fn real_upgrade_loses_no_call_of_a_service_on_two_nodes() {
         ran.err
     );
     assert_eq!(deployment.query(flows).trim(), "active", "everything is given back");
+    for (node, _) in nodes {
+        let log = deployed::log_of(&deployment, node);
+        assert!(log.contains(deployed::AT_ONCE), "{node}: {log}");
+    }
     assert_eq!(deployment.query("SELECT COUNT(*) FROM tarsup.t_drain").trim(), "0");
 
     // Both instances at once, in tests/long.sh: what is lost then would be seen.
     if std::env::var_os("TARSUP_EVERY").is_none() {
         return;
     }
+    deployed::services_of_a_node_start_with_it_and_are_waited_for();
     deployment.edit("compose.yaml", "client_refresh: 8s", "drain: off, batch: 2");
     let client = Client::start(&deployment);
     let ran = deployment.tarsup(&["upgrade", "--to", RELEASE, "--yes"]).exits(0);

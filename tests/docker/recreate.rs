@@ -273,13 +273,16 @@ fn replaced(name: &str, image: &str) -> Result<(), String> {
         }
     };
     in_folder(&["adopt", name, "-o", "compose.yaml"])?;
+    let file = folder.path().join("compose.yaml");
+    let text = fs::read_to_string(&file).unwrap();
+    // A name of its own: others adopt beside it.
+    let called = text.lines().find(|line| line.starts_with("name: ")).unwrap_or_default();
+    let text = text.replacen(called, "name: tarsup-recreate", 1);
+    fs::write(&file, format!("{text}\nx-tars: {{dwell: 1s}}\n")).unwrap();
     let plan = in_folder(&["plan", "--json"])?.json();
     if plan["steps"] != json!([]) {
         return Err(format!("a plan for what was adopted: {plan}"));
     }
-    let file = folder.path().join("compose.yaml");
-    let text = fs::read_to_string(&file).unwrap();
-    fs::write(&file, format!("{text}\nx-tars: {{dwell: 1s}}\n")).unwrap();
     in_folder(&["upgrade", "--yes", "--image", &format!("{}={image}", only_service(&text))])?;
     let after = inspect(name);
     if before["Id"] == after["Id"] {

@@ -33,9 +33,13 @@ struct Host {
 
 impl Host {
     async fn new() -> Self {
-        // One test at a time makes them.
-        static MAKING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-        let _one = MAKING.lock().await;
+        // Once for all tests: made again they would be others, under the names of those that run.
+        static MADE: tokio::sync::OnceCell<()> = tokio::sync::OnceCell::const_new();
+        MADE.get_or_init(Self::make_images).await;
+        Self { folder: tempfile::tempdir().unwrap(), containers: Vec::new(), networks: Vec::new() }
+    }
+
+    async fn make_images() {
         let engine = tiny::engine().await;
         let actor = tiny::actor_image(&engine, "run-lines").await.to_string();
         // One that sleeps by itself, as nothing may replace the start of an image.
@@ -47,7 +51,6 @@ impl Host {
         for image in IMAGES {
             succeed(Command::new("docker").args(["tag", "run-lines:sleeps", image]));
         }
-        Self { folder: tempfile::tempdir().unwrap(), containers: Vec::new(), networks: Vec::new() }
     }
 
     fn network(&mut self, name: &'static str, octet: u8) {
@@ -80,7 +83,9 @@ impl Host {
         let mut words = vec!["adopt", "--json", "-o", file.to_str().unwrap()];
         words.extend(ids);
         let adoption = tarsup(&words);
-        let plan = tarsup(&["plan", "--json", "-f", file.to_str().unwrap()]);
+        // Whoever rolls a deployment of the name that is taken where nothing else fits holds it meanwhile.
+        let own = format!("lines-{}", folder.file_name().unwrap().to_str().unwrap());
+        let plan = tarsup(&["plan", "--json", "-p", &own, "-f", file.to_str().unwrap()]);
         let text = fs::read_to_string(&file).unwrap();
         assert_eq!((&plan["steps"], &plan["questions"]), (&json!([]), &json!([])), "{plan:#}\n{text}");
         let after: Vec<Value> = ids.iter().map(|id| inspected(id)).collect();

@@ -333,10 +333,11 @@ impl Progress for Counter {
     }
 }
 
-/// A removal: that nothing is there is what was wanted.
+/// A removal: that nothing is there is what was wanted, and so is that somebody else is removing it.
 fn gone(removed: crate::engine::Result<()>) -> crate::engine::Result<()> {
     match removed {
         Err(EngineError::NotFound { .. }) => Ok(()),
+        Err(EngineError::Conflict { message, .. }) if message.contains("already in progress") => Ok(()),
         removed => removed,
     }
 }
@@ -344,6 +345,18 @@ fn gone(removed: crate::engine::Result<()>) -> crate::engine::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_somebody_else_removes_is_gone() {
+        let conflict = |message: &str| {
+            gone(Err(EngineError::Conflict { call: "remove x".to_owned(), message: message.to_owned() }))
+        };
+        assert!(conflict("removal of container x is already in progress").is_ok());
+        assert!(conflict("you cannot remove a running container").is_err());
+        assert!(
+            gone(Err(EngineError::NotFound { call: "remove x".to_owned(), message: String::new() })).is_ok()
+        );
+    }
 
     fn holding(layers: &[&str]) -> EngineImage {
         EngineImage {

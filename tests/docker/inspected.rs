@@ -67,6 +67,7 @@ fn comparable(inspect: &Value) -> BTreeMap<String, Value> {
     let mut inspect = inspect.clone();
     let own = inspect["Name"].as_str().unwrap_or_default().trim_start_matches('/').to_owned();
     let short: String = inspect["Id"].as_str().unwrap().chars().take(12).collect();
+    let asked_mac = inspect["Config"]["MacAddress"].as_str().is_some_and(|address| !address.is_empty());
     for endpoint in inspect["NetworkSettings"]["Networks"].as_object_mut().into_iter().flatten() {
         let endpoint = endpoint.1;
         // Older engines add the id to the names, newer ones tell it apart; a file's service has its name for an alias, as compose has it.
@@ -77,6 +78,22 @@ fn comparable(inspect: &Value) -> BTreeMap<String, Value> {
                 });
             }
         }
+        // What nobody asked for is the next one free, which somebody else may have taken meanwhile.
+        if !asked_mac && endpoint["IPAMConfig"]["IPv4Address"].is_null() {
+            endpoint["MacAddress"] = Value::Null;
+        }
+        for (asked, given) in [("IPv4Address", "IPAddress"), ("IPv6Address", "GlobalIPv6Address")] {
+            if endpoint["IPAMConfig"][asked].is_null() {
+                endpoint[given] = Value::Null;
+            }
+        }
+    }
+    // The default bridge's once more, which has no addresses to ask for.
+    for key in ["IPAddress", "GlobalIPv6Address"] {
+        inspect["NetworkSettings"][key] = Value::Null;
+    }
+    if !asked_mac {
+        inspect["NetworkSettings"]["MacAddress"] = Value::Null;
     }
     // Two ways to say the same.
     if inspect["HostConfig"]["NetworkMode"] == "default" {

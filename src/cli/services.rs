@@ -7,8 +7,9 @@ use super::framework::{ask, running_master};
 use super::options::DeploymentOptions;
 use super::rollout::{connect, desired, run};
 use super::{Outcome, Ui};
-use crate::deploy::services::{Instance, Services};
+use crate::deploy::services::Services;
 use crate::diagnose::Exit;
+use crate::tars::Instance;
 
 /// What is deployed on the nodes, and what a restart of each would interrupt
 #[derive(Debug, Args)]

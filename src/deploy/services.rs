@@ -5,34 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-/// A server on one node, as `tars-init cluster --json` names it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a state of its own in the database")]
-#[serde(default)]
-pub struct Instance {
-    /// Such as `Demo.HelloServer`.
-    pub server: String,
-    /// The node's name.
-    pub node: String,
-    /// An administrator wants it to run.
-    pub setting: bool,
-    /// Its tarsnode said last that it runs.
-    pub present: bool,
-    /// Registries hand it out.
-    pub flow: bool,
-    /// Its node has been heard of lately.
-    pub lives: bool,
-    /// `name.area.group`, where it is in a set.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub set: Option<String>,
-    /// The group of nodes that its clients prefer.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub group: Option<String>,
-    /// Never handed out.
-    pub backup: bool,
-    /// The version that was published last.
-    pub version: String,
-}
+use crate::tars::Instance;
 
 /// A drain, as `tars-init cluster --json` names it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,18 +32,6 @@ pub struct Services {
     pub drains: Vec<Drain>,
 }
 
-impl Instance {
-    /// True for the framework's own.
-    pub fn is_framework(&self) -> bool {
-        self.server.starts_with("tars.")
-    }
-
-    /// True where clients are sent to it.
-    pub fn serves(&self) -> bool {
-        self.setting && self.present && self.flow && self.lives && !self.backup
-    }
-}
-
 impl Services {
     /// What it does, in a few words.
     pub fn state(&self, instance: &Instance) -> String {
@@ -89,28 +50,16 @@ impl Services {
 
     /// True where its clients have nobody else: no other instance in the very same set serves.
     pub fn is_only(&self, instance: &Instance) -> bool {
-        instance.serves()
-            && !self.instances.iter().any(|other| {
-                other.serves()
-                    && other.server == instance.server
-                    && other.node != instance.node
-                    && other.set == instance.set
-            })
+        instance.serves() && !instance.has_another(&self.instances, &BTreeSet::new())
     }
 
     /// The instances on these nodes that serve and have nobody elsewhere to stand in for them: their clients are let down while
     /// the nodes are stopped together. The framework's own are not among them.
     pub fn let_down(&self, nodes: &BTreeSet<String>) -> Vec<&Instance> {
-        let stands_in = |one: &Instance, other: &Instance| {
-            other.serves()
-                && other.server == one.server
-                && other.set == one.set
-                && !nodes.contains(&other.node)
-        };
         self.instances
             .iter()
             .filter(|one| nodes.contains(&one.node) && one.serves() && !one.is_framework())
-            .filter(|one| !self.instances.iter().any(|other| stands_in(one, other)))
+            .filter(|one| !one.has_another(&self.instances, nodes))
             .collect()
     }
 

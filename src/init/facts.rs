@@ -6,9 +6,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use nix::sys::statvfs::statvfs;
 use serde::Serialize;
 
+use crate::tars::Instance;
+
 use super::database::{DatabaseError, Session};
 use super::drain::{self, Drain};
-use super::instances::{self, Instance};
+use super::instances;
 use super::versions::{self, Changed};
 
 /// How many services that are down are named.

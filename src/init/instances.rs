@@ -2,67 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
-
+use crate::tars::Instance;
 use crate::tars::registry::Adapter;
 
 use super::database::{DB_TARS, DatabaseError, Session};
 
 /// A node whose heartbeat is older than this many seconds is gone: tarsregistry's own `nodeTimeout`.
 const NODE_GONE: u32 = 250;
-
-/// A server on one node.
-#[expect(clippy::struct_excessive_bools, reason = "each is a state of its own in the database")]
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Instance {
-    /// Such as `Demo.HelloServer`.
-    pub server: String,
-    /// The node's name.
-    pub node: String,
-    /// An administrator wants it to run.
-    pub setting: bool,
-    /// Its tarsnode said last that it runs. Nothing resets that when a container stops.
-    pub present: bool,
-    /// Registries hand it out.
-    pub flow: bool,
-    /// Its node has been heard of lately.
-    pub lives: bool,
-    /// `name.area.group`, where it is in a set.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub set: Option<String>,
-    /// The group of nodes that its clients prefer, where it is grouped.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub group: Option<String>,
-    /// Never handed out (`bak_flag`).
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub backup: bool,
-    /// `tars_cpp`, `tars_java`, ...
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// `container`, where it runs beside its node.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub run_type: String,
-    /// The version that was published last.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub version: String,
-    /// It has a start script of its own.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub scripted: bool,
-    /// Where it listens.
-    pub adapters: Vec<Adapter>,
-}
-
-impl Instance {
-    /// True where clients may be sent to it in another one's place.
-    pub fn serves(&self) -> bool {
-        self.setting && self.present && self.flow && self.lives && !self.backup
-    }
-
-    /// True for an instance of the same service that the same clients are given: in the very same set, or both in none.
-    pub fn stands_in_for(&self, other: &Self) -> bool {
-        self.server == other.server && self.node != other.node && self.set == other.set
-    }
-}
 
 /// True where flows can be stopped: an older schema has no such column.
 pub fn have_flows(session: &mut Session) -> Result<bool, DatabaseError> {

@@ -45,6 +45,7 @@ pub struct Server {
 
 /// Where a server listens: `AdapterDescriptor`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 pub struct Adapter {
     /// Such as `tcp -h 172.25.0.5 -t 60000 -p 9001`.
     pub endpoint: String,

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::tars::Instance;
 use crate::tars::registry::{self, Endpoint as HandedOut};
 
 use crate::init::address;
 use crate::init::database::{DB_TARS, DatabaseError, Session};
 use crate::init::environment::Endpoint;
-use crate::init::instances::Instance;
 
 /// For one answer.
 const ANSWER: Duration = Duration::from_secs(2);

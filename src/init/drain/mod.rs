@@ -12,12 +12,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::tars::PROTOCOL;
+use crate::tars::{Instance, PROTOCOL};
 
 use super::database::{DB_TARS, DatabaseError, Server, Session};
 use super::environment::Account;
 use super::failure::{Code, Failure};
-use super::instances::{self, Instance};
+use super::instances;
 use super::probe;
 use choice::Gap;
 use handed_out::Late;

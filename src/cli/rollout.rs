@@ -61,6 +61,10 @@ pub struct ClientOptions {
     #[arg(long)]
     no_drain: bool,
 
+    /// Stop, and give everything back, where somebody still calls what is drained after `drain_timeout`
+    #[arg(long, conflicts_with = "no_drain")]
+    strict_drain: bool,
+
     /// Refuse where a service goes silent because it is served nowhere else; --yes does not cover it
     #[arg(long)]
     no_gaps: bool,
@@ -73,6 +77,7 @@ impl ChangeOptions {
         if self.clients.no_drain {
             desired.policy.drain = DrainPolicy::Off;
         }
+        desired.policy.drains_strictly = self.clients.strict_drain;
         desired.policy.refuses_gaps = self.clients.no_gaps;
         Ok(desired)
     }

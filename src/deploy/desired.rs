@@ -227,6 +227,10 @@ pub struct Policy {
     pub drain: DrainPolicy,
     /// How long until every client has asked the registries again (`client_refresh`).
     pub client_refresh: Duration,
+    /// How long it is waited for who still calls what is drained, counted from the same moment (`drain_timeout`).
+    pub drain_timeout: Duration,
+    /// True where nothing is stopped that is still called then (`--strict-drain`).
+    pub drains_strictly: bool,
     /// True where nothing may go silent because it is served nowhere else (`--no-gaps`).
     pub refuses_gaps: bool,
     /// How many parked predecessors of a service are kept (`keep_parked`).
@@ -290,6 +294,8 @@ impl Default for Policy {
             services_timeout: Duration::from_mins(1),
             drain: DrainPolicy::Auto,
             client_refresh: Duration::from_secs(65),
+            drain_timeout: Duration::from_secs(95),
+            drains_strictly: false,
             refuses_gaps: false,
             keep_parked: 2,
             keep_images: 3,

@@ -1,5 +1,6 @@
 //! The container's own address: the name by which TARS knows this node, a key in its database.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 
 use nix::ifaddrs::getifaddrs;
@@ -45,6 +46,17 @@ pub fn doubt(domain: &str) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// Every address of this container, of whatever family.
+pub fn all() -> BTreeSet<IpAddr> {
+    let Ok(all) = getifaddrs() else { return BTreeSet::new() };
+    all.filter_map(|interface| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
+    })
+    .collect()
 }
 
 fn interfaces() -> Vec<Interface> {

@@ -64,6 +64,7 @@ mod supervisor;
 mod templates;
 mod tls;
 mod touched;
+mod traffic;
 mod upgrade_conf;
 mod versions;
 mod web;
@@ -87,7 +88,7 @@ use start_log::StartLog;
 use supervisor::Supervisor;
 
 const USAGE: &str = "usage: tars-init framework | node | health [--verbose] | status | env | probe --json | published --json | shared-memory | cluster --json [--ask ADDRESS --role ROLE | --facts] | \
-     cluster --serve | drain begin|look|end|back ORDER | migrate [--finish] [--dry-run | --save FILE] | keep-columns [--all] [--dry-run] | templates --json | templates take|keep NAME | accept-database | accept-version | readdress OLD NEW [--dry-run] | version";
+     cluster --serve | drain begin|look|end|back ORDER | traffic PORT... | migrate [--finish] [--dry-run | --save FILE] | keep-columns [--all] [--dry-run] | templates --json | templates take|keep NAME | accept-database | accept-version | readdress OLD NEW [--dry-run] | version";
 
 /// The whole program.
 pub fn main() -> ExitCode {
@@ -130,6 +131,7 @@ pub fn main() -> ExitCode {
             cluster::run(Some(&question))
         }
         ["drain", act, order] => drain::run(act, order),
+        ["traffic", ports @ ..] => traffic::run(ports),
         ["version" | "--version"] => print(&format!("tars-init {}", env!("CARGO_PKG_VERSION"))),
         ["help" | "--help" | "-h"] => print(USAGE),
         other => {

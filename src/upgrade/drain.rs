@@ -65,7 +65,12 @@ fn with_drains(steps: &[Step], is_tars: impl Fn(&Step) -> bool, policy: &Policy)
             open = until_gate.filter(|step| is_stop(step) && is_tars(step)).cloned().collect();
             let containers =
                 open.iter().filter_map(|stop| stop.action.container().map(str::to_owned)).collect();
-            let action = Action::Drain { containers, client_refresh: policy.client_refresh };
+            let action = Action::Drain {
+                containers,
+                client_refresh: policy.client_refresh,
+                drain_timeout: policy.drain_timeout,
+                is_strict: policy.drains_strictly,
+            };
             // A host that goes down meanwhile brings the container back: its restart policy is still in place.
             let is_policy = |step: &&Step| matches!(step.action, Action::SetRestart { .. });
             let policies = out.iter().rev().take_while(is_policy).count();

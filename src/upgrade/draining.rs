@@ -1,5 +1,6 @@
 //! Takes servers out of what registries hand out, waits until clients know, and gives them back: by `tars-init drain`, in the
-//! container that asks the database. What cannot be drained is said, and the deploy goes on: it is a gap.
+//! container that asks the database. What cannot be drained is said, and the deploy goes on: it is a gap. Who calls for longer than
+//! clients take to ask anew is asked by `callers`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -8,6 +9,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::callers::{Listening, Noted};
 use super::inside::{Inside, probe};
 use super::run::{Runner, StepError, stopped};
 use super::watch::known_by;
@@ -18,6 +20,17 @@ const REGISTRIES: Duration = Duration::from_mins(1);
 const LOOK: Duration = Duration::from_secs(1);
 /// Between two looks while clients ask anew.
 const SELDOM: Duration = Duration::from_secs(10);
+
+/// How clients are given time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Patience {
+    /// Until every client has asked again: waited for in full.
+    pub client_refresh: Duration,
+    /// As long as somebody still calls, at the most; counted from the same moment.
+    pub drain_timeout: Duration,
+    /// Nothing is stopped that is still called then.
+    pub is_strict: bool,
+}
 
 /// What this run has drained, or may have.
 #[derive(Debug, Default)]
@@ -30,9 +43,9 @@ pub struct Drains {
 
 /// A server on a node.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-struct Place {
-    server: String,
-    node: String,
+pub(super) struct Place {
+    pub server: String,
+    pub node: String,
 }
 
 /// Something that cannot be drained, or not yet.
@@ -55,16 +68,13 @@ struct Report {
     late: Vec<Trouble>,
     again: Vec<Place>,
     ended: Vec<Place>,
+    listens: Vec<Listening>,
     unable: String,
 }
 
 impl Runner<'_> {
     /// Drains what serves in these containers and elsewhere too; the step never fails but where it is told to stop.
-    pub(super) async fn drain(
-        &mut self,
-        containers: &[String],
-        client_refresh: Duration,
-    ) -> Result<(), StepError> {
+    pub(super) async fn drain(&mut self, containers: &[String], patience: Patience) -> Result<(), StepError> {
         let nodes = self.nodes_of(containers).await;
         self.drains.may_be_left = true;
         let begun = match self.tell("begin", &nodes, &[]).await {
@@ -98,22 +108,29 @@ impl Runner<'_> {
                 return Ok(());
             }
         }
-        self.let_clients_ask(&nodes, client_refresh).await
+        self.let_clients_ask(containers, &nodes, patience).await
     }
 
-    /// No answer on a socket tells whether a client has asked again: it is waited for in full.
-    async fn let_clients_ask(&mut self, nodes: &[String], client_refresh: Duration) -> Result<(), StepError> {
-        self.say(&format!("clients ask anew within {} s", client_refresh.as_secs()));
-        let mut until = Instant::now() + client_refresh;
+    /// No answer on a socket tells whether a client has asked again: it is waited for in full, and after it for who still calls.
+    async fn let_clients_ask(
+        &mut self,
+        containers: &[String],
+        nodes: &[String],
+        patience: Patience,
+    ) -> Result<(), StepError> {
+        self.say(&format!("clients ask anew within {} s", patience.client_refresh.as_secs()));
+        let mut begun = Instant::now();
         let mut ended_once = false;
+        let mut noted = Noted::default();
+        let mut listens = Vec::new();
         loop {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(());
+            let left = patience.client_refresh.saturating_sub(begun.elapsed());
+            if !left.is_zero() {
+                self.rest(left.min(SELDOM)).await?;
             }
-            self.rest(left.min(SELDOM)).await?;
-            match self.tell("look", nodes, &[]).await {
-                Ok(report) if !report.again.is_empty() => {
+            if let Ok(report) = self.tell("look", nodes, &[]).await {
+                listens = report.listens;
+                if !report.again.is_empty() {
                     let again = listed(&report.again);
                     if ended_once {
                         self.say(&format!("not drained: {again}: somebody else gave it back twice"));
@@ -121,9 +138,14 @@ impl Runner<'_> {
                     }
                     self.say(&format!("somebody else gave {again} back: drained again"));
                     ended_once = true;
-                    until = Instant::now() + client_refresh;
+                    begun = Instant::now();
                 }
-                _ => {}
+            }
+            if begun.elapsed() >= patience.client_refresh {
+                if self.are_gone(containers, &listens, patience, begun.elapsed(), &mut noted).await? {
+                    return Ok(());
+                }
+                self.rest(LOOK).await?;
             }
         }
     }
@@ -216,7 +238,7 @@ impl Runner<'_> {
     }
 
     /// The names by which the database knows these containers, as far as anybody can tell.
-    async fn nodes_of(&mut self, containers: &[String]) -> Vec<String> {
+    pub(super) async fn nodes_of(&mut self, containers: &[String]) -> Vec<String> {
         let mut nodes = Vec::new();
         for container in containers {
             if !self.drains.nodes.contains_key(container) {
@@ -239,7 +261,7 @@ impl Runner<'_> {
         nodes
     }
 
-    fn say(&self, text: &str) {
+    pub(super) fn say(&self, text: &str) {
         self.machine.reporter.say(&format!("       {text}"));
     }
 }

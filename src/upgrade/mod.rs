@@ -12,6 +12,7 @@
 mod adopted;
 pub mod backup;
 pub mod body;
+mod callers;
 pub mod cluster_probe;
 mod data;
 pub mod differ;

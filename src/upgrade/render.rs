@@ -121,10 +121,15 @@ pub fn line(action: &Action) -> String {
         Action::Gate { container, timeout, dwell, .. } => {
             format!("gate: {container} healthy within {} s, and for {} s", timeout.as_secs(), dwell.as_secs())
         }
-        Action::Drain { containers, client_refresh } => format!(
-            "drain what serves in {} and elsewhere too: {} s for clients",
+        Action::Drain { containers, client_refresh, drain_timeout, is_strict } => format!(
+            "drain what serves in {} and elsewhere too: {} s for clients{}",
             containers.join(", "),
-            client_refresh.as_secs()
+            client_refresh.as_secs(),
+            if *is_strict {
+                format!(", and nobody may call after {} s", drain_timeout.as_secs())
+            } else {
+                String::new()
+            }
         ),
         Action::Undrain { containers } => format!("give back what was drained in {}", containers.join(", ")),
         Action::Look { container, timeout, .. } => {

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::backup::BackupError;
 use super::body::{Making, create_body, image_volumes};
 use super::cluster_probe::{self, ClusterProbe};
-use super::draining::Drains;
+use super::draining::{Drains, Patience};
 use super::gate::{Gate, Proof, Registrations};
 use super::journal::{Event, Journal, Line, Way};
 use super::lock::{Hold, Lock};
@@ -121,6 +121,14 @@ pub enum StepError {
         container: String,
         /// What is known of the database.
         why: String,
+    },
+    /// Somebody goes on calling what registries hand out no more.
+    #[error("still called {after} s after registries hand it out no more: {callers}")]
+    StillCalled {
+        /// Who calls what.
+        callers: String,
+        /// How long it was waited for, in seconds.
+        after: u64,
     },
     /// Told to stop.
     #[error("told to stop")]
@@ -302,7 +310,11 @@ impl Runner<'_> {
                     self.machine.reporter.say(&format!("       the start of {container}: {line}"));
                 }
             }
-            Action::Drain { containers, client_refresh } => self.drain(containers, *client_refresh).await?,
+            Action::Drain { containers, client_refresh, drain_timeout, is_strict } => {
+                let (client_refresh, drain_timeout, is_strict) =
+                    (*client_refresh, *drain_timeout, *is_strict);
+                self.drain(containers, Patience { client_refresh, drain_timeout, is_strict }).await?;
+            }
             Action::Undrain { containers } => self.undrain(containers).await?,
             Action::Look { container, role, timeout } => {
                 let proof = Proof::of(*role, None, cluster_probe::has_account(self.desired));

@@ -161,6 +161,12 @@ pub enum Action {
         containers: Vec<String>,
         /// How long until every client has asked again.
         client_refresh: Duration,
+        /// How long it is waited for who still calls, counted from the same moment.
+        #[serde(default)]
+        drain_timeout: Duration,
+        /// Fails where somebody still calls then: nothing is stopped.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_strict: bool,
     },
     /// Gives back what was drained of these containers. Pre: they are proven. Undo: nothing.
     Undrain {

@@ -92,6 +92,8 @@ fn what_serves_elsewhere_is_drained_once_and_given_back() {
     server.run(&["UPDATE db_tars.t_server_conf SET flow_state = 'active' WHERE server_name = 'Hello'"]);
     let looked = drain(&asker, "look", &["a"], &json!({}));
     assert_eq!((&looked["again"], &looked["drained"]), (&json!([hello("a")]), &json!([hello("a")])));
+    let listens = json!({"server": "Demo.Hello", "node": "a", "port": 9001, "is_udp": false});
+    assert_eq!(looked["listens"], json!([listens]));
     assert_eq!(flows(&server)[1], "Hello a inactive");
     assert_eq!(drain(&asker, "end", &["b"], &json!({}))["ended"], json!([]), "of another node");
     assert_eq!(drain(&asker, "end", &[], &json!({}))["ended"], json!([hello("a")]));

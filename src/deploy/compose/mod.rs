@@ -98,6 +98,7 @@ const POLICY: &value::Keys = &[
     ("services_timeout", Handling::Done),
     ("drain", Handling::Done),
     ("client_refresh", Handling::Done),
+    ("drain_timeout", Handling::Done),
     ("keep_parked", Handling::Done),
     ("keep_images", Handling::Done),
     ("backup", Handling::Done),
@@ -141,6 +142,7 @@ fn policy(node: &Node) -> Result<Policy> {
             "dwell" => policy.dwell = value::duration(value, key)?,
             "services_timeout" => policy.services_timeout = value::duration(value, key)?,
             "client_refresh" => policy.client_refresh = value::duration(value, key)?,
+            "drain_timeout" => policy.drain_timeout = value::duration(value, key)?,
             "drain" => {
                 policy.drain = match value.rendered().as_deref() {
                     Some("auto") => DrainPolicy::Auto,

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::tars::registry::Adapter;
 use crate::tars::{Instance, PROTOCOL};
 
 use super::database::{DB_TARS, DatabaseError, Server, Session};
@@ -60,6 +61,9 @@ struct Report {
     again: Vec<Place>,
     /// What was given back.
     ended: Vec<Place>,
+    /// Where what is drained listens.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    listens: Vec<Listening>,
     /// Why nothing can be drained here; else empty.
     #[serde(skip_serializing_if = "String::is_empty")]
     unable: String,
@@ -70,6 +74,16 @@ struct Report {
 struct Place {
     server: String,
     node: String,
+}
+
+/// A port of a server on a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Listening {
+    #[serde(flatten)]
+    place: Place,
+    port: u16,
+    /// UDP, not TCP.
+    is_udp: bool,
 }
 
 impl Place {
@@ -135,6 +149,12 @@ fn look(session: &mut Session, order: &Order, report: &mut Report) -> Result<(),
             set_flow(session, &drain.server, &drain.node, "inactive")?;
             report.again.push(place.clone());
         }
+        let ports = one.adapters.iter().filter_map(Adapter::listens);
+        report.listens.extend(ports.map(|listens| Listening {
+            place: place.clone(),
+            port: listens.port,
+            is_udp: listens.is_udp,
+        }));
         report.drained.push(place);
     }
     let registries = handed_out::registries(session)?;

@@ -46,7 +46,7 @@ fn figure(result: &str, key: &str) -> f64 {
 fn real_upgrade_loses_no_call_of_a_service_on_two_nodes() {
     let Some(stage) = stage("real_upgrade_loses_no_call") else { return };
     let deployment = Deployment::of(stage, RELEASE, "real-drain", 87, ALL);
-    deployment.edit("compose.yaml", "drain: off", "client_refresh: 8s");
+    deployment.edit("compose.yaml", "drain: off", "client_refresh: 8s, drain_timeout: 9s");
     deployment.tarsup(&["up", "--yes"]).exits(0);
     let nodes = [("node", 5), ("node2", 7)];
     hello::deploy(&deployment, &nodes);
@@ -61,11 +61,20 @@ fn real_upgrade_loses_no_call_of_a_service_on_two_nodes() {
     assert_eq!(deployment.query(flows).trim(), "active");
 
     let client = Client::start(&deployment);
+    let said = |words: &[&str]| {
+        String::from_utf8(succeed(Command::new("docker").args(words)).stdout).unwrap().trim().to_owned()
+    };
+    let address = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+    let from = said(&["inspect", "-f", address, &format!("{}-client", deployment.network())]);
+    let traffic = said(&["exec", &deployment.container("node"), "tars-init", "traffic", "9001"]);
+    assert!(traffic.contains(&format!(r#"[{{"port":9001,"peer":"{from}","#)), "{from}: {traffic}");
     let ran = deployment.tarsup(&["upgrade", "--to", PATCHED, "--yes"]).exits(0);
     let result = client.stop(&deployment);
 
     eprintln!("{}\n{result}", ran.err);
     assert!(ran.err.contains("drained: Demo.HelloServer on"), "{}", ran.err);
+    let still = ran.err.lines().find(|line| line.contains("still called") && line.contains("HelloServer"));
+    assert_eq!(still, None, "its client has asked anew: {}", ran.err);
     assert!(figure(&result, "calls") > 5000.0, "{result}");
     assert_eq!(
         (figure(&result, "failed"), figure(&result, "dropped_slots")),
@@ -85,7 +94,7 @@ fn real_upgrade_loses_no_call_of_a_service_on_two_nodes() {
         return;
     }
     deployed::services_of_a_node_start_with_it_and_are_waited_for();
-    deployment.edit("compose.yaml", "client_refresh: 8s", "drain: off, batch: 2");
+    deployment.edit("compose.yaml", "client_refresh: 8s, drain_timeout: 9s", "drain: off, batch: 2");
     let client = Client::start(&deployment);
     let ran = deployment.tarsup(&["upgrade", "--to", RELEASE, "--yes"]).exits(0);
     let result = client.stop(&deployment);

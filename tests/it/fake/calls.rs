@@ -214,6 +214,9 @@ impl Engine for FakeEngine {
                     cluster(world, world.behaviour(&held).protocol, question)
                 }
                 ["/usr/local/bin/tars-init" | "tars-init", "drain", act, order] => drain(world, act, order),
+                ["/usr/local/bin/tars-init", "traffic", ref ports @ ..] => {
+                    traffic(world, &held.name, world.behaviour(&held).protocol, ports)
+                }
                 _ => ExecOutput { exit_code: 127, stdout: String::new(), stderr: "not found\n".to_owned() },
             })
         })
@@ -498,9 +501,30 @@ fn drain(world: &mut World, act: &str, order: &str) -> ExecOutput {
             world.drained.retain(|node| !ended.contains(node));
             json!({"ended": ended.iter().map(place).collect::<Vec<_>>()})
         }
+        "look" => {
+            let listens = |node: &String, port: u16, is_udp: bool| json!({"server": "Demo.Hello", "node": node, "port": port, "is_udp": is_udp});
+            let mine = world.drained.iter().filter(|node| named.contains(node));
+            let listens: Vec<Value> =
+                mine.flat_map(|node| [listens(node, 9001, false), listens(node, 9002, true)]).collect();
+            json!({"listens": listens})
+        }
         _ => json!({}),
     };
     ExecOutput { exit_code: 0, stdout: document.to_string(), stderr: String::new() }
+}
+
+/// What `tars-init traffic` prints; an older one does not know the question.
+fn traffic(world: &World, container: &str, protocol: u32, ports: &[&str]) -> ExecOutput {
+    if protocol < 2 {
+        let stderr = "tars-init: `traffic 9001` is not understood.\n".to_owned();
+        return ExecOutput { exit_code: 64, stdout: String::new(), stderr };
+    }
+    assert_eq!(ports, ["9001"], "nobody counts who calls over UDP");
+    let calling = world.callers.get(container).filter(|(_, until)| *until > world.now());
+    let callers: Vec<Value> =
+        calling.map(|(peer, _)| json!({"port": 9001, "peer": peer, "connections": 1})).into_iter().collect();
+    let stdout = json!({"protocol": 2, "callers": callers}).to_string();
+    ExecOutput { exit_code: 0, stdout, stderr: String::new() }
 }
 
 /// What `tars-init cluster --json` prints; a heartbeat moves with every question.

@@ -229,6 +229,12 @@ impl FakeEngine {
         locked(&self.world).clocks.insert(of.to_owned(), (ahead, zone.to_owned()));
     }
 
+    /// Lets somebody call what serves in a container for this time from now.
+    pub fn call_from(&self, container: &str, peer: &str, length: Duration) {
+        let until = Instant::now() + length;
+        locked(&self.world).callers.insert(container.to_owned(), (peer.to_owned(), until));
+    }
+
     /// More of what `tars-init cluster --facts` says.
     pub fn tell(&self, key: &str, value: Value) {
         locked(&self.world).facts.insert(key.to_owned(), value);

@@ -82,6 +82,8 @@ pub(super) struct World {
     pub facts: Map<String, Value>,
     /// The nodes on which something is drained.
     pub drained: BTreeSet<String>,
+    /// Container → who calls what serves in it, and until when.
+    pub callers: BTreeMap<String, (String, Instant)>,
     /// The time that it has been brought up to.
     pub now: Option<Instant>,
 }

@@ -4,6 +4,7 @@
 mod adopted;
 mod back;
 mod backup;
+mod callers;
 mod columns;
 mod crash;
 mod declarations;

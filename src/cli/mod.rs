@@ -5,6 +5,7 @@ mod backup;
 pub mod build;
 pub mod failure;
 mod framework;
+mod history;
 pub mod image;
 mod node;
 pub mod options;
@@ -12,6 +13,7 @@ mod prune;
 pub mod rollout;
 mod services;
 pub mod status;
+mod table;
 pub mod ui;
 pub mod versions;
 
@@ -50,7 +52,7 @@ enum Command {
     Verify(versions::VerifyArgs),
     Images(versions::ImagesArgs),
     Prune(prune::PruneArgs),
-    History(versions::HistoryArgs),
+    History(history::HistoryArgs),
     Diff(image::DiffArgs),
     Plan(rollout::PlanArgs),
     Up(rollout::UpArgs),
@@ -80,7 +82,7 @@ fn run(command: Command, ui: &Ui) -> Outcome {
         Command::Verify(args) => versions::verify(&args, ui),
         Command::Images(args) => versions::images(&args, ui),
         Command::Prune(args) => prune::prune(&args, ui),
-        Command::History(args) => versions::history(&args, ui),
+        Command::History(args) => history::history(&args, ui),
         Command::Diff(args) => image::compare(&args, ui),
         Command::Plan(args) => rollout::plan(&args, ui),
         Command::Up(args) => rollout::up(&args, ui),

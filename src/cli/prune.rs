@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::options::AcceptOptions;
+use super::options::{AcceptOptions, ConfirmOptions};
 use super::rollout::{Ask, ChangeOptions, change_deployment};
 use super::{Outcome, Ui};
 
@@ -17,10 +17,11 @@ pub struct PruneArgs {
     keep: Option<usize>,
 
     #[command(flatten)]
-    change: ChangeOptions,
+    confirm: ConfirmOptions,
 }
 
 /// Removes it.
 pub fn prune(args: &PruneArgs, ui: &Ui) -> Outcome {
-    change_deployment(&args.change, &Ask::Prune { keep: args.keep }, &AcceptOptions::default(), false, ui)
+    let change = ChangeOptions::without_clients(&args.confirm);
+    change_deployment(&change, &Ask::Prune { keep: args.keep }, &AcceptOptions::default(), false, ui)
 }

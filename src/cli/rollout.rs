@@ -2,6 +2,7 @@
 //! shown and confirmed, and a deploy.
 
 mod error;
+pub mod glance;
 mod operator;
 mod resume;
 mod stored;
@@ -29,7 +30,8 @@ use crate::oci::Reference;
 use crate::oci::reference::InvalidReference;
 use crate::tars::Role;
 use crate::upgrade::finding::Findings;
-use crate::upgrade::{Deploy, DeployFailure, DeployId, Intent, Plan, Request, render};
+use crate::upgrade::seen::Seen;
+use crate::upgrade::{Deploy, DeployFailure, DeployId, Intent, Plan, Request};
 
 use error::RolloutError;
 pub(super) use operator::Operator;
@@ -41,7 +43,7 @@ pub(super) use stored::StoredImages;
 const GUARDED: Duration = Duration::from_secs(30);
 
 /// What every command that changes containers takes.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct ChangeOptions {
     #[command(flatten)]
     confirm: ConfirmOptions,
@@ -52,6 +54,10 @@ pub struct ChangeOptions {
 
     #[command(flatten)]
     clients: ClientOptions,
+
+    /// Show every step, too
+    #[arg(long)]
+    steps: bool,
 }
 
 /// What becomes of clients while containers are stopped.
@@ -71,6 +77,11 @@ pub struct ClientOptions {
 }
 
 impl ChangeOptions {
+    /// Of a command that stops nothing which clients call.
+    pub(super) fn without_clients(confirm: &ConfirmOptions) -> Self {
+        Self { confirm: confirm.clone(), ..Self::default() }
+    }
+
     /// The deployment, with what these options say of its policy.
     fn desired(&self, ui: &Ui) -> Result<Desired, Failure> {
         let mut desired = desired(&self.confirm.deployment, ui)?;
@@ -87,7 +98,7 @@ impl ChangeOptions {
 #[derive(Debug, Args)]
 pub struct MigrateArgs {
     #[command(flatten)]
-    change: ChangeOptions,
+    confirm: ConfirmOptions,
 
     /// Take out what concerns all nodes: the rows of old protocols. They are saved first
     #[arg(long, required = true)]
@@ -116,6 +127,10 @@ pub struct PlanArgs {
 
     #[command(flatten)]
     clients: ClientOptions,
+
+    /// Show every step, too
+    #[arg(long)]
+    steps: bool,
 
     /// Only the images that tarsup.lock pins
     #[arg(long)]
@@ -315,7 +330,8 @@ fn chosen(desired: &Desired, choices: &[ImageChoice]) -> Result<Intent, RolloutE
 pub fn plan(args: &PlanArgs, ui: &Ui) -> Outcome {
     let (deployment, accept_state_loss) = (args.deployment.clone(), args.accept_state_loss.clone());
     let confirm = ConfirmOptions { deployment, dry_run: true, yes: false };
-    let change = ChangeOptions { confirm, accept_state_loss, clients: args.clients.clone() };
+    let change =
+        ChangeOptions { confirm, accept_state_loss, clients: args.clients.clone(), steps: args.steps };
     let asked = args.version.to.is_some() || !args.version.image.is_empty();
     let ask = if asked { Ask::Upgrade(&args.version) } else { Ask::Up };
     change_deployment(&change, &ask, &args.accept, args.locked, ui)
@@ -335,7 +351,7 @@ pub fn upgrade(args: &UpgradeArgs, ui: &Ui) -> Outcome {
 pub fn migrate(args: &MigrateArgs, ui: &Ui) -> Outcome {
     debug_assert!(args.finish, "required");
     let accept = AcceptOptions { no_backup: args.no_backup, ..AcceptOptions::default() };
-    change_deployment(&args.change, &Ask::Finish, &accept, false, ui)
+    change_deployment(&ChangeOptions::without_clients(&args.confirm), &Ask::Finish, &accept, false, ui)
 }
 
 /// Restarts.
@@ -435,7 +451,7 @@ async fn change_on_engine(
     let offer = deploy.offer(&request).await?;
     // A commit must not fail at its last step.
     rewrite::check(desired, &offer.edits)?;
-    let shown = render::offer(&offer);
+    let shown = glance::glance(&offer, change.steps);
     if change.confirm.dry_run || offer.is_empty() {
         if !change.confirm.dry_run {
             deploy.remove_left_probe().await;
@@ -449,8 +465,17 @@ async fn change_on_engine(
     if !offer.plan.is_empty() {
         ui.confirm(&format!("Carry out these {} steps?", offer.plan.steps.len()), change.confirm.yes)?;
     }
-    deploy.roll(&offer).await?;
-    report(&offer.plan, ui);
+    let rolled = deploy.roll(&offer).await;
+    let seen = operator.seen(&offer.plan.id);
+    if rolled.is_err() {
+        // The error says how it ended; this is what callers saw of it.
+        ui.end_lines();
+        if let Some(seen) = &seen {
+            ui.note(seen.text().trim_end());
+        }
+    }
+    rolled?;
+    report(&offer.plan, seen.as_ref(), ui);
     if matches!(ask, Ask::Up | Ask::Upgrade(_))
         && let Some(rows) = deploy.left_to_finish(&offer.desired).await
     {
@@ -461,19 +486,27 @@ async fn change_on_engine(
     Ok(Exit::Done)
 }
 
-fn report(plan: &Plan, ui: &Ui) {
+fn report(plan: &Plan, seen: Option<&Seen>, ui: &Ui) {
     let services: Vec<&str> = plan.touched.iter().map(|touched| touched.service.as_str()).collect();
     let seconds = ui.elapsed().as_secs_f32();
     let list = if services.is_empty() { "done".to_owned() } else { services.join(", ") };
-    ui.result(&format!(
-        "{} {}: {list} in {seconds:.1} s, deploy {}",
-        plan.intent.word(),
-        plan.deployment,
-        plan.id
-    ));
+    let lines = seen.map(Seen::text).unwrap_or_default();
+    ui.result(
+        format!(
+            "{} {}: {list} in {seconds:.1} s, deploy {}\n{lines}",
+            plan.intent.word(),
+            plan.deployment,
+            plan.id
+        )
+        .trim_end(),
+    );
     let mut document = plan.document();
     if let Value::Object(map) = &mut document {
         map.insert("outcome".to_owned(), json!("committed"));
+        if let Some(Seen { seconds, containers, services, .. }) = seen {
+            let seen = json!({"seconds": seconds, "containers": containers, "services": services});
+            map.insert("seen".to_owned(), seen);
+        }
     }
     ui.json(&document);
 }

@@ -6,15 +6,19 @@ use clap::Args;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
+use super::framework::{ask, running_master};
 use super::options::DeploymentOptions;
 use super::rollout::{STATE, connect, desired, run};
+use super::table::aligned;
 use super::{Outcome, Ui};
 use crate::deploy::desired::Service;
 use crate::deploy::observe::{Glance, observe_with};
 use crate::deploy::observed::LABEL_DEPLOY;
+use crate::deploy::services::Services;
 use crate::deploy::{Desired, Observed};
 use crate::diagnose::Exit;
 use crate::engine::Container;
+use crate::engine::docker::DockerEngine;
 use crate::upgrade::DeployId;
 use crate::upgrade::glance::{Ends, is_parked};
 use crate::upgrade::journal;
@@ -68,6 +72,14 @@ pub fn status(args: &StatusArgs, ui: &Ui) -> Outcome {
                 left.id, left.sign
             ));
         }
+        // Whoever works on it gives back what is drained.
+        let drained = match &holder {
+            Some((_, Standing::Held)) => None,
+            _ => drained(&engine, &desired).await,
+        };
+        for line in drained.iter().flat_map(|services| services.drained(&desired.deployment)) {
+            ui.result(&format!("\n{line}"));
+        }
         let works = holder.filter(|(_, standing)| *standing == Standing::Held);
         let interrupted = match (holder.filter(|(_, standing)| *standing != Standing::Held), &left) {
             (Some((holder, _)), _) => Some(held(holder)),
@@ -80,10 +92,18 @@ pub fn status(args: &StatusArgs, ui: &Ui) -> Outcome {
             "deployment": desired.deployment,
             "services": rows.iter().map(document).collect::<Vec<_>>(),
             "interrupted": interrupted,
+            "drains": drained.map(|services| services.drains),
             "running": works.map(|(holder, _)| held(holder)),
         }));
         Ok(Exit::Done)
     })
+}
+
+/// What is drained in the cluster, as the running master tells; nothing where it cannot.
+async fn drained(engine: &DockerEngine, desired: &Desired) -> Option<Services> {
+    let master = running_master(engine, desired).await.ok()?;
+    let report = ask(engine, &master, &["cluster", "--json", "--facts"]).await.ok()?;
+    serde_json::from_value(report["facts"].clone()).ok()
 }
 
 /// A deploy that was cut off, and whose lock is gone.
@@ -149,17 +169,19 @@ fn document(row: &Row) -> Value {
 
 fn table(rows: &[Row]) -> String {
     let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
-    let mut cells =
-        vec![["SERVICE", "ROLE", "STATE", "HEALTH", "IMAGE", "ADDRESS", "DEPLOY"].map(str::to_owned)];
+    let headings = ["SERVICE", "ROLE", "STATE", "HEALTH", "IMAGE", "ADDRESS", "DEPLOY"];
+    let mut cells = vec![headings.map(str::to_owned).to_vec()];
     cells.extend(rows.iter().map(|row| {
         let (health, address, deploy) = (or_dash(&row.health), or_dash(&row.address), or_dash(&row.deploy));
-        [row.name.clone(), row.role.clone(), row.state.clone(), health, row.image.clone(), address, deploy]
+        vec![
+            row.name.clone(),
+            row.role.clone(),
+            row.state.clone(),
+            health,
+            row.image.clone(),
+            address,
+            deploy,
+        ]
     }));
-    let width = |column: usize| cells.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..7).map(width).collect();
-    let line = |row: &[String; 7]| {
-        let padded = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
-        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-    };
-    cells.iter().map(line).collect::<Vec<_>>().join("\n") + "\n"
+    aligned(&cells).join("\n") + "\n"
 }

@@ -1,13 +1,18 @@
 //! What a person sees: results on standard output, progress and remarks on standard error.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::diagnose::{Diagnose, Exit, harmless};
+
+/// How often the lines of a terminal count on.
+const TICK: Duration = Duration::from_millis(500);
 
 /// The two streams, and whether a person or a script reads them.
 #[derive(Debug)]
@@ -15,12 +20,36 @@ pub struct Ui {
     json: bool,
     terminal: bool,
     started: Instant,
+    lines: Mutex<Lines>,
+}
+
+/// The lines of a terminal that go on changing, one for each subject.
+#[derive(Debug, Default)]
+struct Lines {
+    all: MultiProgress,
+    bars: BTreeMap<String, ProgressBar>,
+}
+
+impl Lines {
+    fn show(&mut self, subject: &str, text: &str) {
+        let bar = self.bars.entry(subject.to_owned()).or_insert_with(|| {
+            let style = ProgressStyle::with_template("{prefix:<20} {elapsed:>4}  {wide_msg}");
+            let bar = ProgressBar::no_length()
+                .with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
+                .with_prefix(subject.to_owned());
+            let bar = self.all.add(bar);
+            bar.enable_steady_tick(TICK);
+            bar
+        });
+        bar.set_message(text.to_owned());
+    }
 }
 
 impl Ui {
     /// With `json`, standard output carries one JSON document and nothing else.
     pub fn new(json: bool) -> Self {
-        Self { json, terminal: io::stderr().is_terminal(), started: Instant::now() }
+        let terminal = io::stderr().is_terminal();
+        Self { json, terminal, started: Instant::now(), lines: Mutex::default() }
     }
 
     /// True where the result is to be a JSON document.
@@ -35,6 +64,7 @@ impl Ui {
 
     /// A result, on standard output; nothing with `--json`.
     pub fn result(&self, text: &str) {
+        self.end_lines();
         if !self.json {
             print(&harmless(text));
         }
@@ -51,17 +81,41 @@ impl Ui {
 
     /// Progress in words, on standard error.
     pub fn note(&self, text: &str) {
-        let _ = writeln!(io::stderr(), "{}", harmless(text));
+        self.say(&harmless(text));
     }
 
     /// Something that is not an error but ought to be read, on standard error.
     pub fn warn(&self, text: &str) {
-        let _ = writeln!(io::stderr(), "warning: {}", harmless(text));
+        self.say(&format!("warning: {}", harmless(text)));
     }
 
     /// Why the command failed, on standard error.
     pub fn error(&self, text: &str) {
-        let _ = writeln!(io::stderr(), "error: {}", harmless(text));
+        self.end_lines();
+        self.say(&format!("error: {}", harmless(text)));
+    }
+
+    /// Above the lines that go on changing.
+    fn say(&self, text: &str) {
+        let write = || drop(writeln!(io::stderr(), "{text}"));
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.bars.is_empty() { write() } else { lines.all.suspend(write) }
+    }
+
+    /// What is done with a subject now: its line of a terminal changes and counts on; elsewhere it is a line of its own.
+    pub fn line(&self, subject: &str, text: &str) {
+        if !self.terminal {
+            return self.note(text);
+        }
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).show(subject, &harmless(text));
+    }
+
+    /// Those lines stay as they are now, and change no more.
+    pub fn end_lines(&self) {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        for bar in std::mem::take(&mut lines.bars).into_values() {
+            bar.abandon();
+        }
     }
 
     /// Progress in bytes: a bar on a terminal, one line at the end elsewhere.

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::image::bytes;
 use super::options::{DeploymentOptions, EngineOptions};
 use super::{Failure, Outcome, Ui};
-use crate::deploy::compose::{ComposeError, LoadOptions, directory, load};
+use crate::deploy::compose::{ComposeError, LoadOptions, load};
 use crate::deploy::observe::observe;
 use crate::deploy::observed::LABEL_DEPLOYMENT;
 use crate::deploy::pins::{Pin, Pins, PinsError};
@@ -20,7 +20,6 @@ use crate::engine::docker::DockerEngine;
 use crate::engine::{ConnectOptions, ContainerSummary, Engine, EngineError, ImageSummary};
 use crate::oci::{Digest, Reference};
 use crate::store::{self, Layout, StoreError};
-use crate::upgrade::journal::{self, DeployState, Summary};
 use crate::upgrade::names::HELD;
 
 /// Pin the images of a deployment, and the packages in them, in tarsup.lock
@@ -48,17 +47,6 @@ pub struct VerifyArgs {
 /// List the versions that the local store and the engine hold, and where each is used
 #[derive(Debug, Args)]
 pub struct ImagesArgs {
-    #[command(flatten)]
-    deployment: DeploymentOptions,
-}
-
-/// List the deploys, the latest first
-#[derive(Debug, Args)]
-pub struct HistoryArgs {
-    /// How many; 0 for all
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
-    limit: usize,
-
     #[command(flatten)]
     deployment: DeploymentOptions,
 }
@@ -335,55 +323,6 @@ pub fn images(args: &ImagesArgs, ui: &Ui) -> Outcome {
     ui.result(&table(&versions));
     ui.json(&json!({ "images": versions }));
     Ok(Exit::Done)
-}
-
-/// Lists deploys. It reads the journals alone: no engine, and no deployment file that can be understood, is needed.
-pub fn history(args: &HistoryArgs, ui: &Ui) -> Outcome {
-    let options = LoadOptions::from_process(args.deployment.files.clone(), args.deployment.project.clone());
-    let state = directory(&options)?.join(".tarsup");
-    let read = |source| StoreError::Io { act: "read", path: state.join("deploys"), source };
-    let mut deploys: Vec<Summary> = Vec::new();
-    for deploy in journal::history(&state).map_err(read)? {
-        match deploy {
-            Ok(summary) => deploys.push(summary),
-            Err((path, error)) => {
-                ui.warn(&format!("{}: not a journal that can be read: {error}", path.display()));
-            }
-        }
-    }
-    deploys.reverse();
-    if args.limit > 0 {
-        deploys.truncate(args.limit);
-    }
-    let lines: Vec<String> = deploys.iter().map(history_line).collect();
-    ui.result(&if lines.is_empty() { "no deploys yet".to_owned() } else { lines.join("\n") });
-    ui.json(&json!({ "deploys": deploys }));
-    Ok(Exit::Done)
-}
-
-fn history_line(deploy: &Summary) -> String {
-    let state = match deploy.state {
-        DeployState::Open => "not finished",
-        DeployState::Interrupted => "interrupted",
-        DeployState::Committed => "committed",
-        DeployState::RolledBack => "rolled back",
-        DeployState::Stuck => "stuck",
-    };
-    let header = &deploy.header;
-    let mut line = format!("{}  {state:<12}  {}  by {}", header.deploy, header.what, header.by);
-    if !deploy.services.is_empty() {
-        let _ = write!(line, "  ({})", deploy.services.join(", "));
-    }
-    if let Some(error) = &deploy.error {
-        let _ = write!(line, "\n    {}", error.lines().next().unwrap_or_default());
-    }
-    if let Some(path) = &deploy.backup {
-        let _ = write!(line, "\n    the database as it was: {path}");
-    }
-    for file in &deploy.saved {
-        let _ = write!(line, "\n    what its migration changed, as it was: .tarsup/deploys/{file}");
-    }
-    line
 }
 
 type Holding = (Vec<ImageSummary>, Vec<ContainerSummary>);

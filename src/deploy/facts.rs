@@ -2,6 +2,7 @@
 //! itself and of the cluster. Nothing of it changes a step.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -16,6 +17,8 @@ pub struct Facts {
     pub cluster: Option<Result<ClusterFacts, String>>,
     /// How many bytes there is room for.
     pub room: Room,
+    /// How long a service's container gave no answer when it was stopped last, as this machine's journals tell.
+    pub silences: BTreeMap<String, Duration>,
 }
 
 /// A clock that was read.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::diagnose::first_few;
 use crate::tars::Instance;
 
 /// A drain, as `tars-init cluster --json` names it.
@@ -46,6 +47,30 @@ impl Services {
             None if instance.backup => "backup".to_owned(),
             None => "serves".to_owned(),
         }
+    }
+
+    /// What clients are kept away from right now, a line for each deployment that has drained something; `deployment` is the one that
+    /// is spoken of.
+    pub fn drained(&self, deployment: &str) -> Vec<String> {
+        let mut by_deployment: BTreeMap<&str, Vec<&Drain>> = BTreeMap::new();
+        for drain in &self.drains {
+            by_deployment.entry(&drain.deployment).or_default().push(drain);
+        }
+        let line = |(name, drains): (&str, Vec<&Drain>)| {
+            let places: Vec<String> = drains
+                .iter()
+                .map(|drain| format!("{} on {} since {}", drain.server, drain.node, drain.since))
+                .collect();
+            let how = if name == deployment {
+                "the next deploy that drains, or `tarsup resume`, gives it back".to_owned()
+            } else {
+                format!(
+                    "by the deployment `{name}`, which rolls right now or was cut off: `tarsup resume` there gives it back"
+                )
+            };
+            format!("drained, so that no client is sent there: {} ({how})", first_few(&places))
+        };
+        by_deployment.into_iter().map(line).collect()
     }
 
     /// True where its clients have nobody else: no other instance in the very same set serves.
@@ -120,6 +145,26 @@ mod tests {
         };
         assert!(of(&["a"]).is_empty() && of(&["b"]).is_empty());
         assert_eq!(of(&["a", "b"]), ["a", "b"]);
+    }
+
+    #[test]
+    fn drain_that_was_left_is_told_with_whose_it_is() {
+        let drain = |node: &str, deployment: &str| Drain {
+            server: "Demo.A".to_owned(),
+            node: node.to_owned(),
+            deployment: deployment.to_owned(),
+            since: "2026-01-02 03:04:05".to_owned(),
+        };
+        let drains = vec![drain("a", "tars"), drain("b", "east"), drain("c", "tars")];
+        let told = Services { instances: Vec::new(), drains }.drained("tars");
+        assert_eq!(told.len(), 2, "{told:#?}");
+        assert!(
+            told[0].contains("Demo.A on b since 2026-01-02 03:04:05 (by the deployment `east`"),
+            "{told:#?}"
+        );
+        assert!(told[1].contains("Demo.A on a") && told[1].contains("Demo.A on c"), "{told:#?}");
+        assert!(told[1].contains("`tarsup resume`, gives it back") && !told[1].contains("east"), "{told:#?}");
+        assert!(Services::default().drained("tars").is_empty());
     }
 
     #[test]

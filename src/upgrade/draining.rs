@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::callers::{Listening, Noted};
 use super::inside::{Inside, probe};
+use super::journal::Event;
 use super::run::{Runner, StepError, stopped};
 use super::watch::known_by;
 
@@ -91,6 +92,7 @@ impl Runner<'_> {
             return Ok(());
         }
         self.say(&format!("drained: {}", listed(&begun.drained)));
+        let _ = self.write(Event::Drained { places: pairs(&begun.drained) });
         let late = self.await_registries("look", &nodes, &[]).await?;
         if !late.is_empty() {
             let servers: BTreeSet<String> = late.iter().map(|one| one.server.clone()).collect();
@@ -101,8 +103,9 @@ impl Runner<'_> {
                 servers.join(", "),
                 REGISTRIES.as_secs()
             ));
-            if let Err(why) = self.tell("end", &nodes, &servers).await {
-                self.say(&format!("warning: its flow is not given back yet: {why}"));
+            match self.tell("end", &nodes, &servers).await {
+                Ok(report) => drop(self.write(Event::GivenBack { places: pairs(&report.ended) })),
+                Err(why) => self.say(&format!("warning: its flow is not given back yet: {why}")),
             }
             if begun.drained.iter().all(|place| servers.contains(&place.server)) {
                 return Ok(());
@@ -170,6 +173,7 @@ impl Runner<'_> {
         let servers: Vec<String> = servers.into_iter().collect();
         let late = self.await_registries("back", &nodes, &servers).await?;
         self.say(&format!("given back: {}", listed(&ended)));
+        let _ = self.write(Event::GivenBack { places: pairs(&ended) });
         if let Some(late) = late.first() {
             self.say(&format!(
                 "warning: {} does not hand out {} on {} yet, after {} s",
@@ -190,6 +194,7 @@ impl Runner<'_> {
         match self.tell("end", &[], &[]).await {
             Ok(Report { ended, .. }) if !ended.is_empty() => {
                 self.say(&format!("given back: {}", listed(&ended)));
+                let _ = self.write(Event::GivenBack { places: pairs(&ended) });
             }
             Ok(_) => {}
             Err(why) => self.say(&format!("warning: what was drained may not be given back: {why}")),
@@ -264,6 +269,10 @@ impl Runner<'_> {
     pub(super) fn say(&self, text: &str) {
         self.machine.reporter.say(&format!("       {text}"));
     }
+}
+
+fn pairs(places: &[Place]) -> Vec<(String, String)> {
+    places.iter().map(|place| (place.server.clone(), place.node.clone())).collect()
 }
 
 fn listed(places: &[Place]) -> String {

@@ -496,6 +496,8 @@ impl Deploy<'_> {
             cluster_probe: ClusterProbe::new(cluster_probe::images(desired, observed, &intent)),
             registered: BTreeMap::new(),
             served: BTreeMap::new(),
+            silent: BTreeMap::new(),
+            well_since: None,
             host: observed.engine.id.clone(),
             joins_at_create: preflight::speaks(&observed.engine.api_version, "1.44"),
             drains: Drains::default(),

@@ -59,6 +59,7 @@ pub(super) async fn ask(deploy: &Deploy<'_>, draft: &Offer, observed: &Observed)
         return asked;
     }
     let runs = running(desired, observed);
+    asked.facts.silences = silences(deploy);
     asked.facts.clocks = clocks(deploy, &runs).await;
     let may_answer = !runs.is_empty() && database_may_run(desired, observed);
     let is_asked = may_answer && cluster_probe::has_account(desired);
@@ -76,6 +77,11 @@ pub(super) async fn ask(deploy: &Deploy<'_>, draft: &Offer, observed: &Observed)
     }
     asked.facts.room = room(deploy, observed, asked.cluster.as_ref());
     asked
+}
+
+/// How long each service gave no answer in the newest deploy that stopped it and whose journal is here.
+fn silences(deploy: &Deploy<'_>) -> BTreeMap<String, Duration> {
+    deploy.machine.folder.silences(&deploy.desired.deployment)
 }
 
 /// The parts of the framework that run.

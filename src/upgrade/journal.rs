@@ -3,10 +3,12 @@
 //! The first line is the header with the format's version. Status and history are folds over the events. A last line
 //! that was torn by a crash is not read; nothing but reports depends on the journal.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -17,6 +19,8 @@ use super::unwind::InFlight;
 
 /// The format that is written; older ones are read.
 pub const VERSION: u32 = 1;
+/// How many of the newest journals are read for what they tell of times.
+const LOOKED_AT: usize = 20;
 
 /// The first line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +68,12 @@ pub enum Event {
     Failed { way: Way, step: usize, error: String },
     /// What a migration is about to change is kept: `lines` of JSON in `file`, beside the journal.
     Saved { file: String, lines: u64, sha256: String },
+    /// A container was stopped and serves again, or what is in its place does: how long it gave no answer.
+    Silent { service: String, container: String, milliseconds: u64 },
+    /// Clients are sent away from these: `App.Server` and node.
+    Drained { places: Vec<(String, String)> },
+    /// They are sent there again.
+    GivenBack { places: Vec<(String, String)> },
     /// The deploy is committed.
     Committed,
     /// The deploy is undone.
@@ -275,6 +285,29 @@ pub fn find(
         }
     }
     Ok(None)
+}
+
+/// How long each service of the deployment gave no answer when it was stopped last; of a journal that cannot be read nothing is
+/// known.
+pub fn silences(state: &Path, deployment: &str) -> BTreeMap<String, Duration> {
+    let mut silences = BTreeMap::new();
+    let paths = paths(state).unwrap_or_default();
+    let last = paths.len().saturating_sub(LOOKED_AT);
+    for (header, lines) in paths[last..].iter().filter_map(|path| read(path).ok()) {
+        let lines = lines.iter().filter(|_| header.deployment == deployment);
+        silences.extend(lines.filter_map(|line| match &line.event {
+            Event::Silent { service, milliseconds, .. } => {
+                Some((service.clone(), Duration::from_millis(*milliseconds)))
+            }
+            _ => None,
+        }));
+    }
+    silences
+}
+
+/// The newest journal below `state`; `None` where there is none.
+pub fn newest(state: &Path) -> io::Result<Option<PathBuf>> {
+    Ok(paths(state)?.pop())
 }
 
 /// The journals below `state`, the oldest first.

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use time::OffsetDateTime;
@@ -28,6 +29,12 @@ pub trait Clock: Send + Sync {
 pub trait Reporter: Send + Sync {
     /// Says what happens.
     fn say(&self, text: &str);
+
+    /// A step begins, or goes on: `subject` is the service that it is about. A terminal has one line for each of them.
+    fn step(&self, subject: &str, text: &str) {
+        let _ = subject;
+        self.say(text);
+    }
 }
 
 /// `.tarsup/` beside the deployment file: journals and saved logs.
@@ -40,6 +47,8 @@ pub trait StateFolder: Send + Sync {
         deployment: &str,
         deploy: Option<&DeployId>,
     ) -> io::Result<Option<(JournalHeader, Vec<Line>)>>;
+    /// How long each service of the deployment gave no answer when it was stopped last, as far as journals are here.
+    fn silences(&self, deployment: &str) -> BTreeMap<String, Duration>;
     /// Keeps a container's logs; where.
     fn save_log(&self, name: &str, text: &str) -> io::Result<PathBuf>;
     /// Begins a backup of the database.

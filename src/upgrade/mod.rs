@@ -42,7 +42,9 @@ pub mod offer;
 mod one_off;
 mod order;
 mod other_start;
+
 mod outage;
+pub mod overview;
 pub mod owner;
 pub mod parked;
 pub mod plan;
@@ -60,6 +62,7 @@ pub mod retry;
 pub mod rollback;
 pub mod run;
 mod secure;
+pub mod seen;
 mod serving;
 pub mod state;
 pub mod step;

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::finding::{Finding, Findings, tell};
+use super::overview::{Overview, overview};
 use super::plan;
 use super::step::{Action, Plan, Purpose, Step};
 use super::{DeployId, Intent, Refusal, data, loss, preflight, rollback};
@@ -51,6 +52,8 @@ pub struct Offer {
     pub migration: Option<Value>,
     /// What is kept of columns that a web console may drop, as far as the image that leaves was asked and answered.
     pub columns: Option<Value>,
+    /// It at a glance.
+    pub overview: Overview,
     /// What was found before the first step, and refuses nothing: each is a note or a question of the plan, too.
     pub findings: Vec<Finding>,
 }
@@ -65,6 +68,7 @@ impl Offer {
     pub fn document(&self) -> Value {
         let mut document = self.plan.document();
         document["findings"] = json!(self.findings);
+        document["overview"] = json!(self.overview);
         for (key, more) in [("migration", &self.migration), ("columns", &self.columns)] {
             if let (Value::Object(map), Some(more)) = (&mut document, more) {
                 map.insert(key.to_owned(), more.clone());
@@ -127,7 +131,8 @@ pub(super) fn draft(declared: &Desired, observed: &Observed, request: &Request) 
     preflight::way_back::judge(&plan, observed, &mut findings);
     let edits = edits(declared, observed, &intent);
     let (request, migration, columns) = (request.clone(), None, None);
-    let offer = Offer { request, plan, desired, edits, migration, columns, findings: Vec::new() };
+    let overview = overview(&plan, &desired, observed);
+    let offer = Offer { request, plan, desired, edits, migration, columns, overview, findings: Vec::new() };
     (Some(offer), findings)
 }
 

@@ -192,6 +192,10 @@ pub struct Runner<'a> {
     pub drains: Drains,
     /// What served in a service's container before it was first stopped; nothing where nobody could tell.
     pub served: BTreeMap<String, Option<Before>>,
+    /// Since when services give no answer, because their container was stopped.
+    pub silent: BTreeMap<String, Instant>,
+    /// When the container that was proven last was found well for the first time.
+    pub well_since: Option<Instant>,
     /// The ids of images that this run has loaded.
     pub loaded: BTreeMap<Reference, String>,
     /// What containers were that the plan makes once more, by the name that they were parked under.
@@ -229,7 +233,8 @@ impl Runner<'_> {
                 Way::Undo => "undo ",
                 Way::Finish => "clear away ",
             };
-            self.machine.reporter.say(&format!("{mark}[{number}/{of}] {what}"));
+            let subject = step.service.as_deref().or_else(|| step.action.container()).unwrap_or_default();
+            self.machine.reporter.step(subject, &format!("{mark}[{number}/{of}] {what}"));
             match self.carry_out(step).await {
                 Ok(()) => self.note(way, Event::Succeeded { way, step: number }).map_err(&failed)?,
                 Err(error) => {
@@ -293,6 +298,7 @@ impl Runner<'_> {
             Action::Stop { container, grace } => {
                 self.note_registrations(step, true).await;
                 self.note_served(step, container).await;
+                self.falls_silent(step);
                 engine.stop_container(container, *grace).await?;
             }
             Action::Rename { container, to } => engine.rename_container(container, to).await?,
@@ -305,7 +311,9 @@ impl Runner<'_> {
                 let before = step.service.as_ref().and_then(|name| self.registered.remove(name)).flatten();
                 let proof = Proof::of(*role, before, cluster_probe::has_account(self.desired));
                 let gate = self.with_services(Gate::new(proof, *timeout, *dwell), step);
-                for line in self.gate(container, *role, gate).await? {
+                let changes = self.gate(container, *role, gate).await?;
+                self.speaks_again(step, container);
+                for line in changes {
                     let line = self.mask.hide(&line);
                     self.machine.reporter.say(&format!("       the start of {container}: {line}"));
                 }

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::cluster_probe::Outside;
 use super::gate::{Cluster, Gate, Proof, Sample, Verdict};
 use super::inside::{Inside, probe};
+use super::journal::Event;
 use super::record::lines_of;
 use super::run::{Runner, StepError};
 use super::serving::{Again, Before};
@@ -50,6 +51,24 @@ impl Runner<'_> {
         self.served.insert(name.clone(), before);
     }
 
+    /// From now on a service's container gives no answer; one that was silent already still is.
+    pub(super) fn falls_silent(&mut self, step: &Step) {
+        if let Some(service) = &step.service {
+            self.silent.entry(service.clone()).or_insert_with(Instant::now);
+        }
+    }
+
+    /// It answers again, since it was found well first: how long it did not is written down, as far as that can be.
+    pub(super) fn speaks_again(&mut self, step: &Step, container: &str) {
+        let Some(service) = &step.service else { return };
+        let Some(since) = self.silent.remove(service) else { return };
+        let well = self.well_since.unwrap_or_else(Instant::now);
+        let milliseconds =
+            u64::try_from(well.saturating_duration_since(since).as_millis()).unwrap_or(u64::MAX);
+        let (service, container) = (service.clone(), container.to_owned());
+        let _ = self.write(Event::Silent { service, container, milliseconds });
+    }
+
     /// A gate that waits for what served there before, too.
     pub(super) fn with_services(&self, gate: Gate, step: &Step) -> Gate {
         let before = step.service.as_ref().and_then(|name| self.served.get(name)).and_then(Option::as_ref);
@@ -71,6 +90,7 @@ impl Runner<'_> {
         let begun = Instant::now();
         let mut said = String::new();
         let mut changes = Vec::new();
+        self.well_since = None;
         loop {
             let at = begun.elapsed();
             let verdict = match self.sample(container, role, &mut gate, at).await {
@@ -86,9 +106,13 @@ impl Runner<'_> {
                 Err(error) => return Err(error.into()),
             };
             match verdict {
-                Verdict::Pass => return Ok(changes),
-                Verdict::Dwell => {}
+                Verdict::Pass => {
+                    self.well_since.get_or_insert_with(Instant::now);
+                    return Ok(changes);
+                }
+                Verdict::Dwell => drop(self.well_since.get_or_insert_with(Instant::now)),
                 Verdict::Wait(why) => {
+                    self.well_since = None;
                     if why != said {
                         self.machine.reporter.say(&format!("       waiting for {container}: {why}"));
                         said = why;

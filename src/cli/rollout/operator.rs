@@ -6,6 +6,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use time::OffsetDateTime;
@@ -25,6 +26,7 @@ use crate::upgrade::machine::{
 };
 use crate::upgrade::owner::Owner;
 use crate::upgrade::parked;
+use crate::upgrade::seen::{Seen, seen};
 
 /// Where a deployment's journals and logs lie, beside its file.
 pub const STATE: &str = ".tarsup";
@@ -50,6 +52,12 @@ impl<'a> Operator<'a> {
         Shelf::of(self.desired, &self.state)
     }
 
+    /// What a deploy was for those who called; nothing where its journal cannot be read, or nobody can have noticed anything.
+    pub fn seen(&self, deploy: &DeployId) -> Option<Seen> {
+        let (header, lines) = journal::find(&self.state, &self.desired.deployment, Some(deploy)).ok()??;
+        Some(seen(&header, &lines)).filter(|seen| !seen.is_quiet())
+    }
+
     /// It, part by part.
     pub fn machine(&self) -> Machine<'_> {
         Machine { owner: &self.owner, clock: self, reporter: self, folder: self, file: self, images: self }
@@ -66,6 +74,10 @@ impl Reporter for Operator<'_> {
     fn say(&self, text: &str) {
         self.ui.note(text);
     }
+
+    fn step(&self, subject: &str, text: &str) {
+        self.ui.line(subject, text);
+    }
 }
 
 impl StateFolder for Operator<'_> {
@@ -79,6 +91,10 @@ impl StateFolder for Operator<'_> {
         deploy: Option<&DeployId>,
     ) -> io::Result<Option<(JournalHeader, Vec<Line>)>> {
         journal::find(&self.state, deployment, deploy)
+    }
+
+    fn silences(&self, deployment: &str) -> BTreeMap<String, Duration> {
+        journal::silences(&self.state, deployment)
     }
 
     fn save_log(&self, name: &str, text: &str) -> io::Result<PathBuf> {

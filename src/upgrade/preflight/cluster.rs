@@ -36,7 +36,12 @@ pub(super) fn check(desired: &Desired, observed: &Observed, intent: &Intent, fin
         findings.note(About::Cluster, format!("unhealthy already: {}", first_few(&unhealthy)));
     }
     match &observed.facts.cluster {
-        Some(Ok(facts)) => told(facts, findings),
+        Some(Ok(facts)) => {
+            told(facts, findings);
+            for drained in facts.services.drained(&desired.deployment) {
+                findings.note(About::Gaps, drained);
+            }
+        }
         Some(Err(why)) => {
             let text = format!(
                 "what is down or behind in the cluster, and the database's clock, are not known: {why}"

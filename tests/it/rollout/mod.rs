@@ -10,6 +10,7 @@ mod crash;
 mod declarations;
 mod deploys;
 mod gates;
+mod glance;
 mod lists;
 mod losses;
 mod migration;
@@ -38,7 +39,7 @@ use tarsup::engine::RestartPolicy;
 use tarsup::oci::Reference;
 use tarsup::tars::Role;
 use tarsup::upgrade::backup::shelf::Header;
-use tarsup::upgrade::journal::{Journal, JournalHeader, Line};
+use tarsup::upgrade::journal::{Event, Journal, JournalHeader, Line};
 use tarsup::upgrade::machine::{
     BackupFile, Clock, DeploymentFile, KeptFile, KeptTwins, Machine as Parts, Reporter, Shelved, StateFolder,
 };
@@ -297,6 +298,17 @@ impl StateFolder for Machine {
             None => journals.last_key_value().map(|(_, journal)| journal.clone()),
         })
     }
+    fn silences(&self, _deployment: &str) -> BTreeMap<String, Duration> {
+        let lines = self.lines();
+        let silent = lines.into_iter().filter_map(|line| match line.event {
+            Event::Silent { service, milliseconds, .. } => {
+                Some((service, Duration::from_millis(milliseconds)))
+            }
+            _ => None,
+        });
+        silent.collect()
+    }
+
     fn save_log(&self, name: &str, _text: &str) -> io::Result<PathBuf> {
         self.writable()?;
         Ok(PathBuf::from(format!(".tarsup/logs/{name}.log")))

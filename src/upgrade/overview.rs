@@ -1,0 +1,249 @@
+//! A plan at a glance: a row for each container, and what becomes of the services that run in them. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::names::{Part, part_of};
+use super::preflight::names_in_database;
+use super::state::by_id;
+use super::step::{Action, After, Plan, Purpose, Step, Touched};
+use crate::deploy::services::Services;
+use crate::deploy::{Desired, Observed};
+use crate::tars::{Instance, Role};
+
+/// What a plan does, as a person asks for it first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Overview {
+    /// A row for each container, in the order of the plan.
+    pub containers: Vec<Row>,
+    /// What clients are sent away from, to where it is served too: server → nodes.
+    pub drained: BTreeMap<String, Vec<String>>,
+    /// What its clients find nowhere while its container is stopped: server → nodes.
+    pub silent: BTreeMap<String, Vec<String>>,
+    /// What is stopped with its container and called by nobody: down already, not handed out, a backup.
+    pub along: BTreeMap<String, Vec<String>>,
+}
+
+/// What happens to one container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Row {
+    /// The service of the file.
+    pub service: String,
+    /// The name that it serves under.
+    pub container: String,
+    /// `create`, `replace`, `start`, `restart`, `stop`, `bring back` or `settle`.
+    pub change: &'static str,
+    /// The image before.
+    pub from: Option<String>,
+    /// The image after.
+    pub to: Option<String>,
+    /// Why.
+    pub cause: String,
+    /// Who gets no answer meanwhile.
+    pub silence: Silence,
+    /// How long it was silent in the deploy before, in milliseconds.
+    pub last_silence: Option<u64>,
+    /// Bytes of the image that the engine must load first.
+    pub load: Option<u64>,
+}
+
+/// Who gets no answer while a container is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Silence {
+    /// It is not stopped.
+    No,
+    /// Everything in it is served elsewhere.
+    Covered,
+    /// A part of the deployment that is none of the framework's: its own.
+    Own,
+    /// The registry in it, which cannot be drained, and so many services that are served nowhere else.
+    Registry(usize),
+    /// So many services that are served nowhere else.
+    Services(usize),
+    /// Nobody could tell what runs there.
+    Unknown,
+    /// It stays down.
+    Down,
+}
+
+/// Looks at a plan.
+pub fn overview(plan: &Plan, desired: &Desired, observed: &Observed) -> Overview {
+    let facts = observed.facts.cluster.as_ref().and_then(|told| told.as_ref().ok());
+    let services = facts.map(|facts| &facts.services);
+    let together = stopped_together(&plan.steps);
+    let mut overview = Overview::default();
+    for touched in &plan.touched {
+        let steps: Vec<&Step> =
+            plan.steps.iter().filter(|step| step.service.as_ref() == Some(&touched.service)).collect();
+        let (change, from, to) = images(touched, &steps, observed);
+        let load = to.as_deref().and_then(|to| load(plan, to, observed));
+        // An image is loaded once.
+        let load = load.filter(|_| !overview.containers.iter().any(|row| row.load.is_some() && row.to == to));
+        let silent = match (services, together.get(touched.service.as_str())) {
+            (Some(services), Some(others)) => {
+                overview.add_services(services, touched, others, desired, &plan.steps)
+            }
+            _ => 0,
+        };
+        overview.containers.push(Row {
+            service: touched.service.clone(),
+            container: touched.container.clone(),
+            change,
+            from,
+            to,
+            cause: cause(&steps),
+            silence: silence(
+                touched,
+                change,
+                together.contains_key(touched.service.as_str()),
+                services,
+                silent,
+            ),
+            last_silence: observed.facts.silences.get(&touched.service).map(milliseconds),
+            load,
+        });
+    }
+    overview
+}
+
+impl Overview {
+    /// Adds the services in a container that is stopped; how many of them go silent.
+    fn add_services(
+        &mut self,
+        services: &Services,
+        touched: &Touched,
+        others: &BTreeSet<&str>,
+        desired: &Desired,
+        steps: &[Step],
+    ) -> usize {
+        let nodes_of = |name: &str| desired.service(name).map(names_in_database).unwrap_or_default();
+        let own: BTreeSet<String> = nodes_of(&touched.service).into_iter().collect();
+        let down: BTreeSet<String> = others.iter().flat_map(|name| nodes_of(name)).collect();
+        let let_down = services.let_down(&down);
+        let is_drained = steps.iter().any(
+            |step| matches!(&step.action, Action::Drain { containers, .. } if containers.contains(&touched.container)),
+        );
+        let mut silent = 0;
+        for one in services.instances.iter().filter(|one| own.contains(&one.node)) {
+            let list = if let_down.contains(&one) {
+                silent += 1;
+                &mut self.silent
+            } else if !one.serves() {
+                &mut self.along
+            } else if is_drained && can_be_drained(services, one, &down) {
+                &mut self.drained
+            } else {
+                continue;
+            };
+            // The framework's own that nobody is sent to are of no interest.
+            if !one.is_framework() || one.serves() {
+                list.entry(one.server.clone()).or_default().push(one.node.clone());
+            }
+        }
+        silent
+    }
+}
+
+/// A registry stays handed out.
+fn can_be_drained(services: &Services, one: &Instance, down: &BTreeSet<String>) -> bool {
+    one.server != "tars.tarsregistry" && one.has_another(&services.instances, down)
+}
+
+/// The services that are stopped at a moment at which this one is.
+fn stopped_together(steps: &[Step]) -> BTreeMap<&str, BTreeSet<&str>> {
+    let mut together: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    let mut down: BTreeSet<&str> = BTreeSet::new();
+    for step in steps {
+        let Some(service) = step.service.as_deref() else { continue };
+        match step.action {
+            Action::Stop { .. } => {
+                down.insert(service);
+                for one in &down {
+                    together.entry(one).or_default().extend(&down);
+                }
+            }
+            Action::Gate { .. } => drop(down.remove(service)),
+            _ => {}
+        }
+    }
+    together
+}
+
+fn silence(
+    touched: &Touched,
+    change: &str,
+    stops: bool,
+    services: Option<&Services>,
+    silent: usize,
+) -> Silence {
+    match touched.role {
+        _ if !stops => Silence::No,
+        _ if change == "stop" => Silence::Down,
+        None | Some(Role::Database) => Silence::Own,
+        Some(Role::Master | Role::Slave) => Silence::Registry(silent),
+        Some(Role::Node) if services.is_none() => Silence::Unknown,
+        Some(Role::Node) if silent == 0 => Silence::Covered,
+        Some(Role::Node) => Silence::Services(silent),
+    }
+}
+
+type Change = (&'static str, Option<String>, Option<String>);
+
+/// What is done with a container, and the images before and after.
+fn images(touched: &Touched, steps: &[&Step], observed: &Observed) -> Change {
+    let before = touched.before.as_ref().and_then(|before| Some(by_id(observed, &before.id)?.image.clone()));
+    let made = steps.iter().find_map(|step| match &step.action {
+        Action::Create { image, purpose: Purpose::Serve, .. } => Some(image.to_string()),
+        _ => None,
+    });
+    let has = |kind: &str| steps.iter().any(|step| step.action.kind() == kind);
+    match (&touched.after, &before) {
+        (After::Parked { id, .. }, _) => {
+            let to = by_id(observed, id).map(|parked| parked.image.clone()).or(made);
+            ("bring back", before, to)
+        }
+        (After::Made, Some(_)) => ("replace", before, made),
+        (After::Made, None) => ("create", None, made),
+        (After::Same, _) => {
+            let word = match (has("stop"), has("start")) {
+                (true, true) => "restart",
+                (true, false) => "stop",
+                (false, true) => "start",
+                (false, false) => "settle",
+            };
+            (word, before.clone(), before)
+        }
+    }
+}
+
+/// Why something is created, else why it is started, or stopped; without what the row says anyway.
+fn cause(steps: &[&Step]) -> String {
+    let is_one_off = |step: &Step| matches!(step.action.container().map(part_of), Some(Part::Migrate(_)));
+    let own = || steps.iter().filter(|step| !is_one_off(step));
+    let of = |kind: &&str| own().find(|step| step.action.kind() == *kind);
+    let step = ["create", "start", "stop"].iter().find_map(of).or_else(|| own().next());
+    let cause = step.map(|step| step.cause.as_str()).unwrap_or_default();
+    // The row itself has both images.
+    match cause.split_once(' ') {
+        Some(("image", rest)) if rest.starts_with("differs: ") => "image differs".to_owned(),
+        Some(("back", rest)) if rest.starts_with("from ") => "as it was before".to_owned(),
+        _ => cause.to_owned(),
+    }
+}
+
+/// How much the engine must load for an image.
+fn load(plan: &Plan, to: &str, observed: &Observed) -> Option<u64> {
+    plan.steps.iter().find_map(|step| match &step.action {
+        Action::Load { image, .. } if image.to_string() == to => {
+            Some(observed.image(&image.to_string()).map_or(0, |image| image.size))
+        }
+        _ => None,
+    })
+}
+
+fn milliseconds(length: &Duration) -> u64 {
+    u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
+}

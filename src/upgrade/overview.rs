@@ -22,6 +22,8 @@ pub struct Overview {
     pub drained: BTreeMap<String, Vec<String>>,
     /// What its clients find nowhere while its container is stopped: server → nodes.
     pub silent: BTreeMap<String, Vec<String>>,
+    /// What is served elsewhere too, while nobody sends its clients there: they notice until they ask anew. Server → nodes.
+    pub not_drained: BTreeMap<String, Vec<String>>,
     /// What is stopped with its container and called by nobody: down already, not handed out, a backup.
     pub along: BTreeMap<String, Vec<String>>,
 }
@@ -59,9 +61,9 @@ pub enum Silence {
     Covered,
     /// A part of the deployment that is none of the framework's: its own.
     Own,
-    /// The registry in it, which cannot be drained, and so many services that are served nowhere else.
+    /// The registry in it, which cannot be drained, and so many services as below.
     Registry(usize),
-    /// So many services that are served nowhere else.
+    /// So many services that are served nowhere else, or whose clients are not sent there.
     Services(usize),
     /// Nobody could tell what runs there.
     Unknown,
@@ -133,10 +135,13 @@ impl Overview {
                 &mut self.silent
             } else if !one.serves() {
                 &mut self.along
-            } else if is_drained && can_be_drained(services, one, &down) {
+            } else if !can_be_drained(services, one, &down) {
+                continue;
+            } else if is_drained {
                 &mut self.drained
             } else {
-                continue;
+                silent += 1;
+                &mut self.not_drained
             };
             // The framework's own that nobody is sent to are of no interest.
             if !one.is_framework() || one.serves() {

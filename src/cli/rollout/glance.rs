@@ -117,6 +117,11 @@ fn services(overview: &Overview) -> String {
     for (word, services, why) in [
         ("drained", &overview.drained, "clients are sent to what serves elsewhere"),
         ("silent", &overview.silent, "served nowhere else"),
+        (
+            "not drained",
+            &overview.not_drained,
+            "served elsewhere too, but clients go on calling until they ask anew",
+        ),
         ("stopped along", &overview.along, "called by nobody"),
     ] {
         if !services.is_empty() {

@@ -175,6 +175,22 @@ impl Deployment {
         ran
     }
 
+    /// The same on a terminal; what it shows there, as the terminal gets it.
+    pub fn on_a_terminal(&self, words: &[&str]) -> String {
+        let command = self.command(words);
+        let parts = std::iter::once(command.get_program()).chain(command.get_args());
+        let quoted = parts.map(|part| format!("'{}'", part.to_str().unwrap())).collect::<Vec<_>>().join(" ");
+        let mut terminal = Command::new("script");
+        terminal.args(["--quiet", "--return", "--command", &quoted, "/dev/null"]).stdin(Stdio::null());
+        terminal
+            .envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))))
+            .env("TERM", "xterm");
+        let output = terminal.output().unwrap();
+        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{words:?}: {shown}");
+        shown
+    }
+
     /// The same, not waited for.
     pub fn spawn(&self, words: &[&str]) -> Child {
         let told = fs::File::create(self.path("spawned.log")).unwrap();

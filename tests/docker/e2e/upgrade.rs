@@ -61,7 +61,26 @@ fn restart_keeps_the_containers_and_a_second_slave_joins() {
     let started = |service| deployment.inspect(service)["State"]["StartedAt"].to_string();
     let (before, database, slave) = (ids(), started("database"), started("slave"));
 
-    deployment.tarsup(&["restart", "--yes"]).exits(0);
+    let shown = deployment.on_a_terminal(&["restart", "--yes"]);
+    // One line for each service, which is drawn anew again and again; none for each step.
+    assert!(!shown.contains("\n[1/"), "{shown}");
+    for service in ["slave", "framework"] {
+        let drawn = shown.lines().flat_map(|line| line.split('\r'));
+        let drawn = drawn.filter(|line| line.contains(service) && line.contains("gate: ")).count();
+        assert!(drawn > 1, "{service}: {shown}");
+        assert!(
+            shown.contains(&format!("{}  silent for ", deployment.container(service)))
+                || shown.contains(&format!("{}      silent for ", deployment.container(service))),
+            "{shown}"
+        );
+    }
+    let told = deployment.tarsup(&["history", "show", "--json"]).exits(0).json();
+    let silent: Vec<&str> =
+        told["containers"].as_array().unwrap().iter().map(|one| one["service"].as_str().unwrap()).collect();
+    assert_eq!(silent, ["slave", "framework"], "{told}");
+    let longest =
+        told["containers"].as_array().unwrap().iter().map(|one| one["milliseconds"].as_u64().unwrap()).max();
+    assert!(longest < Some(60_000) && longest > Some(0), "{told}");
 
     assert_eq!(ids(), before);
     assert_eq!(started("database"), database);

@@ -44,6 +44,16 @@ async fn upgrade_is_a_row_for_each_container_and_a_line_for_each_fate() {
     golden("glance_upgrade", &glance(&offer, false));
     let whole = glance(&offer, true);
     assert!(whole.contains("\n   1  ") && whole.contains("CONTAINER"), "{whole}");
+    let mut undrained = desired.clone();
+    undrained.policy.drain = tarsup::deploy::desired::DrainPolicy::Off;
+    let node = Intent::upgrade_image(&desired, &"tars/node:2".parse().unwrap());
+    let risky = offered(&engine, &machine, &undrained, &node).await;
+    assert_eq!(risky.overview.containers[0].silence, Silence::Services(2));
+    let shown = glance(&risky, false);
+    assert!(
+        shown.contains("not drained: Demo.Pair on 172.25.0.5 (") && !shown.contains("\ndrained: "),
+        "{shown}"
+    );
     let document = offer.document();
     assert_eq!(document["overview"]["silent"], json!({"Demo.Alone": ["172.25.0.5"]}), "{document}");
 }

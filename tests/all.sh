@@ -80,9 +80,9 @@ if [ -n "$fast" ]; then
 else
     count "tars-init with real processes and a real MariaDB" cargo test --features engine-tests --test init
     cargo test --quiet --features engine-tests --test docker --no-run || true
-    # Most of them wait most of the time: one more than there are processors.
+    # Most of them wait most of the time.
     count "a real Docker engine: images, upgrades, crashes, the guard" \
-        sh tests/engine.sh run all -- cargo test --features engine-tests --test docker -- --test-threads=$(($(nproc) + 1))
+        sh tests/engine.sh run all -- cargo test --features engine-tests --test docker -- --test-threads=$(($(nproc) * 2 + 1))
     if sh tests/engine.sh start all-new --containerd; then
         count "images, the engine's contract and adoption on Docker 26.1 with containerd's image store" \
             sh tests/engine.sh run all-new -- cargo test --features engine-tests --test docker -- daemon_copy engine_contract run_lines:: recreate:: shapes:: compose_beside::

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::rows::wait_for_nodes;
-use super::stage::{PATCHED, RELEASE, stage};
+use super::stage::{PATCHED, PREFIX, RELEASE, stage};
 use super::{deployed, hello};
 use crate::e2e::deployment::{Deployment, wait_for};
 use crate::e2e::stage::succeed;
@@ -13,27 +13,43 @@ use crate::e2e::stage::succeed;
 const ALL: &[&str] = &["database", "framework", "slave", "node", "node2"];
 
 /// A client that calls 200 times a second until it is told to stop.
-struct Client(Child);
+struct Client {
+    process: Child,
+    container: String,
+}
 
 impl Client {
-    fn start(deployment: &Deployment) -> Self {
+    /// One that asks the registries anew so often, in seconds.
+    fn start(deployment: &Deployment, refresh: u32) -> Self {
+        let container = format!("{}-client-{refresh}", deployment.network());
         // One that a test which failed has left.
-        let _ =
-            Command::new("docker").args(["rm", "-f", &format!("{}-client", deployment.network())]).output();
-        let mut command =
-            hello::client(&deployment.network(), [&deployment.address(3), &deployment.address(4)]);
-        command.args(["-r", "200", "-c", "64", "-p", "refresh-endpoint-interval=5000"]);
-        let client = Self(command.stdout(Stdio::piped()).spawn().unwrap());
+        let _ = Command::new("docker").args(["rm", "-f", &container]).output();
+        let registries = [&*deployment.address(3), &*deployment.address(4)];
+        let mut command = hello::client(&deployment.network(), registries, &container);
+        command.args([
+            "-r",
+            "200",
+            "-c",
+            "64",
+            "-p",
+            &format!("refresh-endpoint-interval={}", refresh * 1000),
+        ]);
+        let process = command.stdout(Stdio::piped()).spawn().unwrap();
         thread::sleep(Duration::from_secs(5));
-        client
+        Self { process, container }
     }
 
     /// What it counted: its `result` line, and what went wrong when.
-    fn stop(self, deployment: &Deployment) -> String {
-        let name = format!("{}-client", deployment.network());
-        succeed(Command::new("docker").args(["kill", "-s", "TERM", &name]));
-        String::from_utf8(self.0.wait_with_output().unwrap().stdout).unwrap()
+    fn stop(self) -> String {
+        succeed(Command::new("docker").args(["kill", "-s", "TERM", &self.container]));
+        String::from_utf8(self.process.wait_with_output().unwrap().stdout).unwrap()
     }
+}
+
+/// Nothing failed, and nothing was not even tried.
+#[track_caller]
+fn lost_nothing(result: &str, told: &str) {
+    assert_eq!((figure(result, "failed"), figure(result, "dropped_slots")), (0.0, 0.0), "{result}\n{told}");
 }
 
 fn figure(result: &str, key: &str) -> f64 {
@@ -60,28 +76,23 @@ fn real_upgrade_loses_no_call_of_a_service_on_two_nodes() {
     let flows = "SELECT GROUP_CONCAT(DISTINCT flow_state) FROM db_tars.t_server_conf";
     assert_eq!(deployment.query(flows).trim(), "active");
 
-    let client = Client::start(&deployment);
+    let client = Client::start(&deployment, 5);
     let said = |words: &[&str]| {
         String::from_utf8(succeed(Command::new("docker").args(words)).stdout).unwrap().trim().to_owned()
     };
     let address = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
-    let from = said(&["inspect", "-f", address, &format!("{}-client", deployment.network())]);
+    let from = said(&["inspect", "-f", address, &client.container]);
     let traffic = said(&["exec", &deployment.container("node"), "tars-init", "traffic", "9001"]);
     assert!(traffic.contains(&format!(r#"[{{"port":9001,"peer":"{from}","#)), "{from}: {traffic}");
     let ran = deployment.tarsup(&["upgrade", "--to", PATCHED, "--yes"]).exits(0);
-    let result = client.stop(&deployment);
+    let result = client.stop();
 
     eprintln!("{}\n{result}", ran.err);
     assert!(ran.err.contains("drained: Demo.HelloServer on"), "{}", ran.err);
     let still = ran.err.lines().find(|line| line.contains("still called") && line.contains("HelloServer"));
     assert_eq!(still, None, "its client has asked anew: {}", ran.err);
     assert!(figure(&result, "calls") > 5000.0, "{result}");
-    assert_eq!(
-        (figure(&result, "failed"), figure(&result, "dropped_slots")),
-        (0.0, 0.0),
-        "{result}\n{}",
-        ran.err
-    );
+    lost_nothing(&result, &ran.err);
     assert_eq!(deployment.query(flows).trim(), "active", "everything is given back");
     for (node, _) in nodes {
         let log = deployed::log_of(&deployment, node);
@@ -89,16 +100,69 @@ fn real_upgrade_loses_no_call_of_a_service_on_two_nodes() {
     }
     assert_eq!(deployment.query("SELECT COUNT(*) FROM tarsup.t_drain").trim(), "0");
 
-    // Both instances at once, in tests/long.sh: what is lost then would be seen.
     if std::env::var_os("TARSUP_EVERY").is_none() {
         return;
     }
     deployed::services_of_a_node_start_with_it_and_are_waited_for();
+    loses_where_both_instances_stop_at_once(&deployment);
+    loses_nothing_with_the_defaults(&deployment);
+    is_silent_no_longer_than_a_restart(&deployment);
+}
+
+/// What is lost then would be seen above.
+fn loses_where_both_instances_stop_at_once(deployment: &Deployment) {
     deployment.edit("compose.yaml", "client_refresh: 8s, drain_timeout: 9s", "drain: off, batch: 2");
-    let client = Client::start(&deployment);
+    let client = Client::start(deployment, 5);
     let ran = deployment.tarsup(&["upgrade", "--to", RELEASE, "--yes"]).exits(0);
-    let result = client.stop(&deployment);
+    let result = client.stop();
     eprintln!("{result}");
-    assert!(!ran.err.contains("drained: "), "{}", ran.err);
+    assert!(!ran.err.contains("       drained: "), "{}", ran.err);
     assert!(figure(&result, "failed") + figure(&result, "dropped_slots") > 0.0, "{result}");
+}
+
+/// Clients that ask anew every 5 and every 60 s, through a whole upgrade and back: some ten minutes.
+fn loses_nothing_with_the_defaults(deployment: &Deployment) {
+    deployment.edit("compose.yaml", "drain: off, batch: 2", "drain: auto");
+    for words in [&["upgrade", "--to", PATCHED, "--yes"][..], &["rollback", "--yes"]] {
+        let clients = [5, 60].map(|refresh| Client::start(deployment, refresh));
+        let ran = deployment.tarsup(words).exits(0);
+        let results = clients.map(Client::stop);
+        eprintln!("{words:?}\n{}\n{}", ran.err, results.join("\n"));
+        results.iter().for_each(|result| lost_nothing(result, &ran.err));
+    }
+}
+
+/// A service with one instance is silent while its node is swapped: not much longer than for a plain restart of the container.
+fn is_silent_no_longer_than_a_restart(deployment: &Deployment) {
+    deployment.query(&format!(
+        "UPDATE db_tars.t_server_conf SET setting_state = 'inactive' WHERE server_name = 'HelloServer' AND node_name = '{}'",
+        deployment.address(7)
+    ));
+    succeed(Command::new("docker").args([
+        "exec",
+        &deployment.container("node2"),
+        "pkill",
+        "-x",
+        "HelloServer",
+    ]));
+    // Until no registry hands it out any more.
+    thread::sleep(Duration::from_secs(40));
+    let silence = |act: &dyn Fn()| {
+        let client = Client::start(deployment, 5);
+        act();
+        thread::sleep(Duration::from_secs(20));
+        let result = client.stop();
+        eprintln!("{result}");
+        figure(&result, "longest_gap_s")
+    };
+    let plain = silence(&|| {
+        succeed(Command::new("docker").args(["restart", &deployment.container("node")]));
+    });
+    let swapped = silence(&|| {
+        deployment
+            .tarsup(&["upgrade", "--image", &format!("node={PREFIX}/node:{PATCHED}"), "--yes"])
+            .exits(0);
+    });
+    eprintln!("silent for {plain} s at a plain restart, for {swapped} s in an upgrade");
+    assert!(swapped <= plain * 1.5, "{swapped} s against {plain} s");
 }

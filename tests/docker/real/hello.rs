@@ -65,9 +65,9 @@ pub fn call_at(network: &str, registries: [&str; 2], host: Option<&str>) -> Ran 
     Ran { code: output.status.code().unwrap_or(-1), out: text(&output.stdout), err: text(&output.stderr) }
 }
 
-/// The client in a container of its own, `NETWORK-client`; more arguments are its own.
-pub fn client(network: &str, registries: [&str; 2]) -> Command {
-    run_client(network, registries, Some(&format!("{network}-client")))
+/// The client in a container of its own; more arguments are its own.
+pub fn client(network: &str, registries: [&str; 2], container: &str) -> Command {
+    run_client(network, registries, Some(container))
 }
 
 fn run_client(network: &str, registries: [&str; 2], name: Option<&str>) -> Command {

@@ -115,6 +115,14 @@ pub enum BackupError {
     Interrupted,
 }
 
+impl BackupError {
+    /// True where somebody changed the definition of a table while it was saved: the snapshot of a transaction does not have it then
+    /// (ER_TABLE_DEF_CHANGED of MySQL and MariaDB).
+    fn is_of_a_changed_table(&self) -> bool {
+        matches!(self, Self::Tool { said, .. } if said.contains("1412"))
+    }
+}
+
 fn or_nothing(said: &str) -> &str {
     if said.is_empty() { "it said nothing" } else { said }
 }

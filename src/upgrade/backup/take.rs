@@ -2,6 +2,7 @@
 //! beyond the number to keep are removed.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -18,6 +19,10 @@ use crate::upgrade::machine::Machine;
 pub(super) const END: &[u8] = b"-- Dump completed";
 /// No last line of a dump is longer.
 const TAIL: usize = 256;
+/// How often a dump is tried that somebody disturbs by changing a table.
+const TRIES: usize = 3;
+/// Before another try.
+const PAUSE: Duration = Duration::from_secs(2);
 
 /// What a database holds that is to be saved.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -144,7 +149,16 @@ pub async fn make(
     stop: watch::Receiver<bool>,
 ) -> Result<Option<Value>, BackupError> {
     let inside = Inside::open(engine, desired, id, place, stop).await?;
-    let made = within(&inside, machine, desired, id, what).await;
+    let mut made = within(&inside, machine, desired, id, what).await;
+    for _ in 1..TRIES {
+        if !matches!(&made, Err(error) if error.is_of_a_changed_table()) {
+            break;
+        }
+        // A web console that starts does that: it takes a second, and leaves the other tables as they are.
+        machine.reporter.say("       somebody changed a table meanwhile; saving the database once more");
+        tokio::time::sleep(PAUSE).await;
+        made = within(&inside, machine, desired, id, what).await;
+    }
     if let Err(error) = inside.close().await {
         machine.reporter.say(&format!("warning: {} is not removed: {error}", inside.container));
     }

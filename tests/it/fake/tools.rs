@@ -1,5 +1,6 @@
 //! The database's own tools inside containers of the fake engine: what they are asked, what they print, how they end.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,6 +10,9 @@ use tarsup::engine::{Attached, EngineError, Executing, Printed, Result};
 use super::attach::{Input, Writer};
 use super::locked;
 use super::world::World;
+
+/// What MariaDB's tool says then.
+const DISTURBED: &str = "mariadb-dump: Error 1412: Table definition has changed, please retry transaction when dumping table `t` at row: 0\n";
 
 /// How long it takes until all that is sent has been read.
 const READS: Duration = Duration::from_millis(10);
@@ -30,6 +34,8 @@ pub struct Tools {
     pub breaks: bool,
     /// Where a dump never ends.
     pub hangs: bool,
+    /// How many more dumps find that somebody changes a table meanwhile.
+    pub disturbed: Arc<AtomicUsize>,
 }
 
 impl Default for Tools {
@@ -42,6 +48,7 @@ impl Default for Tools {
             asked: (String::new(), 0),
             breaks: false,
             hangs: false,
+            disturbed: Arc::default(),
         }
     }
 }
@@ -68,6 +75,7 @@ pub(super) fn begin(world: &mut World, call: &str, tools: &Tools, words: Vec<Str
     let (said, code) = match mode {
         _ if !tools.are_there => ("there is no mariadb in it, nor mysql\n".to_owned(), 127),
         "ask" => tools.asked.clone(),
+        "dump" if is_disturbed(tools) => (DISTURBED.to_owned(), 2),
         _ => tools.end.clone(),
     };
     let printed = match mode {
@@ -112,6 +120,10 @@ pub(super) fn begin(world: &mut World, call: &str, tools: &Tools, words: Vec<Str
     let id = world.next_id();
     world.execs.push((id.clone(), Exec { words, input: input.clone(), code }));
     Executing { id, streams: Attached { output: Box::pin(output), input: Box::pin(Writer(input)) } }
+}
+
+fn is_disturbed(tools: &Tools) -> bool {
+    tools.disturbed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
 }
 
 /// How it ended.

@@ -336,6 +336,21 @@ async fn backup_that_fails_ends_the_deploy_before_anything_is_stopped() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn table_that_somebody_changes_meanwhile_is_saved_by_another_try() {
+    let desired = desired();
+    for (disturbed, saves) in [(1, true), (2, true), (3, false)] {
+        let engine = running(&desired).await;
+        engine.behave(DATABASE, with(Tools { disturbed: Arc::new(disturbed.into()), ..Tools::default() }));
+        let machine = Machine::new();
+        let rolled = roll(&engine, &machine, &desired, &id(2), &to_2(&desired)).await;
+        assert_eq!(rolled.is_ok(), saves, "{disturbed}: {rolled:?}");
+        assert_eq!(machine.backups.lock().unwrap().len(), usize::from(saves), "{disturbed}");
+        let again = machine.said.lock().unwrap().iter().filter(|line| line.contains("once more")).count();
+        assert_eq!(again, disturbed.min(2), "{disturbed}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn backup_that_fails_on_the_way_on_leads_back() {
     let desired = desired();
     let engine = running(&desired).await;

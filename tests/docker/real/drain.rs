@@ -128,7 +128,9 @@ fn loses_nothing_with_the_defaults(deployment: &Deployment) {
         let ran = deployment.tarsup(words).exits(0);
         let results = clients.map(Client::stop);
         eprintln!("{words:?}\n{}\n{}", ran.err, results.join("\n"));
-        results.iter().for_each(|result| lost_nothing(result, &ran.err));
+        for result in &results {
+            lost_nothing(result, &ran.err);
+        }
     }
 }
 

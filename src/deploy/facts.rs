@@ -1,5 +1,5 @@
 //! What was asked before a plan is made, beyond what the engine's lists tell: clocks, room on disks, what the database says of
-//! itself and of the cluster. Nothing of it changes a step.
+//! itself and of the cluster. Only what serves where changes a step: batches and drains follow from it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -60,6 +60,13 @@ pub struct ClusterFacts {
     /// The versions that changed the database, and which older ones may start on what each left.
     #[serde(default)]
     pub versions: Option<Vec<Changed>>,
+}
+
+impl ClusterFacts {
+    /// What serves where, and nothing else.
+    pub fn of(services: Services) -> Self {
+        Self { services, ..Self::default() }
+    }
 }
 
 /// Two clocks at one moment, in seconds since 1970.

@@ -18,6 +18,8 @@ pub struct Drain {
     pub node: String,
     /// Whose deployment it is.
     pub deployment: String,
+    /// The id of the engine that it is rolled on; empty where an older tars-init does not name it.
+    pub host: String,
     /// Since when, by the database's clock.
     pub since: String,
 }
@@ -31,6 +33,20 @@ pub struct Services {
     pub instances: Vec<Instance>,
     /// What a rollout has taken out of what registries hand out.
     pub drains: Vec<Drain>,
+}
+
+impl Drain {
+    /// True where this deployment on this engine has begun it.
+    pub fn is_of(&self, deployment: &str, host: &str) -> bool {
+        self.deployment == deployment && self.host == host
+    }
+}
+
+/// Of `all` that serve, those on these nodes that have nobody elsewhere to stand in for them: their clients are let down while the
+/// nodes are stopped together. The framework's own are not among them.
+pub fn let_down<'a>(all: &'a [Instance], nodes: &BTreeSet<String>) -> Vec<&'a Instance> {
+    let on_them = all.iter().filter(|one| nodes.contains(&one.node) && !one.is_framework());
+    on_them.filter(|one| !one.has_another(all, nodes)).collect()
 }
 
 impl Services {
@@ -78,14 +94,19 @@ impl Services {
         instance.serves() && !instance.has_another(&self.instances, &BTreeSet::new())
     }
 
-    /// The instances on these nodes that serve and have nobody elsewhere to stand in for them: their clients are let down while
-    /// the nodes are stopped together. The framework's own are not among them.
-    pub fn let_down(&self, nodes: &BTreeSet<String>) -> Vec<&Instance> {
-        self.instances
-            .iter()
-            .filter(|one| nodes.contains(&one.node) && one.serves() && !one.is_framework())
-            .filter(|one| !one.has_another(&self.instances, nodes))
-            .collect()
+    /// Those that serve now, or as soon as this deployment, rolled from this host, gives back what it has drained. What anybody
+    /// else has drained may go at any moment.
+    pub fn serving(&self, deployment: &str, host: &str) -> Vec<Instance> {
+        let mut all = self.instances.clone();
+        for one in &mut all {
+            let drained =
+                self.drains.iter().find(|drain| drain.server == one.server && drain.node == one.node);
+            if let Some(drain) = drained {
+                one.flow = drain.is_of(deployment, host);
+            }
+        }
+        all.retain(Instance::serves);
+        all
     }
 
     /// The servers that go silent while a node restarts, by node.
@@ -138,10 +159,9 @@ mod tests {
     #[test]
     fn batch_of_all_nodes_lets_down_what_each_of_them_alone_would_not() {
         let instances = vec![instance("Demo.A", "a"), instance("Demo.A", "b"), instance("tars.tarslog", "a")];
-        let services = Services { instances, drains: Vec::new() };
         let of = |nodes: &[&str]| {
             let nodes = nodes.iter().map(|node| (*node).to_owned()).collect();
-            services.let_down(&nodes).iter().map(|one| one.node.as_str()).collect::<Vec<_>>()
+            let_down(&instances, &nodes).iter().map(|one| one.node.clone()).collect::<Vec<_>>()
         };
         assert!(of(&["a"]).is_empty() && of(&["b"]).is_empty());
         assert_eq!(of(&["a", "b"]), ["a", "b"]);
@@ -185,7 +205,27 @@ mod tests {
             node: "a".to_owned(),
             deployment: "tars".to_owned(),
             since: "2026-01-02 03:04:05".to_owned(),
+            ..Drain::default()
         });
         assert_eq!(state(&services, &|one| one.flow = false), "drained by tars since 2026-01-02 03:04:05");
+    }
+
+    #[test]
+    fn what_this_deployment_has_drained_will_serve_again_and_what_another_has_may_not() {
+        let drained = |node: &str| Instance { flow: false, ..instance("Demo.A", node) };
+        let by = |node: &str, deployment: &str, host: &str| Drain {
+            server: "Demo.A".to_owned(),
+            node: node.to_owned(),
+            deployment: deployment.to_owned(),
+            host: host.to_owned(),
+            ..Drain::default()
+        };
+        let instances =
+            vec![instance("Demo.A", "a"), drained("b"), drained("c"), instance("Demo.A", "d"), drained("e")];
+        // Somebody gave `d` back, and whoever drained it is about to stop it.
+        let drains = vec![by("b", "tars", "here"), by("c", "tars", "there"), by("d", "other", "here")];
+        let services = Services { instances, drains };
+        let serving = services.serving("tars", "here");
+        assert_eq!(serving.iter().map(|one| one.node.as_str()).collect::<Vec<_>>(), ["a", "b"]);
     }
 }

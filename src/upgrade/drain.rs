@@ -3,44 +3,96 @@
 //! Before a container of the framework is stopped, what serves elsewhere too is drained, so that clients go there; after its gate
 //! it is given back. Which servers that are is decided in the database at that moment, in one transaction.
 
+use std::collections::BTreeSet;
+
+use crate::deploy::Desired;
 use crate::deploy::desired::{DrainPolicy, Policy};
+use crate::deploy::services::let_down;
 use crate::diagnose::first_few;
 use crate::tars::Role;
 
 use super::finding::About;
 use super::plan::Planner;
-use super::preflight::names_in_database;
+use super::state::serving;
 use super::step::{Action, Step};
 use super::{Intent, Refusal};
 
-/// Adds the drains of a plan; none where everything goes down anyway.
+/// Adds the drains of a plan.
 pub(super) fn insert(planner: &mut Planner<'_>, intent: &Intent) {
-    if matches!(intent, Intent::Down { .. }) || planner.desired.policy.drain == DrainPolicy::Off {
+    if planner.desired.policy.drain == DrainPolicy::Off {
         return;
     }
-    let desired = planner.desired;
-    let is_tars = |step: &Step| {
-        let role =
-            step.service.as_ref().and_then(|name| desired.service(name)).and_then(|service| service.role);
-        matches!(role, Some(Role::Master | Role::Slave | Role::Node))
-    };
     let steps = std::mem::take(&mut planner.plan.steps);
-    planner.plan.steps = with_drains(&steps, is_tars, &desired.policy);
+    let is_drained = |step: &Step| is_stop(step) && is_tars(planner.desired, step);
+    if let (Intent::Down { .. }, Some(Err(why))) = (intent, &planner.observed.facts.cluster) {
+        let note = format!("what else serves in the cluster is not known, and nothing is drained: {why}");
+        planner.plan.notes.push(note);
+    }
+    // Where everything goes down that anybody calls, nobody is sent elsewhere.
+    planner.plan.steps = if matches!(intent, Intent::Down { .. }) && !serves_elsewhere(planner, &steps) {
+        steps
+    } else {
+        with_drains(&steps, is_drained, |gate| is_left(planner, gate), &planner.desired.policy)
+    };
     find_gaps(planner);
+}
+
+fn is_tars(desired: &Desired, step: &Step) -> bool {
+    let service = step.service.as_ref().and_then(|name| desired.service(name));
+    matches!(service.and_then(|service| service.role), Some(Role::Master | Role::Slave | Role::Node))
+}
+
+/// True where something that these steps stop is served by others of the cluster, too.
+fn serves_elsewhere(planner: &Planner<'_>, steps: &[Step]) -> bool {
+    let Some(known) = planner.what_serves() else { return false };
+    let stopped = steps.iter().filter(|step| is_stop(step)).filter_map(|step| step.service.as_ref());
+    let services = stopped.filter_map(|name| planner.desired.service(name));
+    let nodes: BTreeSet<String> = services.flat_map(|service| planner.names_of(service)).collect();
+    let all = known.without(&known.down);
+    all.iter().any(|one| nodes.contains(&one.node) && one.has_another(&all, &nodes))
+}
+
+/// True for the gate of a container of which this deployment has drained something already: it was cut off.
+fn is_left(planner: &Planner<'_>, gate: &Step) -> bool {
+    let Some(Ok(facts)) = &planner.observed.facts.cluster else { return false };
+    let Some(service) = gate.service.as_ref().and_then(|name| planner.desired.service(name)) else {
+        return false;
+    };
+    let (deployment, host) = (&planner.desired.deployment, &planner.observed.engine.id);
+    let mut own = facts.services.drains.iter().filter(|drain| drain.is_of(deployment, host));
+    let names = planner.names_of(service);
+    own.any(|drain| names.contains(&drain.node))
 }
 
 /// What will be silent although it is drained where it can be: a question, by name.
 fn find_gaps(planner: &mut Planner<'_>) {
-    let Some(Ok(facts)) = &planner.observed.facts.cluster else { return };
+    let Some(known) = planner.what_serves() else { return };
+    let named = |containers: &[String]| -> BTreeSet<String> {
+        let all = planner.desired.services.iter();
+        let now = |service| serving(planner.observed, &planner.desired.deployment, service);
+        all.filter(|service| {
+            containers.contains(&service.container)
+                || now(service).is_some_and(|now| containers.contains(&now.name))
+        })
+        .flat_map(|service| planner.names_of(service))
+        .collect()
+    };
+    let mut down = known.down.clone();
     let mut gaps: Vec<String> = Vec::new();
     for step in &planner.plan.steps {
-        let Action::Drain { containers, .. } = &step.action else { continue };
-        let services =
-            planner.desired.services.iter().filter(|service| containers.contains(&service.container));
-        let nodes = services.flat_map(names_in_database).collect();
-        gaps.extend(
-            facts.services.let_down(&nodes).iter().map(|one| format!("{} on {}", one.server, one.node)),
-        );
+        match &step.action {
+            // What is started on the way serves again, too.
+            Action::Gate { container, .. } => {
+                let proven = named(std::slice::from_ref(container));
+                down.retain(|node| !proven.contains(node));
+            }
+            Action::Drain { containers, .. } => {
+                let up = known.without(&down);
+                let silent = let_down(&up, &named(containers));
+                gaps.extend(silent.iter().map(|one| format!("{} on {}", one.server, one.node)));
+            }
+            _ => {}
+        }
     }
     if gaps.is_empty() {
         return;
@@ -54,52 +106,62 @@ fn find_gaps(planner: &mut Planner<'_>) {
     }
 }
 
-/// One drain for all that stop before the next gate, ended when all of them are proven.
-fn with_drains(steps: &[Step], is_tars: impl Fn(&Step) -> bool, policy: &Policy) -> Vec<Step> {
+/// One drain for all that stop before the next gate, ended when all of them are proven. `is_drained` tells which stops it
+/// precedes, `is_left` after which gates something is given back that an earlier run has drained.
+pub(super) fn with_drains(
+    steps: &[Step],
+    is_drained: impl Fn(&Step) -> bool,
+    is_left: impl Fn(&Step) -> bool,
+    policy: &Policy,
+) -> Vec<Step> {
     let mut out = Vec::with_capacity(steps.len());
-    let mut open: Vec<Step> = Vec::new();
-    let mut proven = 0;
+    // The stops whose gates are still to come, and the stops or gates of what is proven and not given back yet.
+    let (mut open, mut proven): (Vec<Step>, Vec<Step>) = (Vec::new(), Vec::new());
     for (at, step) in steps.iter().enumerate() {
-        if open.is_empty() && is_stop(step) && is_tars(step) {
+        // Its restart policy first: that is how a run which takes this one's place knows it as proven.
+        let belongs_to_it = is_gate(step) || (is_policy(step) && is_of(&proven, step));
+        if !belongs_to_it && open.iter().all(|stop| is_of(&proven, stop)) {
+            out.extend(given_back(&mut proven));
+            open.clear();
+        }
+        if open.is_empty() && is_drained(step) {
             let until_gate = steps[at..].iter().take_while(|step| !is_gate(step));
-            open = until_gate.filter(|step| is_stop(step) && is_tars(step)).cloned().collect();
-            let containers =
-                open.iter().filter_map(|stop| stop.action.container().map(str::to_owned)).collect();
+            open = until_gate.filter(|step| is_drained(step)).cloned().collect();
+            // A host that goes down meanwhile brings the container back: its restart policy is still in place.
+            let policies = out.iter().rev().take_while(|step| is_policy(step) && is_of(&open, step)).count();
             let action = Action::Drain {
-                containers,
+                containers: containers(&open),
                 client_refresh: policy.client_refresh,
                 drain_timeout: policy.drain_timeout,
                 is_strict: policy.drains_strictly,
             };
-            // A host that goes down meanwhile brings the container back: its restart policy is still in place.
-            let is_policy = |step: &&Step| matches!(step.action, Action::SetRestart { .. });
-            let policies = out.iter().rev().take_while(is_policy).count();
-            let before = out.len() - policies;
-            out.insert(
-                before,
-                Step {
-                    service: step.service.clone(),
-                    cause: "clients are sent to what serves elsewhere".to_owned(),
-                    action,
-                },
-            );
+            let cause = "clients are sent to what serves elsewhere".to_owned();
+            out.insert(out.len() - policies, Step { service: step.service.clone(), cause, action });
         }
         out.push(step.clone());
-        if is_gate(step) && open.iter().any(|stop| stop.service == step.service) {
-            proven += 1;
-            if proven == open.len() {
-                let containers =
-                    open.iter().filter_map(|stop| stop.action.container().map(str::to_owned)).collect();
-                out.push(Step {
-                    service: step.service.clone(),
-                    cause: "it serves again".to_owned(),
-                    action: Action::Undrain { containers },
-                });
-                (open, proven) = (Vec::new(), 0);
-            }
+        if is_gate(step) {
+            let stop = open.iter().find(|stop| stop.service == step.service).cloned();
+            proven.extend(stop.or_else(|| is_left(step).then(|| step.clone())));
         }
     }
+    out.extend(given_back(&mut proven));
     out
+}
+
+fn given_back(proven: &mut Vec<Step>) -> Option<Step> {
+    let service = proven.last()?.service.clone();
+    let action = Action::Undrain { containers: containers(proven) };
+    proven.clear();
+    Some(Step { service, cause: "it serves again".to_owned(), action })
+}
+
+fn containers(steps: &[Step]) -> Vec<String> {
+    steps.iter().filter_map(|step| step.action.container().map(str::to_owned)).collect()
+}
+
+/// True where one of these steps is about the same service.
+fn is_of(steps: &[Step], one: &Step) -> bool {
+    steps.iter().any(|step| step.service == one.service)
 }
 
 fn is_stop(step: &Step) -> bool {
@@ -108,6 +170,10 @@ fn is_stop(step: &Step) -> bool {
 
 fn is_gate(step: &Step) -> bool {
     matches!(step.action, Action::Gate { .. })
+}
+
+fn is_policy(step: &Step) -> bool {
+    matches!(step.action, Action::SetRestart { .. })
 }
 
 #[cfg(test)]
@@ -138,7 +204,10 @@ mod tests {
             }
             action => format!("{} {}", action.kind(), action.container().unwrap_or_default()),
         };
-        with_drains(steps, is_tars, &Policy::default()).iter().map(of).collect()
+        with_drains(steps, |step| is_stop(step) && is_tars(step), |_| false, &Policy::default())
+            .iter()
+            .map(of)
+            .collect()
     }
 
     #[test]
@@ -176,5 +245,49 @@ mod tests {
             kinds(&steps),
             ["drain tars-a", "set-restart tars-a", "stop tars-a", "gate tars-a", "undrain tars-a"]
         );
+    }
+
+    #[test]
+    fn what_is_proven_gets_its_restart_policy_before_it_is_given_back() {
+        let policy = |service: &str, from: &str, to: &str| {
+            let of = |name: &str| RestartPolicy { name: name.to_owned(), maximum_retry_count: 0 };
+            let container = format!("tars-{service}");
+            step(service, Action::SetRestart { container, from: of(from), to: of(to) })
+        };
+        let steps = [
+            policy("a", "always", "no"),
+            stop("a"),
+            gate("a"),
+            policy("a", "no", "always"),
+            policy("b", "always", "no"),
+            stop("b"),
+            gate("b"),
+            policy("b", "no", "always"),
+        ];
+        let one = |name: &str| {
+            [
+                format!("drain tars-{name}"),
+                format!("set-restart tars-{name}"),
+                format!("stop tars-{name}"),
+                format!("gate tars-{name}"),
+                format!("set-restart tars-{name}"),
+                format!("undrain tars-{name}"),
+            ]
+        };
+        assert_eq!(kinds(&steps), [one("a"), one("b")].concat());
+    }
+
+    #[test]
+    fn what_an_earlier_run_has_drained_is_given_back_before_the_next_is_drained() {
+        let steps = [gate("a"), stop("b"), gate("b")];
+        let all =
+            with_drains(&steps, is_stop, |gate| gate.service.as_deref() == Some("a"), &Policy::default());
+        let kinds: Vec<&str> = all.iter().map(|step| step.action.kind()).collect();
+        assert_eq!(kinds, ["gate", "undrain", "drain", "stop", "gate", "undrain"]);
+    }
+
+    #[test]
+    fn what_is_not_started_again_is_not_given_back() {
+        assert_eq!(kinds(&[stop("a"), stop("b")]), ["drain tars-a tars-b", "stop tars-a", "stop tars-b"]);
     }
 }

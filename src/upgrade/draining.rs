@@ -42,6 +42,13 @@ pub struct Drains {
     pub may_be_left: bool,
 }
 
+impl Drains {
+    /// None yet by this run; an earlier one may have left some.
+    pub fn of(may_be_left: bool) -> Self {
+        Self { may_be_left, ..Self::default() }
+    }
+}
+
 /// A server on a node.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub(super) struct Place {

@@ -23,10 +23,11 @@ use super::record::{self, DeployRecord};
 use super::retire::retire_failed;
 use super::run::{Runner, StepError, StepFailed};
 use super::state::is_up;
-use super::step::{Action, Step};
+use super::step::{Action, Step, Touched};
 use super::unfinished::{Left, left_by};
 use super::unwind::{InFlight, WayBack, settle, unwind};
 use super::{DeployFailure, DeployId, Intent, Refusal, body, loss, names, preflight, retry};
+use crate::deploy::facts::ClusterFacts;
 use crate::deploy::observe::{Glance, observe_with};
 use crate::deploy::pins::{Pins, require};
 use crate::deploy::{Desired, Observed};
@@ -118,7 +119,8 @@ impl Deploy<'_> {
         };
         self.remove_probes().await;
         let begun = async {
-            let observed = self.glance(&shown.desired, &shown.request.intent, true).await?;
+            let mut observed = self.glance(&shown.desired, &shown.request.intent, true).await?;
+            observed.facts.cluster = Some(Ok(ClusterFacts::of(shown.served.clone())));
             let observed = loss::look(self.engine, self.desired, observed, &shown.request).await;
             let mut now = offer(self.desired, &observed, &shown.request)?;
             holds(shown, &now)?;
@@ -285,7 +287,10 @@ impl Deploy<'_> {
         {
             self.machine.reporter.say(&format!("warning: {why}"));
         }
-        runner.end_drains().await;
+        // What is down is handed out no more until it is up again: the database notices only after minutes that a node is gone.
+        if !matches!(runner.record.plan.intent, Intent::Down { .. }) {
+            runner.end_drains().await;
+        }
         self.clear_away(runner).await?;
         self.release(lock, runner).await?;
         let _ = runner.write(Event::Finished);
@@ -483,6 +488,7 @@ impl Deploy<'_> {
         journal: Box<dyn Journal>,
     ) -> Runner<'a> {
         let intent = record.plan.intent.clone();
+        let drains = Drains::of(may_be_drained(desired, &record));
         Runner {
             engine: self.engine,
             machine: self.machine,
@@ -500,7 +506,7 @@ impl Deploy<'_> {
             well_since: None,
             host: observed.engine.id.clone(),
             joins_at_create: preflight::speaks(&observed.engine.api_version, "1.44"),
-            drains: Drains::default(),
+            drains,
             loaded: BTreeMap::new(),
             kept: observed.kept.clone(),
         }
@@ -524,6 +530,13 @@ impl Deploy<'_> {
 
 async fn never(renewals: impl Future<Output = Infallible>) -> Infallible {
     renewals.await
+}
+
+/// True where a container comes back of which a `down` may have drained something.
+fn may_be_drained(desired: &Desired, record: &DeployRecord) -> bool {
+    let mut touched = record.plan.touched.iter();
+    let was_down = |touched: &Touched| touched.before.as_ref().is_some_and(|before| !before.running);
+    matches!(record.plan.intent, Intent::Up) && cluster_probe::has_account(desired) && touched.any(was_down)
 }
 
 /// How a deploy ends that is neither committed nor undone: told to stop, or without its lock.

@@ -16,7 +16,7 @@ use super::offer::Offer;
 use super::state::{is_up, serving};
 use super::{Intent, other_start};
 use crate::deploy::desired::Service;
-use crate::deploy::facts::{Clock, Facts, Room};
+use crate::deploy::facts::{Clock, ClusterFacts, Facts, Room};
 use crate::deploy::{Desired, Observed};
 use crate::engine::{Container, Engine, EngineError};
 use crate::tars::Role;
@@ -54,13 +54,16 @@ pub(super) async fn ask(deploy: &Deploy<'_>, draft: &Offer, observed: &Observed)
     let mut asked = Asked::default();
     let (plan, desired) = (&draft.plan, &draft.desired);
     let touches = plan.touched.iter().any(|touched| touched.role.is_some_and(|role| role != Role::Database));
-    let only_stops = matches!(plan.intent, Intent::Down { .. } | Intent::Prune { .. } | Intent::Finish);
-    if plan.is_empty() || only_stops || !touches {
+    let starts_nothing = matches!(plan.intent, Intent::Prune { .. } | Intent::Finish);
+    if plan.is_empty() || starts_nothing || !touches {
         return asked;
     }
     let runs = running(desired, observed);
+    let goes_down = matches!(plan.intent, Intent::Down { .. });
     asked.facts.silences = silences(deploy);
-    asked.facts.clocks = clocks(deploy, &runs).await;
+    if !goes_down {
+        asked.facts.clocks = clocks(deploy, &runs).await;
+    }
     let may_answer = !runs.is_empty() && database_may_run(desired, observed);
     let is_asked = may_answer && cluster_probe::has_account(desired);
     if is_asked || other_start::is_there(plan, desired, observed) {
@@ -75,13 +78,21 @@ pub(super) async fn ask(deploy: &Deploy<'_>, draft: &Offer, observed: &Observed)
         });
         asked.cluster = Some(told);
     }
-    asked.facts.room = room(deploy, observed, asked.cluster.as_ref());
+    // Of a stop only what else serves matters.
+    if goes_down {
+        let services = |told: ClusterFacts| ClusterFacts::of(told.services);
+        asked.facts.cluster = asked.facts.cluster.map(|told| told.map(services));
+    } else {
+        asked.facts.room = room(deploy, observed, asked.cluster.as_ref());
+    }
     asked
 }
 
-/// How long each service gave no answer in the newest deploy that stopped it and whose journal is here.
-fn silences(deploy: &Deploy<'_>) -> BTreeMap<String, Duration> {
-    deploy.machine.folder.silences(&deploy.desired.deployment)
+    let goes_down = matches!(plan.intent, Intent::Down { .. });
+    asked.facts.silences = silences(deploy);
+    if !goes_down {
+        asked.facts.clocks = clocks(deploy, &runs).await;
+    }
 }
 
 /// The parts of the framework that run.

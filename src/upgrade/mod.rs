@@ -11,6 +11,7 @@
 
 mod adopted;
 pub mod backup;
+mod batches;
 pub mod body;
 mod callers;
 pub mod cluster_probe;

@@ -15,6 +15,7 @@ use super::{DeployId, Intent, Refusal, data, loss, preflight, rollback};
 use crate::deploy::desired::BackupWay;
 use crate::deploy::observed::Availability;
 use crate::deploy::pins::{Pins, require};
+use crate::deploy::services::Services;
 use crate::deploy::{Desired, Observed};
 use crate::oci::Reference;
 
@@ -48,6 +49,8 @@ pub struct Offer {
     pub desired: Desired,
     /// Service → image that the deployment file names after the commit, where it names another one now.
     pub edits: BTreeMap<String, Reference>,
+    /// What served where when it was shown: it is made again by the same, as batches follow from it.
+    pub served: Services,
     /// What the migration would do, as far as the new image was asked and answered.
     pub migration: Option<Value>,
     /// What is kept of columns that a web console may drop, as far as the image that leaves was asked and answered.
@@ -132,7 +135,11 @@ pub(super) fn draft(declared: &Desired, observed: &Observed, request: &Request) 
     let edits = edits(declared, observed, &intent);
     let (request, migration, columns) = (request.clone(), None, None);
     let overview = overview(&plan, &desired, observed);
-    let offer = Offer { request, plan, desired, edits, migration, columns, overview, findings: Vec::new() };
+    let served = match &observed.facts.cluster {
+        Some(Ok(facts)) => facts.services.clone(),
+        Some(Err(_)) | None => Services::default(),
+    };
+    let offer = Offer { request, plan, desired, edits, served, migration, columns, overview, findings: Vec::new() };
     (Some(offer), findings)
 }
 

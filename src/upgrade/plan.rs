@@ -3,6 +3,7 @@
 //! No clock, no prompt, no log, no input or output; the same arguments give the same plan. The deploy's name is given,
 //! so the planner of an interrupted deploy recognises what that deploy made and plans its rest.
 
+use super::batches::together;
 use super::finding::{Findings, tell};
 use super::names::{Part, failed_name, migrate_name, old_name, part_of, twin_name};
 use super::one_off::OneOff;
@@ -251,30 +252,24 @@ impl<'a> Planner<'a> {
         self.observed.container(&name)
     }
 
-    /// Migration first, then service by service in the given order, nodes in batches.
+    /// Migration first, then service by service in the given order, nodes in batches of what may be down together.
     fn roll(&mut self, planned: Vec<(&'a Service, Decision<'a>)>) {
         let migration = self.migration(&planned);
-        let mut batch: Vec<Phases> = Vec::new();
         let mut rest = Vec::new();
         let mut migrated = false;
-        for (service, decision) in planned {
-            if matches!(decision, Decision::Replace { .. }) && !migrated {
-                // After the database's start, before the first swap.
-                rest.extend(migration.clone());
-                migrated = true;
-            }
-            let Some(phases) = self.phases(service, &decision) else { continue };
-            if service.role == Some(Role::Node) {
-                batch.push(phases);
-                if batch.len() >= self.desired.policy.batch.max(1) {
-                    rest.extend(together(&mut batch));
+        let is_touched = |_: &Service, decision: &Decision| !matches!(decision, Decision::Keep);
+        for batch in self.in_batches(planned, self.desired.policy.batch, is_touched) {
+            let mut phases = Vec::new();
+            for (service, decision) in batch {
+                if matches!(decision, Decision::Replace { .. }) && !migrated {
+                    // After the database's start, before the first swap.
+                    rest.extend(migration.clone());
+                    migrated = true;
                 }
-            } else {
-                rest.extend(together(&mut batch));
-                rest.extend(phases.flatten());
+                phases.extend(self.phases(service, &decision));
             }
+            rest.extend(together(phases));
         }
-        rest.extend(together(&mut batch));
         self.plan.steps.extend(rest);
     }
 
@@ -369,11 +364,12 @@ impl<'a> Planner<'a> {
             self.findings.refuse(Refusal::NoService { service: name.clone(), why });
         }
         let named = |service: &Service| services.contains(&service.name);
+        let wanted = |service: &Service| {
+            if services.is_empty() { service.role != Some(Role::Database) } else { named(service) }
+        };
         let mut there = false;
-        for service in self.ordered() {
-            let wanted =
-                if services.is_empty() { service.role != Some(Role::Database) } else { named(service) };
-            if !wanted {
+        for service in self.one_by_one(self.ordered(), wanted) {
+            if !wanted(service) {
                 continue;
             }
             if service.written.hold && !named(service) {
@@ -574,17 +570,6 @@ impl<'a> Planner<'a> {
             self.note(&service.name, text);
         }
     }
-}
-
-/// The batch's phases side by side: all created, all swapped, then all proven.
-fn together(batch: &mut Vec<Phases>) -> Vec<Step> {
-    let mut phases: [Vec<Step>; 4] = Default::default();
-    for one in batch.drain(..) {
-        for (all, own) in phases.iter_mut().zip([one.prepare, one.swap, one.prove, one.settle]) {
-            all.extend(own);
-        }
-    }
-    phases.into_iter().flatten().collect()
 }
 
 /// Stopped with its restart policy in place: by an interrupted restart, not by `down`.

@@ -5,11 +5,12 @@
 
 use std::collections::BTreeSet;
 
+use super::cluster_probe::{self, ClusterProbe};
 use super::drive::{Deploy, TURN, announce, any_image};
 use super::finding::Findings;
 use super::journal::{Event, Way, in_flight, recorded};
 use super::lock::{self, Holder, Lock, LockContents, Standing, holder};
-use super::names::lock_name;
+use super::names::{lock_name, preview_name};
 use super::offer;
 use super::plan::plan;
 use super::record::{DeployRecord, Found};
@@ -17,7 +18,7 @@ use super::retire::retire;
 use super::step::{Action, Plan};
 use super::unfinished::{disagreements, outline};
 use super::unwind::{InFlight, settle, unwind};
-use super::{DeployFailure, DeployId, Refusal, cluster_probe, loss};
+use super::{DeployFailure, DeployId, Refusal, facts, loss};
 use crate::deploy::desired::BackupWay;
 use crate::deploy::observe::look_into;
 use crate::deploy::{Desired, Observed};
@@ -92,8 +93,13 @@ impl Deploy<'_> {
         }
         let way_back = unwind(&observed, &record, &self.desired.policy, &BTreeSet::new());
         if options.forward {
-            let observed = self.observe_for(&desired, &record.plan.intent).await?;
+            let mut observed = self.observe_for(&desired, &record.plan.intent).await?;
             let lost = way_back.lost_services();
+            let images = cluster_probe::images(&desired, &observed, &record.plan.intent);
+            let mut probe =
+                ClusterProbe::new(images).named(preview_name(&desired.deployment, &record.plan.id));
+            observed.facts.cluster = facts::ask_again(&mut probe, self, &desired, &observed).await;
+            probe.close(self.engine, &desired.deployment).await?;
             return Ok(Some(self.rest_of(&record, &desired, observed, &lost).await?));
         }
         let mut steps = settle(&observed, &record, &cut_off.in_flight);
@@ -167,7 +173,8 @@ impl Deploy<'_> {
         steps.retain(|step| !matches!(step.action, Action::Claim { .. }));
         // What was under way is only brought to its end here; whether it failed is seen by the next look.
         let _ = runner.run(Way::Do, &steps, 1, steps.len()).await;
-        let now = self.observe_for(&desired, &runner.record.plan.intent).await?;
+        let mut now = self.observe_for(&desired, &runner.record.plan.intent).await?;
+        now.facts.cluster = facts::ask_again(&mut runner.cluster_probe, self, &desired, &now).await;
         let lost = unwind(&now, &runner.record, &self.desired.policy, &BTreeSet::new()).lost_services();
         let loads_from = now.clone();
         runner.kept.clone_from(&now.kept);

@@ -207,7 +207,7 @@ fn had_a_predecessor(history: &[Served]) -> bool {
 pub(super) fn plan(planner: &mut Planner<'_>, targets: &BTreeMap<String, String>) {
     planner.database_runs("rollback");
     let order = if goes_forward(planner, targets) { planner.ordered() } else { planner.ordered_back() };
-    for service in order {
+    for service in planner.one_by_one(order, |service| targets.contains_key(&service.name)) {
         let Some(id) = targets.get(&service.name) else { continue };
         let done = plan_service(planner, service, id);
         planner.findings.check(done);

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use super::names::{Part, failed_name, keep_name, migrate_name, old_name, part_of};
 use super::record::DeployRecord;
-use super::state::{by_id, is_fresh, is_up, made, of_service, ours, same_restart};
+use super::state::{by_id, declared_restart, is_fresh, is_up, made, of_service, ours, same_restart};
 use super::step::{Action, After, Before, Plan, Step, Task, Touched};
-use super::{DeployId, Intent, keep};
+use super::{DeployId, Intent, drain, keep};
 use crate::deploy::Observed;
-use crate::deploy::desired::Policy;
+use crate::deploy::desired::{DrainPolicy, Policy};
 use crate::deploy::observed::LABEL_TWIN;
 use crate::engine::{Container, RestartPolicy};
+use crate::tars::Role;
 
 /// The rest of a way back.
 #[derive(Clone, Debug)]
@@ -46,7 +47,14 @@ impl WayBack {
     /// True where something on the engine would be changed.
     pub fn changes_something(&self) -> bool {
         self.plan.steps.iter().any(|step| {
-            !matches!(step.action, Action::Gate { .. } | Action::Look { .. } | Action::SaveLogs { .. })
+            !matches!(
+                step.action,
+                Action::Gate { .. }
+                    | Action::Look { .. }
+                    | Action::SaveLogs { .. }
+                    | Action::Drain { .. }
+                    | Action::Undrain { .. }
+            )
         })
     }
 }
@@ -62,14 +70,25 @@ pub fn unwind(
     proven: &BTreeSet<String>,
 ) -> WayBack {
     let plan = &record.plan;
-    let mut unwinding =
-        Unwinding { observed, plan, policy, proven, steps: Vec::new(), seen: Vec::new(), lost: Vec::new() };
+    let mut unwinding = Unwinding {
+        observed,
+        plan,
+        policy,
+        proven,
+        steps: Vec::new(),
+        seen: Vec::new(),
+        lost: Vec::new(),
+        serving: BTreeSet::new(),
+    };
     for touched in plan.touched.iter().rev() {
         unwinding.service(touched);
     }
     unwinding.one_off(migrate_name(&plan.deployment, &plan.id));
     unwinding.one_off(keep_name(&plan.deployment, &plan.id));
-    let Unwinding { mut steps, seen, lost, .. } = unwinding;
+    let Unwinding { mut steps, seen, lost, serving, .. } = unwinding;
+    if policy.drain == DrainPolicy::Auto {
+        steps = with_drains(&steps, plan, &serving, &seen, policy);
+    }
     // What was not touched is looked at last: nothing that comes back has to wait for it.
     steps.extend(seen);
     let mut notes = record.stays();
@@ -81,6 +100,46 @@ pub fn unwind(
     WayBack { plan: Plan { steps, notes, questions: Vec::new(), ..plan.clone() }, lost }
 }
 
+/// What this deploy had proven serves, and is drained before it goes back. What it had drained is given back with each container
+/// that has come back, and what it never came to before the first drain: each may be the other instance of the next one.
+fn with_drains(
+    steps: &[Step],
+    plan: &Plan,
+    serving: &BTreeSet<String>,
+    seen: &[Step],
+    policy: &Policy,
+) -> Vec<Step> {
+    let is_drained = |step: &Step| {
+        matches!(step.action, Action::Stop { .. })
+            && step.service.as_ref().is_some_and(|name| serving.contains(name))
+    };
+    let is_tars = |step: &Step| {
+        let mut parts = plan.touched.iter().filter(|touched| is_part(touched.role));
+        parts.any(|touched| Some(&touched.service) == step.service.as_ref())
+    };
+    // Whoever still calls then is let down: the way back must come to its end.
+    let policy = Policy { drains_strictly: false, ..policy.clone() };
+    let mut steps = drain::with_drains(steps, is_drained, is_tars, &policy);
+    let was_drained = |name: &str| {
+        plan.steps.iter().any(|step| {
+            matches!(&step.action, Action::Drain { containers, .. } if containers.iter().any(|one| one == name))
+        })
+    };
+    let untouched = seen.iter().filter_map(|step| step.action.container()).filter(|name| was_drained(name));
+    let containers: Vec<String> = untouched.map(str::to_owned).collect();
+    let first = steps.iter().position(|step| matches!(step.action, Action::Drain { .. }));
+    if let (Some(first), Some(step)) = (first, seen.first().filter(|_| !containers.is_empty())) {
+        let (service, cause) = (step.service.clone(), "it was not touched".to_owned());
+        steps.insert(first, Step { service, cause, action: Action::Undrain { containers } });
+    }
+    steps
+}
+
+/// True for what registries hand out.
+fn is_part(role: Option<Role>) -> bool {
+    matches!(role, Some(Role::Master | Role::Slave | Role::Node))
+}
+
 struct Unwinding<'a> {
     observed: &'a Observed,
     plan: &'a Plan,
@@ -89,6 +148,8 @@ struct Unwinding<'a> {
     steps: Vec<Step>,
     seen: Vec<Step>,
     lost: Vec<Lost>,
+    /// The services whose containers this deploy had proven: they have got their restart policy.
+    serving: BTreeSet<String>,
 }
 
 impl<'a> Unwinding<'a> {
@@ -178,6 +239,7 @@ impl<'a> Unwinding<'a> {
 
     fn retire(&mut self, touched: &Touched, container: &Container, name: String, why: &str) {
         let (from, to) = (container.restart.clone(), RestartPolicy::no());
+        self.note_serving(touched, container);
         if !same_restart(&from, &to) {
             let cause = "`always` would start a parked container again at the next boot";
             self.push(touched, cause, Action::SetRestart { container: container.name.clone(), from, to });
@@ -191,6 +253,13 @@ impl<'a> Unwinding<'a> {
         }
     }
 
+    fn note_serving(&mut self, touched: &Touched, container: &Container) {
+        let is_proven = same_restart(&container.restart, &declared_restart(container));
+        if is_part(touched.role) && is_up(container) && is_proven {
+            self.serving.insert(touched.service.clone());
+        }
+    }
+
     /// What was there before: its name, its policy, running or not, and the gate.
     fn restore(&mut self, touched: &Touched, before: &Before, old: &Container) {
         let container = before.name.clone();
@@ -200,6 +269,7 @@ impl<'a> Unwinding<'a> {
             self.push(touched, "it takes its place again", action);
         }
         if !before.running && is_up(old) {
+            self.note_serving(touched, old);
             let action = Action::Stop { container: container.clone(), grace: touched.grace };
             self.push(touched, "it did not run before", action);
         }

@@ -4,6 +4,7 @@
 mod adopted;
 mod back;
 mod backup;
+mod batches;
 mod callers;
 mod columns;
 mod crash;

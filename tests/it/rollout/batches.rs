@@ -1,0 +1,295 @@
+//! Batches, drains and gaps as plans show them, by what runs where: random clusters, and the way back.
+
+use std::collections::BTreeSet;
+
+use super::deploys::{rollback, without_failed};
+use super::plans::golden;
+use super::*;
+use crate::fake::{Behaviour, Call, Fault, Moment};
+use proptest::prelude::*;
+use tarsup::deploy::facts::ClusterFacts;
+use tarsup::deploy::observed::Observed;
+use tarsup::deploy::services::Services;
+use tarsup::engine::Status;
+use tarsup::tars::Instance;
+use tarsup::upgrade::plan::plan;
+use tarsup::upgrade::render;
+use tarsup::upgrade::step::Action;
+
+/// Hosts of the cluster beyond the deployment's.
+const ELSEWHERE: u8 = 3;
+const NODES: u8 = 6;
+
+fn node(of: u8) -> String {
+    format!("node{of}")
+}
+
+/// The address of the deployment's n-th node; those of other hosts follow.
+fn address(of: u8) -> String {
+    format!("172.25.0.{}", 10 + of)
+}
+
+/// Database, master, slave and six nodes.
+fn with_nodes() -> Desired {
+    let mut desired = desired();
+    desired.services.retain(|service| service.role != Some(Role::Node));
+    for of in 0..NODES {
+        desired.services.push(service(&node(of), Some(Role::Node), "tars/node:1", 10 + of));
+    }
+    desired
+}
+
+pub fn instance(server: &str, node: &str) -> Instance {
+    Instance {
+        server: server.to_owned(),
+        node: node.to_owned(),
+        setting: true,
+        present: true,
+        flow: true,
+        lives: true,
+        ..Instance::default()
+    }
+}
+
+/// One server of one service somewhere: which, where, in which set, and what is wrong with it.
+fn instances() -> impl Strategy<Value = Vec<Instance>> {
+    let one = (0u8..5, 0..NODES + ELSEWHERE, 0u8..8, 0u8..24).prop_map(|(server, at, set, wrong)| Instance {
+        set: (set == 0).then(|| "x.y.1".to_owned()),
+        setting: wrong != 1,
+        present: wrong != 2,
+        flow: wrong != 3,
+        lives: wrong != 4,
+        backup: wrong == 5,
+        ..instance(&format!("Demo.{server}"), &address(at))
+    });
+    proptest::collection::vec(one, 1..16).prop_map(|mut all| {
+        all.sort_by(|a, b| (&a.server, &a.node).cmp(&(&b.server, &b.node)));
+        all.dedup_by(|a, b| (&a.server, &a.node) == (&b.server, &b.node));
+        all
+    })
+}
+
+/// A cluster: what runs where, how many nodes go at a time, which of the deployment's are declared and which of those are stopped.
+#[derive(Clone, Debug)]
+struct Cluster {
+    instances: Vec<Instance>,
+    batch: usize,
+    declared: BTreeSet<u8>,
+    stopped: BTreeSet<u8>,
+    command: usize,
+}
+
+fn clusters() -> impl Strategy<Value = Cluster> {
+    let some = |least: usize| proptest::collection::btree_set(0..NODES, least..=usize::from(NODES));
+    let stopped = proptest::collection::btree_set(0..NODES, 0..2);
+    (instances(), 0usize..5, some(1), stopped, 0usize..4).prop_map(
+        |(instances, batch, declared, stopped, command)| Cluster {
+            instances,
+            batch,
+            declared,
+            stopped,
+            command,
+        },
+    )
+}
+
+/// What the engine shows before each command, and the command.
+struct Shown {
+    desired: Desired,
+    observed: Observed,
+    intent: Intent,
+}
+
+/// `upgrade`, `restart`, `rollback` and an `up` of edited files, on the whole deployment.
+async fn shown() -> Vec<Shown> {
+    let desired = with_nodes();
+    let engine = running(&desired).await;
+    let upgrade = to_2(&desired);
+    let mut edited = desired.clone();
+    for service in edited.services.iter_mut().filter(|service| service.role == Some(Role::Node)) {
+        service.image = service.image.with_tag("2");
+    }
+    let upgraded = engine.fork();
+    roll(&upgraded, &Machine::new(), &desired, &id(2), &upgrade).await.unwrap();
+    let at_2 = upgrade.apply(&desired);
+    let back = rollback(&upgraded, &at_2, None).await;
+    let restart = Intent::Restart { services: Vec::new(), ask_with: None };
+    let mut all = Vec::new();
+    for (engine, desired, intent) in [
+        (&engine, &desired, upgrade),
+        (&engine, &desired, restart),
+        (&upgraded, &at_2, back),
+        (&engine, &edited, Intent::Up),
+    ] {
+        let desired = intent.apply(desired);
+        all.push(Shown { observed: observe(engine, &desired).await.unwrap(), desired, intent });
+    }
+    all
+}
+
+/// Follows the finished plan step by step: who is down when, and whether a service that has several instances ever has none.
+fn silenced(plan: &Plan, desired: &Desired, observed: &Observed, instances: &[Instance]) -> Option<String> {
+    let address_of = |name: &str| -> Option<String> {
+        let service = desired.service(name)?;
+        service.declaration.endpoints.iter().find_map(|endpoint| endpoint.ipv4.clone())
+    };
+    let runs = |service: &&Service| {
+        observed.container(&service.container).is_some_and(|container| container.status == Status::Running)
+    };
+    let mut down: BTreeSet<String> =
+        desired.services.iter().filter(|one| !runs(one)).filter_map(|one| address_of(&one.name)).collect();
+    let serves = |one: &&Instance| one.setting && one.present && one.flow && one.lives && !one.backup;
+    let serving: Vec<&Instance> =
+        instances.iter().filter(serves).filter(|one| !down.contains(&one.node)).collect();
+    for step in &plan.steps {
+        let Some(at) = step.service.as_ref().and_then(|name| address_of(name)) else { continue };
+        match step.action {
+            Action::Stop { .. } => drop(down.insert(at)),
+            Action::Gate { .. } => drop(down.remove(&at)),
+            _ => continue,
+        }
+        for one in &serving {
+            let mut same = serving.iter().filter(|other| other.server == one.server && other.set == one.set);
+            let has_several = same.clone().any(|other| other.node != one.node);
+            if has_several && same.all(|other| down.contains(&other.node)) {
+                return Some(format!("{} is silent at `{}`", one.server, render::line(&step.action)));
+            }
+        }
+    }
+    None
+}
+
+#[test]
+fn no_plan_has_all_instances_of_a_service_down_between_two_gates() {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let shown = runtime.block_on(shown());
+    let config = ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() };
+    let several = std::cell::Cell::new(0);
+    proptest!(config, |(cluster in clusters())| {
+        let Shown { desired, observed, intent } = &shown[cluster.command];
+        let (mut desired, mut observed) = (desired.clone(), observed.clone());
+        let is_left_out = |service: &Service| (0..NODES).any(|of| service.name == node(of) && !cluster.declared.contains(&of));
+        desired.services.retain(|service| !is_left_out(service));
+        desired.policy.batch = cluster.batch;
+        for container in &mut observed.containers {
+            if cluster.stopped.iter().any(|of| container.name == format!("tars-{}", node(*of))) {
+                container.status = Status::Exited;
+            }
+        }
+        let services = Services { instances: cluster.instances.clone(), drains: Vec::new() };
+        observed.facts.cluster = Some(Ok(ClusterFacts::of(services)));
+        let plan = match plan(&id(9), &desired, &observed, intent, &[]) {
+            Ok(plan) => plan,
+            Err(refusal) => return Err(TestCaseError::fail(refusal.to_string())),
+        };
+        let silent = silenced(&plan, &desired, &observed, &cluster.instances);
+        prop_assert!(silent.is_none(), "{}\n{}", silent.unwrap_or_default(), render::plan(&plan));
+        let drains = plan.steps.iter().filter(|step| matches!(&step.action, Action::Drain { containers, .. } if containers.len() > 1));
+        several.set(several.get() + drains.count());
+    });
+    assert!(several.get() > 1_000, "only {} batches of several nodes", several.get());
+}
+
+/// What the database says that serves.
+fn tell(engine: &FakeEngine, instances: &[(&str, &[u8])]) {
+    let all =
+        instances.iter().flat_map(|(server, on)| on.iter().map(move |of| instance(server, &address(*of))));
+    engine.tell("servers", json!(all.collect::<Vec<_>>()));
+}
+
+async fn offered(engine: &FakeEngine, desired: &Desired, intent: &Intent) -> String {
+    let offer = deploy(engine, &Machine::new(), desired).offer(&request(&id(9), intent)).await.unwrap();
+    render::offer(&offer)
+}
+
+#[tokio::test(start_paused = true)]
+async fn plan_of_nodes_goes_by_what_runs_on_them() {
+    let mut desired = with_nodes();
+    desired.policy.batch = 3;
+    desired.policy.backup.way = BackupWay::None;
+    let engine = running(&desired).await;
+    // Of a service on two nodes never both; of one that runs elsewhere too any; the fifth node has nothing.
+    tell(&engine, &[("Demo.A", &[0, 1]), ("Demo.B", &[2, 3, 7]), ("Demo.C", &[5]), ("Demo.D", &[0, 2, 5])]);
+    let nodes = Intent::upgrade_image(&desired, &"tars/node:2".parse().unwrap());
+    golden("upgrade_by_what_runs", &offered(&engine, &desired, &nodes).await);
+    let machine = Machine::new();
+    roll(&engine, &machine, &desired, &id(2), &nodes).await.unwrap();
+    assert!(!engine.dump().contains("tars-node0 running restart=always image=tars/node:1"));
+    assert!(!engine.dump().contains("drained "));
+    let restart = Intent::Restart { services: vec![node(0), node(4), node(1)], ask_with: None };
+    let text = offered(&engine, &nodes.apply(&desired), &restart).await;
+    assert!(text.contains("with least first: `node4`, `node0`, `node1`\n"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_serves_elsewhere_too_is_drained_before_it_goes_down_and_given_back_when_it_is_up() {
+    let desired = with_nodes();
+    let engine = running(&desired).await;
+    tell(&engine, &[("Demo.A", &[0, 1]), ("tars.tarslog", &[2])]);
+    let down = Intent::Down { all: false };
+    assert!(!offered(&engine, &desired, &down).await.contains("drain"), "nobody else serves");
+    tell(&engine, &[("Demo.A", &[0, 1, 7]), ("Demo.B", &[3])]);
+    let text = offered(&engine, &desired, &down).await;
+    assert!(text.contains("drain what serves in tars-node5, "), "{text}");
+    assert!(text.contains("silent while its container is stopped: Demo.B on 172.25.0.13. Go on?"), "{text}");
+    roll(&engine, &Machine::new(), &desired, &id(2), &down).await.unwrap();
+    assert!(engine.dump().contains("drained node0\n"), "it is handed out no more: {}", engine.dump());
+    roll(&engine, &Machine::new(), &desired, &id(3), &Intent::Up).await.unwrap();
+    assert!(!engine.dump().contains("drained "), "{}", engine.dump());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_proven_already_is_drained_on_the_way_back_and_what_was_not_is_not() {
+    let desired = with_nodes();
+    let engine = running(&desired).await;
+    tell(&engine, &[("Demo.A", &[0, 1, 2, 3, 4, 5])]);
+    let before = engine.dump();
+    for healthy in [0, 1] {
+        engine.behave_named(&format!("tars-{}", node(healthy)), Behaviour::default());
+    }
+    engine.behave("tars/node:2", Behaviour { healthy_after: None, ..Behaviour::default() });
+    let nodes = Intent::upgrade_image(&desired, &"tars/node:2".parse().unwrap());
+    let machine = Machine::new();
+    let failed = roll(&engine, &machine, &desired, &id(2), &nodes).await.unwrap_err();
+    assert!(matches!(failed, DeployFailure::RolledBack { .. }), "{failed}");
+    let said = machine.said.lock().unwrap().clone();
+    let way_back: Vec<&str> =
+        said.iter().map(String::as_str).filter(|line| line.starts_with("undo")).collect();
+    let of = |text: &str| way_back.iter().position(|line| line.contains(text));
+    assert!(of("drain what serves in tars-node2 ").is_none(), "{way_back:#?}");
+    let (given, drained, stopped) = (
+        of("give back what was drained in tars-node2"),
+        of("drain what serves in tars-node1 "),
+        of("stop tars-node1 "),
+    );
+    assert!(given.is_some() && given < drained && drained < stopped, "{way_back:#?}");
+    assert_eq!(without_failed(&engine.dump()), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rest_of_a_deploy_that_was_cut_off_goes_by_what_runs_there_too() {
+    let mut desired = with_nodes();
+    desired.policy.batch = 6;
+    let engine = running(&desired).await;
+    tell(&engine, &[("Demo.A", &[0, 1]), ("Demo.B", &[2, 3])]);
+    let nodes = Intent::upgrade_image(&desired, &"tars/node:2".parse().unwrap());
+    let machine = Machine::killed();
+    let command = deploy(&engine, &machine, &desired);
+    let offer = command.offer(&request(&id(2), &nodes)).await.unwrap();
+    engine.fault(Call::First("stop tars-node4".to_owned()), Moment::After, Fault::Crash);
+    tokio::select! {
+        _ = command.roll(&offer) => panic!("it was not killed"),
+        () = engine.crashed() => {}
+    }
+    engine.clear_faults();
+    // What is drained stays so until its gate, and is given back before the next batch goes.
+    let own =
+        json!({"server": "Demo.A", "node": address(4), "deployment": "tars", "host": "FAKE", "since": ""});
+    engine.tell("drains", json!([own]));
+    let options = ResumeOptions { forward: true, ..ResumeOptions::default() };
+    let next = machine.next();
+    let rest = deploy(&engine, &next, &desired).preview(&options).await.unwrap().unwrap();
+    golden("rest_by_what_runs", &render::plan(&rest));
+    assert!(matches!(resume(&engine, &next, &desired, true).await.unwrap(), Resumed::Completed(_)));
+}

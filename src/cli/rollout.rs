@@ -74,6 +74,10 @@ pub struct ClientOptions {
     /// Refuse where a service goes silent because it is served nowhere else; --yes does not cover it
     #[arg(long)]
     no_gaps: bool,
+
+    /// Wait until nothing is published any more, and until another host gives back what it has drained: so long at most
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "600")]
+    wait: Option<u64>,
 }
 
 impl ChangeOptions {
@@ -90,6 +94,7 @@ impl ChangeOptions {
         }
         desired.policy.drains_strictly = self.clients.strict_drain;
         desired.policy.refuses_gaps = self.clients.no_gaps;
+        desired.policy.wait = Duration::from_secs(self.clients.wait.unwrap_or_default());
         Ok(desired)
     }
 }

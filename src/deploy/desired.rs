@@ -233,6 +233,8 @@ pub struct Policy {
     pub drains_strictly: bool,
     /// True where nothing may go silent because it is served nowhere else (`--no-gaps`).
     pub refuses_gaps: bool,
+    /// How long a publish, and what another host has drained, is waited for (`--wait`); by default not at all.
+    pub wait: Duration,
     /// How many parked predecessors of a service are kept (`keep_parked`).
     pub keep_parked: usize,
     /// How many versions of an image are kept (`keep_images`).
@@ -297,6 +299,7 @@ impl Default for Policy {
             drain_timeout: Duration::from_secs(95),
             drains_strictly: false,
             refuses_gaps: false,
+            wait: Duration::ZERO,
             keep_parked: 2,
             keep_images: 3,
             backup: BackupPolicy::default(),

@@ -19,6 +19,8 @@ pub struct Facts {
     pub room: Room,
     /// How long a service's container gave no answer when it was stopped last, as this machine's journals tell.
     pub silences: BTreeMap<String, Duration>,
+    /// The hosts of the registries that a node goes by, by service: of nodes whose environment names none.
+    pub registries: BTreeMap<String, Vec<String>>,
 }
 
 /// A clock that was read.
@@ -57,6 +59,9 @@ pub struct ClusterFacts {
     /// What is deployed on the nodes.
     #[serde(flatten)]
     pub services: Services,
+    /// What is being published on the nodes.
+    #[serde(default)]
+    pub publishing: Vec<Publishing>,
     /// The versions that changed the database, and which older ones may start on what each left.
     #[serde(default)]
     pub versions: Option<Vec<Changed>>,
@@ -100,6 +105,18 @@ pub struct Down {
     pub server: String,
     /// The node's name.
     pub node: String,
+}
+
+/// A server that is being published on a node.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Publishing {
+    /// `App.Server`
+    pub server: String,
+    /// The node's name.
+    pub node: String,
+    /// When it was asked for, by the database's clock.
+    #[serde(default)]
+    pub since: String,
 }
 
 /// A version that changed the database.

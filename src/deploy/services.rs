@@ -42,10 +42,10 @@ impl Drain {
     }
 }
 
-/// Of `all` that serve, those on these nodes that have nobody elsewhere to stand in for them: their clients are let down while the
-/// nodes are stopped together. The framework's own are not among them.
+/// Those on these nodes that serve and have nobody elsewhere among `all` to stand in for them: their clients are let down while
+/// the nodes are stopped together. The framework's own are not among them.
 pub fn let_down<'a>(all: &'a [Instance], nodes: &BTreeSet<String>) -> Vec<&'a Instance> {
-    let on_them = all.iter().filter(|one| nodes.contains(&one.node) && !one.is_framework());
+    let on_them = all.iter().filter(|one| nodes.contains(&one.node) && one.serves() && !one.is_framework());
     on_them.filter(|one| !one.has_another(all, nodes)).collect()
 }
 
@@ -78,7 +78,8 @@ impl Services {
                 .map(|drain| format!("{} on {} since {}", drain.server, drain.node, drain.since))
                 .collect();
             let how = if name == deployment {
-                "the next deploy that drains, or `tarsup resume`, gives it back".to_owned()
+                "`tarsup up` after a `down`, the next deploy that drains, or `tarsup resume`, gives it back"
+                    .to_owned()
             } else {
                 format!(
                     "by the deployment `{name}`, which rolls right now or was cut off: `tarsup resume` there gives it back"
@@ -107,6 +108,19 @@ impl Services {
         }
         all.retain(Instance::serves);
         all
+    }
+
+    /// The drains of others that hold the only other instance of something on these nodes: while they last, it cannot be drained.
+    pub fn held_by_others(&self, deployment: &str, host: &str, nodes: &BTreeSet<String>) -> Vec<&Drain> {
+        let (serving, none) = (self.serving(deployment, host), BTreeSet::new());
+        let of = |drain: &Drain| {
+            self.instances.iter().find(|one| one.server == drain.server && one.node == drain.node)
+        };
+        let alone = |one: &&Instance| nodes.contains(&one.node) && !one.has_another(&serving, &none);
+        let holds = |drain: &&Drain| {
+            of(drain).is_some_and(|held| serving.iter().filter(alone).any(|one| held.stands_in_for(one)))
+        };
+        self.drains.iter().filter(|drain| !drain.is_of(deployment, host)).filter(holds).collect()
     }
 
     /// The servers that go silent while a node restarts, by node.
@@ -174,6 +188,7 @@ mod tests {
             node: node.to_owned(),
             deployment: deployment.to_owned(),
             since: "2026-01-02 03:04:05".to_owned(),
+            ..Drain::default()
         };
         let drains = vec![drain("a", "tars"), drain("b", "east"), drain("c", "tars")];
         let told = Services { instances: Vec::new(), drains }.drained("tars");
@@ -227,5 +242,12 @@ mod tests {
         let services = Services { instances, drains };
         let serving = services.serving("tars", "here");
         assert_eq!(serving.iter().map(|one| one.node.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+
+        let two = Services {
+            instances: vec![instance("Demo.A", "a"), drained("c"), instance("Demo.B", "d")],
+            drains: vec![by("c", "tars", "there")],
+        };
+        let held = |node: &str| two.held_by_others("tars", "here", &BTreeSet::from([node.to_owned()])).len();
+        assert_eq!((held("a"), held("d")), (1, 0));
     }
 }

@@ -11,6 +11,7 @@ use crate::tars::Instance;
 use super::database::{DatabaseError, Session};
 use super::drain::{self, Drain};
 use super::instances;
+use super::publishing::{self, Publishing};
 use super::versions::{self, Changed};
 
 /// How many services that are down are named.
@@ -31,6 +32,8 @@ pub struct Facts {
     versions: Option<Vec<Changed>>,
     /// Every server that is deployed anywhere.
     servers: Vec<Instance>,
+    /// What is being published right now.
+    publishing: Vec<Publishing>,
     /// What a rollout has taken out of what registries hand out, whichever.
     drains: Vec<Drain>,
 }
@@ -75,6 +78,7 @@ impl Facts {
         self.versions = Some(versions::all(session)?);
         self.servers = instances::all(session)?;
         self.drains = drain::all(session)?;
+        self.publishing = publishing::all(session)?;
         Ok(())
     }
 }

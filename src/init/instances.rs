@@ -86,7 +86,8 @@ fn adapters(session: &mut Session) -> Result<BTreeMap<(String, String), Vec<Adap
     Ok(found)
 }
 
-fn columns(session: &mut Session, table: &str) -> Result<BTreeSet<String>, DatabaseError> {
+/// The columns of a table, in lower case; none where it is not there.
+pub fn columns(session: &mut Session, table: &str) -> Result<BTreeSet<String>, DatabaseError> {
     let query =
         "SELECT column_name FROM information_schema.columns WHERE table_schema = ? AND table_name = ?";
     let names: Vec<String> =

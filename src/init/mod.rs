@@ -36,6 +36,7 @@ mod probe;
 mod processes;
 mod programs;
 mod published;
+mod publishing;
 mod readdress;
 mod registries;
 mod render;

@@ -30,6 +30,9 @@ struct ProbeReport {
     servants: Vec<ServantAnswer>,
     /// Master with a web console only.
     web: Option<Reachability>,
+    /// Nodes only: the hosts of the registries that it goes by.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    registries: Vec<String>,
     /// Nodes only: whether one of its registries answers.
     registry: Option<Reachability>,
     /// As this container sees it: `exists`, `absent`, `unknown` or `not-asked`.
@@ -103,6 +106,7 @@ fn look(paths: &Paths) -> ProbeReport {
             registries.clone()
         },
     };
+    report.registries = registries.iter().map(|registry| registry.host.clone()).collect();
     let registry = thread::spawn(move || ask_registries(&registries));
     let init = RunState::of(paths).init();
     let deployed = thread::spawn(move || {

@@ -64,6 +64,8 @@ struct Trouble {
     #[serde(default)]
     why: String,
     #[serde(default)]
+    held: bool,
+    #[serde(default)]
     registry: String,
 }
 
@@ -85,7 +87,7 @@ impl Runner<'_> {
     pub(super) async fn drain(&mut self, containers: &[String], patience: Patience) -> Result<(), StepError> {
         let nodes = self.nodes_of(containers).await;
         self.drains.may_be_left = true;
-        let begun = match self.tell("begin", &nodes, &[]).await {
+        let begun = match self.begin(&nodes).await? {
             Ok(report) if report.unable.is_empty() => report,
             Ok(Report { unable: why, .. }) | Err(why) => {
                 self.say(&format!("nothing is drained: {why}"));
@@ -119,6 +121,24 @@ impl Runner<'_> {
             }
         }
         self.let_clients_ask(containers, &nodes, patience).await
+    }
+
+    /// Begins; with `--wait` again and again, as long as another host holds the only other instance of something.
+    async fn begin(&mut self, nodes: &[String]) -> Result<Result<Report, String>, StepError> {
+        let until = Instant::now() + self.desired.policy.wait;
+        let mut has_said = false;
+        loop {
+            let begun = self.tell("begin", nodes, &[]).await;
+            let is_held = begun.as_ref().is_ok_and(|report| report.gaps.iter().any(|gap| gap.held));
+            if !is_held || Instant::now() >= until {
+                return Ok(begun);
+            }
+            if !has_said {
+                self.say("waiting for what another host has drained");
+                has_said = true;
+            }
+            self.rest(LOOK).await?;
+        }
     }
 
     /// No answer on a socket tells whether a client has asked again: it is waited for in full, and after it for who still calls.

@@ -6,18 +6,22 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use time::OffsetDateTime;
+use tokio::time::Instant;
 
 use super::cluster_probe::{self, ClusterProbe};
 use super::drive::Deploy;
 use super::gate::{Cluster, Database};
+use super::inside::{Inside, probe};
 use super::intent::is_framework;
 use super::names::preview_name;
 use super::offer::Offer;
+use super::run::stopped;
 use super::state::{is_up, serving};
-use super::{Intent, other_start};
+use super::{Intent, other_start, preflight};
 use crate::deploy::desired::Service;
 use crate::deploy::facts::{Clock, ClusterFacts, Facts, Room};
 use crate::deploy::{Desired, Observed};
+use crate::diagnose::first_few;
 use crate::engine::{Container, Engine, EngineError};
 use crate::tars::Role;
 
@@ -25,6 +29,8 @@ use crate::tars::Role;
 const CLOCK: [&str; 2] = ["date", "+%s %z"];
 /// How long one clock may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two looks at what is waited for.
+const LOOK: Duration = Duration::from_secs(2);
 /// How many containers are asked at a time.
 const AT_ONCE: usize = 8;
 
@@ -63,13 +69,14 @@ pub(super) async fn ask(deploy: &Deploy<'_>, draft: &Offer, observed: &Observed)
     asked.facts.silences = silences(deploy);
     if !goes_down {
         asked.facts.clocks = clocks(deploy, &runs).await;
+        asked.facts.registries = registries(deploy, &runs).await;
     }
     let may_answer = !runs.is_empty() && database_may_run(desired, observed);
     let is_asked = may_answer && cluster_probe::has_account(desired);
     if is_asked || other_start::is_there(plan, desired, observed) {
         let images = cluster_probe::images(desired, observed, &plan.intent);
         let mut probe = ClusterProbe::new(images).named(preview_name(&desired.deployment, &plan.id));
-        let told = probe.ask_facts(deploy.engine, desired).await;
+        let told = ask_until_free(&mut probe, deploy, draft, observed).await;
         asked.probe = Some(probe);
         asked.facts.cluster = Some(match &told {
             Ok(cluster) if cluster.database == Database::Unknown => Err(cluster.detail.clone()),
@@ -80,19 +87,95 @@ pub(super) async fn ask(deploy: &Deploy<'_>, draft: &Offer, observed: &Observed)
     }
     // Of a stop only what else serves matters.
     if goes_down {
-        let services = |told: ClusterFacts| ClusterFacts::of(told.services);
-        asked.facts.cluster = asked.facts.cluster.map(|told| told.map(services));
+        let of_stops = |told: ClusterFacts| ClusterFacts {
+            publishing: told.publishing,
+            ..ClusterFacts::of(told.services)
+        };
+        asked.facts.cluster = asked.facts.cluster.map(|told| told.map(of_stops));
     } else {
         asked.facts.room = room(deploy, observed, asked.cluster.as_ref());
     }
     asked
 }
 
-    let goes_down = matches!(plan.intent, Intent::Down { .. });
-    asked.facts.silences = silences(deploy);
-    if !goes_down {
-        asked.facts.clocks = clocks(deploy, &runs).await;
+/// Asks once; with `--wait` until nothing is published any more, and nobody else has drained the only other instance of what runs
+/// on these nodes.
+async fn ask_until_free(
+    probe: &mut ClusterProbe,
+    deploy: &Deploy<'_>,
+    draft: &Offer,
+    observed: &Observed,
+) -> Result<Cluster, String> {
+    let (begun, wait) = (Instant::now(), draft.desired.policy.wait);
+    let mut stop = deploy.stop.clone();
+    let mut has_said = false;
+    loop {
+        let told = probe.ask_facts(deploy.engine, &draft.desired).await;
+        let facts = told.as_ref().ok().and_then(|cluster| cluster.facts.as_ref());
+        let held = facts.map(|facts| in_the_way(facts, draft, observed)).unwrap_or_default();
+        if held.is_empty() || begun.elapsed() >= wait {
+            return told;
+        }
+        if !has_said {
+            let text = format!("waiting, up to {} s: {}", wait.as_secs(), first_few(&held));
+            deploy.machine.reporter.say(&text);
+            has_said = true;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            () = stopped(&mut stop) => return told,
+        }
     }
+}
+
+/// What ends by itself, a line each.
+fn in_the_way(facts: &ClusterFacts, draft: &Offer, observed: &Observed) -> Vec<String> {
+    let published = facts.publishing.iter();
+    let mut held: Vec<String> =
+        published.map(|one| format!("{} is published on {}", one.server, one.node)).collect();
+    let touched = draft.plan.touched.iter().filter_map(|touched| draft.desired.service(&touched.service));
+    let nodes = touched.flat_map(preflight::names_in_database).collect();
+    let drains = facts.services.held_by_others(&draft.desired.deployment, &observed.engine.id, &nodes);
+    held.extend(
+        drains.iter().map(|one| format!("{} on {} is drained by {}", one.server, one.node, one.deployment)),
+    );
+    held
+}
+
+/// The registries by which nodes go whose environment names none: they asked a web console at their start.
+async fn registries(deploy: &Deploy<'_>, runs: &[(&Service, &Container)]) -> BTreeMap<String, Vec<String>> {
+    let nodes = runs.iter().filter(|(service, _)| {
+        let value = |name: &str| service.declaration.environment.value(name);
+        let asks_web = value("TARS_REGISTRY_ADDRESS").is_none() && value("WEB_HOST").is_some();
+        service.role == Some(Role::Node) && asks_web
+    });
+    let names: Vec<(String, String)> =
+        nodes.map(|(service, container)| (service.name.clone(), container.id.clone())).collect();
+    let asked = stream::iter(names).map(|(service, id)| async move {
+        let Inside::Said(told) = probe(deploy.engine, &id).await else { return None };
+        Some((service, told.registries))
+    });
+    let told: Vec<_> = asked.buffer_unordered(AT_ONCE).collect().await;
+    told.into_iter().flatten().collect()
+}
+
+/// Asks what serves where, for the rest of a deploy that was cut off: its batches follow from it.
+pub(super) async fn ask_again(
+    probe: &mut ClusterProbe,
+    deploy: &Deploy<'_>,
+    desired: &Desired,
+    observed: &Observed,
+) -> Option<Result<ClusterFacts, String>> {
+    if !cluster_probe::has_account(desired) || !database_may_run(desired, observed) {
+        return None;
+    }
+    let told = probe.ask_facts(deploy.engine, desired).await;
+    Some(told.map(|cluster| ClusterFacts::of(cluster.facts.unwrap_or_default().services)))
+}
+
+/// How long each service gave no answer in the newest deploy that stopped it and whose journal is here.
+fn silences(deploy: &Deploy<'_>) -> BTreeMap<String, Duration> {
+    deploy.machine.folder.silences(&deploy.desired.deployment)
 }
 
 /// The parts of the framework that run.

@@ -15,6 +15,8 @@ pub enum About {
     Clocks,
     /// What goes silent while its container is replaced.
     Gaps,
+    /// What is being published right now.
+    Publishing,
     /// Nodes and services that are down, silent or behind.
     Cluster,
     /// Room on disks.

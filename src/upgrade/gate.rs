@@ -41,6 +41,9 @@ pub struct Probe {
     /// The name by which the database knows it.
     #[serde(default)]
     pub address: String,
+    /// The hosts of the registries that a node goes by.
+    #[serde(default)]
+    pub registries: Vec<String>,
     /// What is wrong, in words.
     #[serde(default)]
     pub problems: Vec<String>,

@@ -33,6 +33,7 @@ pub mod journal;
 mod keep;
 pub mod kept;
 mod leaning;
+mod locators;
 pub mod lock;
 mod loss;
 pub mod machine;

@@ -139,7 +139,8 @@ pub(super) fn draft(declared: &Desired, observed: &Observed, request: &Request) 
         Some(Ok(facts)) => facts.services.clone(),
         Some(Err(_)) | None => Services::default(),
     };
-    let offer = Offer { request, plan, desired, edits, served, migration, columns, overview, findings: Vec::new() };
+    let offer =
+        Offer { request, plan, desired, edits, served, migration, columns, overview, findings: Vec::new() };
     (Some(offer), findings)
 }
 

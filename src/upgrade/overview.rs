@@ -9,7 +9,7 @@ use super::names::{Part, part_of};
 use super::preflight::names_in_database;
 use super::state::by_id;
 use super::step::{Action, After, Plan, Purpose, Step, Touched};
-use crate::deploy::services::Services;
+use crate::deploy::services::{Services, let_down};
 use crate::deploy::{Desired, Observed};
 use crate::tars::{Instance, Role};
 
@@ -124,7 +124,7 @@ impl Overview {
         let nodes_of = |name: &str| desired.service(name).map(names_in_database).unwrap_or_default();
         let own: BTreeSet<String> = nodes_of(&touched.service).into_iter().collect();
         let down: BTreeSet<String> = others.iter().flat_map(|name| nodes_of(name)).collect();
-        let let_down = services.let_down(&down);
+        let let_down = let_down(&services.instances, &down);
         let is_drained = steps.iter().any(
             |step| matches!(&step.action, Action::Drain { containers, .. } if containers.contains(&touched.container)),
         );

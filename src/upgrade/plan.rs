@@ -16,8 +16,8 @@ use super::state::{
 use super::step::{Action, After, Plan, Purpose, Step, Task};
 use super::swap::{Phases, Swap};
 use super::{
-    DeployId, Intent, Refusal, adopted, backup, cluster_probe, differ, drain, finish, held, other_start,
-    prune, rollback,
+    DeployId, Intent, Refusal, adopted, backup, cluster_probe, differ, drain, finish, held, locators,
+    other_start, prune, rollback,
 };
 use crate::deploy::desired::{Resource, Service};
 use crate::deploy::observed::{LABEL_DEPLOY, LABEL_PREDECESSOR, LABEL_SERVICE};
@@ -91,6 +91,7 @@ pub(super) fn draft(
     };
     planner.findings.check(done);
     drain::insert(&mut planner, intent);
+    locators::find(&mut planner);
     let backup = backup::insert(&mut planner);
     planner.findings.check(backup);
     if !matches!(intent, Intent::Down { .. }) {

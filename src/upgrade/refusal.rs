@@ -178,6 +178,18 @@ pub enum Refusal {
         /// The servers and their nodes.
         gaps: String,
     },
+    /// A node would have no registry to ask, and it was said that nothing may go silent.
+    #[error("nodes that know no other registry than one that is stopped: {nodes}")]
+    Locators {
+        /// The nodes, and what they know.
+        nodes: String,
+    },
+    /// Something is being published: a stop in the middle of it leaves half of it.
+    #[error("being published right now: {servers}")]
+    Publishing {
+        /// The servers and their nodes.
+        servers: String,
+    },
     /// Nothing runs that could be upgraded, restarted or rolled back.
     #[error("nothing of the deployment `{deployment}` is there to {word}")]
     NothingThere {
@@ -329,6 +341,24 @@ fn missing_text(missing: &[Missing]) -> String {
     format!("the {word} {} {verb} neither in the engine nor in the local store", all.join(", "))
 }
 
+impl Refusal {
+    /// What to do about what callers would notice.
+    fn gap_hint(&self) -> &'static str {
+        match self {
+            Self::Publishing { .. } => {
+                "let it end, or go with --wait; one that nobody carries out any more counts for an hour after it was asked for"
+            }
+            Self::Locators { .. } => {
+                "name every registry in TARS_REGISTRY_ADDRESS of the node, or restart it, so that it asks the web console again; or go \
+                 without --no-gaps"
+            }
+            _ => {
+                "deploy another instance on a node of another container (`tarsup services` shows what is where), or go without --no-gaps"
+            }
+        }
+    }
+}
+
 fn missing_hint(missing: &[Missing]) -> String {
     let one = |Missing { image, is_built, .. }: &Missing| {
         let copy = format!("`tarsup copy docker-archive:FILE docker-daemon:{image}`");
@@ -399,9 +429,7 @@ impl Diagnose for Refusal {
             }
             Self::AddressOutside { .. } => "declare an ipv4_address inside the network's subnet".to_owned(),
             Self::EngineTooOld { .. } => "update the engine to Docker 19.03 or newer".to_owned(),
-            Self::Gaps { .. } => "deploy another instance on a node of another container (`tarsup services` shows what is where), or go \
-                 without --no-gaps"
-                .to_owned(),
+            Self::Gaps { .. } | Self::Locators { .. } | Self::Publishing { .. } => self.gap_hint().to_owned(),
             Self::NoService { .. } => "see `tarsup status` for the services".to_owned(),
             Self::NothingThere { .. } | Self::DatabaseDown { .. } => "run `tarsup up` first".to_owned(),
             Self::ParkedGone { .. } => {

@@ -116,6 +116,50 @@ fn facts_are_told_by_the_databases_clock_and_only_to_who_asks() {
 }
 
 #[test]
+fn what_is_being_published_is_told_until_it_has_ended_or_nobody_can_carry_it_out_any_more() {
+    let server = Server::start();
+    let asker = Container::framework(&server);
+    assert_eq!(asker.call(&["migrate"]).status.code(), Some(0));
+    let publishing = |expected: &str| {
+        let (code, document) = cluster(&asker, &["--facts"]);
+        assert_eq!(code, Some(0), "{document}");
+        let told = document["facts"]["publishing"].as_array().unwrap().iter();
+        let places =
+            told.map(|one| format!("{}@{}", one["server"].as_str().unwrap(), one["node"].as_str().unwrap()));
+        assert_eq!(places.collect::<Vec<_>>().join(" "), expected, "{document}");
+    };
+    server.run(&["DROP TABLE IF EXISTS db_tars.t_task, db_tars.t_task_item"]);
+    publishing("");
+    // As upstream's `db_tars.sql` has them.
+    server.run(&[
+        "CREATE TABLE db_tars.t_task (id INT UNSIGNED AUTO_INCREMENT PRIMARY KEY, task_no VARCHAR(40), serial TINYINT, user_name VARCHAR(20), \
+         create_time TIMESTAMP NULL)",
+        "CREATE TABLE db_tars.t_task_item (id INT UNSIGNED AUTO_INCREMENT PRIMARY KEY, task_no VARCHAR(40), item_no VARCHAR(40), \
+         application VARCHAR(30), server_name VARCHAR(50), node_name VARCHAR(50), command VARCHAR(20), start_time DATETIME, \
+         end_time DATETIME, status INT)",
+        "INSERT INTO db_tars.t_task (task_no, create_time) VALUES ('now', NOW()), ('old', NOW() - INTERVAL 2 HOUR)",
+    ]);
+    let item = |task: &str, name: &str, status: &str, end: &str| {
+        let into = "INSERT INTO db_tars.t_task_item (task_no, application, server_name, node_name, command, status, end_time)";
+        server.run(&[&format!(
+            "{into} VALUES ('{task}', 'Demo', '{name}', 'n', 'patch_tars', {status}, {end})"
+        )]);
+    };
+    item("now", "Waits", "NULL", "NULL");
+    item("now", "Prepares", "1", "NULL");
+    item("now", "Runs", "2", "NULL");
+    item("now", "Paused", "6", "NULL");
+    for (name, status) in [("Done", "3"), ("Failed", "4")] {
+        item("now", name, status, "NOW()");
+    }
+    item("now", "Cancelled", "5", "NULL");
+    item("old", "LeftBehind", "2", "NULL");
+    publishing("Demo.Paused@n Demo.Prepares@n Demo.Runs@n Demo.Waits@n");
+    server.run(&["UPDATE db_tars.t_task_item SET status = 3, end_time = NOW() WHERE task_no = 'now'"]);
+    publishing("");
+}
+
+#[test]
 fn node_is_registered_by_its_tarsnode_alone_and_a_start_changes_no_time() {
     let server = Server::start();
     let mut container = Container::framework(&server);

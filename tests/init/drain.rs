@@ -81,7 +81,8 @@ fn what_serves_elsewhere_is_drained_once_and_given_back() {
     assert_eq!(other["drained"], json!([]));
     assert_eq!(
         other["gaps"],
-        json!([{"server": "Demo.Hello", "node": "b", "why": "no other instance serves"}])
+        json!([{"server": "Demo.Hello", "node": "b", "why": "no other instance serves", "held": true}]),
+        "the first host will give it back"
     );
     assert_eq!(
         drain(&asker, "end", &[], &json!({"host": "two"}))["ended"],

@@ -15,6 +15,9 @@ pub struct Gap {
     pub node: String,
     /// Why, in a few words.
     pub why: String,
+    /// Another one would do, but for a drain that somebody else will end.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub held: bool,
 }
 
 /// What is to be done with the servers of these nodes.
@@ -42,7 +45,13 @@ pub fn choose(
         if !nodes.contains(&one.node) || !one.serves() {
             continue;
         }
-        let gap = |why: &str| Gap { server: one.server.clone(), node: one.node.clone(), why: why.to_owned() };
+        let gap = |why: &str| {
+            let would_do = |at: usize| Instance { flow: true, ..known[at].clone() }.serves();
+            let mut others =
+                (0..known.len()).filter(|&at| known[at].stands_in_for(one) && is_drained(&known[at]));
+            let held = others.any(|at| !nodes.contains(&known[at].node) && would_do(at));
+            Gap { server: one.server.clone(), node: one.node.clone(), why: why.to_owned(), held }
+        };
         // A registry's own rows lie in another table, without a state of the flow.
         if one.server == "tars.tarsregistry" {
             choice.gaps.push(gap("registries stay handed out"));
@@ -87,7 +96,9 @@ mod tests {
         assert_eq!(whole.gaps[0].why, "no other instance serves");
         // Another host drains the third one right now.
         let drained = BTreeSet::from([("Demo.A".to_owned(), "c".to_owned())]);
-        assert!(choose(&all, &nodes(&["a", "b"]), &drained).drained.is_empty());
+        let held = choose(&all, &nodes(&["a", "b"]), &drained);
+        assert!(held.drained.is_empty());
+        assert!(held.gaps.iter().all(|gap| gap.held) && !whole.gaps[0].held);
     }
 
     #[test]

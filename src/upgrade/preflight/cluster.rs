@@ -11,13 +11,32 @@ use crate::engine::{Container, Health};
 use crate::oci::image::VERSION_LABEL;
 use crate::tars::Role;
 use crate::tars::version::compared;
-use crate::upgrade::Intent;
 use crate::upgrade::finding::{About, Findings};
 use crate::upgrade::intent::is_framework;
 use crate::upgrade::state::{is_up, serving};
+use crate::upgrade::{Intent, Refusal};
 
 /// A node that was not heard of for longer is gone: tarsregistry's own `nodeTimeout`.
 const SILENT: i64 = 250;
+
+/// What is being published is let end first; who wants to stop all the same is asked.
+pub(super) fn publishing(observed: &Observed, intent: &Intent, findings: &mut Findings) {
+    let Some(Ok(facts)) = &observed.facts.cluster else { return };
+    let each: Vec<String> = facts
+        .publishing
+        .iter()
+        .map(|one| format!("{} on {} since {}", one.server, one.node, one.since))
+        .collect();
+    if each.is_empty() || matches!(intent, Intent::Prune { .. } | Intent::Finish) {
+        return;
+    }
+    let servers = first_few(&each);
+    if matches!(intent, Intent::Down { .. }) {
+        findings.ask(About::Publishing, format!("being published right now: {servers}. Stop all the same?"));
+    } else {
+        findings.refuse(Refusal::Publishing { servers });
+    }
+}
 
 /// Names them; what the database says, where it was asked.
 pub(super) fn check(desired: &Desired, observed: &Observed, intent: &Intent, findings: &mut Findings) {

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use tarsup::deploy::facts::ClusterFacts;
 use tarsup::deploy::observed::Observed;
 use tarsup::deploy::services::Services;
+use tarsup::diagnose::{Diagnose as _, Exit};
 use tarsup::engine::Status;
 use tarsup::tars::Instance;
 use tarsup::upgrade::plan::plan;
@@ -292,4 +293,101 @@ async fn rest_of_a_deploy_that_was_cut_off_goes_by_what_runs_there_too() {
     let rest = deploy(&engine, &next, &desired).preview(&options).await.unwrap().unwrap();
     golden("rest_by_what_runs", &render::plan(&rest));
     assert!(matches!(resume(&engine, &next, &desired, true).await.unwrap(), Resumed::Completed(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_being_published_is_let_end_first() {
+    let desired = with_nodes();
+    let engine = running(&desired).await;
+    tell(&engine, &[("Demo.A", &[0])]);
+    engine.tell(
+        "publishing",
+        json!([{"server": "Demo.A", "node": address(0), "since": "2026-01-02 03:04:05"}]),
+    );
+    let upgrade = to_2(&desired);
+    let machine = Machine::new();
+    let refused = deploy(&engine, &machine, &desired).offer(&request(&id(2), &upgrade)).await.unwrap_err();
+    assert_eq!(refused.exit(), Exit::Refused);
+    let words = "being published right now: Demo.A on 172.25.0.10 since 2026-01-02 03:04:05";
+    assert!(refused.to_string().contains(words), "{refused}");
+    // Who wants to stop all the same is asked.
+    let down = offered(&engine, &desired, &Intent::Down { all: false }).await;
+    assert!(down.contains("question: being published right now: Demo.A"), "{down}");
+    // It ends while it is waited for, and what does not is refused then.
+    let mut waits = desired.clone();
+    waits.policy.wait = Duration::from_mins(1);
+    let ends = async {
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        engine.tell("publishing", json!([]));
+    };
+    let command = deploy(&engine, &machine, &waits);
+    let request = request(&id(2), &upgrade);
+    let (offer, ()) = tokio::join!(command.offer(&request), ends);
+    assert!(offer.unwrap().plan.steps.len() > 20);
+    let said = machine.said.lock().unwrap().join("\n");
+    assert!(said.contains("waiting, up to 60 s: Demo.A is published on 172.25.0.10"), "{said}");
+    engine.tell("publishing", json!([{"server": "Demo.A", "node": address(0)}]));
+    assert!(command.offer(&request).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_host_has_drained_is_waited_for_or_a_gap() {
+    let mut desired = with_nodes();
+    let engine = running(&desired).await;
+    let elsewhere = address(7);
+    let flows = |flow: bool| {
+        let other = Instance { flow, ..instance("Demo.A", &elsewhere) };
+        engine.tell("servers", json!([instance("Demo.A", &address(0)), other]));
+        let drain = json!({"server": "Demo.A", "node": elsewhere, "deployment": "other", "host": "there", "since": ""});
+        engine.tell("drains", if flow { json!([]) } else { json!([drain]) });
+    };
+    flows(false);
+    let upgrade = to_2(&desired);
+    let text = offered(&engine, &desired, &upgrade).await;
+    assert!(text.contains("silent while its container is stopped: Demo.A on 172.25.0.10. Go on?"), "{text}");
+    desired.policy.wait = Duration::from_mins(10);
+    let ends = async {
+        tokio::time::sleep(Duration::from_secs(70)).await;
+        flows(true);
+    };
+    let (text, ()) = tokio::join!(offered(&engine, &desired, &upgrade), ends);
+    assert!(!text.contains("silent while"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn node_that_knows_no_registry_which_stays_is_a_gap() {
+    let mut desired = with_nodes();
+    let locator = |hosts: &[&str]| {
+        let each: Vec<String> = hosts.iter().map(|host| format!("tcp -h {host} -p 17890")).collect();
+        json!([format!("TARS_REGISTRY_ADDRESS={}", each.join(":"))])
+    };
+    let (master, slave) = ("172.25.0.3", "172.25.0.4");
+    for (of, hosts) in
+        [(0, vec![master]), (1, vec![master, slave]), (2, vec!["172.25.0.99"]), (3, vec![slave])]
+    {
+        edit(&mut desired, &node(of), |service| {
+            edit_body(service, |body| drop(body.insert("Env".to_owned(), locator(&hosts))));
+        });
+    }
+    let engine = running(&desired).await;
+    let upgrade = to_2(&desired);
+    let text = offered(&engine, &desired, &upgrade).await;
+    let question = "nodes that know no other registry than one that is stopped, and ask nobody meanwhile: `node0` (knows 172.25.0.3 \
+                    alone), `node3` (knows 172.25.0.4 alone). Go on?";
+    assert!(text.contains(question), "{text}");
+    let nodes = Intent::upgrade_image(&desired, &"tars/node:2".parse().unwrap());
+    assert!(
+        !offered(&engine, &desired, &nodes).await.contains("know no other registry"),
+        "no registry is stopped"
+    );
+    desired.policy.refuses_gaps = true;
+    let refused =
+        deploy(&engine, &Machine::new(), &desired).offer(&request(&id(2), &upgrade)).await.unwrap_err();
+    assert_eq!(refused.exit(), Exit::Refused);
+    assert!(refused.to_string().contains("`node0` (knows 172.25.0.3 alone)"), "{refused}");
+    // Where no slave is there, no registry answers anybody: that is said by itself.
+    let mut alone = desired.clone();
+    alone.services.retain(|service| service.role != Some(Role::Slave));
+    let text = offered(&engine, &alone, &to_2(&alone)).await;
+    assert!(!text.contains("know no other registry"), "{text}");
 }

@@ -2,6 +2,7 @@
 
 mod back;
 pub mod deployment;
+mod drain;
 mod faults;
 mod guard;
 mod losses;

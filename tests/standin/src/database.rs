@@ -79,3 +79,18 @@ pub fn servers_of(connection: &mut Conn, node: &str) -> Result<Vec<String>, Fail
         (node,),
     )?)
 }
+
+/// The state of a server, as its tarsnode sees it.
+pub fn note_state(
+    connection: &mut Conn,
+    node: &str,
+    server: &str,
+    state: &str,
+    pid: &str,
+) -> Result<(), Failure> {
+    Ok(connection.exec_drop(
+        "UPDATE t_server_conf SET present_state = ?, process_id = ? \
+         WHERE CONCAT(application, '.', server_name) = ? AND node_name = ?",
+        (state, pid, server, node),
+    )?)
+}

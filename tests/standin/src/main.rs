@@ -1,10 +1,15 @@
 //! Stand-ins for the TARS services: one program that plays the service by whose name it is started.
 //!
-//! Started as `tarsregistry`, `tarsnode`, ... it plays that service. Started as `standin` it packs packages of the true
-//! layouts (`pack`) or pings a servant without a pause and tells the longest gap in its answers (`gap`).
+//! Started as `tarsregistry`, `tarsnode`, ... it plays that service, and with a configuration under any other name a business service.
+//! Started as `standin` it packs packages of the true layouts (`pack`), pings a servant without a pause and tells the longest gap in
+//! its answers (`gap`), or calls an object where registries say that it is served, and tells what was lost (`calls`).
 
+mod business;
+mod calls;
 mod config;
 mod database;
+mod deployed;
+mod directory;
 mod fault;
 mod gap;
 mod node;
@@ -31,9 +36,11 @@ fn main() -> ExitCode {
     let outcome = match (arguments.first().map(String::as_str), name.parse::<Service>()) {
         (Some("gap"), _) => gap::run(&arguments[1..]),
         (_, Ok(service)) => return serve::play(service, &arguments),
+        (Some("calls"), Err(_)) => calls::run(&arguments[1..]),
+        (Some(config), Err(_)) if config.starts_with("--config=") => business::play(&config["--config=".len()..]),
         (Some("pack"), Err(_)) => pack::run(&arguments[1..]),
         _ => Err(format!(
-            "usage: standin pack ... | standin gap ... (started as `{name}`, which is no TARS service)"
+            "usage: standin pack ... | standin gap ... | standin calls ... (started as `{name}`, which is no TARS service)"
         )
         .into()),
     };

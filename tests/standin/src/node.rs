@@ -14,7 +14,7 @@ use tarsup::tars::{Service, ping};
 use crate::config::Config;
 use crate::fault::Fault;
 use crate::serve::{self, Stage};
-use crate::{Failure, registry, wire};
+use crate::{Failure, deployed, registry, wire};
 
 /// Which of the three processes this is: unset, then 1, then 2. Removed again for what tarsnode starts.
 const DAEMON: &str = "STANDIN_DAEMON";
@@ -73,12 +73,17 @@ pub fn start(stage: &Arc<Stage>) -> Result<(), Failure> {
     let (stage, registries) = (Arc::clone(stage), stage.config.registries(17891));
     let (heart, heart_node, heart_registries) = (Arc::clone(&stage), node.clone(), registries.clone());
     thread::spawn(move || beat(&heart, &heart_node, &heart_registries));
+    let data = stage.config.server("basepath").map(|base| Path::new(base).with_file_name("data"));
+    let (own, own_node, own_registries) = (Arc::clone(&stage), node.clone(), registries.clone());
+    if let Some(data) = data {
+        thread::spawn(move || deployed::supervise(&own, &own_node, &own_registries, &data));
+    }
     thread::spawn(move || supervise(&stage, &node, &registries));
     Ok(())
 }
 
 /// Asks one registry after the other.
-fn ask(registries: &[(String, u16)], function: &str) -> Option<String> {
+pub fn ask(registries: &[(String, u16)], function: &str) -> Option<String> {
     registries
         .iter()
         .filter_map(|(host, port)| wire::call(host, *port, "tars.tarsregistry.RegistryObj", function).ok())

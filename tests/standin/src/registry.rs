@@ -1,6 +1,6 @@
-//! tarsregistry: opens its ports only when its database answers, and tells the nodes what is assigned to them.
+//! tarsregistry: opens its ports only when its database answers, tells the nodes what is assigned to them, and clients who serves.
 
-use std::net::{TcpListener, ToSocketAddrs};
+use std::net::{IpAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use tarsup::tars::wire::Request;
 
 use crate::config::Account;
+use crate::directory::Directory;
 use crate::serve::{self, Answer, Stage};
 use crate::{Failure, database, wire};
 
@@ -15,6 +16,8 @@ use crate::{Failure, database, wire};
 pub const ALIVE: &str = "standin_alive";
 /// A call of tarsnode: `standin_register NODE VERSION`.
 pub const REGISTER: &str = "standin_register";
+/// A call of tarsnode: `standin_state NODE APPLICATION.SERVER STATE PID`.
+pub const STATE: &str = "standin_state";
 /// A call of tarsnode: `standin_servers NODE`.
 pub const SERVERS: &str = "standin_servers";
 
@@ -29,7 +32,9 @@ pub fn start(stage: &Arc<Stage>) -> Result<(), Failure> {
     let stage = Arc::clone(stage);
     thread::spawn(move || {
         if wait_for_database(&stage, &account, &own) {
-            if let Err(failure) = serve::listen(&stage, &answers(&account)) {
+            let listened = Directory::keep(&stage, &account)
+                .and_then(|directory| serve::listen(&stage, &answers(&account, directory)));
+            if let Err(failure) = listened {
                 stage.say(&format!("cannot listen: {failure}"));
                 eprintln!("tarsregistry: {failure}");
                 std::process::exit(255);
@@ -71,9 +76,12 @@ fn keep_announcing(stage: &Stage, account: &Account, own: &str) {
     }
 }
 
-fn answers(account: &Account) -> Answer {
+fn answers(account: &Account, directory: Arc<Directory>) -> Answer {
     let account = account.clone();
-    Arc::new(move |request: &Request| {
+    Arc::new(move |request: &Request, peer: IpAddr| {
+        if let Some(answer) = directory.answer(&account, request, peer) {
+            return Some(answer);
+        }
         let mut words = request.function.split(' ');
         let (function, node) = (words.next()?, words.next()?);
         let outcome = database::open(&account).and_then(|mut connection| match function {
@@ -81,6 +89,11 @@ fn answers(account: &Account) -> Answer {
                 .map(|()| "registered".to_owned()),
             ALIVE => database::keep_node_alive(&mut connection, node, words.next().unwrap_or_default())
                 .map(|()| "alive".to_owned()),
+            STATE => {
+                let mut word = || words.next().unwrap_or_default();
+                database::note_state(&mut connection, node, word(), word(), word())
+                    .map(|()| "noted".to_owned())
+            }
             SERVERS => database::servers_of(&mut connection, node).map(|servers| servers.join(" ")),
             _ => Err("no such function".into()),
         });

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream, ToSocketAddrs};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,7 +41,7 @@ pub struct Stage {
 }
 
 /// What a service answers a request of its own with, beyond tars_ping; `None`: it knows no such function.
-pub type Answer = Arc<dyn Fn(&Request) -> Option<Vec<u8>> + Send + Sync>;
+pub type Answer = Arc<dyn Fn(&Request, IpAddr) -> Option<Vec<u8>> + Send + Sync>;
 
 /// Plays `service`, from its arguments to its exit code.
 pub fn play(service: Service, arguments: &[String]) -> ExitCode {
@@ -130,7 +130,7 @@ fn start(stage: &Arc<Stage>) -> Result<(), Failure> {
 
 /// The answers of a service that knows nothing but tars_ping.
 pub fn nothing_more() -> Answer {
-    Arc::new(|_| None)
+    Arc::new(|_, _| None)
 }
 
 /// Opens every adapter of the configuration, and the loopback one for administration.
@@ -163,6 +163,7 @@ pub fn listen(stage: &Arc<Stage>, answer: &Answer) -> Result<(), Failure> {
 
 /// Answers the requests of one connection until it is closed or makes no sense.
 fn converse(stage: &Stage, mut stream: TcpStream, servant: &str, answer: &Answer) {
+    let peer = stream.peer_addr().map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.ip());
     while let Ok(body) = wire::read_frame(&mut stream, wire::LARGEST_FRAME) {
         if stage.fault == Fault::NeverAnswer {
             continue;
@@ -173,7 +174,7 @@ fn converse(stage: &Stage, mut stream: TcpStream, servant: &str, answer: &Answer
         } else if request.function == ping::FUNCTION {
             wire::response(request.id, 0, &[])
         } else {
-            answer(&request).unwrap_or_else(|| wire::response(request.id, -3, &[])) // no such function
+            answer(&request, peer).unwrap_or_else(|| wire::response(request.id, -3, &[])) // no such function
         };
         if stream.write_all(&frame).is_err() {
             return;

@@ -1,0 +1,57 @@
+//! A business service: what the framework is for. It listens where its configuration says, answers every call, and stops when told.
+
+use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use tarsup::tars::wire::{self, Request};
+
+use crate::Failure;
+use crate::config::Config;
+
+/// How long a real one needs until it listens, and until it has stopped.
+const START: Duration = Duration::from_millis(100);
+const STOP: Duration = Duration::from_millis(100);
+
+/// Plays one until it is told to stop.
+pub fn play(config: &str) -> Result<(), Failure> {
+    let config = Config::read(Path::new(config))?;
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    thread::sleep(START);
+    for adapter in config.adapters()? {
+        let places: Vec<_> = (adapter.host.as_str(), adapter.port).to_socket_addrs()?.collect();
+        let listener = TcpListener::bind(&places[..])?;
+        let servant = adapter.servant;
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let servant = servant.clone();
+                thread::spawn(move || converse(stream, &servant));
+            }
+        });
+    }
+    println!("[Done]");
+    while !stop.load(Ordering::SeqCst) {
+        thread::sleep(Duration::from_millis(20));
+    }
+    thread::sleep(STOP);
+    Ok(())
+}
+
+/// Answers whatever is called.
+fn converse(mut stream: TcpStream, servant: &str) {
+    use std::io::Write as _;
+    while let Ok(body) = wire::read_frame(&mut stream, wire::LARGEST_FRAME) {
+        let Ok(request) = Request::parse(&body) else { return };
+        let ret = if request.servant == servant { 0 } else { -4 };
+        if stream.write_all(&wire::response(request.id, ret, &[])).is_err() {
+            return;
+        }
+    }
+}

@@ -34,19 +34,23 @@ pub fn all(session: &mut Session) -> Result<Vec<Instance>, DatabaseError> {
     let kind = or("server_type", "CAST(c.server_type AS CHAR)", "''");
     let run_type = or("run_type", "COALESCE(c.run_type, '')", "''");
     let scripted = or("start_script_path", "IF(COALESCE(c.start_script_path, '') = '', 0, 1)", "0");
+    let [base, exe] =
+        ["base_path", "exe_path"].map(|column| or(column, &format!("COALESCE(c.{column}, '')"), "''"));
     let query = format!(
         "SELECT CONCAT(c.application, '.', c.server_name), c.node_name, c.setting_state = 'active', c.present_state = 'active', {flow}, \
          COALESCE(n.last_heartbeat > NOW() - INTERVAL {NODE_GONE} SECOND, 0), {set}, {group}, {backup}, {kind}, {run_type}, \
-         CONCAT({scripted}, c.patch_version) \
+         CONCAT_WS(CHAR(10), {scripted}, COALESCE(c.patch_version, ''), TRIM({base}), TRIM({exe})) \
          FROM {DB_TARS}.t_server_conf c LEFT JOIN {DB_TARS}.t_node_info n ON n.node_name = c.node_name ORDER BY 1, 2"
     );
     let rows: Vec<Row> = session.rows("asking what is deployed", &query, ())?;
     let mut adapters = adapters(session)?;
     let some = |text: String| Some(text).filter(|text| !text.is_empty());
     let instance = |row: Row| {
-        let (server, node, setting, present, flow, lives, set, group, backup, kind, run_type, version) = row;
+        let (server, node, setting, present, flow, lives, set, group, backup, kind, run_type, more) = row;
         let adapters = adapters.remove(&(server.clone(), node.clone())).unwrap_or_default();
-        let (scripted, version) = (version.starts_with('1'), version.get(1..).unwrap_or_default().to_owned());
+        let mut more = more.split('\n').map(str::to_owned);
+        let scripted = more.next().is_some_and(|scripted| scripted == "1");
+        let [version, base_path, exe_path] = [(); 3].map(|()| more.next().unwrap_or_default());
         let (set, group) = (some(set), some(group));
         Instance {
             server,
@@ -61,6 +65,8 @@ pub fn all(session: &mut Session) -> Result<Vec<Instance>, DatabaseError> {
             kind,
             run_type,
             version,
+            base_path,
+            exe_path,
             scripted,
             adapters,
         }

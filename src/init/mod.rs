@@ -43,6 +43,7 @@ mod render;
 mod room;
 mod rows;
 mod run_state;
+mod runnable;
 mod save;
 mod schema;
 mod schema_report;
@@ -89,7 +90,7 @@ use start_log::StartLog;
 use supervisor::Supervisor;
 
 const USAGE: &str = "usage: tars-init framework | node | health [--verbose] | status | env | probe --json | published --json | shared-memory | cluster --json [--ask ADDRESS --role ROLE | --facts] | \
-     cluster --serve | drain begin|look|end|back ORDER | traffic PORT... | migrate [--finish] [--dry-run | --save FILE] | keep-columns [--all] [--dry-run] | templates --json | templates take|keep NAME | accept-database | accept-version | readdress OLD NEW [--dry-run] | version";
+     cluster --serve | drain begin|look|end|back ORDER | traffic PORT... | runnable ORDER | migrate [--finish] [--dry-run | --save FILE] | keep-columns [--all] [--dry-run] | templates --json | templates take|keep NAME | accept-database | accept-version | readdress OLD NEW [--dry-run] | version";
 
 /// The whole program.
 pub fn main() -> ExitCode {
@@ -132,6 +133,7 @@ pub fn main() -> ExitCode {
             cluster::run(Some(&question))
         }
         ["drain", act, order] => drain::run(act, order),
+        ["runnable", order] => runnable::run(&paths, order),
         ["traffic", ports @ ..] => traffic::run(ports),
         ["version" | "--version"] => print(&format!("tars-init {}", env!("CARGO_PKG_VERSION"))),
         ["help" | "--help" | "-h"] => print(USAGE),

@@ -41,6 +41,12 @@ pub struct Instance {
     pub run_type: String,
     /// The version that was published last.
     pub version: String,
+    /// Its folder, where it is not below tarsnode's own.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub base_path: String,
+    /// Its file, where it is not named like the server.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub exe_path: String,
     /// It has a start script of its own.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub scripted: bool,

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::DeployId;
 use super::step::Purpose;
-use crate::deploy::container::{Declaration, Environment};
+use crate::deploy::container::{Declaration, Environment, NetworkMode};
 use crate::deploy::desired::Service;
 use crate::deploy::observed::{
     LABEL_DEPLOY, LABEL_DEPLOYMENT, LABEL_PREDECESSOR, LABEL_RECORD, LABEL_RESTART, LABEL_ROLE,
@@ -118,6 +118,22 @@ pub struct ProbeSettings<'a> {
 pub fn cluster_probe(service: &Service, making: &ProbeSettings<'_>) -> CreateBody {
     let mut declaration = service.declaration.clone().into_one_off(making.command, making.image_volumes);
     declaration.environment.0.extend(Environment::of(making.variables).0);
+    let mut body = rendered(&declaration, making.image);
+    let labels = making.labels.iter().copied().collect::<BTreeMap<_, _>>().into_iter().collect();
+    body.0.insert("Labels".to_owned(), labels);
+    body
+}
+
+/// The body of a container that looks at what a service has: like the one above, on no network, with these mounts and no other.
+pub fn reader(service: &Service, making: &ProbeSettings<'_>, mounts: Vec<Value>) -> CreateBody {
+    let mut declaration = service.declaration.clone().into_one_off(making.command, making.image_volumes);
+    let is_free = |mount: &Value| {
+        mount["Type"] == "tmpfs" && !mounts.iter().any(|other| other["Target"] == mount["Target"])
+    };
+    declaration.mounts.mounts.retain(is_free);
+    declaration.mounts.mounts.extend(mounts);
+    declaration.network = Some(NetworkMode::None);
+    declaration.endpoints.clear();
     let mut body = rendered(&declaration, making.image);
     let labels = making.labels.iter().copied().collect::<BTreeMap<_, _>>().into_iter().collect();
     body.0.insert("Labels".to_owned(), labels);

@@ -26,7 +26,7 @@ use super::state::is_up;
 use super::step::{Action, Step, Touched};
 use super::unfinished::{Left, left_by};
 use super::unwind::{InFlight, WayBack, settle, unwind};
-use super::{DeployFailure, DeployId, Intent, Refusal, body, loss, names, preflight, retry};
+use super::{DeployFailure, DeployId, Intent, Refusal, body, loss, names, preflight, retry, runnable};
 use crate::deploy::facts::ClusterFacts;
 use crate::deploy::observe::{Glance, observe_with};
 use crate::deploy::pins::{Pins, require};
@@ -229,8 +229,15 @@ impl Deploy<'_> {
                 .await
                 .and_then(|preview| preview.or_refused(steps)),
         };
+        let checked = match checked {
+            Ok(preview) => {
+                let runs = runnable::of_loaded(runner, &observed, steps).await;
+                runs.or_refused().map(|notes| [preview.notes, notes].concat())
+            }
+            Err(refusal) => Err(refusal),
+        };
         match checked {
-            Ok(preview) => preview.notes.iter().for_each(|note| self.machine.reporter.say(note)),
+            Ok(notes) => notes.iter().for_each(|note| self.machine.reporter.say(note)),
             Err(refusal) => {
                 let _ = runner.write(Event::RolledBack);
                 let _ = lock.release(self.engine).await;

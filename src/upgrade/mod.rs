@@ -12,6 +12,7 @@
 mod adopted;
 pub mod backup;
 mod batches;
+mod beside;
 pub mod body;
 mod callers;
 pub mod cluster_probe;
@@ -63,6 +64,7 @@ pub mod retire;
 pub mod retry;
 pub mod rollback;
 pub mod run;
+mod runnable;
 mod secure;
 pub mod seen;
 mod serving;

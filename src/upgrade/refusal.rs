@@ -313,6 +313,20 @@ pub enum Refusal {
         /// The keys of templates that are missing, as `TEMPLATE KEY`.
         needed: Vec<String>,
     },
+    /// What is deployed in a container does not run in the image that it is replaced by.
+    #[error("service `{service}`: {image} cannot run {server}: {why}")]
+    NotRunnable {
+        /// The service.
+        service: String,
+        /// The image.
+        image: String,
+        /// Such as `Demo.HelloServer`.
+        server: String,
+        /// Why.
+        why: String,
+        /// Where the service is declared.
+        place: Box<Place>,
+    },
     /// An image is not the pinned one.
     #[error(transparent)]
     Pins(#[from] Box<PinsError>),
@@ -374,6 +388,10 @@ fn missing_hint(missing: &[Missing]) -> String {
 fn joined(all: &[Refusal]) -> String {
     all.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
+
+/// What to do about what does not run in a new image.
+const NOT_RUNNABLE: &str = "build the image on a base that has it, or stop the server in the web console first: what is stopped there is \
+                            not looked at";
 
 impl Diagnose for Refusal {
     fn exit(&self) -> Exit {
@@ -468,6 +486,7 @@ impl Diagnose for Refusal {
                 ),
                 None => "mend it in the web console or in the database; nothing was changed".to_owned(),
             },
+            Self::NotRunnable { .. } => NOT_RUNNABLE.to_owned(),
             Self::NoBackup { why } if why.contains("Access denied") => {
                 "the password that the deployment declares is not the one that the database has; `--no-backup` says that \
                  there is another backup"
@@ -499,7 +518,8 @@ impl Diagnose for Refusal {
             | Self::StateLoss { place, .. }
             | Self::NoExternal { place, .. }
             | Self::AddressTaken { place, .. }
-            | Self::AddressOutside { place, .. } => Some(Place::clone(place)),
+            | Self::AddressOutside { place, .. }
+            | Self::NotRunnable { place, .. } => Some(Place::clone(place)),
             Self::NoImages { missing } => missing.first().map(|missing| missing.place.clone()),
             Self::Guard(guard) => guard.place(),
             Self::Pins(error) => error.place(),

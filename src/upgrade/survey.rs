@@ -9,7 +9,8 @@ use super::finding::{About, Findings};
 use super::names::preview_name;
 use super::offer::{Offer, Request, concluded, draft};
 use super::preview::{preview, way_back};
-use super::{DeployFailure, adopted, keep, leaning, loss, other_start, published};
+use super::runnable::{self, Told};
+use super::{DeployFailure, adopted, beside, keep, leaning, loss, other_start, published};
 use crate::deploy::Observed;
 use crate::engine::EngineError;
 
@@ -57,10 +58,18 @@ impl Deploy<'_> {
     ) -> Result<(), EngineError> {
         let (plan, desired, none) = (&offer.plan, &offer.desired, BTreeMap::new());
         let published = published::ask(self.engine, plan, desired, observed).await;
+        let beside = beside::notes(self.engine, desired, observed, plan).await;
         let leaning = leaning::questions(self.engine, plan, observed).await;
         let open = asked.probe.as_ref().and_then(ClusterProbe::made_of);
         let previewed = preview(self.engine, desired, &plan.id, &plan.steps, &none, open).await;
         let closed = asked.close(self.engine, &desired.deployment).await;
+        let runnable = match &observed.facts.cluster {
+            Some(Ok(facts)) => {
+                runnable::ask(self.engine, desired, observed, &plan.id, &plan.steps, &none, &facts.services)
+                    .await
+            }
+            _ => Told::default(),
+        };
         let way_back = way_back(self.engine, offer, observed).await;
         let kept = keep::ask(self.engine, desired, &plan.id, &plan.steps).await;
         let other = asked.cluster.as_ref().map(|told| other_start::told(offer, observed, told));
@@ -68,6 +77,9 @@ impl Deploy<'_> {
         if let Some(question) = preview.question(&offer.plan.steps) {
             findings.ask(About::Schema, question);
         }
+        offer.plan.notes.extend(beside?);
+        runnable.refusals.into_iter().for_each(|refusal| findings.refuse(refusal));
+        offer.plan.notes.extend(runnable.notes);
         offer.plan.questions.extend(published.questions);
         offer.plan.notes.extend(published.notes);
         offer.plan.questions.extend(leaning?);

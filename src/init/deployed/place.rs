@@ -21,6 +21,8 @@ pub struct Place {
     pub folder: PathBuf,
     /// The folder of its executable.
     pub bin: PathBuf,
+    /// The file that is run, where it is no interpreter.
+    pub file: PathBuf,
     /// Its executable, where it is a program of its own and no other server's.
     program: Option<PathBuf>,
     /// The configuration that tarsnode makes from the templates.
@@ -36,20 +38,22 @@ impl Place {
         let folder = if base.is_absolute() { paths.inside(base) } else { paths.tarsnode_data().join(&id) };
         let own_bin = folder.join("bin");
         let file = Path::new(&server.exe_path);
-        let (bin, program) = if server.exe_path.is_empty() {
-            (own_bin.clone(), Some(own_bin.join(&server.name)))
+        let (bin, file, program) = if server.exe_path.is_empty() {
+            let file = own_bin.join(&server.name);
+            (own_bin, file.clone(), Some(file))
         } else {
             // One executable may serve several servers, each with a configuration of its own.
             let file = if file.is_absolute() { paths.inside(file) } else { own_bin.join(file) };
             let is_java = server.server_type == "tars_java" && Path::new(&server.exe_path).is_absolute();
             let bin = if is_java { own_bin } else { file.parent().unwrap_or(&own_bin).to_owned() };
-            (bin, None)
+            (bin, file, None)
         };
         let conf = folder.join("conf").join(format!("{id}.config.conf"));
         let log = log_folder(&conf, paths).unwrap_or_else(|| folder.clone());
         Self {
             folder: simple(&folder),
             bin: simple(&bin),
+            file: simple(&file),
             program: program.map(|file| simple(&file)),
             conf: simple(&conf),
             log,

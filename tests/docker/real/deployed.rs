@@ -9,7 +9,7 @@ use super::stage::{PATCHED, RELEASE, stage};
 use crate::e2e::deployment::{Deployment, wait_for};
 use crate::e2e::stage::succeed;
 
-const SERVER: &str = "/data/tars/tarsnode-data/Demo.HelloServer/bin/HelloServer";
+pub const SERVER: &str = "/data/tars/tarsnode-data/Demo.HelloServer/bin/HelloServer";
 pub const AT_ONCE: &str = "started at once, as tarsnode would: Demo.HelloServer";
 
 fn inside(deployment: &Deployment, command: &[&str]) {

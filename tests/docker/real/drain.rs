@@ -103,6 +103,7 @@ fn real_upgrade_loses_no_call_of_a_service_on_two_nodes() {
     }
     assert_eq!(deployment.query("SELECT COUNT(*) FROM tarsup.t_drain").trim(), "0");
 
+    is_refused_where_the_new_image_cannot_run_it(&deployment);
     if std::env::var_os("TARSUP_EVERY").is_none() {
         return;
     }
@@ -110,6 +111,23 @@ fn real_upgrade_loses_no_call_of_a_service_on_two_nodes() {
     loses_without_drains(&deployment);
     loses_nothing_with_the_defaults(&deployment);
     is_silent_no_longer_than_a_restart(&deployment);
+}
+
+/// What only the container's own layer can run, and the new image cannot, is refused before anything is stopped.
+fn is_refused_where_the_new_image_cannot_run_it(deployment: &Deployment) {
+    let (node, server) = (deployment.container("node"), deployed::SERVER);
+    let only_here = format!(
+        "mkdir /only-here && cp /bin/sh /only-here/sh && mv {server} {server}.real && \
+         printf '#!/only-here/sh\\nexec {server}.real \"$@\"\\n' > {server} && chmod 755 {server}"
+    );
+    succeed(Command::new("docker").args(["exec", &node, "sh", "-c", &only_here]));
+    let before = deployment.containers();
+    let refused = deployment.tarsup(&["upgrade", "--to", RELEASE, "--yes"]).exits(3);
+    let words = ["`node`", "cannot run Demo.HelloServer", "needs /only-here/sh, which is not there"];
+    assert!(words.iter().all(|words| refused.err.contains(words)), "{}", refused.err);
+    assert_eq!(deployment.containers(), before);
+    assert!(deployment.answers("node") && deployment.version("node") == PATCHED);
+    succeed(Command::new("docker").args(["exec", &node, "mv", &format!("{server}.real"), server]));
 }
 
 /// What is lost then would be seen above.

@@ -37,6 +37,10 @@ pub struct Behaviour {
     pub tools: Tools,
     /// What was published in it over the image's own: service and version.
     pub published: Vec<(String, String)>,
+    /// What its `tars-init runnable` finds: server and why.
+    pub cannot_run: Vec<(String, String)>,
+    /// The exit code of that.
+    pub runnable_exit: i64,
     /// What its `tars-init shared-memory`, or its shell, tells before the `end`; `None` where it has neither.
     pub shared: Option<String>,
     /// How long it takes to stop; killed (137) where the grace period ends before.
@@ -61,6 +65,8 @@ impl Default for Behaviour {
             protocol: 2,
             tools: Tools::default(),
             published: Vec::new(),
+            cannot_run: Vec::new(),
+            runnable_exit: 0,
             shared: Some(String::new()),
             stops_after: Duration::ZERO,
         }

@@ -16,6 +16,7 @@ use tarsup::oci::Digest;
 
 use super::FakeEngine;
 use super::attach::attach;
+use super::behaviour::Behaviour;
 use super::disk::Volume;
 use super::tools;
 use super::world::{Held, World, answered, not_found};
@@ -214,6 +215,7 @@ impl Engine for FakeEngine {
                     cluster(world, world.behaviour(&held).protocol, question)
                 }
                 ["/usr/local/bin/tars-init" | "tars-init", "drain", act, order] => drain(world, act, order),
+                ["/usr/local/bin/tars-init", "runnable", order] => runnable(&world.behaviour(&held), order),
                 ["/usr/local/bin/tars-init", "traffic", ref ports @ ..] => {
                     traffic(world, &held.name, world.behaviour(&held).protocol, ports)
                 }
@@ -511,6 +513,18 @@ fn drain(world: &mut World, act: &str, order: &str) -> ExecOutput {
         _ => json!({}),
     };
     ExecOutput { exit_code: 0, stdout: document.to_string(), stderr: String::new() }
+}
+
+/// What `tars-init runnable` prints of the servers that it is asked for.
+fn runnable(behaviour: &Behaviour, order: &str) -> ExecOutput {
+    let order: Value = serde_json::from_str(order).unwrap();
+    let asked = |server: &str| order["servers"].as_array().unwrap().iter().any(|one| one["server"] == server);
+    let found = behaviour.cannot_run.iter().filter(|(server, _)| asked(server));
+    let findings: Vec<Value> = found.map(|(server, why)| json!({"server": server, "why": why})).collect();
+    let exit_code = behaviour.runnable_exit;
+    let stdout =
+        if exit_code == 0 { json!({"protocol": 2, "findings": findings}).to_string() } else { String::new() };
+    ExecOutput { exit_code, stdout, stderr: String::new() }
 }
 
 /// What `tars-init traffic` prints; an older one does not know the question.

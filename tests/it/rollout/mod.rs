@@ -20,6 +20,7 @@ mod preflight;
 mod properties;
 mod prune;
 mod recovery;
+mod runnable;
 
 use std::collections::BTreeMap;
 use std::io;

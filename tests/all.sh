@@ -60,7 +60,7 @@ real_bases() { [ ! -d "${TARSUP_SHARED:-../shared}/tars/real" ] || echo real web
 if [ -z "$fast" ]; then
     is_root || die "the tests with an engine need root: run this as root, or with --fast for the others"
     command -v apt-get >/dev/null || die "the tests with an engine need Debian: run this with --fast for the others"
-    install_packages docker.io docker-compose iptables iproute2 util-linux mmdebstrap mariadb-server nodejs skopeo umoci jq busybox-static ca-certificates
+    install_packages docker.io docker-compose iptables iproute2 util-linux mmdebstrap mariadb-server nodejs skopeo umoci jq busybox-static ca-certificates docker-registry
     compile
     # Those of the real framework where its packages lie beside the project.
     # shellcheck disable=SC2046 # a list of words, or none
@@ -79,6 +79,7 @@ if [ -n "$fast" ]; then
     printf '\nLeft out by --fast: real processes and a real MariaDB (tests/init), a real Docker engine (tests/docker), the demo.\n'
 else
     count "tars-init with real processes and a real MariaDB" cargo test --features engine-tests --test init
+    count "a real registry, beside skopeo" cargo test --features engine-tests --test registry
     cargo test --quiet --features engine-tests --test docker --no-run || true
     # Most of them wait most of the time.
     count "a real Docker engine: images, upgrades, crashes, the guard" \

@@ -8,8 +8,8 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::json;
 
-use super::image::{self, Receipts};
-use super::options::EngineOptions;
+use super::image::{self, Places, Receipts};
+use super::options::ImageOptions;
 use super::{Failure, Outcome, Ui};
 use crate::build::order::Predecessor;
 use crate::build::recipe::{Overrides, Recipe};
@@ -43,7 +43,7 @@ pub struct BuildArgs {
     #[arg(long, value_name = "IMAGE")]
     after: Option<String>,
 
-    /// Where the image goes (default: the local store): oci:DIR[:TAG], docker-archive:FILE, docker-daemon:REF
+    /// Where the image goes (default: the local store): oci:DIR[:TAG], docker-archive:FILE, docker-daemon:REF, docker://REF
     #[arg(short, long = "output", value_name = "IMAGE")]
     output: Vec<String>,
 
@@ -52,7 +52,7 @@ pub struct BuildArgs {
     plan: bool,
 
     #[command(flatten)]
-    engine: EngineOptions,
+    places: ImageOptions,
 }
 
 /// A flag that cannot be what it is.
@@ -85,7 +85,8 @@ pub fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
     let overrides = Overrides { version: args.version.clone(), packages: args.packages.clone() };
     let recipe = Recipe::read(&args.recipe, &overrides).map_err(build::BuildError::from)?;
     let outputs = outputs(args, &recipe)?;
-    let settings = settings(args, ui)?;
+    let places = Places::new(&args.places);
+    let settings = settings(args, &places, ui)?;
     let prepared = build::prepare(&recipe, &settings)?;
     for warning in &prepared.warnings {
         ui.warn(warning);
@@ -96,7 +97,7 @@ pub fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
     }
     if outputs.iter().any(|output| matches!(output, ImageName::Daemon(_))) {
         // An engine that is not there ends the build before its work, not after.
-        image::reach(&args.engine, ui)?;
+        image::reach(&places, ui)?;
     }
     let built = prepared.build(&|layer| {
         let how = if layer.cached { "unchanged" } else { "compressed" };
@@ -104,7 +105,7 @@ pub fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
     })?;
     let mut receipts = Receipts::new();
     for output in &outputs {
-        let receipt = image::send(&built.image, output, &recipe.reference, &args.engine, ui)?;
+        let receipt = image::send(&built.image, output, &recipe.reference, &places, ui)?;
         receipts.push((output.to_string(), receipt));
         note_packages(&prepared, output)?;
     }
@@ -132,14 +133,12 @@ fn outputs(args: &BuildArgs, recipe: &Recipe) -> Result<Vec<ImageName>, Failure>
     }
     let mut outputs = Vec::new();
     for text in &args.output {
-        let name: ImageName = text.parse()?;
-        image::refuse_registry(&name)?;
-        outputs.push(name);
+        outputs.push(text.parse()?);
     }
     Ok(outputs)
 }
 
-fn settings(args: &BuildArgs, ui: &Ui) -> Result<Settings, Failure> {
+fn settings(args: &BuildArgs, places: &Places, ui: &Ui) -> Result<Settings, Failure> {
     let architecture = match args.platform.as_slice() {
         [one] => one.strip_prefix("linux/").filter(|arch| matches!(*arch, "amd64" | "arm64")),
         _ => None,
@@ -148,7 +147,7 @@ fn settings(args: &BuildArgs, ui: &Ui) -> Result<Settings, Failure> {
     let predecessor = match &args.after {
         None => None,
         Some(text) => {
-            let diff_ids = image::diff_ids(&text.parse()?, &args.engine, ui)?;
+            let diff_ids = image::diff_ids(&text.parse()?, places, ui)?;
             Some(Predecessor { diff_ids })
         }
     };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::json;
 
-use super::options::EngineOptions;
+use super::options::{EngineOptions, ImageOptions};
 use super::{Failure, Outcome, Ui, ui};
 use crate::compare::{Diff, FileChange, diff};
 use crate::diagnose::Exit;
@@ -17,61 +17,80 @@ use crate::oci::{Digest, Image, Reference};
 use crate::transport::archive::ArchiveFile;
 use crate::transport::daemon::Daemon;
 use crate::transport::layout::LayoutImage;
+use crate::transport::registry::Registries;
 use crate::transport::{ImageName, Progress, Receipt, Sink, Source as _, TransportError, saved};
 
 /// Where each output went.
 pub type Receipts = Vec<(String, Receipt)>;
 
-/// Copy an image; an engine is sent only the layers that it lacks
+/// Copy an image; an engine or a registry is sent only the layers that it lacks
 #[derive(Debug, Args)]
 pub struct CopyArgs {
-    /// The image: NAME:VERSION of the local store, oci:DIR[:TAG], docker-archive:FILE or docker-daemon:REF
+    /// The image: NAME:VERSION of the local store, oci:DIR[:TAG], docker-archive:FILE, docker-daemon:REF or docker://REF
     source: String,
 
-    /// Where it goes: docker-daemon:REF, oci:DIR[:TAG], docker-archive:FILE[:REF], or NAME:VERSION of the local store
+    /// Where it goes: docker-daemon:REF, docker://REF, oci:DIR[:TAG], docker-archive:FILE[:REF], or NAME:VERSION of the local store
     destination: String,
 
     #[command(flatten)]
-    engine: EngineOptions,
+    places: ImageOptions,
 }
 
 /// Show what an image is made of
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// The image: NAME:VERSION of the local store, oci:DIR[:TAG], docker-archive:FILE or docker-daemon:REF
+    /// The image: NAME:VERSION of the local store, oci:DIR[:TAG], docker-archive:FILE, docker-daemon:REF or docker://REF
     image: String,
 
     #[command(flatten)]
-    engine: EngineOptions,
+    places: ImageOptions,
 }
 
 /// Show what differs between two images, and what a host that has the first would be sent
 #[derive(Debug, Args)]
 pub struct DiffArgs {
-    /// The first image: NAME:VERSION of the local store, oci:DIR[:TAG], docker-archive:FILE or docker-daemon:REF
+    /// The first image: NAME:VERSION of the local store, oci:DIR[:TAG], docker-archive:FILE, docker-daemon:REF or docker://REF
     from: String,
 
     /// The second image
     to: String,
 
     #[command(flatten)]
+    places: ImageOptions,
+}
+
+/// Where images are read from and written to: an engine, and the registries of one command.
+pub struct Places {
     engine: EngineOptions,
+    registries: Registries,
+}
+
+impl Places {
+    /// As the options say.
+    pub fn new(options: &ImageOptions) -> Self {
+        Self { engine: options.engine.clone(), registries: Registries::new(&options.insecure_registries) }
+    }
+
+    /// This engine, and registries as they are spoken to where nothing is said.
+    pub fn of_engine(engine: &EngineOptions) -> Self {
+        Self { engine: engine.clone(), registries: Registries::default() }
+    }
 }
 
 /// Copies an image.
 pub fn copy(args: &CopyArgs, ui: &Ui) -> Outcome {
     let source: ImageName = args.source.parse()?;
     let destination: ImageName = args.destination.parse()?;
-    refuse_registry(&destination)?;
-    let image = read(&source, &args.engine, ui)?;
-    let receipt = send(&image, &destination, &name_of(&source, &image), &args.engine, ui)?;
+    let places = Places::new(&args.places);
+    let image = read(&source, &places, ui)?;
+    let receipt = send(&image, &destination, &name_of(&source, &image), &places, ui)?;
     ui.result(&format!("{destination}: {}", receipt_text(&receipt)));
     ui.json(&receipt);
     Ok(Exit::Done)
 }
 
 /// Reads an image, wherever it lies.
-pub fn read(name: &ImageName, engine: &EngineOptions, ui: &Ui) -> Result<Image, Failure> {
+pub fn read(name: &ImageName, places: &Places, ui: &Ui) -> Result<Image, Failure> {
     match name {
         ImageName::Oci { directory, tag } => Ok(LayoutImage::new(directory, tag.as_deref()).read()?),
         ImageName::Store(reference) => Ok(LayoutImage::local(reference)?.read()?),
@@ -80,20 +99,23 @@ pub fn read(name: &ImageName, engine: &EngineOptions, ui: &Ui) -> Result<Image, 
         }
         ImageName::Daemon(reference) => {
             let image = ui.block_on(async {
-                let engine = Arc::new(connect(engine).await?);
+                let engine = Arc::new(connect(&places.engine).await?);
                 Daemon::new(engine, reference.clone()).get().await
             });
             Ok(image.map_err(TransportError::runtime)??)
         }
-        ImageName::Registry(_) => Err(registry(name)),
+        ImageName::Registry(reference) => {
+            let image = ui.block_on(places.registries.image(reference).get());
+            Ok(image.map_err(TransportError::runtime)??)
+        }
     }
 }
 
 /// The layers of an image, also of one in an engine.
-pub fn diff_ids(name: &ImageName, engine: &EngineOptions, ui: &Ui) -> Result<Vec<Digest>, Failure> {
-    let ImageName::Daemon(reference) = name else { return Ok(read(name, engine, ui)?.diff_ids()) };
+pub fn diff_ids(name: &ImageName, places: &Places, ui: &Ui) -> Result<Vec<Digest>, Failure> {
+    let ImageName::Daemon(reference) = name else { return Ok(read(name, places, ui)?.diff_ids()) };
     let found = ui
-        .block_on(async { connect(engine).await?.inspect_image(&reference.to_string()).await })
+        .block_on(async { connect(&places.engine).await?.inspect_image(&reference.to_string()).await })
         .map_err(TransportError::runtime)?
         .map_err(TransportError::from)?;
     let found = found.ok_or_else(|| TransportError::Absent {
@@ -109,22 +131,9 @@ async fn connect(options: &EngineOptions) -> crate::engine::Result<DockerEngine>
 }
 
 /// Sees whether the engine is there.
-pub fn reach(engine: &EngineOptions, ui: &Ui) -> Result<(), Failure> {
-    ui.block_on(connect(engine)).map_err(TransportError::runtime)?.map_err(TransportError::from)?;
+pub fn reach(places: &Places, ui: &Ui) -> Result<(), Failure> {
+    ui.block_on(connect(&places.engine)).map_err(TransportError::runtime)?.map_err(TransportError::from)?;
     Ok(())
-}
-
-/// A registry is parsed and understood, but not yet spoken to.
-pub fn refuse_registry(name: &ImageName) -> Result<(), Failure> {
-    if matches!(name, ImageName::Registry(_)) { Err(registry(name)) } else { Ok(()) }
-}
-
-fn registry(name: &ImageName) -> Failure {
-    TransportError::NotYet {
-        what: format!("{name}: speaking to a registry"),
-        hint: "write an OCI layout with oci:DIR:TAG, and push it with skopeo".to_owned(),
-    }
-    .into()
 }
 
 /// Writes an image to where a name says. `reference` names it where the destination does not.
@@ -132,25 +141,25 @@ pub fn send(
     image: &Image,
     destination: &ImageName,
     reference: &Reference,
-    engine: &EngineOptions,
+    places: &Places,
     ui: &Ui,
 ) -> Result<Receipt, Failure> {
     let total = image.layers_size();
     let bar = Bar(ui.progress(&destination.to_string(), total));
     let receipt = ui
         .block_on(async {
-            let sink = sink(destination, reference, engine).await?;
+            let sink = sink(destination, reference, places).await?;
             sink.put(image, &bar).await
         })
         .map_err(TransportError::runtime)?;
     bar.0.finish();
-    Ok(receipt?)
+    Ok(receipt.map_err(TransportError::at_its_source)?)
 }
 
 async fn sink(
     destination: &ImageName,
     reference: &Reference,
-    engine: &EngineOptions,
+    places: &Places,
 ) -> Result<Box<dyn Sink>, TransportError> {
     let tag = || reference.tag.clone().unwrap_or_else(|| "latest".to_owned());
     Ok(match destination {
@@ -164,14 +173,9 @@ async fn sink(
             Box::new(ArchiveFile { file: file.clone(), reference })
         }
         ImageName::Daemon(reference) => {
-            Box::new(Daemon::new(Arc::new(connect(engine).await?), reference.clone()))
+            Box::new(Daemon::new(Arc::new(connect(&places.engine).await?), reference.clone()))
         }
-        ImageName::Registry(_) => {
-            return Err(TransportError::NotYet {
-                what: format!("writing {destination}"),
-                hint: "write an OCI layout with oci:DIR:TAG, and push it with skopeo".to_owned(),
-            });
-        }
+        ImageName::Registry(reference) => Box::new(places.registries.image(reference)),
     })
 }
 
@@ -207,7 +211,7 @@ fn name_of(source: &ImageName, image: &Image) -> Reference {
 /// Shows an image.
 pub fn inspect(args: &InspectArgs, ui: &Ui) -> Outcome {
     let name: ImageName = args.image.parse()?;
-    let image = read(&name, &args.engine, ui)?;
+    let image = read(&name, &Places::new(&args.places), ui)?;
     let config = image.parsed_config().map_err(|error| TransportError::Malformed {
         file: args.image.clone().into(),
         why: format!("its config cannot be read: {error}"),
@@ -260,9 +264,10 @@ pub fn inspect(args: &InspectArgs, ui: &Ui) -> Outcome {
 /// Compares two images.
 pub fn compare(args: &DiffArgs, ui: &Ui) -> Outcome {
     let (from, to): (ImageName, ImageName) = (args.from.parse()?, args.to.parse()?);
-    let (old, new) = (read(&from, &args.engine, ui)?, read(&to, &args.engine, ui)?);
+    let places = Places::new(&args.places);
+    let (old, new) = (read(&from, &places, ui)?, read(&to, &places, ui)?);
     let diff = diff(&old, &new)
-        .map_err(|source| TransportError::Read { name: format!("{from} or {to}"), source })?;
+        .map_err(|source| TransportError::Read { name: format!("{from} or {to}"), source }.at_its_source())?;
     ui.result(&diff_text(&from, &to, &diff));
     ui.json(&diff);
     Ok(Exit::Done)

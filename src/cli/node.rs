@@ -98,7 +98,7 @@ fn bundle(args: &BundleArgs, ui: &Ui) -> Outcome {
         _ => args.registry.iter().map(|registry| endpoint(registry)).collect::<Result<Vec<_>, _>>()?,
     };
     let registries = registries.join(":");
-    let image = image::read(&name, &args.deployment.engine, ui)?;
+    let image = image::read(&name, &image::Places::of_engine(&args.deployment.engine), ui)?;
     let bundle = Bundle::of(&image, &name.to_string(), &registries)?;
     let (digest, size) = write(&bundle, &args.output)
         .map_err(|source| NodeError::Write { file: args.output.clone(), source })?;

@@ -16,6 +16,23 @@ pub struct EngineOptions {
     pub context: Option<String>,
 }
 
+/// Where images are: which engine, and how registries are spoken to.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ImageOptions {
+    /// The engine
+    #[command(flatten)]
+    pub engine: EngineOptions,
+
+    /// A registry that need not speak TLS, HOST or HOST:PORT; one of this machine never needs to
+    #[arg(
+        long = "insecure-registry",
+        value_name = "HOST",
+        env = "TARSUP_INSECURE_REGISTRIES",
+        value_delimiter = ','
+    )]
+    pub insecure_registries: Vec<String>,
+}
+
 /// Which deployment: `-f`, `-p`, and which engine it runs on.
 #[derive(Clone, Debug, Default, Args)]
 pub struct DeploymentOptions {

@@ -35,6 +35,12 @@ pub trait BlobSource: Send + Sync {
         let _ = target;
         Ok(false)
     }
+
+    /// The registry and the repository that the blob lies in, where it lies in one: another repository there may have it
+    /// without its bytes.
+    fn registry(&self) -> Option<(&str, &str)> {
+        None
+    }
 }
 
 /// One layer: what it is uncompressed (`diff_id`), what is stored (`descriptor`), and its bytes.

@@ -88,6 +88,49 @@ pub fn for_linux(index: &[u8]) -> Result<Option<Descriptor>, String> {
     found.transpose().map_err(|error| error.to_string())
 }
 
+/// The architecture of this machine, as images name it.
+pub fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" => "386",
+        other => other,
+    }
+}
+
+/// What an index, OCI's or docker's, has for linux on this architecture, or the only thing that it has for linux at all.
+/// In the inner error: the platforms that it has instead.
+pub fn for_platform(index: &[u8], architecture: &str) -> Result<Result<Descriptor, String>, String> {
+    let index: spec::ImageIndex = serde_json::from_slice(index).map_err(|error| error.to_string())?;
+    let is_manifest = |read: &&spec::Descriptor| {
+        matches!(
+            read.media_type().as_ref(),
+            "application/vnd.oci.image.manifest.v1+json"
+                | "application/vnd.docker.distribution.manifest.v2+json"
+                | "application/vnd.oci.image.index.v1+json"
+                | "application/vnd.docker.distribution.manifest.list.v2+json"
+        )
+    };
+    // What is no image (an attestation, say) is for the platform `unknown`.
+    let platform = |read: &spec::Descriptor| match read.platform() {
+        Some(platform) => (platform.os().to_string(), platform.architecture().to_string()),
+        None => ("linux".to_owned(), String::new()),
+    };
+    let linux: Vec<&spec::Descriptor> =
+        index.manifests().iter().filter(is_manifest).filter(|read| platform(read).0 == "linux").collect();
+    let fitting = linux.iter().find(|read| platform(read).1 == architecture);
+    let only = || linux.first().filter(|_| linux.len() == 1);
+    match fitting.or_else(only) {
+        Some(found) => Descriptor::try_from((*found).clone()).map(Ok).map_err(|error| error.to_string()),
+        None if linux.is_empty() => Ok(Err("nothing for linux".to_owned())),
+        None => {
+            let present: Vec<String> =
+                linux.iter().map(|read| format!("linux/{} ({})", platform(read).1, read.digest())).collect();
+            Ok(Err(crate::diagnose::first_few(&present)))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -183,8 +183,10 @@ impl Layout {
         }
         self.sync_blobs()?;
         self.proven.remember();
+        // A registry's image may have docker's.
+        let media_type = Manifest::parse(&image.manifest).map(|manifest| manifest.media_type);
         let manifest = Descriptor {
-            media_type: MediaType::ImageManifest,
+            media_type: media_type.unwrap_or(MediaType::ImageManifest),
             digest: image.digest(),
             size: image.manifest.len() as u64,
             annotations: BTreeMap::from([(ANNOTATION_REF_NAME.to_owned(), name.to_owned())]),

@@ -16,7 +16,10 @@ use crate::store::StoreError;
 pub mod archive;
 pub mod daemon;
 pub mod layout;
+pub mod registry;
 pub mod saved;
+
+pub use registry::RegistryError;
 
 /// An image with its transport, in the words that skopeo and podman made common.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,14 +158,6 @@ pub enum TransportError {
         /// What there is instead, or how to get it.
         hint: String,
     },
-    /// A transport that this version does not have.
-    #[error("{what}: not yet possible")]
-    NotYet {
-        /// What was asked for.
-        what: String,
-        /// What to do instead.
-        hint: String,
-    },
     /// A layout or an archive that is not what it should be.
     #[error("{}: {why}", shown(file))]
     Malformed {
@@ -203,17 +198,42 @@ pub enum TransportError {
     /// An engine call failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// A registry did not give or take it.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+}
+
+impl TransportError {
+    /// What is read out of a registry fails where it is written: the registry's own words say more.
+    #[must_use]
+    pub fn at_its_source(self) -> Self {
+        let is_registry = |source: &io::Error| {
+            source.get_ref().is_some_and(|inner| inner.downcast_ref::<RegistryError>().is_some())
+        };
+        match self {
+            Self::Read { source, .. }
+            | Self::Io { source, .. }
+            | Self::Store(StoreError::Io { source, .. })
+                if is_registry(&source) =>
+            {
+                match source.downcast() {
+                    Ok(error) => Self::Registry(error),
+                    Err(source) => Self::Read { name: "from a registry".to_owned(), source },
+                }
+            }
+            other => other,
+        }
+    }
 }
 
 impl Diagnose for TransportError {
     fn exit(&self) -> Exit {
         match self {
-            Self::Name { .. } | Self::Absent { .. } | Self::NotYet { .. } | Self::Malformed { .. } => {
-                Exit::Usage
-            }
+            Self::Name { .. } | Self::Absent { .. } | Self::Malformed { .. } => Exit::Usage,
             Self::Io { act: "read", source, .. } if source.kind() == io::ErrorKind::NotFound => Exit::Usage,
             Self::Store(error) => error.exit(),
             Self::Engine(error) => error.exit(),
+            Self::Registry(error) => error.exit(),
             Self::Io { .. } | Self::Read { .. } | Self::NotLoaded { .. } => Exit::Failed,
         }
     }
@@ -221,10 +241,10 @@ impl Diagnose for TransportError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Name { .. } => Some(
-                "write oci:DIR[:TAG], docker-archive:FILE[:REF], docker-daemon:REF, or NAME:VERSION of the local store"
+                "write oci:DIR[:TAG], docker-archive:FILE[:REF], docker-daemon:REF, docker://REF, or NAME:VERSION of the local store"
                     .to_owned(),
             ),
-            Self::Absent { hint, .. } | Self::NotYet { hint, .. } => Some(hint.clone()),
+            Self::Absent { hint, .. } => Some(hint.clone()),
             Self::Malformed { .. } => Some("make it again, or name another one".to_owned()),
             Self::Io { act: "read", .. } => Some("see whether it exists and may be read".to_owned()),
             Self::Io { .. } => Some("see whether the disk is full and the permissions fit".to_owned()),
@@ -232,6 +252,7 @@ impl Diagnose for TransportError {
             Self::NotLoaded { .. } => Some("look at the engine's log, then copy it again".to_owned()),
             Self::Store(error) => error.hint(),
             Self::Engine(error) => error.hint(),
+            Self::Registry(error) => error.hint(),
         }
     }
 

@@ -20,6 +20,7 @@ mod guard;
 mod house;
 mod packages;
 mod poison;
+mod registry;
 mod rewrite;
 mod rollout;
 mod store;

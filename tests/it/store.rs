@@ -85,17 +85,6 @@ fn damaged_blob_is_named() {
 }
 
 #[test]
-fn registry_is_understood_and_answered_with_not_yet() {
-    let workshop = Workshop::new();
-    let message =
-        workshop.refused(&["copy", "tars/framework:3.0.17", "docker://localhost:5000/tars/framework:1"], 2);
-    assert!(message.contains("not yet possible"), "{message}");
-    let message = workshop.refused(&["build", "framework.yaml", "-o", "docker://localhost/x:1"], 2);
-    assert!(message.contains("not yet possible"), "{message}");
-    assert!(!workshop.path("cache").exists(), "refused before anything is built");
-}
-
-#[test]
 fn cache_that_lost_a_blob_makes_it_again() {
     let workshop = Workshop::new();
     let built = workshop.json(&["build", "framework.yaml"]);

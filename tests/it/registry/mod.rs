@@ -1,0 +1,294 @@
+//! A registry that is spoken to as the specification says, and ones that do not do what they should.
+
+pub mod image;
+mod login;
+mod stub;
+
+use std::fs;
+use std::sync::Mutex;
+
+use serde_json::json;
+use tarsup::oci::Digest;
+
+use image::{Bench, noise, refusal};
+use stub::{Act, Stub};
+
+const MIB: usize = 1 << 20;
+
+/// Happens the first so many times.
+fn first(times: usize) -> impl Fn() -> bool + Send + Sync {
+    let left = Mutex::new(times);
+    move || {
+        let mut left = left.lock().unwrap();
+        let happens = *left > 0;
+        *left = left.saturating_sub(1);
+        happens
+    }
+}
+
+/// What a test looks at most: that the tag leads to the whole image.
+fn assert_whole(stub: &Stub, bench: &Bench, repository: &str, tag: &str) {
+    let kept = stub.kept.lock().unwrap();
+    let manifest = kept.manifests.get(&(repository.to_owned(), tag.to_owned())).expect("the tag is there");
+    assert_eq!(Digest::of(&manifest.1), bench.manifest);
+    for digest in bench.layers.iter().chain([&bench.config]) {
+        let blob = kept.blobs.get(&(repository.to_owned(), digest.to_string())).expect("the blob is there");
+        assert!(*blob == bench.blob(digest), "{digest} has other bytes");
+    }
+}
+
+#[test]
+fn image_goes_to_a_registry_and_comes_back_as_it_was() {
+    let (stub, bench) = (Stub::honest(), Bench::new(&[MIB, 10, 1000]));
+    let receipt = bench.json(&["copy", "oci:image:1", &stub.name("a/b:1")]);
+    assert_eq!((&receipt["layers_sent"], &receipt["layers_skipped"]), (&3.into(), &0.into()));
+    assert_eq!(receipt["digest"], bench.manifest.to_string());
+    assert_whole(&stub, &bench, "a/b", "1");
+    let again = bench.json(&["copy", "oci:image:1", &stub.name("a/b:2")]);
+    assert_eq!((&again["layers_sent"], &again["layers_skipped"]), (&0.into(), &3.into()));
+    assert!(again["bytes_sent"].as_u64().unwrap() < 2000, "{again}");
+    bench.json(&["copy", &stub.name("a/b:2"), "oci:back:1"]);
+    for digest in bench.layers.iter().chain([&bench.config, &bench.manifest]) {
+        let back = fs::read(bench.path("back/blobs/sha256").join(digest.hex())).unwrap();
+        assert!(back == bench.blob(digest), "{digest}");
+    }
+    let by_digest = stub.name(&format!("a/b@{}", bench.manifest));
+    assert_eq!(bench.json(&["inspect", &by_digest])["digest"], bench.manifest.to_string());
+    let diff = bench.json(&["diff", "oci:image:1", &stub.name("a/b:1")]);
+    assert_eq!(diff["changed"], json!([]), "{diff}");
+}
+
+#[test]
+fn blob_of_another_repository_is_mounted_and_sent_where_that_is_refused() {
+    let (stub, bench) = (Stub::honest(), Bench::new(&[MIB]));
+    bench.json(&["copy", "oci:image:1", &stub.name("a:1")]);
+    let receipt = bench.json(&["copy", &stub.name("a:1"), &stub.name("b:1")]);
+    assert_eq!(receipt["layers_sent"], 0, "{receipt}");
+    assert_whole(&stub, &bench, "b", "1");
+
+    // 202: it is sent to the place that this answer names, and no other upload is begun.
+    let stub = Stub::that(|_, _| None);
+    stub.kept.lock().unwrap().mounts_nothing = true;
+    bench.json(&["copy", "oci:image:1", &stub.name("a:1")]);
+    let begun = stub.count("POST", "/uploads/");
+    let receipt = bench.json(&["copy", &stub.name("a:1"), &stub.name("b:1")]);
+    assert_eq!(receipt["layers_sent"], 1, "{receipt}");
+    assert_eq!(stub.count("POST", "/uploads/"), 2 * begun);
+    assert_whole(&stub, &bench, "b", "1");
+
+    for status in [403, 404, 405] {
+        let stub = Stub::that(move |asked, _| {
+            asked.query.contains("mount=").then(|| Act::Answer(status, Vec::new(), Vec::new()))
+        });
+        bench.json(&["copy", "oci:image:1", &stub.name("a:1")]);
+        let receipt = bench.json(&["copy", &stub.name("a:1"), &stub.name("b:1")]);
+        assert_eq!(receipt["layers_sent"], 1, "{receipt}");
+        assert_whole(&stub, &bench, "b", "1");
+    }
+}
+
+#[test]
+fn registry_that_is_busy_is_asked_again_when_it_says() {
+    let busy = first(2);
+    let stub = Stub::that(move |asked, _| {
+        let wait = vec![("Retry-After", "1".to_owned())];
+        (asked.is("PATCH", "/uploads/") && busy()).then(|| Act::Answer(429, wait, Vec::new()))
+    });
+    let bench = Bench::new(&[MIB]);
+    let began = std::time::Instant::now();
+    bench.json(&["copy", "oci:image:1", &stub.name("a:1")]);
+    assert!(began.elapsed().as_secs() >= 1, "it did not wait");
+    assert_whole(&stub, &bench, "a", "1");
+
+    let busy = first(3);
+    let stub = Stub::that(move |asked, _| {
+        (asked.method == "HEAD" && busy()).then(|| Act::Answer(503, Vec::new(), Vec::new()))
+    });
+    bench.json(&["copy", "oci:image:1", &stub.name("a:1")]);
+    assert_whole(&stub, &bench, "a", "1");
+
+    // A day is too long, and is said.
+    let stub = Stub::that(|asked, _| {
+        let wait = vec![("Retry-After", "86400".to_owned())];
+        asked.is("GET", "/manifests/").then(|| Act::Answer(429, wait, Vec::new()))
+    });
+    let message = bench.refused(&["inspect", &stub.name("a:1")], 1);
+    assert!(message.contains("429") && message.contains("try again later"), "{message}");
+}
+
+#[test]
+fn upload_goes_on_where_the_registry_is_when_a_connection_breaks() {
+    let breaks = first(1);
+    let stub = Stub::that(move |asked, _| {
+        (asked.is("PATCH", "/uploads/") && breaks()).then_some(Act::TakeThenEnd(3 * MIB))
+    });
+    let bench = Bench::new(&[4 * MIB]);
+    bench.json(&["copy", "oci:image:1", &stub.name("a:1")]);
+    assert_whole(&stub, &bench, "a", "1");
+    let taken = stub.kept.lock().unwrap().taken;
+    assert!(taken < 5 * MIB, "{taken} bytes: what was there already was sent again");
+}
+
+#[test]
+fn upload_is_begun_anew_where_the_registry_has_forgotten_it() {
+    let (breaks, forgets) = (first(1), first(1));
+    let stub = Stub::that(move |asked, _| {
+        if asked.is("PATCH", "/uploads/") && breaks() {
+            return Some(Act::TakeThenEnd(MIB));
+        }
+        (asked.is("GET", "/uploads/") && forgets()).then(|| Act::Answer(404, Vec::new(), Vec::new()))
+    });
+    let bench = Bench::new(&[2 * MIB]);
+    bench.json(&["copy", "oci:image:1", &stub.name("a:1")]);
+    assert_whole(&stub, &bench, "a", "1");
+}
+
+#[test]
+fn registry_that_is_elsewhere_than_was_thought_says_where() {
+    let wrong = first(1);
+    let stub = Stub::that(move |asked, kept| {
+        if asked.is("PATCH", "/uploads/") && wrong() {
+            let _ = kept;
+            return Some(Act::Answer(416, vec![("Range", "0-0".to_owned())], Vec::new()));
+        }
+        None
+    });
+    let bench = Bench::new(&[MIB]);
+    bench.json(&["copy", "oci:image:1", &stub.name("a:1")]);
+    assert_whole(&stub, &bench, "a", "1");
+}
+
+#[test]
+fn download_goes_on_where_a_connection_broke() {
+    let (breaks, bench) = (first(1), Bench::new(&[4 * MIB]));
+    let layer = bench.layers[0].to_string();
+    let stub =
+        Stub::that(move |asked, _| (asked.is("GET", &layer) && breaks()).then_some(Act::CutAnswer(3 * MIB)));
+    bench.json(&["copy", "oci:image:1", &stub.name("a:1")]);
+    bench.json(&["copy", &stub.name("a:1"), "oci:back:1"]);
+    let kept = stub.kept.lock().unwrap();
+    let ranges: Vec<_> = kept.asked.iter().filter_map(|asked| asked.header("range")).collect();
+    assert_eq!(ranges.len(), 1, "{ranges:?}");
+    let back = fs::read(bench.path("back/blobs/sha256").join(bench.layers[0].hex())).unwrap();
+    assert!(back == bench.blob(&bench.layers[0]));
+}
+
+#[test]
+fn tag_is_not_there_before_all_of_the_image_is() {
+    let bench = Bench::new(&[1000, 2000, 3000]);
+    let last = bench.layers[2].to_string();
+    let stub = Stub::that(move |asked, _| {
+        (asked.method == "PUT" && asked.query.contains(&last))
+            .then(|| Act::Answer(500, Vec::new(), Vec::new()))
+    });
+    let message = bench.refused(&["copy", "oci:image:1", &stub.name("a:1")], 1);
+    assert!(message.contains("500"), "{message}");
+    assert_eq!(stub.count("PUT", "/manifests/"), 0);
+}
+
+#[test]
+fn bytes_that_are_other_ones_are_refused_and_nothing_shows() {
+    let bench = Bench::new(&[MIB]);
+    let (layer, config) = (bench.layers[0].to_string(), bench.config.to_string());
+    for (part, length) in
+        [(layer.clone(), MIB), (config, bench.blob(&bench.config).len()), ("/manifests/1".to_owned(), 100)]
+    {
+        let stub = Stub::that(move |asked, _| {
+            let headers = vec![("Docker-Content-Digest", Digest::of("x").to_string())];
+            asked.is("GET", &part).then(|| Act::Answer(200, headers, noise(99, length)))
+        });
+        bench.json(&["copy", "oci:image:1", &stub.name("a:1")]);
+        let message = bench.refused(&["copy", &stub.name("a:1"), "oci:back:1"], 2);
+        assert!(message.contains("other bytes"), "{message}");
+        assert!(!bench.path("back/index.json").exists());
+    }
+    // A layer that is longer or shorter than the manifest says.
+    for length in [MIB - 1, MIB + 1] {
+        let part = layer.clone();
+        let stub = Stub::that(move |asked, _| {
+            asked.is("GET", &part).then(|| Act::Answer(200, Vec::new(), noise(1, length)))
+        });
+        bench.json(&["copy", "oci:image:1", &stub.name("a:1")]);
+        let message = bench.refused(&["copy", &stub.name("a:1"), "oci:back:1"], 2);
+        assert!(message.contains("bytes of the manifest"), "{message}");
+    }
+}
+
+#[test]
+fn damaged_layer_never_reaches_a_registry() {
+    let (stub, bench) = (Stub::honest(), Bench::new(&[MIB, 10]));
+    fs::write(bench.path("image/blobs/sha256").join(bench.layers[0].hex()), noise(7, MIB)).unwrap();
+    let message = bench.refused(&["copy", "oci:image:1", &stub.name("a:1")], 1);
+    assert!(message.contains("its bytes are other ones"), "{message}");
+    assert_eq!((stub.count("PUT", "/manifests/"), stub.kept.lock().unwrap().blobs.len() < 3), (0, true));
+}
+
+#[test]
+fn registry_that_kept_something_else_is_found_out() {
+    let bench = Bench::new(&[1000]);
+    let other = || vec![("Docker-Content-Digest", Digest::of("x").to_string())];
+    let stub = Stub::that(move |asked, _| {
+        asked.is("PUT", "/manifests/").then(|| Act::Answer(201, other(), Vec::new()))
+    });
+    let message = bench.refused(&["copy", "oci:image:1", &stub.name("a:1")], 1);
+    assert!(message.contains("did not keep the manifest"), "{message}");
+    // It says nothing, and gives out another one.
+    let stub = Stub::that(|asked, _| {
+        asked.is("GET", "/manifests/sha256:").then(|| Act::Answer(200, Vec::new(), b"{}".to_vec()))
+    });
+    let message = bench.refused(&["copy", "oci:image:1", &stub.name("a:1")], 1);
+    assert!(message.contains("did not keep the manifest"), "{message}");
+    assert_eq!(stub.count("PUT", "/manifests/1"), 0, "the tag is last");
+}
+
+#[test]
+fn nothing_is_read_without_an_end() {
+    let bench = Bench::new(&[1000]);
+    let (layer, config) = (bench.layers[0].to_string(), bench.config.to_string());
+    for (part, wanted) in [
+        ("/manifests/1", "a manifest that is not what it should be: more than 16777216 bytes"),
+        (config.as_str(), "a config that is not what it should be: more than"),
+        (layer.as_str(), "more than the 1000 bytes of the manifest"),
+    ] {
+        let meant = part.to_owned();
+        let stub = Stub::that(move |asked, _| asked.is("GET", &meant).then_some(Act::Endless));
+        bench.json(&["copy", "oci:image:1", &stub.name("a:1")]);
+        let message = bench.refused(&["copy", &stub.name("a:1"), "oci:back:1"], 2);
+        assert!(message.contains(wanted), "{part}: {message}");
+    }
+}
+
+#[test]
+fn nothing_is_waited_for_without_an_end() {
+    let bench = Bench::new(&[1000]);
+    let layer = bench.layers[0].to_string();
+    for part in ["/manifests/1", &layer] {
+        let meant = part.to_owned();
+        let stub = Stub::that(move |asked, _| asked.is("GET", &meant).then_some(Act::Silent));
+        bench.json(&["copy", "oci:image:1", &stub.name("a:1")]);
+        let mut command = bench.command(&["copy", &stub.name("a:1"), "oci:back:1", "--json"]);
+        let message = refusal(&command.env("TARSUP_REGISTRY_SILENCE", "1").output().unwrap(), 1);
+        assert!(message.contains("said nothing for 1 s"), "{message}");
+    }
+}
+
+#[test]
+fn tags_and_repositories_that_are_not_there_are_named() {
+    let (stub, bench) = (Stub::honest(), Bench::new(&[10]));
+    bench.json(&["copy", "oci:image:1", &stub.name("a:1")]);
+    let message = bench.refused(&["inspect", &stub.name("a:2")], 2);
+    assert!(message.contains("has no image a:2"), "{message}");
+    let message = bench.refused(&["inspect", "docker://127.0.0.1:1/a:2"], 1);
+    assert!(message.contains("no registry answers at 127.0.0.1:1"), "{message}");
+    let message = bench.refused(&["inspect", "docker://nobody.invalid/a:2"], 2);
+    assert!(message.contains("there is no host nobody.invalid"), "{message}");
+    let digest = Digest::of("x");
+    let message = bench.refused(&["copy", "oci:image:1", &stub.name(&format!("a@{digest}"))], 2);
+    assert!(message.contains("cannot be written"), "{message}");
+    let full = Stub::that(|asked, _| {
+        let body = br#"{"errors":[{"code":"DENIED","message":"quota exceeded: 10 of 10 GB"}]}"#.to_vec();
+        asked.is("POST", "/uploads/").then(|| Act::Answer(403, Vec::new(), body))
+    });
+    let message = bench.refused(&["copy", "oci:image:1", &full.name("a:1")], 1);
+    assert!(message.contains("quota exceeded") && message.contains("make room"), "{message}");
+}

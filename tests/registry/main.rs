@@ -1,0 +1,128 @@
+//! `docker://` with a real registry, Debian's `docker-registry`: open, with a password, with TLS; skopeo reads and writes beside us.
+#![allow(missing_docs, reason = "tests are named by what they hold")]
+#![allow(clippy::unwrap_used, reason = "a test ends where something unexpected happens")]
+
+#[path = "../certificates/mod.rs"]
+mod certificates;
+#[path = "../it/registry/image.rs"]
+#[allow(dead_code, reason = "what the tests without a registry use as well")]
+mod image;
+mod server;
+
+use std::fs;
+use std::process::Command;
+
+use serde_json::json;
+
+use certificates::Certificates;
+use image::Bench;
+use server::{Registry, With};
+
+const MIB: usize = 1 << 20;
+
+/// skopeo, with nobody's logins and no check of certificates.
+fn skopeo(bench: &Bench, arguments: &[&str]) -> String {
+    let mut command = Command::new("skopeo");
+    command.args(arguments).current_dir(bench.folder.path()).env("HOME", bench.path("home"));
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The layout has every byte of the image.
+fn assert_back(bench: &Bench, layout: &str) {
+    for digest in bench.layers.iter().chain([&bench.config, &bench.manifest]) {
+        let back = fs::read(bench.path(layout).join("blobs/sha256").join(digest.hex())).unwrap();
+        assert!(back == bench.blob(digest), "{digest}");
+    }
+}
+
+#[test]
+fn image_goes_into_a_registry_and_out_of_it_beside_skopeo() {
+    let (registry, bench) = (Registry::start(&With::Nothing), Bench::new(&[80 * MIB, 3 * MIB, 10]));
+    let receipt = bench.json(&["copy", "oci:image:1", &registry.name("tars/framework:1")]);
+    assert_eq!((&receipt["layers_sent"], &receipt["layers_skipped"]), (&3.into(), &0.into()));
+    skopeo(
+        &bench,
+        &[
+            "copy",
+            "--preserve-digests",
+            "--src-tls-verify=false",
+            &registry.name("tars/framework:1"),
+            "oci:read-by-skopeo:1",
+        ],
+    );
+    assert_back(&bench, "read-by-skopeo");
+    skopeo(
+        &bench,
+        &[
+            "copy",
+            "--preserve-digests",
+            "--dest-tls-verify=false",
+            "oci:image:1",
+            &registry.name("by/skopeo:1"),
+        ],
+    );
+    bench.json(&["copy", &registry.name("by/skopeo:1"), "oci:written-by-skopeo:1"]);
+    assert_back(&bench, "written-by-skopeo");
+
+    // Mounted, in fact: nothing is sent but a manifest, twice.
+    let receipt = bench.json(&["copy", &registry.name("tars/framework:1"), &registry.name("another:1")]);
+    assert_eq!(receipt["layers_sent"], 0);
+    assert!(receipt["bytes_sent"].as_u64().unwrap() < 2000, "{receipt}");
+    bench.json(&["copy", &registry.name("another:1"), "oci:another:1"]);
+    assert_back(&bench, "another");
+    let message = bench.refused(&["inspect", &registry.name("another:2")], 2);
+    assert!(message.contains("has no image another:2"), "{message}");
+
+    // Docker's own kind of manifest keeps its bytes.
+    skopeo(
+        &bench,
+        &["copy", "--dest-tls-verify=false", "--format", "v2s2", "oci:image:1", &registry.name("v2s2:1")],
+    );
+    let inspected = bench.json(&["inspect", &registry.name("v2s2:1")]);
+    bench.json(&["copy", &registry.name("v2s2:1"), "oci:docker:1"]);
+    bench.json(&["copy", "oci:docker:1", &registry.name("v2s2:2")]);
+    let raw = skopeo(&bench, &["inspect", "--tls-verify=false", "--raw", &registry.name("v2s2:2")]);
+    assert_eq!(inspected["digest"], tarsup::oci::Digest::of(raw).to_string());
+}
+
+#[test]
+fn registry_with_a_password_is_shown_it() {
+    let (registry, bench) = (Registry::start(&With::Password), Bench::new(&[MIB]));
+    let message = bench.refused(&["copy", "oci:image:1", &registry.name("a:1")], 1);
+    assert!(message.contains("wants a login"), "{message}");
+    let login = |password: &str| {
+        bench.logins(&json!({"auths": {registry.host.clone(): {"username": "user", "password": password}}}));
+    };
+    login("other");
+    let message = bench.refused(&["copy", "oci:image:1", &registry.name("a:1")], 1);
+    assert!(message.contains("does not accept the password of user"), "{message}");
+    login(server::PASSWORD);
+    bench.json(&["copy", "oci:image:1", &registry.name("a:1")]);
+    bench.json(&["copy", &registry.name("a:1"), "oci:back:1"]);
+    assert_back(&bench, "back");
+}
+
+#[test]
+fn registry_with_tls_is_believed_by_the_authority_that_was_laid_out_for_it() {
+    let certificates = Certificates::of("127.0.0.1");
+    let (registry, bench) = (Registry::start(&With::Tls(&certificates)), Bench::new(&[MIB]));
+    for arguments in [vec![], vec!["--insecure-registry", "127.0.0.1"]] {
+        let (name, mut all) = (registry.name("a:1"), vec!["copy", "oci:image:1"]);
+        all.push(&name);
+        all.extend(arguments);
+        let message = bench.refused(&all, 1);
+        assert!(message.contains("signed by an authority that is not known here"), "{message}");
+        assert!(message.contains(&format!("certs.d/{}/ca.crt", registry.host)), "{message}");
+    }
+    let folder = bench.path("home/.config/docker/certs.d").join(&registry.host);
+    fs::create_dir_all(&folder).unwrap();
+    fs::copy(certificates.path("ca.pem"), folder.join("ca.crt")).unwrap();
+    bench.json(&["copy", "oci:image:1", &registry.name("a:1")]);
+    bench.json(&["copy", &registry.name("a:1"), "oci:back:1"]);
+    assert_back(&bench, "back");
+    fs::write(folder.join("ca.crt"), "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n").unwrap();
+    let message = bench.refused(&["inspect", &registry.name("a:1")], 2);
+    assert!(message.contains("ca.crt cannot be used"), "{message}");
+}

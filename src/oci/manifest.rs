@@ -198,4 +198,28 @@ mod tests {
         }
         assert!(for_linux(b"{}").is_err());
     }
+
+    #[test]
+    fn index_gives_what_fits_the_platform_and_never_merely_the_first() {
+        let docker = "application/vnd.docker.distribution.manifest.v2+json";
+        let oci = "application/vnd.oci.image.manifest.v1+json";
+        let entry = |kind: &str, os: &str, architecture: &str| {
+            let digest = Digest::of(format!("{os}/{architecture}"));
+            descriptor(kind, &format!(r#","platform":{{"os":"{os}","architecture":"{architecture}"}}"#))
+                .replace(&Digest::of("x").to_string(), &digest.to_string())
+        };
+        let (arm, amd) = (entry(docker, "linux", "arm64"), entry(oci, "linux", "amd64"));
+        let (windows, proof) = (entry(oci, "windows", "amd64"), entry(oci, "unknown", "unknown"));
+        let chosen = |entries: &[&str], architecture: &str| {
+            let index = format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, entries.join(","));
+            for_platform(index.as_bytes(), architecture).unwrap().map(|found| found.digest)
+        };
+        assert_eq!(chosen(&[&windows, &arm, &amd], "amd64"), Ok(Digest::of("linux/amd64")));
+        assert_eq!(chosen(&[&windows, &arm, &amd], "arm64"), Ok(Digest::of("linux/arm64")));
+        assert_eq!(chosen(&[&proof, &arm, &windows], "amd64"), Ok(Digest::of("linux/arm64")), "the only one");
+        let error = chosen(&[&arm, &amd, &proof], "riscv64").unwrap_err();
+        assert!(error.contains("linux/arm64 (sha256:") && error.contains("linux/amd64 (sha256:"), "{error}");
+        assert_eq!(chosen(&[&windows], "amd64"), Err("nothing for linux".to_owned()));
+        assert!(for_platform(b"{}", "amd64").is_err());
+    }
 }

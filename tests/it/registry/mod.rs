@@ -26,6 +26,12 @@ fn first(times: usize) -> impl Fn() -> bool + Send + Sync {
     }
 }
 
+/// True for a request that brings a part of a layer, not the small config beside it.
+fn brings_a_layer(asked: &stub::Asked) -> bool {
+    let length = asked.header("content-length").and_then(|text| text.parse().ok());
+    asked.is("PATCH", "/uploads/") && length.is_some_and(|length: usize| length >= MIB)
+}
+
 /// What a test looks at most: that the tag leads to the whole image.
 fn assert_whole(stub: &Stub, bench: &Bench, repository: &str, tag: &str) {
     let kept = stub.kept.lock().unwrap();
@@ -92,7 +98,7 @@ fn registry_that_is_busy_is_asked_again_when_it_says() {
     let busy = first(2);
     let stub = Stub::that(move |asked, _| {
         let wait = vec![("Retry-After", "1".to_owned())];
-        (asked.is("PATCH", "/uploads/") && busy()).then(|| Act::Answer(429, wait, Vec::new()))
+        (brings_a_layer(asked) && busy()).then(|| Act::Answer(429, wait, Vec::new()))
     });
     let bench = Bench::new(&[MIB]);
     let began = std::time::Instant::now();
@@ -119,9 +125,8 @@ fn registry_that_is_busy_is_asked_again_when_it_says() {
 #[test]
 fn upload_goes_on_where_the_registry_is_when_a_connection_breaks() {
     let breaks = first(1);
-    let stub = Stub::that(move |asked, _| {
-        (asked.is("PATCH", "/uploads/") && breaks()).then_some(Act::TakeThenEnd(3 * MIB))
-    });
+    let stub =
+        Stub::that(move |asked, _| (brings_a_layer(asked) && breaks()).then_some(Act::TakeThenEnd(3 * MIB)));
     let bench = Bench::new(&[4 * MIB]);
     bench.json(&["copy", "oci:image:1", &stub.name("a:1")]);
     assert_whole(&stub, &bench, "a", "1");
@@ -133,7 +138,7 @@ fn upload_goes_on_where_the_registry_is_when_a_connection_breaks() {
 fn upload_is_begun_anew_where_the_registry_has_forgotten_it() {
     let (breaks, forgets) = (first(1), first(1));
     let stub = Stub::that(move |asked, _| {
-        if asked.is("PATCH", "/uploads/") && breaks() {
+        if brings_a_layer(asked) && breaks() {
             return Some(Act::TakeThenEnd(MIB));
         }
         (asked.is("GET", "/uploads/") && forgets()).then(|| Act::Answer(404, Vec::new(), Vec::new()))
@@ -146,12 +151,9 @@ fn upload_is_begun_anew_where_the_registry_has_forgotten_it() {
 #[test]
 fn registry_that_is_elsewhere_than_was_thought_says_where() {
     let wrong = first(1);
-    let stub = Stub::that(move |asked, kept| {
-        if asked.is("PATCH", "/uploads/") && wrong() {
-            let _ = kept;
-            return Some(Act::Answer(416, vec![("Range", "0-0".to_owned())], Vec::new()));
-        }
-        None
+    let stub = Stub::that(move |asked, _| {
+        let range = vec![("Range", "0-0".to_owned())];
+        (brings_a_layer(asked) && wrong()).then(|| Act::Answer(416, range, Vec::new()))
     });
     let bench = Bench::new(&[MIB]);
     bench.json(&["copy", "oci:image:1", &stub.name("a:1")]);
@@ -291,4 +293,67 @@ fn tags_and_repositories_that_are_not_there_are_named() {
     });
     let message = bench.refused(&["copy", "oci:image:1", &full.name("a:1")], 1);
     assert!(message.contains("quota exceeded") && message.contains("make room"), "{message}");
+}
+
+#[test]
+fn build_writes_to_several_registries_and_repositories_at_once() {
+    let (stub, workshop) = (Stub::honest(), crate::packages::Workshop::new());
+    let (one, two) = (stub.name("tars/framework:1"), stub.name("mirror/framework:1"));
+    let built = workshop.json(&["build", "framework.yaml", "-o", &one, "-o", "oci:out:1", "-o", &two]);
+    let outputs = built["outputs"].as_array().unwrap();
+    let layers = built["layers"].as_array().unwrap().len();
+    assert_eq!(
+        (&outputs[0]["layers_sent"], &outputs[2]["layers_sent"]),
+        (&layers.into(), &0.into()),
+        "{built}"
+    );
+    for name in [one.as_str(), &two, "oci:out:1"] {
+        assert_eq!(workshop.json(&["inspect", name])["digest"], built["digest"]);
+    }
+    // The next one, from a machine that has nothing: what did not change is not sent.
+    std::fs::remove_dir_all(workshop.path("cache")).unwrap();
+    workshop.pack(crate::packages::Packer::default(), tarsup::tars::Service::Stat, "3.0.18");
+    let next =
+        workshop.json(&["build", "framework.yaml", "--after", &one, "-o", &stub.name("tars/framework:2")]);
+    assert_eq!(next["outputs"][0]["layers_sent"], 1, "{next}");
+}
+
+#[test]
+fn index_is_followed_to_what_fits_and_no_further() {
+    let (stub, bench) = (Stub::honest(), Bench::new(&[10]));
+    bench.json(&["copy", "oci:image:1", &stub.name("a:1")]);
+    let put = |tag: &str, bytes: String| {
+        let digest = Digest::of(&bytes);
+        let mut kept = stub.kept.lock().unwrap();
+        for tag in [tag.to_owned(), digest.to_string()] {
+            kept.manifests.insert(("a".to_owned(), tag), ("x/y".to_owned(), bytes.clone().into_bytes()));
+        }
+        (digest, bytes.len())
+    };
+    let kind = "application/vnd.oci.image.index.v1+json";
+    let index = |digest: Digest, size: usize, kind: &str| {
+        json!({"schemaVersion": 2, "manifests": [{"mediaType": kind, "digest": digest, "size": size,
+            "platform": {"os": "linux", "architecture": "sparc"}}]})
+        .to_string()
+    };
+    let manifest = "application/vnd.oci.image.manifest.v1+json";
+    let mut at = put("index", index(bench.manifest, 1, manifest));
+    assert_eq!(bench.json(&["inspect", &stub.name("a:index")])["digest"], bench.manifest.to_string());
+    for _ in 0..4 {
+        at = put("deep", index(at.0, at.1, kind));
+    }
+    let message = bench.refused(&["inspect", &stub.name("a:deep")], 2);
+    assert!(message.contains("leads on and on"), "{message}");
+    let layer =
+        json!({"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": bench.layers[0], "size": 10});
+    let config = json!({"mediaType": "application/vnd.oci.image.config.v1+json", "digest": bench.config,
+        "size": bench.blob(&bench.config).len()});
+    put("lies", json!({"schemaVersion": 2, "config": config, "layers": [layer, layer]}).to_string());
+    let message = bench.refused(&["inspect", &stub.name("a:lies")], 2);
+    assert!(message.contains("it has 2 layers, and its config names 1"), "{message}");
+    for text in ["", "[]", "{}", r#"{"manifests": 7}"#] {
+        put("odd", text.to_owned());
+        let message = bench.refused(&["inspect", &stub.name("a:odd")], 2);
+        assert!(message.contains("not what it should be"), "{text}: {message}");
+    }
 }

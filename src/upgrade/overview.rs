@@ -1,6 +1,7 @@
 //! A plan at a glance: a row for each container, and what becomes of the services that run in them. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -9,9 +10,12 @@ use super::names::{Part, part_of};
 use super::preflight::names_in_database;
 use super::state::by_id;
 use super::step::{Action, After, Plan, Purpose, Step, Touched};
-use crate::deploy::services::{Services, let_down};
+use crate::deploy::services::Services;
 use crate::deploy::{Desired, Observed};
-use crate::tars::{Instance, Role};
+use crate::tars::Role;
+
+/// Its rows have no state of the flow: it stays handed out.
+const REGISTRY: &str = "tars.tarsregistry";
 
 /// What a plan does, as a person asks for it first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -75,18 +79,25 @@ pub enum Silence {
 pub fn overview(plan: &Plan, desired: &Desired, observed: &Observed) -> Overview {
     let facts = observed.facts.cluster.as_ref().and_then(|told| told.as_ref().ok());
     let services = facts.map(|facts| &facts.services);
-    let together = stopped_together(&plan.steps);
+    let nodes: BTreeMap<&str, Vec<String>> =
+        desired.services.iter().map(|service| (service.name.as_str(), names_in_database(service))).collect();
+    let together = stopped_together(&plan.steps, &nodes);
+    let drained = drained(&plan.steps);
+    let mut by_service: BTreeMap<&str, Vec<&Step>> = BTreeMap::new();
+    for step in &plan.steps {
+        by_service.entry(step.service.as_deref().unwrap_or_default()).or_default().push(step);
+    }
+    let mut loads = loads(plan, observed);
     let mut overview = Overview::default();
     for touched in &plan.touched {
-        let steps: Vec<&Step> =
-            plan.steps.iter().filter(|step| step.service.as_ref() == Some(&touched.service)).collect();
-        let (change, from, to) = images(touched, &steps, observed);
-        let load = to.as_deref().and_then(|to| load(plan, to, observed));
+        let steps = by_service.get(touched.service.as_str()).map_or(&[][..], Vec::as_slice);
+        let (change, from, to) = images(touched, steps, observed);
         // An image is loaded once.
-        let load = load.filter(|_| !overview.containers.iter().any(|row| row.load.is_some() && row.to == to));
+        let load = to.as_ref().and_then(|to| loads.remove(to));
         let silent = match (services, together.get(touched.service.as_str())) {
-            (Some(services), Some(others)) => {
-                overview.add_services(services, touched, others, desired, &plan.steps)
+            (Some(services), Some(down)) => {
+                let own = nodes.get(touched.service.as_str()).map_or(&[][..], Vec::as_slice);
+                overview.add_services(services, own, down, drained.contains(touched.container.as_str()))
             }
             _ => 0,
         };
@@ -96,7 +107,7 @@ pub fn overview(plan: &Plan, desired: &Desired, observed: &Observed) -> Overview
             change,
             from,
             to,
-            cause: cause(&steps),
+            cause: cause(steps),
             silence: silence(
                 touched,
                 change,
@@ -112,30 +123,27 @@ pub fn overview(plan: &Plan, desired: &Desired, observed: &Observed) -> Overview
 }
 
 impl Overview {
-    /// Adds the services in a container that is stopped; how many of them go silent.
+    /// Adds the services in a container that is stopped, which bears these names, while `down` are stopped too; how many of them go
+    /// silent.
     fn add_services(
         &mut self,
         services: &Services,
-        touched: &Touched,
-        others: &BTreeSet<&str>,
-        desired: &Desired,
-        steps: &[Step],
+        own: &[String],
+        down: &BTreeSet<String>,
+        is_drained: bool,
     ) -> usize {
-        let nodes_of = |name: &str| desired.service(name).map(names_in_database).unwrap_or_default();
-        let own: BTreeSet<String> = nodes_of(&touched.service).into_iter().collect();
-        let down: BTreeSet<String> = others.iter().flat_map(|name| nodes_of(name)).collect();
-        let let_down = let_down(&services.instances, &down);
-        let is_drained = steps.iter().any(
-            |step| matches!(&step.action, Action::Drain { containers, .. } if containers.contains(&touched.container)),
-        );
         let mut silent = 0;
         for one in services.instances.iter().filter(|one| own.contains(&one.node)) {
-            let list = if let_down.contains(&one) {
+            let list = if !one.serves() {
+                &mut self.along
+            } else if !one.has_another(&services.instances, down) {
+                // The framework's own come back with it.
+                if one.is_framework() {
+                    continue;
+                }
                 silent += 1;
                 &mut self.silent
-            } else if !one.serves() {
-                &mut self.along
-            } else if !can_be_drained(services, one, &down) {
+            } else if one.server == REGISTRY {
                 continue;
             } else if is_drained {
                 &mut self.drained
@@ -152,28 +160,43 @@ impl Overview {
     }
 }
 
-/// A registry stays handed out.
-fn can_be_drained(services: &Services, one: &Instance, down: &BTreeSet<String>) -> bool {
-    one.server != "tars.tarsregistry" && one.has_another(&services.instances, down)
+/// The containers that clients are sent away from.
+fn drained(steps: &[Step]) -> BTreeSet<&str> {
+    let containers = steps.iter().filter_map(|step| match &step.action {
+        Action::Drain { containers, .. } => Some(containers),
+        _ => None,
+    });
+    containers.flatten().map(String::as_str).collect()
 }
 
-/// The services that are stopped at a moment at which this one is.
-fn stopped_together(steps: &[Step]) -> BTreeMap<&str, BTreeSet<&str>> {
-    let mut together: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    let mut down: BTreeSet<&str> = BTreeSet::new();
+/// The nodes that are stopped from the first stop until the last gate of a batch, by service.
+fn stopped_together<'a>(
+    steps: &'a [Step],
+    nodes: &BTreeMap<&str, Vec<String>>,
+) -> BTreeMap<&'a str, Rc<BTreeSet<String>>> {
+    let mut together = BTreeMap::new();
+    let (mut down, mut batch): (BTreeSet<&str>, BTreeSet<&str>) = (BTreeSet::new(), BTreeSet::new());
+    let mut close = |batch: &mut BTreeSet<&'a str>| {
+        let of_batch = batch.iter().filter_map(|service| nodes.get(service)).flatten();
+        let of_batch: Rc<BTreeSet<String>> = Rc::new(of_batch.cloned().collect());
+        together.extend(std::mem::take(batch).into_iter().map(|service| (service, of_batch.clone())));
+    };
     for step in steps {
         let Some(service) = step.service.as_deref() else { continue };
         match step.action {
             Action::Stop { .. } => {
                 down.insert(service);
-                for one in &down {
-                    together.entry(one).or_default().extend(&down);
-                }
+                batch.insert(service);
             }
             Action::Gate { .. } => drop(down.remove(service)),
-            _ => {}
+            _ => continue,
+        }
+        if down.is_empty() {
+            close(&mut batch);
         }
     }
+    // What stays down.
+    close(&mut batch);
     together
 }
 
@@ -239,14 +262,14 @@ fn cause(steps: &[&Step]) -> String {
     }
 }
 
-/// How much the engine must load for an image.
-fn load(plan: &Plan, to: &str, observed: &Observed) -> Option<u64> {
-    plan.steps.iter().find_map(|step| match &step.action {
-        Action::Load { image, .. } if image.to_string() == to => {
-            Some(observed.image(&image.to_string()).map_or(0, |image| image.size))
-        }
+/// How much the engine must load, by image.
+fn loads(plan: &Plan, observed: &Observed) -> BTreeMap<String, u64> {
+    let size = |image: &str| observed.image(image).map_or(0, |image| image.size);
+    let loads = plan.steps.iter().filter_map(|step| match &step.action {
+        Action::Load { image, .. } => Some(image.to_string()),
         _ => None,
-    })
+    });
+    loads.map(|image| (image.clone(), size(&image))).collect()
 }
 
 fn milliseconds(length: &Duration) -> u64 {

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::rows::wait_for_nodes;
-use super::stage::{PATCHED, PREFIX, RELEASE, stage};
+use super::stage::{PATCHED, RELEASE, stage};
 use super::{deployed, hello};
 use crate::e2e::deployment::{Deployment, wait_for};
 use crate::e2e::stage::succeed;
@@ -107,10 +107,10 @@ fn real_upgrade_loses_no_call_of_a_service_on_two_nodes() {
     if std::env::var_os("TARSUP_EVERY").is_none() {
         return;
     }
+    is_silent_no_longer_than_a_restart(&deployment);
     deployed::services_of_a_node_start_with_it_and_are_waited_for();
     loses_without_drains(&deployment);
     loses_nothing_with_the_defaults(&deployment);
-    is_silent_no_longer_than_a_restart(&deployment);
 }
 
 /// What only the container's own layer can run, and the new image cannot, is refused before anything is stopped.
@@ -138,7 +138,7 @@ fn loses_without_drains(deployment: &Deployment) {
         "drain: off, batch: 2",
     );
     let client = Client::start(deployment, 5);
-    let ran = deployment.tarsup(&["upgrade", "--to", RELEASE, "--yes"]).exits(0);
+    let ran = deployment.tarsup(&["upgrade", "--to", PATCHED, "--yes"]).exits(0);
     let result = client.stop();
     eprintln!("{result}");
     assert!(!ran.err.contains("       drained: "), "{}", ran.err);
@@ -148,7 +148,7 @@ fn loses_without_drains(deployment: &Deployment) {
 /// Clients that ask anew every 5 and every 60 s, through a whole upgrade and back: some ten minutes.
 fn loses_nothing_with_the_defaults(deployment: &Deployment) {
     deployment.edit("compose.yaml", "drain: off, batch: 2", "drain: auto");
-    for words in [&["upgrade", "--to", PATCHED, "--yes"][..], &["rollback", "--yes"]] {
+    for words in [&["upgrade", "--to", RELEASE, "--yes"][..], &["rollback", "--yes"]] {
         let clients = [5, 60].map(|refresh| Client::start(deployment, refresh));
         let ran = deployment.tarsup(words).exits(0);
         let results = clients.map(Client::stop);
@@ -161,10 +161,13 @@ fn loses_nothing_with_the_defaults(deployment: &Deployment) {
 
 /// A service with one instance is silent while its node is swapped: not much longer than for a plain restart of the container.
 fn is_silent_no_longer_than_a_restart(deployment: &Deployment) {
-    deployment.query(&format!(
-        "UPDATE db_tars.t_server_conf SET setting_state = 'inactive' WHERE server_name = 'HelloServer' AND node_name = '{}'",
-        deployment.address(7)
-    ));
+    let set = |state: &str| {
+        deployment.query(&format!(
+            "UPDATE db_tars.t_server_conf SET setting_state = '{state}' WHERE server_name = 'HelloServer' AND node_name = '{}'",
+            deployment.address(7)
+        ));
+    };
+    set("inactive");
     succeed(Command::new("docker").args([
         "exec",
         &deployment.container("node2"),
@@ -186,10 +189,13 @@ fn is_silent_no_longer_than_a_restart(deployment: &Deployment) {
         succeed(Command::new("docker").args(["restart", &deployment.container("node")]));
     });
     let swapped = silence(&|| {
-        deployment
-            .tarsup(&["upgrade", "--image", &format!("node={PREFIX}/node:{PATCHED}"), "--yes"])
-            .exits(0);
+        deployment.tarsup(&["upgrade", "--to", RELEASE, "--yes"]).exits(0);
     });
-    eprintln!("silent for {plain} s at a plain restart, for {swapped} s in an upgrade");
+    let told = deployment.tarsup(&["history", "show"]).exits(0).out;
+    eprintln!("silent for {plain} s at a plain restart, for {swapped} s in an upgrade\n{told}");
     assert!(swapped <= plain * 1.5, "{swapped} s against {plain} s");
+    // As it was.
+    set("active");
+    succeed(Command::new("docker").args(["restart", &deployment.container("node2")]));
+    wait_for("tarsnode to start it", || hello::call(deployment, Some(7)).code == 0);
 }

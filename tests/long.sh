@@ -2,7 +2,8 @@
 # What takes too long for every change, by hand before a release: an upgrade on the engine in memory that is killed before
 # and after each of its calls, each statement that a start sends to its database with each fault, and kills of tarsup at
 # random moments of an upgrade of the real framework (master, slave and two nodes), each resumed, and everything looked at
-# afterwards; upstream's containers adopted, moved over two releases of three years apart, and back.
+# afterwards; upstream's containers adopted, moved over two releases of three years apart, and back; clients through a restart, an upgrade, a
+# rollback, a kill, a registry that is down or in another zone, and an administrator's hand.
 #
 #   long.sh [KILLS [SEED]]     30 kills; the seed is printed, and shows the same moments again
 #
@@ -20,7 +21,7 @@ cd "$root"
 
 kills=${1:-30} seed=${2:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}
 part=${PART:-1} parts=${PARTS:-1}
-case $kills$seed$part$parts in '' | *[!0-9]*) sed -n '2,14s/^# *//p' "$0" >&2; exit 2 ;; esac
+case $kills$seed$part$parts in '' | *[!0-9]*) sed -n '2,15s/^# *//p' "$0" >&2; exit 2 ;; esac
 { [ "$part" -ge 1 ] && [ "$part" -le "$parts" ]; } || die "there is no part $part of $parts"
 is_root || die "an engine of its own needs root"
 [ -d "${TARSUP_SHARED:-../shared}/tars/real" ] || die "the real framework's packages are not in ${TARSUP_SHARED:-../shared}/tars/real"
@@ -42,7 +43,7 @@ sh tests/engine.sh start long
 cargo test --quiet --features engine-tests --test docker --no-run
 TARSUP_EVERY=1 cargo test --quiet --test it rollout::
 CI=1 TARSUP_EVERY=1 sh tests/engine.sh run long -- cargo test --quiet --features engine-tests --test docker -- --nocapture \
-    real::adopt real::drain
+    real::adopt real::drain e2e::drain
 # Three hundred containers with random settings, adopted and replaced: some twenty minutes.
 TARSUP_RECREATE=300 TARSUP_SEED=$seed sh tests/engine.sh run long -- \
     cargo test --quiet --features engine-tests --test docker -- --nocapture recreate::

@@ -459,7 +459,8 @@ impl Session {
     /// What a refusal means.
     pub async fn refusal(&self, answer: Answer, act: &str) -> RegistryError {
         let (host, act, status) = (self.host.clone(), act.to_owned(), answer.status());
-        let said = said(&self.whole(answer, LARGEST_TOKEN, "an error").await.unwrap_or_default());
+        let body = self.whole(answer, LARGEST_TOKEN, "an error").await.unwrap_or_default();
+        let said = said(&self.without_secrets(body));
         let is_full = matches!(status.as_u16(), 413 | 507) || said.to_ascii_lowercase().contains("quota");
         match status {
             _ if is_full => RegistryError::Full { host, what: format!("this (it was asked to {act})"), said },
@@ -473,6 +474,27 @@ impl Session {
             }
             _ => RegistryError::Answered { host, status, act, said },
         }
+    }
+
+    /// What it says, without what it was shown: a registry, or a proxy before it, may repeat the question.
+    fn without_secrets(&self, body: Vec<u8>) -> Vec<u8> {
+        let mut secrets =
+            self.credential.get().and_then(Option::as_ref).map(Credential::secrets).unwrap_or_default();
+        // Whoever asks for a token right now holds them; the one of before is of no use any more.
+        if let Ok(access) = self.access.try_lock()
+            && let Access::Bearer { tokens, .. } = &*access
+        {
+            secrets.extend(tokens.values().cloned());
+        }
+        secrets.retain(|secret| !secret.is_empty());
+        if secrets.is_empty() {
+            return body;
+        }
+        let mut text = String::from_utf8_lossy(&body).into_owned();
+        for secret in secrets {
+            text = text.replace(&secret, "***");
+        }
+        text.into_bytes()
     }
 
     /// What it sends is not what it should be.

@@ -56,6 +56,16 @@ impl Credential {
         }
     }
 
+    /// What must not be repeated, in each form in which it is shown.
+    pub fn secrets(&self) -> Vec<String> {
+        match self {
+            Self::Password { user, password } => {
+                vec![STANDARD.encode(format!("{user}:{password}")), password.clone()]
+            }
+            Self::Identity(token) => vec![token.clone()],
+        }
+    }
+
     /// The value of an `Authorization` header.
     pub fn basic(&self) -> Option<String> {
         match self {

@@ -128,6 +128,34 @@ fn wrong_password_for_a_token_is_named() {
 }
 
 #[test]
+fn what_a_registry_repeats_of_a_login_is_not_quoted() {
+    let told = |asked: &Asked| {
+        let shown = asked.header("authorization").unwrap_or_default().to_owned();
+        let message = format!("no: {shown} is user:{PASSWORD}");
+        json!({"errors": [{"code": "DENIED", "message": message}]}).to_string().into_bytes()
+    };
+    let denied =
+        move |asked: &Asked| (asked.method == "POST").then(|| Act::Answer(403, Vec::new(), told(asked)));
+    let by_password = Stub::that(move |asked, kept| basic(asked, kept).or_else(|| denied(asked)));
+    let by_token = Stub::that(move |asked, _| {
+        if asked.path == "/token" {
+            return Some(Act::Answer(200, Vec::new(), b"{\"token\":\"one-secret\"}".to_vec()));
+        }
+        let realm = format!("Bearer realm=\"http://{}/token\"", asked.header("host").unwrap());
+        match asked.header("authorization") {
+            None => Some(Act::Answer(401, vec![("WWW-Authenticate", realm)], Vec::new())),
+            Some(_) => denied(asked),
+        }
+    });
+    for stub in [by_password, by_token] {
+        let bench = Bench::new(&[10]);
+        bench.logins(&json!({"auths": {host(&stub): {"auth": BASIC}}}));
+        let message = refusal(&quiet(&bench, &["copy", "oci:image:1", &stub.name("a:1")]), 1);
+        assert!(message.contains("DENIED, no: ") && message.contains("*** is user:***"), "{message}");
+    }
+}
+
+#[test]
 fn helper_is_asked_for_the_registry_and_its_answer_stays_with_it() {
     let (stub, bench) = (Stub::that(basic), Bench::new(&[10]));
     let helpers = bench.path("helpers");

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::Read as _;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -27,6 +28,10 @@ use crate::engine::{CreateBody, Engine, EngineError, Result};
 
 /// How long a lease holds after it was renewed, in seconds.
 pub const LEASE_SECONDS: i64 = 60;
+/// How often the volume is tried to be removed that somebody uses.
+const TRIES: usize = 10;
+/// Before another try.
+const PAUSE: Duration = Duration::from_millis(300);
 const SINCE: &str = "io.tarsup.lock.since";
 const WHAT: &str = "io.tarsup.lock.what";
 const NONCE: &str = "io.tarsup.lock.nonce";
@@ -197,6 +202,8 @@ pub struct Lock {
     labels: BTreeMap<String, String>,
     nonce: String,
     image: Mutex<Option<HandImage>>,
+    /// Held while something is written into it, and while it is given free; true from then on.
+    released: tokio::sync::Mutex<bool>,
 }
 
 /// Who takes a lock, and what for.
@@ -226,7 +233,8 @@ impl Lock {
         labels.insert(WHAT.to_owned(), taking.what.to_owned());
         labels.insert(NONCE.to_owned(), nonce.clone());
         let image = Mutex::new(taking.image.clone());
-        Self { deployment: taking.deployment.to_owned(), labels, nonce, image }
+        let released = tokio::sync::Mutex::new(false);
+        Self { deployment: taking.deployment.to_owned(), labels, nonce, image, released }
     }
 
     fn name(&self) -> String {
@@ -396,9 +404,12 @@ impl Lock {
 
     /// Gives the deployment free. What is not this process's own any more is left alone.
     pub async fn release(&self, engine: &dyn Engine) -> Result<()> {
+        // A renewal under way comes to its end first, and none begins any more: it would make the hand again, and with it the volume.
+        let mut released = self.released.lock().await;
         if self.hold(engine).await? != Hold::Own {
             return Ok(());
         }
+        *released = true;
         // Left by takeovers that were cut off.
         let labels = [format!("{LABEL_DEPLOYMENT}={}", self.deployment), LABEL_LOCK.to_owned()];
         let claims = claim_name(&self.deployment, "");
@@ -407,12 +418,28 @@ impl Lock {
                 remove_hand(engine, &claim.id).await?;
             }
         }
-        remove_hand(engine, &self.name()).await?;
-        remove_volume(engine, &self.deployment, &self.nonce).await.map(drop)
+        for _ in 0..TRIES {
+            remove_hand(engine, &self.name()).await?;
+            if remove_volume(engine, &self.deployment, &self.nonce).await?
+                || self.hold(engine).await? != Hold::Own
+            {
+                return Ok(());
+            }
+            // Somebody reads in it, or the engine has not let go of it yet.
+            tokio::time::sleep(PAUSE).await;
+        }
+        Err(EngineError::Conflict {
+            call: format!("remove the volume {}", self.name()),
+            message: "it is in use".to_owned(),
+        })
     }
 
     /// Writes a file into the volume; the hand is made again where it is gone.
     async fn put(&self, engine: &dyn Engine, name: &str, bytes: &[u8]) -> Result<()> {
+        let released = self.released.lock().await;
+        if *released {
+            return Ok(());
+        }
         let hand = self.name();
         match put(engine, &hand, FOLDER, name, bytes).await {
             Err(EngineError::NotFound { .. }) => {}

@@ -336,3 +336,21 @@ pub async fn until_it_hangs(engine: &FakeEngine, machine: &Machine, desired: &De
         () = engine.crashed() => {}
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn lock_whose_volume_is_in_use_for_a_moment_is_given_free_all_the_same() {
+    let desired = desired();
+    let engine = engine();
+    // Such as a hand that a renewal of the lease has made once more.
+    let in_use = Fault::Answer(409, "volume is in use".to_owned());
+    engine.fault(Call::First("remove volume tars.lock".to_owned()), Moment::Before, in_use);
+    roll(&engine, &Machine::new(), &desired, &id(1), &Intent::Up).await.unwrap();
+    assert!(engine.inspect_volume("tars.lock").await.unwrap().is_none());
+    assert!(engine.inspect_container("tars.lock").await.unwrap().is_none());
+
+    // Where it stays in use, nobody is told that all is well.
+    let in_use = Fault::Answer(409, "volume is in use".to_owned());
+    engine.fault(Call::Every("remove volume tars.lock".to_owned()), Moment::Before, in_use);
+    let failure = roll(&engine, &Machine::new(), &desired, &id(2), &to_2(&desired)).await.unwrap_err();
+    assert!(failure.to_string().contains("its lock cannot be removed"), "{failure}");
+}

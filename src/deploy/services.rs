@@ -139,18 +139,7 @@ impl Services {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn instance(server: &str, node: &str) -> Instance {
-        Instance {
-            server: server.to_owned(),
-            node: node.to_owned(),
-            setting: true,
-            present: true,
-            flow: true,
-            lives: true,
-            ..Instance::default()
-        }
-    }
+    use crate::tars::instance::instance;
 
     #[test]
     fn only_instance_of_a_set_goes_silent_with_its_node() {

@@ -77,21 +77,23 @@ impl Instance {
     }
 }
 
+/// One that serves: what tests begin with.
+#[cfg(test)]
+pub(crate) fn instance(server: &str, node: &str) -> Instance {
+    Instance {
+        server: server.to_owned(),
+        node: node.to_owned(),
+        setting: true,
+        present: true,
+        flow: true,
+        lives: true,
+        ..Instance::default()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn instance(server: &str, node: &str) -> Instance {
-        Instance {
-            server: server.to_owned(),
-            node: node.to_owned(),
-            setting: true,
-            present: true,
-            flow: true,
-            lives: true,
-            ..Instance::default()
-        }
-    }
 
     /// Whether the other instance of the service on `a` stands in for it, where it is as `change` makes it.
     fn stands_in(change: impl Fn(&mut Instance)) -> bool {

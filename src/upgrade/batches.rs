@@ -176,18 +176,7 @@ pub(super) fn together(batch: Vec<Phases>) -> Vec<Step> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn instance(server: &str, node: &str) -> Instance {
-        Instance {
-            server: server.to_owned(),
-            node: node.to_owned(),
-            setting: true,
-            present: true,
-            flow: true,
-            lives: true,
-            ..Instance::default()
-        }
-    }
+    use crate::tars::instance::instance;
 
     /// Nodes named `a`, `b`, ... as indices.
     fn of(nodes: &str, all: &[(&str, &str)], most: usize) -> Vec<Vec<usize>> {

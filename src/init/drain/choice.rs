@@ -69,18 +69,7 @@ pub fn choose(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn instance(server: &str, node: &str) -> Instance {
-        Instance {
-            server: server.to_owned(),
-            node: node.to_owned(),
-            setting: true,
-            present: true,
-            flow: true,
-            lives: true,
-            ..Instance::default()
-        }
-    }
+    use crate::tars::instance::instance;
 
     fn nodes(names: &[&str]) -> BTreeSet<String> {
         names.iter().map(|name| (*name).to_owned()).collect()

@@ -175,8 +175,8 @@ fn is_silent_no_longer_than_a_restart(deployment: &Deployment) {
         "-x",
         "HelloServer",
     ]));
-    // Until no registry hands it out any more.
-    thread::sleep(Duration::from_secs(40));
+    // Until no registry hands it out any more, and a minute after the last change of the other one's files.
+    thread::sleep(Duration::from_secs(61));
     let silence = |act: &dyn Fn()| {
         let client = Client::start(deployment, 5);
         act();

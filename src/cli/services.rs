@@ -6,9 +6,11 @@ use serde_json::json;
 use super::framework::{ask, running_master};
 use super::options::DeploymentOptions;
 use super::rollout::{connect, desired, run};
-use super::{Outcome, Ui};
+use super::{Failure, Outcome, Ui};
+use crate::deploy::Desired;
 use crate::deploy::services::Services;
 use crate::diagnose::Exit;
+use crate::engine::docker::DockerEngine;
 use crate::tars::Instance;
 
 /// What is deployed on the nodes, and what a restart of each would interrupt
@@ -26,9 +28,7 @@ pub fn services(args: &ServicesArgs, ui: &Ui) -> Outcome {
     let desired = desired(&args.deployment, ui)?;
     run(ui, async {
         let engine = connect(&args.deployment).await?;
-        let master = running_master(&engine, &desired).await?;
-        let report = ask(&engine, &master, &["cluster", "--json", "--facts"]).await?;
-        let services: Services = serde_json::from_value(report["facts"].clone()).unwrap_or_default();
+        let services = of_cluster(&engine, &desired).await?.unwrap_or_default();
         let shown = |instance: &&Instance| args.all || !instance.is_framework();
         ui.result(&told(&services, shown));
         let instances: Vec<_> = services
@@ -48,6 +48,16 @@ pub fn services(args: &ServicesArgs, ui: &Ui) -> Outcome {
         }));
         Ok(Exit::Done)
     })
+}
+
+/// What is deployed in the cluster, as the running master tells; nothing where its tars-init is too old to.
+pub(super) async fn of_cluster(
+    engine: &DockerEngine,
+    desired: &Desired,
+) -> Result<Option<Services>, Failure> {
+    let master = running_master(engine, desired).await?;
+    let report = ask(engine, &master, &["cluster", "--json", "--facts"]).await?;
+    Ok(serde_json::from_value(report["facts"].clone()).ok())
 }
 
 fn told(services: &Services, shown: impl Fn(&&Instance) -> bool) -> String {

@@ -6,19 +6,17 @@ use clap::Args;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use super::framework::{ask, running_master};
 use super::options::DeploymentOptions;
 use super::rollout::{STATE, connect, desired, run};
+use super::services::of_cluster;
 use super::table::aligned;
 use super::{Outcome, Ui};
 use crate::deploy::desired::Service;
 use crate::deploy::observe::{Glance, observe_with};
 use crate::deploy::observed::LABEL_DEPLOY;
-use crate::deploy::services::Services;
 use crate::deploy::{Desired, Observed};
 use crate::diagnose::Exit;
 use crate::engine::Container;
-use crate::engine::docker::DockerEngine;
 use crate::upgrade::DeployId;
 use crate::upgrade::glance::{Ends, is_parked};
 use crate::upgrade::journal;
@@ -75,7 +73,7 @@ pub fn status(args: &StatusArgs, ui: &Ui) -> Outcome {
         // Whoever works on it gives back what is drained.
         let drained = match &holder {
             Some((_, Standing::Held)) => None,
-            _ => drained(&engine, &desired).await,
+            _ => of_cluster(&engine, &desired).await.ok().flatten(),
         };
         for line in drained.iter().flat_map(|services| services.drained(&desired.deployment)) {
             ui.result(&format!("\n{line}"));
@@ -97,13 +95,6 @@ pub fn status(args: &StatusArgs, ui: &Ui) -> Outcome {
         }));
         Ok(Exit::Done)
     })
-}
-
-/// What is drained in the cluster, as the running master tells; nothing where it cannot.
-async fn drained(engine: &DockerEngine, desired: &Desired) -> Option<Services> {
-    let master = running_master(engine, desired).await.ok()?;
-    let report = ask(engine, &master, &["cluster", "--json", "--facts"]).await.ok()?;
-    serde_json::from_value(report["facts"].clone()).ok()
 }
 
 /// A deploy that was cut off, and whose lock is gone.

@@ -22,7 +22,7 @@ mod answers;
 mod connection;
 pub mod docker;
 mod raw;
-mod tls;
+pub(crate) mod tls;
 
 pub use address::ConnectOptions;
 pub use docker::DockerEngine;

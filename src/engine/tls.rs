@@ -122,7 +122,7 @@ fn is_about_a_certificate(alert: AlertDescription) -> bool {
 }
 
 /// The TLS library's error below those of the transport, which hide it in one of the operating system's kind.
-fn inner<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+pub(crate) fn inner<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
     let mut at = Some(error);
     while let Some(error) = at {
         if let Some(found) = error.downcast_ref::<rustls::Error>() {

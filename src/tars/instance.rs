@@ -60,6 +60,11 @@ impl Instance {
         self.server.starts_with("tars.")
     }
 
+    /// True for a registry: its own rows lie in another table, without a state of the flow, so it stays handed out.
+    pub fn is_registry(&self) -> bool {
+        self.server == "tars.tarsregistry"
+    }
+
     /// True where clients are sent to it, and may be in another one's place.
     pub fn serves(&self) -> bool {
         self.setting && self.present && self.flow && self.lives && !self.backup

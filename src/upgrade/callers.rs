@@ -7,10 +7,9 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::draining::{Patience, Place};
-use super::inside::is_missing;
+use super::inside;
 use super::run::{Runner, StepError};
 use crate::diagnose::first_few;
-use crate::tars::catalogue::INIT_PATH;
 
 /// It watches for a second.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -121,21 +120,9 @@ impl Runner<'_> {
         listens: &[&Listening],
     ) -> Result<BTreeMap<(String, String), BTreeSet<String>>, String> {
         let ports: BTreeSet<String> = listens.iter().map(|one| one.port.to_string()).collect();
-        let mut command = vec![INIT_PATH, "traffic"];
-        command.extend(ports.iter().map(String::as_str));
-        let none = || "it has no tars-init".to_owned();
-        let output = match self.engine.exec(container, &command, TIMEOUT).await {
-            Err(error) if is_missing(&error.to_string()) => return Err(none()),
-            output => output.map_err(|error| error.to_string())?,
-        };
-        let Ok(Traffic { callers }) = serde_json::from_str(&output.stdout) else {
-            let said = output.stderr.lines().chain(output.stdout.lines()).next().unwrap_or("nothing");
-            return Err(match output.exit_code {
-                126 | 127 if is_missing(said) => none(),
-                64 => "its tars-init does not tell".to_owned(),
-                code => format!("`tars-init traffic` exited with {code} and said: {said}"),
-            });
-        };
+        let mut words = vec!["traffic"];
+        words.extend(ports.iter().map(String::as_str));
+        let Traffic { callers } = inside::ask(self.engine, container, &words, TIMEOUT).await?;
         let mut found: BTreeMap<_, BTreeSet<String>> = BTreeMap::new();
         for caller in callers {
             for Listening { place, .. } in listens.iter().filter(|one| one.port == caller.port) {

@@ -16,7 +16,7 @@ use crate::deploy::desired::Service;
 use crate::deploy::observed::{LABEL_CLUSTER, LABEL_DEPLOYMENT, LABEL_ROLE};
 use crate::deploy::{Desired, Observed};
 use crate::deploy::{guard, subnet};
-use crate::engine::{Container, ContainerSummary, CreateBody, Engine, EngineError, Status};
+use crate::engine::{Container, ContainerSummary, CreateBody, Engine, EngineError, EngineImage, Status};
 use crate::tars::catalogue::INIT_PATH;
 use crate::tars::{PROTOCOL, Role};
 
@@ -225,10 +225,7 @@ pub(super) async fn make_with(
     account: &[String],
     command: &[&str],
 ) -> Result<(), EngineError> {
-    let found = engine.inspect_image(image).await?.ok_or_else(|| EngineError::NotFound {
-        call: format!("inspect {image}"),
-        message: "the image is not there".to_owned(),
-    })?;
+    let found = image_of(engine, image).await?;
     let own = desired.database.as_ref().filter(|_| service.role == Some(Role::Node));
     let own = own.map(|account| account.0.as_slice()).unwrap_or_default();
     let variables = [own, account].concat();
@@ -243,11 +240,7 @@ pub(super) async fn make_with(
         variables: &variables,
     };
     let mut body = body::cluster_probe(service, &making);
-    guard::check_body(name, &body).map_err(|error| EngineError::Answered {
-        call: format!("create {name}"),
-        status: 400,
-        message: error.to_string(),
-    })?;
+    check(name, &body)?;
     let mut taken = BTreeSet::new();
     let mut tries = 0;
     loop {
@@ -278,6 +271,23 @@ pub(super) async fn make_with(
             Ok(()) => return Ok(()),
         }
     }
+}
+
+/// The image that a container which only asks is made of.
+pub(super) async fn image_of(engine: &dyn Engine, image: &str) -> Result<EngineImage, EngineError> {
+    engine.inspect_image(image).await?.ok_or_else(|| EngineError::NotFound {
+        call: format!("inspect {image}"),
+        message: "the image is not there".to_owned(),
+    })
+}
+
+/// The guard, over the body of such a container.
+pub(super) fn check(name: &str, body: &CreateBody) -> Result<(), EngineError> {
+    guard::check_body(name, body).map_err(|error| EngineError::Answered {
+        call: format!("create {name}"),
+        status: 400,
+        message: error.to_string(),
+    })
 }
 
 /// Stops and removes what [`make`] made.

@@ -9,9 +9,9 @@ use crate::deploy::Desired;
 use crate::deploy::desired::{DrainPolicy, Policy};
 use crate::deploy::services::let_down;
 use crate::diagnose::first_few;
-use crate::tars::Role;
 
 use super::finding::About;
+use super::intent::is_framework;
 use super::plan::Planner;
 use super::state::serving;
 use super::step::{Action, Step};
@@ -38,8 +38,7 @@ pub(super) fn insert(planner: &mut Planner<'_>, intent: &Intent) {
 }
 
 fn is_tars(desired: &Desired, step: &Step) -> bool {
-    let service = step.service.as_ref().and_then(|name| desired.service(name));
-    matches!(service.and_then(|service| service.role), Some(Role::Master | Role::Slave | Role::Node))
+    step.service.as_ref().and_then(|name| desired.service(name)).is_some_and(is_framework)
 }
 
 /// True where something that these steps stop is served by others of the cluster, too.

@@ -66,7 +66,7 @@ pub(super) async fn ask(deploy: &Deploy<'_>, draft: &Offer, observed: &Observed)
     }
     let runs = running(desired, observed);
     let goes_down = matches!(plan.intent, Intent::Down { .. });
-    asked.facts.silences = silences(deploy);
+    asked.facts.silences = deploy.machine.folder.silences(&desired.deployment);
     if !goes_down {
         asked.facts.clocks = clocks(deploy, &runs).await;
         asked.facts.registries = registries(deploy, &runs).await;
@@ -171,11 +171,6 @@ pub(super) async fn ask_again(
     }
     let told = probe.ask_facts(deploy.engine, desired).await;
     Some(told.map(|cluster| ClusterFacts::of(cluster.facts.unwrap_or_default().services)))
-}
-
-/// How long each service gave no answer in the newest deploy that stopped it and whose journal is here.
-fn silences(deploy: &Deploy<'_>) -> BTreeMap<String, Duration> {
-    deploy.machine.folder.silences(&deploy.desired.deployment)
 }
 
 /// The parts of the framework that run.

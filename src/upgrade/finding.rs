@@ -114,12 +114,8 @@ impl Findings {
 
     /// Everything that stands in the way as one error, else what does not refuse.
     pub fn judged(self) -> Result<Vec<Finding>, Refusal> {
-        let mut all = self.refusals;
-        match all.len() {
-            0 => Ok(self.told),
-            1 => Err(all.remove(0)),
-            _ => Err(Refusal::Several { all }),
-        }
+        Refusal::together(self.refusals)?;
+        Ok(self.told)
     }
 }
 

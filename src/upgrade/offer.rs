@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::finding::{Finding, Findings, tell};
-use super::overview::{Overview, overview};
+use super::overview::Overview;
 use super::plan;
 use super::step::{Action, Plan, Purpose, Step};
 use super::{DeployId, Intent, Refusal, data, loss, preflight, rollback};
@@ -134,7 +134,8 @@ pub(super) fn draft(declared: &Desired, observed: &Observed, request: &Request) 
     preflight::way_back::judge(&plan, observed, &mut findings);
     let edits = edits(declared, observed, &intent);
     let (request, migration, columns) = (request.clone(), None, None);
-    let overview = overview(&plan, &desired, observed);
+    // It is looked at where it is shown: not for each draft.
+    let overview = Overview::default();
     let served = match &observed.facts.cluster {
         Some(Ok(facts)) => facts.services.clone(),
         Some(Err(_)) | None => Services::default(),

@@ -14,9 +14,6 @@ use crate::deploy::services::Services;
 use crate::deploy::{Desired, Observed};
 use crate::tars::Role;
 
-/// Its rows have no state of the flow: it stays handed out.
-const REGISTRY: &str = "tars.tarsregistry";
-
 /// What a plan does, as a person asks for it first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Overview {
@@ -143,7 +140,7 @@ impl Overview {
                 }
                 silent += 1;
                 &mut self.silent
-            } else if one.server == REGISTRY {
+            } else if one.is_registry() {
                 continue;
             } else if is_drained {
                 &mut self.drained

@@ -356,6 +356,15 @@ fn missing_text(missing: &[Missing]) -> String {
 }
 
 impl Refusal {
+    /// All that stands in the way as one error; nothing where nothing does.
+    pub(super) fn together(mut all: Vec<Self>) -> Result<(), Self> {
+        match all.len() {
+            0 => Ok(()),
+            1 => Err(all.remove(0)),
+            _ => Err(Self::Several { all }),
+        }
+    }
+
     /// What to do about what callers would notice.
     fn gap_hint(&self) -> &'static str {
         match self {

@@ -10,24 +10,23 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::body::{self, ProbeSettings};
-use super::cluster_probe::{close, has_account};
+use super::cluster_probe::{check, close, has_account, image_of};
 use super::gate::Cluster;
-use super::inside::is_missing;
+use super::intent::is_framework;
 use super::names::preview_name;
 use super::preflight::names_in_database;
 use super::run::Runner;
 use super::state::{is_up, serving};
 use super::step::{Action, Purpose, Step};
-use super::{DeployId, Refusal};
+use super::{DeployId, Refusal, inside};
 use crate::deploy::desired::Service;
 use crate::deploy::mounts::{MountSource, Mounts};
 use crate::deploy::observed::{Availability, LABEL_CLUSTER, LABEL_DEPLOYMENT};
 use crate::deploy::services::Services;
-use crate::deploy::{Desired, Observed, guard};
+use crate::deploy::{Desired, Observed};
 use crate::engine::{Container, Engine, EngineError};
 use crate::oci::Reference;
-use crate::tars::catalogue::INIT_PATH;
-use crate::tars::{Instance, Role};
+use crate::tars::Instance;
 
 /// How long one answer may take: a loader reads each program.
 const TIMEOUT: Duration = Duration::from_mins(1);
@@ -124,12 +123,9 @@ pub(super) async fn of_loaded(runner: &mut Runner<'_>, observed: &Observed, step
 
 impl Told {
     /// What is not known, where nothing stands in the way.
-    pub fn or_refused(mut self) -> Result<Vec<String>, Refusal> {
-        match self.refusals.len() {
-            0 => Ok(self.notes),
-            1 => Err(self.refusals.remove(0)),
-            _ => Err(Refusal::Several { all: self.refusals }),
-        }
+    pub fn or_refused(self) -> Result<Vec<String>, Refusal> {
+        Refusal::together(self.refusals)?;
+        Ok(self.notes)
     }
 }
 
@@ -145,7 +141,7 @@ fn replaced<'a>(
             return None;
         };
         let service = desired.service(step.service.as_deref()?)?;
-        if !matches!(service.role, Some(Role::Master | Role::Slave | Role::Node)) {
+        if !is_framework(service) {
             return None;
         }
         let is_there =
@@ -176,19 +172,7 @@ async fn ask_one(
     for servers in one.servers.chunks(SERVERS) {
         let servers: Vec<Value> = servers.iter().map(|server| order(server)).collect();
         let order = json!({"servers": servers}).to_string();
-        let ran = engine.exec(name, &[INIT_PATH, "runnable", &order], TIMEOUT).await;
-        let output = match ran {
-            Err(error) if is_missing(&error.to_string()) => return Err("it has no tars-init".to_owned()),
-            ran => ran.map_err(|error| error.to_string())?,
-        };
-        let Ok(report) = serde_json::from_str::<Report>(&output.stdout) else {
-            let said = output.stderr.lines().chain(output.stdout.lines()).next().unwrap_or("nothing");
-            return Err(match output.exit_code {
-                126 | 127 if is_missing(said) => "it has no tars-init".to_owned(),
-                64 => "its tars-init does not tell".to_owned(),
-                code => format!("`tars-init runnable` exited with {code} and said: {said}"),
-            });
-        };
+        let report: Report = inside::ask(engine, name, &["runnable", &order], TIMEOUT).await?;
         findings.extend(report.findings);
     }
     Ok(findings)
@@ -208,12 +192,7 @@ async fn make(
     one: &Replaced<'_>,
     name: &str,
 ) -> Result<(), EngineError> {
-    let refused =
-        |message: String| EngineError::Answered { call: format!("create {name}"), status: 400, message };
-    let image = engine.inspect_image(one.id).await?.ok_or_else(|| EngineError::NotFound {
-        call: format!("inspect {}", one.id),
-        message: "the image is not there".to_owned(),
-    })?;
+    let image = image_of(engine, one.id).await?;
     let making = ProbeSettings {
         image: one.id,
         command: &body::SERVE,
@@ -226,7 +205,7 @@ async fn make(
     };
     let declared = one.service.declaration.mounts().with_image(&image);
     let body = body::reader(one.service, &making, readable(&declared, &Mounts::of_container(one.container)));
-    guard::check_body(name, &body).map_err(|error| refused(error.to_string()))?;
+    check(name, &body)?;
     engine.create_container(name, &body).await?;
     engine.start_container(name).await
 }

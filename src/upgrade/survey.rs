@@ -8,6 +8,7 @@ use super::facts::{self, Asked};
 use super::finding::{About, Findings};
 use super::names::preview_name;
 use super::offer::{Offer, Request, concluded, draft};
+use super::overview::overview;
 use super::preview::{preview, way_back};
 use super::runnable::{self, Told};
 use super::{DeployFailure, adopted, beside, keep, leaning, loss, other_start, published};
@@ -34,6 +35,9 @@ impl Deploy<'_> {
         };
         observed.facts = std::mem::take(&mut told.facts);
         let (mut offer, mut findings) = self.draft_with_backup(&observed, request).await;
+        if let Some(offer) = &mut offer {
+            offer.overview = overview(&offer.plan, &offer.desired, &observed);
+        }
         findings.check(asker);
         if let Some(offer) = offer.as_mut().filter(|_| !findings.is_guarded()) {
             self.ask(offer, &observed, &mut told, &mut findings).await?;

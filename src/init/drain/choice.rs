@@ -52,8 +52,7 @@ pub fn choose(
             let held = others.any(|at| !nodes.contains(&known[at].node) && would_do(at));
             Gap { server: one.server.clone(), node: one.node.clone(), why: why.to_owned(), held }
         };
-        // A registry's own rows lie in another table, without a state of the flow.
-        if one.server == "tars.tarsregistry" {
+        if one.is_registry() {
             choice.gaps.push(gap("registries stay handed out"));
         } else if one.has_another(&known, nodes) {
             choice.drained.push(at);

@@ -1,12 +1,12 @@
 //! What a registry, or the way to it, may fail with: a sentence, what to do about it, and never a secret.
 
 use std::error::Error;
-use std::io;
 
 use hyper::StatusCode;
 use rustls::CertificateError;
 
 use crate::diagnose::{Diagnose, Exit, shown};
+use crate::engine::tls;
 use crate::oci::Digest;
 
 /// The result of what a registry is asked.
@@ -247,7 +247,7 @@ pub(super) fn is_transient(status: StatusCode) -> bool {
 /// Why a request did not even get an answer.
 pub(super) fn unanswered(host: &str, act: &str, error: &hyper_util::client::legacy::Error) -> RegistryError {
     let host = host.to_owned();
-    if let Some(tls) = tls_error(error) {
+    if let Some(tls) = tls::inner(error) {
         let why = match tls {
             rustls::Error::InvalidCertificate(
                 CertificateError::UnknownIssuer | CertificateError::BadSignature,
@@ -288,22 +288,6 @@ fn words(error: &(dyn Error + 'static)) -> String {
     }
     words.dedup();
     words.join(": ")
-}
-
-/// The TLS library's error below those of the transport.
-pub(super) fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
-    let mut at = Some(error);
-    while let Some(error) = at {
-        if let Some(found) = error.downcast_ref::<rustls::Error>() {
-            return Some(found);
-        }
-        let held = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        at = match held {
-            Some(held) => Some(held),
-            None => error.source(),
-        };
-    }
-    None
 }
 
 /// What an answer says of what went wrong, with a colon before it; nothing where it says nothing.

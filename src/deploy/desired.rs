@@ -215,8 +215,8 @@ pub struct Resource {
 /// The rollout's policy: the top-level `x-tars`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// How many nodes are swapped at a time (`batch`).
-    pub batch: usize,
+    /// How many nodes are swapped at a time at most (`batch`); by default those that share no service go side by side.
+    pub batch: Option<usize>,
     /// How long a container may take until it is healthy (`gate_timeout`).
     pub gate_timeout: Duration,
     /// How long it must stay healthy then (`dwell`).
@@ -290,7 +290,7 @@ impl Default for BackupPolicy {
 impl Default for Policy {
     fn default() -> Self {
         Self {
-            batch: 1,
+            batch: None,
             gate_timeout: Duration::from_mins(2),
             dwell: Duration::from_secs(5),
             services_timeout: Duration::from_mins(1),

@@ -1,7 +1,8 @@
 //! In which batches nodes are rolled, by what runs on them: never all that serve of one service at once. Pure.
 //!
 //! First goes one node, alone: the one with least on it. Then as many at a time as the policy says, in the order of the file as far
-//! as nobody goes silent for it. What has one instance alone is silent with its node, whatever the batches are.
+//! as nobody goes silent for it; where it says nothing, those that share no service. What has one instance alone is silent with its
+//! node, whatever the batches are.
 
 use std::collections::BTreeSet;
 
@@ -17,6 +18,9 @@ use super::watch::known_by;
 
 /// Every node has it, and nobody is sent from one to another.
 const NODE: &str = "tars.tarsnode";
+
+/// How many nodes that share no service go side by side: each start takes processor and disk of the same machine.
+const SIDE_BY_SIDE: usize = 4;
 
 /// What the database says that serves, and what the engine says that does not.
 #[derive(Clone, Debug)]
@@ -35,14 +39,17 @@ impl Known {
 }
 
 /// The nodes, as indices, in the order of their batches. Each is named as the database may know it; `all` are the instances that
-/// serve, wherever. At most `most` go at a time, and alone where nobody knows its name.
-fn batches(nodes: &[BTreeSet<String>], all: &[Instance], most: usize) -> Vec<Vec<usize>> {
-    let load = |at: usize| all.iter().filter(|one| nodes[at].contains(&one.node)).count();
-    let canary = (0..nodes.len()).min_by_key(|&at| (nodes[at].is_empty(), load(at), at));
+/// serve, wherever. At most `most` go at a time, where it is not said those that share no service, and alone where nobody knows its
+/// name.
+fn batches(nodes: &[BTreeSet<String>], all: &[Instance], most: Option<usize>) -> Vec<Vec<usize>> {
+    let may_share = most.is_some();
+    let most = most.unwrap_or(SIDE_BY_SIDE).max(1);
+    let serve: Vec<BTreeSet<(&str, Option<&str>)>> = nodes.iter().map(|node| served_on(node, all)).collect();
+    let canary = (0..nodes.len()).min_by_key(|&at| (nodes[at].is_empty(), serve[at].len(), at));
     let mut batches: Vec<Vec<usize>> = canary.into_iter().map(|first| vec![first]).collect();
     let mut left: Vec<usize> = (0..nodes.len()).filter(|at| Some(*at) != canary).collect();
     while !left.is_empty() {
-        let (mut batch, mut down) = (Vec::new(), BTreeSet::new());
+        let (mut batch, mut down, mut taken) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
         left.retain(|&at| {
             let is_known = |at: usize| !nodes[at].is_empty();
             let together = &down | &nodes[at];
@@ -50,9 +57,11 @@ fn batches(nodes: &[BTreeSet<String>], all: &[Instance], most: usize) -> Vec<Vec
                 || (batch.len() < most
                     && is_known(at)
                     && batch.iter().all(|&other| is_known(other))
-                    && !takes_all_of_one(all, &together));
+                    // Where they share none, none of them takes the last one.
+                    && if may_share { !takes_all_of_one(all, &together) } else { taken.is_disjoint(&serve[at]) });
             if fits {
                 batch.push(at);
+                taken.extend(&serve[at]);
                 down = together;
             }
             !fits
@@ -60,6 +69,12 @@ fn batches(nodes: &[BTreeSet<String>], all: &[Instance], most: usize) -> Vec<Vec
         batches.push(batch);
     }
     batches
+}
+
+/// What is served on a node: server and set.
+fn served_on<'a>(node: &BTreeSet<String>, all: &'a [Instance]) -> BTreeSet<(&'a str, Option<&'a str>)> {
+    let on_it = all.iter().filter(|one| node.contains(&one.node));
+    on_it.map(|one| (one.server.as_str(), one.set.as_deref())).collect()
 }
 
 /// True where a service that has several instances has none that is elsewhere.
@@ -70,11 +85,10 @@ fn takes_all_of_one(all: &[Instance], down: &BTreeSet<String>) -> bool {
 }
 
 impl<'a> Planner<'a> {
-    /// What goes together, in order: the nodes for which something is to be done in batches of at most `most`, all others one by one.
+    /// What goes together, in order: the nodes for which something is to be done in the policy's batches, all others one by one.
     pub(super) fn in_batches<T>(
         &mut self,
         planned: Vec<(&'a Service, T)>,
-        most: usize,
         is_touched: impl Fn(&Service, &T) -> bool,
     ) -> Vec<Vec<(&'a Service, T)>> {
         let mut planned: Vec<Option<(&'a Service, T)>> = planned.into_iter().map(Some).collect();
@@ -85,7 +99,7 @@ impl<'a> Planner<'a> {
         let nodes: Vec<usize> = (0..planned.len()).filter(|&at| is_node(&planned[at])).collect();
         let services: Vec<&Service> =
             nodes.iter().filter_map(|&at| planned[at].as_ref().map(|(service, _)| *service)).collect();
-        let batches = self.batches_of(&services, most);
+        let batches = self.batches_of(&services);
         let mut groups = Vec::new();
         for at in 0..planned.len() {
             if nodes.first() == Some(&at) {
@@ -98,21 +112,22 @@ impl<'a> Planner<'a> {
         groups
     }
 
-    /// The same services, of the nodes the one with least on it first.
-    pub(super) fn one_by_one(
+    /// The same for services of which nothing more is known yet.
+    pub(super) fn batches_for(
         &mut self,
         services: Vec<&'a Service>,
         is_touched: impl Fn(&Service) -> bool,
-    ) -> Vec<&'a Service> {
+    ) -> Vec<Vec<&'a Service>> {
         let planned = services.into_iter().map(|service| (service, ())).collect();
-        let groups = self.in_batches(planned, 1, |service, ()| is_touched(service));
-        groups.into_iter().flatten().map(|(service, ())| service).collect()
+        let groups = self.in_batches(planned, |service, ()| is_touched(service));
+        groups.into_iter().map(|group| group.into_iter().map(|(service, ())| service).collect()).collect()
     }
 
-    fn batches_of(&mut self, nodes: &[&Service], most: usize) -> Vec<Vec<usize>> {
-        let most = most.max(1);
+    fn batches_of(&mut self, nodes: &[&Service]) -> Vec<Vec<usize>> {
+        let most = self.desired.policy.batch;
         let Some(known) = self.what_serves() else {
             let runs = nodes.iter().filter(|node| self.runs(node)).count();
+            let most = most.unwrap_or(1).max(1);
             if runs > 1 && most > 1 {
                 let text =
                     format!("what runs on which node is not known: nodes go {most} at a time, as declared");
@@ -151,7 +166,7 @@ impl<'a> Planner<'a> {
         Some(Known { all, down: down.flat_map(|service| self.names_of(service)).collect() })
     }
 
-    fn runs(&self, service: &Service) -> bool {
+    pub(super) fn runs(&self, service: &Service) -> bool {
         serving(self.observed, &self.desired.deployment, service).is_some_and(is_up)
     }
 
@@ -179,14 +194,14 @@ mod tests {
     use crate::tars::instance::instance;
 
     /// Nodes named `a`, `b`, ... as indices.
-    fn of(nodes: &str, all: &[(&str, &str)], most: usize) -> Vec<Vec<usize>> {
+    fn of(nodes: &str, all: &[(&str, &str)], most: impl Into<Option<usize>>) -> Vec<Vec<usize>> {
         let nodes: Vec<BTreeSet<String>> = nodes
             .chars()
             .map(|name| if name == '?' { BTreeSet::new() } else { BTreeSet::from([name.to_string()]) })
             .collect();
         let all =
             all.iter().flat_map(|(server, on)| on.chars().map(|node| instance(server, &node.to_string())));
-        batches(&nodes, &all.collect::<Vec<_>>(), most)
+        batches(&nodes, &all.collect::<Vec<_>>(), most.into())
     }
 
     #[test]
@@ -211,6 +226,15 @@ mod tests {
     }
 
     #[test]
+    fn nodes_that_share_no_service_go_side_by_side_where_nothing_is_said() {
+        let shared = [("Demo.A", "abx"), ("Demo.B", "bcx"), ("Demo.C", "dx"), ("Demo.D", "adx")];
+        assert_eq!(of("abcd", &shared, None), [vec![2], vec![0], vec![1, 3]]);
+        assert_eq!(of("abcd", &shared, 1), [[2], [0], [1], [3]]);
+        // Not all that a machine has at once.
+        assert_eq!(of("abcdef", &[], None), [vec![0], vec![1, 2, 3, 4], vec![5]]);
+    }
+
+    #[test]
     fn what_has_one_instance_alone_binds_nobody() {
         assert_eq!(of("abc", &[("Demo.A", "b"), ("Demo.B", "c")], 2), [vec![0], vec![1, 2]]);
     }
@@ -227,8 +251,8 @@ mod tests {
             |node: &str, set: &str| Instance { set: Some(set.to_owned()), ..instance("Demo.A", node) };
         let nodes = ["a", "b", "c"].map(|node| BTreeSet::from([node.to_owned()]));
         let all = [in_set("b", "x.y.1"), in_set("c", "x.y.1"), in_set("d", "x.y.2")];
-        assert_eq!(batches(&nodes, &all, 2), [[0], [1], [2]]);
+        assert_eq!(batches(&nodes, &all, Some(2)), [[0], [1], [2]]);
         let all = [in_set("b", "x.y.1"), in_set("c", "x.y.2"), in_set("d", "x.y.1"), in_set("e", "x.y.2")];
-        assert_eq!(batches(&nodes, &all, 2), [vec![0], vec![1, 2]]);
+        assert_eq!(batches(&nodes, &all, Some(2)), [vec![0], vec![1, 2]]);
     }
 }

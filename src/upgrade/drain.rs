@@ -6,9 +6,10 @@
 use std::collections::BTreeSet;
 
 use crate::deploy::Desired;
-use crate::deploy::desired::{DrainPolicy, Policy};
+use crate::deploy::desired::{DrainPolicy, Policy, Service};
 use crate::deploy::services::let_down;
 use crate::diagnose::first_few;
+use crate::tars::{Instance, Role};
 
 use super::finding::About;
 use super::intent::is_framework;
@@ -32,7 +33,8 @@ pub(super) fn insert(planner: &mut Planner<'_>, intent: &Intent) {
     planner.plan.steps = if matches!(intent, Intent::Down { .. }) && !serves_elsewhere(planner, &steps) {
         steps
     } else {
-        with_drains(&steps, is_drained, |gate| is_left(planner, gate), &planner.desired.policy)
+        let steps = with_drains(&steps, is_drained, |gate| is_left(planner, gate), &planner.desired.policy);
+        given_back_first(planner, ahead(planner, steps))
     };
     find_gaps(planner);
 }
@@ -53,28 +55,115 @@ fn serves_elsewhere(planner: &Planner<'_>, steps: &[Step]) -> bool {
 
 /// True for the gate of a container of which this deployment has drained something already: it was cut off.
 fn is_left(planner: &Planner<'_>, gate: &Step) -> bool {
+    let service = gate.service.as_ref().and_then(|name| planner.desired.service(name));
+    service.is_some_and(|service| has_left(planner, service))
+}
+
+/// True where this deployment has drained something in this service's container.
+fn has_left(planner: &Planner<'_>, service: &Service) -> bool {
     let Some(Ok(facts)) = &planner.observed.facts.cluster else { return false };
-    let Some(service) = gate.service.as_ref().and_then(|name| planner.desired.service(name)) else {
-        return false;
-    };
     let (deployment, host) = (&planner.desired.deployment, &planner.observed.engine.id);
     let mut own = facts.services.drains.iter().filter(|drain| drain.is_of(deployment, host));
     let names = planner.names_of(service);
     own.any(|drain| names.contains(&drain.node))
 }
 
+/// The next batch of nodes is drained while one is swapped, where all of it serves beside both. A registry that is stopped meanwhile
+/// would leave clients with what they know: nothing is drained beside a master or slave.
+fn ahead(planner: &Planner<'_>, steps: Vec<Step>) -> Vec<Step> {
+    let Some(known) = planner.what_serves() else { return steps };
+    let mut out = Vec::with_capacity(steps.len());
+    let mut down = known.down.clone();
+    for (at, step) in steps.iter().enumerate() {
+        out.push(step.clone());
+        match &step.action {
+            Action::Gate { container, .. } => {
+                let proven = names_in(planner, std::slice::from_ref(container)).unwrap_or_default();
+                down.retain(|node| !proven.contains(node));
+            }
+            Action::Drain { containers: now, .. } => {
+                let next = steps[at + 1..].iter().find_map(|step| match &step.action {
+                    Action::Drain { containers, .. } => Some(containers),
+                    _ => None,
+                });
+                let Some(next) = next else { continue };
+                if serves_beside(planner, &known.without(&down), now, next) {
+                    let action = Action::DrainAhead { containers: next.clone(), besides: now.clone() };
+                    let cause = "its clients are sent elsewhere meanwhile".to_owned();
+                    out.push(Step { service: step.service.clone(), cause, action });
+                }
+            }
+            _ => {}
+        }
+    }
+    out
+}
+
+/// True where these containers are nodes, all of `next` that can be drained at all can be drained while `now` are down, and there is
+/// such.
+fn serves_beside(planner: &Planner<'_>, up: &[Instance], now: &[String], next: &[String]) -> bool {
+    let are_nodes = |containers: &[String]| {
+        containers.iter().all(|name| {
+            service_of(planner, name).is_some_and(|service| {
+                service.role == Some(Role::Node) && !planner.names_of(service).is_empty()
+            })
+        })
+    };
+    let (Some(now_down), Some(then_down)) = (names_in(planner, now), names_in(planner, next)) else {
+        return false;
+    };
+    let both = &now_down | &then_down;
+    let mut drained =
+        up.iter().filter(|one| then_down.contains(&one.node) && one.has_another(up, &then_down));
+    let is_any = drained.clone().next().is_some();
+    is_any && are_nodes(now) && are_nodes(next) && drained.all(|one| one.has_another(up, &both))
+}
+
+/// What an earlier run of this deploy has drained ahead, and this one does not come to first, would be in nobody's place.
+fn given_back_first(planner: &Planner<'_>, mut steps: Vec<Step>) -> Vec<Step> {
+    let is_drain = |step: &Step| matches!(step.action, Action::Drain { .. });
+    let Some(first) = steps.iter().position(is_drain) else { return steps };
+    let Action::Drain { containers, .. } = &steps[first].action else { return steps };
+    let is_gated = |service: &Service| {
+        steps[..first].iter().any(|step| is_gate(step) && step.service.as_ref() == Some(&service.name))
+    };
+    let left = planner
+        .desired
+        .services
+        .iter()
+        .filter(|service| has_left(planner, service) && planner.runs(service) && !is_gated(service));
+    let left: Vec<&Service> = left.filter(|service| !containers.contains(&service.container)).collect();
+    if let Some(one) = left.first() {
+        let service = Some(one.name.clone());
+        let containers = left.iter().map(|service| service.container.clone()).collect();
+        let cause = "it was drained for what is not done next".to_owned();
+        steps.insert(first, Step { service, cause, action: Action::Undrain { containers } });
+    }
+    steps
+}
+
+/// The service that a container serves, or is about to.
+fn service_of<'a>(planner: &Planner<'a>, container: &str) -> Option<&'a Service> {
+    planner.desired.services.iter().find(|service| {
+        service.container == container
+            || serving(planner.observed, &planner.desired.deployment, service)
+                .is_some_and(|now| now.name == container)
+    })
+}
+
+/// The names by which the database may know these containers; nothing where one of them is none that is declared.
+fn names_in(planner: &Planner<'_>, containers: &[String]) -> Option<BTreeSet<String>> {
+    let services: Option<Vec<&Service>> =
+        containers.iter().map(|container| service_of(planner, container)).collect();
+    Some(services?.into_iter().flat_map(|service| planner.names_of(service)).collect())
+}
+
 /// What will be silent although it is drained where it can be: a question, by name.
 fn find_gaps(planner: &mut Planner<'_>) {
     let Some(known) = planner.what_serves() else { return };
     let named = |containers: &[String]| -> BTreeSet<String> {
-        let all = planner.desired.services.iter();
-        let now = |service| serving(planner.observed, &planner.desired.deployment, service);
-        all.filter(|service| {
-            containers.contains(&service.container)
-                || now(service).is_some_and(|now| containers.contains(&now.name))
-        })
-        .flat_map(|service| planner.names_of(service))
-        .collect()
+        let services = containers.iter().filter_map(|container| service_of(planner, container));
+        services.flat_map(|service| planner.names_of(service)).collect()
     };
     let mut down = known.down.clone();
     let mut gaps: Vec<String> = Vec::new();

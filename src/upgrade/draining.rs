@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::callers::{Listening, Noted};
@@ -16,7 +16,7 @@ use super::run::{Runner, StepError, stopped};
 use super::watch::known_by;
 
 /// How long registries may take to hand out what was changed; they reload about every 13 s.
-const REGISTRIES: Duration = Duration::from_mins(1);
+pub(super) const REGISTRIES: Duration = Duration::from_mins(1);
 /// Between two looks at them.
 const LOOK: Duration = Duration::from_secs(1);
 /// Between two looks while clients ask anew.
@@ -40,6 +40,10 @@ pub struct Drains {
     nodes: BTreeMap<String, String>,
     /// Something of this deployment may be drained.
     pub may_be_left: bool,
+    /// What was drained before its turn: since when registries hand it out no more.
+    ahead: BTreeMap<Place, Instant>,
+    /// A registry took no notice in time: what is drained before its turn would only be waited for twice.
+    is_late: bool,
 }
 
 impl Drains {
@@ -102,25 +106,69 @@ impl Runner<'_> {
         }
         self.say(&format!("drained: {}", listed(&begun.drained)));
         let _ = self.write(Event::Drained { places: pairs(&begun.drained) });
-        let late = self.await_registries("look", &nodes, &[]).await?;
-        if !late.is_empty() {
-            let servers: BTreeSet<String> = late.iter().map(|one| one.server.clone()).collect();
-            let servers: Vec<String> = servers.into_iter().collect();
-            let registry = &late[0].registry;
-            self.say(&format!(
-                "not drained: {}: {registry} hands it out after {} s: an old registry, or its clock or time zone is off",
-                servers.join(", "),
-                REGISTRIES.as_secs()
-            ));
-            match self.tell("end", &nodes, &servers).await {
-                Ok(report) => drop(self.write(Event::GivenBack { places: pairs(&report.ended) })),
-                Err(why) => self.say(&format!("warning: its flow is not given back yet: {why}")),
-            }
-            if begun.drained.iter().all(|place| servers.contains(&place.server)) {
+        let drained = self.until_handed_out_no_more(&nodes, begun.drained).await?;
+        if drained.is_empty() {
+            return Ok(());
+        }
+        let now = Instant::now();
+        // The last one counts: whoever is drained by now alone has had no time yet.
+        let since = drained.iter().map(|place| self.drains.ahead.get(place).copied().unwrap_or(now)).max();
+        self.let_clients_ask(containers, &nodes, patience, since.unwrap_or(now)).await
+    }
+
+    /// Drains what is to be stopped next, while `besides` are swapped. What does not come to pass here is done when it is its turn.
+    pub(super) async fn drain_ahead(
+        &mut self,
+        containers: &[String],
+        besides: &[String],
+    ) -> Result<(), StepError> {
+        let (nodes, stopped) = (self.nodes_of(containers).await, self.nodes_of(besides).await);
+        // What is stopped meanwhile must be known by its name.
+        if self.drains.is_late || nodes.is_empty() || stopped.len() < besides.len() {
+            return Ok(());
+        }
+        self.drains.may_be_left = true;
+        let begun = match self.order("begin", json!({"nodes": nodes, "besides": stopped})).await {
+            Ok(report) if report.unable.is_empty() => report,
+            Ok(Report { unable: why, .. }) | Err(why) => {
+                self.say(&format!("nothing is drained ahead: {why}"));
                 return Ok(());
             }
+        };
+        if begun.drained.is_empty() {
+            return Ok(());
         }
-        self.let_clients_ask(containers, &nodes, patience).await
+        self.say(&format!("drained ahead: {}", listed(&begun.drained)));
+        let _ = self.write(Event::Drained { places: pairs(&begun.drained) });
+        let drained = self.until_handed_out_no_more(&nodes, begun.drained).await?;
+        let now = Instant::now();
+        self.drains.ahead.extend(drained.into_iter().map(|place| (place, now)));
+        Ok(())
+    }
+
+    /// Waits until registries hand out none of these; what one goes on handing out is given back. Those that are drained then.
+    async fn until_handed_out_no_more(
+        &mut self,
+        nodes: &[String],
+        mut drained: Vec<Place>,
+    ) -> Result<Vec<Place>, StepError> {
+        let late = self.await_registries("look", nodes, &[]).await?;
+        let Some(first) = late.first() else { return Ok(drained) };
+        self.drains.is_late = true;
+        let servers: BTreeSet<String> = late.iter().map(|one| one.server.clone()).collect();
+        let servers: Vec<String> = servers.into_iter().collect();
+        let registry = &first.registry;
+        self.say(&format!(
+            "not drained: {}: {registry} hands it out after {} s: an old registry, or its clock or time zone is off",
+            servers.join(", "),
+            REGISTRIES.as_secs()
+        ));
+        match self.tell("end", nodes, &servers).await {
+            Ok(report) => drop(self.write(Event::GivenBack { places: pairs(&report.ended) })),
+            Err(why) => self.say(&format!("warning: its flow is not given back yet: {why}")),
+        }
+        drained.retain(|place| !servers.contains(&place.server));
+        Ok(drained)
     }
 
     /// Begins; with `--wait` again and again, as long as another host holds the only other instance of something.
@@ -147,9 +195,20 @@ impl Runner<'_> {
         containers: &[String],
         nodes: &[String],
         patience: Patience,
+        since: Instant,
     ) -> Result<(), StepError> {
-        self.say(&format!("clients ask anew within {} s", patience.client_refresh.as_secs()));
-        let mut begun = Instant::now();
+        // Whoever still calls then is given the rest of `drain_timeout` also where the drain is older.
+        let passed = since.elapsed().min(patience.client_refresh);
+        let mut begun = Instant::now().checked_sub(passed).unwrap_or_else(Instant::now);
+        let refresh = patience.client_refresh.as_secs();
+        if passed.is_zero() {
+            self.say(&format!("clients ask anew within {refresh} s"));
+        } else {
+            self.say(&format!(
+                "clients ask anew within {refresh} s, of which {} s are over",
+                passed.as_secs()
+            ));
+        }
         let mut ended_once = false;
         let mut noted = Noted::default();
         let mut listens = Vec::new();
@@ -187,7 +246,10 @@ impl Runner<'_> {
         }
         let nodes = self.nodes_of(containers).await;
         let ended = match self.tell("end", &nodes, &[]).await {
-            Ok(report) => report.ended,
+            Ok(report) => {
+                self.drains.ahead.retain(|place, _| !report.ended.contains(place));
+                report.ended
+            }
             Err(why) => {
                 self.say(&format!("warning: what was drained is not given back yet: {why}"));
                 return Ok(());
@@ -239,7 +301,11 @@ impl Runner<'_> {
         let begun = Instant::now();
         loop {
             let late = match self.tell(act, nodes, servers).await {
-                Ok(report) => report.late,
+                Ok(report) => {
+                    // Its clients have come back meanwhile: it is drained from now on.
+                    self.drains.ahead.retain(|place, _| !report.again.contains(place));
+                    report.late
+                }
                 // Nobody knows: no more is waited for than for who is late.
                 Err(_) => Vec::new(),
             };
@@ -258,9 +324,12 @@ impl Runner<'_> {
     }
 
     async fn tell(&mut self, act: &str, nodes: &[String], servers: &[String]) -> Result<Report, String> {
-        let order = json!({
-            "deployment": self.desired.deployment, "host": self.host, "nodes": nodes, "servers": servers,
-        });
+        self.order(act, json!({"nodes": nodes, "servers": servers})).await
+    }
+
+    async fn order(&mut self, act: &str, mut order: Value) -> Result<Report, String> {
+        order["deployment"] = json!(self.desired.deployment);
+        order["host"] = json!(self.host);
         if !self.cluster_probe.is_open() {
             self.own_the_lock().await.map_err(|error| error.to_string())?;
         }

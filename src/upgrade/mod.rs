@@ -34,6 +34,7 @@ pub mod journal;
 mod keep;
 pub mod kept;
 mod leaning;
+pub mod length;
 mod locators;
 pub mod lock;
 mod loss;

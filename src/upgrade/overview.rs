@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::length::{Length, length};
 use super::names::{Part, part_of};
 use super::preflight::names_in_database;
 use super::state::by_id;
@@ -25,6 +26,8 @@ pub struct Overview {
     pub silent: BTreeMap<String, Vec<String>>,
     /// What is served elsewhere too, while nobody sends its clients there: they notice until they ask anew. Server → nodes.
     pub not_drained: BTreeMap<String, Vec<String>>,
+    /// How long it takes.
+    pub time: Length,
     /// What is stopped with its container and called by nobody: down already, not handed out, a backup.
     pub along: BTreeMap<String, Vec<String>>,
 }
@@ -116,6 +119,13 @@ pub fn overview(plan: &Plan, desired: &Desired, observed: &Observed) -> Overview
             load,
         });
     }
+    let places: BTreeSet<&String> = overview.drained.values().flatten().collect();
+    let serves = |container: &str| {
+        let touched = plan.touched.iter().find(|touched| touched.container == container);
+        let own = touched.and_then(|touched| nodes.get(touched.service.as_str()));
+        own.is_some_and(|own| own.iter().any(|node| places.contains(node)))
+    };
+    overview.time = length(&plan.steps, &desired.policy, |container| services.is_none() || serves(container));
     overview
 }
 

@@ -259,7 +259,7 @@ impl<'a> Planner<'a> {
         let mut rest = Vec::new();
         let mut migrated = false;
         let is_touched = |_: &Service, decision: &Decision| !matches!(decision, Decision::Keep);
-        for batch in self.in_batches(planned, self.desired.policy.batch, is_touched) {
+        for batch in self.in_batches(planned, is_touched) {
             let mut phases = Vec::new();
             for (service, decision) in batch {
                 if matches!(decision, Decision::Replace { .. }) && !migrated {
@@ -369,39 +369,44 @@ impl<'a> Planner<'a> {
             if services.is_empty() { service.role != Some(Role::Database) } else { named(service) }
         };
         let mut there = false;
-        for service in self.one_by_one(self.ordered(), wanted) {
-            if !wanted(service) {
-                continue;
+        for batch in self.batches_for(self.ordered(), wanted) {
+            let mut phases = Vec::new();
+            for service in batch.into_iter().filter(|service| wanted(service)) {
+                if service.written.hold && !named(service) {
+                    self.note(&service.name, "is held and goes on running: name it to restart it");
+                    continue;
+                }
+                let Some(container) = serving(self.observed, &self.desired.deployment, service) else {
+                    self.note(&service.name, "is declared and not there: `tarsup up` creates it");
+                    continue;
+                };
+                there = true;
+                let may = adopted::check_restart(self.desired, service, container, can_ask);
+                if self.findings.check(may).is_none() {
+                    continue;
+                }
+                let cause =
+                    if named(service) { "a restart was asked for" } else { "a restart of all was asked for" };
+                phases.extend(self.restarted(service, container, cause));
             }
-            if service.written.hold && !named(service) {
-                self.note(&service.name, "is held and goes on running: name it to restart it");
-                continue;
-            }
-            let Some(container) = serving(self.observed, &self.desired.deployment, service) else {
-                self.note(&service.name, "is declared and not there: `tarsup up` creates it");
-                continue;
-            };
-            there = true;
-            let may = adopted::check_restart(self.desired, service, container, can_ask);
-            if self.findings.check(may).is_none() {
-                continue;
-            }
-            let cause =
-                if named(service) { "a restart was asked for" } else { "a restart of all was asked for" };
-            let swap = self.swap(service, cause);
-            let touched = swap.touched(Some(container), After::Same);
-            let phases = if is_up(container) {
-                swap.restart(container)
-            } else if is_cut_off_restart(container) {
-                swap.start(container)
-            } else {
-                self.note(&service.name, "is stopped and stays so: `tarsup up` starts it");
-                continue;
-            };
-            self.plan.touched.push(touched);
-            self.plan.steps.extend(phases.flatten());
+            self.plan.steps.extend(together(phases));
         }
         if there || self.findings.is_refused() { Ok(()) } else { Err(self.nothing_there("restart")) }
+    }
+
+    fn restarted(&mut self, service: &'a Service, container: &Container, cause: &str) -> Option<Phases> {
+        let swap = self.swap(service, cause);
+        let touched = swap.touched(Some(container), After::Same);
+        let phases = if is_up(container) {
+            swap.restart(container)
+        } else if is_cut_off_restart(container) {
+            swap.start(container)
+        } else {
+            self.note(&service.name, "is stopped and stays so: `tarsup up` starts it");
+            return None;
+        };
+        self.plan.touched.push(touched);
+        Some(phases)
     }
 
     fn down(&mut self, all: bool) -> Result<(), Refusal> {

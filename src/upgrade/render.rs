@@ -131,6 +131,9 @@ pub fn line(action: &Action) -> String {
                 String::new()
             }
         ),
+        Action::DrainAhead { containers, .. } => {
+            format!("drain {} ahead: clients ask anew meanwhile", containers.join(", "))
+        }
         Action::Undrain { containers } => format!("give back what was drained in {}", containers.join(", ")),
         Action::Look { container, timeout, .. } => {
             format!("see that {container} is well, within {} s", timeout.as_secs())

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::batches::together;
 use super::finding::Findings;
 use super::keep::{self, Leads};
 use super::names::{Part, old_name, part_of};
@@ -9,7 +10,7 @@ use super::plan::Planner;
 use super::preflight::{guard_container, way_back};
 use super::state::{by_id, is_up, made, of_service, serving};
 use super::step::After;
-use super::swap::Again;
+use super::swap::{Again, Phases};
 use super::{DeployId, Refusal, other_start};
 use crate::deploy::desired::Service;
 use crate::deploy::observed::{Availability, LABEL_DEPLOY, LABEL_PREDECESSOR, LABEL_TWIN};
@@ -207,10 +208,14 @@ fn had_a_predecessor(history: &[Served]) -> bool {
 pub(super) fn plan(planner: &mut Planner<'_>, targets: &BTreeMap<String, String>) {
     planner.database_runs("rollback");
     let order = if goes_forward(planner, targets) { planner.ordered() } else { planner.ordered_back() };
-    for service in planner.one_by_one(order, |service| targets.contains_key(&service.name)) {
-        let Some(id) = targets.get(&service.name) else { continue };
-        let done = plan_service(planner, service, id);
-        planner.findings.check(done);
+    for batch in planner.batches_for(order, |service| targets.contains_key(&service.name)) {
+        let mut phases = Vec::new();
+        for service in batch {
+            let Some(id) = targets.get(&service.name) else { continue };
+            let done = plan_service(planner, service, id);
+            phases.extend(planner.findings.check(done));
+        }
+        planner.plan.steps.extend(together(phases));
     }
     if !planner.plan.is_empty() {
         planner
@@ -221,7 +226,7 @@ pub(super) fn plan(planner: &mut Planner<'_>, targets: &BTreeMap<String, String>
 }
 
 /// One service's way back.
-fn plan_service<'a>(planner: &mut Planner<'a>, service: &'a Service, id: &str) -> Result<(), Refusal> {
+fn plan_service<'a>(planner: &mut Planner<'a>, service: &'a Service, id: &str) -> Result<Phases, Refusal> {
     let gone = || Refusal::ParkedGone { service: service.name.clone(), before: String::new() };
     let back = Back::of(planner.observed, id).ok_or_else(gone)?;
     if service.role == Some(Role::Master) && back.has_our_start() {
@@ -258,7 +263,7 @@ fn plan_service<'a>(planner: &mut Planner<'a>, service: &'a Service, id: &str) -
     let from = old.map_or("nothing", |old| old.image.as_str());
     let cause = format!("back from {from} to {}", back.image());
     let swap = planner.swap(service, &cause);
-    let (touched, phases) = match back {
+    let (touched, mut phases) = match back {
         Back::There(parked) => {
             let after = After::Parked { id: parked.id.clone(), name: parked.name.clone() };
             (swap.touched(old, after), swap.bring_back(parked, old))
@@ -279,8 +284,8 @@ fn plan_service<'a>(planner: &mut Planner<'a>, service: &'a Service, id: &str) -
     };
     let kept = keep::steps(planner, service, &leads_to, old);
     planner.plan.touched.push(touched);
-    planner.plan.steps.extend(kept.into_iter().chain(phases.flatten()));
-    Ok(())
+    phases.prepare.splice(0..0, kept);
+    Ok(phases)
 }
 
 fn is_foreign_start(service: &Service, twin: &Twin) -> bool {

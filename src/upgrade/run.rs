@@ -323,6 +323,7 @@ impl Runner<'_> {
                     (*client_refresh, *drain_timeout, *is_strict);
                 self.drain(containers, Patience { client_refresh, drain_timeout, is_strict }).await?;
             }
+            Action::DrainAhead { containers, besides } => self.drain_ahead(containers, besides).await?,
             Action::Undrain { containers } => self.undrain(containers).await?,
             Action::Look { container, role, timeout } => {
                 let proof = Proof::of(*role, None, cluster_probe::has_account(self.desired));

@@ -168,6 +168,14 @@ pub enum Action {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         is_strict: bool,
     },
+    /// Drains what comes next while others are swapped, as far as it serves beside both: its clients have had their time when it
+    /// is its turn. Waits for registries alone. Post: recorded in the database. Undo: given back, at the end of the deploy.
+    DrainAhead {
+        /// The containers, by the names under which they serve.
+        containers: Vec<String>,
+        /// Those that are swapped meanwhile: nothing in them is in anybody's place.
+        besides: Vec<String>,
+    },
     /// Gives back what was drained of these containers. Pre: they are proven. Undo: nothing.
     Undrain {
         /// The containers.
@@ -400,6 +408,7 @@ impl Action {
             Self::Gate { .. } => "gate",
             Self::Look { .. } => "look",
             Self::Drain { .. } => "drain",
+            Self::DrainAhead { .. } => "drain-ahead",
             Self::Undrain { .. } => "undrain",
             Self::Task { task: Task::Migrate { .. }, .. } => "migrate",
             Self::Task { task: Task::Finish { .. }, .. } => "finish",
@@ -423,9 +432,9 @@ impl Action {
             | Self::Release { .. } => None,
             Self::Create { name, .. } | Self::Claim { name } => Some(name),
             // Of a batch the first.
-            Self::Drain { containers, .. } | Self::Undrain { containers } => {
-                containers.first().map(String::as_str)
-            }
+            Self::Drain { containers, .. }
+            | Self::DrainAhead { containers, .. }
+            | Self::Undrain { containers } => containers.first().map(String::as_str),
             Self::Connect { container, .. }
             | Self::SetRestart { container, .. }
             | Self::Stop { container, .. }
@@ -456,7 +465,9 @@ impl Action {
             Self::Rename { container, to } => (text(container), text(to)),
             Self::Start { .. } => (text("stopped"), text("running")),
             Self::Gate { .. } => (text("running"), text("proven")),
-            Self::Drain { containers, .. } => (Some(containers.join(" ")), None),
+            Self::Drain { containers, .. } | Self::DrainAhead { containers, .. } => {
+                (Some(containers.join(" ")), None)
+            }
             Self::Undrain { containers } => (None, Some(containers.join(" "))),
             Self::Task { task: Task::Migrate { from, to, .. } | Task::Keep { from, to }, .. } => {
                 (text(from), text(to))

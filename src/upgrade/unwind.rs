@@ -53,6 +53,7 @@ impl WayBack {
                     | Action::Look { .. }
                     | Action::SaveLogs { .. }
                     | Action::Drain { .. }
+                    | Action::DrainAhead { .. }
                     | Action::Undrain { .. }
             )
         })

@@ -67,6 +67,10 @@ fn what_serves_elsewhere_is_drained_once_and_given_back() {
     let server = Server::start();
     let asker = cluster(&server);
     let hello = |node: &str| json!({"server": "Demo.Hello", "node": node});
+    // Ahead, while the other node is stopped: nothing would serve.
+    let ahead = drain(&asker, "begin", &["a"], &json!({"besides": ["b"]}));
+    assert_eq!(ahead["drained"], json!([]));
+    assert_eq!(flows(&server), ALL_FLOW);
     let begun = drain(&asker, "begin", &["a"], &json!({}));
     assert_eq!(begun["drained"], json!([hello("a")]));
     assert_eq!(

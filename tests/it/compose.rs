@@ -220,7 +220,7 @@ fn networks_volumes_and_policy_are_what_the_file_says() {
     );
     assert_eq!(desired.volumes[0].name, "p_node");
     let policy = &desired.policy;
-    assert_eq!((policy.batch, policy.gate_timeout.as_secs(), policy.dwell.as_secs()), (2, 180, 10));
+    assert_eq!((policy.batch, policy.gate_timeout.as_secs(), policy.dwell.as_secs()), (Some(2), 180, 10));
     assert_eq!(desired.notes, Vec::<String>::new());
 }
 

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use super::super::image::bytes;
 use super::super::table::aligned;
 use crate::diagnose::first_few;
+use crate::upgrade::length::Length;
 use crate::upgrade::names::{Part, part_of};
 use crate::upgrade::overview::{Overview, Row, Silence};
 use crate::upgrade::step::{Action, Purpose};
@@ -32,6 +34,7 @@ pub fn glance(offer: &Offer, steps: bool) -> String {
         let _ = writeln!(text, "also: {line}");
     }
     text += &services(overview);
+    text += &time(overview);
     for note in &plan.notes {
         let _ = writeln!(text, "note: {note}");
     }
@@ -129,6 +132,30 @@ fn services(overview: &Overview) -> String {
         }
     }
     text
+}
+
+/// `time: 1 min 10 s to 11 min ...`; nothing where nothing is waited for.
+fn time(overview: &Overview) -> String {
+    let Length { shortest, longest } = overview.time;
+    if longest.is_zero() {
+        return String::new();
+    }
+    let (shortest, longest) = (in_words(shortest), in_words(longest));
+    format!(
+        "time: {shortest} to {longest}, and what loads, backup and migration take (waits and time-outs)\n"
+    )
+}
+
+/// `45 s`, `2 min`, `1 h 5 min`: not more than is of interest.
+fn in_words(length: Duration) -> String {
+    let seconds = length.as_secs();
+    let (minutes, rest) = (seconds / 60, seconds % 60);
+    match (minutes, rest) {
+        (0, seconds) => format!("{seconds} s"),
+        (1..10, 1..) => format!("{minutes} min {rest} s"),
+        (1..60, _) => format!("{minutes} min"),
+        _ => format!("{} h {} min", minutes / 60, minutes % 60),
+    }
 }
 
 /// The business services first.

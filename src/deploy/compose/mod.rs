@@ -137,7 +137,7 @@ fn policy(node: &Node) -> Result<Policy> {
         let (key, value) = (entry.key.as_str(), &entry.value);
         let at_least = |least: i64| at_least(value, key, least);
         match key {
-            "batch" => policy.batch = at_least(1)?,
+            "batch" => policy.batch = Some(at_least(1)?),
             "gate_timeout" => policy.gate_timeout = value::duration(value, key)?,
             "dwell" => policy.dwell = value::duration(value, key)?,
             "services_timeout" => policy.services_timeout = value::duration(value, key)?,

@@ -30,17 +30,19 @@ pub struct Choice {
 }
 
 /// Chooses. A server that an administrator has stopped, or taken out of what is handed out, is none of ours, and neither is a
-/// backup. `drained` names what is drained by anybody, as server and node.
+/// backup. What is on the nodes `besides` is stopped meanwhile; `drained` names what is drained by anybody, as server and node.
 pub fn choose(
     instances: &[Instance],
     nodes: &BTreeSet<String>,
+    besides: &BTreeSet<String>,
     drained: &BTreeSet<(String, String)>,
 ) -> Choice {
     let mut choice = Choice::default();
     let is_drained = |one: &Instance| drained.contains(&(one.server.clone(), one.node.clone()));
     // Whoever gave one back meanwhile: it may go at any moment.
+    let flows = |one: &Instance| one.flow && !is_drained(one) && !besides.contains(&one.node);
     let known: Vec<Instance> =
-        instances.iter().map(|one| Instance { flow: one.flow && !is_drained(one), ..one.clone() }).collect();
+        instances.iter().map(|one| Instance { flow: flows(one), ..one.clone() }).collect();
     for (at, one) in known.iter().enumerate() {
         if !nodes.contains(&one.node) || !one.serves() {
             continue;
@@ -77,16 +79,27 @@ mod tests {
     #[test]
     fn batch_never_takes_the_last_one() {
         let all = [instance("Demo.A", "a"), instance("Demo.A", "b"), instance("Demo.A", "c")];
-        let of = |names: &[&str]| choose(&all, &nodes(names), &BTreeSet::new());
+        let none = BTreeSet::new();
+        let of = |names: &[&str]| choose(&all, &nodes(names), &none, &BTreeSet::new());
         assert_eq!(of(&["a", "b"]).drained, [0, 1]);
         let whole = of(&["a", "b", "c"]);
         assert!(whole.drained.is_empty());
         assert_eq!(whole.gaps[0].why, "no other instance serves");
         // Another host drains the third one right now.
         let drained = BTreeSet::from([("Demo.A".to_owned(), "c".to_owned())]);
-        let held = choose(&all, &nodes(&["a", "b"]), &drained);
+        let held = choose(&all, &nodes(&["a", "b"]), &none, &drained);
         assert!(held.drained.is_empty());
         assert!(held.gaps.iter().all(|gap| gap.held) && !whole.gaps[0].held);
+    }
+
+    #[test]
+    fn what_is_stopped_beside_it_is_in_nobodys_place() {
+        let (two, none) = ([instance("Demo.A", "a"), instance("Demo.A", "b")], BTreeSet::new());
+        let three = [two[0].clone(), two[1].clone(), instance("Demo.A", "c")];
+        let of = |all: &[Instance]| choose(all, &nodes(&["b"]), &nodes(&["a"]), &none).drained;
+        assert_eq!(of(&three), [1]);
+        assert!(of(&two).is_empty());
+        assert_eq!(choose(&two, &nodes(&["b"]), &BTreeSet::new(), &none).drained, [1]);
     }
 
     #[test]
@@ -98,7 +111,7 @@ mod tests {
         let registry = |node| instance("tars.tarsregistry", node);
         let all =
             [stopped, instance("Demo.A", "b"), backup, instance("Demo.B", "b"), registry("a"), registry("b")];
-        let choice = choose(&all, &nodes(&["a"]), &BTreeSet::new());
+        let choice = choose(&all, &nodes(&["a"]), &BTreeSet::new(), &BTreeSet::new());
         assert!(choice.drained.is_empty());
         assert_eq!(choice.gaps.len(), 1);
         assert_eq!(choice.gaps[0].why, "registries stay handed out");

@@ -42,6 +42,9 @@ struct Order {
     /// The nodes; for `end` none means all that this deployment has drained.
     #[serde(default)]
     nodes: BTreeSet<String>,
+    /// Nodes that are stopped meanwhile: nothing on them is in anybody's place.
+    #[serde(default)]
+    besides: BTreeSet<String>,
     /// The servers; none for all of these nodes.
     #[serde(default)]
     servers: BTreeSet<String>,
@@ -121,7 +124,7 @@ fn begin(session: &mut Session, order: &Order, report: &mut Report) -> Result<()
     session.run("beginning to drain", "START TRANSACTION")?;
     let drains = record::all(session)?;
     let instances = instances::all(session)?;
-    let choice = choice::choose(&instances, &order.nodes, &record::places(&drains));
+    let choice = choice::choose(&instances, &order.nodes, &order.besides, &record::places(&drains));
     for one in choice.drained.iter().map(|at| &instances[*at]) {
         set_flow(session, &one.server, &one.node, "inactive")?;
         record::write(session, &one.server, &one.node, &order.deployment, &order.host)?;

@@ -31,7 +31,7 @@ fn address(of: u8) -> String {
 }
 
 /// Database, master, slave and six nodes.
-fn with_nodes() -> Desired {
+pub fn with_nodes() -> Desired {
     let mut desired = desired();
     desired.services.retain(|service| service.role != Some(Role::Node));
     for of in 0..NODES {
@@ -74,7 +74,7 @@ fn instances() -> impl Strategy<Value = Vec<Instance>> {
 #[derive(Clone, Debug)]
 struct Cluster {
     instances: Vec<Instance>,
-    batch: usize,
+    batch: Option<usize>,
     declared: BTreeSet<u8>,
     stopped: BTreeSet<u8>,
     command: usize,
@@ -83,7 +83,7 @@ struct Cluster {
 fn clusters() -> impl Strategy<Value = Cluster> {
     let some = |least: usize| proptest::collection::btree_set(0..NODES, least..=usize::from(NODES));
     let stopped = proptest::collection::btree_set(0..NODES, 0..2);
-    (instances(), 0usize..5, some(1), stopped, 0usize..4).prop_map(
+    (instances(), proptest::option::of(1usize..5), some(1), stopped, 0usize..4).prop_map(
         |(instances, batch, declared, stopped, command)| Cluster {
             instances,
             batch,
@@ -128,7 +128,8 @@ async fn shown() -> Vec<Shown> {
     all
 }
 
-/// Follows the finished plan step by step: who is down when, and whether a service that has several instances ever has none.
+/// Follows the finished plan step by step: who is down or drained when, and whether a service that has several instances ever has
+/// none. What is drained is chosen as the database does it, which does not know who was stopped.
 fn silenced(plan: &Plan, desired: &Desired, observed: &Observed, instances: &[Instance]) -> Option<String> {
     let address_of = |name: &str| -> Option<String> {
         let service = desired.service(name)?;
@@ -142,17 +143,65 @@ fn silenced(plan: &Plan, desired: &Desired, observed: &Observed, instances: &[In
     let serves = |one: &&Instance| one.setting && one.present && one.flow && one.lives && !one.backup;
     let serving: Vec<&Instance> =
         instances.iter().filter(serves).filter(|one| !down.contains(&one.node)).collect();
+    let addresses = |containers: &[String]| -> BTreeSet<String> {
+        let names = containers.iter().filter_map(|name| name.strip_prefix("tars-"));
+        names.filter_map(address_of).collect()
+    };
+    let same = |one: &Instance, other: &Instance| other.server == one.server && other.set == one.set;
+    let mut drained: Vec<&Instance> = Vec::new();
+    // What was stopped before, and is started on the way, serves from then on.
+    let mut not_up = down.clone();
     for step in &plan.steps {
         let Some(at) = step.service.as_ref().and_then(|name| address_of(name)) else { continue };
-        match step.action {
+        match &step.action {
             Action::Stop { .. } => drop(down.insert(at)),
-            Action::Gate { .. } => drop(down.remove(&at)),
+            Action::Gate { .. } => {
+                down.remove(&at);
+                not_up.remove(&at);
+            }
+            Action::Undrain { containers } => {
+                let back = addresses(containers);
+                drained.retain(|one| !back.contains(&one.node));
+            }
+            Action::Drain { containers, .. } | Action::DrainAhead { containers, .. } => {
+                let besides = match &step.action {
+                    Action::DrainAhead { besides, .. } => addresses(besides),
+                    _ => BTreeSet::new(),
+                };
+                let nodes = addresses(containers);
+                let serving: Vec<&Instance> =
+                    instances.iter().filter(serves).filter(|one| !not_up.contains(&one.node)).collect();
+                let flows = |other: &&Instance| !drained.contains(other) && !besides.contains(&other.node);
+                let chosen: Vec<&Instance> = serving
+                    .iter()
+                    .copied()
+                    .filter(|one| nodes.contains(&one.node) && !drained.contains(one))
+                    .filter(|one| {
+                        let mut others = serving.iter().copied().filter(|other| !nodes.contains(&other.node));
+                        others.any(|other| same(one, other) && flows(&other))
+                    })
+                    .collect();
+                if matches!(step.action, Action::DrainAhead { .. }) {
+                    let elsewhere = |one: &Instance| {
+                        serving.iter().any(|other| same(one, other) && !nodes.contains(&other.node))
+                    };
+                    let all = serving.iter().filter(|one| nodes.contains(&one.node) && elsewhere(one));
+                    if all.count() > chosen.len() {
+                        return Some(format!("`{}` leaves some to wait for", render::line(&step.action)));
+                    }
+                }
+                drained.extend(chosen);
+            }
             _ => continue,
         }
         for one in &serving {
-            let mut same = serving.iter().filter(|other| other.server == one.server && other.set == one.set);
-            let has_several = same.clone().any(|other| other.node != one.node);
-            if has_several && same.all(|other| down.contains(&other.node)) {
+            let has_several = serving.iter().any(|other| same(one, other) && other.node != one.node);
+            let up = instances.iter().filter(serves).filter(|other| !not_up.contains(&other.node));
+            if has_several
+                && up
+                    .filter(|other| same(one, other))
+                    .all(|other| down.contains(&other.node) || drained.contains(&other))
+            {
                 return Some(format!("{} is silent at `{}`", one.server, render::line(&step.action)));
             }
         }
@@ -166,7 +215,7 @@ fn no_plan_has_all_instances_of_a_service_down_between_two_gates() {
         tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let shown = runtime.block_on(shown());
     let config = ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() };
-    let several = std::cell::Cell::new(0);
+    let (several, ahead) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
     proptest!(config, |(cluster in clusters())| {
         let Shown { desired, observed, intent } = &shown[cluster.command];
         let (mut desired, mut observed) = (desired.clone(), observed.clone());
@@ -188,12 +237,14 @@ fn no_plan_has_all_instances_of_a_service_down_between_two_gates() {
         prop_assert!(silent.is_none(), "{}\n{}", silent.unwrap_or_default(), render::plan(&plan));
         let drains = plan.steps.iter().filter(|step| matches!(&step.action, Action::Drain { containers, .. } if containers.len() > 1));
         several.set(several.get() + drains.count());
+        ahead.set(ahead.get() + plan.steps.iter().filter(|step| step.action.kind() == "drain-ahead").count());
     });
     assert!(several.get() > 1_000, "only {} batches of several nodes", several.get());
+    assert!(ahead.get() > 1_000, "only {} drained ahead", ahead.get());
 }
 
 /// What the database says that serves.
-fn tell(engine: &FakeEngine, instances: &[(&str, &[u8])]) {
+pub fn tell(engine: &FakeEngine, instances: &[(&str, &[u8])]) {
     let all =
         instances.iter().flat_map(|(server, on)| on.iter().map(move |of| instance(server, &address(*of))));
     engine.tell("servers", json!(all.collect::<Vec<_>>()));
@@ -207,7 +258,7 @@ async fn offered(engine: &FakeEngine, desired: &Desired, intent: &Intent) -> Str
 #[tokio::test(start_paused = true)]
 async fn plan_of_nodes_goes_by_what_runs_on_them() {
     let mut desired = with_nodes();
-    desired.policy.batch = 3;
+    desired.policy.batch = Some(3);
     desired.policy.backup.way = BackupWay::None;
     let engine = running(&desired).await;
     // Of a service on two nodes never both; of one that runs elsewhere too any; the fifth node has nothing.
@@ -221,6 +272,42 @@ async fn plan_of_nodes_goes_by_what_runs_on_them() {
     let restart = Intent::Restart { services: vec![node(0), node(4), node(1)], ask_with: None };
     let text = offered(&engine, &nodes.apply(&desired), &restart).await;
     assert!(text.contains("with least first: `node4`, `node0`, `node1`\n"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn next_node_is_drained_while_one_is_swapped_where_everything_serves_beside_both() {
+    let mut desired = with_nodes();
+    desired.policy.client_refresh = Duration::from_mins(1);
+    let engine = running(&desired).await;
+    // One on all three nodes, one on two of them alone.
+    tell(&engine, &[("Demo.A", &[0, 1, 2, 7]), ("Demo.B", &[1, 2])]);
+    let restart = Intent::Restart { services: vec![node(0), node(1), node(2)], ask_with: None };
+    golden("restart_drained_ahead", &offered(&engine, &desired, &restart).await);
+    let machine = Machine::new();
+    roll(&engine, &machine, &desired, &id(2), &restart).await.unwrap();
+    let said = machine.said.lock().unwrap().join("\n");
+    assert!(said.contains("drained ahead: Demo.Hello on "), "{said}");
+    // What it has waited for already is not waited for again.
+    let over = "clients ask anew within 60 s, of which ";
+    assert_eq!(said.matches(over).count(), 1, "{said}");
+    assert!(!engine.dump().contains("drained "), "{}", engine.dump());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_run_that_was_cut_off_has_drained_ahead_is_given_back_before_another_is_drained() {
+    let desired = with_nodes();
+    let engine = running(&desired).await;
+    tell(&engine, &[("Demo.A", &[0, 1, 2, 7])]);
+    let own =
+        json!({"server": "Demo.A", "node": address(2), "deployment": "tars", "host": "FAKE", "since": ""});
+    engine.tell("drains", json!([own]));
+    let restart = Intent::Restart { services: vec![node(0), node(1), node(2)], ask_with: None };
+    let text = offered(&engine, &desired, &restart).await;
+    let of = |text: &str, words: &str| text.find(words).unwrap_or_else(|| panic!("no {words}: {text}"));
+    assert!(
+        of(&text, "give back what was drained in tars-node2\n")
+            < of(&text, "drain what serves in tars-node0 ")
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -271,7 +358,7 @@ async fn what_was_proven_already_is_drained_on_the_way_back_and_what_was_not_is_
 #[tokio::test(start_paused = true)]
 async fn rest_of_a_deploy_that_was_cut_off_goes_by_what_runs_there_too() {
     let mut desired = with_nodes();
-    desired.policy.batch = 6;
+    desired.policy.batch = Some(6);
     let engine = running(&desired).await;
     tell(&engine, &[("Demo.A", &[0, 1]), ("Demo.B", &[2, 3])]);
     let nodes = Intent::upgrade_image(&desired, &"tars/node:2".parse().unwrap());

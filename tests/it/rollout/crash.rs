@@ -1,5 +1,6 @@
 //! An upgrade that is killed before and after every engine call, and then resumed, either way.
 
+use super::batches::{tell, with_nodes};
 use super::deploys::{rollback, without_failed};
 use super::*;
 use crate::fake::{Behaviour, Call, Fault, Moment};
@@ -159,6 +160,37 @@ async fn upgrade_killed_at_any_call_goes_on_with_resume_forward() {
                 [] | [Resumed::Untouched(_)] if dump == before => {}
                 [] | [Resumed::Finished(_) | Resumed::Completed(_)] => assert_eq!(dump, after, "{context}"),
                 other => panic!("{context}: {other:?}\n{dump}"),
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nodes_that_are_drained_ahead_and_killed_at_any_call_are_undone_or_go_on_and_all_is_given_back() {
+    let mut desired = with_nodes();
+    desired.services.retain(|service| !["node3", "node4", "node5"].contains(&service.name.as_str()));
+    let running = running(&desired).await;
+    tell(&running, &[("Demo.A", &[0, 1, 2, 7])]);
+    let nodes = Intent::upgrade_image(&desired, &"tars/node:2".parse().unwrap());
+    let (engine, before) = (running.fork(), running.dump());
+    let machine = Machine::new();
+    let offer = roll(&engine, &machine, &desired, &id(2), &nodes).await.unwrap();
+    assert_eq!(offer.steps.iter().filter(|step| step.action.kind() == "drain-ahead").count(), 2);
+    let after = engine.dump();
+    for forward in [false, true] {
+        for n in points() {
+            let engine = running.fork();
+            if !killed_at(&engine, &desired, &nodes, n, Moment::After).await {
+                break;
+            }
+            let context = format!("killed after call {n}, {}", engine.calls().last().unwrap());
+            let done = resumed(&engine, &desired, forward).await;
+            let dump = without_failed(&engine.dump());
+            match done.as_slice() {
+                [] => assert!(dump == before || dump == after, "{context}\n{dump}"),
+                [Resumed::Undone(_) | Resumed::Untouched(_)] => assert_eq!(dump, before, "{context}"),
+                [Resumed::Completed(_) | Resumed::Finished(_)] => assert_eq!(dump, after, "{context}"),
+                other => panic!("{context}: {other:?}"),
             }
         }
     }

@@ -472,7 +472,7 @@ pub fn large() -> Desired {
         let endpoint = json!({"IPAMConfig": {"IPv4Address": "172.26.0.4"}});
         join(slave, "tars_back", endpoint);
     });
-    desired.policy.batch = 2;
+    desired.policy.batch = Some(2);
     desired
 }
 

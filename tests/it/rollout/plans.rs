@@ -53,7 +53,7 @@ async fn plan_of_an_upgrade_of_nodes_in_batches() {
     for last in [6, 7] {
         desired.services.push(service(&format!("node{last}"), Some(Role::Node), "tars/node:1", last));
     }
-    desired.policy.batch = 2;
+    desired.policy.batch = Some(2);
     let engine = running(&desired).await;
     let intent = Intent::upgrade_image(&desired, &"tars/node:2".parse().unwrap());
     golden_plan("upgrade_nodes_in_batches", &engine, &desired, &intent).await;

@@ -41,7 +41,7 @@ fn edited(edits: &[Edit]) -> Desired {
                     service.declaration.environment.0.extend(domain.0);
                 }
             }
-            Edit::Batch(batch) => desired.policy.batch = batch,
+            Edit::Batch(batch) => desired.policy.batch = Some(batch),
             Edit::RemoveLast => {
                 if desired.services.len() > 4 {
                     desired.services.pop();

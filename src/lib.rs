@@ -6,6 +6,7 @@
 //! | `adopt` | containers that somebody else made → a deployment file |
 //! | `oci` | the words of the OCI image specification: digest, reference, layer, image |
 //! | `tarball` | tar files: told by magic, read with every extension, written by hand |
+//! | `contents` | the list of its files that an image carries |
 //! | `compare` | what differs between two images, in services and files |
 //! | `build` | recipe → packages → layers → image |
 //! | `store` | the local content store, an OCI layout |
@@ -30,6 +31,8 @@ pub mod build;
 pub mod cli;
 #[cfg(feature = "host")]
 pub mod compare;
+#[cfg(feature = "host")]
+pub mod contents;
 #[cfg(feature = "host")]
 pub mod deploy;
 #[cfg(feature = "host")]

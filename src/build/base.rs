@@ -64,6 +64,25 @@ pub fn pack(
     cache: &Cache,
     compressors: &Compressors,
 ) -> Result<LayerRecord<BasePaths>, BuildError> {
+    let blob = HashingWriter::new(cache.start()?);
+    let gzip = compressors.writer(blob).map_err(BuildError::compress("base"))?;
+    let (out, contents) = read(base, HashingWriter::new(gzip))?;
+    let (gzip, diff_id, tar_size) = out.finish();
+    let blob = gzip.finish().map_err(BuildError::compress("base"))?;
+    let (file, digest, size) = blob.finish();
+    let record = LayerRecord::new(diff_id, digest, size, tar_size, contents);
+    cache.keep(&base.key(), file, &record)?;
+    Ok(record)
+}
+
+/// The diff id of the root file system and its names, without its blob.
+pub fn hash(base: &Rootfs) -> Result<(Digest, BasePaths), BuildError> {
+    let (out, contents) = read(base, HashingWriter::new(io::sink()))?;
+    Ok((out.finish().1, contents))
+}
+
+/// Writes the tar to `out`, and reads its names.
+fn read<W: Write>(base: &Rootfs, out: W) -> Result<(W, BasePaths), BuildError> {
     let path = base.path.as_path();
     let failed = |source| UnpackError::Read { path: path.to_owned(), source };
     let file = HashingReader::new(File::open(path).map_err(failed)?);
@@ -72,9 +91,7 @@ pub fn pack(
         MagicError::Read(source) => failed(source),
         other => unusable(path, &other.to_string()),
     })?;
-    let blob = HashingWriter::new(cache.start()?);
-    let gzip = compressors.writer(blob).map_err(BuildError::compress("base"))?;
-    let mut tee = Tee { inner: tar, out: HashingWriter::new(gzip), broken: None };
+    let mut tee = Tee { inner: tar, out, broken: None };
     let contents = read_names(path, &mut tee);
     if let Some(error) = tee.broken {
         return Err(BuildError::Compress { layer: "base".to_owned(), source: error });
@@ -86,12 +103,7 @@ pub fn pack(
     if file.into_inner().finish().0 != base.digest {
         return Err(unusable(path, "it was changed while the image was being built").into());
     }
-    let (gzip, diff_id, tar_size) = tee.out.finish();
-    let blob = gzip.finish().map_err(BuildError::compress("base"))?;
-    let (file, digest, size) = blob.finish();
-    let record = LayerRecord::new(diff_id, digest, size, tar_size, contents);
-    cache.keep(&base.key(), file, &record)?;
-    Ok(record)
+    Ok((tee.out, contents))
 }
 
 /// Passes on what it reads.

@@ -78,7 +78,10 @@ fn as_layer(layer: &Packed, cache: &Cache) -> Layer {
             size: layer.size,
             annotations: BTreeMap::from([(ANNOTATION_LAYER.to_owned(), layer.name.clone())]),
         },
-        source: cache.source(layer.digest, layer.size),
+        source: match &layer.known {
+            Some(known) => known.source.clone(),
+            None => cache.source(layer.digest, layer.size),
+        },
     }
 }
 

@@ -1,19 +1,20 @@
 //! Recipe → packages → trees → layers → image: the pipeline, in order. It knows no engine and no transport.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Write as _};
+use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::diagnose::{Diagnose, Exit, Place, shown};
-use crate::oci::{Digest, HashingWriter, Image};
+use crate::oci::{Digest, Image, Layer};
 use crate::store::cache::LayerRecord;
 use crate::store::{Cache, StoreError};
 use crate::tars::Service;
 use crate::tars::catalogue::{DEPLOY_PATH, TARS_PATH, WEB_PATH};
 
+pub mod after;
 pub mod base;
 pub mod bundle;
 pub mod check;
@@ -23,8 +24,9 @@ pub mod hints;
 pub mod host;
 pub mod image;
 pub mod layer;
+pub mod listing;
 pub mod names;
-pub mod order;
+pub mod pack;
 pub mod package;
 pub mod recipe;
 pub mod refusal;
@@ -32,11 +34,10 @@ pub mod skeleton;
 pub mod tree;
 pub mod unpack;
 
+use after::Predecessor;
 use base::{BasePaths, Rootfs};
 use check::CheckError;
-use compress::Compressors;
 use hints::Hints;
-use order::Predecessor;
 use package::{Package, PackageError, ServiceFiles};
 use recipe::{Base, ImageRole, Recipe, RecipeError};
 use tree::Tree;
@@ -115,6 +116,8 @@ pub struct Packed {
     pub size: u64,
     /// True where nothing had to be compressed.
     pub cached: bool,
+    /// The blob, where the predecessor has it.
+    pub known: Option<Layer>,
 }
 
 /// A finished image.
@@ -331,135 +334,9 @@ impl PreparedBuild<'_> {
                 diff_id: cached.as_ref().map(|record| record.diff_id),
             }
         });
-        base.chain(above).collect()
-    }
-
-    /// Makes what the cache does not have, and puts the image together.
-    pub fn build(&self, on_layer: &(dyn Fn(&Packed) + Sync)) -> Result<Built, BuildError> {
-        self.hints.keep()?;
-        let compressors = Compressors::new(self.settings.threads);
-        let mut packed = Vec::new();
-        let contents = match &self.base {
-            None => BasePaths::default(),
-            Some(base) => {
-                let (layer, contents) = self.pack_base(base, &compressors)?;
-                packed.push(layer);
-                contents
-            }
-        };
-        let mut layers = Vec::new();
-        for input in &self.layers {
-            let tree = self.place(input, &contents)?;
-            layers.push(LayerInput { name: input.name.clone(), what: input.what.clone(), tree });
-        }
-        let trees: Vec<&Tree> = layers.iter().map(|layer| &layer.tree).collect();
-        check::node(
-            self.recipe,
-            self.base.as_ref().map(|base| base.rootfs.path.as_path()),
-            &contents,
-            &trees,
-        )?;
-        check::apart(layers.iter().map(|layer| (layer.name.as_str(), &layer.tree)), &self.recipe.file)?;
-        if layers.iter().any(|input| self.must_be_read(input, &contents)) {
-            // The cache knew the package, but has lost the layer: read everything, and once only.
-            let read = prepare_with(self.recipe, self.settings, &|path, _| package::read(path))?;
-            return read.build(on_layer);
-        }
-        packed.iter().for_each(on_layer);
-        packed.extend(parallel(self.settings.threads, &layers, |input| {
-            let layer = self.pack(input, &contents, &compressors)?;
-            on_layer(&layer);
-            Ok::<_, BuildError>(layer)
-        })?);
-        self.settings.cache.remember();
-        self.assemble(&packed)
-    }
-
-    /// Where the files of a layer lie on this base.
-    fn place(&self, input: &LayerInput, contents: &BasePaths) -> Result<Tree, CheckError> {
-        let base = self.base.as_ref().map_or(Path::new(""), |base| &base.rootfs.path);
-        check::on_base(&input.name, &input.tree, contents, base, &self.recipe.file)
-    }
-
-    /// True for a layer that must be made, of files that were not read.
-    fn must_be_read(&self, input: &LayerInput, contents: &BasePaths) -> bool {
-        let missing = || {
-            let key = layer::key(&input.tree, &contents.folders);
-            self.settings.cache.find_proven::<()>(&key).is_none()
-        };
-        !input.tree.is_read() && missing()
-    }
-
-    fn pack_base(
-        &self,
-        base: &BaseInput,
-        compressors: &Compressors,
-    ) -> Result<(Packed, BasePaths), BuildError> {
-        let cache = &self.settings.cache;
-        let cached = base.cached.as_ref().and_then(|_| cache.find_proven(&base.rootfs.key()));
-        let is_cached = cached.is_some();
-        let record = match cached {
-            Some(record) => record,
-            None => base::pack(&base.rootfs, cache, compressors)?,
-        };
-        let layer = Packed {
-            name: "base".to_owned(),
-            what: "root file system".to_owned(),
-            diff_id: record.diff_id,
-            digest: record.digest,
-            size: record.size,
-            cached: is_cached,
-        };
-        Ok((layer, record.extra))
-    }
-
-    fn pack(
-        &self,
-        input: &LayerInput,
-        contents: &BasePaths,
-        compressors: &Compressors,
-    ) -> Result<Packed, BuildError> {
-        let cache = &self.settings.cache;
-        let key = layer::key(&input.tree, &contents.folders);
-        let packed = |record: &LayerRecord<()>, cached| Packed {
-            name: input.name.clone(),
-            what: input.what.clone(),
-            diff_id: record.diff_id,
-            digest: record.digest,
-            size: record.size,
-            cached,
-        };
-        if let Some(record) = cache.find_proven(&key) {
-            return Ok(packed(&record, true));
-        }
-        let failed = BuildError::compress(&input.name);
-        let blob = HashingWriter::new(cache.start()?);
-        let mut tar = HashingWriter::new(compressors.writer(blob).map_err(&failed)?);
-        layer::write(&input.tree, &contents.folders, &mut tar).map_err(&failed)?;
-        tar.flush().map_err(&failed)?;
-        let (gzip, diff_id, tar_size) = tar.finish();
-        let (file, digest, size) = gzip.finish().map_err(&failed)?.finish();
-        let record = LayerRecord::new(diff_id, digest, size, tar_size, ());
-        cache.keep(&key, file, &record)?;
-        Ok(packed(&record, false))
-    }
-
-    fn assemble(&self, packed: &[Packed]) -> Result<Built, BuildError> {
-        let diff_ids: Vec<Digest> = packed.iter().map(|layer| layer.diff_id).collect();
-        let predecessor = self.settings.predecessor.as_ref();
-        let before = predecessor.map(|image| image.diff_ids.clone()).unwrap_or_default();
-        let order = order::order(&diff_ids, usize::from(self.base.is_some()), &before);
-        let layers: Vec<Packed> = order.into_iter().map(|index| packed[index].clone()).collect();
-        let parts = image::Parts {
-            recipe: self.recipe,
-            architecture: &self.settings.architecture,
-            created: self.settings.created,
-            layers: &layers,
-            after: predecessor.and_then(Predecessor::chain_id),
-        };
-        let image =
-            image::assemble(&parts, &self.settings.cache).map_err(BuildError::compress("of the config"))?;
-        Ok(Built { image, layers })
+        let mut planned: Vec<PlannedLayer> = base.chain(above).collect();
+        self.plan_lists(&mut planned, contents.as_ref());
+        planned
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::image::{self, Places, Receipts};
 use super::options::ImageOptions;
 use super::{Failure, Outcome, Ui};
-use crate::build::order::Predecessor;
+use crate::build::after::Predecessor;
 use crate::build::recipe::{Overrides, Recipe};
 use crate::build::{self, Built, PlannedLayer, PreparedBuild, Settings, skeleton};
 use crate::deploy::pins::PACKAGE_ANNOTATION;
@@ -100,7 +100,11 @@ pub fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
         image::reach(&places, ui)?;
     }
     let built = prepared.build(&|layer| {
-        let how = if layer.cached { "unchanged" } else { "compressed" };
+        let how = match (&layer.known, layer.cached) {
+            (Some(_), _) => "as in the predecessor",
+            (None, true) => "unchanged",
+            (None, false) => "compressed",
+        };
         ui.note(&format!("  {:<18} {how}, {}", layer.name, image::bytes(layer.size)));
     })?;
     let mut receipts = Receipts::new();
@@ -146,10 +150,13 @@ fn settings(args: &BuildArgs, places: &Places, ui: &Ui) -> Result<Settings, Fail
     let architecture = architecture.ok_or_else(|| UsageError::Platform(args.platform.join(",")))?;
     let predecessor = match &args.after {
         None => None,
-        Some(text) => {
-            let diff_ids = image::diff_ids(&text.parse()?, places, ui)?;
-            Some(Predecessor { diff_ids })
-        }
+        Some(text) => Some(match text.parse()? {
+            // Its layers would have to be taken out of the engine, all of them.
+            ImageName::Daemon(reference) => {
+                Predecessor::of_diff_ids(image::diff_ids(&reference, places, ui)?)
+            }
+            name => Predecessor::of(&image::read(&name, places, ui)?),
+        }),
     };
     Ok(Settings {
         architecture: architecture.to_owned(),

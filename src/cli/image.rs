@@ -111,15 +111,14 @@ pub fn read(name: &ImageName, places: &Places, ui: &Ui) -> Result<Image, Failure
     }
 }
 
-/// The layers of an image, also of one in an engine.
-pub fn diff_ids(name: &ImageName, places: &Places, ui: &Ui) -> Result<Vec<Digest>, Failure> {
-    let ImageName::Daemon(reference) = name else { return Ok(read(name, places, ui)?.diff_ids()) };
+/// The layers of an image in an engine, which is not read.
+pub fn diff_ids(reference: &Reference, places: &Places, ui: &Ui) -> Result<Vec<Digest>, Failure> {
     let found = ui
         .block_on(async { connect(&places.engine).await?.inspect_image(&reference.to_string()).await })
         .map_err(TransportError::runtime)?
         .map_err(TransportError::from)?;
     let found = found.ok_or_else(|| TransportError::Absent {
-        name: name.to_string(),
+        name: format!("docker-daemon:{reference}"),
         hint: "`docker images` lists what the engine has".to_owned(),
     })?;
     Ok(found.diff_ids)

@@ -6,6 +6,7 @@ use std::io::{self, BufReader};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::contents::{Contents, Kind, Part};
 use crate::diagnose::shown_bytes;
 use crate::oci::{Digest, HashingWriter, Image, Layer};
 use crate::tarball::{EntryKind, TarReader, magic};
@@ -29,7 +30,7 @@ pub struct Diff {
     pub containerd: Sent,
 }
 
-/// A layer and its size as stored.
+/// A layer, or all layers of one name, and its size as stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LayerSize {
     /// The layer's name.
@@ -87,14 +88,6 @@ pub struct Sent {
 /// # Errors
 /// A layer that differs and cannot be read.
 pub fn diff(from: &Image, to: &Image) -> io::Result<Diff> {
-    let (old, new) = (named(from), named(to));
-    let old_ids: BTreeSet<Digest> = from.diff_ids().into_iter().collect();
-    let new_ids: BTreeSet<Digest> = to.diff_ids().into_iter().collect();
-    let gone: BTreeMap<&str, &Layer> = old
-        .iter()
-        .filter(|(_, layer)| !new_ids.contains(&layer.diff_id))
-        .map(|(name, layer)| (name.as_str(), *layer))
-        .collect();
     let mut diff = Diff {
         same: Vec::new(),
         changed: Vec::new(),
@@ -104,6 +97,107 @@ pub fn diff(from: &Image, to: &Image) -> io::Result<Diff> {
         classic: after_common_chain(from, to),
         containerd: missing_blobs(from, to),
     };
+    match (Contents::of(from)?, Contents::of(to)?) {
+        (Some(old), Some(new)) => by_lists(from, &old, to, &new, &mut diff)?,
+        _ => by_layers(from, to, &mut diff)?,
+    }
+    Ok(diff)
+}
+
+/// What is visible, by the lists that both images carry: no layer is opened but a base that differs.
+fn by_lists(from: &Image, old: &Contents, to: &Image, new: &Contents, diff: &mut Diff) -> io::Result<()> {
+    for (name, part) in in_order(to, new) {
+        let now = LayerSize { name: name.to_owned(), size: size_of(to, part) };
+        let Some(before) = old.parts.get(name).filter(|before| !before.entries.is_empty()) else {
+            diff.added.push(now);
+            continue;
+        };
+        if before.layers == part.layers {
+            diff.same.push(now);
+            continue;
+        }
+        let files = match (listed(before), listed(part)) {
+            (Some(before), Some(part)) => file_changes(&before, &part),
+            _ => file_changes(&read(from, before)?, &read(to, part)?),
+        };
+        if files.is_empty() {
+            diff.same.push(now);
+            continue;
+        }
+        diff.changed.push(ChangedLayer { name: now.name, from: size_of(from, before), to: now.size, files });
+    }
+    let is_gone = |name: &str| new.parts.get(name).is_none_or(|part| part.entries.is_empty());
+    let gone = in_order(from, old).into_iter().filter(|(name, _)| is_gone(name));
+    diff.removed =
+        gone.map(|(name, part)| LayerSize { name: name.to_owned(), size: size_of(from, part) }).collect();
+    Ok(())
+}
+
+/// The parts with something in them, as their lowest layers lie.
+fn in_order<'c>(image: &Image, contents: &'c Contents) -> Vec<(&'c str, &'c Part)> {
+    let ids = image.diff_ids();
+    let place = |part: &Part| part.layers.first().and_then(|first| ids.iter().position(|id| id == first));
+    let mut parts: Vec<(&str, &Part)> = contents
+        .parts
+        .iter()
+        .filter(|(_, part)| !part.entries.is_empty())
+        .map(|(name, part)| (name.as_str(), part))
+        .collect();
+    parts.sort_by_key(|(_, part)| place(part));
+    parts
+}
+
+fn layers_of<'i>(image: &'i Image, part: &'i Part) -> impl Iterator<Item = &'i Layer> {
+    image.layers.iter().filter(|layer| part.layers.contains(&layer.diff_id))
+}
+
+fn size_of(image: &Image, part: &Part) -> u64 {
+    layers_of(image, part).map(|layer| layer.descriptor.size).sum()
+}
+
+/// What a list says of a part; `None` where it does not know the bytes of its files: of a base.
+fn listed(part: &Part) -> Option<BTreeMap<String, LayerFile>> {
+    let nothing = Digest::of([]);
+    let file = |(path, entry): (&String, &crate::contents::Entry)| {
+        let kind = match entry.kind {
+            Kind::File => EntryKind::File,
+            Kind::Folder => EntryKind::Directory,
+            Kind::Link => EntryKind::Symlink,
+        };
+        let content = if entry.kind == Kind::File { entry.digest? } else { nothing };
+        let path = shown_bytes(path.as_bytes()).to_string();
+        let file = LayerFile {
+            kind,
+            mode: entry.mode,
+            owner: (entry.uid, entry.gid),
+            target: entry.target.clone().into_bytes(),
+            attributes: Vec::new(),
+            size: entry.size,
+            content,
+        };
+        Some((path, file))
+    };
+    part.entries.iter().map(file).collect()
+}
+
+fn read(image: &Image, part: &Part) -> io::Result<BTreeMap<String, LayerFile>> {
+    let mut found = BTreeMap::new();
+    for layer in layers_of(image, part) {
+        found.extend(files(layer)?);
+    }
+    Ok(found)
+}
+
+/// Layers by name: images without lists.
+fn by_layers(from: &Image, to: &Image, diff: &mut Diff) -> io::Result<()> {
+    let (old, new) = (named(from), named(to));
+    let old_ids: BTreeSet<Digest> = from.diff_ids().into_iter().collect();
+    let new_ids: BTreeSet<Digest> = to.diff_ids().into_iter().collect();
+    let gone: BTreeMap<&str, &Layer> = old
+        .iter()
+        .filter(|(_, layer)| !new_ids.contains(&layer.diff_id))
+        .map(|(name, layer)| (name.as_str(), *layer))
+        .collect();
     let mut replaced = BTreeSet::new();
     for (name, layer) in &new {
         if old_ids.contains(&layer.diff_id) {
@@ -125,7 +219,7 @@ pub fn diff(from: &Image, to: &Image) -> io::Result<Diff> {
         .filter(|(name, layer)| !new_ids.contains(&layer.diff_id) && !replaced.contains(name.as_str()))
         .map(|(name, layer)| size(name, layer))
         .collect();
-    Ok(diff)
+    Ok(())
 }
 
 fn named(image: &Image) -> Vec<(String, &Layer)> {

@@ -5,15 +5,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Module → what it may name of ours. ARCHITECTURE.md explains each line.
-const MAY_IMPORT: [(&str, &[&str]); 15] = [
+const MAY_IMPORT: [(&str, &[&str]); 16] = [
     ("diagnose", &[]),
     ("tars", &["diagnose"]),
     ("oci", &["diagnose"]),
     ("tarball", &[]),
-    ("compare", &["diagnose", "oci", "tarball", "tars"]),
+    ("contents", &["oci", "tarball"]),
+    ("compare", &["contents", "diagnose", "oci", "tarball", "tars"]),
     ("engine", &["diagnose", "oci"]),
     ("store", &["diagnose", "oci", "tars"]),
-    ("build", &["diagnose", "oci", "store", "tarball", "tars", "yaml"]),
+    ("build", &["contents", "diagnose", "oci", "store", "tarball", "tars", "yaml"]),
     ("transport", &["diagnose", "engine", "oci", "store"]),
     ("yaml", &["diagnose"]),
     ("deploy", &["diagnose", "engine", "oci", "tars", "yaml"]),
@@ -26,6 +27,7 @@ const MAY_IMPORT: [(&str, &[&str]); 15] = [
             "adopt",
             "build",
             "compare",
+            "contents",
             "deploy",
             "diagnose",
             "engine",

@@ -15,7 +15,7 @@ fn store_keeps_versions_by_name_and_a_name_moves_to_its_newest_image() {
     let newest = workshop.json(&["build", "framework.yaml", "--version", "3.0.18"]);
     let shown = workshop.json(&["inspect", "tars/framework:3.0.18"]);
     assert_eq!(shown["digest"], newest["digest"]);
-    assert_eq!(shown["layers"].as_array().unwrap().len(), 13);
+    assert_eq!(shown["layers"].as_array().unwrap().len(), 14);
     let index: serde_json::Value =
         serde_json::from_slice(&fs::read(workshop.path("store/index.json")).unwrap()).unwrap();
     assert_eq!(index["manifests"].as_array().unwrap().len(), 2, "{index}");
@@ -54,7 +54,7 @@ fn copy_goes_to_a_layout_and_an_archive_and_back() {
     let workshop = Workshop::new();
     let built = workshop.json(&["build", "framework.yaml"]);
     let receipt = workshop.json(&["copy", "tars/framework:3.0.17", "oci:out"]);
-    assert_eq!((&receipt["layers_sent"], &receipt["layers_skipped"]), (&13.into(), &0.into()));
+    assert_eq!((&receipt["layers_sent"], &receipt["layers_skipped"]), (&14.into(), &0.into()));
     let receipt = workshop.json(&["copy", "oci:out:3.0.17", "oci:out:again"]);
     assert_eq!((&receipt["layers_sent"], &receipt["bytes_sent"]), (&0.into(), &0.into()));
     workshop.json(&["copy", "oci:out:again", "docker-archive:framework.tar"]);

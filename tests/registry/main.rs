@@ -7,6 +7,9 @@ mod certificates;
 #[path = "../it/registry/image.rs"]
 #[allow(dead_code, reason = "what the tests without a registry use as well")]
 mod image;
+#[path = "../it/packages.rs"]
+#[allow(dead_code, reason = "what the tests without a registry use as well")]
+mod packages;
 mod server;
 
 use std::fs;
@@ -125,4 +128,33 @@ fn registry_with_tls_is_believed_by_the_authority_that_was_laid_out_for_it() {
     fs::write(folder.join("ca.crt"), "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n").unwrap();
     let message = bench.refused(&["inspect", &registry.name("a:1")], 2);
     assert!(message.contains("ca.crt cannot be used"), "{message}");
+}
+
+#[test]
+fn list_of_files_survives_what_copies_images() {
+    let (registry, bench, workshop) =
+        (Registry::start(&With::Nothing), Bench::new(&[10]), packages::Workshop::new());
+    let (own, theirs) = (registry.name("tars/framework:1"), registry.name("by/skopeo:1"));
+    workshop.json(&["build", "framework.yaml", "-o", &own]);
+    let tls = ["--src-tls-verify=false", "--dest-tls-verify=false"];
+    skopeo(&bench, &[&["copy", "--format", "v2s2"], &tls[..], &[&own, &theirs]].concat());
+    workshop.pack(packages::Packer::default(), tarsup::tars::Service::Stat, "3.0.18");
+    workshop.json(&["build", "framework.yaml", "--version", "2", "--after", &theirs]);
+    let diff = workshop.json(&["diff", &theirs, "tars/framework:2"]);
+    assert_eq!(diff["changed"][0]["name"], "tarsstat", "{diff}");
+    // Compared by layers, there would be one more, with the list itself.
+    assert_eq!((diff["changed"].as_array().unwrap().len(), diff["same"].as_array().unwrap().len()), (1, 12));
+
+    // Another tool sees a folder with files.
+    skopeo(&bench, &["copy", "--src-tls-verify=false", &own, "oci:read:1"]);
+    let unpacked = bench.path("unpacked");
+    let mut umoci = Command::new("umoci");
+    umoci.args(["unpack", "--image", "read:1"]).arg(&unpacked).current_dir(bench.folder.path());
+    let output = umoci.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let part = unpacked.join("rootfs/usr/share/tarsup/contents/tarsstat.json");
+    let part: serde_json::Value = serde_json::from_slice(&fs::read(part).unwrap()).unwrap();
+    let size = packages::program(tarsup::tars::Service::Stat, "3.0.17").len();
+    let binary = &part["entries"]["usr/local/app/tars/tarsstat/bin/tarsstat"];
+    assert_eq!((&binary["mode"], &binary["size"]), (&0o755.into(), &size.into()), "{part}");
 }

@@ -55,6 +55,8 @@ pub struct Kept {
     pub asked: Vec<Asked>,
     /// Bytes of bodies that came.
     pub taken: usize,
+    /// Bytes of bodies that went out, where it did what it should.
+    pub given: usize,
     /// Whoever asks for a blob of another repository is to send it.
     pub mounts_nothing: bool,
     uploads: BTreeMap<String, (String, Vec<u8>)>,
@@ -164,6 +166,7 @@ fn serve(stream: &TcpStream, kept: &Mutex<Kept>, mischief: &Mischief) -> Option<
     };
     write_head(stream, status, &headers, answer.len())?;
     if asked.method != "HEAD" {
+        kept.lock().unwrap().given += answer.len();
         (&mut &*stream).write_all(&answer).ok()?;
     }
     Some(())

@@ -1,0 +1,111 @@
+//! The image that the next one is built after: its order of layers, and the blobs that need not be made again.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::oci::{BlobSource, Digest, Image, Layer, MediaType};
+
+/// What docker calls a gzipped layer.
+const DOCKER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+
+/// A predecessor. It decides where layers lie, and which blob stands for content that is known; never what is in a layer.
+#[derive(Clone, Debug, Default)]
+pub struct Predecessor {
+    /// Its layers, the base first.
+    pub diff_ids: Vec<Digest>,
+    blobs: BTreeMap<Digest, Layer>,
+}
+
+impl Predecessor {
+    /// An image whose blobs are known.
+    pub fn of(image: &Image) -> Self {
+        let is_gzip = |layer: &&Layer| match &layer.descriptor.media_type {
+            MediaType::ImageLayerGzip => true,
+            MediaType::Other(other) => other == DOCKER_GZIP,
+            _ => false,
+        };
+        let blobs = image.layers.iter().filter(is_gzip).map(|layer| (layer.diff_id, layer.clone())).collect();
+        Self { diff_ids: image.diff_ids(), blobs }
+    }
+
+    /// An image of which only this is known: an engine does not tell what its layers were compressed to.
+    pub fn of_diff_ids(diff_ids: Vec<Digest>) -> Self {
+        Self { diff_ids, blobs: BTreeMap::new() }
+    }
+
+    /// True where it may spare the compression of a layer.
+    pub fn has_blobs(&self) -> bool {
+        !self.blobs.is_empty()
+    }
+
+    /// The layer with this content.
+    pub fn layer(&self, diff_id: &Digest) -> Option<&Layer> {
+        self.blobs.get(diff_id)
+    }
+
+    /// The chain id of its last layer (image-spec, config.md): the same wherever the image lies.
+    pub fn chain_id(&self) -> Option<Digest> {
+        let chain = |below: Digest, diff_id: &Digest| Digest::of(format!("{below} {diff_id}"));
+        let (first, rest) = self.diff_ids.split_first()?;
+        Some(rest.iter().fold(*first, chain))
+    }
+}
+
+/// A blob that lies in the cache as well: read from there, and mounted where the predecessor lies.
+pub struct Near {
+    /// In the cache.
+    pub here: Arc<dyn BlobSource>,
+    /// In the predecessor.
+    pub there: Arc<dyn BlobSource>,
+}
+
+impl BlobSource for Near {
+    fn open(&self) -> io::Result<Box<dyn Read + Send>> {
+        self.here.open().or_else(|_| self.there.open())
+    }
+
+    fn link_to(&self, target: &Path) -> io::Result<bool> {
+        self.here.link_to(target)
+    }
+
+    fn registry(&self) -> Option<(&str, &str)> {
+        self.there.registry()
+    }
+}
+
+/// Puts layers into the order in which they are built. `diff_ids` are in canonical order, the first `fixed` (the base)
+/// stay where they are. The answer holds indices into `diff_ids`.
+///
+/// A classic engine looks a layer up by the chain below it, so everything after the first change is sent again: what
+/// the predecessor has comes first, in its order; what changed comes last, where the next change of the same service
+/// moves nothing else.
+pub fn order(diff_ids: &[Digest], fixed: usize, predecessor: &[Digest]) -> Vec<usize> {
+    let place = |index: usize| predecessor.iter().position(|diff_id| *diff_id == diff_ids[index]);
+    let (mut kept, changed): (Vec<usize>, Vec<usize>) =
+        (fixed..diff_ids.len()).partition(|index| place(*index).is_some());
+    kept.sort_by_key(|index| place(*index));
+    (0..fixed.min(diff_ids.len())).chain(kept).chain(changed).collect()
+}
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(names: &[&str]) -> Vec<Digest> {
+        names.iter().map(Digest::of).collect()
+    }
+
+    #[test]
+    fn order_without_predecessor_is_canonical() {
+        assert_eq!(order(&ids(&["base", "a", "b"]), 1, &[]), [0, 1, 2]);
+    }
+
+    #[test]
+    fn order_keeps_the_predecessors_and_moves_changes_to_the_end() {
+        let predecessor = ids(&["base", "c", "a", "b"]);
+        assert_eq!(order(&ids(&["base", "a", "b2", "c"]), 1, &predecessor), [0, 3, 1, 2]);
+        assert_eq!(order(&ids(&["base2", "a", "b", "c", "d"]), 1, &predecessor), [0, 3, 1, 2, 4]);
+        assert_eq!(order(&ids(&["a", "b"]), 0, &ids(&["b", "a"])), [1, 0]);
+    }
+}

@@ -1,0 +1,64 @@
+//! The list of its files that an image carries: parts out of trees, and the layers that they lie in.
+
+use std::collections::BTreeMap;
+
+use super::base::BasePaths;
+use super::layer::{Folder, Folders};
+use super::tree::{Content, Tree, TreeNode};
+use crate::contents::{Entry, FOLDER, Kind, Part};
+use crate::oci::Digest;
+
+/// Layers whose parts lie above them, and not in the last layer: they are large, and change seldom.
+pub const BELOW: [&str; 2] = ["base", "web"];
+
+/// What is visible of a tree of ours in one layer.
+pub fn part(tree: &Tree, folders: &Folders, diff_id: Digest) -> Part {
+    let entry = |(path, node): (&str, &TreeNode)| {
+        let entry = match node {
+            TreeNode::Directory { mode } => {
+                let known = folders.get(path).copied();
+                folder(&known.unwrap_or(Folder { mode: *mode, uid: 0, gid: 0 }))
+            }
+            TreeNode::File { mode, content } => {
+                Entry { mode: *mode, size: content.size, digest: Some(content.digest), ..Entry::default() }
+            }
+            TreeNode::Link { target } => link(target),
+        };
+        (path.to_owned(), entry)
+    };
+    Part::new(vec![diff_id], tree.iter().map(entry).collect())
+}
+
+fn folder(folder: &Folder) -> Entry {
+    Entry { kind: Kind::Folder, mode: folder.mode, uid: folder.uid, gid: folder.gid, ..Entry::default() }
+}
+
+fn link(target: &str) -> Entry {
+    Entry { kind: Kind::Link, target: target.to_owned(), ..Entry::default() }
+}
+
+/// What later builds have to know of a base: its folders, links and names.
+pub fn base_part(base: &BasePaths, diff_id: Digest) -> Part {
+    let folders = base.folders.iter().map(|(path, known)| (path.clone(), folder(known)));
+    let links = base.links.iter().map(|(path, target)| (path.clone(), link(target)));
+    let files = base.files.iter().map(|path| (path.clone(), Entry::default()));
+    Part::new(vec![diff_id], folders.chain(links).chain(files).collect())
+}
+
+/// The files of a layer with these parts.
+pub fn tree(parts: &BTreeMap<String, Part>) -> Tree {
+    let mut tree = Tree::default();
+    let file = |bytes: Vec<u8>| TreeNode::File { mode: 0o644, content: Content::bytes(bytes) };
+    for (name, part) in parts {
+        // Parts are named as layers, no two alike, and without a slash.
+        let _ = tree.insert(&format!("{}/{name}.json", &FOLDER[1..]), file(part.to_bytes()));
+    }
+    tree
+}
+
+/// The place of the lists, to be kept free by every other layer.
+pub fn place() -> Tree {
+    let mut tree = Tree::default();
+    let _ = tree.insert(&FOLDER[1..], TreeNode::Directory { mode: 0o755 });
+    tree
+}

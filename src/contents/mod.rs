@@ -1,0 +1,205 @@
+//! What an image says of its own files: a list in a small layer, read instead of the layers themselves.
+//!
+//! Why it is a layer, and what that costs: docs/0004-contents-list.md.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufReader, Read as _};
+
+use serde::{Deserialize, Serialize};
+
+use crate::oci::{Digest, Image};
+use crate::tarball::{EntryKind, TarReader, magic};
+
+/// The folder that the list lies in: a file for each part, named as its layer, with `.json`.
+pub const FOLDER: &str = "/usr/share/tarsup/contents";
+/// The last layer of every image of ours: the parts of what changes often.
+pub const LAYER: &str = "contents";
+/// The layer above base and web console: their parts are large, and change seldom.
+pub const LAYER_BELOW: &str = "contents-below";
+/// A layer with a list has at most so many bytes as stored; an image whose list would be larger has none.
+pub const LARGEST: u64 = 8 << 20;
+/// A part has at most so many bytes uncompressed.
+const LARGEST_PART: u64 = 64 << 20;
+/// The version of the format; a list of another one counts as none.
+const VERSION: u32 = 1;
+
+/// What stands at a path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A file, a device or a pipe.
+    #[default]
+    File,
+    /// A folder.
+    Folder,
+    /// A symbolic link.
+    Link,
+}
+
+/// What is visible at a path.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Entry {
+    /// What it is.
+    #[serde(skip_serializing_if = "is_default")]
+    pub kind: Kind,
+    /// Permission bits with setuid, setgid and sticky; 0 for a link, and for a file of the base.
+    #[serde(skip_serializing_if = "is_default")]
+    pub mode: u32,
+    /// Owner.
+    #[serde(skip_serializing_if = "is_default")]
+    pub uid: u64,
+    /// Group.
+    #[serde(skip_serializing_if = "is_default")]
+    pub gid: u64,
+    /// Bytes of a file; 0 for one of the base.
+    #[serde(skip_serializing_if = "is_default")]
+    pub size: u64,
+    /// The digest of a file's bytes; none for one of the base.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+    /// Where a link points, as written.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub target: String,
+    /// Which of the part's layers it lies in.
+    #[serde(skip_serializing_if = "is_default")]
+    pub layer: usize,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// What is visible of one layer's name: of a service, of the base, of the web console, ...
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    version: u32,
+    /// The layers that its entries lie in, by diff id, the lowest first.
+    pub layers: Vec<Digest>,
+    /// Path without leading slash → what is there.
+    pub entries: BTreeMap<String, Entry>,
+}
+
+impl Part {
+    /// A part of these layers.
+    pub fn new(layers: Vec<Digest>, entries: BTreeMap<String, Entry>) -> Self {
+        Self { version: VERSION, layers, entries }
+    }
+
+    /// The part as the bytes of its file: the same part, the same bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = serde_json::to_vec(self).unwrap_or_default();
+        bytes.push(b'\n');
+        bytes
+    }
+}
+
+/// The list of an image: its parts by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// Name of a layer → what is visible of it.
+    pub parts: BTreeMap<String, Part>,
+}
+
+impl Contents {
+    /// The list of an image; `None` where it has none, where it is of another version, or where somebody has put layers
+    /// on top of it, of which it knows nothing. Only the layers with the list are opened.
+    ///
+    /// # Errors
+    /// A list that cannot be read, or is none.
+    pub fn of(image: &Image) -> io::Result<Option<Self>> {
+        let names = image.layer_names();
+        if names.last().is_none_or(|last| last != LAYER) {
+            return Ok(None);
+        }
+        let mut contents = Self::default();
+        for (name, layer) in names.iter().zip(&image.layers) {
+            if !matches!(name.as_str(), LAYER | LAYER_BELOW) {
+                continue;
+            }
+            if layer.descriptor.size > LARGEST || !contents.take(layer.source.open()?)? {
+                return Ok(None);
+            }
+        }
+        let known = image.diff_ids();
+        let fits = |part: &Part| {
+            part.layers.iter().all(|layer| known.contains(layer))
+                && part.entries.values().all(|entry| entry.layer < part.layers.len())
+        };
+        Ok(contents.parts.values().all(fits).then_some(contents))
+    }
+
+    /// Reads the parts of one layer; a later one covers an earlier one. False for a version that is not known.
+    fn take(&mut self, layer: impl io::Read) -> io::Result<bool> {
+        let stream = BufReader::with_capacity(256 * 1024, layer.take(LARGEST));
+        let mut tar = TarReader::new(magic::open(stream).map_err(io::Error::other)?);
+        while let Some(entry) = tar.next_entry().map_err(io::Error::other)? {
+            let Some(name) = part_name(&entry.name).filter(|_| entry.kind == EntryKind::File) else {
+                continue;
+            };
+            let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
+            if entry.size > LARGEST_PART {
+                return Err(invalid(format!("the list of {name} has {} bytes", entry.size)));
+            }
+            let mut bytes = Vec::new();
+            tar.content(&entry).take(LARGEST_PART).read_to_end(&mut bytes)?;
+            let unreadable = |error| invalid(format!("the list of {name} cannot be read: {error}"));
+            let head: Version = serde_json::from_slice(&bytes).map_err(unreadable)?;
+            if head.version != VERSION {
+                return Ok(false);
+            }
+            let part = serde_json::from_slice(&bytes).map_err(unreadable)?;
+            self.parts.insert(name, part);
+        }
+        // To its end, so that the bytes are proven.
+        io::copy(&mut tar.into_inner(), &mut io::sink())?;
+        Ok(true)
+    }
+}
+
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
+/// The name of the part that a file of a layer is; the base's links may have led its folder elsewhere.
+fn part_name(path: &[u8]) -> Option<String> {
+    let path = std::str::from_utf8(path).ok()?;
+    let (folder, file) = path.rsplit_once('/')?;
+    let inner = FOLDER.strip_prefix("/usr/share/").unwrap_or(FOLDER);
+    file.strip_suffix(".json").filter(|_| folder.ends_with(inner)).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn part_is_the_same_bytes_and_comes_back() {
+        let file = Entry { mode: 0o755, size: 3, digest: Some(Digest::of("abc")), ..Entry::default() };
+        let link = Entry { kind: Kind::Link, target: "x".to_owned(), layer: 1, ..Entry::default() };
+        let folder = Entry { kind: Kind::Folder, mode: 0o2775, gid: 50, ..Entry::default() };
+        let entries = [("b", file), ("a", link), ("c", folder)].map(|(path, entry)| (path.to_owned(), entry));
+        let part = Part::new(vec![Digest::of("1"), Digest::of("2")], entries.into_iter().collect());
+        let text = String::from_utf8(part.to_bytes()).unwrap();
+        assert!(text.starts_with(r#"{"version":1,"layers":["sha256:"#), "{text}");
+        assert!(
+            text.contains(r#""a":{"kind":"link","target":"x","layer":1},"b":{"mode":493,"size":3,"digest":"#)
+        );
+        assert!(text.contains(r#""c":{"kind":"folder","mode":1533,"gid":50}"#), "{text}");
+        assert_eq!(serde_json::from_str::<Part>(&text).unwrap(), part);
+    }
+
+    #[test]
+    fn part_is_told_by_its_folder_wherever_links_led_it() {
+        for (path, name) in [
+            ("usr/share/tarsup/contents/tarsstat.json", Some("tarsstat")),
+            ("./opt/data/tarsup/contents/base.json", Some("base")),
+            ("usr/share/tarsup/contents/x.txt", None),
+            ("usr/share/tarsup/base.json", None),
+            ("contents/base.json", None),
+        ] {
+            assert_eq!(part_name(path.as_bytes()).as_deref(), name, "{path}");
+        }
+    }
+}

@@ -5,34 +5,81 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
+use super::ontop::Why;
+use crate::contents::{self, Contents};
 use crate::oci::{BlobSource, Digest, Image, Layer, MediaType};
 
 /// What docker calls a gzipped layer.
 const DOCKER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 
-/// A predecessor. It decides where layers lie, and which blob stands for content that is known; never what is in a layer.
+/// A predecessor. It decides where layers lie, and which blob stands for content that is known; never what is in a new layer.
 #[derive(Clone, Debug, Default)]
 pub struct Predecessor {
     /// Its layers, the base first.
     pub diff_ids: Vec<Digest>,
     blobs: BTreeMap<Digest, Layer>,
+    /// Names, purposes and blobs of its layers, and what is visible in them.
+    made: Option<Made>,
+    /// Its layers are not to stay.
+    pub relayer: bool,
+}
+
+/// An image that was made of layers of ours.
+#[derive(Clone, Debug)]
+pub struct Made {
+    /// Name, purpose and blob of each layer, the base first, without the list on top.
+    pub layers: Vec<(String, String, Layer)>,
+    /// What is visible.
+    pub contents: Contents,
 }
 
 impl Predecessor {
-    /// An image whose blobs are known.
-    pub fn of(image: &Image) -> Self {
+    /// An image whose blobs are known, and what is visible in it. `read_in_full` hears of one without a list.
+    ///
+    /// # Errors
+    /// A list or a layer that cannot be read.
+    pub fn of(image: &Image, read_in_full: impl FnOnce()) -> io::Result<Self> {
         let is_gzip = |layer: &&Layer| match &layer.descriptor.media_type {
             MediaType::ImageLayerGzip => true,
             MediaType::Other(other) => other == DOCKER_GZIP,
             _ => false,
         };
+        let is_ours = image.layer_purposes().iter().all(|purpose| !purpose.is_empty());
+        let made = if is_ours && image.layers.iter().all(|layer| is_gzip(&layer)) {
+            let contents = if let Some(contents) = Contents::of(image)? {
+                contents
+            } else {
+                read_in_full();
+                contents::folded(image)?
+            };
+            let layers = image.layer_names().into_iter().zip(image.layer_purposes()).zip(&image.layers);
+            let mut layers: Vec<(String, String, Layer)> =
+                layers.map(|((name, purpose), layer)| (name, purpose, layer.clone())).collect();
+            layers.pop_if(|(name, _, _)| name == contents::LAYER);
+            Some(Made { layers, contents })
+        } else {
+            None
+        };
         let blobs = image.layers.iter().filter(is_gzip).map(|layer| (layer.diff_id, layer.clone())).collect();
-        Self { diff_ids: image.diff_ids(), blobs }
+        Ok(Self { diff_ids: image.diff_ids(), blobs, made, relayer: false })
     }
 
     /// An image of which only this is known: an engine does not tell what its layers were compressed to.
     pub fn of_diff_ids(diff_ids: Vec<Digest>) -> Self {
-        Self { diff_ids, blobs: BTreeMap::new() }
+        Self { diff_ids, ..Self::default() }
+    }
+
+    /// Its layers that may stay as they are on this base; why not.
+    pub fn that_stays(&self, base: Option<Digest>) -> Result<&Made, Why> {
+        if self.relayer {
+            return Err(Why::Asked);
+        }
+        if self.blobs.is_empty() {
+            return Err(Why::InEngine);
+        }
+        let made = self.made.as_ref().ok_or(Why::Foreign)?;
+        let first = made.layers.first().filter(|(name, _, _)| name == "base");
+        if first.map(|(_, _, layer)| layer.diff_id) == base { Ok(made) } else { Err(Why::Base) }
     }
 
     /// True where it may spare the compression of a layer.

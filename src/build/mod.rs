@@ -26,8 +26,10 @@ pub mod image;
 pub mod layer;
 pub mod listing;
 pub mod names;
+pub mod ontop;
 pub mod pack;
 pub mod package;
+pub mod plan;
 pub mod recipe;
 pub mod refusal;
 pub mod skeleton;
@@ -126,6 +128,8 @@ pub struct Built {
     pub image: Image,
     /// Its layers, in order.
     pub layers: Vec<Packed>,
+    /// What a person ought to know of the order of its layers.
+    pub note: Option<String>,
 }
 
 /// Why an image cannot be built.
@@ -302,46 +306,6 @@ fn layers(
         add("tars-init", "PID 1, and the links into the volume".to_owned(), tree);
     }
     Ok(layers)
-}
-
-impl PreparedBuild<'_> {
-    /// What would be built, in canonical order.
-    pub fn plan(&self) -> Vec<PlannedLayer> {
-        let base = self.base.iter().map(|base| PlannedLayer {
-            name: "base".to_owned(),
-            what: base_name(&base.rootfs.path),
-            content: std::fs::metadata(&base.rootfs.path).map_or(0, |metadata| metadata.len()),
-            cached: base.cached.as_ref().map(|record| record.size),
-            diff_id: base.cached.as_ref().map(|record| record.diff_id),
-        });
-        // Without the base's folders the keys of the layers above it are not known.
-        let contents = match &self.base {
-            Some(base) => base.cached.as_ref().map(|record| record.extra.clone()),
-            None => Some(BasePaths::default()),
-        };
-        let above = self.layers.iter().map(|input| {
-            // What cannot be placed is no layer yet: building says why.
-            let placed =
-                |contents: &BasePaths| Some((self.place(input, contents).ok()?, contents.folders.clone()));
-            let placed = contents.as_ref().and_then(placed);
-            let key = placed.map(|(tree, folders)| layer::key(&tree, &folders));
-            let cached: Option<LayerRecord<()>> = key.and_then(|key| self.settings.cache.find(&key));
-            PlannedLayer {
-                name: input.name.clone(),
-                what: input.what.clone(),
-                content: input.tree.size(),
-                cached: cached.as_ref().map(|record| record.size),
-                diff_id: cached.as_ref().map(|record| record.diff_id),
-            }
-        });
-        let mut planned: Vec<PlannedLayer> = base.chain(above).collect();
-        self.plan_lists(&mut planned, contents.as_ref());
-        planned
-    }
-}
-
-fn base_name(path: &Path) -> String {
-    path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }
 
 /// Does the same with each item on several threads; the answers are in the items' order, and so is the first error.

@@ -5,14 +5,15 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::after::{self, Near, Predecessor};
+use super::after::{self, Made, Near, Predecessor};
 use super::base::{self, BasePaths};
 use super::compress::Compressors;
 use super::layer::{self, Folders};
+use super::ontop::{self, Change, Why};
 use super::tree::Tree;
 use super::{
-    BaseInput, BuildError, Built, LayerInput, Packed, PlannedLayer, PreparedBuild, check, image, listing,
-    package, parallel, prepare_with,
+    BaseInput, BuildError, Built, LayerInput, Packed, PreparedBuild, check, image, listing, package,
+    parallel, prepare_with,
 };
 use crate::contents::{self, Part};
 use crate::oci::{Digest, HashingWriter, Layer};
@@ -27,65 +28,88 @@ impl PreparedBuild<'_> {
         let none = BasePaths::default();
         let contents = base.as_ref().map_or(&none, |(_, contents)| contents);
         let layers = self.placed(contents)?;
-        if layers.iter().any(|input| self.must_be_read(input, contents)) {
+        let on_base = base.as_ref().map(|(layer, _)| layer.diff_id);
+        let stack = self.stack(on_base, layers, contents);
+        if stack.inputs().any(|input| self.must_be_read(input, contents)) {
             // The cache knew the package, but has lost the layer: read everything, and once only.
             let read = prepare_with(self.recipe, self.settings, &|path, _| package::read(path))?;
             return read.build(on_layer);
         }
-        let mut packed: Vec<Packed> = base.iter().map(|(layer, _)| layer.clone()).collect();
-        packed.iter().for_each(on_layer);
         let pack = |input: &LayerInput| {
             let layer = self.pack(input, contents, &compressors)?;
             on_layer(&layer);
             Ok::<_, BuildError>(layer)
         };
-        let made = parallel(self.settings.threads, &layers, pack)?;
-        let base = base.as_ref().map(|(layer, _)| layer.diff_id);
-        let above = layers.iter().zip(made.iter().map(|layer| layer.diff_id));
-        let (below, above) = parts(base, above, contents);
-        let (low, high): (Vec<Packed>, Vec<Packed>) =
-            made.into_iter().partition(|layer| below.contains_key(&layer.name));
-        packed.extend(low);
-        if !below.is_empty() {
-            packed.push(pack(&self.list(contents::LAYER_BELOW, &below, contents)?)?);
-        }
-        packed.extend(high);
-        let list = pack(&self.list(contents::LAYER, &above, contents)?)?;
+        let inputs: Vec<&LayerInput> = stack.inputs().collect();
+        let built = match &stack {
+            Stack::OnTop(made, changes) => {
+                let kept: Vec<Packed> = made.layers.iter().map(|layer| self.kept(layer)).collect();
+                kept.iter().for_each(on_layer);
+                let tops = parallel(self.settings.threads, &inputs, |input| pack(input))?;
+                let diff_ids: Vec<Digest> = tops.iter().map(|layer| layer.diff_id).collect();
+                let parts = parts_on_top(made, changes, &diff_ids, on_base, contents);
+                let list = pack(&self.list(contents::LAYER, &parts, contents)?)?;
+                self.assemble(kept.into_iter().chain(tops).chain([list]).collect(), None)
+            }
+            Stack::Canonical(layers, why) => {
+                let base = base.as_ref().map(|(layer, _)| layer.clone());
+                base.iter().for_each(on_layer);
+                let made = parallel(self.settings.threads, &inputs, |input| pack(input))?;
+                let diff_ids = made.iter().map(|layer| layer.diff_id);
+                let (below, above) = parts(on_base, layers.iter().zip(diff_ids), contents);
+                let (low, high): (Vec<Packed>, Vec<Packed>) =
+                    made.into_iter().partition(|layer| below.contains_key(&layer.name));
+                let mut packed: Vec<Packed> = base.into_iter().chain(low).collect();
+                if !below.is_empty() {
+                    packed.push(pack(&self.list(contents::LAYER_BELOW, &below, contents)?)?);
+                }
+                packed.extend(high);
+                let mut packed = self.ordered(&packed, why.as_ref());
+                packed.push(pack(&self.list(contents::LAYER, &above, contents)?)?);
+                self.assemble(packed, why.as_ref())
+            }
+        };
         self.settings.cache.remember();
-        self.assemble(&packed, list)
+        built
     }
 
-    /// Adds the layers with the list to a plan, which has them in canonical order.
-    pub(super) fn plan_lists(&self, planned: &mut Vec<PlannedLayer>, contents: Option<&BasePaths>) {
-        let list = |name: &str| PlannedLayer {
-            name: name.to_owned(),
-            what: "the list of its files that the image carries".to_owned(),
-            content: 0,
-            cached: None,
-            diff_id: None,
-        };
-        let (mut below, mut above) = (list(contents::LAYER_BELOW), list(contents::LAYER));
-        // What is in the list is known once every layer is.
-        let known: Option<Vec<Digest>> = planned.iter().map(|layer| layer.diff_id).collect();
-        if let Some((contents, known)) = contents.zip(known)
-            && let Ok(layers) = self.placed(contents)
-        {
-            let (base, rest) = known.split_at(usize::from(self.base.is_some()));
-            let lists = parts(base.first().copied(), layers.iter().zip(rest.iter().copied()), contents);
-            for (planned, parts) in [(&mut below, &lists.0), (&mut above, &lists.1)] {
-                let Ok(input) = self.list(&planned.name, parts, contents) else { continue };
-                let key = layer::key(&input.tree, &contents.folders);
-                let record: Option<LayerRecord<()>> = self.settings.cache.find(&key);
-                planned.content = input.tree.size();
-                planned.cached = record.as_ref().map(|record| record.size);
-                planned.diff_id = record.map(|record| record.diff_id);
-            }
+    /// How the layers come to lie: on top of a predecessor, or in an order of their own.
+    pub(super) fn stack(
+        &self,
+        base: Option<Digest>,
+        layers: Vec<LayerInput>,
+        contents: &BasePaths,
+    ) -> Stack<'_> {
+        let Some(predecessor) = &self.settings.predecessor else { return Stack::Canonical(layers, None) };
+        let on_top = predecessor.that_stays(base).and_then(|made| {
+            Ok((made, ontop::changes(&made.contents, &layers, contents, self.recipe.relayer)?))
+        });
+        match on_top {
+            Ok((made, changes)) => Stack::OnTop(made, changes),
+            Err(why) => Stack::Canonical(layers, Some(why)),
         }
-        let low = planned.iter().take_while(|layer| listing::BELOW.contains(&layer.name.as_str())).count();
-        if low > 0 {
-            planned.insert(low, below);
+    }
+
+    /// A layer of the predecessor that stays where it is.
+    fn kept(&self, (name, purpose, layer): &(String, String, Layer)) -> Packed {
+        Packed {
+            name: name.clone(),
+            what: purpose.clone(),
+            diff_id: layer.diff_id,
+            digest: layer.descriptor.digest,
+            size: layer.descriptor.size,
+            cached: true,
+            known: Some(self.near(layer)),
         }
-        planned.push(above);
+    }
+
+    /// `packed` is in canonical order. An engine tells the order of a predecessor, and nothing else of it.
+    fn ordered(&self, packed: &[Packed], why: Option<&Why>) -> Vec<Packed> {
+        let before = self.settings.predecessor.as_ref().map(|predecessor| predecessor.diff_ids.as_slice());
+        let before = before.filter(|_| matches!(why, Some(Why::InEngine | Why::Foreign))).unwrap_or_default();
+        let diff_ids: Vec<Digest> = packed.iter().map(|layer| layer.diff_id).collect();
+        let order = after::order(&diff_ids, usize::from(self.base.is_some()), before);
+        order.into_iter().map(|index| packed[index].clone()).collect()
     }
 
     /// The layers as they come to lie on this base, proven to fit each other.
@@ -143,7 +167,7 @@ impl PreparedBuild<'_> {
         !input.tree.is_read() && missing()
     }
 
-    fn known_blobs(&self) -> Option<&Predecessor> {
+    pub(super) fn known_blobs(&self) -> Option<&Predecessor> {
         self.settings.predecessor.as_ref().filter(|predecessor| predecessor.has_blobs())
     }
 
@@ -176,7 +200,7 @@ impl PreparedBuild<'_> {
                 read
             };
             if let Some(found) = known.layer(&diff_id) {
-                let near = self.near(found, cached.as_ref().map(|record| (record.digest, record.size)));
+                let near = self.near(found);
                 let (digest, size) = (found.descriptor.digest, found.descriptor.size);
                 return Ok((packed(diff_id, digest, size, true, Some(near)), contents));
             }
@@ -191,10 +215,10 @@ impl PreparedBuild<'_> {
     }
 
     /// The predecessor's blob, read from the cache where that has it.
-    fn near(&self, found: &Layer, cached: Option<(Digest, u64)>) -> Layer {
+    fn near(&self, found: &Layer) -> Layer {
         let mut layer = found.clone();
         let (digest, size) = (found.descriptor.digest, found.descriptor.size);
-        if cached == Some((digest, size)) {
+        if self.settings.cache.holds(&digest, size) {
             let here = self.settings.cache.source(digest, size);
             layer.source = Arc::new(Near { here, there: found.source.clone() });
         }
@@ -231,7 +255,7 @@ impl PreparedBuild<'_> {
                 }
             };
             if let Some(found) = known.layer(&diff_id) {
-                let near = self.near(found, cached.map(|record| (record.digest, record.size)));
+                let near = self.near(found);
                 let (digest, size) = (found.descriptor.digest, found.descriptor.size);
                 return Ok(packed(diff_id, digest, size, true, Some(near)));
             }
@@ -250,14 +274,8 @@ impl PreparedBuild<'_> {
         Ok(packed(diff_id, digest, size, false, None))
     }
 
-    /// `packed` is in canonical order; the list is always the last layer.
-    fn assemble(&self, packed: &[Packed], list: Packed) -> Result<Built, BuildError> {
-        let diff_ids: Vec<Digest> = packed.iter().map(|layer| layer.diff_id).collect();
+    fn assemble(&self, layers: Vec<Packed>, why: Option<&Why>) -> Result<Built, BuildError> {
         let predecessor = self.settings.predecessor.as_ref();
-        let before = predecessor.map(|image| image.diff_ids.clone()).unwrap_or_default();
-        let order = after::order(&diff_ids, usize::from(self.base.is_some()), &before);
-        let layers: Vec<Packed> =
-            order.into_iter().map(|index| packed[index].clone()).chain([list]).collect();
         let parts = image::Parts {
             recipe: self.recipe,
             architecture: &self.settings.architecture,
@@ -267,12 +285,62 @@ impl PreparedBuild<'_> {
         };
         let image =
             image::assemble(&parts, &self.settings.cache).map_err(BuildError::compress("of the config"))?;
-        Ok(Built { image, layers })
+        let before = predecessor.map(|image| image.diff_ids.as_slice()).unwrap_or_default();
+        let sent = layers.iter().zip(before).take_while(|(layer, before)| layer.diff_id == **before).count();
+        let bytes: u64 = layers.iter().skip(sent).map(|layer| layer.size).sum();
+        let note = why.map(|why| {
+            format!(
+                "{why}: the layers are in an order of their own; an engine with a classic store that has the predecessor is \
+                 sent {} of them, {bytes} bytes",
+                layers.len() - sent
+            )
+        });
+        Ok(Built { image, layers, note })
     }
 }
 
+/// How the layers of an image come to lie.
+pub(super) enum Stack<'a> {
+    /// The layers of a predecessor, and what changed on top.
+    OnTop(&'a Made, Vec<Change>),
+    /// Base, web, services; and why, where there is a predecessor.
+    Canonical(Vec<LayerInput>, Option<Why>),
+}
+
+impl Stack<'_> {
+    /// What has to be made, or found.
+    pub(super) fn inputs(&self) -> Box<dyn Iterator<Item = &LayerInput> + '_> {
+        match self {
+            Self::OnTop(_, changes) => Box::new(changes.iter().filter_map(|change| change.layer.as_ref())),
+            Self::Canonical(layers, _) => Box::new(layers.iter()),
+        }
+    }
+}
+
+/// The parts of the list of an image whose changes lie on top, without those that the list below has; `tops` are the
+/// layers of the changes that have one.
+pub(super) fn parts_on_top(
+    made: &Made,
+    changes: &[Change],
+    tops: &[Digest],
+    base: Option<Digest>,
+    contents: &BasePaths,
+) -> BTreeMap<String, Part> {
+    let mut tops = tops.iter();
+    let base = base.map(|diff_id| ("base".to_owned(), listing::base_part(contents, diff_id)));
+    let after = changes.iter().map(|change| {
+        let mut part = change.part.clone();
+        part.layers.extend(change.layer.as_ref().and_then(|_| tops.next()));
+        (change.name.clone(), part)
+    });
+    let before = &made.contents;
+    let is_below =
+        |name: &String, part: &Part| before.below.contains(name) && before.parts.get(name) == Some(part);
+    base.into_iter().chain(after).filter(|(name, part)| !is_below(name, part)).collect()
+}
+
 /// The parts of the list: those of what lies low, and the others.
-fn parts<'l>(
+pub(super) fn parts<'l>(
     base: Option<Digest>,
     layers: impl Iterator<Item = (&'l LayerInput, Digest)>,
     contents: &BasePaths,
@@ -284,7 +352,7 @@ fn parts<'l>(
 }
 
 /// The key of what a layer is uncompressed, where no blob of it was made.
-fn hashed(key: &Digest) -> Digest {
+pub(super) fn hashed(key: &Digest) -> Digest {
     Digest::of(format!("tarsup hashed 1\n{key}\n"))
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
+use super::ontop::Limits;
 pub use super::refusal::RecipeError;
 use crate::diagnose::{Place, shown};
 use crate::oci::Reference;
@@ -69,6 +70,8 @@ pub struct Recipe {
     pub init: Option<PathBuf>,
     /// Labels of the image.
     pub labels: BTreeMap<String, String>,
+    /// How much may be covered by what lies on top of a predecessor.
+    pub relayer: Limits,
     /// What a plain image's config holds.
     pub plain: PlainImage,
 }
@@ -153,6 +156,8 @@ struct RecipeFile {
     init: Option<PathBuf>,
     #[serde(default)]
     labels: BTreeMap<String, String>,
+    #[serde(default)]
+    relayer: Limits,
     #[serde(default)]
     waive: Vec<String>,
     entrypoint: Option<StartCommand>,
@@ -265,6 +270,7 @@ impl Resolver<'_> {
             web: written.web.as_ref().map(|path| self.folder.join(path)),
             init: written.init.as_ref().map(|path| self.folder.join(path)),
             labels: written.labels.clone(),
+            relayer: written.relayer,
             plain: self.plain(written)?,
         })
     }

@@ -18,7 +18,7 @@ use crate::deploy::pins::PACKAGE_ANNOTATION;
 use crate::diagnose::{Diagnose, Exit};
 use crate::oci::Digest;
 use crate::store::{self, Cache};
-use crate::transport::ImageName;
+use crate::transport::{ImageName, TransportError};
 
 /// Build an image from a recipe; no engine is needed
 #[derive(Debug, Args)]
@@ -39,9 +39,13 @@ pub struct BuildArgs {
     #[arg(long, value_name = "OS/ARCH", default_value = "linux/amd64")]
     platform: Vec<String>,
 
-    /// Keep the order of layers of this image: a host that has it is sent little more than what changed
+    /// Keep the layers of this image and put what changed on top: a host that has it is sent that and nothing else
     #[arg(long, value_name = "IMAGE")]
     after: Option<String>,
+
+    /// Put the layers into canonical order again, instead of what changed on top
+    #[arg(long)]
+    relayer: bool,
 
     /// Where the image goes (default: the local store): oci:DIR[:TAG], docker-archive:FILE, docker-daemon:REF, docker://REF
     #[arg(short, long = "output", value_name = "IMAGE")]
@@ -107,6 +111,9 @@ pub fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
         };
         ui.note(&format!("  {:<18} {how}, {}", layer.name, image::bytes(layer.size)));
     })?;
+    if let Some(note) = &built.note {
+        ui.note(note);
+    }
     let mut receipts = Receipts::new();
     for output in &outputs {
         let receipt = image::send(&built.image, output, &recipe.reference, &places, ui)?;
@@ -148,16 +155,26 @@ fn settings(args: &BuildArgs, places: &Places, ui: &Ui) -> Result<Settings, Fail
         _ => None,
     };
     let architecture = architecture.ok_or_else(|| UsageError::Platform(args.platform.join(",")))?;
-    let predecessor = match &args.after {
+    let mut predecessor = match &args.after {
         None => None,
         Some(text) => Some(match text.parse()? {
             // Its layers would have to be taken out of the engine, all of them.
             ImageName::Daemon(reference) => {
                 Predecessor::of_diff_ids(image::diff_ids(&reference, places, ui)?)
             }
-            name => Predecessor::of(&image::read(&name, places, ui)?),
+            name => {
+                let read_in_full = || {
+                    ui.note(&format!("{name} has no list of its files: all of its layers are read"));
+                };
+                Predecessor::of(&image::read(&name, places, ui)?, read_in_full).map_err(|source| {
+                    TransportError::Read { name: name.to_string(), source }.at_its_source()
+                })?
+            }
         }),
     };
+    if let Some(predecessor) = &mut predecessor {
+        predecessor.relayer = args.relayer;
+    }
     Ok(Settings {
         architecture: architecture.to_owned(),
         created: variable("SOURCE_DATE_EPOCH", UsageError::Epoch)?,

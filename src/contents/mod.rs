@@ -2,12 +2,12 @@
 //!
 //! Why it is a layer, and what that costs: docs/0004-contents-list.md.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufReader, Read as _};
 
 use serde::{Deserialize, Serialize};
 
-use crate::oci::{Digest, Image};
+use crate::oci::{Digest, HashingWriter, Image};
 use crate::tarball::{EntryKind, TarReader, magic};
 
 /// The folder that the list lies in: a file for each part, named as its layer, with `.json`.
@@ -66,6 +66,14 @@ pub struct Entry {
     pub layer: usize,
 }
 
+impl Entry {
+    /// True for the same thing, whichever layer it lies in.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let here = |entry: &Self| Self { layer: 0, ..entry.clone() };
+        here(self) == here(other)
+    }
+}
+
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
@@ -76,6 +84,9 @@ pub struct Part {
     version: u32,
     /// The layers that its entries lie in, by diff id, the lowest first.
     pub layers: Vec<Digest>,
+    /// Bytes in these layers that nobody sees: a later one has something else there, or nothing.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub covered: u64,
     /// Path without leading slash → what is there.
     pub entries: BTreeMap<String, Entry>,
 }
@@ -83,7 +94,7 @@ pub struct Part {
 impl Part {
     /// A part of these layers.
     pub fn new(layers: Vec<Digest>, entries: BTreeMap<String, Entry>) -> Self {
-        Self { version: VERSION, layers, entries }
+        Self { version: VERSION, layers, covered: 0, entries }
     }
 
     /// The part as the bytes of its file: the same part, the same bytes.
@@ -99,6 +110,8 @@ impl Part {
 pub struct Contents {
     /// Name of a layer → what is visible of it.
     pub parts: BTreeMap<String, Part>,
+    /// The parts that lie in [`LAYER_BELOW`], and are valid as they lie there.
+    pub below: BTreeSet<String>,
 }
 
 impl Contents {
@@ -117,7 +130,7 @@ impl Contents {
             if !matches!(name.as_str(), LAYER | LAYER_BELOW) {
                 continue;
             }
-            if layer.descriptor.size > LARGEST || !contents.take(layer.source.open()?)? {
+            if layer.descriptor.size > LARGEST || !contents.take(layer.source.open()?, name == LAYER_BELOW)? {
                 return Ok(None);
             }
         }
@@ -130,7 +143,7 @@ impl Contents {
     }
 
     /// Reads the parts of one layer; a later one covers an earlier one. False for a version that is not known.
-    fn take(&mut self, layer: impl io::Read) -> io::Result<bool> {
+    fn take(&mut self, layer: impl io::Read, lies_below: bool) -> io::Result<bool> {
         let stream = BufReader::with_capacity(256 * 1024, layer.take(LARGEST));
         let mut tar = TarReader::new(magic::open(stream).map_err(io::Error::other)?);
         while let Some(entry) = tar.next_entry().map_err(io::Error::other)? {
@@ -149,11 +162,88 @@ impl Contents {
                 return Ok(false);
             }
             let part = serde_json::from_slice(&bytes).map_err(unreadable)?;
+            if lies_below {
+                self.below.insert(name.clone())
+            } else {
+                self.below.remove(&name)
+            };
             self.parts.insert(name, part);
         }
         // To its end, so that the bytes are proven.
         io::copy(&mut tar.into_inner(), &mut io::sink())?;
         Ok(true)
+    }
+}
+
+/// What is found in an image without a list, by the names of its layers. Every layer is read.
+///
+/// # Errors
+/// A layer that cannot be read.
+pub fn folded(image: &Image) -> io::Result<Contents> {
+    let mut contents = Contents::default();
+    for (name, layer) in image.layer_names().into_iter().zip(&image.layers) {
+        let part =
+            contents.parts.entry(name.clone()).or_insert_with(|| Part::new(Vec::new(), BTreeMap::new()));
+        part.layers.push(layer.diff_id);
+        let index = part.layers.len() - 1;
+        let stream = BufReader::with_capacity(256 * 1024, layer.source.open()?);
+        let mut tar = TarReader::new(magic::open(stream).map_err(io::Error::other)?);
+        while let Some(read) = tar.next_entry().map_err(io::Error::other)? {
+            let path =
+                String::from_utf8_lossy(&read.name).trim_start_matches("./").trim_matches('/').to_owned();
+            let (folder, last) = path.rsplit_once('/').unwrap_or(("", &path));
+            if last == OPAQUE {
+                contents.cover(folder, false);
+                continue;
+            }
+            if let Some(gone) = last.strip_prefix(WHITEOUT) {
+                contents.cover(format!("{folder}/{gone}").trim_start_matches('/'), true);
+                continue;
+            }
+            if path.is_empty() || path == "." {
+                continue;
+            }
+            let mut entry = Entry { uid: read.uid, gid: read.gid, layer: index, ..Entry::default() };
+            match read.kind {
+                EntryKind::Directory => (entry.kind, entry.mode) = (Kind::Folder, read.mode),
+                EntryKind::Symlink => {
+                    entry.kind = Kind::Link;
+                    entry.target = String::from_utf8_lossy(&read.target).into_owned();
+                }
+                _ => {
+                    let mut out = HashingWriter::new(io::sink());
+                    io::copy(&mut tar.content(&read), &mut out)?;
+                    let (_, digest, size) = out.finish();
+                    (entry.mode, entry.size, entry.digest) = (read.mode, size, Some(digest));
+                }
+            }
+            if entry.kind != Kind::Folder {
+                contents.cover(&path, true);
+            }
+            if let Some(part) = contents.parts.get_mut(&name) {
+                part.entries.insert(path, entry);
+            }
+        }
+    }
+    Ok(contents)
+}
+
+/// What a file that deletes others begins with (image-spec, layer.md), and the one that deletes all in its folder.
+const WHITEOUT: &str = ".wh.";
+const OPAQUE: &str = ".wh..wh..opq";
+
+impl Contents {
+    /// Takes out what lies below a path, and what lies at it.
+    fn cover(&mut self, path: &str, itself: bool) {
+        let inside = format!("{path}/");
+        for part in self.parts.values_mut() {
+            let below = part.entries.range(inside.clone()..).take_while(|(at, _)| at.starts_with(&inside));
+            let mut gone: Vec<String> = below.map(|(at, _)| at.clone()).collect();
+            gone.extend(itself.then(|| path.to_owned()));
+            for path in gone {
+                part.covered += part.entries.remove(&path).map_or(0, |entry| entry.size);
+            }
+        }
     }
 }
 

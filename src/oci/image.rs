@@ -110,6 +110,17 @@ impl Image {
         self.layers.iter().enumerate().map(name).collect()
     }
 
+    /// What tarsup wrote of each layer when it made it, the base first: empty where it did not.
+    pub fn layer_purposes(&self) -> Vec<String> {
+        let history = self.parsed_config().map(|config| config.history).unwrap_or_default();
+        let purpose = |text: &str| Some(text.strip_prefix(CREATED_BY)?.split_once(": ")?.1.to_owned());
+        let made = history.iter().filter(|entry| !entry.empty_layer);
+        made.map(|entry| purpose(&entry.created_by).unwrap_or_default())
+            .chain(std::iter::repeat_with(String::new))
+            .take(self.layers.len())
+            .collect()
+    }
+
     /// What the layers take together, in bytes, as stored.
     pub fn layers_size(&self) -> u64 {
         self.layers.iter().map(|layer| layer.descriptor.size).sum()

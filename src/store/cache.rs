@@ -83,6 +83,11 @@ impl Cache {
         Arc::new(CacheBlob { path: self.blob(&digest), digest, size, proven: Arc::clone(&self.proven) })
     }
 
+    /// True where a blob is there, and its bytes are proven.
+    pub fn holds(&self, digest: &Digest, size: u64) -> bool {
+        self.proven.holds(&self.blob(digest), digest, size).unwrap_or(false)
+    }
+
     /// Where a blob lies.
     fn blob(&self, digest: &Digest) -> PathBuf {
         self.root.join("blobs/sha256").join(digest.hex())

@@ -150,31 +150,72 @@ fn build_moves_one_layer_when_one_service_changes() {
 }
 
 #[test]
-fn build_after_a_predecessor_puts_what_changed_last() {
+fn build_after_a_predecessor_leaves_its_layers_and_puts_what_changed_on_top() {
     let workshop = Workshop::new();
     let before = workshop.json(&["build", "framework.yaml"]);
-    workshop.pack(Packer::default(), Service::Property, "3.0.18");
-    let build = ["build", "framework.yaml", "--version", "3.0.18", "--after", "tars/framework:3.0.17"];
-    let after = workshop.json(&build);
     let mut expected = names(&before);
-    expected.retain(|name| !["tarsproperty", "contents"].contains(name));
-    expected.extend(["tarsproperty", "contents"]);
-    assert_eq!(names(&after), expected);
-    assert_eq!(workshop.json(&build)["digest"], after["digest"], "same inputs and predecessor, same digest");
+    let mut last = "3.0.17";
+    for version in ["3.0.18", "3.0.19"] {
+        workshop.pack(Packer::default(), Service::Property, version);
+        let after = format!("tars/framework:{last}");
+        let command = ["build", "framework.yaml", "--version", version, "--after", &after];
+        let plan = workshop.json(&[&command[..], &["--plan"]].concat());
+        let built = workshop.json(&command);
+        expected.pop();
+        expected.extend(["tarsproperty", "contents"]);
+        assert_eq!(names(&built), expected, "each of the predecessor's layers is where it was");
+        assert_eq!(names(&plan), expected, "and the plan says so");
+        assert_eq!(
+            workshop.json(&command)["digest"],
+            built["digest"],
+            "same inputs and predecessor, same digest"
+        );
+        let diff = workshop.json(&["diff", &after, &format!("tars/framework:{version}")]);
+        assert_eq!(diff["classic"]["layers"], 2, "the service and the list: {diff}");
+        assert_eq!(
+            diff["changed"].as_array().unwrap().len(),
+            1,
+            "what is covered is nobody's business: {diff}"
+        );
+        let files = diff["changed"][0]["files"].as_array().unwrap();
+        let path = "/usr/local/app/tars/tarsproperty/bin/tarsproperty";
+        assert_eq!((files.len(), &files[0]["path"]), (1, &path.into()));
+        let key = "Labels.org.opencontainers.image.version";
+        assert!(diff["config"].as_array().unwrap().iter().any(|change| change["key"] == key), "{diff}");
+        last = version;
+    }
+    // Nothing changed but the version: no layer is made.
+    let same =
+        workshop.json(&["build", "framework.yaml", "--version", "4", "--after", "tars/framework:3.0.19"]);
+    assert_eq!(names(&same), expected);
+    assert!(same["layers"].as_array().unwrap().iter().all(|layer| layer["cached"] == true), "{same}");
 
-    // The next change of the same service keeps every layer but the last two where it is.
-    workshop.pack(Packer::default(), Service::Property, "3.0.19");
-    let build = ["build", "framework.yaml", "--version", "3.0.19", "--after", "tars/framework:3.0.18"];
-    let next = workshop.json(&build);
-    assert_eq!(names(&next), expected);
-    let diff = workshop.json(&["diff", "tars/framework:3.0.18", "tars/framework:3.0.19"]);
-    assert_eq!(diff["classic"]["layers"], 2, "{diff}");
-    assert_eq!(diff["changed"][0]["files"][0]["path"], "/usr/local/app/tars/tarsproperty/bin/tarsproperty");
-    let versions = &diff["config"].as_array().unwrap();
+    // A third program beneath is more than a fifth: the order is canonical again, and that is said with its price.
+    workshop.pack(Packer::default(), Service::Stat, "3.0.20");
+    let command =
+        ["build", "framework.yaml", "--version", "3.0.20", "--after", "tars/framework:3.0.19", "--json"];
+    let output = workshop.run(&command);
+    assert_eq!(names(&document(&output)), names(&before));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
-        versions.iter().any(|change| change["key"] == "Labels.org.opencontainers.image.version"),
-        "{diff}"
+        said.contains("% of what lies above the base would be covered")
+            && said.contains("is sent 9 of them"),
+        "{said}"
     );
+    workshop.write(
+        "wide.yaml",
+        &(fs::read_to_string(workshop.path("framework.yaml")).unwrap() + "relayer: {share: 90}\n"),
+    );
+    let command = ["build", "wide.yaml", "--version", "3.0.20", "--after", "tars/framework:3.0.19"];
+    assert_eq!(names(&workshop.json(&command)).len(), expected.len() + 1);
+    let fresh = workshop.json(&["build", "framework.yaml", "--version", "3.0.20"]);
+    let ids = |built: &Value| -> Vec<Value> {
+        built["layers"].as_array().unwrap().iter().map(|layer| layer["diff_id"].clone()).collect()
+    };
+    assert_eq!(ids(&document(&output)), ids(&fresh));
+    let command =
+        ["build", "framework.yaml", "--version", "5", "--after", "tars/framework:3.0.18", "--relayer"];
+    assert_eq!(ids(&workshop.json(&command)), ids(&fresh));
 }
 
 #[test]

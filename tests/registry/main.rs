@@ -158,3 +158,52 @@ fn list_of_files_survives_what_copies_images() {
     let binary = &part["entries"]["usr/local/app/tars/tarsstat/bin/tarsstat"];
     assert_eq!((&binary["mode"], &binary["size"]), (&0o755.into(), &size.into()), "{part}");
 }
+
+/// What a container of the image would see, as umoci has it.
+fn unpacked(workshop: &packages::Workshop, image: &str) -> std::path::PathBuf {
+    let (layout, tag) = image.split_once(':').unwrap();
+    let folder = workshop.path(&format!("{layout}-{tag}"));
+    let mut umoci = Command::new("umoci");
+    umoci.args(["unpack", "--image", image]).arg(&folder).current_dir(workshop.folder.path());
+    let output = umoci.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    folder.join("rootfs")
+}
+
+#[test]
+fn changes_on_top_show_what_a_fresh_image_shows() {
+    use packages::{Entry, Packer, Workshop};
+    use tarsup::tars::Service;
+
+    let workshop = Workshop::new();
+    let pack = |names: &[&str], version: &str| {
+        let file = |name: &&str| Entry::File(format!("tarsstat/{name}"), version.as_bytes().to_vec(), false);
+        let program = Entry::File("tarsstat/bin/tarsstat".to_owned(), b"program".to_vec(), true);
+        Packer::default().write(
+            &workshop.path("packages/tarsstat.tgz"),
+            names.iter().map(file).chain([program]).collect(),
+        );
+    };
+    pack(&["conf/stays", "conf/goes", "util/all/of/it", "util/turns/into", "conf/file"], "1");
+    workshop.json(&["build", "framework.yaml", "-o", "oci:out:1"]);
+    pack(&["conf/stays", "conf/comes", "util/turns", "conf/file/folder"], "1");
+    workshop.pack(Packer::default(), Service::Log, "2");
+    workshop.json(&["build", "framework.yaml", "--after", "oci:out:1", "-o", "oci:out:2"]);
+    fs::remove_file(workshop.path("deploy/conf/tarslog/conf/tars.tarslog.config.conf")).unwrap();
+    workshop.write("deploy/sql/more.sql", "x");
+    let built = workshop.json(&["build", "framework.yaml", "--after", "oci:out:2", "-o", "oci:out:3"]);
+    let names: Vec<&str> =
+        built["layers"].as_array().unwrap().iter().map(|layer| layer["name"].as_str().unwrap()).collect();
+    assert_eq!(names[13..], ["tarsstat", "tarslog", "deploy", "contents"]);
+    workshop.json(&["build", "framework.yaml", "-o", "oci:out:fresh"]);
+    let (on_top, fresh) = (unpacked(&workshop, "out:3"), unpacked(&workshop, "out:fresh"));
+    assert!(on_top.join("usr/local/app/tars/tarsstat/util/turns").is_file());
+    let compared = Command::new("diff")
+        .args(["--recursive", "--no-dereference", "--exclude=contents"])
+        .args([&on_top, &fresh])
+        .output()
+        .unwrap();
+    assert!(compared.status.success(), "{}", String::from_utf8_lossy(&compared.stdout));
+    let diff = workshop.json(&["diff", "oci:out:3", "oci:out:fresh"]);
+    assert_eq!(diff["changed"], json!([]), "{diff}");
+}

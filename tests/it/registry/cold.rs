@@ -60,8 +60,8 @@ fn cold_machine_makes_and_sends_what_changed_and_nothing_else() {
     workshop.json(&["build", "framework.yaml", "-o", &one]);
     pack_stat(&workshop, 2);
     // What a warm machine makes of it.
-    let build = ["build", "framework.yaml", "--version", "2", "--after", &one, "-o", &two];
-    let warm = workshop.json(&build[..6]);
+    let command = ["build", "framework.yaml", "--version", "2", "--after", &one, "-o", &two];
+    let by_warm = workshop.json(&command[..6]);
 
     fs::remove_dir_all(workshop.path("cache")).unwrap();
     let before = {
@@ -69,10 +69,10 @@ fn cold_machine_makes_and_sends_what_changed_and_nothing_else() {
         kept.asked.clear();
         (kept.taken, kept.given)
     };
-    let built = workshop.json(&build);
+    let built = workshop.json(&command);
     let output = &built["outputs"][0];
     assert_eq!(output["layers_sent"], 2, "{built}");
-    assert_eq!(built["digest"], warm["digest"], "what a machine has does not show");
+    assert_eq!(built["digest"], by_warm["digest"], "what a machine has does not show");
     let mut changed = vec![layer(&built, "tarsstat")["digest"].as_str().unwrap().to_owned()];
     changed.push(layer(&built, "contents")["digest"].as_str().unwrap().to_owned());
     changed.sort();

@@ -1,0 +1,124 @@
+//! What a build would make, told before anything is written.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::base::{self, BasePaths};
+use super::pack::{self, Stack};
+use super::{LayerInput, PlannedLayer, PreparedBuild, layer};
+use crate::contents::{self, Part};
+use crate::oci::Digest;
+use crate::store::cache::LayerRecord;
+
+impl PreparedBuild<'_> {
+    /// What would be built: in the order of the image where that is known, else in canonical order.
+    pub fn plan(&self) -> Vec<PlannedLayer> {
+        let base = self.planned_base();
+        let planned_base = self.base.iter().map(|input| PlannedLayer {
+            name: "base".to_owned(),
+            what: base_name(&input.rootfs.path),
+            content: std::fs::metadata(&input.rootfs.path).map_or(0, |metadata| metadata.len()),
+            cached: self.blob_of_base(base.as_ref().map(|(diff_id, _)| *diff_id)),
+            diff_id: base.as_ref().map(|(diff_id, _)| *diff_id),
+        });
+        let list = |name: &str| PlannedLayer {
+            name: name.to_owned(),
+            what: "the list of its files that the image carries".to_owned(),
+            content: 0,
+            cached: None,
+            diff_id: None,
+        };
+        let none = BasePaths::default();
+        let known = match (&self.base, &base) {
+            (Some(_), Some((diff_id, contents))) => Some((Some(*diff_id), contents)),
+            (Some(_), None) => None,
+            (None, _) => Some((None, &none)),
+        };
+        // Without the base's folders the keys of the layers above it are not known; what cannot be placed is no layer yet:
+        // building says why.
+        let placed = known.and_then(|(base, contents)| Some((base, contents, self.placed(contents).ok()?)));
+        let Some((on_base, contents, layers)) = placed else {
+            let above = self.layers.iter().map(|input| PlannedLayer {
+                name: input.name.clone(),
+                what: input.what.clone(),
+                content: input.tree.size(),
+                cached: None,
+                diff_id: None,
+            });
+            return planned_base.chain(above).chain([list(contents::LAYER)]).collect();
+        };
+        let planned_list = |name: &str, parts: &BTreeMap<String, Part>| {
+            let input = self.list(name, parts, contents).ok()?;
+            Some(self.planned(&input, contents))
+        };
+        let stack = self.stack(on_base, layers, contents);
+        let inputs: Vec<PlannedLayer> = stack.inputs().map(|input| self.planned(input, contents)).collect();
+        let diff_ids: Option<Vec<Digest>> = inputs.iter().map(|layer| layer.diff_id).collect();
+        match &stack {
+            Stack::OnTop(made, changes) => {
+                let kept = made.layers.iter().map(|(name, purpose, layer)| PlannedLayer {
+                    name: name.clone(),
+                    what: purpose.clone(),
+                    content: 0,
+                    cached: Some(layer.descriptor.size),
+                    diff_id: Some(layer.diff_id),
+                });
+                let on_top = diff_ids.and_then(|diff_ids| {
+                    let parts = pack::parts_on_top(made, changes, &diff_ids, on_base, contents);
+                    planned_list(contents::LAYER, &parts)
+                });
+                let top = on_top.unwrap_or_else(|| list(contents::LAYER));
+                kept.chain(inputs).chain([top]).collect()
+            }
+            Stack::Canonical(layers, _) => {
+                let lists =
+                    diff_ids.map(|diff_ids| pack::parts(on_base, layers.iter().zip(diff_ids), contents));
+                let (low, high): (Vec<PlannedLayer>, Vec<PlannedLayer>) =
+                    inputs.into_iter().partition(|layer| layer.name == "web");
+                let mut planned: Vec<PlannedLayer> = planned_base.chain(low).collect();
+                if !planned.is_empty() {
+                    let below =
+                        lists.as_ref().and_then(|(below, _)| planned_list(contents::LAYER_BELOW, below));
+                    planned.push(below.unwrap_or_else(|| list(contents::LAYER_BELOW)));
+                }
+                planned.extend(high);
+                let top = lists.as_ref().and_then(|(_, above)| planned_list(contents::LAYER, above));
+                planned.push(top.unwrap_or_else(|| list(contents::LAYER)));
+                planned
+            }
+        }
+    }
+
+    /// One layer, and what is known of its blob.
+    fn planned(&self, input: &LayerInput, contents: &BasePaths) -> PlannedLayer {
+        let key = layer::key(&input.tree, &contents.folders);
+        let record: Option<LayerRecord<()>> = self.settings.cache.find(&key);
+        PlannedLayer {
+            name: input.name.clone(),
+            what: input.what.clone(),
+            content: input.tree.size(),
+            cached: record.as_ref().map(|record| record.size),
+            diff_id: record.map(|record| record.diff_id),
+        }
+    }
+
+    /// Diff id and names of the base: from the cache, and where a predecessor may have it, hashed.
+    fn planned_base(&self) -> Option<(Digest, BasePaths)> {
+        let base = self.base.as_ref()?;
+        let record = base.cached.as_ref().map(|record| (record.diff_id, record.extra.clone()));
+        let noted = || self.settings.cache.recall(&pack::hashed(&base.rootfs.key()));
+        let hashed = || self.known_blobs().and_then(|_| base::hash(&base.rootfs).ok());
+        record.or_else(noted).or_else(hashed)
+    }
+
+    /// The size of the base's blob, where one is known.
+    fn blob_of_base(&self, diff_id: Option<Digest>) -> Option<u64> {
+        let known = diff_id.and_then(|diff_id| self.known_blobs()?.layer(&diff_id));
+        let cached = self.base.as_ref().and_then(|base| base.cached.as_ref());
+        known.map(|layer| layer.descriptor.size).or_else(|| cached.map(|record| record.size))
+    }
+}
+
+fn base_name(path: &Path) -> String {
+    path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+}

@@ -87,6 +87,11 @@ impl Predecessor {
         !self.blobs.is_empty()
     }
 
+    /// How many of its layers stay where changes go on top.
+    pub fn stay(&self) -> usize {
+        self.made.as_ref().map_or(0, |made| made.layers.len())
+    }
+
     /// The layer with this content.
     pub fn layer(&self, diff_id: &Digest) -> Option<&Layer> {
         self.blobs.get(diff_id)

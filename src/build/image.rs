@@ -52,15 +52,24 @@ pub fn assemble(parts: &Parts<'_>, cache: &Cache) -> io::Result<Image> {
         },
         history: parts.layers.iter().map(history).collect(),
     };
-    let config = serde_json::to_vec(&config)?;
-    let layers: Vec<Layer> = parts.layers.iter().map(|layer| as_layer(layer, cache)).collect();
+    of_config(serde_json::to_vec(&config)?, parts.layers, parts.after, cache)
+}
+
+/// An image with this config, which names these layers.
+pub fn of_config(
+    config: Vec<u8>,
+    layers: &[Packed],
+    after: Option<Digest>,
+    cache: &Cache,
+) -> io::Result<Image> {
+    let layers: Vec<Layer> = layers.iter().map(|layer| as_layer(layer, cache)).collect();
     let descriptor = Descriptor {
         media_type: MediaType::ImageConfig,
         digest: Digest::of(&config),
         size: config.len() as u64,
         annotations: BTreeMap::new(),
     };
-    let after = parts.after.map(|digest| (ANNOTATION_AFTER.to_owned(), digest.to_string()));
+    let after = after.map(|digest| (ANNOTATION_AFTER.to_owned(), digest.to_string()));
     let manifest = Manifest::new(
         descriptor,
         layers.iter().map(|layer| layer.descriptor.clone()).collect(),
@@ -86,7 +95,7 @@ fn as_layer(layer: &Packed, cache: &Cache) -> Layer {
 }
 
 /// The date of config and history: `SOURCE_DATE_EPOCH`, else that of the files.
-fn rfc3339(seconds: Option<i64>) -> String {
+pub(super) fn rfc3339(seconds: Option<i64>) -> String {
     let seconds = seconds.unwrap_or(i64::try_from(MODIFIED).unwrap_or(0));
     time::OffsetDateTime::from_unix_timestamp(seconds)
         .ok()

@@ -45,6 +45,32 @@ pub fn base_part(base: &BasePaths, diff_id: Digest) -> Part {
     Part::new(vec![diff_id], folders.chain(links).chain(files).collect())
 }
 
+/// The base that a part tells of.
+pub fn base_paths(part: &Part) -> BasePaths {
+    let mut base = BasePaths::default();
+    for (path, entry) in &part.entries {
+        match entry.kind {
+            Kind::Folder => {
+                let folder = Folder { mode: entry.mode, uid: entry.uid, gid: entry.gid };
+                base.folders.insert(path.clone(), folder);
+            }
+            Kind::Link => {
+                base.links.insert(path.clone(), entry.target.clone());
+            }
+            Kind::File => {
+                base.files.insert(path.clone());
+            }
+        }
+    }
+    base
+}
+
+/// What a layer with these parts is.
+pub fn purpose(parts: &BTreeMap<String, Part>) -> String {
+    let names: Vec<&str> = parts.keys().map(String::as_str).collect();
+    format!("the list of the files of {}", names.join(", "))
+}
+
 /// The files of a layer with these parts.
 pub fn tree(parts: &BTreeMap<String, Part>) -> Tree {
     let mut tree = Tree::default();
@@ -61,4 +87,18 @@ pub fn place() -> Tree {
     let mut tree = Tree::default();
     let _ = tree.insert(&FOLDER[1..], TreeNode::Directory { mode: 0o755 });
     tree
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base_comes_back_out_of_its_part() {
+        let mut base = BasePaths::default();
+        base.folders.insert("usr".to_owned(), Folder { mode: 0o2775, uid: 1, gid: 50 });
+        base.links.insert("bin".to_owned(), "usr/bin".to_owned());
+        base.files.insert("usr/x".to_owned());
+        assert_eq!(base_paths(&base_part(&base, Digest::of("base"))), base);
+    }
 }

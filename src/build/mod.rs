@@ -16,6 +16,7 @@ use crate::tars::catalogue::{DEPLOY_PATH, TARS_PATH, WEB_PATH};
 
 pub mod after;
 pub mod base;
+mod blob;
 pub mod bundle;
 pub mod check;
 pub mod compress;
@@ -29,6 +30,7 @@ pub mod names;
 pub mod ontop;
 pub mod pack;
 pub mod package;
+pub mod patch;
 pub mod plan;
 pub mod recipe;
 pub mod refusal;
@@ -128,6 +130,8 @@ pub struct Built {
     pub image: Image,
     /// Its layers, in order.
     pub layers: Vec<Packed>,
+    /// The packages of a patch that are files, and their digests.
+    pub packages: Vec<(PathBuf, Digest)>,
     /// What a person ought to know of the order of its layers.
     pub note: Option<String>,
 }
@@ -147,6 +151,9 @@ pub enum BuildError {
     /// The parts do not fit together.
     #[error(transparent)]
     Check(#[from] CheckError),
+    /// An image is not fit to be patched.
+    #[error(transparent)]
+    Patch(#[from] patch::PatchError),
     /// The cache.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -171,6 +178,7 @@ impl BuildError {
             Self::Package(error) => Some(error),
             Self::Input(error) => Some(error),
             Self::Check(error) => Some(error),
+            Self::Patch(error) => Some(error),
             Self::Store(error) => Some(error),
             Self::Compress { .. } => None,
         }

@@ -107,6 +107,35 @@ pub(super) fn changes(
     Ok(changes)
 }
 
+/// The same where only some parts are at hand; the others stay as they are.
+pub(super) fn replaced(
+    before: &Contents,
+    layers: &[LayerInput],
+    base: &BasePaths,
+) -> Result<Vec<Change>, Why> {
+    let none = Digest::of([]);
+    let now: Vec<Part> = layers.iter().map(|layer| listing::part(&layer.tree, &base.folders, none)).collect();
+    let stays = |name: &str| name != "base" && !layers.iter().any(|layer| layer.name == name);
+    let others = before.parts.iter().filter(|(name, _)| stays(name));
+    let mut shown: BTreeMap<&str, &Entry> = BTreeMap::new();
+    for part in others.clone().map(|(_, part)| part).chain(&now) {
+        shown.extend(part.entries.iter().map(|(path, entry)| (path.as_str(), entry)));
+    }
+    let nothing = Part::default();
+    let mut changes = Vec::new();
+    for (layer, part) in layers.iter().zip(&now) {
+        let old = before.parts.get(&layer.name).unwrap_or(&nothing);
+        changes.push(change(&layer.name, &layer.what, old, part, &layer.tree, &shown, base)?);
+    }
+    changes.extend(others.map(|(name, part)| Change { name: name.clone(), layer: None, part: part.clone() }));
+    Ok(changes)
+}
+
+/// Which limit is passed.
+pub(super) fn beyond(limits: Limits, changes: &[Change]) -> Option<Why> {
+    within(limits, changes).err()
+}
+
 fn within(limits: Limits, changes: &[Change]) -> Result<(), Why> {
     let on_top =
         |change: &Change| (change.part.layers.len() + usize::from(change.layer.is_some())).saturating_sub(1);

@@ -1,14 +1,13 @@
 //! Trees become layers: taken from the cache or the predecessor where the content is known, made where it is not.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write as _};
 use std::path::Path;
-use std::sync::Arc;
 
-use super::after::{self, Made, Near, Predecessor};
+use super::after::{self, Made, Predecessor};
 use super::base::{self, BasePaths};
+use super::blob::{self, hashed, known_blobs};
 use super::compress::Compressors;
-use super::layer::{self, Folders};
+use super::layer;
 use super::ontop::{self, Change, Why};
 use super::tree::Tree;
 use super::{
@@ -16,7 +15,7 @@ use super::{
     parallel, prepare_with,
 };
 use crate::contents::{self, Part};
-use crate::oci::{Digest, HashingWriter, Layer};
+use crate::oci::Digest;
 use crate::store::cache::LayerRecord;
 
 impl PreparedBuild<'_> {
@@ -36,14 +35,15 @@ impl PreparedBuild<'_> {
             return read.build(on_layer);
         }
         let pack = |input: &LayerInput| {
-            let layer = self.pack(input, contents, &compressors)?;
+            let layer = blob::pack(self.settings, input, contents, &compressors)?;
             on_layer(&layer);
             Ok::<_, BuildError>(layer)
         };
         let inputs: Vec<&LayerInput> = stack.inputs().collect();
         let built = match &stack {
             Stack::OnTop(made, changes) => {
-                let kept: Vec<Packed> = made.layers.iter().map(|layer| self.kept(layer)).collect();
+                let kept: Vec<Packed> =
+                    made.layers.iter().map(|layer| blob::kept(self.settings, layer)).collect();
                 kept.iter().for_each(on_layer);
                 let tops = parallel(self.settings.threads, &inputs, |input| pack(input))?;
                 let diff_ids: Vec<Digest> = tops.iter().map(|layer| layer.diff_id).collect();
@@ -90,19 +90,6 @@ impl PreparedBuild<'_> {
         }
     }
 
-    /// A layer of the predecessor that stays where it is.
-    fn kept(&self, (name, purpose, layer): &(String, String, Layer)) -> Packed {
-        Packed {
-            name: name.clone(),
-            what: purpose.clone(),
-            diff_id: layer.diff_id,
-            digest: layer.descriptor.digest,
-            size: layer.descriptor.size,
-            cached: true,
-            known: Some(self.near(layer)),
-        }
-    }
-
     /// `packed` is in canonical order. An engine tells the order of a predecessor, and nothing else of it.
     fn ordered(&self, packed: &[Packed], why: Option<&Why>) -> Vec<Packed> {
         let before = self.settings.predecessor.as_ref().map(|predecessor| predecessor.diff_ids.as_slice());
@@ -146,12 +133,7 @@ impl PreparedBuild<'_> {
         contents: &BasePaths,
     ) -> Result<LayerInput, BuildError> {
         let tree = if parts.is_empty() { listing::place() } else { listing::tree(parts) };
-        let names: Vec<&str> = parts.keys().map(String::as_str).collect();
-        let mut input = LayerInput {
-            name: name.to_owned(),
-            what: format!("the list of the files of {}", names.join(", ")),
-            tree,
-        };
+        let mut input = LayerInput { name: name.to_owned(), what: listing::purpose(parts), tree };
         input.tree = self.place(&input, contents)?;
         Ok(input)
     }
@@ -161,14 +143,11 @@ impl PreparedBuild<'_> {
         let missing = || {
             let key = layer::key(&input.tree, &contents.folders);
             let cache = &self.settings.cache;
-            let known = self.known_blobs().and_then(|known| known.layer(&cache.recall(&hashed(&key))?));
+            let known =
+                known_blobs(self.settings).and_then(|known| known.layer(&cache.recall(&hashed(&key))?));
             known.is_none() && cache.find_proven::<()>(&key).is_none()
         };
         !input.tree.is_read() && missing()
-    }
-
-    pub(super) fn known_blobs(&self) -> Option<&Predecessor> {
-        self.settings.predecessor.as_ref().filter(|predecessor| predecessor.has_blobs())
     }
 
     fn pack_base(
@@ -189,7 +168,7 @@ impl PreparedBuild<'_> {
         };
         let cached: Option<LayerRecord<BasePaths>> =
             base.cached.as_ref().and_then(|_| cache.find_proven(&key));
-        if let Some(known) = self.known_blobs() {
+        if let Some(known) = known_blobs(self.settings) {
             let noted = || cache.recall(&hashed(&key));
             let known_names = cached.as_ref().map(|record| (record.diff_id, record.extra.clone()));
             let (diff_id, contents) = if let Some(names) = known_names.or_else(noted) {
@@ -200,7 +179,7 @@ impl PreparedBuild<'_> {
                 read
             };
             if let Some(found) = known.layer(&diff_id) {
-                let near = self.near(found);
+                let near = blob::near(self.settings, found);
                 let (digest, size) = (found.descriptor.digest, found.descriptor.size);
                 return Ok((packed(diff_id, digest, size, true, Some(near)), contents));
             }
@@ -212,66 +191,6 @@ impl PreparedBuild<'_> {
         };
         let packed = packed(record.diff_id, record.digest, record.size, is_cached, None);
         Ok((packed, record.extra))
-    }
-
-    /// The predecessor's blob, read from the cache where that has it.
-    fn near(&self, found: &Layer) -> Layer {
-        let mut layer = found.clone();
-        let (digest, size) = (found.descriptor.digest, found.descriptor.size);
-        if self.settings.cache.holds(&digest, size) {
-            let here = self.settings.cache.source(digest, size);
-            layer.source = Arc::new(Near { here, there: found.source.clone() });
-        }
-        layer
-    }
-
-    fn pack(
-        &self,
-        input: &LayerInput,
-        contents: &BasePaths,
-        compressors: &Compressors,
-    ) -> Result<Packed, BuildError> {
-        let cache = &self.settings.cache;
-        let key = layer::key(&input.tree, &contents.folders);
-        let packed = |diff_id, digest, size, cached, known| Packed {
-            name: input.name.clone(),
-            what: input.what.clone(),
-            diff_id,
-            digest,
-            size,
-            cached,
-            known,
-        };
-        let failed = BuildError::compress(&input.name);
-        let cached = cache.find_proven::<()>(&key);
-        if let Some(known) = self.known_blobs() {
-            let diff_id = match (&cached, cache.recall::<Digest>(&hashed(&key))) {
-                (Some(record), _) => record.diff_id,
-                (None, Some(noted)) => noted,
-                (None, None) => {
-                    let diff_id = hash(&input.tree, &contents.folders).map_err(&failed)?;
-                    cache.note(&hashed(&key), &diff_id)?;
-                    diff_id
-                }
-            };
-            if let Some(found) = known.layer(&diff_id) {
-                let near = self.near(found);
-                let (digest, size) = (found.descriptor.digest, found.descriptor.size);
-                return Ok(packed(diff_id, digest, size, true, Some(near)));
-            }
-        }
-        if let Some(record) = cached {
-            return Ok(packed(record.diff_id, record.digest, record.size, true, None));
-        }
-        let blob = HashingWriter::new(cache.start()?);
-        let mut tar = HashingWriter::new(compressors.writer(blob).map_err(&failed)?);
-        layer::write(&input.tree, &contents.folders, &mut tar).map_err(&failed)?;
-        tar.flush().map_err(&failed)?;
-        let (gzip, diff_id, tar_size) = tar.finish();
-        let (file, digest, size) = gzip.finish().map_err(&failed)?.finish();
-        let record = LayerRecord::new(diff_id, digest, size, tar_size, ());
-        cache.keep(&key, file, &record)?;
-        Ok(packed(diff_id, digest, size, false, None))
     }
 
     fn assemble(&self, layers: Vec<Packed>, why: Option<&Why>) -> Result<Built, BuildError> {
@@ -295,7 +214,7 @@ impl PreparedBuild<'_> {
                 layers.len() - sent
             )
         });
-        Ok(Built { image, layers, note })
+        Ok(Built { image, layers, packages: Vec::new(), note })
     }
 }
 
@@ -349,16 +268,4 @@ pub(super) fn parts<'l>(
     let above = layers
         .map(|(input, diff_id)| (input.name.clone(), listing::part(&input.tree, &contents.folders, diff_id)));
     base.into_iter().chain(above).partition(|(name, _)| listing::BELOW.contains(&name.as_str()))
-}
-
-/// The key of what a layer is uncompressed, where no blob of it was made.
-pub(super) fn hashed(key: &Digest) -> Digest {
-    Digest::of(format!("tarsup hashed 1\n{key}\n"))
-}
-
-/// The diff id of a tree, without its blob.
-fn hash(tree: &Tree, folders: &Folders) -> io::Result<Digest> {
-    let mut tar = HashingWriter::new(io::sink());
-    layer::write(tree, folders, &mut tar)?;
-    Ok(tar.finish().1)
 }

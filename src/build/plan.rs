@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::base::{self, BasePaths};
+use super::blob::{hashed, known_blobs};
 use super::pack::{self, Stack};
 use super::{LayerInput, PlannedLayer, PreparedBuild, layer};
 use crate::contents::{self, Part};
@@ -106,14 +107,14 @@ impl PreparedBuild<'_> {
     fn planned_base(&self) -> Option<(Digest, BasePaths)> {
         let base = self.base.as_ref()?;
         let record = base.cached.as_ref().map(|record| (record.diff_id, record.extra.clone()));
-        let noted = || self.settings.cache.recall(&pack::hashed(&base.rootfs.key()));
-        let hashed = || self.known_blobs().and_then(|_| base::hash(&base.rootfs).ok());
+        let noted = || self.settings.cache.recall(&hashed(&base.rootfs.key()));
+        let hashed = || known_blobs(self.settings).and_then(|_| base::hash(&base.rootfs).ok());
         record.or_else(noted).or_else(hashed)
     }
 
     /// The size of the base's blob, where one is known.
     fn blob_of_base(&self, diff_id: Option<Digest>) -> Option<u64> {
-        let known = diff_id.and_then(|diff_id| self.known_blobs()?.layer(&diff_id));
+        let known = diff_id.and_then(|diff_id| known_blobs(self.settings)?.layer(&diff_id));
         let cached = self.base.as_ref().and_then(|base| base.cached.as_ref());
         known.map(|layer| layer.descriptor.size).or_else(|| cached.map(|record| record.size))
     }

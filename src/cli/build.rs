@@ -1,5 +1,7 @@
 //! `tarsup build`: a recipe becomes an image, in the local store or wherever `-o` says.
 
+mod patch;
+
 use std::fmt::Write as _;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -13,10 +15,10 @@ use super::options::ImageOptions;
 use super::{Failure, Outcome, Ui};
 use crate::build::after::Predecessor;
 use crate::build::recipe::{Overrides, Recipe};
-use crate::build::{self, Built, PlannedLayer, PreparedBuild, Settings, skeleton};
+use crate::build::{self, Built, Packed, PlannedLayer, PreparedBuild, Settings, skeleton};
 use crate::deploy::pins::PACKAGE_ANNOTATION;
 use crate::diagnose::{Diagnose, Exit};
-use crate::oci::Digest;
+use crate::oci::{Digest, Image, Reference};
 use crate::store::{self, Cache};
 use crate::transport::{ImageName, TransportError};
 
@@ -24,8 +26,18 @@ use crate::transport::{ImageName, TransportError};
 #[derive(Debug, Args)]
 #[command(disable_version_flag = true)]
 pub struct BuildArgs {
-    /// The recipe
+    /// The recipe; with --patch, the image that is patched
+    #[arg(value_name = "RECIPE")]
     recipe: PathBuf,
+
+    /// Replace this service in an image, which stands in the recipe's place; no other package is needed
+    #[arg(
+        long,
+        value_name = "SERVICE=PACKAGE",
+        requires = "version",
+        conflicts_with_all = ["packages", "after", "relayer", "plan"]
+    )]
+    patch: Vec<String>,
 
     /// Take every package in this folder (.tgz, .tar.gz, .tar.zst, .tar) instead of the recipe's packages
     #[arg(long, value_name = "DIR")]
@@ -66,6 +78,12 @@ enum UsageError {
     Platform(String),
     #[error("SOURCE_DATE_EPOCH is `{0}`, which is no number of seconds")]
     Epoch(String),
+    #[error("`--patch {0}` names no service of the framework and its package, or names the service twice")]
+    Patch(String),
+    #[error("a version is also the image's tag: up to 128 letters, digits, `_`, `.` and `-`")]
+    PatchVersion,
+    #[error("`--version {0}` is the image's own tag")]
+    SameVersion(String),
     #[error("TARSUP_THREADS is `{0}`, which is no number above 0")]
     Threads(String),
 }
@@ -79,6 +97,9 @@ impl Diagnose for UsageError {
         Some(match self {
             Self::Platform(_) => "name one: linux/amd64 or linux/arm64, as the packages are".to_owned(),
             Self::Epoch(_) => "set it to seconds since 1970, or unset it".to_owned(),
+            Self::Patch(_) => "write it as tarsstat=tarsstat.tgz".to_owned(),
+            Self::PatchVersion => "write one such as 3.0.17-1".to_owned(),
+            Self::SameVersion(_) => "give the next image a tag of its own, such as 3.0.17-1".to_owned(),
             Self::Threads(_) => "set it to a number, or unset it".to_owned(),
         })
     }
@@ -86,11 +107,14 @@ impl Diagnose for UsageError {
 
 /// Builds, and writes the image to every output.
 pub fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
+    if !args.patch.is_empty() {
+        return patch::run(args, ui);
+    }
     let overrides = Overrides { version: args.version.clone(), packages: args.packages.clone() };
     let recipe = Recipe::read(&args.recipe, &overrides).map_err(build::BuildError::from)?;
-    let outputs = outputs(args, &recipe)?;
+    let outputs = outputs(args, &recipe.reference)?;
     let places = Places::new(&args.places);
-    let settings = settings(args, &places, ui)?;
+    let settings = settings(args, after(args, &places, ui)?)?;
     let prepared = build::prepare(&recipe, &settings)?;
     for warning in &prepared.warnings {
         ui.warn(warning);
@@ -99,48 +123,68 @@ pub fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
         show_plan(&prepared, &recipe, &outputs, ui);
         return Ok(Exit::Done);
     }
+    reach(&outputs, &places, ui)?;
+    let built = prepared.build(&|layer| say(layer, ui))?;
+    let written = Written { built: &built, reference: &recipe.reference, packages: &prepared.packages };
+    write(&written, &outputs, &places, ui)
+}
+
+/// An engine that is not there ends the build before its work, not after.
+fn reach(outputs: &[ImageName], places: &Places, ui: &Ui) -> Result<(), Failure> {
     if outputs.iter().any(|output| matches!(output, ImageName::Daemon(_))) {
-        // An engine that is not there ends the build before its work, not after.
-        image::reach(&places, ui)?;
+        image::reach(places, ui)?;
     }
-    let built = prepared.build(&|layer| {
-        let how = match (&layer.known, layer.cached) {
-            (Some(_), _) => "as in the predecessor",
-            (None, true) => "unchanged",
-            (None, false) => "compressed",
-        };
-        ui.note(&format!("  {:<18} {how}, {}", layer.name, image::bytes(layer.size)));
-    })?;
+    Ok(())
+}
+
+fn say(layer: &Packed, ui: &Ui) {
+    let how = match (&layer.known, layer.cached) {
+        (Some(_), _) => "as in the predecessor",
+        (None, true) => "unchanged",
+        (None, false) => "compressed",
+    };
+    ui.note(&format!("  {:<18} {how}, {}", layer.name, image::bytes(layer.size)));
+}
+
+/// What goes to the outputs.
+struct Written<'a> {
+    built: &'a Built,
+    reference: &'a Reference,
+    packages: &'a [(PathBuf, Digest)],
+}
+
+fn write(written: &Written<'_>, outputs: &[ImageName], places: &Places, ui: &Ui) -> Outcome {
+    let Written { built, reference, packages } = written;
     if let Some(note) = &built.note {
         ui.note(note);
     }
     let mut receipts = Receipts::new();
-    for output in &outputs {
-        let receipt = image::send(&built.image, output, &recipe.reference, &places, ui)?;
+    for output in outputs {
+        let receipt = image::send(&built.image, output, reference, places, ui)?;
         receipts.push((output.to_string(), receipt));
-        note_packages(&prepared, output)?;
+        note_packages(packages, output)?;
     }
-    report(&recipe, &built, &receipts, ui);
+    report(reference, built, &receipts, ui);
     Ok(Exit::Done)
 }
 
 /// Notes beside the image in the store which packages it was made from: `tarsup lock` pins them. It is no part of the
 /// image, whose bytes depend on the packages' content alone.
-fn note_packages(prepared: &PreparedBuild<'_>, output: &ImageName) -> Result<(), Failure> {
+fn note_packages(packages: &[(PathBuf, Digest)], output: &ImageName) -> Result<(), Failure> {
     let ImageName::Store(reference) = output else { return Ok(()) };
     let note = |(path, digest): &(PathBuf, Digest)| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         (format!("{PACKAGE_ANNOTATION}{name}"), digest.to_string())
     };
-    let notes = prepared.packages.iter().map(note).collect();
+    let notes = packages.iter().map(note).collect();
     store::local()?.annotate(&reference.to_string(), &notes)?;
     Ok(())
 }
 
 /// The outputs are understood before anything is built.
-fn outputs(args: &BuildArgs, recipe: &Recipe) -> Result<Vec<ImageName>, Failure> {
+fn outputs(args: &BuildArgs, reference: &Reference) -> Result<Vec<ImageName>, Failure> {
     if args.output.is_empty() {
-        return Ok(vec![ImageName::Store(recipe.reference.clone())]);
+        return Ok(vec![ImageName::Store(reference.clone())]);
     }
     let mut outputs = Vec::new();
     for text in &args.output {
@@ -149,32 +193,31 @@ fn outputs(args: &BuildArgs, recipe: &Recipe) -> Result<Vec<ImageName>, Failure>
     Ok(outputs)
 }
 
-fn settings(args: &BuildArgs, places: &Places, ui: &Ui) -> Result<Settings, Failure> {
+/// What `--after` names.
+fn after(args: &BuildArgs, places: &Places, ui: &Ui) -> Result<Option<Predecessor>, Failure> {
+    let Some(text) = &args.after else { return Ok(None) };
+    let mut before = match text.parse()? {
+        // Its layers would have to be taken out of the engine, all of them.
+        ImageName::Daemon(reference) => Predecessor::of_diff_ids(image::diff_ids(&reference, places, ui)?),
+        name => predecessor(&name, &image::read(&name, places, ui)?, ui)?,
+    };
+    before.relayer = args.relayer;
+    Ok(Some(before))
+}
+
+/// An image that the next one is built upon, and what is visible in it.
+fn predecessor(name: &ImageName, image: &Image, ui: &Ui) -> Result<Predecessor, Failure> {
+    let read_in_full = || ui.note(&format!("{name} has no list of its files: all of its layers are read"));
+    let failed = |source| TransportError::Read { name: name.to_string(), source }.at_its_source();
+    Ok(Predecessor::of(image, read_in_full).map_err(failed)?)
+}
+
+fn settings(args: &BuildArgs, predecessor: Option<Predecessor>) -> Result<Settings, Failure> {
     let architecture = match args.platform.as_slice() {
         [one] => one.strip_prefix("linux/").filter(|arch| matches!(*arch, "amd64" | "arm64")),
         _ => None,
     };
     let architecture = architecture.ok_or_else(|| UsageError::Platform(args.platform.join(",")))?;
-    let mut predecessor = match &args.after {
-        None => None,
-        Some(text) => Some(match text.parse()? {
-            // Its layers would have to be taken out of the engine, all of them.
-            ImageName::Daemon(reference) => {
-                Predecessor::of_diff_ids(image::diff_ids(&reference, places, ui)?)
-            }
-            name => {
-                let read_in_full = || {
-                    ui.note(&format!("{name} has no list of its files: all of its layers are read"));
-                };
-                Predecessor::of(&image::read(&name, places, ui)?, read_in_full).map_err(|source| {
-                    TransportError::Read { name: name.to_string(), source }.at_its_source()
-                })?
-            }
-        }),
-    };
-    if let Some(predecessor) = &mut predecessor {
-        predecessor.relayer = args.relayer;
-    }
     Ok(Settings {
         architecture: architecture.to_owned(),
         created: variable("SOURCE_DATE_EPOCH", UsageError::Epoch)?,
@@ -233,7 +276,7 @@ struct LayerReport<'a> {
     cached: bool,
 }
 
-fn report(recipe: &Recipe, built: &Built, receipts: &Receipts, ui: &Ui) {
+fn report(reference: &Reference, built: &Built, receipts: &Receipts, ui: &Ui) {
     let layers: Vec<LayerReport<'_>> = built
         .layers
         .iter()
@@ -248,8 +291,8 @@ fn report(recipe: &Recipe, built: &Built, receipts: &Receipts, ui: &Ui) {
     let cached = layers.iter().filter(|layer| layer.cached).count();
     let total: u64 = layers.iter().map(|layer| layer.size).sum();
     let mut text = format!(
-        "{}\n  digest  {}\n  id      {}\n  layers  {} ({cached} from the cache), {} in all, {:.1} s",
-        recipe.reference,
+        "{}\n  digest  {}\n  id      {}\n  layers  {} ({cached} not compressed), {} in all, {:.1} s",
+        reference,
         built.image.digest(),
         built.image.config_digest(),
         layers.len(),
@@ -269,7 +312,7 @@ fn report(recipe: &Recipe, built: &Built, receipts: &Receipts, ui: &Ui) {
         })
         .collect();
     ui.json(&json!({
-        "image": recipe.reference.to_string(),
+        "image": reference.to_string(),
         "digest": built.image.digest(),
         "config_digest": built.image.config_digest(),
         "layers": layers,

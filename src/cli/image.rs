@@ -188,7 +188,7 @@ impl Progress for Bar {
 }
 
 /// The image's own name: that of its source, else what its labels say.
-fn name_of(source: &ImageName, image: &Image) -> Reference {
+pub fn name_of(source: &ImageName, image: &Image) -> Reference {
     let labels = image.parsed_config().map(|config| config.config.labels).unwrap_or_default();
     let title = labels.get("org.opencontainers.image.title");
     let version = labels.get(crate::oci::image::VERSION_LABEL);

@@ -198,8 +198,7 @@ fn build_after_a_predecessor_leaves_its_layers_and_puts_what_changed_on_top() {
     assert_eq!(names(&document(&output)), names(&before));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
-        said.contains("% of what lies above the base would be covered")
-            && said.contains("is sent 9 of them"),
+        said.contains("% of what lies above the base would be covered") && said.contains("is sent 9 of them"),
         "{said}"
     );
     workshop.write(

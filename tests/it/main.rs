@@ -19,6 +19,7 @@ mod fake_engine;
 mod guard;
 mod house;
 mod packages;
+mod patch;
 mod poison;
 mod registry;
 mod rewrite;

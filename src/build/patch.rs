@@ -1,0 +1,243 @@
+//! The next image from one that exists: one service is replaced, without a recipe and without the other packages.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::after::{Made, Predecessor};
+use super::base::BasePaths;
+use super::compress::Compressors;
+use super::package;
+use super::tree::TreeNode;
+use super::{BuildError, Built, LayerInput, Packed, Settings, blob, check, image, listing, ontop, pack};
+use crate::contents::{self, Kind, Part};
+use crate::diagnose::{Diagnose, Exit, shown};
+use crate::oci::image::{CREATED_BY, VERSION_LABEL};
+use crate::oci::{Digest, Image};
+use crate::tars::Service;
+use crate::tars::catalogue::TARS_PATH;
+
+/// What the label of a patched service begins with; its name follows. The value is the package's digest and the digest of the
+/// image that was patched.
+pub const PATCH_LABEL: &str = "io.tarsup.patch.";
+
+/// What is to be replaced, in which image.
+pub struct Patch<'a> {
+    /// The image as it was named.
+    pub name: String,
+    /// The image.
+    pub image: &'a Image,
+    /// Its layers, and what is visible in them.
+    pub before: &'a Predecessor,
+    /// Service → package.
+    pub services: BTreeMap<Service, PathBuf>,
+    /// The version of the next image, and its tag.
+    pub version: String,
+}
+
+/// Why an image cannot be patched.
+#[derive(Debug, thiserror::Error)]
+pub enum PatchError {
+    /// Its layers cannot be built upon.
+    #[error("{image} cannot be patched: {why}")]
+    Image {
+        /// The image.
+        image: String,
+        /// Why not.
+        why: String,
+    },
+    /// The service is not in the image.
+    #[error("there is no {service} in {image}")]
+    Absent {
+        /// The image.
+        image: String,
+        /// The service.
+        service: Service,
+    },
+    /// The service is not in the package.
+    #[error("{}: it brings {present}, and not {service}", shown(package))]
+    Package {
+        /// The package.
+        package: PathBuf,
+        /// The service.
+        service: Service,
+        /// What it brings instead.
+        present: String,
+    },
+    /// A file of the package wants the place of another one.
+    #[error("{}: the place /{path} belongs to {owner} in {image}", shown(package))]
+    Taken {
+        /// The package.
+        package: PathBuf,
+        /// The path.
+        path: String,
+        /// Whose it is.
+        owner: String,
+        /// The image.
+        image: String,
+    },
+}
+
+impl Diagnose for PatchError {
+    fn exit(&self) -> Exit {
+        Exit::Usage
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Image { .. } => {
+                "name it where `tarsup build` or `copy` wrote it: in the local store, a layout or a registry"
+                    .to_owned()
+            }
+            Self::Absent { .. } => "`tarsup inspect` shows what is in it".to_owned(),
+            Self::Package { .. } => "name the package of this service".to_owned(),
+            Self::Taken { .. } => "leave the file out of the package, or build from the recipe".to_owned(),
+        })
+    }
+}
+
+/// The digests of the packages; none for a folder.
+type Digests = BTreeMap<Service, Option<Digest>>;
+
+/// Makes the next image: the layers of the old one, and the changed files of the patched services on top.
+pub fn patch(
+    patch: &Patch<'_>,
+    settings: &Settings,
+    on_layer: &(dyn Fn(&Packed) + Sync),
+) -> Result<Built, BuildError> {
+    let unfit = |why: String| PatchError::Image { image: patch.name.clone(), why };
+    let on_base = patch
+        .image
+        .diff_ids()
+        .first()
+        .copied()
+        .filter(|_| patch.image.layer_names().first().is_some_and(|first| first == "base"));
+    let made = patch.before.that_stays(on_base).map_err(|why| unfit(why.to_string()))?;
+    let base = made.contents.parts.get("base").map(listing::base_paths).unwrap_or_default();
+    let (inputs, digests) = inputs(patch, made, &base)?;
+    let changes = ontop::replaced(&made.contents, &inputs, &base).map_err(|why| unfit(why.to_string()))?;
+    let compressors = Compressors::new(settings.threads);
+    let pack = |input: &LayerInput| {
+        let layer = blob::pack(settings, input, &base, &compressors)?;
+        on_layer(&layer);
+        Ok::<_, BuildError>(layer)
+    };
+    let mut layers: Vec<Packed> = made.layers.iter().map(|layer| blob::kept(settings, layer)).collect();
+    layers.iter().for_each(on_layer);
+    let mut tops = Vec::new();
+    for input in changes.iter().filter_map(|change| change.layer.as_ref()) {
+        let layer = pack(input)?;
+        tops.push(layer.diff_id);
+        layers.push(layer);
+    }
+    let mut parts = pack::parts_on_top(made, &changes, &tops, None, &base);
+    // An image that was read in full has no list of its base.
+    let unlisted = made.contents.parts.get("base").filter(|_| !made.contents.below.contains("base"));
+    parts.extend(unlisted.map(|part| ("base".to_owned(), part.clone())));
+    layers.push(pack(&list(&parts, patch, &base)?)?);
+    settings.cache.remember();
+    let config = config(patch, settings, &layers, &digests)
+        .map_err(|error| unfit(format!("its config cannot be read: {error}")))?;
+    let after = patch.before.chain_id();
+    let image = image::of_config(config, &layers, after, &settings.cache)
+        .map_err(BuildError::compress("of the config"))?;
+    let note = ontop::beyond(ontop::Limits::default(), &changes)
+        .map(|why| format!("{why}, and a patch cannot change that: build from the recipe when it suits"));
+    let packages =
+        patch.services.iter().filter_map(|(service, path)| Some((path.clone(), (*digests.get(service)?)?)));
+    Ok(Built { image, layers, packages: packages.collect(), note })
+}
+
+/// The new files of each service at their places, and the digests of the packages.
+fn inputs(
+    patch: &Patch<'_>,
+    made: &Made,
+    base: &BasePaths,
+) -> Result<(Vec<LayerInput>, Digests), BuildError> {
+    let (mut inputs, mut digests) = (Vec::new(), BTreeMap::new());
+    for (service, path) in &patch.services {
+        let is_there = made.contents.parts.get(service.name()).is_some_and(|part| !part.entries.is_empty());
+        if !is_there {
+            return Err(PatchError::Absent { image: patch.name.clone(), service: *service }.into());
+        }
+        let mut read = package::read(path)?;
+        digests.insert(*service, read.digest);
+        let Some(files) = read.services.remove(service) else {
+            let present: Vec<&str> = read.services.keys().map(|service| service.name()).collect();
+            let (package, present) = (path.clone(), present.join(", "));
+            return Err(PatchError::Package { package, service: *service, present }.into());
+        };
+        let image = Path::new(&patch.name);
+        let tree = check::on_base(service.name(), &files.tree, base, image, path)?;
+        let what = format!("{TARS_PATH}/{service}");
+        inputs.push(LayerInput { name: service.name().to_owned(), what, tree });
+    }
+    for input in &inputs {
+        apart(patch, made, input)?;
+    }
+    Ok((inputs, digests))
+}
+
+/// Refuses what another part of the image has at the same place.
+fn apart(patch: &Patch<'_>, made: &Made, input: &LayerInput) -> Result<(), PatchError> {
+    let patched = |name: &str| patch.services.keys().any(|service| service.name() == name);
+    let others = made.contents.parts.iter().filter(|(name, _)| *name != "base" && !patched(name));
+    for (owner, part) in others {
+        let clash = input.tree.iter().find(|(path, node)| {
+            let is_folder = matches!(node, TreeNode::Directory { .. });
+            part.entries.get(*path).is_some_and(|entry| !is_folder || entry.kind != Kind::Folder)
+        });
+        if let Some((path, _)) = clash {
+            let service = patch.services.iter().find(|(service, _)| service.name() == input.name);
+            return Err(PatchError::Taken {
+                package: service.map(|(_, package)| package.clone()).unwrap_or_default(),
+                path: path.to_owned(),
+                owner: owner.clone(),
+                image: patch.name.clone(),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn list(
+    parts: &BTreeMap<String, Part>,
+    patch: &Patch<'_>,
+    base: &BasePaths,
+) -> Result<LayerInput, BuildError> {
+    let image = Path::new(&patch.name);
+    let tree = check::on_base(contents::LAYER, &listing::tree(parts), base, image, image)?;
+    Ok(LayerInput { name: contents::LAYER.to_owned(), what: listing::purpose(parts), tree })
+}
+
+/// The config of the old image, every key of it, but for what a patch is.
+fn config(
+    patch: &Patch<'_>,
+    settings: &Settings,
+    layers: &[Packed],
+    digests: &Digests,
+) -> serde_json::Result<Vec<u8>> {
+    let mut config: Value = serde_json::from_slice(&patch.image.config)?;
+    let created = image::rfc3339(settings.created);
+    config["created"] = json!(created);
+    config["rootfs"]["diff_ids"] = json!(layers.iter().map(|layer| layer.diff_id).collect::<Vec<_>>());
+    // The layers that stay keep their history; that of the list is the last, and goes with it.
+    let stay = patch.before.stay();
+    let mut history: Vec<Value> = config["history"].as_array().cloned().unwrap_or_default();
+    let makes = |entry: &Value| entry["empty_layer"] != json!(true);
+    while history.iter().filter(|entry| makes(entry)).count() > stay {
+        history.pop();
+    }
+    history.extend(layers.iter().skip(stay).map(|layer| {
+        json!({ "created": created, "created_by": format!("{CREATED_BY}{}: {}", layer.name, layer.what) })
+    }));
+    config["history"] = json!(history);
+    let labels = &mut config["config"]["Labels"];
+    labels[VERSION_LABEL] = json!(patch.version);
+    for (service, digest) in digests {
+        let package = digest.map_or_else(|| "a folder".to_owned(), |digest| digest.to_string());
+        labels[format!("{PATCH_LABEL}{service}")] = json!(format!("{package} on {}", patch.image.digest()));
+    }
+    serde_json::to_vec(&config)
+}

@@ -1,0 +1,53 @@
+//! `tarsup build --patch`: the next image from one that exists, without a recipe.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::{BuildArgs, UsageError, Written, predecessor, settings};
+use crate::build::patch::{self, Patch};
+use crate::cli::image::{self, Places};
+use crate::cli::{Outcome, Ui};
+use crate::oci::reference::is_tag;
+use crate::tars::Service;
+use crate::transport::ImageName;
+
+/// Patches the image that stands in the recipe's place.
+pub(super) fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
+    let services = services(&args.patch)?;
+    let version = args.version.clone().filter(|version| is_tag(version)).ok_or(UsageError::PatchVersion)?;
+    let source: ImageName = args.recipe.to_string_lossy().parse()?;
+    let places = Places::new(&args.places);
+    let old = image::read(&source, &places, ui)?;
+    let reference = image::name_of(&source, &old);
+    if reference.tag.as_deref() == Some(version.as_str()) {
+        return Err(UsageError::SameVersion(version).into());
+    }
+    let reference = reference.with_tag(&version);
+    let outputs = super::outputs(args, &reference)?;
+    super::reach(&outputs, &places, ui)?;
+    let before = predecessor(&source, &old, ui)?;
+    let settings = settings(args, Some(before.clone()))?;
+    let patch = Patch { name: source.to_string(), image: &old, before: &before, services, version };
+    let built = patch::patch(&patch, &settings, &|layer| super::say(layer, ui))?;
+    let packages = built.packages.clone();
+    super::write(
+        &Written { built: &built, reference: &reference, packages: &packages },
+        &outputs,
+        &places,
+        ui,
+    )
+}
+
+/// `SERVICE=PACKAGE`, each service once.
+fn services(texts: &[String]) -> Result<BTreeMap<Service, PathBuf>, UsageError> {
+    let mut services = BTreeMap::new();
+    for text in texts {
+        let unknown = || UsageError::Patch(text.clone());
+        let (service, package) = text.split_once('=').ok_or_else(unknown)?;
+        let service: Service = service.parse().map_err(|_| unknown())?;
+        if package.is_empty() || services.insert(service, PathBuf::from(package)).is_some() {
+            return Err(unknown());
+        }
+    }
+    Ok(services)
+}

@@ -1,0 +1,113 @@
+//! `tarsup build --patch`: the next image from one that exists, without a recipe and without the other packages.
+
+use std::fs;
+
+use serde_json::Value;
+use tarsup::oci::Digest;
+use tarsup::tars::Service;
+
+use crate::packages::{Entry, Packer, RECIPE, Workshop, entries};
+
+fn config(workshop: &Workshop, built: &Value) -> Value {
+    let digest = built["config_digest"].as_str().unwrap().trim_start_matches("sha256:");
+    serde_json::from_slice(&fs::read(workshop.path("store/blobs/sha256").join(digest)).unwrap()).unwrap()
+}
+
+/// A package of one service beside the workshop's.
+fn pack(workshop: &Workshop, service: Service, version: &str) -> String {
+    let path = workshop.path(&format!("patched-{service}.tgz"));
+    Packer::default().write(&path, entries(service, version));
+    path.display().to_string()
+}
+
+#[test]
+fn patch_replaces_one_service_and_nothing_else() {
+    let workshop = Workshop::new();
+    workshop.write("framework.yaml", &format!("{RECIPE}labels: {{team: blue}}\nenv: {{A: b}}\n"));
+    let old = workshop.json(&["build", "framework.yaml"]);
+    let package = pack(&workshop, Service::Stat, "patched");
+    // Neither recipe nor packages nor deploy folder are needed.
+    for gone in ["packages", "deploy"] {
+        fs::remove_dir_all(workshop.path(gone)).unwrap();
+    }
+    let patch = format!("tarsstat={package}");
+    let command = ["build", "--patch", &patch, "--version", "3.0.17-1", "tars/framework:3.0.17"];
+    let new = workshop.json(&command);
+    assert_eq!(new["image"], "tars/framework:3.0.17-1");
+    assert_eq!(workshop.json(&command)["digest"], new["digest"], "same inputs, same digest");
+    let names = |built: &Value| -> Vec<String> {
+        built["layers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|layer| layer["name"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let mut expected = names(&old);
+    expected.pop();
+    expected.extend(["tarsstat", "contents"].map(str::to_owned));
+    assert_eq!(names(&new), expected);
+    let diff = workshop.json(&["diff", "tars/framework:3.0.17", "tars/framework:3.0.17-1"]);
+    assert_eq!(diff["changed"].as_array().unwrap().len(), 1, "{diff}");
+    assert_eq!(diff["changed"][0]["files"][0]["path"], "/usr/local/app/tars/tarsstat/bin/tarsstat");
+
+    // Every key is as it was, but for the version and what was patched.
+    let (mut before, mut after) = (config(&workshop, &old), config(&workshop, &new));
+    let label = after["config"]["Labels"]["io.tarsup.patch.tarsstat"].as_str().unwrap().to_owned();
+    let digest = Digest::of(fs::read(&package).unwrap());
+    assert_eq!(label, format!("{digest} on {}", old["digest"].as_str().unwrap()));
+    assert_eq!(after["config"]["Labels"]["org.opencontainers.image.version"], "3.0.17-1");
+    assert!(after["config"]["Env"].as_array().unwrap().contains(&"TARSUP_VERSION=3.0.17".into()));
+    assert_eq!(
+        after["history"].as_array().unwrap().len(),
+        after["rootfs"]["diff_ids"].as_array().unwrap().len()
+    );
+    for config in [&mut before, &mut after] {
+        let labels = config["config"]["Labels"].as_object_mut().unwrap();
+        labels.remove("io.tarsup.patch.tarsstat");
+        labels.remove("org.opencontainers.image.version");
+        for key in ["history", "rootfs"] {
+            config.as_object_mut().unwrap().remove(key);
+        }
+    }
+    assert_eq!(before, after);
+
+    // A patch of a patch: both are recorded.
+    let package = pack(&workshop, Service::Log, "patched");
+    let patch = format!("tarslog={package}");
+    let next = workshop.json(&["build", "--patch", &patch, "--version", "2", "tars/framework:3.0.17-1"]);
+    let labels = config(&workshop, &next)["config"]["Labels"].clone();
+    assert_eq!(labels["io.tarsup.patch.tarsstat"], label);
+    assert!(labels["io.tarsup.patch.tarslog"].as_str().unwrap().ends_with(new["digest"].as_str().unwrap()));
+}
+
+#[test]
+fn patch_says_what_is_wrong_with_it() {
+    let workshop = Workshop::new();
+    workshop.json(&["build", "framework.yaml"]);
+    workshop.write(
+        "node.yaml",
+        &RECIPE.replace("role: framework", "role: node").replace("tars/framework", "tars/node"),
+    );
+    workshop.run(&["build", "node.yaml"]);
+    let stat = pack(&workshop, Service::Stat, "patched");
+    let place = Entry::File("tarsstat/../tarslog/bin/tarslog".to_owned(), b"x".to_vec(), true);
+    Packer::default().write(&workshop.path("hostile.tgz"), vec![place]);
+    let (good, wrong) = (format!("tarsstat={stat}"), format!("tarslog={stat}"));
+    let image = "tars/framework:3.0.17";
+    for (patch, version, image, said) in [
+        (good.as_str(), "3.0.17", image, "is the image's own tag"),
+        (&good, "a/b", image, "a version is also the image's tag"),
+        ("tarsstat", "1", image, "names no service of the framework and its package"),
+        ("nobody=x.tgz", "1", image, "names no service of the framework and its package"),
+        (&wrong, "1", image, "it brings tarsstat, and not tarslog"),
+        (&good, "1", "tars/node:3.0.17", "there is no tarsstat in tars/node:3.0.17"),
+        (&good, "1", "tars/none:1", "tars/none:1"),
+        ("tarsstat=hostile.tgz", "1", image, "hostile.tgz"),
+    ] {
+        let message = workshop.refused(&["build", "--patch", patch, "--version", version, image], 2);
+        assert!(message.contains(said), "{patch}: {message}");
+    }
+    let output = workshop.run(&["build", "--patch", &good, image]);
+    assert_eq!(output.status.code(), Some(2), "a version is required");
+}

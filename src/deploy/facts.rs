@@ -33,12 +33,14 @@ pub struct Clock {
 }
 
 /// Room on disks; nothing where it is not known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Room {
     /// Where the engine keeps images and containers.
     pub engine: Option<u64>,
     /// `.tarsup/`: journals, and what migrations save.
     pub state: Option<u64>,
+    /// The local store, where there is one: its folder, and the room there.
+    pub store: Option<(String, u64)>,
 }
 
 /// What `tars-init cluster --json --facts` says beyond what a gate asks. Each is missing where its tars-init is older.

@@ -15,8 +15,8 @@ use super::contents;
 use super::desired::{Desired, Service};
 use super::facts::Facts;
 use super::observed::{
-    Availability, LABEL_DEPLOY, LABEL_DEPLOYMENT, LABEL_LOCK, LABEL_RESTART, LABEL_ROLE, LABEL_SERVICE,
-    LABEL_SPEC, Observed,
+    Availability, LABEL_DEPLOY, LABEL_DEPLOYMENT, LABEL_LEANS, LABEL_LOCK, LABEL_RESTART, LABEL_ROLE,
+    LABEL_SERVICE, LABEL_SPEC, Observed,
 };
 use crate::engine::{
     Container, ContainerSummary, Engine, EngineError, EngineImage, ImageStore, ImageSummary, RestartPolicy,
@@ -201,7 +201,8 @@ async fn as_told(
     glance: Glance<'_>,
     images: &mut ImageList<'_>,
 ) -> Result<Option<Container>> {
-    if !is_ours(one, desired) {
+    // On what a container leans no list tells.
+    if !is_ours(one, desired) || one.labels.contains_key(LABEL_LEANS) {
         return Ok(None);
     }
     if (glance.is_parked)(&one.name) {

@@ -231,14 +231,23 @@ pub struct EngineImage {
     pub labels: BTreeMap<String, String>,
     /// Size in bytes.
     pub size: u64,
-    /// The size of each layer as it is stored, where that is known: an engine does not tell.
-    pub layer_sizes: Vec<u64>,
+    /// The size of each layer, where that is known: an engine does not tell.
+    pub layer_sizes: Vec<LayerSize>,
     /// `Created`, RFC 3339.
     pub created: String,
     /// `Architecture`.
     pub architecture: String,
     /// The answer of the engine, whole.
     pub raw: Value,
+}
+
+/// What a layer takes, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerSize {
+    /// As it is stored.
+    pub stored: u64,
+    /// As a tar; nothing where that cannot be told without reading all of it.
+    pub unpacked: Option<u64>,
 }
 
 /// `GET /networks/{name}`, as far as it matters.

@@ -17,7 +17,7 @@ use super::save::{self, Keeper};
 use super::scripts::SchemaScripts;
 use super::signals::Stop;
 use super::start_log::StartLog;
-use super::templates::{self, Wish};
+use super::templates::{self, TakenBack, Wish};
 use super::versions::{self, Bringer};
 use super::web::{self, Web};
 
@@ -148,4 +148,24 @@ pub fn templates(paths: &Paths, wish: Wish<'_>) -> Result<(), Failure> {
     let version = environment.version.as_deref();
     let report = templates::migrate(&mut session, paths, &substitution, version, wish, None, &log)?;
     probe::print(&report, true)
+}
+
+/// What versions of ours brought into templates, taken back where nobody has edited it since.
+pub fn take_back(server: &Server, paths: &Paths, version: Option<&str>) -> Result<TakenBack, DatabaseError> {
+    let _lock = (!server.only_asks()).then(|| InstallLock::take(server)).transpose()?;
+    let mut session = server.connect(None)?;
+    templates::take_back(&mut session, paths, version, &StartLog::begin())
+}
+
+/// `tars-init templates take-back`: the same by itself, where a deploy is undone and its master has no tars-init.
+pub fn take_templates_back(paths: &Paths) -> Result<(), Failure> {
+    #[derive(Serialize)]
+    struct Document {
+        version: u32,
+        templates: TakenBack,
+    }
+    let environment = Environment::read(ImageRole::Framework)?;
+    let server = Server::of(environment.account()?);
+    let templates = take_back(&server, paths, environment.version.as_deref())?;
+    probe::print(&Document { version: DOCUMENT, templates }, true)
 }

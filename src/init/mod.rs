@@ -90,7 +90,7 @@ use start_log::StartLog;
 use supervisor::Supervisor;
 
 const USAGE: &str = "usage: tars-init framework | node | health [--verbose] | status | env | probe --json | published --json | shared-memory | cluster --json [--ask ADDRESS --role ROLE | --facts] | \
-     cluster --serve | drain begin|look|end|back ORDER | traffic PORT... | runnable ORDER | migrate [--finish] [--dry-run | --save FILE] | keep-columns [--all] [--dry-run] | templates --json | templates take|keep NAME | accept-database | accept-version | readdress OLD NEW [--dry-run] | version";
+     cluster --serve | drain begin|look|end|back ORDER | traffic PORT... | runnable ORDER | migrate [--finish] [--dry-run | --save FILE] | keep-columns [--all] [--dry-run] | templates --json | templates take|keep NAME | templates take-back | accept-database | accept-version | readdress OLD NEW [--dry-run] | version";
 
 /// The whole program.
 pub fn main() -> ExitCode {
@@ -114,6 +114,7 @@ pub fn main() -> ExitCode {
         ["keep-columns", "--all"] => columns::run(&paths, columns::Scope::AnyConsole, false),
         ["keep-columns", "--all", "--dry-run"] => columns::run(&paths, columns::Scope::AnyConsole, true),
         ["templates", "--json"] => migrate::templates(&paths, templates::Wish::Show),
+        ["templates", "take-back"] => migrate::take_templates_back(&paths),
         ["templates", "take", name] => migrate::templates(&paths, templates::Wish::Take(name)),
         ["templates", "keep", name] => migrate::templates(&paths, templates::Wish::Keep(name)),
         ["readdress", old, new] => readdress::run(old, new, false),

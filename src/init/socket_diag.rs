@@ -164,7 +164,11 @@ fn read<T>(
                     Some(error) => Err(io::Error::from_raw_os_error(error.wrapping_neg())),
                 };
             }
-            kind if kind == i32::from(BY_FAMILY) => found.push(of(body).ok_or_else(cut)?),
+            kind if kind == i32::from(BY_FAMILY) => {
+                // Its own part is always whole; of a socket that only waits for its peer's end the kernel tells no more.
+                body.get(..MESSAGE).ok_or_else(cut)?;
+                found.extend(of(body));
+            }
             _ => {}
         }
     }
@@ -240,5 +244,11 @@ mod tests {
             assert!(read(cut, 7, listener, &mut found).is_err());
         }
         assert!(found.is_empty());
+        // One that is left in FIN-WAIT-2 has no attributes: it is no connection, and hides no other.
+        let waiting =
+            [datagram(i32::from(BY_FAMILY), &[2; MESSAGE]), datagram(libc::NLMSG_DONE, &[0; 4])].concat();
+        let mut connections = Vec::new();
+        assert!(read(&waiting, 7, connection, &mut connections).unwrap());
+        assert!(connections.is_empty());
     }
 }

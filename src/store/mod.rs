@@ -10,10 +10,12 @@ pub mod cache;
 pub mod layout;
 mod origin;
 pub mod proven;
+mod unpacked;
 
 pub use cache::Cache;
 pub use layout::Layout;
 pub use proven::Proven;
+pub use unpacked::unpacked;
 
 /// Why the store, the cache or a layout cannot be read or written.
 #[derive(Debug, thiserror::Error)]

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use crate::deploy::desired::Service;
 use crate::tars::{Instance, Role};
 
+use super::follow;
 use super::plan::Planner;
 use super::preflight::names_in_database;
 use super::state::{is_up, serving};
@@ -85,11 +86,22 @@ fn takes_all_of_one(all: &[Instance], down: &BTreeSet<String>) -> bool {
 }
 
 impl<'a> Planner<'a> {
-    /// What goes together, in order: the nodes for which something is to be done in the policy's batches, all others one by one.
+    /// What goes together, in order: the nodes for which something is to be done in the policy's batches, all others one by one, and
+    /// what leans on one of them alone, right behind that.
     pub(super) fn in_batches<T>(
         &mut self,
         planned: Vec<(&'a Service, T)>,
         is_touched: impl Fn(&Service, &T) -> bool,
+    ) -> Vec<Vec<(&'a Service, T)>> {
+        let (planned, followers) = follow::apart(self, planned, &is_touched);
+        let batches = self.batches_without_followers(planned, &is_touched);
+        follow::between(batches, followers)
+    }
+
+    fn batches_without_followers<T>(
+        &mut self,
+        planned: Vec<(&'a Service, T)>,
+        is_touched: &impl Fn(&Service, &T) -> bool,
     ) -> Vec<Vec<(&'a Service, T)>> {
         let mut planned: Vec<Option<(&'a Service, T)>> = planned.into_iter().map(Some).collect();
         let is_node = |one: &Option<(&'a Service, T)>| {

@@ -381,7 +381,7 @@ impl Deploy<'_> {
         Err(stuck(runner, format!("after {ROUNDS} rounds something is still to be undone")))
     }
 
-    async fn look(&self, runner: &mut Runner<'_>) -> Result<Observed, DeployFailure> {
+    pub(super) async fn look(&self, runner: &mut Runner<'_>) -> Result<Observed, DeployFailure> {
         let looked = retry::while_away(async || self.observe(self.desired).await).await;
         looked.map_err(|error| stuck(runner, error.to_string()))
     }
@@ -402,6 +402,7 @@ impl Deploy<'_> {
             let _ = runner.write(Event::Stuck { error: failure.to_string() });
             return Err(failure);
         }
+        self.take_back(runner).await?;
         let _ = runner.write(Event::RolledBack);
         self.forget(&runner.deploy, &runner.desired.deployment);
         // A night of failures must not leave a row of containers: best effort, the next deploy tries again.
@@ -412,7 +413,7 @@ impl Deploy<'_> {
             }
         }
         self.release(lock, runner).await?;
-        Ok(way_back.plan.notes)
+        Ok([way_back.plan.notes, std::mem::take(&mut runner.put_back)].concat())
     }
 
     /// Removes the container in which an earlier run asked the database, and which it left: for a command that has nothing
@@ -516,6 +517,8 @@ impl Deploy<'_> {
             drains,
             loaded: BTreeMap::new(),
             kept: observed.kept.clone(),
+            may_have_migrated: false,
+            put_back: Vec::new(),
         }
     }
 
@@ -567,7 +570,7 @@ pub(super) fn announce(runner: &mut Runner<'_>, plan: Value) -> Result<(), Deplo
     runner.write(Event::Recorded { record }).map_err(failed)
 }
 
-fn stuck(runner: &mut Runner<'_>, undo: String) -> DeployFailure {
+pub(super) fn stuck(runner: &mut Runner<'_>, undo: String) -> DeployFailure {
     let _ = runner.write(Event::Stuck { error: undo.clone() });
     DeployFailure::Stuck { failed: None, undo }
 }

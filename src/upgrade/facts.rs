@@ -228,6 +228,7 @@ fn room(deploy: &Deploy<'_>, observed: &Observed, told: Option<&Result<Cluster, 
     Room {
         engine: told.or_else(|| deploy.machine.images.room(&observed.engine)),
         state: deploy.machine.folder.room().ok(),
+        store: deploy.machine.images.store_room(),
     }
 }
 

@@ -1,22 +1,110 @@
-//! Containers beside the plan that lean on one which it stops: on its network, its memory, its processes, or by a link. They
-//! are cut off then, and nobody here makes them again, so each is asked about.
+//! Containers that lean on one which a plan stops: on its network, its memory, its processes, or by a link. They are cut off then.
+//! Services of the deployment follow it in the same plan; whatever else leans on it nobody here makes again, so it is asked about.
+//!
+//! The engine keeps the id of the other container, whatever was written: a successor has another one, so that a restart of what
+//! leans on it would not be enough. Only a link follows the name, and that goes with the container that is parked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::Intent;
-use super::state::{by_id, is_up};
+use super::names::{Part, part_of};
+use super::state::{by_id, is_up, of_service, ours};
 use super::step::{Action, Plan};
 use crate::deploy::Observed;
 use crate::deploy::asked::shared;
-use crate::deploy::observed::{LABEL_DEPLOYMENT, LABEL_LEANS};
+use crate::deploy::desired::Service;
+use crate::deploy::observed::{LABEL_DEPLOYMENT, LABEL_LEANS, LABEL_SERVICE};
 use crate::engine::{Container, Engine, EngineError, Status};
 
 /// The keys of `HostConfig` by which a container may have what is another one's.
 const SHARED: [(&str, &str); 3] =
     [("NetworkMode", "its network"), ("IpcMode", "its shared memory"), ("PidMode", "its processes")];
 
-/// Asks the engine for them; a question for each container that is stopped and has some, and for each that leans itself on what
-/// is not there any more. Of ours only those are asked for that are labelled so: no file can say such a thing.
+/// A service of the deployment that a container leans on.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Support<'a> {
+    /// The service.
+    pub service: &'a str,
+    /// What is shared with it.
+    pub what: &'static str,
+    /// The container of it that is leaned on.
+    pub container: &'a str,
+    /// True where that one is parked, and another one in its place.
+    pub is_parked: bool,
+}
+
+/// On which services of its own deployment a container leans.
+pub(super) fn of<'a>(observed: &'a Observed, deployment: &'a str, container: &Container) -> Vec<Support<'a>> {
+    let mut found = Vec::new();
+    for (what, other) in supports(container) {
+        let on = ours(observed, deployment).find(|on| is_it(other, on));
+        let Some((on, service)) = on.and_then(|on| Some((on, on.labels.get(LABEL_SERVICE)?))) else {
+            continue;
+        };
+        let is_parked = matches!(part_of(&on.name), Part::Old(_));
+        found.push(Support { service, what, container: &on.name, is_parked });
+    }
+    found
+}
+
+/// The same services, none before one that its containers lean on; else in the order given.
+pub(super) fn after_supports<'a>(
+    observed: &Observed,
+    deployment: &str,
+    services: Vec<&'a Service>,
+) -> Vec<&'a Service> {
+    sorted(observed, deployment, services, |service| &service.name)
+}
+
+/// The same of anything that is about a service.
+pub(super) fn sorted<T>(
+    observed: &Observed,
+    deployment: &str,
+    mut left: Vec<T>,
+    name: impl Fn(&T) -> &str,
+) -> Vec<T> {
+    let on = |one: &T| -> BTreeSet<String> {
+        let containers = of_service(observed, deployment, name(one));
+        let all = containers.flat_map(|container| of(observed, deployment, container));
+        all.map(|support| support.service.to_owned()).filter(|service| service != name(one)).collect()
+    };
+    let mut waits: Vec<BTreeSet<String>> = left.iter().map(&on).collect();
+    let mut sorted = Vec::new();
+    while !left.is_empty() {
+        let names: BTreeSet<String> = left.iter().map(|one| name(one).to_owned()).collect();
+        // Where they lean on each other, whatever the engine made of that, the order is as it was.
+        let next = waits.iter().position(|on| on.is_disjoint(&names)).unwrap_or(0);
+        waits.remove(next);
+        sorted.push(left.remove(next));
+    }
+    sorted
+}
+
+/// True where what a running container leans on has been started after it, and by this deploy: it is left with what is not there
+/// any more.
+pub(super) fn is_cut_off(
+    observed: &Observed,
+    container: &Container,
+    has_restarted: impl Fn(&Container) -> bool,
+) -> bool {
+    let since = |container: &Container| OffsetDateTime::parse(&container.started_at, &Rfc3339).ok();
+    let Some(own) = since(container).filter(|_| is_up(container)) else { return false };
+    supports(container).into_iter().any(|(_, other)| {
+        let on = observed
+            .containers
+            .iter()
+            .find(|on| is_it(other, on))
+            .filter(|on| is_up(on) && has_restarted(on));
+        on.and_then(since).is_some_and(|since| since > own)
+    })
+}
+
+/// Asks the engine for those that the plan does not take along; a question for each container that is stopped and has some, and for each that leans itself on what
+/// is not there any more, unless that goes before it in the same plan. Of ours only those are asked for that are labelled so: no file can
+/// say such a thing.
 pub(super) async fn questions(
     engine: &dyn Engine,
     plan: &Plan,
@@ -98,7 +186,10 @@ fn supports(container: &Container) -> Vec<(&'static str, &str)> {
 
 /// How a container leans on another one.
 fn how(container: &Container, on: &Container) -> Vec<&'static str> {
-    let is_it =
-        |other: &str| other == on.id || other == on.name || other.len() >= 12 && on.id.starts_with(other);
-    supports(container).into_iter().filter(|(_, other)| is_it(other)).map(|(what, _)| what).collect()
+    supports(container).into_iter().filter(|(_, other)| is_it(other, on)).map(|(what, _)| what).collect()
+}
+
+/// True where an id, a part of one or a name is a container's.
+fn is_it(other: &str, on: &Container) -> bool {
+    other == on.id || other == on.name || other.len() >= 12 && on.id.starts_with(other)
 }

@@ -114,6 +114,8 @@ pub trait ImageLoader: Send + Sync {
     async fn load(&self, image: &Reference) -> Result<String, String>;
     /// How many bytes the engine has room for; nothing where its disk is not this machine's.
     fn room(&self, engine: &EngineInfo) -> Option<u64>;
+    /// The local store's folder and how many bytes there is room for; nothing where there is none.
+    fn store_room(&self) -> Option<(String, u64)>;
 }
 
 /// All of it.

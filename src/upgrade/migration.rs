@@ -44,6 +44,7 @@ impl Runner<'_> {
     pub(super) async fn task(&mut self, container: &str, task: &Task) -> Result<(), StepError> {
         let engine = self.engine;
         let attached = engine.attach_container(container).await?;
+        self.may_have_migrated = true;
         engine.start_container(container).await?;
         let mut stop = self.stop.clone();
         let ended = tokio::select! {

@@ -16,7 +16,7 @@ use super::state::{
 use super::step::{Action, After, Plan, Purpose, Step, Task};
 use super::swap::{Phases, Swap};
 use super::{
-    DeployId, Intent, Refusal, adopted, backup, cluster_probe, differ, drain, finish, held, locators,
+    DeployId, Intent, Refusal, adopted, backup, cluster_probe, differ, drain, finish, follow, held, locators,
     other_start, prune, rollback,
 };
 use crate::deploy::desired::{Resource, Service};
@@ -117,7 +117,7 @@ pub(super) struct Planner<'a> {
 
 /// What happens to one service.
 #[derive(Debug)]
-enum Decision<'a> {
+pub(super) enum Decision<'a> {
     Keep,
     Create { made: Option<&'a Container> },
     Start { container: &'a Container, cause: String },
@@ -193,7 +193,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Compares one service with its declaration.
-    fn decide(&self, service: &'a Service) -> Result<Decision<'a>, Refusal> {
+    pub(super) fn decide(&self, service: &'a Service) -> Result<Decision<'a>, Refusal> {
         let deployment = &self.desired.deployment;
         let made = made(self.observed, deployment, &service.name, self.id);
         if let Some(made) = made {
@@ -248,13 +248,14 @@ impl<'a> Planner<'a> {
     }
 
     /// What this deploy has parked already, where nothing is in its place yet.
-    fn parked(&self, service: &Service) -> Option<&'a Container> {
+    pub(super) fn parked(&self, service: &Service) -> Option<&'a Container> {
         let name = old_name(&service.container, self.id);
         self.observed.container(&name)
     }
 
     /// Migration first, then service by service in the given order, nodes in batches of what may be down together.
     fn roll(&mut self, planned: Vec<(&'a Service, Decision<'a>)>) {
+        let planned = follow::with_followers(self, planned);
         let migration = self.migration(&planned);
         let mut rest = Vec::new();
         let mut migrated = false;
@@ -316,7 +317,7 @@ impl<'a> Planner<'a> {
         (!phases.is_empty()).then_some(phases)
     }
 
-    fn image(&self, service: &Service) -> Option<&'a EngineImage> {
+    pub(super) fn image(&self, service: &Service) -> Option<&'a EngineImage> {
         self.observed.image(&service.image.to_string())
     }
 
@@ -369,9 +370,12 @@ impl<'a> Planner<'a> {
             if services.is_empty() { service.role != Some(Role::Database) } else { named(service) }
         };
         let mut there = false;
-        for batch in self.batches_for(self.ordered(), wanted) {
+        let ordered = self.ordered();
+        let along = follow::restarted(self, &ordered, &wanted, can_ask);
+        let goes = |service: &Service| wanted(service) || along.contains_key(&service.name);
+        for batch in self.batches_for(ordered, goes) {
             let mut phases = Vec::new();
-            for service in batch.into_iter().filter(|service| wanted(service)) {
+            for service in batch.into_iter().filter(|service| goes(service)) {
                 if service.written.hold && !named(service) {
                     self.note(&service.name, "is held and goes on running: name it to restart it");
                     continue;
@@ -385,8 +389,11 @@ impl<'a> Planner<'a> {
                 if self.findings.check(may).is_none() {
                     continue;
                 }
-                let cause =
-                    if named(service) { "a restart was asked for" } else { "a restart of all was asked for" };
+                let cause = match along.get(&service.name) {
+                    Some(cause) => cause,
+                    None if named(service) => "a restart was asked for",
+                    None => "a restart of all was asked for",
+                };
                 phases.extend(self.restarted(service, container, cause));
             }
             self.plan.steps.extend(together(phases));

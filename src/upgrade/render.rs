@@ -157,6 +157,13 @@ pub fn line(action: &Action) -> String {
             let image = image.as_ref().map(Reference::to_string).unwrap_or_default();
             format!("save the database to this machine, by the tool of {image}")
         }
+        Action::TakeBack { container: Some(container), .. } => {
+            format!("in {container}: put back what the migration changed in templates")
+        }
+        Action::TakeBack { image, .. } => {
+            let image = image.as_ref().map(Reference::to_string).unwrap_or_default();
+            format!("put back what the migration changed in templates, by {image}")
+        }
         Action::Settle { container, within } => {
             format!("wait up to {} s for what may stop {container}", within.as_secs())
         }

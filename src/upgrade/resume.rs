@@ -18,7 +18,7 @@ use super::retire::retire;
 use super::step::{Action, Plan};
 use super::unfinished::{disagreements, outline};
 use super::unwind::{InFlight, settle, unwind};
-use super::{DeployFailure, DeployId, Refusal, facts, loss};
+use super::{DeployFailure, DeployId, Refusal, facts, loss, take_back};
 use crate::deploy::desired::BackupWay;
 use crate::deploy::observe::look_into;
 use crate::deploy::{Desired, Observed};
@@ -108,6 +108,7 @@ impl Deploy<'_> {
         notes.extend(way_back.lost.iter().map(|lost| {
             format!("`{}` cannot go back: the container `{}` is gone", lost.service, lost.container)
         }));
+        steps.extend(take_back::step(&observed, &record));
         Ok(Some(Plan { steps, notes, ..record.plan }))
     }
 
@@ -161,6 +162,8 @@ impl Deploy<'_> {
             self.finish(lock, &mut runner).await?;
             return Ok(Resumed::Finished(id));
         }
+        // What it came to before it was cut off is not asked: where nothing was changed, nothing is to be put back.
+        runner.may_have_migrated = true;
         if !forward {
             self.undo(lock, &mut runner, &cut_off.in_flight, BTreeSet::new()).await?;
             return Ok(Resumed::Undone(id));

@@ -200,6 +200,10 @@ pub struct Runner<'a> {
     pub loaded: BTreeMap<Reference, String>,
     /// What containers were that the plan makes once more, by the name that they were parked under.
     pub kept: BTreeMap<String, Twin>,
+    /// True once a run that changes the database may have begun.
+    pub may_have_migrated: bool,
+    /// What the way back put back in the database, or could not, a line each.
+    pub put_back: Vec<String>,
 }
 
 impl Runner<'_> {
@@ -332,6 +336,7 @@ impl Runner<'_> {
             Action::Backup { .. } => self.backup(&step.action).await?,
             Action::Task { container, task } => self.task(container, task).await?,
             Action::KeepColumns { container, .. } => self.keep_columns(container).await,
+            Action::TakeBack { .. } => self.take_back(step).await,
             Action::Settle { container, within } => self.settle(container, *within).await?,
             Action::Claim { name } => self.claim(step, name).await?,
             Action::SaveLogs { container } => self.save_logs(container).await,

@@ -215,6 +215,14 @@ pub enum Action {
         /// The image of the one that comes back.
         to: String,
     },
+    /// Puts back what the deploy's migration brought into templates, and nobody has edited since. On a way back alone, which must
+    /// not hang on it: what fails is a warning. Undo: nothing.
+    TakeBack {
+        /// The container of before that does it.
+        container: Option<String>,
+        /// The image of which one is made beside the deployment, where none of before has a tars-init.
+        image: Option<Reference>,
+    },
     /// Waits until a stop that may be under way has ended, or has turned out not to be. Changes nothing.
     Settle {
         /// The container.
@@ -413,6 +421,7 @@ impl Action {
             Self::Task { task: Task::Migrate { .. }, .. } => "migrate",
             Self::Task { task: Task::Finish { .. }, .. } => "finish",
             Self::Task { task: Task::Keep { .. }, .. } | Self::KeepColumns { .. } => "keep-columns",
+            Self::TakeBack { .. } => "take-back",
             Self::Backup { .. } => "backup",
             Self::Settle { .. } => "settle",
             Self::Claim { .. } => "claim",
@@ -430,6 +439,7 @@ impl Action {
             | Self::Backup { .. }
             | Self::Tag { .. }
             | Self::Release { .. } => None,
+            Self::TakeBack { container, .. } => container.as_deref(),
             Self::Create { name, .. } | Self::Claim { name } => Some(name),
             // Of a batch the first.
             Self::Drain { containers, .. }
@@ -473,7 +483,7 @@ impl Action {
                 (text(from), text(to))
             }
             Self::Task { task: Task::Finish { image }, .. } => (None, text(image)),
-            Self::Backup { container, image } => {
+            Self::Backup { container, image } | Self::TakeBack { container, image } => {
                 (container.clone().or_else(|| image.as_ref().map(Reference::to_string)), None)
             }
             Self::KeepColumns { to, .. } => (None, text(to)),

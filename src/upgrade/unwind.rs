@@ -11,7 +11,7 @@ use super::names::{Part, failed_name, keep_name, migrate_name, old_name, part_of
 use super::record::DeployRecord;
 use super::state::{by_id, declared_restart, is_fresh, is_up, made, of_service, ours, same_restart};
 use super::step::{Action, After, Before, Plan, Step, Task, Touched};
-use super::{DeployId, Intent, drain, keep};
+use super::{DeployId, Intent, drain, keep, leaning};
 use crate::deploy::Observed;
 use crate::deploy::desired::{DrainPolicy, Policy};
 use crate::deploy::observed::LABEL_TWIN;
@@ -81,7 +81,12 @@ pub fn unwind(
         lost: Vec::new(),
         serving: BTreeSet::new(),
     };
-    for touched in plan.touched.iter().rev() {
+    // What leans on another one's network, memory or processes cannot be started before that runs again.
+    let touched =
+        leaning::sorted(observed, &plan.deployment, plan.touched.iter().rev().collect(), |touched| {
+            &touched.service
+        });
+    for touched in touched {
         unwinding.service(touched);
     }
     unwinding.one_off(migrate_name(&plan.deployment, &plan.id));
@@ -283,6 +288,15 @@ impl<'a> Unwinding<'a> {
             let action = Action::Start { container: container.clone() };
             self.push(touched, "it is what ran before the deploy", action);
         }
+        if before.running && !renamed && leaning::is_cut_off(self.observed, old, |on| self.has_restarted(on))
+        {
+            let cause = "what it leans on was started anew, and it is left with what is gone";
+            self.push(touched, cause, Action::Stop { container: container.clone(), grace: touched.grace });
+            self.push(touched, cause, Action::Start { container: container.clone() });
+            let (timeout, role, dwell) = (self.policy.gate_timeout, touched.role, self.policy.dwell);
+            let action = Action::Gate { container, role, timeout, dwell };
+            return self.push(touched, "it must prove itself again", action);
+        }
         let is_proven = self.proven.contains(&before.id) && is_up(old) && !renamed;
         if before.running && !is_proven {
             // What was not touched is only seen to be well; what comes back must prove itself and stay so for a while.
@@ -298,6 +312,16 @@ impl<'a> Unwinding<'a> {
                 self.push(touched, "it must prove itself again", action);
             }
         }
+    }
+
+    /// True where this deploy has stopped a container that runs again.
+    fn has_restarted(&self, container: &Container) -> bool {
+        let mut befores = self.plan.touched.iter().filter_map(|touched| touched.before.as_ref());
+        befores.any(|before| {
+            before.id == container.id
+                && !before.started_at.is_empty()
+                && before.started_at != container.started_at
+        })
     }
 
     fn one_off(&mut self, name: String) {

@@ -358,7 +358,7 @@ async fn shape_of_a_health_check_keeps_what_was_overridden_and_takes_the_rest_fr
 }
 
 #[tokio::test]
-async fn shape_of_a_shared_namespace_is_named_before_what_it_leans_on_is_stopped() {
+async fn shape_of_a_shared_namespace_follows_what_it_leans_on_and_a_stranger_is_asked_about() {
     let case = Case::new("shapes-share").await;
     let base = case.run("base", &["--ipc=shareable"]);
     let of = format!("container:{base}");
@@ -370,59 +370,92 @@ async fn shape_of_a_shared_namespace_is_named_before_what_it_leans_on_is_stopped
     let refused = case.tarsup(&["adopt", &base, &network, "-o", "compose.yaml"]).exits(2);
     let why = format!("the container `{network}` has its network from the container `{base}`");
     assert!(refused.err.contains(&why), "{}", refused.err);
-    case.adopt(&[&base, &memory, &processes, &link]);
-    let ids = [&network, &base].map(|name| inspect(name)["Id"].clone());
+    // None stands behind what it leans on in the file.
+    case.adopt(&[&memory, &processes, &link, &base]);
+    let all = [&base, &memory, &processes, &link];
+    let ids = || all.map(|name| inspect(name)["Id"].as_str().unwrap().to_owned());
+    let first = ids();
     let image = format!("{base}={}", case.images[1]);
-    let asked_of = [
-        format!("`{network}` (its network)"),
-        format!("`{memory}` (its shared memory)"),
-        format!("`{processes}` (its processes)"),
-        format!("`{link}` (a link)"),
-    ];
     for words in [&["upgrade", "--image", &image][..], &["restart", &base], &["down"]] {
         let refused = case.tarsup(words).exits(3);
-        // What goes down with it leans on nobody any more.
-        let asked = if words == ["down"] { &asked_of[..1] } else { &asked_of };
-        for asked in asked {
-            assert!(refused.err.contains(asked), "{words:?}: {asked}: {}", refused.err);
+        // Who is of the deployment goes along; who is a stranger is cut off, and nobody here makes it again.
+        assert!(
+            refused.err.contains(&format!("`{network}` (its network) leans on `{base}`")),
+            "{}",
+            refused.err
+        );
+        for name in &all[1..] {
+            assert!(!refused.err.contains(&format!("`{name}` (")), "{words:?}: {}", refused.err);
         }
-        assert!(refused.err.contains("cut off once that is stopped"), "{words:?}: {}", refused.err);
     }
-    assert_eq!([&network, &base].map(|name| inspect(name)["Id"].clone()), ids);
+    assert_eq!(ids(), first);
 
+    let before = all.map(|name| inspect(name));
     case.upgrade(&[&base]).exits(0);
-    let base_id = inspect(&base)["Id"].as_str().unwrap().to_owned();
-    assert_ne!(base_id, ids[1]);
-    // What shares memory, and what is linked, goes on with the container that took the place of that one.
-    let (before, before_link) = (inspect(&memory), inspect(&link));
-    let images = [&memory, &link].map(|name| format!("{name}={}", case.images[1]));
-    let words = ["upgrade", "--image", &images[0], "--image", &images[1]];
-    let asked = case.tarsup(&words).exits(3);
-    for name in [&memory, &link] {
-        let no_way_back = format!("`{name}` cannot be started again as it is, not even to go back: ");
-        assert!(asked.err.contains(&no_way_back), "{}", asked.err);
+    let second = ids();
+    let leads_to = |base: &str| {
+        let of = format!("container:{base}");
+        assert_eq!(inspect(&memory)["HostConfig"]["IpcMode"], of);
+        assert_eq!(inspect(&processes)["HostConfig"]["PidMode"], of);
+        let links = json!([format!("/{}:/{link}/base", case.name("base"))]);
+        assert_eq!(inspect(&link)["HostConfig"]["Links"], links);
+        for name in &all {
+            assert_eq!(inspect(name)["State"]["Running"], true, "{name}");
+        }
+    };
+    leads_to(&second[0]);
+    let leans = ["/HostConfig/IpcMode", "/HostConfig/PidMode", "/HostConfig/Links"];
+    for (name, before) in all.iter().zip(&before).skip(1) {
+        let after = inspect(name);
+        assert_ne!(before["Id"], after["Id"], "{name}");
+        let mut others = differing(before, &after);
+        others.retain(|line| !ON_THE_BRIDGE.iter().chain(&leans).any(|may| line.starts_with(may)));
+        assert!(others.is_empty(), "{name}: {others:#?}");
     }
-    case.upgrade(&[&memory, &link]).exits(0);
-    let after = inspect(&memory);
-    assert_eq!(after["HostConfig"]["IpcMode"], format!("container:{base_id}"));
-    for (before, after, leans) in
-        [(&before, &after, "/HostConfig/IpcMode"), (&before_link, &inspect(&link), "/HostConfig/Links")]
-    {
-        let mut others = differing(before, after);
-        others.retain(|line| !ON_THE_BRIDGE.iter().chain([&leans]).any(|may| line.starts_with(may)));
-        assert!(others.is_empty(), "{others:#?}");
+    let plan = case.tarsup(&["plan", "--json"]).exits(0).json();
+    assert_eq!(plan["steps"], json!([]), "{plan:#}");
+
+    // A restart takes them along as they are: each begins after what it leans on.
+    case.tarsup(&["restart", &base, "--yes"]).exits(0);
+    assert_eq!(ids(), second);
+    let began = |name: &str| inspect(name)["State"]["StartedAt"].as_str().unwrap().to_owned();
+    for name in &all[1..] {
+        assert!(began(name) > began(&base), "{name}");
     }
-    assert_eq!(inspect(&link)["HostConfig"]["Links"], json!([format!("/{base}:/{link}/base")]));
-    // They lean on it as the first ones did.
-    let again = case.tarsup(&["restart", &base]).exits(3);
-    for asked in &asked_of[1..] {
-        assert!(again.err.contains(asked) || asked.contains("(its processes)"), "{asked}: {}", again.err);
-    }
-    // Its processes ended with those that it shared.
-    assert_eq!(inspect(&processes)["State"]["Running"], false);
-    let file = case.folder.path().join("compose.yaml");
-    let text = std::fs::read_to_string(&file).unwrap();
-    std::fs::write(&file, text.replace(&case.images[0], &case.images[1])).unwrap();
+    leads_to(&second[0]);
+
+    // Down and up again, in an order in which the engine starts them; and back to what was adopted.
+    case.tarsup(&["down", "--yes"]).exits(0);
     case.tarsup(&["up", "--yes"]).exits(0);
-    assert_eq!(inspect(&processes)["HostConfig"]["PidMode"], format!("container:{base_id}"));
+    leads_to(&second[0]);
+    case.tarsup(&["rollback", "--yes"]).exits(0);
+    assert_eq!(ids(), first);
+    leads_to(&first[0]);
+}
+
+#[tokio::test]
+async fn shape_of_a_shared_namespace_comes_back_with_what_it_leans_on_where_a_roll_fails() {
+    let case = Case::new("shapes-shareback").await;
+    let base = case.run("base", &["--ipc=shareable"]);
+    let of = format!("container:{base}");
+    let memory = case.run("ipc", &[&format!("--ipc={of}")]);
+    let processes = case.run("pid", &[&format!("--pid={of}")]);
+    case.adopt(&[&memory, &processes, &base]);
+    let all = [&base, &memory, &processes];
+    let ids = all.map(|name| inspect(name)["Id"].clone());
+    // Its successor never becomes healthy: what leans on it was not replaced yet, and is cut off already.
+    let file = case.folder.path().join("compose.yaml");
+    let text =
+        std::fs::read_to_string(&file).unwrap().replace("{dwell: 1s}", "{dwell: 1s, gate_timeout: 10s}");
+    let at = text.find(&format!("  {base}:")).unwrap();
+    let sick = "    healthcheck: {test: [CMD, /actor, exit, '1'], interval: 1s, retries: 1}\n    image:";
+    let sick = text[at..].replacen("    image:", sick, 1);
+    std::fs::write(&file, format!("{}{sick}", &text[..at])).unwrap();
+    case.tarsup(&["upgrade", "--yes", "--image", &format!("{base}={}", case.images[1])]).exits(4);
+    assert_eq!(all.map(|name| inspect(name)["Id"].clone()), ids);
+    for name in all {
+        assert_eq!(inspect(name)["State"]["Running"], true, "{name}");
+    }
+    let began = |name: &str| inspect(name)["State"]["StartedAt"].as_str().unwrap().to_owned();
+    assert!(began(&memory) > began(&base) && began(&processes) > began(&base));
 }

@@ -397,3 +397,34 @@ fn starts_beside_the_real_console_change_no_table_and_what_it_would_cut_off_stay
         );
     }
 }
+
+#[test]
+fn columns_of_a_table_that_only_the_models_make_are_kept_as_well() {
+    const NAME: &str = "columns_of_a_table_that_only_the_models_make_are_kept_as_well";
+    let Some(real) = real(NAME) else { return };
+    let server = Server::start();
+    let mut with_web = container_with_web(&server, &real, "127.201.0.5");
+    run_with_web(&server, &mut with_web, &[], &[]);
+    // No SQL that is shipped names it.
+    server.run(&[
+        "ALTER TABLE db_tars_web.t_business ADD cost_center varchar(20) NOT NULL",
+        "INSERT INTO db_tars_web.t_business (f_name, cost_center) VALUES ('shop', 'K-7')",
+    ]);
+    let has = || {
+        let count = "SELECT COUNT(*) FROM information_schema.columns WHERE table_schema = 'db_tars_web' AND table_name = \
+                     't_business' AND column_name = 'cost_center'";
+        server.number(count) == 1
+    };
+    with_web.start();
+    await_that(&with_web, "the column is dropped", || !has());
+    assert_eq!(with_web.stop().code(), Some(0));
+    let log = with_web.log();
+    assert!(log.contains("db_tars_web.t_business.cost_center (1 rows)"), "{log}");
+
+    let mut without = container_with_release(&server, &real.0, &real.1);
+    without.set("DOMAIN", "127.201.0.5");
+    let log = without.run_once();
+    assert!(log.contains("put back db_tars_web.t_business.cost_center: the column and 1 values"), "{log}");
+    let rows = server.rows::<(String, String)>("SELECT f_name, cost_center FROM db_tars_web.t_business");
+    assert_eq!(rows, [("shop".to_owned(), "K-7".to_owned())]);
+}

@@ -177,4 +177,10 @@ impl ImageLoader for Operator<'_> {
     fn room(&self, engine: &EngineInfo) -> Option<u64> {
         room(Path::new(&engine.data_root)).ok().filter(|_| engine.is_near)
     }
+
+    fn store_room(&self) -> Option<(String, u64)> {
+        let store = crate::store::local().ok()?;
+        let folder = store.root();
+        Some((folder.display().to_string(), room(folder).ok()?))
+    }
 }

@@ -9,9 +9,9 @@ use super::super::image::receipt_text;
 use super::super::{Failure, Ui, ui};
 use super::operator::STATE;
 use crate::deploy::Desired;
-use crate::engine::{Engine, EngineImage};
-use crate::oci::{Image, Reference};
-use crate::store::StoreError;
+use crate::engine::{Engine, EngineImage, LayerSize};
+use crate::oci::{Image, Layer, Reference};
+use crate::store::{self, Layout, StoreError};
 use crate::transport::daemon::Daemon;
 use crate::transport::{Progress, Sink as _};
 use crate::upgrade::parked;
@@ -28,12 +28,12 @@ impl StoredImages {
     /// no store, or no such image, is no error.
     pub fn find(wanted: &Desired, goes_back: bool) -> Result<Self, Failure> {
         let mut found = Self::default();
-        let store = match crate::store::local() {
-            Ok(store) => store,
+        let local = match store::local() {
+            Ok(local) => local,
             Err(StoreError::NoHome { .. }) => return Ok(found),
             Err(error) => return Err(error.into()),
         };
-        if !store.root().join("index.json").exists() {
+        if !local.root().join("index.json").exists() {
             return Ok(found);
         }
         let mut references: Vec<Reference> =
@@ -49,9 +49,9 @@ impl StoredImages {
             if found.images.contains_key(&name) {
                 continue;
             }
-            match store.read(Some(&name)) {
+            match local.read(Some(&name)) {
                 Ok(image) => {
-                    found.shown.insert(name.clone(), as_loaded(&image, &reference));
+                    found.shown.insert(name.clone(), as_loaded(&image, &reference, &local));
                     found.images.insert(name, image);
                 }
                 Err(StoreError::Absent { .. }) => {}
@@ -97,7 +97,7 @@ impl Progress for Bar {
 }
 
 /// What a classic engine will say of the image once it is loaded.
-fn as_loaded(image: &Image, reference: &Reference) -> EngineImage {
+fn as_loaded(image: &Image, reference: &Reference, store: &Layout) -> EngineImage {
     let config: Value = serde_json::from_slice(&image.config).unwrap_or_default();
     let inner = &config["config"];
     let id = image.config_digest().to_string();
@@ -112,12 +112,17 @@ fn as_loaded(image: &Image, reference: &Reference) -> EngineImage {
             .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
             .collect(),
         size: image.layers_size(),
-        layer_sizes: image.layers.iter().map(|layer| layer.descriptor.size).collect(),
+        layer_sizes: image.layers.iter().map(|layer| size(store, layer)).collect(),
         created: config["created"].as_str().unwrap_or_default().to_owned(),
         architecture: config["architecture"].as_str().unwrap_or_default().to_owned(),
         raw: json!({"Id": id, "Config": inner}),
         id,
     }
+}
+
+fn size(store: &Layout, layer: &Layer) -> LayerSize {
+    let descriptor = &layer.descriptor;
+    LayerSize { stored: descriptor.size, unpacked: store::unpacked(store, descriptor) }
 }
 
 fn strings(value: &Value) -> Vec<String> {

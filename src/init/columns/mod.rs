@@ -23,11 +23,11 @@ use serde::Serialize;
 use super::database::{DatabaseError, Server};
 use super::environment::{Account, Environment, ImageRole};
 use super::failure::{Code, Failure};
-use super::lock::InstallLock;
+use super::migrate;
 use super::paths::Paths;
 use super::probe;
 use super::start_log::StartLog;
-use super::templates::{self, TakenBack};
+use super::templates::TakenBack;
 use super::web;
 
 /// Upstream's mistake: `tars_upgrade.conf` adds it, the web console drops it at each start, and what is meant is
@@ -140,12 +140,6 @@ struct Document {
     templates: Option<TakenBack>,
 }
 
-fn take_back(server: &Server, paths: &Paths, version: Option<&str>) -> Result<TakenBack, DatabaseError> {
-    let _lock = (!server.only_asks()).then(|| InstallLock::take(server)).transpose()?;
-    let mut session = server.connect(None)?;
-    templates::take_back(&mut session, paths, version, &StartLog::begin())
-}
-
 /// `tars-init keep-columns`: the same by hand, or before a container starts that has no tars-init. The document is the last
 /// line of stdout.
 pub fn run(paths: &Paths, scope: Scope, dry_run: bool) -> Result<(), Failure> {
@@ -176,7 +170,8 @@ pub fn run(paths: &Paths, scope: Scope, dry_run: bool) -> Result<(), Failure> {
         }
     };
     let is_whole = outcome.not_kept.is_empty();
-    let templates = (scope == Scope::AnyConsole).then(|| take_back(&server, paths, version)).transpose()?;
+    let templates =
+        (scope == Scope::AnyConsole).then(|| migrate::take_back(&server, paths, version)).transpose()?;
     probe::print(&Document { version: 1, dry_run, outcome, templates }, true)?;
     if is_whole {
         return Ok(());

@@ -100,6 +100,37 @@ fn real_version_that_does_not_come_up_is_rolled_back_by_itself() {
     same_rows(&rows_before, &rows(&deployment, false));
 }
 
+#[test]
+fn real_upgrade_that_fails_between_migration_and_swap_puts_back_what_the_migration_changed() {
+    let Some(stage) = stage_with(FORMER, "real_upgrade_that_fails_between") else { return };
+    stage_with(WRONG, "real_upgrade_that_fails_between");
+    let deployment = Deployment::of(stage, FORMER, "real-between", 97, &["database", "framework", "slave"]);
+    deployment.edit("compose.yaml", "gate_timeout: 90s", "gate_timeout: 4m");
+    deployment.tarsup(&["up", "--yes"]).exits(0);
+    deployment.edit("compose.yaml", "gate_timeout: 4m", "gate_timeout: 90s");
+    let timeout = || {
+        let query = "SELECT REGEXP_SUBSTR(REPLACE(profile, ' ', ''), 'activating-timeout=[0-9]0000') FROM \
+                     db_tars.t_profile_template WHERE template_name = 'tars.default'";
+        deployment.query(query).trim().to_owned()
+    };
+    let framework = deployment.id("framework");
+    assert_eq!(timeout(), "activating-timeout=10000");
+    let began = deployment.inspect("framework")["State"]["StartedAt"].clone();
+
+    let ran = deployment.tarsup(&["upgrade", "--to", WRONG, "--yes"]).exits(4);
+
+    // The canary did not come up: the master was never stopped, and would have taken nothing back.
+    assert_eq!(deployment.id("framework"), framework);
+    assert_eq!(deployment.inspect("framework")["State"]["StartedAt"], began);
+    let changed =
+        "tars.default tars/application/server/activating-timeout: 10000 → 60000, follows this version";
+    assert!(ran.err.contains(&format!("the migration: {changed}")), "{}", ran.err);
+    let back = "tars.default tars/application/server/activating-timeout: 60000 → 10000, follows this version";
+    assert!(ran.err.contains(&format!("note: templates: {back}")), "{}", ran.err);
+    // What was added stays, as after a rollback.
+    assert_eq!(timeout(), "activating-timeout=10000");
+}
+
 /// What the one migration of a deployment saved first.
 fn saved(deployment: &Deployment) -> Vec<Value> {
     let files = std::fs::read_dir(deployment.path(".tarsup/deploys")).unwrap();

@@ -21,6 +21,8 @@ pub struct Behaviour {
     pub saves: Option<Vec<String>>,
     /// The document that it ends with.
     pub migrated: String,
+    /// The value that it brings into the only template, where it brings one: by `migrate`, and at its start.
+    pub ships: Option<&'static str>,
     /// What `tars-init keep-columns --all` ends with, asked or run: exit code and document.
     pub kept: (i64, String),
     /// What its start changes in the database, as its probe tells it.
@@ -57,6 +59,7 @@ impl Default for Behaviour {
             saves: Some(vec!["a row".to_owned(), "another".to_owned()]),
             migrated: "{\"version\":1}".to_owned(),
             dry_run: (0, "{\"version\":1,\"dry_run\":true}".to_owned()),
+            ships: None,
             kept: (0, "{\"version\":1,\"kept\":[],\"not_kept\":[]}".to_owned()),
             changes: serde_json::Value::Null,
             registers: true,

@@ -18,8 +18,8 @@ use super::FakeEngine;
 use super::attach::attach;
 use super::behaviour::Behaviour;
 use super::disk::Volume;
-use super::tools;
 use super::world::{Held, World, answered, not_found};
+use super::{template, tools};
 
 #[async_trait]
 impl Engine for FakeEngine {
@@ -196,6 +196,19 @@ impl Engine for FakeEngine {
                 }
                 ["/usr/local/bin/tars-init" | "tars-init", "published", "--json"] => {
                     published(&world.behaviour(&held).published)
+                }
+                ["/usr/local/bin/tars-init" | "tars-init", "migrate", ref how @ ..]
+                    if world.behaviour(&held).ships.is_some() =>
+                {
+                    let behaviour = world.behaviour(&held);
+                    let (exit_code, text) = template::migrate(world, &behaviour, *how == ["--dry-run"]);
+                    let (stdout, stderr) =
+                        if exit_code == 0 { (text, String::new()) } else { (String::new(), text) };
+                    ExecOutput { exit_code, stdout, stderr }
+                }
+                ["/usr/local/bin/tars-init" | "tars-init", "templates", "take-back"] => {
+                    let stdout = world.template.take_back().to_string();
+                    ExecOutput { exit_code: 0, stdout, stderr: String::new() }
                 }
                 ["/usr/local/bin/tars-init" | "tars-init", "migrate", .., "--dry-run"] => {
                     let (exit_code, text) = world.behaviour(&held).dry_run;

@@ -10,6 +10,7 @@ mod attach;
 mod behaviour;
 mod calls;
 mod disk;
+mod template;
 mod tools;
 mod world;
 
@@ -127,6 +128,10 @@ impl ImageLoader for FakeEngine {
     fn room(&self, _engine: &EngineInfo) -> Option<u64> {
         locked(&self.world).room
     }
+
+    fn store_room(&self) -> Option<(String, u64)> {
+        locked(&self.world).store_room.map(|bytes| ("/store".to_owned(), bytes))
+    }
 }
 
 impl FakeEngine {
@@ -196,6 +201,13 @@ impl FakeEngine {
         change(world.images.get_mut(&id).expect("the image is there"));
     }
 
+    /// Changes the `HostConfig` that a container was created with.
+    pub fn edit_host(&self, container: &str, change: impl FnOnce(&mut Value)) {
+        let mut world = locked(&self.world);
+        let held = world.get("edit", container).expect("the container is there");
+        change(held.body.0.entry("HostConfig").or_insert_with(|| json!({})));
+    }
+
     /// Changes the labels that a container was created with, as another release would have written them.
     pub fn edit_labels(&self, container: &str, change: impl FnOnce(&mut serde_json::Map<String, Value>)) {
         let mut world = locked(&self.world);
@@ -222,6 +234,21 @@ impl FakeEngine {
     /// The disk of the engine has room for so many bytes; nobody knows where that is nothing.
     pub fn room(&self, bytes: Option<u64>) {
         locked(&self.world).room = bytes;
+    }
+
+    /// The disk of the local store has room for so many bytes.
+    pub fn store_room(&self, bytes: u64) {
+        locked(&self.world).store_room = Some(bytes);
+    }
+
+    /// Changes an image of the local store.
+    pub fn edit_shelved(&self, reference: &str, change: impl FnOnce(&mut EngineImage)) {
+        change(locked(&self.world).shelf.get_mut(reference).expect("it is shelved"));
+    }
+
+    /// Somebody edits the only template.
+    pub fn edit_template(&self, value: &str) {
+        value.clone_into(&mut locked(&self.world).template.value);
     }
 
     /// Where a clock stands, by container or `database`: seconds ahead of everybody else's, and its zone as `date` writes it.
@@ -360,6 +387,9 @@ impl FakeEngine {
         lines.extend(world.networks.values().map(|network| format!("network {}", network.name)));
         let named = world.volumes.iter().filter(|(_, volume)| !volume.anonymous);
         lines.extend(named.map(|(name, _)| format!("volume {name}")));
+        if !world.template.value.is_empty() {
+            lines.push(format!("template {}", world.template.value));
+        }
         lines.extend(world.drained.iter().map(|node| format!("drained {node}")));
         lines.sort();
         lines.join("\n") + "\n"

@@ -1,6 +1,7 @@
 //! What the fake engine holds, and the real engine's rules about it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -14,6 +15,7 @@ use tarsup::oci::Digest;
 use super::attach::Attachment;
 use super::behaviour::Behaviour;
 use super::disk::Volume;
+use super::template::Template;
 
 /// One container.
 #[derive(Clone, Debug)]
@@ -34,6 +36,8 @@ pub(super) struct Held {
     pub started: Option<Instant>,
     /// How often it was started.
     pub starts: u64,
+    /// Which of all starts its last one was.
+    begun: u64,
     /// When a stop that is under way ends, and with which exit code.
     pub stopping: Option<(Instant, i64)>,
     /// Files of its own: those below a volume's path lie in the volume.
@@ -76,6 +80,10 @@ pub(super) struct World {
     pub stopped: Vec<Value>,
     /// For how many bytes its disk has room.
     pub room: Option<u64>,
+    /// The only template of the database.
+    pub template: Template,
+    /// For how many bytes that of the local store has.
+    pub store_room: Option<u64>,
     /// Whose clock differs: seconds ahead, and its zone.
     pub clocks: BTreeMap<String, (i64, String)>,
     /// More of what `tars-init cluster --facts` says.
@@ -108,15 +116,19 @@ fn static_address(endpoint: &Value) -> Option<String> {
     endpoint.pointer("/IPAMConfig/IPv4Address")?.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
+/// How many starts there have been, of all engines: what begins later is told to have begun later.
+static BEGUN: AtomicU64 = AtomicU64::new(1);
+
 impl Held {
     pub fn begin(&mut self, at: Instant) {
         self.started = Some(at);
         self.starts += 1;
+        self.begun = BEGUN.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// `State.StartedAt`: another one after each start.
+    /// `State.StartedAt`: a later one after each start, of whichever container.
     fn started_at(&self) -> String {
-        self.started.map(|_| format!("2026-01-02T03:04:05.{:09}Z", self.starts)).unwrap_or_default()
+        self.started.map(|_| format!("2026-01-02T03:04:05.{:09}Z", self.begun)).unwrap_or_default()
     }
 
     /// Host ports that it claims at start, as `port/protocol`.
@@ -208,7 +220,7 @@ impl World {
     }
 
     pub fn behaviour(&self, held: &Held) -> Behaviour {
-        let named = self.named.get(&held.name);
+        let named = self.named.get(&held.id).or_else(|| self.named.get(&held.name));
         named.or_else(|| self.behaviours.get(&held.image_id)).cloned().unwrap_or_default()
     }
 
@@ -273,7 +285,11 @@ impl World {
             let Some((after, code)) = death.filter(|(after, _)| now >= started + *after) else { continue };
             let Some(held) = self.containers.get_mut(&id) else { continue };
             held.exit_code = code;
-            if let Some(attachment) = held.attachment.take().filter(|_| migrates && code == 0) {
+            let is_done = migrates && code == 0;
+            if is_done {
+                self.template.bring(&behaviour);
+            }
+            if let Some(attachment) = held.attachment.take().filter(|_| is_done) {
                 attachment.finish(&behaviour);
             }
             held.log.push(format!("exited with {code}"));
@@ -287,6 +303,23 @@ impl World {
                 held.begin(started + after);
             } else {
                 held.status = Status::Exited;
+                held.addresses.clear();
+            }
+        }
+        self.end_with_their_processes();
+    }
+
+    /// Whose processes are in another container ends with those of that one.
+    fn end_with_their_processes(&mut self) {
+        let up: BTreeSet<String> =
+            self.containers.values().filter(|held| held.is_up()).map(|held| held.id.clone()).collect();
+        for held in self.containers.values_mut().filter(|held| held.is_up()) {
+            let mode =
+                held.body.0.get("HostConfig").and_then(|host| host.get("PidMode")).and_then(Value::as_str);
+            let on = mode.and_then(|mode| mode.strip_prefix("container:"));
+            if on.is_some_and(|on| !up.contains(on)) {
+                held.status = Status::Exited;
+                held.exit_code = 137;
                 held.addresses.clear();
             }
         }
@@ -367,6 +400,7 @@ impl World {
             restart_count: 0,
             started: None,
             starts: 0,
+            begun: 0,
             stopping: None,
             files: BTreeMap::new(),
             mounts,
@@ -383,7 +417,7 @@ impl World {
         if held.is_up() {
             return Ok(());
         }
-        let claimed = self.claim(call, &held);
+        let claimed = self.joins(call, &held).and_then(|()| self.claim(call, &held));
         let name = held.name;
         let Some(held) = self.containers.get_mut(&id) else {
             return Err(not_found(call, format!("No such container: {name}")));
@@ -398,6 +432,7 @@ impl World {
                 held.begin(now);
                 held.log.push("started".to_owned());
                 self.register(&id);
+                self.bring(&id);
                 Ok(())
             }
             // The container stays as it was: `created`, or `exited`.
@@ -405,6 +440,33 @@ impl World {
                 held.error = error.to_string();
                 Err(error)
             }
+        }
+    }
+
+    /// A container whose memory or processes are another one's starts only while that runs.
+    fn joins(&self, call: &str, held: &Held) -> Result<()> {
+        let host = object(held.body.0.get("HostConfig"));
+        for key in ["IpcMode", "PidMode"] {
+            let Some(other) = host.get(key).and_then(Value::as_str) else { continue };
+            let Some(other) = other.strip_prefix("container:") else { continue };
+            if !self.containers.get(other).is_some_and(Held::is_up) {
+                let message =
+                    format!("can't join {key} of container {other}: container {other} is not running");
+                return Err(conflict(call, message));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the start of a master brings into the template.
+    fn bring(&mut self, id: &str) {
+        let held = &self.containers[id];
+        let behaviour = self.behaviour(held);
+        let env = held.body.0.get("Env").and_then(Value::as_array).into_iter().flatten();
+        let is_master = env.filter_map(Value::as_str).any(|word| word == "SLAVE=false");
+        let serves = !held.only_answers() && !held.migrates() && !held.keeps();
+        if is_master && serves && behaviour.has_init && !self.database_is_away {
+            self.template.bring(&behaviour);
         }
     }
 

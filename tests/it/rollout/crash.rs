@@ -12,7 +12,17 @@ async fn begun() -> (FakeEngine, Desired) {
     for image in ["tars/framework:2", "tars/node:2"] {
         engine.shelve(image);
     }
+    // Its start has brought what its version ships, and the next one's migration changes that.
+    engine.behave("tars/framework:1", shipping("one"));
+    engine.behave("tars/framework:2", shipping("two"));
+    let again = Intent::Restart { services: Vec::new(), ask_with: None };
+    roll(&engine, &Machine::new(), &desired, &id(1), &again).await.unwrap();
+    assert!(engine.dump().contains("template one"), "{}", engine.dump());
     (engine, desired)
+}
+
+fn shipping(value: &'static str) -> Behaviour {
+    Behaviour { ships: Some(value), ..Behaviour::default() }
 }
 
 /// The calls at which a matrix kills: every one with `TARSUP_EVERY=1` (tests/long.sh), else each fifth from a place that differs
@@ -200,12 +210,12 @@ async fn nodes_that_are_drained_ahead_and_killed_at_any_call_are_undone_or_go_on
 async fn way_back_killed_at_any_call_is_completed_by_resume() {
     let (running, desired) = begun().await;
     let before = running.dump();
-    let sick = Behaviour { healthy_after: None, ..Behaviour::default() };
+    let sick = Behaviour { healthy_after: None, ..shipping("two") };
     for moment in [Moment::Before, Moment::After] {
         for n in points() {
             let engine = running.fork();
             // The slave passes, the master does not.
-            engine.behave_named("tars-slave", Behaviour::default());
+            engine.behave_named("tars-slave", shipping("two"));
             engine.behave("tars/framework:2", sick.clone());
             if !killed_at(&engine, &desired, &to_2(&desired), n, moment).await {
                 break;

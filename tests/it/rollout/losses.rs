@@ -4,6 +4,7 @@ use super::deploys::rollback;
 use super::*;
 use crate::contract::tar;
 use crate::fake::Behaviour;
+use tarsup::deploy::observed::LABEL_LEANS;
 use tarsup::diagnose::{Diagnose as _, Exit};
 use tarsup::engine::Engine as _;
 use tarsup::upgrade::render;
@@ -98,16 +99,23 @@ async fn resume_forward_is_told_of_it_once() {
 
 #[tokio::test(start_paused = true)]
 async fn memory_that_is_the_hosts_or_another_containers_goes_nowhere() {
-    for (mode, refused) in
-        [("host", false), ("container:0123", false), ("private", true), ("shareable", true)]
-    {
+    for (mode, refused) in [("host", false), ("container:", false), ("private", true), ("shareable", true)] {
         let mut desired = desired();
         edit(&mut desired, "node", |service| {
             edit_body(service, |body| {
-                body["HostConfig"].as_object_mut().unwrap().insert("IpcMode".to_owned(), json!(mode));
+                // No file names a container.
+                let declared = if mode == "container:" { "" } else { mode };
+                body["HostConfig"].as_object_mut().unwrap().insert("IpcMode".to_owned(), json!(declared));
             });
         });
         let engine = with_a_cache(&desired).await;
+        if mode == "container:" {
+            let other = engine.inspect_container("tars-mysql").await.unwrap().unwrap().id;
+            engine.edit_host("tars-node", |host| host["IpcMode"] = json!(format!("{mode}{other}")));
+            engine.edit_labels("tars-node", |labels| {
+                labels.insert(LABEL_LEANS.to_owned(), json!("true"));
+            });
+        }
         let machine = Machine::new();
         let answer = deploy(&engine, &machine, &desired).offer(&request(&id(2), &to_2(&desired))).await;
         assert_eq!(answer.is_err(), refused, "{mode}");

@@ -374,3 +374,100 @@ async fn finish_without_room_for_the_rows_takes_none_out() {
     assert!(failure.to_string().contains("no space left on device"), "{failure}");
     assert_eq!(engine.dump(), before);
 }
+
+/// A deployment whose template has what version 1 ships; version 2 ships something else.
+async fn with_templates(desired: &Desired) -> FakeEngine {
+    let engine = running(desired).await;
+    engine.behave("tars/framework:1", shipping("one"));
+    engine.behave("tars/framework:2", shipping("two"));
+    let again = Intent::Restart { services: Vec::new(), ask_with: None };
+    roll(&engine, &Machine::new(), desired, &id(1), &again).await.unwrap();
+    assert!(engine.dump().contains("template one"), "{}", engine.dump());
+    engine
+}
+
+fn shipping(value: &'static str) -> Behaviour {
+    Behaviour { ships: Some(value), ..Behaviour::default() }
+}
+
+/// The canary does not pass: the master of before was never stopped.
+fn sick_canary(engine: &FakeEngine) {
+    engine.behave("tars/framework:2", Behaviour { healthy_after: None, ..shipping("two") });
+}
+
+#[tokio::test(start_paused = true)]
+async fn upgrade_that_fails_between_migration_and_swap_puts_back_what_the_migration_changed_and_says_so() {
+    let desired = desired();
+    let engine = with_templates(&desired).await;
+    sick_canary(&engine);
+    let before = engine.dump();
+    let machine = Machine::new();
+    let failure = roll(&engine, &machine, &desired, &id(2), &to_2(&desired)).await.unwrap_err();
+    assert_eq!(failure.exit(), Exit::RolledBack, "{failure}");
+    assert_eq!(super::deploys::without_failed(&engine.dump()), before);
+    let note = "note: templates: tars.default tars/x: two → one, follows this version";
+    assert!(failure.to_string().contains(note), "{failure}");
+    let stopped = |call: &&String| call.starts_with("stop tars-framework");
+    assert_eq!(engine.calls().iter().filter(stopped).count(), 1, "by the restart before alone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_somebody_edited_since_the_migration_stays_when_it_is_undone() {
+    let desired = desired();
+    let engine = with_templates(&desired).await;
+    sick_canary(&engine);
+    let machine = Machine::killed();
+    let command = deploy(&engine, &machine, &desired);
+    let offer = command.offer(&request(&id(2), &to_2(&desired))).await.unwrap();
+    engine.fault(Call::First("stop tars-slave".to_owned()), Moment::After, Fault::Crash);
+    tokio::select! {
+        _ = command.roll(&offer) => panic!("it was killed"),
+        () = engine.crashed() => {}
+    }
+    engine.clear_faults();
+    assert!(engine.dump().contains("template two"), "{}", engine.dump());
+    engine.edit_template("mine");
+    let next = machine.next();
+    assert!(matches!(resume(&engine, &next, &desired, false).await.unwrap(), Resumed::Undone(_)));
+    assert!(engine.dump().contains("template mine"), "{}", engine.dump());
+    let said = next.said.lock().unwrap().join("\n");
+    assert!(said.contains("tars/x: mine → one, was edited and stays"), "{said}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn way_back_does_not_hang_on_a_database_that_is_away_and_says_what_stays() {
+    let desired = desired();
+    let engine = with_templates(&desired).await;
+    sick_canary(&engine);
+    let machine = Machine::new();
+    let command = deploy(&engine, &machine, &desired);
+    let offer = command.offer(&request(&id(2), &to_2(&desired))).await.unwrap();
+    engine.fault(
+        Call::Every("exec tars-framework /usr/local/bin/tars-init migrate".to_owned()),
+        Moment::Before,
+        Fault::Lost,
+    );
+    let failure = command.roll(&offer).await.unwrap_err();
+    assert_eq!(failure.exit(), Exit::RolledBack, "{failure}");
+    assert!(
+        failure.to_string().contains("what the migration changed in templates is not put back"),
+        "{failure}"
+    );
+    assert!(failure.to_string().contains("the next start of the master puts it back"), "{failure}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn master_without_tars_init_has_it_taken_back_by_the_image_that_migrated() {
+    let desired = desired();
+    let engine = with_templates(&desired).await;
+    engine.behave("tars/framework:1", Behaviour { has_init: false, ..Behaviour::default() });
+    engine.edit_image("tars/framework:1", |image| {
+        image.raw["Config"]["Entrypoint"] = json!(["/usr/local/tars/cpp/deploy/docker-init.sh"]);
+    });
+    sick_canary(&engine);
+    let failure = roll(&engine, &Machine::new(), &desired, &id(2), &to_2(&desired)).await.unwrap_err();
+    assert_eq!(failure.exit(), Exit::RolledBack, "{failure}");
+    assert!(failure.to_string().contains("templates: takes back tars.default tars/x"), "{failure}");
+    assert!(!engine.dump().contains("template"), "{}", engine.dump());
+    assert!(!engine.dump().contains(".preview"), "{}", engine.dump());
+}

@@ -12,6 +12,7 @@ mod declarations;
 mod deploys;
 mod gates;
 mod glance;
+mod leaning;
 mod lists;
 mod losses;
 mod migration;

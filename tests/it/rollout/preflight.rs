@@ -4,7 +4,7 @@ use super::*;
 use crate::fake::Behaviour;
 use tarsup::deploy::desired::Setting;
 use tarsup::diagnose::{Diagnose as _, Exit};
-use tarsup::engine::Engine as _;
+use tarsup::engine::{Engine as _, LayerSize};
 use tarsup::upgrade::Offer;
 
 /// The offer of an upgrade to 2.
@@ -242,19 +242,33 @@ async fn room_that_is_too_little_is_refused_and_little_room_is_a_line() {
     engine.shelve("tars/node:2");
     for (room, expected) in [
         (None, "is not known"),
-        (Some(7_900_000), "the engine has room for 7 MB; the images to load are 2 MB compressed"),
+        (Some(7_900_000), "the engine has room for 7 MB; the images to load are 2 MB compressed, and"),
     ] {
         engine.room(room);
         let notes = texts(&offered(&engine, &desired).await.unwrap(), "note");
         assert!(notes.iter().any(|note| note.contains(expected)), "{room:?}: {notes:?}");
     }
-    engine.room(Some(8_000_000));
+    engine.room(Some(8_800_000));
     assert!(offered(&engine, &desired).await.unwrap().findings.is_empty());
     engine.room(Some(1_999_999));
     let failure = offered(&engine, &desired).await.unwrap_err();
     assert_eq!(failure.exit(), Exit::Refused, "{failure}");
     assert!(failure.to_string().contains("the engine (/var/lib/docker) has room for"), "{failure}");
     assert!(failure.hint().unwrap().contains("tarsup prune"), "{failure}");
+
+    // What is known of its layers counts, beside what is put aside while they are unpacked.
+    let unpacked = engine.fork();
+    for name in ["tars/framework:2", "tars/node:2"] {
+        unpacked.edit_shelved(name, |image| {
+            image.layer_sizes = vec![LayerSize { stored: 1_000_000, unpacked: Some(9_000_000) }];
+        });
+    }
+    unpacked.room(Some(19_999_999));
+    let failure = offered(&unpacked, &desired).await.unwrap_err();
+    assert!(failure.to_string().contains("with what they are unpacked, need 20 MB"), "{failure}");
+    unpacked.room(Some(20_000_000));
+    let notes = texts(&offered(&unpacked, &desired).await.unwrap(), "note");
+    assert!(notes.iter().any(|note| note.contains("may take 22 MB")), "{notes:?}");
 
     // Layers that the engine has are not sent.
     let image = engine.shelf()["tars/framework:2"].clone();
@@ -264,6 +278,11 @@ async fn room_that_is_too_little_is_refused_and_little_room_is_a_line() {
 
     // Nor does a journal begin that has no room.
     engine.room(Some(1 << 40));
+    engine.store_room((64 << 20) - 1);
+    let notes = texts(&offered(&engine, &desired).await.unwrap(), "note");
+    assert!(notes.iter().any(|note| note.contains("the local store /store has room for 67 MB")), "{notes:?}");
+    engine.store_room(64 << 20);
+    assert!(offered(&engine, &desired).await.unwrap().findings.is_empty());
     let machine = Machine::new();
     *machine.state_room.lock().unwrap() = (1 << 20) - 1;
     let up = deploy(&engine, &machine, &desired).offer(&request(&id(9), &Intent::Up)).await;

@@ -1,0 +1,218 @@
+//! A service that shares memory with another one follows it: when it is replaced, restarted, brought back, and on every way back.
+
+use super::crash::{killed_as, killed_on, points};
+use super::deploys::{rollback, without_failed};
+use super::*;
+use crate::fake::{Behaviour, Moment};
+use tarsup::deploy::observed::LABEL_LEANS;
+use tarsup::diagnose::{Diagnose as _, Exit};
+use tarsup::engine::{Container, Engine as _, Status};
+use tarsup::upgrade::step::Action;
+
+/// `cache` stands before `base` in the file, and leans on it.
+async fn leaning(mode: &str) -> (FakeEngine, Desired) {
+    let mut desired = desired();
+    for (name, last) in [("cache", 8), ("base", 9)] {
+        desired.services.push(service(name, None, "tars/node:1", last));
+        let volume = format!("tars_{name}");
+        let mut resource = desired.volumes[0].clone();
+        (resource.key, resource.body) = (name.to_owned(), json!({"Name": volume}));
+        resource.name = volume;
+        desired.volumes.push(resource);
+    }
+    let engine = running(&desired).await;
+    let base = found(&engine, "tars-base").await;
+    engine.edit_host("tars-cache", |host| host[mode] = json!(format!("container:{}", base.id)));
+    engine.edit_labels("tars-cache", |labels| {
+        labels.insert(LABEL_LEANS.to_owned(), json!("true"));
+    });
+    let again = Intent::Restart { services: vec!["cache".to_owned()], ask_with: None };
+    roll(&engine, &Machine::new(), &desired, &id(1), &again).await.unwrap();
+    is_joined(&engine, "at first").await;
+    (engine, desired)
+}
+
+async fn found(engine: &FakeEngine, name: &str) -> Container {
+    engine.inspect_container(name).await.unwrap().unwrap()
+}
+
+/// Both run, and `cache` has been started with the memory that `base` has now.
+async fn is_joined(engine: &FakeEngine, context: &str) {
+    let (base, cache) = (found(engine, "tars-base").await, found(engine, "tars-cache").await);
+    let context = format!("{context}\n{}", engine.dump());
+    let modes = ["IpcMode", "PidMode"]
+        .map(|key| cache.raw["HostConfig"][key].as_str().unwrap_or_default().to_owned());
+    assert!(modes.contains(&format!("container:{}", base.id)), "{modes:?} {context}");
+    assert_eq!((base.status, cache.status), (Status::Running, Status::Running), "{context}");
+    assert!(cache.started_at > base.started_at, "{} {} {context}", cache.started_at, base.started_at);
+}
+
+fn upgrade_of(name: &str) -> Intent {
+    Intent::Upgrade { images: [(name.to_owned(), "tars/node:2".parse().unwrap())].into() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_shares_memory_is_replaced_right_after_what_it_shares_it_with() {
+    let (engine, desired) = leaning("IpcMode").await;
+    let before = found(&engine, "tars-cache").await.id;
+    let machine = Machine::new();
+    let offer =
+        deploy(&engine, &machine, &desired).offer(&request(&id(2), &upgrade_of("base"))).await.unwrap();
+    assert!(
+        offer.plan.questions.iter().all(|question| !question.contains("tars-cache")),
+        "{:?}",
+        offer.plan.questions
+    );
+    let of = |service: &str, kind: &str| {
+        let fits = |step: &tarsup::upgrade::step::Step| {
+            step.service.as_deref() == Some(service) && step.action.kind() == kind
+        };
+        offer.plan.steps.iter().position(fits).unwrap_or_else(|| panic!("{service} {kind}"))
+    };
+    assert!(of("base", "gate") < of("cache", "create"));
+    let create = &offer.plan.steps[of("cache", "create")];
+    assert_eq!(create.cause, "it has its shared memory from `base`, which is replaced");
+    assert!(matches!(&create.action, Action::Create { image, .. } if image.to_string() == "tars/node:1"));
+    deploy(&engine, &machine, &desired).roll(&offer).await.unwrap();
+    is_joined(&engine, "after the upgrade").await;
+    assert_ne!(found(&engine, "tars-cache").await.id, before);
+
+    // It can go back: both, in an order in which the engine starts them.
+    let at_2 = upgrade_of("base").apply(&desired);
+    let back = rollback(&engine, &at_2, None).await;
+    roll(&engine, &Machine::new(), &at_2, &id(3), &back).await.unwrap();
+    assert_eq!(found(&engine, "tars-cache").await.id, before);
+    is_joined(&engine, "after the rollback").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn follower_that_fails_takes_both_back() {
+    let (engine, desired) = leaning("IpcMode").await;
+    let before = engine.dump();
+    engine.behave("tars/node:1", Behaviour { dies: Some((Duration::ZERO, 1)), ..Behaviour::default() });
+    // What runs already goes on as it was, and comes back so.
+    for name in ["tars-cache", "tars-base", "tars-node"] {
+        let one = found(&engine, name).await;
+        engine.behave_named(&one.id, Behaviour::default());
+    }
+    let failure = roll(&engine, &Machine::new(), &desired, &id(2), &upgrade_of("base")).await.unwrap_err();
+    assert_eq!(failure.exit(), Exit::RolledBack, "{failure}");
+    assert_eq!(without_failed(&engine.dump()), before);
+    is_joined(&engine, "after the way back").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn roll_with_a_follower_killed_at_any_call_ends_with_both_joined() {
+    for mode in ["IpcMode", "PidMode"] {
+        killed_with_a_follower(mode).await;
+    }
+}
+
+async fn killed_with_a_follower(mode: &str) {
+    let (running, desired) = leaning(mode).await;
+    let before = running.dump();
+    let (mut undone, mut completed) = (0, 0);
+    for forward in [false, true] {
+        for moment in [Moment::Before, Moment::After] {
+            for n in points() {
+                let engine = running.fork();
+                let machine = Machine::killed();
+                if !killed_on(&machine, &engine, &desired, &upgrade_of("base"), n, moment).await {
+                    break;
+                }
+                let context = format!(
+                    "killed {moment:?} call {n}, {}, forward: {forward}",
+                    engine.calls().last().unwrap()
+                );
+                let next = machine.next();
+                while !matches!(
+                    resume(&engine, &next, &desired, forward)
+                        .await
+                        .unwrap_or_else(|error| panic!("{context}: {error}")),
+                    Resumed::Nothing(_)
+                ) {}
+                is_joined(&engine, &context).await;
+                if without_failed(&engine.dump()) == before { undone += 1 } else { completed += 1 }
+            }
+        }
+    }
+    assert!(undone > 3 && completed > 3, "{undone} undone, {completed} completed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn restart_takes_along_what_shares_memory_and_so_does_its_way_back() {
+    for mode in ["IpcMode", "PidMode"] {
+        restarted_with_a_follower(mode).await;
+    }
+}
+
+async fn restarted_with_a_follower(mode: &str) {
+    let (running, desired) = leaning(mode).await;
+    let restart = Intent::Restart { services: vec!["base".to_owned()], ask_with: None };
+    let engine = running.fork();
+    let machine = Machine::new();
+    let offer = deploy(&engine, &machine, &desired).offer(&request(&id(2), &restart)).await.unwrap();
+    let is_cause =
+        |cause: &str| cause.starts_with("it has its ") && cause.ends_with(" from `base`, which is restarted");
+    assert!(offer.plan.steps.iter().any(|step| is_cause(&step.cause)), "{:#?}", offer.plan.steps);
+    deploy(&engine, &machine, &desired).roll(&offer).await.unwrap();
+    is_joined(&engine, "after the restart").await;
+
+    let mut restarted = 0;
+    for n in points() {
+        let engine = running.fork();
+        if !killed_as(&Machine::killed(), &engine, &desired, &request(&id(2), &restart), n, Moment::After)
+            .await
+        {
+            break;
+        }
+        let context = format!("killed after call {n}, {}", engine.calls().last().unwrap());
+        resume(&engine, &Machine::new(), &desired, false)
+            .await
+            .unwrap_or_else(|error| panic!("{context}: {error}"));
+        is_joined(&engine, &context).await;
+        restarted += 1;
+    }
+    assert!(restarted > 2, "{restarted}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn held_follower_and_one_that_differs_are_asked_about() {
+    let (running, desired) = leaning("IpcMode").await;
+    for change in [(|service: &mut Service| service.written.hold = true) as fn(&mut Service), |service| {
+        edit_body(service, |body| body["HostConfig"]["ShmSize"] = json!(1));
+    }] {
+        let mut desired = desired.clone();
+        edit(&mut desired, "cache", change);
+        let engine = running.fork();
+        let machine = Machine::new();
+        let offer =
+            deploy(&engine, &machine, &desired).offer(&request(&id(2), &upgrade_of("base"))).await.unwrap();
+        let asked = "`tars-cache` (its shared memory) leans on `tars-base`, and is cut off";
+        assert!(
+            offer.plan.questions.iter().any(|question| question.contains(asked)),
+            "{:?}",
+            offer.plan.questions
+        );
+        assert!(offer.plan.touched.iter().all(|touched| touched.service != "cache"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn up_mends_what_leans_on_a_container_that_was_replaced_without_it() {
+    let (engine, desired) = leaning("IpcMode").await;
+    let mut held = desired.clone();
+    edit(&mut held, "cache", |service| service.written.hold = true);
+    let machine = Machine::new();
+    roll(&engine, &machine, &held, &id(2), &upgrade_of("base")).await.unwrap();
+    let at_2 = upgrade_of("base").apply(&desired);
+    roll(&engine, &machine.next(), &at_2, &id(3), &Intent::Up).await.unwrap();
+    is_joined(&engine, "after up").await;
+    let machine = machine.next();
+    assert!(deploy(&engine, &machine, &at_2).offer(&request(&id(4), &Intent::Up)).await.unwrap().is_empty());
+
+    // And what was down comes up in an order in which the engine starts it.
+    roll(&engine, &machine.next(), &at_2, &id(5), &Intent::Down { all: false }).await.unwrap();
+    roll(&engine, &machine.next(), &at_2, &id(6), &Intent::Up).await.unwrap();
+    is_joined(&engine, "after down and up").await;
+}

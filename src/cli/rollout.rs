@@ -78,6 +78,11 @@ pub struct ClientOptions {
     /// Wait until nothing is published any more, and until another host gives back what it has drained: so long at most
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "600")]
     wait: Option<u64>,
+
+    /// Go on although the database has a publish of this server that has not ended: nobody carries it out any more; --yes does
+    /// not cover it
+    #[arg(long, value_name = "APP.SERVER")]
+    accept_publish: Vec<String>,
 }
 
 impl ChangeOptions {
@@ -94,6 +99,7 @@ impl ChangeOptions {
         }
         desired.policy.drains_strictly = self.clients.strict_drain;
         desired.policy.refuses_gaps = self.clients.no_gaps;
+        desired.policy.ended_publishes.clone_from(&self.clients.accept_publish);
         desired.policy.wait = Duration::from_secs(self.clients.wait.unwrap_or_default());
         Ok(desired)
     }

@@ -235,6 +235,8 @@ pub struct Policy {
     pub refuses_gaps: bool,
     /// How long a publish, and what another host has drained, is waited for (`--wait`); by default not at all.
     pub wait: Duration,
+    /// Servers whose publish is no work any more, whatever the database says (`--accept-publish`).
+    pub ended_publishes: Vec<String>,
     /// How many parked predecessors of a service are kept (`keep_parked`).
     pub keep_parked: usize,
     /// How many versions of an image are kept (`keep_images`).
@@ -300,6 +302,7 @@ impl Default for Policy {
             drains_strictly: false,
             refuses_gaps: false,
             wait: Duration::ZERO,
+            ended_publishes: Vec::new(),
             keep_parked: 2,
             keep_images: 3,
             backup: BackupPolicy::default(),

@@ -167,6 +167,7 @@ fn find_gaps(planner: &mut Planner<'_>) {
     };
     let mut down = known.down.clone();
     let mut gaps: Vec<String> = Vec::new();
+    let mut abroad: Vec<String> = Vec::new();
     for step in &planner.plan.steps {
         match &step.action {
             // What is started on the way serves again, too.
@@ -178,9 +179,18 @@ fn find_gaps(planner: &mut Planner<'_>) {
                 let up = known.without(&down);
                 let silent = let_down(&up, &named(containers));
                 gaps.extend(silent.iter().map(|one| format!("{} on {}", one.server, one.node)));
+                let moved = leaves_its_group(&up, &named(containers));
+                abroad.extend(moved.iter().map(|one| {
+                    let group = one.group.as_deref().unwrap_or_default();
+                    format!("{} on {} (group {group})", one.server, one.node)
+                }));
             }
             _ => {}
         }
+    }
+    if !abroad.is_empty() {
+        let text = format!("clients are sent to another group meanwhile: {}", first_few(&abroad));
+        planner.findings.note(About::Gaps, text);
     }
     if gaps.is_empty() {
         return;
@@ -192,6 +202,17 @@ fn find_gaps(planner: &mut Planner<'_>) {
         let text = format!("served nowhere else, and silent while its container is stopped: {gaps}. Go on?");
         planner.findings.ask(About::Gaps, text);
     }
+}
+
+/// Those on these nodes that are drained and have nobody of their own group elsewhere: their clients go to another site.
+fn leaves_its_group<'a>(up: &'a [Instance], nodes: &BTreeSet<String>) -> Vec<&'a Instance> {
+    let on_them = up.iter().filter(|one| nodes.contains(&one.node) && one.group.is_some());
+    let drained = on_them.filter(|one| one.has_another(up, nodes));
+    let near = |one: &Instance| {
+        up.iter()
+            .any(|other| other.stands_in_for(one) && other.group == one.group && !nodes.contains(&other.node))
+    };
+    drained.filter(|one| !near(one)).collect()
 }
 
 /// One drain for all that stop before the next gate, ended when all of them are proven. `is_drained` tells which stops it

@@ -201,7 +201,7 @@ impl Runner<'_> {
         let passed = since.elapsed().min(patience.client_refresh);
         let mut begun = Instant::now().checked_sub(passed).unwrap_or_else(Instant::now);
         let refresh = patience.client_refresh.as_secs();
-        if passed.is_zero() {
+        if passed.as_secs() == 0 {
             self.say(&format!("clients ask anew within {refresh} s"));
         } else {
             self.say(&format!(

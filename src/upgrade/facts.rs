@@ -130,7 +130,8 @@ async fn ask_until_free(
 
 /// What ends by itself, a line each.
 fn in_the_way(facts: &ClusterFacts, draft: &Offer, observed: &Observed) -> Vec<String> {
-    let published = facts.publishing.iter();
+    let is_over = |server: &String| draft.desired.policy.ended_publishes.contains(server);
+    let published = facts.publishing.iter().filter(|one| !is_over(&one.server));
     let mut held: Vec<String> =
         published.map(|one| format!("{} is published on {}", one.server, one.node)).collect();
     let touched = draft.plan.touched.iter().filter_map(|touched| draft.desired.service(&touched.service));

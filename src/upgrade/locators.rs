@@ -31,14 +31,17 @@ pub(super) fn find(planner: &mut Planner<'_>) {
         of_role(true).map(|service| (service, planner.names_of(service))).collect();
     let nodes: Vec<(&Service, Vec<String>)> =
         of_role(false).filter_map(|node| Some((node, known_to(planner, node)?))).collect();
-    let (mut down, mut found) = (BTreeSet::new(), BTreeSet::new());
+    let (mut down, mut found, mut stopped) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for step in &planner.plan.steps {
         let Some((registry, _)) = registries.iter().find(|(one, _)| step.service.as_ref() == Some(&one.name))
         else {
             continue;
         };
         match step.action {
-            Action::Stop { .. } => drop(down.insert(registry.name.as_str())),
+            Action::Stop { .. } => {
+                down.insert(registry.name.as_str());
+                stopped.insert(registry.name.as_str());
+            }
             Action::Gate { .. } => drop(down.remove(registry.name.as_str())),
             _ => continue,
         }
@@ -52,6 +55,7 @@ pub(super) fn find(planner: &mut Planner<'_>) {
             found.insert(format!("`{}` (knows {} alone)", node.name, hosts.join(", ")));
         }
     }
+    note_others(planner, !stopped.is_empty());
     if found.is_empty() {
         return;
     }
@@ -63,6 +67,26 @@ pub(super) fn find(planner: &mut Planner<'_>) {
             "nodes that know no other registry than one that is stopped, and ask nobody meanwhile: {nodes}. Go on?"
         );
         planner.findings.ask(About::Gaps, text);
+    }
+}
+
+/// Which registries the nodes of other hosts know stands nowhere in the database.
+fn note_others(planner: &mut Planner<'_>, is_stopped: bool) {
+    let Some(Ok(facts)) = &planner.observed.facts.cluster else { return };
+    if !is_stopped {
+        return;
+    }
+    let own: BTreeSet<String> =
+        planner.desired.services.iter().flat_map(|service| planner.names_of(service)).collect();
+    let others: BTreeSet<&str> =
+        facts.services.instances.iter().filter(|one| one.lives).map(|one| one.node.as_str()).collect();
+    let others: Vec<&str> = others.into_iter().filter(|node| !own.contains(*node)).collect();
+    if !others.is_empty() {
+        let text = format!(
+            "nodes of other hosts, of which nobody here can tell whether they know another registry than the one that is stopped: {}",
+            first_few(&others)
+        );
+        planner.findings.note(About::Gaps, text);
     }
 }
 

@@ -50,7 +50,7 @@ pub fn check(desired: &Desired, observed: &Observed, intent: &Intent) -> Finding
     addresses::check(desired, observed, intent, &mut findings);
     clocks::check(desired, observed, &mut findings);
     cluster::check(desired, observed, intent, &mut findings);
-    cluster::publishing(observed, intent, &mut findings);
+    cluster::publishing(desired, observed, intent, &mut findings);
     if matches!(intent, Intent::Up) {
         external(&desired.networks, "network", &mut findings, |name| {
             observed.networks.get(name).is_some_and(Option::is_some)

@@ -369,7 +369,8 @@ impl Refusal {
     fn gap_hint(&self) -> &'static str {
         match self {
             Self::Publishing { .. } => {
-                "let it end, or go with --wait; one that nobody carries out any more counts for an hour after it was asked for"
+                "let it end, or go with --wait; of one that nobody carries out any more (its master was stopped in the middle) `--accept-publish \
+                 APP.SERVER` says so, and an hour after it was asked for it counts no more"
             }
             Self::Locators { .. } => {
                 "name every registry in TARS_REGISTRY_ADDRESS of the node, or restart it, so that it asks the web console again; or go \

@@ -1,4 +1,4 @@
-//! Whether the image that a container is replaced by can run what is deployed in it: asked before anything is stopped, in a
+//! Whether the image that a container is replaced by, on the way back too, can run what is deployed in it: asked before anything is stopped, in a
 //! container of that image beside it, which reads the volumes and cannot write them.
 
 use std::collections::BTreeMap;
@@ -13,11 +13,11 @@ use super::body::{self, ProbeSettings};
 use super::cluster_probe::{check, close, has_account, image_of};
 use super::gate::Cluster;
 use super::intent::is_framework;
-use super::names::preview_name;
+use super::names::{Part, part_of, preview_name};
 use super::preflight::names_in_database;
 use super::run::Runner;
 use super::state::{is_up, serving};
-use super::step::{Action, Purpose, Step};
+use super::step::{Action, Purpose, Step, TwinOf};
 use super::{DeployId, Refusal, inside};
 use crate::deploy::desired::Service;
 use crate::deploy::mounts::{MountSource, Mounts};
@@ -44,13 +44,23 @@ pub(super) struct Told {
     pub notes: Vec<String>,
 }
 
-/// A container that is to be replaced, and by which image.
+/// A container that is to be replaced, and by what.
 struct Replaced<'a> {
     service: &'a Service,
     container: &'a Container,
-    image: &'a Reference,
-    id: &'a str,
+    successor: Successor<'a>,
     servers: Vec<&'a Instance>,
+}
+
+/// What takes a container's place.
+#[derive(Clone)]
+struct Successor<'a> {
+    /// Its image, by name.
+    image: String,
+    /// Its image, by id.
+    id: &'a str,
+    /// The parked container that it is; `None`: it is made, as it is declared.
+    parked: Option<&'a Container>,
 }
 
 /// What `tars-init runnable` prints.
@@ -91,14 +101,14 @@ pub(super) async fn ask(
         match told {
             Ok(findings) => all.refusals.extend(findings.into_iter().map(|finding| Refusal::NotRunnable {
                 service: one.service.name.clone(),
-                image: one.image.to_string(),
+                image: one.successor.image.clone(),
                 server: finding.server,
                 why: finding.why,
                 place: Box::new(one.service.place.clone()),
             })),
             Err(why) => all.notes.push(format!(
                 "`{}`: whether {} can run what is deployed there is not known: {why}",
-                one.service.name, one.image
+                one.service.name, one.successor.image
             )),
         }
     }
@@ -137,16 +147,8 @@ fn replaced<'a>(
     services: &'a Services,
 ) -> Vec<Replaced<'a>> {
     let of = |step: &'a Step| {
-        let Action::Create { image, image_id, purpose: Purpose::Serve, twin: None, .. } = &step.action else {
-            return None;
-        };
-        let service = desired.service(step.service.as_deref()?)?;
-        if !is_framework(service) {
-            return None;
-        }
-        let is_there =
-            |_: &&String| matches!(observed.images.get(&image.to_string()), Some(Availability::Engine(_)));
-        let id = loaded.get(image).or(image_id.as_ref().filter(is_there))?;
+        let service = desired.service(step.service.as_deref()?).filter(|service| is_framework(service))?;
+        let successor = successor(observed, service, &step.action, loaded)?;
         let container = serving(observed, &desired.deployment, service).filter(|found| is_up(found))?;
         let nodes = names_in_database(service);
         let servers: Vec<&Instance> = services
@@ -155,9 +157,40 @@ fn replaced<'a>(
             .filter(|one| nodes.contains(&one.node) && !one.is_framework())
             .filter(|one| one.setting && one.present && one.run_type != "container")
             .collect();
-        (!servers.is_empty()).then_some(Replaced { service, container, image, id, servers })
+        (!servers.is_empty()).then_some(Replaced { service, container, successor, servers })
     };
     steps.iter().filter_map(of).collect()
+}
+
+/// What a step puts in the place of a service's container: one that is made, or made once more, or one that was parked and comes back.
+fn successor<'a>(
+    observed: &'a Observed,
+    service: &Service,
+    action: &'a Action,
+    loaded: &'a BTreeMap<Reference, String>,
+) -> Option<Successor<'a>> {
+    match action {
+        Action::Create { image, image_id, purpose: Purpose::Serve, twin, .. }
+            if !matches!(twin, Some(TwinOf::Container(_))) =>
+        {
+            let is_there = |_: &&String| {
+                twin.is_some()
+                    || matches!(observed.images.get(&image.to_string()), Some(Availability::Engine(_)))
+            };
+            let id = loaded.get(image).or(image_id.as_ref().filter(is_there))?;
+            Some(Successor { image: image.to_string(), id, parked: None })
+        }
+        Action::Rename { container, to } if *to == service.container => {
+            let parked = observed.container(container).filter(|found| is_kept(&found.name))?;
+            Some(Successor { image: parked.image.clone(), id: &parked.image_id, parked: Some(parked) })
+        }
+        _ => None,
+    }
+}
+
+/// True for the name of a container that was parked.
+fn is_kept(name: &str) -> bool {
+    matches!(part_of(name), Part::Old(_))
 }
 
 async fn ask_one(
@@ -192,9 +225,10 @@ async fn make(
     one: &Replaced<'_>,
     name: &str,
 ) -> Result<(), EngineError> {
-    let image = image_of(engine, one.id).await?;
+    let id = one.successor.id;
+    let image = image_of(engine, id).await?;
     let making = ProbeSettings {
-        image: one.id,
+        image: id,
         command: &body::SERVE,
         image_volumes: &body::image_volumes(&image.raw),
         labels: &[
@@ -203,8 +237,11 @@ async fn make(
         ],
         variables: &[],
     };
-    let declared = one.service.declaration.mounts().with_image(&image);
-    let body = body::reader(one.service, &making, readable(&declared, &Mounts::of_container(one.container)));
+    let mounts = match one.successor.parked {
+        Some(parked) => Mounts::of_container(parked),
+        None => one.service.declaration.mounts().with_image(&image),
+    };
+    let body = body::reader(one.service, &making, readable(&mounts, &Mounts::of_container(one.container)));
     check(name, &body)?;
     engine.create_container(name, &body).await?;
     engine.start_container(name).await

@@ -20,11 +20,20 @@ use crate::upgrade::{Intent, Refusal};
 const SILENT: i64 = 250;
 
 /// What is being published is let end first; who wants to stop all the same is asked.
-pub(super) fn publishing(observed: &Observed, intent: &Intent, findings: &mut Findings) {
+pub(super) fn publishing(desired: &Desired, observed: &Observed, intent: &Intent, findings: &mut Findings) {
     let Some(Ok(facts)) = &observed.facts.cluster else { return };
+    let is_over = |server: &str| desired.policy.ended_publishes.iter().any(|named| named == server);
+    let over: BTreeSet<&str> =
+        facts.publishing.iter().map(|one| one.server.as_str()).filter(|server| is_over(server)).collect();
+    if !over.is_empty() {
+        let servers: Vec<&str> = over.into_iter().collect();
+        let text = format!("its publish is over, by the operator's word: {}", first_few(&servers));
+        findings.note(About::Publishing, text);
+    }
     let each: Vec<String> = facts
         .publishing
         .iter()
+        .filter(|one| !is_over(&one.server))
         .map(|one| format!("{} on {} since {}", one.server, one.node, one.since))
         .collect();
     if each.is_empty() || matches!(intent, Intent::Prune { .. } | Intent::Finish) {

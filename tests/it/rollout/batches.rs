@@ -383,6 +383,27 @@ async fn rest_of_a_deploy_that_was_cut_off_goes_by_what_runs_there_too() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn clients_that_are_sent_to_another_group_and_nodes_of_other_hosts_are_named() {
+    let desired = with_nodes();
+    let engine = running(&desired).await;
+    let of = |server: &str, at: u8, group: &str| Instance {
+        group: Some(group.to_owned()),
+        ..instance(server, &address(at))
+    };
+    engine.tell(
+        "servers",
+        json!([of("Demo.A", 0, "sz"), of("Demo.A", 7, "gz"), of("Demo.B", 0, "sz"), of("Demo.B", 8, "sz")]),
+    );
+    let restart = Intent::Restart { services: vec![node(0)], ask_with: None };
+    let text = offered(&engine, &desired, &restart).await;
+    assert!(text.contains("to another group meanwhile: Demo.A on 172.25.0.10 (group sz)\n"), "{text}");
+    assert!(!text.contains("of other hosts"), "{text}");
+    let restart = Intent::Restart { services: vec!["slave".to_owned()], ask_with: None };
+    let text = offered(&engine, &desired, &restart).await;
+    assert!(text.contains("than the one that is stopped: 172.25.0.17, 172.25.0.18\n"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_being_published_is_let_end_first() {
     let desired = with_nodes();
     let engine = running(&desired).await;
@@ -397,6 +418,15 @@ async fn what_is_being_published_is_let_end_first() {
     assert_eq!(refused.exit(), Exit::Refused);
     let words = "being published right now: Demo.A on 172.25.0.10 since 2026-01-02 03:04:05";
     assert!(refused.to_string().contains(words), "{refused}");
+    assert!(refused.hint().unwrap().contains("--accept-publish APP.SERVER"), "{refused:?}");
+    // Whose publish is over, says the operator by its name.
+    let mut over = desired.clone();
+    over.policy.ended_publishes = vec!["Demo.B".to_owned()];
+    assert!(deploy(&engine, &machine, &over).offer(&request(&id(2), &upgrade)).await.is_err());
+    over.policy.ended_publishes.push("Demo.A".to_owned());
+    let offer = deploy(&engine, &machine, &over).offer(&request(&id(2), &upgrade)).await.unwrap();
+    let note = "its publish is over, by the operator's word: Demo.A".to_owned();
+    assert!(offer.plan.notes.contains(&note), "{:?}", offer.plan.notes);
     // Who wants to stop all the same is asked.
     let down = offered(&engine, &desired, &Intent::Down { all: false }).await;
     assert!(down.contains("question: being published right now: Demo.A"), "{down}");

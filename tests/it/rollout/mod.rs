@@ -13,6 +13,7 @@ mod deploys;
 mod gates;
 mod glance;
 mod leaning;
+mod length;
 mod lists;
 mod losses;
 mod migration;

@@ -60,6 +60,28 @@ async fn what_does_not_run_now_or_runs_beside_the_node_is_not_looked_at() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_the_image_of_before_cannot_run_refuses_a_rollback_whether_it_is_parked_or_made_again() {
+    let desired = desired();
+    for is_parked in [true, false] {
+        let engine = running(&desired).await;
+        engine.tell("servers", json!([hello(&json!({}))]));
+        let machine = Machine::new();
+        roll(&engine, &machine, &desired, &id(2), &to_2(&desired)).await.unwrap();
+        engine.behave("tars/node:1", lacks_java());
+        if !is_parked {
+            engine.remove_container(&format!("tars-node.old.{}", id(2))).await.unwrap();
+        }
+        let before = engine.dump();
+        let at_2 = to_2(&desired).apply(&desired);
+        let back = Intent::Rollback { to: None, targets: BTreeMap::new() };
+        let failure = roll(&engine, &machine.next(), &at_2, &id(3), &back).await.unwrap_err();
+        assert_eq!(failure.exit(), Exit::Refused, "{failure}");
+        assert!(failure.to_string().contains("tars/node:1 cannot run Demo.Hello: there is no"), "{failure}");
+        assert_eq!(engine.dump(), before);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn image_that_is_loaded_first_is_asked_before_the_first_step() {
     let desired = desired();
     let engine = with(&desired, hello(&json!({}))).await;
@@ -152,4 +174,19 @@ async fn what_runs_beside_a_node_is_left_alone_and_what_a_node_lacks_for_it_is_s
     let binds = node.raw["HostConfig"]["Binds"].to_string();
     assert!(binds.contains("/var/run/docker.sock:/var/run/docker.sock"), "{binds}");
     assert!(node.env.contains(&"TARS_HOSTPATH=/data/tars".to_owned()), "{:?}", node.env);
+
+    // Upgraded once more, its container of before gone: made again, it has both.
+    let machine = Machine::new();
+    let at_2 = to_2(&desired).apply(&desired);
+    let other = Intent::upgrade_image(&at_2, &"tars/node:1".parse().unwrap());
+    roll(&engine, &machine, &at_2, &id(4), &other).await.unwrap();
+    engine.remove_container(&format!("tars-node.old.{}", id(4))).await.unwrap();
+    let back = Intent::Rollback { to: None, targets: BTreeMap::new() };
+    roll(&engine, &machine.next(), &other.apply(&at_2), &id(5), &back).await.unwrap();
+    let again = engine.inspect_container("tars-node").await.unwrap().unwrap();
+    assert_ne!(again.id, node.id);
+    assert_eq!(again.raw["HostConfig"]["Binds"], node.raw["HostConfig"]["Binds"]);
+    assert!(again.env.contains(&"TARS_HOSTPATH=/data/tars".to_owned()), "{:?}", again.env);
+    let still = engine.inspect_container("Demo.Hello").await.unwrap().unwrap();
+    assert_eq!((still.id, still.started_at), (found.id, found.started_at));
 }

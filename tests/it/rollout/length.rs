@@ -1,0 +1,90 @@
+//! How long a rollout of twenty nodes takes on an engine where nothing but waiting takes time, beside what its plan says.
+
+use super::*;
+use tarsup::deploy::desired::DrainPolicy;
+use tarsup::tars::Instance;
+use tokio::time::Instant;
+
+const NODES: u8 = 20;
+
+fn node(of: u8) -> String {
+    format!("node{of}")
+}
+
+/// Database, master, slave and twenty nodes, with the times of the defaults.
+fn with_nodes() -> Desired {
+    let mut desired = desired();
+    desired.services.retain(|service| service.role != Some(Role::Node));
+    desired
+        .services
+        .extend((0..NODES).map(|of| service(&node(of), Some(Role::Node), "tars/node:1", 10 + of)));
+    let defaults = Policy::default();
+    desired.policy.client_refresh = defaults.client_refresh;
+    desired.policy.drain_timeout = defaults.drain_timeout;
+    desired.policy.dwell = defaults.dwell;
+    desired
+}
+
+/// What runs where: servers and nodes.
+type Runs = fn(u8) -> Vec<String>;
+
+/// One service on all of them; and pairs of nodes, each with a service of its own.
+const ON_ALL: Runs = |_| vec!["Demo.A".to_owned()];
+const IN_PAIRS: Runs = |of| vec![format!("Demo.Pair{}", of / 2)];
+
+/// Seconds of a restart of all nodes, and what its plan said.
+async fn restart(change: impl FnOnce(&mut Desired), runs: Runs) -> (u64, (u64, u64)) {
+    let mut desired = with_nodes();
+    let engine = running(&desired).await;
+    change(&mut desired);
+    let of = |at: u8| {
+        let instance = move |server: String| Instance {
+            server,
+            node: format!("172.25.0.{}", 10 + at),
+            setting: true,
+            present: true,
+            flow: true,
+            lives: true,
+            ..Instance::default()
+        };
+        runs(at).into_iter().map(instance)
+    };
+    engine.tell("servers", json!((0..NODES).flat_map(of).collect::<Vec<_>>()));
+    let intent = Intent::Restart { services: (0..NODES).map(node).collect(), ask_with: None };
+    let machine = Machine::new();
+    let command = deploy(&engine, &machine, &desired);
+    let offer = command.offer(&request(&id(2), &intent)).await.unwrap();
+    let begun = Instant::now();
+    command.roll(&offer).await.unwrap();
+    let time = offer.overview.time;
+    (begun.elapsed().as_secs(), (time.shortest.as_secs(), time.longest.as_secs()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn rollout_of_twenty_nodes_lasts_as_its_plan_says_and_waits_overlap() {
+    let one_by_one = |desired: &mut Desired| desired.policy.batch = Some(1);
+    let undrained = |desired: &mut Desired| {
+        one_by_one(desired);
+        desired.policy.drain = DrainPolicy::Off;
+    };
+    let mut told = Vec::new();
+    for (what, (took, (shortest, longest))) in [
+        ("a service on all, one by one", restart(one_by_one, ON_ALL).await),
+        (
+            "a service on all, three at a time",
+            restart(|desired| desired.policy.batch = Some(3), ON_ALL).await,
+        ),
+        ("a service on all, --no-drain", restart(undrained, ON_ALL).await),
+        ("ten services on two each", restart(|_| (), IN_PAIRS).await),
+        ("ten services on two each, one by one", restart(one_by_one, IN_PAIRS).await),
+        ("ten services on two each, --no-drain", restart(undrained, IN_PAIRS).await),
+    ] {
+        eprintln!("| {what} | {took} | {shortest} | {longest} |");
+        assert!(shortest <= took && took <= longest, "{what}: {shortest} <= {took} <= {longest}");
+        told.push(took);
+    }
+    let [all, batches, undrained, pairs, pairs_one_by_one, _] = told[..] else { panic!("{told:?}") };
+    // Each after the other would be twenty times the wait of 65 s and the gate.
+    assert!(undrained < batches && batches < all && all < 20 * (65 + undrained / 20), "{told:?}");
+    assert!(pairs * 2 < pairs_one_by_one, "{told:?}");
+}

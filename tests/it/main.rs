@@ -18,6 +18,7 @@ mod fake_contract;
 mod fake_engine;
 mod guard;
 mod house;
+mod listless;
 mod packages;
 mod patch;
 mod poison;

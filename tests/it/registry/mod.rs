@@ -1,6 +1,6 @@
 //! A registry that is spoken to as the specification says, and ones that do not do what they should.
 
-mod cold;
+pub mod cold;
 pub mod image;
 mod login;
 mod stub;

@@ -102,7 +102,8 @@ impl Deployment {
         )
     }
 
-    fn node(&self, service: &str, host: u8) -> String {
+    /// A node of the file, on a host of its network.
+    pub fn node(&self, service: &str, host: u8) -> String {
         let (name, prefix, net) = (self.name, self.stage.prefix, format!("172.30.{}", self.subnet));
         format!(
             "  {service}:\n    image: {prefix}/node:${{TARS_VERSION}}\n    container_name: {name}-{service}\n    restart: always\n    environment:\n      \
@@ -373,7 +374,7 @@ impl Deployment {
             let _ = Command::new("docker").args(["rm", "-f", "-v", &container]).output();
         }
         let _ = Command::new("docker").args(["network", "rm", &format!("{}_default", self.name)]).output();
-        let volumes = ["database", "framework", "slave", "slave2", "node", "node2"];
+        let volumes = ["database", "framework", "slave", "slave2", "node", "node2", "node4"];
         let volumes = volumes.map(|volume| format!("{}_{volume}", self.name));
         for volume in volumes.into_iter().chain([format!("{}.lock", self.name)]) {
             let _ = Command::new("docker").args(["volume", "rm", &volume]).output();

@@ -1,101 +1,17 @@
-//! What clients notice while their service's nodes are rolled: nothing. A business service on two nodes, and three clients: one that
+//! What clients notice while their service's nodes are rolled: nothing. Business services on two nodes, and three clients of each: one that
 //! calls all the time, one that calls seldom, and one that connects anew for each call.
 
-use std::fmt::Write as _;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use serde_json::Value;
-
 use super::deployment::{Deployment, wait_for};
-use super::stage::{NEW, OLD, PREFIX, succeed};
+use super::servers::{AS_BY_DEFAULT, CLIENTS, Clients, Server, deploy, wait_until_they_run};
+use super::stage::{NEW, OLD, succeed};
 
 const ALL: &[&str] = &["database", "framework", "slave", "node", "node2"];
-const OBJECT: &str = "Demo.HelloServer.HelloObj";
-const FOLDER: &str = "/data/tars/tarsnode-data/Demo.HelloServer/bin";
-/// Every client asks again within 4 s.
-const CLIENTS: [(&str, &[&str]); 3] = [
-    ("fast", &["--every", "10", "--refresh", "4"]),
-    ("seldom", &["--every", "2500", "--refresh", "4"]),
-    ("anew", &["--every", "10", "--refresh", "4", "--anew"]),
-];
-
-fn standin() -> String {
-    std::env::var("TARSUP_TEST_STANDIN")
-        .expect("TARSUP_TEST_STANDIN names the stand-ins, as tests/all.sh does")
-}
-
-/// A service on both nodes, started by their tarsnodes.
-fn deploy(deployment: &Deployment) {
-    for (service, host) in [("node", 5), ("node2", 7)] {
-        let (container, address) = (deployment.container(service), deployment.address(host));
-        succeed(Command::new("docker").args(["exec", &container, "mkdir", "-p", FOLDER]));
-        succeed(Command::new("docker").args([
-            "cp",
-            &standin(),
-            &format!("{container}:{FOLDER}/HelloServer"),
-        ]));
-        deployment.query(&format!(
-            "INSERT INTO db_tars.t_adapter_conf (application, server_name, node_name, adapter_name, endpoint, servant, protocol) \
-             VALUES ('Demo', 'HelloServer', '{address}', '{OBJECT}Adapter', 'tcp -h {address} -t 60000 -p 9001', '{OBJECT}', 'tars')"
-        ));
-        deployment.query(&format!(
-            "INSERT INTO db_tars.t_server_conf (application, server_name, node_name, setting_state, present_state) \
-             VALUES ('Demo', 'HelloServer', '{address}', 'active', 'inactive')"
-        ));
-    }
-    let running = "SELECT COUNT(*) FROM db_tars.t_server_conf WHERE server_name = 'HelloServer' AND present_state = 'active'";
-    wait_for("both tarsnodes to start it", || deployment.query(running).trim() == "2");
-    // A minute after the last change of its files it is started with the node: a test has no minute.
-    for service in ["node", "node2"] {
-        let old = ["find", FOLDER, "-exec", "touch", "-d", "2 minutes ago", "{}", "+"];
-        succeed(Command::new("docker").args(["exec", &deployment.container(service)]).args(old));
-    }
-}
-
-/// The clients, each in a container of its own.
-struct Clients<'a>(&'a Deployment, Vec<(String, Child)>);
-
-impl<'a> Clients<'a> {
-    fn start(deployment: &'a Deployment) -> Self {
-        let locator =
-            format!("tcp -h {} -p 17890 tcp -h {} -p 17890", deployment.address(3), deployment.address(4));
-        let start = |(kind, options): &(&str, &[&str])| {
-            let name = deployment.container(kind);
-            let _ = Command::new("docker").args(["rm", "-f", &name]).output();
-            let mut command = Command::new("docker");
-            command.args(["run", "--rm", "--name", &name, "--network", &deployment.network()]);
-            command.args(["-v", &format!("{}:/standin:ro", standin()), "--entrypoint", "/standin"]);
-            command.args([&format!("{PREFIX}/node:{OLD}"), "calls", OBJECT, &locator]).args(*options);
-            (name, command.stdout(Stdio::piped()).spawn().unwrap())
-        };
-        let clients = Self(deployment, CLIENTS.iter().map(start).collect());
-        thread::sleep(Duration::from_secs(2));
-        clients
-    }
-
-    /// Ends them; nothing may be lost.
-    #[track_caller]
-    fn lost_nothing(self, told: &str) {
-        let mut lost = String::new();
-        for (name, child) in self.1 {
-            succeed(Command::new("docker").args(["kill", "-s", "TERM", &name]));
-            let out = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
-            let counted: Value =
-                serde_json::from_str(&out).unwrap_or_else(|error| panic!("{name}: {error}: {out}"));
-            eprintln!("{name}: {out}");
-            assert!(counted["calls"].as_u64() > Some(3), "{name}: {out}");
-            if counted["failed"] != 0 {
-                let _ = write!(lost, "{name}: {out}");
-            }
-        }
-        assert!(lost.is_empty(), "{lost}\n{told}");
-        let flows = "SELECT GROUP_CONCAT(DISTINCT flow_state) FROM db_tars.t_server_conf";
-        assert_eq!(self.0.query(flows).trim(), "active", "everything is given back");
-        assert_eq!(self.0.query("SELECT COUNT(*) FROM tarsup.t_drain").trim(), "0");
-    }
-}
+const TWO: &[(&str, u8)] = &[("node", 5), ("node2", 7)];
+const HELLO: &str = "Demo.HelloServer.Obj";
 
 /// Whether all is tried, in tests/long.sh.
 fn is_long() -> bool {
@@ -103,13 +19,25 @@ fn is_long() -> bool {
 }
 
 #[test]
+fn no_call_is_lost_with_the_defaults() {
+    let deployment = Deployment::new("e2e-default", 96, ALL);
+    deployment.edit("compose.yaml", "drain: off, ", "");
+    deployment.tarsup(&["up", "--yes"]).exits(0);
+    deploy(&deployment, &[Server::new("HelloServer", "tcp -p 9001", TWO)]);
+    let clients = Clients::start(&deployment, &[HELLO], &AS_BY_DEFAULT);
+    let ran = deployment.tarsup(&["restart", "node", "node2", "--yes"]).exits(0);
+    assert_eq!(ran.err.matches("clients ask anew within 65 s\n").count(), 2, "{}", ran.err);
+    clients.lost_nothing(&ran.err);
+}
+
+#[test]
 fn no_call_is_lost_while_the_nodes_of_a_service_are_rolled() {
     let deployment = Deployment::new("e2e-drain", 15, ALL);
     deployment.edit("compose.yaml", "drain: off", "client_refresh: 5s, drain_timeout: 6s");
     deployment.tarsup(&["up", "--yes"]).exits(0);
-    deploy(&deployment);
+    deploy(&deployment, &[Server::new("HelloServer", "tcp -p 9001", TWO)]);
 
-    let clients = Clients::start(&deployment);
+    let clients = Clients::start(&deployment, &[HELLO], &CLIENTS);
     let ran = deployment.tarsup(&["restart", "node", "node2", "--yes"]).exits(0);
     assert_eq!(ran.err.matches("given back: Demo.HelloServer on").count(), 2, "{}", ran.err);
     clients.lost_nothing(&ran.err);
@@ -117,11 +45,11 @@ fn no_call_is_lost_while_the_nodes_of_a_service_are_rolled() {
         return;
     }
 
-    let clients = Clients::start(&deployment);
+    let clients = Clients::start(&deployment, &[HELLO], &CLIENTS);
     let ran = deployment.tarsup(&["upgrade", "--to", NEW, "--yes"]).exits(0);
     clients.lost_nothing(&ran.err);
 
-    let clients = Clients::start(&deployment);
+    let clients = Clients::start(&deployment, &[HELLO], &CLIENTS);
     let ran = deployment.tarsup(&["rollback", "--yes"]).exits(0);
     clients.lost_nothing(&ran.err);
 
@@ -129,11 +57,118 @@ fn no_call_is_lost_while_the_nodes_of_a_service_are_rolled() {
     registry_down(&deployment);
     registry_in_another_zone(&deployment);
     administrators_hand(&deployment);
+    sets_and_groups(&deployment);
+    dies_while_it_is_drained(&deployment);
+    two_deployments_at_once(&deployment);
+}
+
+/// What a plan says of silence, drains and notes.
+fn planned(deployment: &Deployment, service: &str) -> String {
+    deployment.tarsup(&["restart", service, "--dry-run", "--json", "--yes"]).exits(0).json().to_string()
+}
+
+/// Who is in another set is in nobody's place; who is in another group is, and it is said.
+fn sets_and_groups(deployment: &Deployment) {
+    let set = |host: u8, row: &str| {
+        deployment.query(&format!(
+            "UPDATE db_tars.t_server_conf SET {row} WHERE server_name = 'HelloServer' AND node_name = '{}'",
+            deployment.address(host)
+        ));
+    };
+    let of_set =
+        |group: &str| format!("enable_set = 'Y', set_name = 'x', set_area = 'y', set_group = '{group}'");
+    let silent = format!("\"silent\":{{\"Demo.HelloServer\":[\"{}\"]}}", deployment.address(5));
+    set(5, &of_set("1"));
+    set(7, &of_set("2"));
+    let plan = planned(deployment, "node");
+    assert!(plan.contains(&silent), "{plan}");
+    set(7, &of_set("1"));
+    let clients = Clients::start(deployment, &[HELLO], &CLIENTS);
+    let ran = deployment.tarsup(&["restart", "node", "--yes"]).exits(0);
+    assert!(ran.err.contains("given back: Demo.HelloServer on"), "{}", ran.err);
+    clients.lost_nothing(&ran.err);
+    for (host, group) in [(5, "sz"), (7, "gz")] {
+        set(host, &format!("enable_set = 'N', enable_group = 'Y', ip_group_name = '{group}'"));
+    }
+    let clients = Clients::start(deployment, &[HELLO], &CLIENTS);
+    let ran = deployment.tarsup(&["restart", "node", "--yes"]).exits(0);
+    let words =
+        format!("to another group meanwhile: Demo.HelloServer on {} (group sz)", deployment.address(5));
+    assert!(ran.err.contains(&words), "{}", ran.err);
+    clients.lost_nothing(&ran.err);
+    for host in [5, 7] {
+        set(host, "enable_group = 'N'");
+    }
+}
+
+/// A node that dies while it is drained is started like one that was stopped.
+fn dies_while_it_is_drained(deployment: &Deployment) {
+    deployment.edit(
+        "compose.yaml",
+        "client_refresh: 5s, drain_timeout: 6s",
+        "client_refresh: 20s, drain_timeout: 21s",
+    );
+    let clients = Clients::start(deployment, &[HELLO], &CLIENTS);
+    let mut restart = deployment.spawn(&["restart", "node", "--yes"]);
+    wait_for("the wait for clients", || {
+        deployment.read("spawned.log").contains("clients ask anew within 20 s")
+    });
+    // Its clients ask anew within 4 s, and registries have said so already.
+    thread::sleep(Duration::from_secs(6));
+    succeed(Command::new("docker").args(["kill", &deployment.container("node")]));
+    assert!(restart.wait().unwrap().success(), "{}", deployment.read("spawned.log"));
+    clients.lost_nothing(&deployment.read("spawned.log"));
+    wait_until_they_run(deployment);
+    deployment.edit(
+        "compose.yaml",
+        "client_refresh: 20s, drain_timeout: 21s",
+        "client_refresh: 5s, drain_timeout: 6s",
+    );
+}
+
+/// Another deployment with a node of its own over the same database: who comes second waits for the first one's drain. (Both are on one
+/// engine: each has its own lock, and only the database tells one of the other.)
+fn two_deployments_at_once(deployment: &Deployment) {
+    let other = Deployment::new("e2e-drain-two", 97, &[]);
+    let node = deployment.node("node4", 9).replace("e2e-drain-node4", "e2e-drain-two-node4");
+    let node = node.replace("    depends_on: [framework]\n", "");
+    other.write(
+        "db.env",
+        &format!(
+            "MYSQL_HOST={}\nMYSQL_ROOT_PASSWORD={}\n",
+            deployment.address(2),
+            super::deployment::PASSWORD
+        ),
+    );
+    other.write(
+        "compose.yaml",
+        &format!(
+            "name: e2e-drain-two\nx-tars: {{client_refresh: 5s, drain_timeout: 6s, gate_timeout: 90s, dwell: 1s, database: {{env_file: db.env}}}}\n\
+             services:\n{node}networks:\n  default: {{name: {}, external: true}}\nvolumes:\n  node4:\n",
+            deployment.network()
+        ),
+    );
+    other.tarsup(&["up", "--yes"]).exits(0);
+    let pair = Server::new("PairServer", "tcp -p 9031", &[("node", 5), ("e2e-drain-two-node4", 9)]);
+    deploy(deployment, &[pair]);
+    let clients = Clients::start(deployment, &[&pair.object(), HELLO], &CLIENTS);
+    let mut both = [(deployment, "node"), (&other, "node4")]
+        .map(|(one, node)| (one, one.spawn(&["restart", node, "--yes", "--wait"])));
+    let mut told = String::new();
+    for (one, child) in &mut both {
+        let done = child.wait().unwrap();
+        told += &one.read("spawned.log");
+        assert!(done.success(), "{told}");
+    }
+    eprintln!("{told}");
+    assert!(told.contains("waiting"), "one waits for the other: {told}");
+    assert_eq!(told.matches("given back: ").count(), 2, "{told}");
+    clients.lost_nothing(&told);
 }
 
 /// A kill while the first node is replaced, and `resume` that takes it back.
 fn killed_and_resumed(deployment: &Deployment) {
-    let clients = Clients::start(deployment);
+    let clients = Clients::start(deployment, &[HELLO], &CLIENTS);
     let mut upgrade = deployment.spawn(&["upgrade", "--to", NEW, "--yes"]);
     let is_parked = |name: &String| name.contains("-node") && name.contains(".old.");
     let parked = || deployment.containers().into_iter().filter(is_parked).count();
@@ -149,7 +184,7 @@ fn killed_and_resumed(deployment: &Deployment) {
 
 /// One of two registries is down: the other one is asked, and clients are served.
 fn registry_down(deployment: &Deployment) {
-    let clients = Clients::start(deployment);
+    let clients = Clients::start(deployment, &[HELLO], &CLIENTS);
     succeed(Command::new("docker").args(["stop", &deployment.container("slave")]));
     let ran = deployment.tarsup(&["restart", "node", "node2", "--yes"]).exits(0);
     clients.lost_nothing(&ran.err);
@@ -173,7 +208,7 @@ fn registry_in_another_zone(deployment: &Deployment) {
 
 /// An administrator restarts the drained one (which sets its flow by itself), and stops the flow of the other one.
 fn administrators_hand(deployment: &Deployment) {
-    let clients = Clients::start(deployment);
+    let clients = Clients::start(deployment, &[HELLO], &CLIENTS);
     let mut restart = deployment.spawn(&["restart", "node", "--yes"]);
     let address = deployment.address(5);
     let flow = format!(

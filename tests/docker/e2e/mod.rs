@@ -6,5 +6,6 @@ mod drain;
 mod faults;
 mod guard;
 mod losses;
+mod servers;
 pub mod stage;
 mod upgrade;

@@ -123,6 +123,11 @@ pub trait Diagnose: Error + Send + Sync + 'static {
         None
     }
 
+    /// False where the line of its place may be shown to nobody: such files hold passwords, under any name.
+    fn quotes_its_line(&self) -> bool {
+        true
+    }
+
     /// The errors that this one says together, each with a hint and a place of its own; none where it is one.
     fn parts(&self) -> Vec<&dyn Diagnose> {
         Vec::new()

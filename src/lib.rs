@@ -15,6 +15,7 @@
 //! | `upgrade` | plan, journal, gate: pure; `run` is the one loop that acts |
 //! | `engine` | the Docker API as one trait, one method per call |
 //! | `init` | PID 1 of the images |
+//! | `limits` | what an input may have at most, each limit by name |
 //! | `cli` | arguments, wiring, reports |
 //! | [`diagnose`] | what an expected error says: exit code, place, hint |
 //!
@@ -37,6 +38,8 @@ pub mod contents;
 pub mod deploy;
 #[cfg(feature = "host")]
 pub mod engine;
+#[cfg(feature = "host")]
+pub mod limits;
 #[cfg(feature = "host")]
 pub mod oci;
 #[cfg(feature = "host")]

@@ -75,6 +75,7 @@ fi
 
 count "unit tests and documentation examples" cargo test --workspace --lib --bins
 count "tests without an engine" cargo test --test it
+count "hostile inputs: packages, bases, images, deployments" cargo test --test hostile
 if [ -n "$fast" ]; then
     printf '\nLeft out by --fast: real processes and a real MariaDB (tests/init), a real Docker engine (tests/docker), the demo.\n'
 else

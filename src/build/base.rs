@@ -1,7 +1,6 @@
 //! The base: a root file system whose tar becomes the first layer as it is, byte for byte.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -14,6 +13,7 @@ use super::layer::{Folder, Folders};
 use super::names;
 use super::unpack::{UnpackError, is_cut, quoted};
 use crate::diagnose::shown_bytes;
+use crate::limits;
 use crate::oci::{Digest, HashingReader, HashingWriter};
 use crate::store::Cache;
 use crate::store::cache::LayerRecord;
@@ -85,7 +85,7 @@ pub fn hash(base: &Rootfs) -> Result<(Digest, BasePaths), BuildError> {
 fn read<W: Write>(base: &Rootfs, out: W) -> Result<(W, BasePaths), BuildError> {
     let path = base.path.as_path();
     let failed = |source| UnpackError::Read { path: path.to_owned(), source };
-    let file = HashingReader::new(File::open(path).map_err(failed)?);
+    let file = HashingReader::new(limits::open_within(path, &limits::FILE).map_err(failed)?);
     let file = BufReader::with_capacity(1024 * 1024, file);
     let tar = magic::open(file).map_err(|error| match error {
         MagicError::Read(source) => failed(source),
@@ -138,9 +138,11 @@ fn read_names(path: &Path, stream: &mut dyn Read) -> Result<BasePaths, UnpackErr
     };
     let mut contents = BasePaths::default();
     let mut tar = TarReader::new(stream);
-    let mut images = 0;
+    let (mut images, mut entries) = (0, 0);
     while let Some(entry) = tar.next_entry().map_err(broken)? {
         let name = entry.name.as_slice();
+        entries += 1;
+        limits::ENTRIES.allow(entries).map_err(|beyond| unusable(path, &beyond.to_string()))?;
         if name.starts_with(b"/") || name.split(|byte| *byte == b'/').any(|part| part == b"..") {
             return Err(refused(path, name, "leaves the root file system"));
         }
@@ -149,6 +151,9 @@ fn read_names(path: &Path, stream: &mut dyn Read) -> Result<BasePaths, UnpackErr
         }
         let clean = clean(&String::from_utf8_lossy(name));
         images += usize::from(matches!(clean.as_str(), "manifest.json" | "oci-layout" | "repositories"));
+        if let Some(why) = contents.misfit(&entry) {
+            return Err(refused(path, name, &why));
+        }
         contents.note(&clean, &entry);
     }
     let mut rest = io::BufReader::new(tar.into_inner());
@@ -177,6 +182,24 @@ fn clean(name: &str) -> String {
 }
 
 impl BasePaths {
+    /// Why no engine unpacks this entry, or each in its own way.
+    fn misfit(&self, entry: &Entry) -> Option<String> {
+        let target = || clean(&String::from_utf8_lossy(&entry.target));
+        match entry.kind {
+            EntryKind::HardLink if !self.files.contains(&target()) && !self.links.contains_key(&target()) => {
+                Some(format!("is a hard link to `{}`, which is no file before it", quoted(&entry.target)))
+            }
+            EntryKind::Symlink if entry.target.is_empty() => Some("is a link to nothing".to_owned()),
+            EntryKind::Symlink => {
+                names::unfit_target(&entry.target).map(|why| format!("is a link to a file that {why}"))
+            }
+            EntryKind::Other(flag) => {
+                Some(format!("is of the kind `{}`, which no engine knows", quoted(&[flag])))
+            }
+            _ => None,
+        }
+    }
+
     /// Of several entries with one name the last one counts, as for whoever unpacks them.
     fn note(&mut self, name: &str, entry: &Entry) {
         if name.is_empty() {

@@ -2,7 +2,7 @@
 //!
 //! All of it is hints in the cache. A layer that has to be made is made from the file itself.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::package::ServiceFiles;
 use super::tree::{Content, Tree, TreeNode};
+use crate::limits;
 use crate::oci::{Digest, HashingReader};
 use crate::store::{Cache, StoreError};
 use crate::tars::Service;
@@ -33,7 +34,7 @@ impl<'a> Hints<'a> {
 
     /// The digest of a file, without reading it where device, inode, size and both times are as they were.
     pub fn digest(&self, path: &Path) -> io::Result<Digest> {
-        let file = File::open(path)?;
+        let file = limits::open_within(path, &limits::FILE)?;
         let key = identity(&file.metadata()?, SystemTime::now());
         if let Some(digest) = key.and_then(|key| self.cache.recall(&key)) {
             return Ok(digest);
@@ -173,7 +174,7 @@ mod tests {
         let modified = fs::metadata(&path).unwrap().modified().unwrap();
         let other = folder.path().join("y");
         fs::write(&other, "two").unwrap();
-        File::options().write(true).open(&other).unwrap().set_modified(modified).unwrap();
+        std::fs::File::options().write(true).open(&other).unwrap().set_modified(modified).unwrap();
         fs::rename(&other, &path).unwrap();
         assert_ne!(identity_at(later), one);
     }

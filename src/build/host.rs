@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::tree::TreeNode;
 use super::unpack::{LIMITS, UnpackError, Unpacked, Unpacking, normal_mode};
+use crate::limits;
 
 type Result<T> = std::result::Result<T, UnpackError>;
 
@@ -50,7 +51,7 @@ fn take(reading: &mut Unpacking<'_>, root: &Path, path: &Path, modes: Modes) -> 
         let target = fs::read_link(path).map_err(failed)?;
         TreeNode::Link { target: reading.target(&name, target.as_os_str().as_bytes())? }
     } else if metadata.is_file() {
-        let file = File::open(path).map_err(failed)?;
+        let file = limits::open_within(path, &limits::FILE).map_err(failed)?;
         if let Some(privilege) = privilege(&file, &metadata, modes) {
             return Err(reading.privileged(relative, privilege));
         }
@@ -67,15 +68,8 @@ fn take(reading: &mut Unpacking<'_>, root: &Path, path: &Path, modes: Modes) -> 
 /// Reads one file.
 pub fn read_file(path: &Path, modes: Modes) -> Result<TreeNode> {
     let failed = |source| UnpackError::Read { path: path.to_owned(), source };
-    // Asked before it is opened: opening a named pipe would wait for somebody to write.
-    if !fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(no_file(path));
-    }
-    let file = File::open(path).map_err(failed)?;
+    let file = limits::open_within(path, &limits::FILE).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(no_file(path));
-    }
     if let Some(privilege) = privilege(&file, &metadata, modes) {
         return Err(UnpackError::Privilege { path: path.to_owned(), entry: String::new(), privilege });
     }

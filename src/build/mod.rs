@@ -31,6 +31,7 @@ pub mod ontop;
 pub mod pack;
 pub mod package;
 pub mod patch;
+mod plain;
 pub mod plan;
 pub mod recipe;
 pub mod refusal;

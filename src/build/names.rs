@@ -12,6 +12,9 @@ pub fn unfit(path: &[u8]) -> Option<String> {
     if path.len() > LONGEST_PATH {
         return Some(format!("has a name of {} bytes; no path has more than {LONGEST_PATH}", path.len()));
     }
+    if path.contains(&0) {
+        return Some("has a nul byte in its name".to_owned());
+    }
     path.split(|byte| *byte == b'/').find_map(|part| {
         if part.len() > LONGEST_PART {
             return Some(format!(
@@ -21,6 +24,11 @@ pub fn unfit(path: &[u8]) -> Option<String> {
         }
         part.starts_with(WHITEOUT).then(|| "has a name that deletes files in an image (`.wh.`)".to_owned())
     })
+}
+
+/// The same for where a link points: it may name what deletes nothing there.
+pub fn unfit_target(path: &[u8]) -> Option<String> {
+    unfit(path).filter(|_| path.len() > LONGEST_PATH || path.contains(&0))
 }
 
 #[cfg(test)]
@@ -39,6 +47,7 @@ mod tests {
             (part(256), "256 bytes"),
             (format!("a/{}/b", part(256)), "256 bytes"),
             (path(4096), "4096 bytes"),
+            ("a\0b".to_owned(), "nul"),
             ("a/.wh.b".to_owned(), ".wh."),
             ("a/.wh..wh..opq".to_owned(), ".wh."),
         ] {

@@ -1,7 +1,6 @@
 //! The recipe: what an image is made of, read from YAML with every key known and every path resolved.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,8 +8,10 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 
 use super::ontop::Limits;
+use super::plain::{self, Misfit};
 pub use super::refusal::RecipeError;
 use crate::diagnose::{Place, shown};
+use crate::limits;
 use crate::oci::Reference;
 use crate::oci::reference::is_tag;
 use crate::yaml;
@@ -201,7 +202,7 @@ impl Recipe {
     /// Reads a recipe; paths in it are relative to its folder.
     pub fn read(path: &Path, overrides: &Overrides) -> Result<Self, RecipeError> {
         let failed = |source| RecipeError::Read { path: path.to_owned(), source };
-        let text = fs::read_to_string(path).map_err(failed)?;
+        let text = limits::read_text(path, &limits::TEXT).map_err(failed)?;
         let folder = std::path::absolute(path).map_err(failed)?;
         let folder = folder.parent().unwrap_or(Path::new("/")).to_owned();
         // The tree knows where each value stands, and its limits end what is no recipe; serde makes typed values.
@@ -390,13 +391,10 @@ impl Resolver<'_> {
     }
 
     fn plain(&self, written: RecipeFile) -> Result<PlainImage, RecipeError> {
-        let volumes = written.volumes.iter().enumerate();
-        let volumes = volumes
-            .map(|(index, path)| ("volumes", vec![PathStep::Key("volumes"), PathStep::Item(index)], path));
-        let workdir = written.workdir.iter().map(|path| ("workdir", vec![PathStep::Key("workdir")], path));
-        let mut paths = volumes.chain(workdir);
-        if let Some((key, way, path)) = paths.find(|(_, _, path)| !path.starts_with('/')) {
-            return Err(self.bad(&way, key, path, "a path in the image is absolute", "begin it with `/`"));
+        if let Some(misfit) = misfit(&written) {
+            let item = misfit.index.map_or(PathStep::Key(&misfit.value), PathStep::Item);
+            let way = [PathStep::Key(misfit.key), item];
+            return Err(self.bad(&way, misfit.key, &misfit.value, misfit.why, misfit.hint));
         }
         let ports = written
             .ports
@@ -447,8 +445,10 @@ impl Resolver<'_> {
             Placement::Full { path, mode } => (path, mode, vec![files, key, PathStep::Key("path")]),
         };
         let climbs = to.split('/').any(|part| part == "..");
-        if !to.starts_with('/') || climbs || to.trim_matches('/').is_empty() {
-            let why = "where a file goes is an absolute path in the image, without `..`";
+        let nowhere = to.split('/').all(|part| matches!(part, "" | "."));
+        if !to.starts_with('/') || climbs || nowhere || to.chars().any(char::is_control) {
+            let why =
+                "where a file goes is an absolute path in the image, without `..` and control characters";
             return Err(self.bad(&way, "files", &to, why, "begin it with `/`"));
         }
         let octal = |text: String| match u32::from_str_radix(text.trim_start_matches("0o"), 8) {
@@ -530,6 +530,27 @@ impl Resolver<'_> {
         };
         RecipeError::Syntax { place, message }
     }
+}
+
+/// The first value that no engine takes.
+fn misfit(written: &RecipeFile) -> Option<Misfit> {
+    let words = |key, command: &Option<StartCommand>| {
+        let words = command.clone().map(StartCommand::into_words).unwrap_or_default();
+        words.iter().find_map(|word| plain::text(key, word))
+    };
+    let volume = |(index, path): (usize, &String)| {
+        plain::path("volumes", path).map(|misfit| Misfit { index: Some(index), ..misfit })
+    };
+    let test = written.healthcheck.as_ref().map(|check| &check.test);
+    let mut found = written.env.iter().find_map(|(name, value)| plain::variable(name, value));
+    found = found.or_else(|| written.labels.iter().find_map(|(name, value)| plain::label(name, value)));
+    found = found.or_else(|| written.volumes.iter().enumerate().find_map(volume));
+    found = found.or_else(|| written.workdir.as_ref().and_then(|path| plain::path("workdir", path)));
+    found = found.or_else(|| written.user.as_ref().and_then(|user| plain::text("user", user)));
+    found = found.or_else(|| words("entrypoint", &written.entrypoint));
+    found = found.or_else(|| words("cmd", &written.cmd));
+    found = found.or_else(|| written.stop_signal.as_ref().and_then(|signal| plain::signal(signal)));
+    found.or_else(|| test.and_then(plain::test))
 }
 
 impl StartCommand {

@@ -9,6 +9,7 @@ use super::recipe::{ImageRole, PlacedFile};
 use super::tree::{Tree, TreeNode};
 use super::unpack::UnpackError;
 use crate::diagnose::shown;
+use crate::limits;
 use crate::tars::Service;
 use crate::tars::catalogue::{
     DATA_PATH, DEPLOY_PATH, INIT_PATH, INSTALL_SCRIPT, PATCHS_PATH, TARS_PATH, UTIL_FOLDER, WEB_PATH,
@@ -130,7 +131,8 @@ pub fn files(placed: &[PlacedFile]) -> Result<Tree, super::BuildError> {
 
 /// True for an ELF program that needs a loader from the base (it has a `PT_INTERP` segment).
 pub fn needs_loader(program: &Path) -> Result<bool, UnpackError> {
-    let bytes = fs::read(program).map_err(|source| UnpackError::Read { path: program.to_owned(), source })?;
+    let bytes = limits::read(program, &limits::PROGRAM)
+        .map_err(|source| UnpackError::Read { path: program.to_owned(), source })?;
     Ok(has_interpreter(&bytes).unwrap_or(false))
 }
 

@@ -1,13 +1,13 @@
 //! Reads a gzipped tar, or a folder, into a tree, and refuses whatever has no business in one: nothing touches the disk.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use super::names;
 use super::tree::{Spool, Tree, TreeNode};
 use crate::diagnose::{Diagnose, Exit, Place, shown, shown_bytes};
+use crate::limits;
 use crate::oci::{Digest, HashingReader};
 use crate::tarball::magic::{self, MagicError};
 use crate::tarball::{Entry, EntryKind, ReadError, TarReader};
@@ -124,7 +124,7 @@ type Result<T> = std::result::Result<T, UnpackError>;
 /// Reads a tar, gzipped, in zstd or plain: its first bytes tell, not its name.
 pub fn read_archive(path: &Path, limits: Limits) -> Result<Unpacked> {
     let open = |source| UnpackError::Read { path: path.to_owned(), source };
-    let file = File::open(path).map_err(open)?;
+    let file = limits::open_within(path, &limits::FILE).map_err(open)?;
     let packed = file.metadata().map_err(open)?.len();
     let file = BufReader::with_capacity(256 * 1024, HashingReader::new(file));
     let unpacking = Unpacking::new(path, limits);

@@ -18,6 +18,7 @@ use crate::build::recipe::{Overrides, Recipe};
 use crate::build::{self, Built, Packed, PlannedLayer, PreparedBuild, Settings, skeleton};
 use crate::deploy::pins::PACKAGE_ANNOTATION;
 use crate::diagnose::{Diagnose, Exit};
+use crate::limits::{self, Beyond};
 use crate::oci::{Digest, Image, Reference};
 use crate::store::{self, Cache};
 use crate::transport::{ImageName, TransportError};
@@ -76,7 +77,7 @@ pub struct BuildArgs {
 enum UsageError {
     #[error("`--platform {0}`: not yet possible")]
     Platform(String),
-    #[error("SOURCE_DATE_EPOCH is `{0}`, which is no number of seconds")]
+    #[error("SOURCE_DATE_EPOCH is `{0}`, which is no number of seconds between 1970 and 9999")]
     Epoch(String),
     #[error("`--patch {0}` names no service of the framework and its package, or names the service twice")]
     Patch(String),
@@ -86,6 +87,8 @@ enum UsageError {
     SameVersion(String),
     #[error("TARSUP_THREADS is `{0}`, which is no number above 0")]
     Threads(String),
+    #[error(transparent)]
+    Limit(#[from] Beyond),
 }
 
 impl Diagnose for UsageError {
@@ -101,6 +104,7 @@ impl Diagnose for UsageError {
             Self::PatchVersion => "write one such as 3.0.17-1".to_owned(),
             Self::SameVersion(_) => "give the next image a tag of its own, such as 3.0.17-1".to_owned(),
             Self::Threads(_) => "set it to a number, or unset it".to_owned(),
+            Self::Limit(beyond) => beyond.hint(),
         })
     }
 }
@@ -220,14 +224,30 @@ fn settings(args: &BuildArgs, predecessor: Option<Predecessor>) -> Result<Settin
     let architecture = architecture.ok_or_else(|| UsageError::Platform(args.platform.join(",")))?;
     Ok(Settings {
         architecture: architecture.to_owned(),
-        created: variable("SOURCE_DATE_EPOCH", UsageError::Epoch)?,
-        threads: variable("TARSUP_THREADS", UsageError::Threads)?
+        created: epoch()?,
+        threads: threads()?
             .or_else(|| std::thread::available_parallelism().ok())
             .unwrap_or(NonZeroUsize::MIN),
         cache: Cache::at(store::cache_folder()?),
         predecessor,
         init: skeleton::default_init(),
     })
+}
+
+/// `SOURCE_DATE_EPOCH`: seconds that a date of four digits can say.
+fn epoch() -> Result<Option<i64>, UsageError> {
+    const LAST: i64 = 253_402_300_799;
+    match variable("SOURCE_DATE_EPOCH", UsageError::Epoch)? {
+        Some(seconds) if !(0..=LAST).contains(&seconds) => Err(UsageError::Epoch(seconds.to_string())),
+        seconds => Ok(seconds),
+    }
+}
+
+/// `TARSUP_THREADS`.
+fn threads() -> Result<Option<NonZeroUsize>, UsageError> {
+    let threads: Option<NonZeroUsize> = variable("TARSUP_THREADS", UsageError::Threads)?;
+    limits::THREADS.allow(threads.map_or(0, |threads| threads.get() as u64))?;
+    Ok(threads)
 }
 
 /// A number in the environment; unset and empty are none.

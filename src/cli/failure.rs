@@ -3,13 +3,13 @@
 use std::error::Error;
 use std::fmt;
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::{BufRead as _, BufReader};
 
 use serde_json::{Value, json};
 
+use super::quoted::{self, Syntax};
 use super::ui::Ui;
 use crate::diagnose::{Diagnose, Exit, Place, shown};
+use crate::limits;
 
 /// What a command returns: the exit code when it is done, or the error that ended it.
 pub type Outcome = Result<Exit, Failure>;
@@ -57,7 +57,7 @@ fn document(error: &dyn Diagnose) -> Value {
     let place = error.place();
     json!({
         "message": chain(error),
-        "hint": error.hint(),
+        "hint": error.hint().map(bounded),
         "file": place.as_ref().map(|place| shown(&place.file).to_string()),
         "line": place.and_then(|place| place.line),
         "exit": error.exit() as u8,
@@ -75,15 +75,18 @@ fn text(error: &dyn Diagnose) -> String {
     let mut text = chain(error);
     if let Some(place) = error.place() {
         let _ = write!(text, "\n  at {place}");
-        if let Some(line) = source_line(&place) {
+        if let Some(line) = source_line(&place).filter(|_| error.quotes_its_line()) {
             let _ = write!(text, "\n     | {line}");
         }
     }
-    if let Some(hint) = error.hint() {
+    if let Some(hint) = error.hint().map(bounded) {
         let _ = write!(text, "\n  hint: {hint}");
     }
     text
 }
+
+/// More of a message than this says nothing more: what it quotes may be as long as its input.
+const LONGEST: usize = 4000;
 
 /// The message and those of its sources, joined by `: ` as texts do not repeat their source.
 fn chain(error: &dyn Diagnose) -> String {
@@ -93,22 +96,25 @@ fn chain(error: &dyn Diagnose) -> String {
         let _ = write!(text, ": {error}");
         source = Error::source(error);
     }
-    text
+    bounded(text)
 }
 
-/// The line itself, unless it may hold a secret.
-fn source_line(place: &Place) -> Option<String> {
-    const SECRET: [&str; 4] = ["PASS", "SECRET", "TOKEN", "PWD"];
-    let number = usize::try_from(place.line?).ok()?.checked_sub(1)?;
-    let line = BufReader::new(File::open(&place.file).ok()?).lines().nth(number)?.ok()?;
-    let upper = line.to_uppercase();
-    // A `.env` is where passwords live, under any name: of its lines only the guard's own is shown.
-    let is_yaml = place.file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
-    if !is_yaml && !upper.contains("REBUILD") {
-        return None;
+/// Its beginning and its end, where it is long.
+fn bounded(text: String) -> String {
+    if text.len() <= LONGEST {
+        return text;
     }
-    let printable = !SECRET.iter().any(|word| upper.contains(word)) && !line.chars().any(char::is_control);
-    (printable && line.len() <= 200).then(|| line.trim().to_owned())
+    let (head, tail) =
+        (text.floor_char_boundary(LONGEST / 2), text.ceil_char_boundary(text.len() - LONGEST / 4));
+    format!("{} [... {} bytes ...] {}", &text[..head], tail - head, &text[tail..])
+}
+
+/// The line itself, with nothing in it that may be a secret.
+fn source_line(place: &Place) -> Option<String> {
+    let number = usize::try_from(place.line?).ok()?.checked_sub(1)?;
+    let text = limits::read_text(&place.file, &limits::TEXT).ok()?;
+    let is_yaml = place.file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
+    quoted::line(text.lines().nth(number)?, if is_yaml { Syntax::Yaml } else { Syntax::Assignments })
 }
 
 /// Wrong usage, as JSON.
@@ -147,7 +153,7 @@ mod tests {
         let shown = Failure::from(Refused(path.clone(), 2)).to_string();
         assert!(shown.contains("     | REBUILD: \"true\"\n  hint: remove it"), "{shown}");
         let shown = Failure::from(Refused(path, 3)).to_string();
-        assert!(shown.contains(":3\n  hint") && !shown.contains("hunter2"), "{shown}");
+        assert!(shown.contains(":3\n     | MYSQL_ROOT_PASSWORD: ***\n  hint"), "{shown}");
 
         let mut file = tempfile::NamedTempFile::with_suffix(".env").unwrap();
         write!(file, "DB_KEY=hunter$\nREBUILD=true\n").unwrap();

@@ -3,6 +3,7 @@
 mod adopt;
 mod backup;
 pub mod build;
+mod config;
 pub mod failure;
 mod framework;
 mod history;
@@ -10,6 +11,7 @@ pub mod image;
 mod node;
 pub mod options;
 mod prune;
+mod quoted;
 pub mod rollout;
 mod services;
 pub mod status;
@@ -54,6 +56,7 @@ enum Command {
     Prune(prune::PruneArgs),
     History(history::HistoryArgs),
     Diff(image::DiffArgs),
+    Config(config::ConfigArgs),
     Plan(rollout::PlanArgs),
     Up(rollout::UpArgs),
     Upgrade(rollout::UpgradeArgs),
@@ -84,6 +87,7 @@ fn run(command: Command, ui: &Ui) -> Outcome {
         Command::Prune(args) => prune::prune(&args, ui),
         Command::History(args) => history::history(&args, ui),
         Command::Diff(args) => image::compare(&args, ui),
+        Command::Config(args) => config::config(&args, ui),
         Command::Plan(args) => rollout::plan(&args, ui),
         Command::Up(args) => rollout::up(&args, ui),
         Command::Upgrade(args) => rollout::upgrade(&args, ui),

@@ -2,7 +2,10 @@
 //!
 //! Source: compose-go, dotenv/parser.go.
 
+use std::collections::HashMap;
+
 use super::interpolate::{InterpolationError, interpolate};
+use crate::limits;
 use crate::yaml::Origin;
 
 /// One assignment.
@@ -29,7 +32,8 @@ pub struct DotEnvError {
 /// Parses a file. `lookup` is asked before the assignments above for interpolated variables, as compose does.
 pub fn parse(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Vec<Assignment>, DotEnvError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text).replace("\r\n", "\n");
-    let mut reader = DotenvReader { rest: &text, line: 1, lookup, done: Vec::new() };
+    let mut reader =
+        DotenvReader { rest: &text, line: 1, lookup, done: Vec::new(), latest: HashMap::new(), bytes: 0 };
     while reader.skip_to_statement() {
         reader.statement()?;
     }
@@ -41,6 +45,10 @@ struct DotenvReader<'t> {
     line: u64,
     lookup: &'t dyn Fn(&str) -> Option<String>,
     done: Vec<Assignment>,
+    /// Where the latest assignment of a name is.
+    latest: HashMap<String, usize>,
+    /// Bytes of all values.
+    bytes: u64,
 }
 
 /// White space within a line.
@@ -86,6 +94,12 @@ impl DotenvReader<'_> {
             self.rest = &self.rest[end..];
             (self.lookup)(&name)
         };
+        self.bytes += value.as_ref().map_or(0, |value| value.len() as u64);
+        limits::EXPANDED.allow(self.bytes).map_err(|beyond| fault(format!("{beyond}; {}", beyond.hint())))?;
+        if value.as_ref().is_some_and(|value| value.contains('\0')) {
+            return Err(fault(format!("the value of `{name}` holds a nul byte, which no environment takes")));
+        }
+        self.latest.insert(name.clone(), self.done.len());
         self.done.push(Assignment { name, value, line });
         Ok(())
     }
@@ -138,7 +152,7 @@ impl DotenvReader<'_> {
     fn expand(&self, raw: &str) -> Result<String, String> {
         let lookup = |name: &str| {
             let earlier = || {
-                let found = self.done.iter().rev().find(|assignment| assignment.name == name);
+                let found = self.latest.get(name).and_then(|at| self.done.get(*at));
                 found.and_then(|assignment| assignment.value.clone())
             };
             ((self.lookup)(name).or_else(earlier), Origin::Unset)
@@ -146,11 +160,15 @@ impl DotenvReader<'_> {
         match interpolate(raw, &lookup) {
             Ok(done) => Ok(done.text),
             // The text itself may be a password.
-            Err(InterpolationError::Malformed(_)) => {
+            Err(InterpolationError::Malformed) => {
                 Err("the value of `{name}` has a `$` that begins no variable (write `$$` or single quotes)"
                     .to_owned())
             }
-            Err(error @ InterpolationError::Required { .. }) => Err(error.to_string()),
+            // So may the message be, into which variables go as well.
+            Err(InterpolationError::Required { variable, .. }) => {
+                Err(format!("`{{name}}` needs the variable `{variable}`, which is not set"))
+            }
+            Err(InterpolationError::Beyond(beyond)) => Err(format!("{beyond}; {}", beyond.hint())),
         }
     }
 }

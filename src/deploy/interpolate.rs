@@ -2,9 +2,10 @@
 //!
 //! Source: compose specification, "Interpolation"; compose-go, template.go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::diagnose::Place;
+use crate::limits::{self, Beyond};
 use crate::yaml::{Directive, Entry, Node, Origin, Text, Use, Value};
 
 /// `${A:-${B:-...}}` deeper than this is an attack.
@@ -33,11 +34,14 @@ impl Variables {
 }
 
 /// Why a text cannot be interpolated.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum InterpolationError {
-    /// A `$` that begins neither a variable nor `$$`.
-    #[error("`{0}` is no interpolation")]
-    Malformed(String),
+    /// A `$` that begins neither a variable nor `$$`. What follows it may be a password, and is not shown.
+    #[error("a `$` that begins no variable")]
+    Malformed,
+    /// Variables that make more of a text than anything needs.
+    #[error(transparent)]
+    Beyond(#[from] Beyond),
     /// `${VAR:?message}` or `${VAR?message}` without a value.
     #[error("the variable `{variable}` is required but not set{}", if message.is_empty() { String::new() } else { format!(": {message}") })]
     Required {
@@ -57,6 +61,9 @@ pub struct Interpolated {
     pub uses: Vec<Use>,
     /// Those that have no value and no default: compose takes an empty text and warns.
     pub blank: Vec<String>,
+    /// Names and values that went into it.
+    pub values: Vec<(String, String)>,
+    seen: HashSet<String>,
 }
 
 /// Replaces the variables in `text`.
@@ -75,9 +82,9 @@ fn substitute(
     notes: &mut Interpolated,
     depth: usize,
 ) -> Result<String, InterpolationError> {
-    let malformed = |at: &str| InterpolationError::Malformed(at.chars().take(40).collect());
+    let malformed = || InterpolationError::Malformed;
     if depth > DEEPEST {
-        return Err(malformed(text));
+        return Err(malformed());
     }
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -89,21 +96,23 @@ fn substitute(
             out.push('$');
             rest = after;
         } else if let Some(braced) = after.strip_prefix('{') {
-            let end = closing_brace(braced).ok_or_else(|| malformed(here))?;
+            let end = closing_brace(braced).ok_or_else(malformed)?;
             let inner = &braced[..end];
             let name = &inner[..name_length(inner)];
             if name.is_empty() {
-                return Err(malformed(here));
+                return Err(malformed());
             }
             let operator = &inner[name.len()..];
-            out.push_str(&expand(name, operator, lookup, notes, depth)?.ok_or_else(|| malformed(here))?);
+            out.push_str(&expand(name, operator, lookup, notes, depth)?.ok_or_else(malformed)?);
+            limits::EXPANDED.allow(out.len() as u64)?;
             rest = &braced[end + 1..];
         } else {
             let length = name_length(after);
             if length == 0 {
-                return Err(malformed(here));
+                return Err(malformed());
             }
             out.push_str(&expand(&after[..length], "", lookup, notes, depth)?.unwrap_or_default());
+            limits::EXPANDED.allow(out.len() as u64)?;
             rest = &after[length..];
         }
     }
@@ -120,7 +129,11 @@ fn expand(
     depth: usize,
 ) -> Result<Option<String>, InterpolationError> {
     let (value, origin) = lookup(name);
-    notes.uses.push(Use { variable: name.to_owned(), origin });
+    // Once each: a text may name a long one a million times.
+    if notes.seen.insert(name.to_owned()) {
+        notes.uses.push(Use { variable: name.to_owned(), origin });
+        notes.values.extend(value.clone().map(|value| (name.to_owned(), value)));
+    }
     let filled = value.clone().filter(|value| !value.is_empty());
     let operators = [":-", ":?", ":+", "-", "?", "+"];
     let Some((kind, word)) =
@@ -140,7 +153,8 @@ fn expand(
         ("+", None) => Ok(Some(String::new())),
         ("?", None) => Err(InterpolationError::Required {
             variable: name.to_owned(),
-            message: substitute(word, lookup, notes, depth + 1)?,
+            // Not what it would be filled in with: that may be a password.
+            message: if word.contains('$') { String::new() } else { word.to_owned() },
         }),
         _ => substitute(word, lookup, notes, depth + 1).map(Some),
     }
@@ -173,11 +187,22 @@ fn name_length(text: &str) -> usize {
     text.find(|c: char| c != '_' && !c.is_ascii_alphanumeric()).unwrap_or(text.len())
 }
 
-/// Interpolates every text of a tree; keys stay as they are. The answer lists variables without a value: name, place.
+/// What the interpolation of a deployment's files gathers.
+#[derive(Debug, Default)]
+pub struct Gathered {
+    /// Variables without a value, and where.
+    pub blank: Vec<(String, Place)>,
+    /// Names and values of those that have one: no message may quote a value.
+    pub values: BTreeMap<String, String>,
+    /// Bytes of text that interpolation made.
+    bytes: u64,
+}
+
+/// Interpolates every text of a tree; keys stay as they are.
 pub fn interpolate_tree(
     node: &mut Node,
     variables: &Variables,
-    blank: &mut Vec<(String, Place)>,
+    gathered: &mut Gathered,
 ) -> Result<(), (InterpolationError, Place)> {
     match &mut node.value {
         Value::Text(text) if text.text.contains('$') => {
@@ -186,16 +211,21 @@ pub fn interpolate_tree(
                 (value.map(str::to_owned), origin)
             };
             let done = interpolate(&text.text, &lookup).map_err(|error| (error, node.at.place()))?;
-            blank.extend(done.blank.into_iter().map(|name| (name, node.at.place())));
+            gathered.bytes += done.text.len() as u64;
+            limits::EXPANDED.allow(gathered.bytes).map_err(|beyond| (beyond.into(), node.at.place()))?;
+            gathered.blank.extend(done.blank.into_iter().map(|name| (name, node.at.place())));
+            gathered.values.extend(done.values);
             let raw = std::mem::take(&mut text.text);
             *text = Text { text: done.text, raw: Some(raw), uses: done.uses };
             Ok(())
         }
-        Value::List(items) => items.iter_mut().try_for_each(|item| interpolate_tree(item, variables, blank)),
+        Value::List(items) => {
+            items.iter_mut().try_for_each(|item| interpolate_tree(item, variables, gathered))
+        }
         Value::Map(entries) => entries
             .iter_mut()
             .filter(|Entry { value, .. }| value.directive != Directive::Reset)
-            .try_for_each(|entry| interpolate_tree(&mut entry.value, variables, blank)),
+            .try_for_each(|entry| interpolate_tree(&mut entry.value, variables, gathered)),
         _ => Ok(()),
     }
 }
@@ -238,7 +268,7 @@ mod tests {
             ("$${SET}", "${SET}"),
             ("${UNSET:-}", ""),
         ] {
-            assert_eq!(with(text).as_deref(), Ok(expected), "{text}");
+            assert_eq!(with(text).unwrap(), expected, "{text}");
         }
     }
 
@@ -252,7 +282,7 @@ mod tests {
     #[test]
     fn what_is_no_interpolation_is_an_error() {
         for text in ["$", "a$ b", "${", "${}", "${SET", "${SET!x}", "$1", "${-x}", "${ SET}"] {
-            assert!(matches!(with(text), Err(InterpolationError::Malformed(_))), "{text}");
+            assert!(matches!(with(text), Err(InterpolationError::Malformed)), "{text}");
         }
         let deep = "${A:-".repeat(500) + &"}".repeat(500);
         assert!(with(&deep).is_err());

@@ -10,7 +10,6 @@
 //! image). `tarsup build` notes it in the store's index, as annotations [`PACKAGE_ANNOTATION`] of the image's entry.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -20,6 +19,7 @@ use super::desired::Desired;
 use super::observed::Observed;
 use crate::diagnose::{Diagnose, Exit, Place};
 use crate::engine::{EngineImage, ImageStore};
+use crate::limits;
 use crate::oci::{Digest, Image, Reference};
 
 /// The file's name, beside the deployment file.
@@ -235,7 +235,7 @@ impl Pins {
 
     /// The lock in a file; `None` where there is no file.
     pub fn read_file(path: &Path) -> Result<Option<Self>, PinsError> {
-        let text = match fs::read_to_string(path) {
+        let text = match limits::read_text(path, &limits::TEXT) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(PinsError::Io { act: "read", path: path.to_owned(), source }),

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::desired::{Desired, ImageOrigin, Service};
 use crate::diagnose::{Diagnose, Exit, Place};
+use crate::limits;
 use crate::oci::{Digest, Reference};
 
 /// One file that was rewritten: enough to take it back, and no secret in it.
@@ -331,7 +332,7 @@ fn find(text: &[u8], line: u64, key: &str, wanted: &str) -> Option<usize> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).map_err(|source| RewriteError::Io { path: path.to_owned(), source })
+    limits::read(path, &limits::TEXT).map_err(|source| RewriteError::Io { path: path.to_owned(), source })
 }
 
 /// Replaces a file's content in one step, keeping mode and owner.

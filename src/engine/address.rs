@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::{EngineError, Result};
+use crate::diagnose::shown;
+use crate::limits;
 use crate::oci::Digest;
 
 /// Where an engine is when nobody says otherwise.
@@ -60,7 +62,7 @@ impl Surroundings<'_> {
     /// `currentContext` of `config.json`.
     fn current_context(&self) -> Result<Option<String>> {
         let path = self.folder().join("config.json");
-        let Ok(text) = std::fs::read(&path) else { return Ok(None) };
+        let Ok(text) = limits::read(&path, &limits::TEXT) else { return Ok(None) };
         let config: Value = serde_json::from_slice(&text).map_err(|error| {
             configuration(
                 format!("{} is no JSON: {error}", path.display()),
@@ -106,6 +108,17 @@ fn tls_folder(around: &Surroundings<'_>) -> Option<PathBuf> {
 
 /// Reads an address. With a folder of certificates, TCP means TLS.
 fn parse(host: &str, tls: Option<PathBuf>) -> Result<Address> {
+    if host
+        .split_once("://")
+        .is_some_and(|(scheme, rest)| !matches!(scheme, "unix" | "ssh") && rest.contains('@'))
+    {
+        // Neither the user nor what may be its password is shown.
+        return Err(configuration(
+            "the address of the engine names a user, and tarsup speaks to engines over unix:// and tcp:// only".to_owned(),
+            "write unix:///path/to/docker.sock or tcp://host:port; forward a remote socket with ssh -nNT -L \
+             /tmp/docker.sock:/var/run/docker.sock USER@HOST and use -H unix:///tmp/docker.sock",
+        ));
+    }
     let Some((scheme, rest)) = host.split_once("://") else {
         return Err(configuration(
             format!("`{host}` is not the address of an engine"),
@@ -120,6 +133,13 @@ fn parse(host: &str, tls: Option<PathBuf>) -> Result<Address> {
         let has_port = rest.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
         if has_port { rest.to_owned() } else { format!("{rest}:{port}") }
     };
+    let is_host = |rest: &str| rest.parse::<hyper::http::uri::Authority>().is_ok();
+    if matches!(scheme, "tcp" | "http" | "https") && !is_host(&with_port(2375)) {
+        return Err(configuration(
+            format!("`{}` is not the address of an engine", shown(host)),
+            "write tcp://host:port, with a port between 1 and 65535",
+        ));
+    }
     match (scheme, tls) {
         ("unix", _) => Ok(Address::Unix(rest.to_owned())),
         ("tcp" | "https", Some(folder)) => Ok(Address::Tls(with_port(2376), folder)),
@@ -133,7 +153,7 @@ fn parse(host: &str, tls: Option<PathBuf>) -> Result<Address> {
             "write tcp:// or https://, or unset DOCKER_TLS_VERIFY",
         )),
         ("ssh", _) => Err(configuration(
-            format!("{host}: engines over SSH are not supported yet"),
+            "engines over SSH are not supported yet".to_owned(),
             "forward its socket (ssh -nNT -L /tmp/docker.sock:/var/run/docker.sock HOST) and use -H unix:///tmp/docker.sock",
         )),
         _ => Err(configuration(
@@ -151,7 +171,7 @@ fn from_context(name: &str, around: &Surroundings<'_>) -> Result<Address> {
     let id = Digest::of(name).hex();
     let contexts = around.folder().join("contexts");
     let path = contexts.join("meta").join(&id).join("meta.json");
-    let text = std::fs::read(&path).map_err(|error| {
+    let text = limits::read(&path, &limits::TEXT).map_err(|error| {
         configuration(
             format!("there is no docker context `{name}` ({}: {error})", path.display()),
             "see `docker context ls`, or name the engine with -H",

@@ -42,9 +42,10 @@ impl Reference {
         }
     }
 
-    /// The repository without its registry, as docker shows it: `debian`, `tars/framework`.
+    /// The repository without its registry, as docker shows it: `debian`, `tars/framework`; `library/a/b` stays as it is.
     pub fn familiar_path(&self) -> String {
-        self.repository.strip_prefix("library/").unwrap_or(&self.repository).to_owned()
+        let short = self.repository.strip_prefix("library/").filter(|name| !name.contains('/'));
+        short.unwrap_or(&self.repository).to_owned()
     }
 
     /// The canonical name with its tag, such as `docker.io/library/debian:12`: the key of containerd's image store.
@@ -108,6 +109,12 @@ impl FromStr for Reference {
             None => ("docker.io", format!("library/{name}")),
         };
         let registry = if registry == "index.docker.io" { "docker.io" } else { registry };
+        if !is_host(registry) {
+            return Err(invalid("what stands before the first `/` is no registry's host and port"));
+        }
+        if registry.len() + 1 + repository.len() > LONGEST_NAME {
+            return Err(invalid("a name has at most 255 bytes"));
+        }
         if !repository.split('/').all(is_component) {
             return Err(invalid(
                 "a repository is lower-case letters and digits, joined by `.`, `_`, `__` or `-`",
@@ -138,6 +145,24 @@ pub fn is_tag(text: &str) -> bool {
     text.len() <= 128 && text.starts_with(word) && text.chars().all(|c| word(c) || c == '.' || c == '-')
 }
 
+/// What docker takes of registry and repository together, in bytes.
+const LONGEST_NAME: usize = 255;
+
+/// Labels of letters, digits and `-` joined by `.`, or an IPv6 address in brackets; then a port, where one is written.
+fn is_host(text: &str) -> bool {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        _ => (text, None),
+    };
+    let is_label = |label: &str| {
+        let inner = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        !label.is_empty() && !label.starts_with('-') && !label.ends_with('-') && label.chars().all(inner)
+    };
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let is_address = address.is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok());
+    (is_address || host.split('.').all(is_label)) && port.is_none_or(|port| port.parse::<u16>().is_ok())
+}
+
 /// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`
 fn is_component(text: &str) -> bool {
     let alnum = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
@@ -160,6 +185,8 @@ mod tests {
             ("tars/framework:3.0.17", "docker.io", "tars/framework", "tars/framework:3.0.17"),
             ("localhost:5000/tars/node:1", "localhost:5000", "tars/node", "localhost:5000/tars/node:1"),
             ("docker.io/library/mysql:8", "docker.io", "library/mysql", "mysql:8"),
+            ("library/a/b:1", "docker.io", "library/a/b", "library/a/b:1"),
+            ("[::1]:5000/tars/node:1", "[::1]:5000", "tars/node", "[::1]:5000/tars/node:1"),
         ] {
             let reference: Reference = text.parse().unwrap();
             assert_eq!((reference.registry.as_str(), reference.repository.as_str()), (registry, repository));
@@ -178,6 +205,12 @@ mod tests {
             "a@sha256:12",
             "-a",
             "a__b___c",
+            "../x",
+            "a..b/x",
+            "h:port/x",
+            "h:99999/x",
+            "-h.x/y",
+            &"a".repeat(256),
         ] {
             assert!(text.parse::<Reference>().is_err(), "{text}");
         }

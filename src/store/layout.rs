@@ -16,6 +16,8 @@ use tempfile::NamedTempFile;
 
 use super::proven::open_regular;
 use super::{Proven, StoreError};
+use crate::diagnose::shown;
+use crate::limits::{self, Beyond};
 use crate::oci::image::ANNOTATION_REF_NAME;
 use crate::oci::{
     BlobSource, Config, Descriptor, Digest, HashingWriter, Image, Layer, Manifest, MediaType, manifest,
@@ -23,8 +25,8 @@ use crate::oci::{
 
 type Result<T> = std::result::Result<T, StoreError>;
 
-/// More than this is no manifest, config or index.
-const LARGEST: u64 = 16 << 20;
+/// `oci-layout` has one line.
+const LARGEST_MARKER: u64 = 4096;
 /// What the name of a blob begins with while it is being written.
 const TEMPORARY: &str = ".tarsup-";
 
@@ -92,8 +94,28 @@ impl Layout {
             .collect()
     }
 
+    /// `oci-layout` says that this is a layout, and of which version (image-spec, image-layout.md).
+    fn check_version(&self) -> Result<()> {
+        let path = self.root.join("oci-layout");
+        let mut bytes = Vec::new();
+        match open_regular(&path).and_then(|file| file.take(LARGEST_MARKER).read_to_end(&mut bytes)) {
+            Ok(_) => {}
+            // A store that nothing was put into yet.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(source) => return Err(StoreError::Io { act: "read", path, source }),
+        }
+        let marker: Option<Value> = serde_json::from_slice(&bytes).ok();
+        let version = marker.as_ref().and_then(|marker| marker["imageLayoutVersion"].as_str());
+        match version {
+            Some(version) if version.starts_with("1.") => Ok(()),
+            Some(other) => Err(malformed(&path, &format!("a layout of version {}, not 1.x", shown(other)))),
+            None => Err(malformed(&path, "it names no `imageLayoutVersion`")),
+        }
+    }
+
     /// The image of that name; without a name, the only one there is.
     pub fn read(&self, name: Option<&str>) -> Result<Image> {
+        self.check_version()?;
         let images = self.list()?;
         let names = || images.iter().filter_map(|(name, _)| name.clone()).collect::<Vec<_>>().join(", ");
         let absent = || StoreError::Absent {
@@ -150,13 +172,15 @@ impl Layout {
     /// A small blob, whole, and known to be what its digest says.
     fn read_blob(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
         let path = self.blob(&descriptor.digest);
-        if descriptor.size > LARGEST {
-            return Err(malformed(&path, "a manifest or config of more than 16 MiB"));
-        }
+        limits::DOCUMENT.allow(descriptor.size).map_err(|beyond| too_much(&path, beyond))?;
         let failed = |source| StoreError::Io { act: "read", path: path.clone(), source };
         let mut bytes = Vec::new();
         let file = open_regular(&path).map_err(failed)?;
-        file.take(LARGEST).read_to_end(&mut bytes).map_err(failed)?;
+        file.take(limits::DOCUMENT.value()).read_to_end(&mut bytes).map_err(failed)?;
+        if bytes.len() as u64 != descriptor.size {
+            let why = format!("it has {} bytes, and who names it says {}", bytes.len(), descriptor.size);
+            return Err(malformed(&path, &why));
+        }
         if Digest::of(&bytes) != descriptor.digest {
             return Err(malformed(&path, "the bytes are not those that its name says"));
         }
@@ -197,6 +221,7 @@ impl Layout {
 
     /// The folders and `oci-layout`; an existing folder with something else in it is refused.
     fn create(&self) -> Result<()> {
+        self.check_version()?;
         let io = |act, path: &Path| {
             let path = path.to_owned();
             move |source| StoreError::Io { act, path, source }
@@ -239,9 +264,13 @@ impl Layout {
             let reader = layer.source.open().map_err(io("read"))?;
             // One byte more than there should be, and no endless stream.
             io::copy(&mut reader.take(size.saturating_add(1)), &mut out).map_err(io("write"))?;
-            let (file, found, _) = out.finish();
+            let (file, found, length) = out.finish();
             if found != digest {
                 return Err(StoreError::WrongBytes { wanted: digest, found });
+            }
+            if length != size {
+                let why = format!("the layer has {length} bytes, and the manifest says {size}");
+                return Err(malformed(&target, &why));
             }
             Self::persist(file, &target)?;
         }
@@ -304,7 +333,9 @@ impl Layout {
     fn index(&self) -> Result<Value> {
         let path = self.root.join("index.json");
         let mut bytes = Vec::new();
-        match open_regular(&path).and_then(|file| file.take(LARGEST).read_to_end(&mut bytes)) {
+        let most = limits::DOCUMENT.value();
+        match open_regular(&path).and_then(|file| file.take(most.saturating_add(1)).read_to_end(&mut bytes)) {
+            Ok(read) if read as u64 > most => Err(too_much(&path, Beyond(&limits::DOCUMENT))),
             Ok(_) => serde_json::from_slice(&bytes).map_err(|error| malformed(&path, &error.to_string())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Ok(json!({ "schemaVersion": 2, "mediaType": MediaType::ImageIndex, "manifests": [] }))
@@ -357,6 +388,10 @@ impl Layout {
             source,
         })
     }
+}
+
+fn too_much(path: &Path, beyond: Beyond) -> StoreError {
+    malformed(path, &format!("{beyond} ({} raises that)", beyond.0.variable))
 }
 
 fn malformed(path: &Path, why: &str) -> StoreError {

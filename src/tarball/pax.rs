@@ -15,10 +15,10 @@ pub(super) fn parse(mut bytes: &[u8]) -> Option<Vec<PaxRecord>> {
     // Some writers pad with zeros instead of giving the exact size.
     while bytes.first().is_some_and(|byte| *byte != 0) {
         let digits = bytes.iter().position(|byte| *byte == b' ')?;
-        let length: usize = std::str::from_utf8(&bytes[..digits]).ok()?.parse().ok()?;
+        let length = usize::try_from(super::sparse::decimal(&bytes[..digits])?).ok()?;
         let record = bytes.get(digits + 1..length)?.strip_suffix(b"\n")?;
         let equals = record.iter().position(|byte| *byte == b'=')?;
-        let key = std::str::from_utf8(&record[..equals]).ok()?.to_owned();
+        let key = std::str::from_utf8(&record[..equals]).ok().filter(|key| !key.is_empty())?.to_owned();
         records.push(PaxRecord { key, value: record[equals + 1..].to_vec() });
         bytes = &bytes[length..];
     }
@@ -61,7 +61,17 @@ mod tests {
 
     #[test]
     fn damaged_records_are_not_read() {
-        for bytes in [&b"5 a=b"[..], b"99 path=x\n", b"x path=y\n", b"9 path x\n", b"0 \n", b"2 \n", b" "] {
+        for bytes in [
+            &b"5 a=b"[..],
+            b"99 path=x\n",
+            b"x path=y\n",
+            b"9 path x\n",
+            b"0 \n",
+            b"2 \n",
+            b" ",
+            b"5 =x\n",
+            b"+8 a=bc\n",
+        ] {
             assert_eq!(parse(bytes), None, "{}", String::from_utf8_lossy(bytes));
         }
     }

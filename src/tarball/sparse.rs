@@ -54,7 +54,11 @@ pub(super) fn told(records: &[PaxRecord]) -> Result<Told, String> {
                 Some(map) => pairs(map.value.split(|byte| *byte == b',')),
                 None => repeated(records),
             };
-            Ok(Told::Map { segments: segments.ok_or_else(|| bad("GNU.sparse.map"))?, size })
+            let segments = segments.ok_or_else(|| bad("GNU.sparse.map"))?;
+            match number("GNU.sparse.numblocks")? {
+                Some(count) if count != segments.len() as u64 => Err(bad("GNU.sparse.numblocks")),
+                _ => Ok(Told::Map { segments, size }),
+            }
         }
         _ => Err("is a sparse file of a version that is not known".to_owned()),
     }
@@ -146,6 +150,7 @@ mod tests {
             &[("GNU.sparse.size", "10"), ("GNU.sparse.map", "0,5,9")],
             &[("GNU.sparse.size", "x"), ("GNU.sparse.map", "0,5")],
             &[("GNU.sparse.size", "10"), ("GNU.sparse.numbytes", "5"), ("GNU.sparse.offset", "0")],
+            &[("GNU.sparse.size", "10"), ("GNU.sparse.numblocks", "2"), ("GNU.sparse.map", "0,5")],
             &[("SCHILY.realsize", "10")],
         ] {
             assert!(told(&records(wrong)).is_err(), "{wrong:?}");

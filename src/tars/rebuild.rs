@@ -20,6 +20,13 @@ pub fn is_allowed(value: Option<&str>) -> bool {
     matches!(value, None | Some("" | "false"))
 }
 
+/// True for what looks like a switch: such a value may be quoted. Any other may be what was meant for another variable.
+pub fn is_switch(value: &str) -> bool {
+    const WORDS: [&str; 12] = ["true", "false", "yes", "no", "on", "off", "y", "n", "1", "0", "-n", "-e"];
+    let is_word = |word: &str| WORDS.contains(&word.trim_matches(['"', '\'']).to_lowercase().as_str());
+    value.split_whitespace().all(is_word)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

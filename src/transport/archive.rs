@@ -114,6 +114,15 @@ pub struct ArchiveFile {
 impl Sink for ArchiveFile {
     async fn put(&self, image: &Image, progress: &dyn Progress) -> Result<Receipt> {
         let io = |source| TransportError::Io { act: "write", path: self.file.clone(), source };
+        // What is renamed over it would be gone: a device, a pipe, whatever a link leads to.
+        match std::fs::symlink_metadata(&self.file) {
+            Ok(there) if !there.is_file() => {
+                let why =
+                    "there is something that is no file (a folder, a link, a pipe or a device), and it stays";
+                return Err(TransportError::Malformed { file: self.file.clone(), why: why.to_owned() });
+            }
+            _ => {}
+        }
         let folder = self.file.parent().filter(|folder| !folder.as_os_str().is_empty());
         let temporary = tempfile::Builder::new()
             .prefix(".tarsup-")

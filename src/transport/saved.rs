@@ -15,13 +15,11 @@ use serde_json::Value;
 
 use super::{Result, TransportError};
 use crate::diagnose::shown;
+use crate::limits;
 use crate::oci::{
     BlobSource, Descriptor, Digest, HashingReader, HashingWriter, Image, Layer, Manifest, MediaType,
     Reference,
 };
-
-/// Nothing but layers is larger; more than this in memory is no config and no manifest.
-const LARGEST_DOCUMENT: u64 = 16 * 1024 * 1024;
 
 /// A tar on disk, which lives as long as a layer that is read from it.
 pub struct Archived {
@@ -145,7 +143,7 @@ impl Members {
     fn scan(archived: &Arc<Archived>) -> Result<Self> {
         let unreadable = |error| archived.unreadable(error);
         let not_tar = |error: io::Error| archived.malformed(format!("it is no tar, or cut off: {error}"));
-        let mut tar = tar::Archive::new(File::open(&archived.path).map_err(unreadable)?);
+        let mut tar = tar::Archive::new(limits::open(&archived.path).map_err(unreadable)?);
         let mut found = Self { archived: archived.clone(), files: BTreeMap::new(), links: BTreeMap::new() };
         for entry in tar.entries_with_seek().map_err(not_tar)? {
             let entry = entry.map_err(not_tar)?;
@@ -178,7 +176,7 @@ impl Members {
 
     fn document(&self, name: &str) -> Result<Vec<u8>> {
         let span = self.span(name)?;
-        if span.size > LARGEST_DOCUMENT {
+        if span.size > limits::DOCUMENT.value() {
             return Err(self.archived.malformed(format!("its {name} has {} bytes", span.size)));
         }
         let mut bytes = Vec::new();

@@ -16,6 +16,7 @@ use serde_json::Value;
 use super::DeployId;
 use super::record::DeployRecord;
 use super::unwind::InFlight;
+use crate::limits;
 
 /// The format that is written; older ones are read.
 pub const VERSION: u32 = 1;
@@ -326,7 +327,7 @@ fn paths(state: &Path) -> io::Result<Vec<PathBuf>> {
 
 /// Reads one journal. A line that cannot be read ends it: a crash tore it.
 pub fn read(path: &Path) -> io::Result<(JournalHeader, Vec<Line>)> {
-    let text = fs::read_to_string(path)?;
+    let text = limits::read_text(path, &limits::RECORD)?;
     let mut lines = text.lines();
     let header: JournalHeader = serde_json::from_str(lines.next().unwrap_or_default())?;
     if header.tarsup_journal > VERSION {

@@ -40,6 +40,11 @@ pub struct Mask {
     values: Vec<String>,
 }
 
+/// True for a variable whose value is no secret.
+pub fn is_plain(name: &str) -> bool {
+    PLAIN.contains(&name)
+}
+
 fn entries(service: &Service) -> Vec<String> {
     service.declaration.environment.entries()
 }
@@ -58,7 +63,7 @@ impl Mask {
         let mut values = BTreeSet::new();
         for entry in entries {
             let Some((name, value)) = entry.split_once('=') else { continue };
-            if PLAIN.contains(&name) {
+            if is_plain(name) {
                 continue;
             }
             // As a JSON text and as a part of a URL it looks otherwise.

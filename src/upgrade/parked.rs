@@ -11,6 +11,7 @@ use super::journal::private_folder;
 use super::machine::KeptTwins;
 use crate::deploy::observed::LABEL_DEPLOYMENT;
 use crate::deploy::twin::{self, Twin};
+use crate::limits;
 
 fn folder(state: &Path) -> PathBuf {
     state.join("parked")
@@ -50,7 +51,10 @@ pub fn read(state: &Path, deployment: &str) -> io::Result<KeptTwins> {
         let (Some(name), Some("json")) = (name, path.extension().and_then(|end| end.to_str())) else {
             continue;
         };
-        match fs::read(&path).map_err(|error| error.to_string()).and_then(|bytes| parsed(&bytes)) {
+        match limits::read(&path, &limits::RECORD)
+            .map_err(|error| error.to_string())
+            .and_then(|bytes| parsed(&bytes))
+        {
             Ok(twin) if twin.label(LABEL_DEPLOYMENT) == Some(deployment) => drop(twins.insert(name, twin)),
             Ok(_) => {}
             Err(why) => trouble.push(format!("{}: {why}", path.display())),

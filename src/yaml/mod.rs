@@ -5,18 +5,17 @@
 
 pub mod duration;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 
 use crate::diagnose::Place;
+use crate::limits::{self, Beyond, Limit};
 
 /// A tree deeper than this is an attack, not a deployment.
 const DEEPEST: usize = 64;
-/// So is one with more nodes than this, aliases expanded.
-const MOST_NODES: usize = 200_000;
 
 /// One file that values come from.
 #[derive(Debug, PartialEq, Eq)]
@@ -137,6 +136,8 @@ pub struct Entry {
 pub struct YamlError {
     /// What is wrong.
     pub what: String,
+    /// What to do, where that is not to correct the text.
+    pub hint: Option<String>,
     /// Where.
     pub place: Place,
 }
@@ -164,6 +165,14 @@ impl Node {
     /// True for `null`, `~` and nothing.
     pub fn is_null(&self) -> bool {
         self.value == Value::Null
+    }
+
+    /// The scalar as the file has it: what a message may quote, where its variables' values may be secrets.
+    pub fn written(&self) -> Option<String> {
+        match &self.value {
+            Value::Text(Text { raw: Some(raw), .. }) => Some(raw.clone()),
+            _ => self.rendered(),
+        }
     }
 
     /// The scalar as compose writes it into an environment; `None` for null, lists and mappings.
@@ -217,11 +226,13 @@ fn render_float(value: f64) -> String {
 /// Parses one YAML document.
 pub fn parse(text: &str, source: &Arc<SourceFile>) -> Result<Node, YamlError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut builder = Builder { source, stack: Vec::new(), anchors: BTreeMap::new(), nodes: 0, root: None };
+    let mut builder =
+        Builder { source, stack: Vec::new(), anchors: BTreeMap::new(), nodes: 0, bytes: 0, root: None };
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
         let (event, span) = event.map_err(|error| YamlError {
             what: format!("not YAML: {}", error.info()),
+            hint: None,
             place: Place::line(&source.path, error.marker().line().max(1) as u64),
         })?;
         builder.event(event, span)?;
@@ -238,6 +249,8 @@ struct Open {
     node: Node,
     /// The key that waits for its value.
     key: Option<(String, At)>,
+    /// The keys so far, with their lines.
+    keys: HashMap<String, u64>,
     /// The values of `<<`, to be merged when the mapping ends.
     merges: Vec<Node>,
 }
@@ -246,7 +259,9 @@ struct Builder<'s> {
     source: &'s Arc<SourceFile>,
     stack: Vec<Open>,
     anchors: BTreeMap<usize, Node>,
-    nodes: usize,
+    /// Values and bytes of text so far, those of aliases too.
+    nodes: u64,
+    bytes: u64,
     root: Option<Node>,
 }
 
@@ -269,6 +284,7 @@ impl Builder<'_> {
                     return self.key(text.into_owned(), at);
                 }
                 let node = scalar(&text, style, tag.as_deref(), at)?;
+                self.count(&node.at, 1, text.len())?;
                 self.finish(anchor, node)
             }
             Event::SequenceStart(anchor, tag) => {
@@ -277,13 +293,24 @@ impl Builder<'_> {
             Event::MappingStart(anchor, tag) => self.open(anchor, Value::Map(Vec::new()), tag.as_deref(), at),
             Event::SequenceEnd | Event::MappingEnd => match self.stack.pop() {
                 Some(open) => {
-                    let node = merged(open.node, open.merges)?;
+                    let node = merged(open.node, open.keys, open.merges)?;
                     self.finish(open.anchor, node)
                 }
                 None => Ok(()),
             },
-            Event::Alias(anchor) => match self.anchors.get(&anchor).cloned() {
-                Some(node) => self.finish(0, node),
+            Event::Alias(anchor) => match self.anchors.get(&anchor) {
+                Some(node) => {
+                    let (size, node_at) = (measure(node), node.at.clone());
+                    if size.depth + self.stack.len() > DEEPEST {
+                        return Err(error(
+                            &node_at,
+                            format!("nested deeper than {DEEPEST} levels by aliases"),
+                        ));
+                    }
+                    self.count(&node_at, size.nodes, size.bytes)?;
+                    let node = self.anchors.get(&anchor).cloned();
+                    node.map_or(Ok(()), |node| self.finish(0, node))
+                }
                 None => Err(error(&at, "an alias to what contains it".to_owned())),
             },
             _ => Ok(()),
@@ -291,15 +318,24 @@ impl Builder<'_> {
     }
 
     fn key(&mut self, key: String, at: At) -> Result<(), YamlError> {
+        self.count(&at, 0, key.len())?;
         let Some(open) = self.stack.last_mut() else { return Ok(()) };
-        if let Value::Map(entries) = &open.node.value
-            && key != "<<"
-            && let Some(first) = entries.iter().find(|entry| entry.key == key)
+        if key != "<<"
+            && let Some(first) = open.keys.insert(key.clone(), at.line)
         {
-            return Err(error(&at, format!("the key `{key}` stands on line {} already", first.at.line)));
+            return Err(error(&at, format!("the key `{key}` stands on line {first} already")));
         }
         open.key = Some((key, at));
         Ok(())
+    }
+
+    /// What has been read so far, aliases expanded, within its limits.
+    fn count(&mut self, at: &At, nodes: u64, bytes: usize) -> Result<(), YamlError> {
+        self.nodes += nodes;
+        self.bytes += bytes as u64;
+        let allow = |limit: &'static Limit, found| limit.allow(found).map_err(|beyond| too_much(at, beyond));
+        allow(&limits::NODES, self.nodes)?;
+        allow(&limits::EXPANDED, self.bytes)
     }
 
     fn open(&mut self, anchor: usize, value: Value, tag: Option<&Tag>, at: At) -> Result<(), YamlError> {
@@ -313,22 +349,14 @@ impl Builder<'_> {
             return Err(error(&at, "a key that is a list or a mapping".to_owned()));
         }
         let directive = directive(tag, &at)?.unwrap_or(Directive::Merge);
+        self.count(&at, 1, 0)?;
         let node = Node { value, at, directive };
-        self.stack.push(Open { anchor, node, key: None, merges: Vec::new() });
+        self.stack.push(Open { anchor, node, key: None, keys: HashMap::new(), merges: Vec::new() });
         Ok(())
     }
 
     /// Puts a complete node where it belongs.
     fn finish(&mut self, anchor: usize, node: Node) -> Result<(), YamlError> {
-        let (count, depth) = measure(&node);
-        // Nodes of a list are counted when they are added and when the list is: at most DEEPEST times too often.
-        self.nodes += count;
-        if self.nodes > MOST_NODES || depth + self.stack.len() > DEEPEST {
-            return Err(error(
-                &node.at,
-                "larger than any deployment: too many or too deep aliases".to_owned(),
-            ));
-        }
         if anchor != 0 {
             self.anchors.insert(anchor, node.clone());
         }
@@ -354,22 +382,47 @@ impl Builder<'_> {
 }
 
 fn error(at: &At, what: String) -> YamlError {
-    YamlError { what, place: at.place() }
+    YamlError { what, hint: None, place: at.place() }
 }
 
-fn measure(node: &Node) -> (usize, usize) {
-    let children: Vec<(usize, usize)> = match &node.value {
-        Value::List(items) => items.iter().map(measure).collect(),
-        Value::Map(entries) => entries.iter().map(|entry| measure(&entry.value)).collect(),
-        _ => return (1, 1),
+fn too_much(at: &At, beyond: Beyond) -> YamlError {
+    YamlError { what: beyond.to_string(), hint: Some(beyond.hint()), place: at.place() }
+}
+
+/// What an alias adds.
+#[derive(Default)]
+struct Size {
+    nodes: u64,
+    bytes: usize,
+    depth: usize,
+}
+
+fn measure(node: &Node) -> Size {
+    let mut size = Size { nodes: 1, ..Size::default() };
+    let mut add = |of: Size| {
+        size.nodes += of.nodes;
+        size.bytes += of.bytes;
+        size.depth = size.depth.max(of.depth);
     };
-    let count = children.iter().map(|(count, _)| count).sum::<usize>();
-    let depth = children.iter().map(|(_, depth)| *depth).max().unwrap_or(0);
-    (count + 1, depth + 1)
+    match &node.value {
+        Value::List(items) => items.iter().map(measure).for_each(&mut add),
+        Value::Map(entries) => {
+            for entry in entries {
+                let of = measure(&entry.value);
+                add(Size { bytes: of.bytes + entry.key.len(), ..of });
+            }
+        }
+        Value::Text(text) => size.bytes = text.text.len(),
+        _ => {}
+    }
+    size.depth += 1;
+    size
 }
 
 /// Merges the values of `<<`: what stands in the mapping wins, then the earlier of the merged.
-fn merged(mut node: Node, merges: Vec<Node>) -> Result<Node, YamlError> {
+fn merged(mut node: Node, keys: HashMap<String, u64>, merges: Vec<Node>) -> Result<Node, YamlError> {
+    let mut known: HashSet<String> =
+        if merges.is_empty() { HashSet::new() } else { keys.into_keys().collect() };
     let Value::Map(entries) = &mut node.value else { return Ok(node) };
     for merge in merges {
         let maps = match merge.value {
@@ -382,7 +435,7 @@ fn merged(mut node: Node, merges: Vec<Node>) -> Result<Node, YamlError> {
                 return Err(error(&map.at, format!("`<<` takes mappings, not {}", map.kind())));
             };
             for entry in more {
-                if !entries.iter().any(|known| known.key == entry.key) {
+                if known.insert(entry.key.clone()) {
                     entries.push(entry);
                 }
             }
@@ -418,7 +471,7 @@ fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>, at: At) -> Result<N
                 _ => false,
             };
             if !fits {
-                return Err(error(&at, format!("`{text}` is no !!{known}")));
+                return Err(error(&at, format!("a value that is no !!{known}")));
             }
             value
         }
@@ -583,6 +636,6 @@ mod tests {
             let aliases = vec![alias; 10].join(", ");
             bomb = format!("{bomb}a{n}: &a{n} [{aliases}]\n");
         }
-        assert!(failure(&bomb).0.contains("aliases"));
+        assert!(failure(&bomb).0.contains("aliases expanded"));
     }
 }

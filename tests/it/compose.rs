@@ -317,7 +317,7 @@ fn every_refusal_names_the_line_and_what_to_do() {
         (with("volumes:\n- data:/data"), "compose.yaml:5", "volume `data` is not declared", "./data"),
         (with("networks: [x]"), "compose.yaml:4", "network `x` is not declared", "networks"),
         (with("environment:\n  A: [1]"), "compose.yaml:5", "takes a scalar", ""),
-        (with("environment:\n  A: ${B"), "compose.yaml:5", "no interpolation", "$$"),
+        (with("environment:\n  A: ${B"), "compose.yaml:5", "begins no variable", "$$"),
         (with("environment:\n  A: ${B:?say B}"), "compose.yaml:5", "say B", "set `B`"),
         (with("image: c"), "compose.yaml:4", "`image` stands on line 3 already", ""),
         (with("env_file: none.env"), "compose.yaml:4", "cannot read", "write it"),

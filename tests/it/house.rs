@@ -5,20 +5,21 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Module → what it may name of ours. ARCHITECTURE.md explains each line.
-const MAY_IMPORT: [(&str, &[&str]); 16] = [
+const MAY_IMPORT: [(&str, &[&str]); 17] = [
     ("diagnose", &[]),
+    ("limits", &[]),
     ("tars", &["diagnose"]),
     ("oci", &["diagnose"]),
-    ("tarball", &[]),
+    ("tarball", &["limits"]),
     ("contents", &["oci", "tarball"]),
-    ("compare", &["contents", "diagnose", "oci", "tarball", "tars"]),
-    ("engine", &["diagnose", "oci"]),
-    ("store", &["diagnose", "oci", "tars"]),
-    ("build", &["contents", "diagnose", "oci", "store", "tarball", "tars", "yaml"]),
-    ("transport", &["diagnose", "engine", "oci", "store"]),
-    ("yaml", &["diagnose"]),
-    ("deploy", &["diagnose", "engine", "oci", "tars", "yaml"]),
-    ("upgrade", &["deploy", "diagnose", "engine", "oci", "tars"]),
+    ("compare", &["contents", "diagnose", "limits", "oci", "tarball", "tars"]),
+    ("engine", &["diagnose", "limits", "oci"]),
+    ("store", &["diagnose", "limits", "oci", "tars"]),
+    ("build", &["contents", "diagnose", "limits", "oci", "store", "tarball", "tars", "yaml"]),
+    ("transport", &["diagnose", "engine", "limits", "oci", "store"]),
+    ("yaml", &["diagnose", "limits"]),
+    ("deploy", &["diagnose", "engine", "limits", "oci", "tars", "yaml"]),
+    ("upgrade", &["deploy", "diagnose", "engine", "limits", "oci", "tars"]),
     ("adopt", &["deploy", "diagnose", "engine", "oci", "tars"]),
     ("init", &["diagnose", "tars"]),
     (
@@ -31,6 +32,7 @@ const MAY_IMPORT: [(&str, &[&str]); 16] = [
             "deploy",
             "diagnose",
             "engine",
+            "limits",
             "oci",
             "store",
             "tars",

@@ -1,5 +1,6 @@
 //! Why a deployment cannot be read: each a sentence with file and line, and what to do.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::deploy::interpolate::InterpolationError;
@@ -37,10 +38,10 @@ pub enum ComposeError {
         place: Place,
     },
     /// A text that cannot be interpolated.
-    #[error("{source}")]
+    #[error("{why}")]
     Interpolation {
         /// What is wrong.
-        source: InterpolationError,
+        why: InterpolationError,
         /// The line.
         place: Place,
     },
@@ -92,6 +93,55 @@ impl ComposeError {
     }
 }
 
+/// Shorter values would blot out half of every text, and keep no secret.
+const SHORTEST: usize = 3;
+/// From this length on a value is taken out wherever it stands, not only as a word of its own.
+const TELLING: usize = 6;
+
+/// The text with `${NAME}` in the place of each value: it came from the surroundings, where passwords are.
+fn without(text: &str, values: &[(&String, &String)]) -> String {
+    let mut text = text.to_owned();
+    for (name, value) in values {
+        let mut found = 0;
+        while let Some(at) = text[found..].find(value.as_str()).map(|at| at + found) {
+            let end = at + value.len();
+            let inner =
+                text[..at].ends_with(char::is_alphanumeric) || text[end..].starts_with(char::is_alphanumeric);
+            // What has been put in is not looked at again.
+            let named = text[..at].ends_with("${") && text[end..].starts_with('}');
+            if named || (inner && value.len() < TELLING) {
+                found = end;
+            } else {
+                let shown = format!("${{{name}}}");
+                text.replace_range(at..end, &shown);
+                found = at + shown.len();
+            }
+        }
+    }
+    text
+}
+
+impl ComposeError {
+    /// The same without the values of variables: what was interpolated into the files is shown by its name.
+    pub(super) fn without_values(mut self, values: &BTreeMap<String, String>) -> Self {
+        let mut values: Vec<(&String, &String)> =
+            values.iter().filter(|(_, value)| value.len() >= SHORTEST).collect();
+        values.sort_by_key(|(_, value)| std::cmp::Reverse(value.len()));
+        let hide = |text: &mut String| *text = without(text, &values);
+        match &mut self {
+            // An interpolation that fails quotes the file alone.
+            Self::NoFile { .. } | Self::DotEnv { .. } | Self::Yaml(_) | Self::Interpolation { .. } => {}
+            Self::Read { path, .. } => *path = without(&path.to_string_lossy(), &values).into(),
+            Self::UnknownKey { key, within, .. } => [key, within].into_iter().for_each(hide),
+            Self::NotCarriedOut { key, within, instead, .. } => {
+                [key, within, instead].into_iter().for_each(hide);
+            }
+            Self::Invalid { what, hint, .. } => std::iter::once(what).chain(hint).for_each(hide),
+        }
+        self
+    }
+}
+
 impl Diagnose for ComposeError {
     fn exit(&self) -> Exit {
         Exit::Usage
@@ -106,21 +156,29 @@ impl Diagnose for ComposeError {
                 std::io::ErrorKind::NotFound => "write it, or correct the name".to_owned(),
                 _ => format!("make it readable: {source}"),
             }),
+            Self::Yaml(YamlError { hint: Some(hint), .. }) => Some(hint.clone()),
             Self::Yaml(_) => Some("correct the YAML; nothing was changed".to_owned()),
             Self::DotEnv { .. } => Some("write `NAME=value`, with quotes around what is special".to_owned()),
-            Self::Interpolation { source, .. } => Some(match source {
-                InterpolationError::Malformed(_) => "write `$$` for a dollar sign, or `${NAME}`".to_owned(),
+            Self::Interpolation { why, .. } => Some(match why {
+                InterpolationError::Malformed => "write `$$` for a dollar sign, or `${NAME}`".to_owned(),
                 InterpolationError::Required { variable, .. } => {
                     format!("set `{variable}` in .env or in the shell")
                 }
+                InterpolationError::Beyond(beyond) => beyond.hint(),
             }),
             Self::UnknownKey { meant: Some(meant), .. } => Some(format!("did you mean `{meant}`?")),
             Self::UnknownKey { .. } => {
                 Some("remove it, or begin it with `x-` if it is for another tool".to_owned())
             }
             Self::NotCarriedOut { instead, .. } => Some(instead.clone()),
-            Self::Invalid { hint, .. } => hint.clone(),
+            Self::Invalid { hint, .. } => Some(
+                hint.clone().unwrap_or_else(|| "correct it where it stands; nothing was changed".to_owned()),
+            ),
         }
+    }
+
+    fn quotes_its_line(&self) -> bool {
+        !matches!(self, Self::DotEnv { .. })
     }
 
     fn place(&self) -> Option<Place> {
@@ -139,3 +197,25 @@ impl Diagnose for ComposeError {
 
 /// The result of reading a part of a compose file.
 pub type Result<T> = std::result::Result<T, ComposeError>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_shown_by_the_names_of_their_variables() {
+        let (name, value) = ("PW".to_owned(), "secret-1".to_owned());
+        let (short, word) = ("TAG".to_owned(), "tars".to_owned());
+        let values = [(&name, &value), (&short, &word)];
+        for (text, shown) in [
+            ("`secret-1` is no port", "`${PW}` is no port"),
+            ("asecret-1b and secret-1secret-1", "a${PW}b and ${PW}${PW}"),
+            ("tarsup and `tars`", "tarsup and `${TAG}`"),
+            ("nothing", "nothing"),
+        ] {
+            assert_eq!(without(text, &values), shown);
+        }
+        let itself = "PW".to_owned();
+        assert_eq!(without("PWPWPW PW", &[(&name, &itself)]), "PWPWPW ${PW}");
+    }
+}

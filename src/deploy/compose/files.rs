@@ -1,7 +1,6 @@
 //! From files to one tree: discovery, `.env`, interpolation, `extends`, and the merge of override files.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,8 +9,9 @@ use super::error::{ComposeError, Result};
 use super::merge::{merge_service, merge_top};
 use super::value::{entries, text};
 use crate::deploy::dotenv;
-use crate::deploy::interpolate::{Variables, interpolate_tree};
+use crate::deploy::interpolate::{Gathered, Variables, interpolate_tree};
 use crate::diagnose::Place;
+use crate::limits;
 use crate::yaml::{self, Directive, Node, SourceFile, Value};
 
 /// What compose looks for, in its order.
@@ -25,8 +25,6 @@ const OVERRIDES: [&str; 4] = [
 ];
 /// The variable that names the project, and that holds its name afterwards.
 const PROJECT_NAME: &str = "COMPOSE_PROJECT_NAME";
-/// A chain of `extends` longer than this is a mistake.
-const LONGEST_EXTENDS: usize = 16;
 
 /// All files as one tree.
 pub(super) struct Merged {
@@ -45,7 +43,9 @@ pub(super) struct Merged {
 }
 
 /// Reads and merges the files of a deployment.
-pub(super) fn read(options: &LoadOptions) -> Result<Merged> {
+///
+/// `known` gets the values of the variables that are interpolated, also where this fails: no message may show one.
+pub(super) fn read(options: &LoadOptions, known: &mut BTreeMap<String, String>) -> Result<Merged> {
     let files = discover(options)?;
     let directory = folder_of(&files);
     refuse_other_env_files(options, &directory)?;
@@ -53,21 +53,20 @@ pub(super) fn read(options: &LoadOptions) -> Result<Merged> {
     let mut variables =
         Variables { shell: options.environment.clone(), dotenv: read_dotenv(&dotenv, &options.environment)? };
     let parsed: Vec<Node> = files.iter().map(|file| parse(file, &directory, None)).collect::<Result<_>>()?;
-    let deployment = project_name(options, &variables, &parsed, &directory)?;
+    let mut gathered = Gathered::default();
+    let deployment = project_name(options, &variables, &parsed, &directory, &mut gathered);
+    known.append(&mut gathered.values);
+    let deployment = deployment?;
     // Compose names the project first: what is interpolated afterwards may ask for it.
     variables.shell.insert(PROJECT_NAME.to_owned(), deployment.clone());
-    let mut reader = FileReader { variables, blank: Vec::new() };
-    let mut tree: Option<Node> = None;
-    for next in parsed {
-        let next = reader.file(next)?;
-        tree = Some(match tree {
-            None => next,
-            Some(base) => merge_top(base, next)?,
-        });
-    }
+    let mut reader = FileReader { variables, gathered: Gathered::default() };
+    let tree = reader.files(parsed);
+    known.append(&mut reader.gathered.values);
+    let tree = tree?;
     let Some(mut tree) = tree else { return Err(ComposeError::NoFile { directory }) };
     drop_resets(&mut tree);
     let notes = reader
+        .gathered
         .blank
         .iter()
         .map(|(name, place)| format!("{place}: the variable `{name}` is not set and counts as empty"))
@@ -137,15 +136,13 @@ pub(super) fn discover(options: &LoadOptions) -> Result<Vec<PathBuf>> {
 
 fn read_file(path: &Path, named: Option<&Place>) -> Result<String> {
     let read = |source| ComposeError::Read { path: path.to_owned(), named: named.cloned(), source };
-    let bytes = fs::read(path).map_err(read)?;
-    String::from_utf8(bytes).map_err(|error| {
-        read(std::io::Error::new(std::io::ErrorKind::InvalidData, format!("it is no UTF-8 text: {error}")))
-    })
+    limits::read_text(path, &limits::TEXT).map_err(read)
 }
 
 /// The `.env` file, where there is one.
 fn read_dotenv(path: &Path, shell: &BTreeMap<String, String>) -> Result<BTreeMap<String, (String, Place)>> {
-    if !path.exists() {
+    // A link to nothing is no `.env` that is not there.
+    if std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
         return Ok(BTreeMap::new());
     }
     let assignments = assignments(path, None, &|name| shell.get(name).cloned())?;
@@ -187,6 +184,7 @@ fn project_name(
     variables: &Variables,
     files: &[Node],
     directory: &Path,
+    gathered: &mut Gathered,
 ) -> Result<String> {
     let valid = |name: &str| {
         name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
@@ -197,8 +195,8 @@ fn project_name(
         files.iter().rev().filter_map(|tree| tree.get("name")).find(|node| !node.is_null()).cloned();
     if let Some(node) = &mut declared {
         // What it lacks is told when the whole file is interpolated.
-        interpolate_tree(node, variables, &mut Vec::new())
-            .map_err(|(source, place)| ComposeError::Interpolation { source, place })?;
+        interpolate_tree(node, variables, gathered)
+            .map_err(|(why, place)| ComposeError::Interpolation { why, place })?;
     }
     let given = options
         .project
@@ -231,10 +229,23 @@ fn project_name(
 
 struct FileReader {
     variables: Variables,
-    blank: Vec<(String, Place)>,
+    gathered: Gathered,
 }
 
 impl FileReader {
+    /// All files, merged.
+    fn files(&mut self, parsed: Vec<Node>) -> Result<Option<Node>> {
+        let mut tree: Option<Node> = None;
+        for next in parsed {
+            let next = self.file(next)?;
+            tree = Some(match tree {
+                None => next,
+                Some(base) => merge_top(base, next)?,
+            });
+        }
+        Ok(tree)
+    }
+
     /// One parsed file: interpolated, its `extends` carried out.
     fn file(&mut self, mut tree: Node) -> Result<Node> {
         self.interpolate(&mut tree)?;
@@ -256,8 +267,8 @@ impl FileReader {
         let Value::Map(top) = &mut tree.value else { return Ok(()) };
         for entry in top {
             if entry.key == "x-tars" || !entry.key.starts_with("x-") {
-                interpolate_tree(&mut entry.value, &self.variables, &mut self.blank)
-                    .map_err(|(source, place)| ComposeError::Interpolation { source, place })?;
+                interpolate_tree(&mut entry.value, &self.variables, &mut self.gathered)
+                    .map_err(|(why, place)| ComposeError::Interpolation { why, place })?;
             }
         }
         Ok(())
@@ -275,12 +286,16 @@ impl FileReader {
         let Some(at) = keys.iter().position(|entry| entry.key == "extends") else { return Ok(service) };
         let extends = keys.remove(at).value;
         let here = extends.at.source.path.clone();
-        if chain.contains(&(here.clone(), name.to_owned())) || chain.len() >= LONGEST_EXTENDS {
-            return Err(ComposeError::invalid(
+        if chain.contains(&(here.clone(), name.to_owned())) {
+            return Err(ComposeError::invalid_but(
                 &extends.at,
                 format!("`extends` of `{name}` goes in a circle"),
+                "let one of them stand by itself",
             ));
         }
+        limits::EXTENDS
+            .allow(chain.len() as u64 + 1)
+            .map_err(|beyond| ComposeError::invalid_but(&extends.at, beyond.to_string(), beyond.hint()))?;
         chain.push((here, name.to_owned()));
         let (file, wanted) = extends_target(&extends)?;
         let other = match &file {

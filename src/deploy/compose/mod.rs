@@ -68,9 +68,15 @@ pub fn directory(options: &LoadOptions) -> Result<PathBuf> {
     files::discover(options).map(|files| files::folder_of(&files))
 }
 
-/// Loads a deployment.
+/// Loads a deployment. What it refuses it shows without the values of variables.
 pub fn load(options: &LoadOptions) -> Result<Desired> {
-    let files::Merged { files, directory, deployment, variables, tree, mut notes } = files::read(options)?;
+    let mut known = BTreeMap::new();
+    desired(options, &mut known).map_err(|error| error.without_values(&known))
+}
+
+fn desired(options: &LoadOptions, known: &mut BTreeMap<String, String>) -> Result<Desired> {
+    let files::Merged { files, directory, deployment, variables, tree, mut notes } =
+        files::read(options, known)?;
     check_keys(&tree, "a compose file", TOP)?;
     let declared = tree.get("services").map_or(Ok(&[][..]), |node| entries(node, "services"))?;
     if declared.is_empty() {

@@ -6,6 +6,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::error::{ComposeError, Result};
 use super::value::{Handling, Keys, check_keys, list, text};
+use crate::limits;
 use crate::yaml::{At, Node, Value};
 
 /// One published port on the host: address, port or range, protocol.
@@ -33,6 +34,13 @@ const LONG: &Keys = &[
     ("app_protocol", Handling::Done),
 ];
 
+/// The engine starts a proxy for each port that is published.
+fn few(ports: usize, at: &At) -> Result<()> {
+    limits::PORTS
+        .allow(ports as u64)
+        .map_err(|beyond| ComposeError::invalid_but(at, beyond.to_string(), beyond.hint()))
+}
+
 impl Ports {
     /// Reads `ports` and `expose`.
     pub fn read(service: &Node) -> Result<Self> {
@@ -46,7 +54,9 @@ impl Ports {
             for item in list(node, "expose")? {
                 let written = text(item, "expose")?;
                 let (range, protocol) = protocol_of(&written, &item.at)?;
-                for port in numbers(range, &item.at)? {
+                let numbers = numbers(range, &item.at)?;
+                few(ports.exposed.len() + numbers.len(), &item.at)?;
+                for port in numbers {
                     ports.exposed.insert(format!("{port}/{protocol}"), json!({}));
                 }
             }
@@ -108,6 +118,7 @@ impl Ports {
             return Err(ComposeError::invalid(at, format!("`{ip}` is no address to publish a port on")));
         }
         let targets = numbers(target, at)?;
+        few(self.published.len() + targets.len(), at)?;
         let host: Vec<String> = if published.is_empty() {
             vec![String::new(); targets.len()]
         } else {

@@ -3,13 +3,13 @@
 use crate::deploy::desired::Setting;
 use crate::diagnose::{Diagnose, Exit, Place};
 use crate::tars::Role;
-use crate::tars::rebuild::DROPPED_SCHEMAS;
+use crate::tars::rebuild::{DROPPED_SCHEMAS, is_switch};
 
 /// What the guard refuses.
 #[derive(Debug, thiserror::Error)]
 pub enum GuardError {
     /// A forbidden `REBUILD` in the files.
-    #[error("`REBUILD` is {:?} for the service `{service}`{}: {}", setting.value, through(setting), consequence(&setting.value))]
+    #[error("`REBUILD` is {} for the service `{service}`{}: {}", switch(&setting.value), through(setting), consequence(&setting.value))]
     Rebuild {
         /// The service.
         service: String,
@@ -17,7 +17,11 @@ pub enum GuardError {
         setting: Setting,
     },
     /// A forbidden `REBUILD` in an image's own environment.
-    #[error("the image {image} has `REBUILD` {value:?} in its own environment: {}", consequence(value))]
+    #[error(
+        "the image {image} has `REBUILD` {} in its own environment: {}",
+        switch(value),
+        consequence(value)
+    )]
     Image {
         /// The image.
         image: String,
@@ -25,7 +29,7 @@ pub enum GuardError {
         value: String,
     },
     /// A forbidden `REBUILD` in a container that would be started again, or in a create body.
-    #[error("the container {container} has `REBUILD` {value:?}: {}", consequence(value))]
+    #[error("the container {container} has `REBUILD` {}: {}", switch(value), consequence(value))]
     Container {
         /// The container's name.
         container: String,
@@ -162,6 +166,11 @@ pub enum GuardError {
 
 fn through(setting: &Setting) -> String {
     setting.through.as_ref().map(|through| format!(" ({through})")).unwrap_or_default()
+}
+
+/// The value of a switch as a message may show it.
+pub(super) fn switch(value: &str) -> String {
+    if is_switch(value) { format!("{value:?}") } else { "`***`".to_owned() }
 }
 
 /// What a value would do, in upstream's start.

@@ -188,7 +188,7 @@ fn check_slave(service: &Service, image: Option<&EngineImage>) -> Result {
         _ => Role::Slave,
     };
     let found = match value {
-        Some(value) => format!("it is {value:?}, and only exactly `true` makes a slave"),
+        Some(value) => format!("it is {}, and only exactly `true` makes a slave", error::switch(value)),
         None => "it is not set".to_owned(),
     };
     let keys = &service.written.keys;

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::error::{RegistryError, Result};
+use crate::limits;
 
 /// A helper may have to ask somebody else; no person is asked.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -115,7 +116,7 @@ pub(super) fn server(registry: &str) -> &str {
 pub(super) async fn find(registry: &str) -> Result<Option<Credential>> {
     let Some(path) = config_path() else { return Ok(None) };
     let wrong = |why: String| RegistryError::Configuration { what: path.display().to_string(), why };
-    let text = match std::fs::read(&path) {
+    let text = match limits::read(&path, &limits::TEXT) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         read => read.map_err(|error| wrong(error.to_string()))?,
     };

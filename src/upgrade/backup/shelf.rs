@@ -16,6 +16,7 @@ use time::format_description::well_known::Rfc3339;
 use super::take::Told;
 use super::{CONFIGURATION, STATISTICS};
 use crate::deploy::Desired;
+use crate::limits;
 use crate::oci::digest::HashingWriter;
 use crate::upgrade::DeployId;
 use crate::upgrade::journal::private_folder;
@@ -251,7 +252,7 @@ impl Kept {
 /// What `FILE.sha256` says of `FILE`.
 pub(super) fn checksum_of(path: &Path) -> io::Result<String> {
     let beside = checksum_path(path);
-    let text = fs::read_to_string(&beside).map_err(|error| {
+    let text = limits::read_text(&beside, &limits::TEXT).map_err(|error| {
         io::Error::new(error.kind(), format!("its checksum {} cannot be read: {error}", beside.display()))
     })?;
     let word = text.split_whitespace().next().unwrap_or_default();

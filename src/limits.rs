@@ -72,6 +72,8 @@ pub static DOCUMENT: Limit =
 pub static RECORD: Limit = Limit::new("TARSUP_LIMIT_RECORD", "bytes of a journal or record", 64 << 20);
 /// Of an engine's answer that is kept whole.
 pub static ANSWER: Limit = Limit::new("TARSUP_LIMIT_ANSWER", "bytes of an engine's answer", 64 << 20);
+/// Of an image that an engine saves.
+pub static IMAGE: Limit = Limit::new("TARSUP_LIMIT_IMAGE", "bytes of a saved image", 64 << 30);
 /// Of a YAML file, aliases expanded.
 pub static NODES: Limit = Limit::new("TARSUP_LIMIT_NODES", "values, aliases expanded", 200_000);
 /// Of the texts of a YAML file, aliases and variables expanded.
@@ -91,10 +93,10 @@ pub static PROGRAM: Limit = Limit::new("TARSUP_LIMIT_PROGRAM", "bytes of a progr
 pub static THREADS: Limit = Limit::new("TARSUP_LIMIT_THREADS", "threads", 256);
 
 /// Every limit, for the documentation and its test.
-pub fn all() -> [&'static Limit; 12] {
+pub fn all() -> [&'static Limit; 13] {
     [
-        &TEXT, &DOCUMENT, &RECORD, &ANSWER, &NODES, &EXPANDED, &PORTS, &EXTENDS, &FILE, &ENTRIES, &PROGRAM,
-        &THREADS,
+        &TEXT, &DOCUMENT, &RECORD, &ANSWER, &IMAGE, &NODES, &EXPANDED, &PORTS, &EXTENDS, &FILE, &ENTRIES,
+        &PROGRAM, &THREADS,
     ]
 }
 

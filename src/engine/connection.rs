@@ -16,7 +16,7 @@ use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::TokioExecutor;
 
 use super::address::{Address, configuration};
-use super::raw::PATIENCE;
+use super::patience::patience;
 use super::{EngineError, Result, tls};
 
 type Answer = BoxFuture<'static, std::result::Result<Response<Incoming>, legacy::Error>>;
@@ -91,7 +91,7 @@ impl Connection {
         Docker::connect_with_custom_transport(
             transport,
             Some(self.origin.as_str()),
-            PATIENCE.as_secs(),
+            patience().as_secs(),
             &version,
         )
         .map_err(|error| {

@@ -1,6 +1,6 @@
 //! A real Docker engine: each method is one call of its HTTP API.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
@@ -8,19 +8,21 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bollard::errors::Error as BollardError;
 use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
-use bollard::models::{ContainerUpdateBody, RestartPolicy as PolicyModel, VolumeCreateRequest};
+use bollard::models::{
+    ContainerUpdateBody, RestartPolicy as PolicyModel, Volume, VolumeCreateRequest, VolumeListResponse,
+};
 use bollard::query_parameters as query;
 use bollard::{Docker, container::LogOutput};
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
+use futures_util::future::BoxFuture;
+use futures_util::{Stream, StreamExt as _, TryFutureExt as _, TryStreamExt as _, stream};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::address::{self, ConnectOptions, Surroundings, configuration};
 use super::connection::Connection;
-use super::raw::{
-    ApiRequest, PATIENCE, Raw, UNLIMITED, absent, in_path, in_query, shareable, traced, unexpected, words,
-};
+use super::patience::{Moved, UNLIMITED, flowing, grow, patience, patience_of_images, within};
+use super::raw::{ApiRequest, Raw, absent, in_path, in_query, shareable, traced, unexpected, words};
 use super::{
     Attached, ByteStream, Change, ChangeKind, Container, ContainerSummary, CreateBody, Engine, EngineError,
     EngineImage, EngineInfo, ExecOutput, Executing, ImageSummary, Network, Printed, RestartPolicy, Result,
@@ -72,13 +74,24 @@ impl DockerEngine {
         &self.raw.connection.address
     }
 
-    /// One of bollard's calls, with its error in our words.
-    async fn typed<T>(
-        &self,
-        call: &str,
-        asked: impl Future<Output = std::result::Result<T, BollardError>>,
-    ) -> Result<T> {
-        traced(call, async { asked.await.map_err(|error| self.raw.failed(call, &error)) }).await
+    /// One of bollard's calls that waits for nothing, with its error in our words.
+    fn typed<'a, T: Send + 'a>(
+        &'a self,
+        call: &'a str,
+        asked: impl Future<Output = std::result::Result<T, BollardError>> + Send + 'a,
+    ) -> BoxFuture<'a, Result<T>> {
+        self.lasting(call, patience() * 2, asked)
+    }
+
+    /// One that may last this long. On the heap: bollard's futures are large, and go through several hands.
+    fn lasting<'a, T: Send + 'a>(
+        &'a self,
+        call: &'a str,
+        limit: Duration,
+        asked: impl Future<Output = std::result::Result<T, BollardError>> + Send + 'a,
+    ) -> BoxFuture<'a, Result<T>> {
+        let asked = asked.map_err(|error| self.raw.failed(call, &error));
+        Box::pin(traced(call, within(call, limit, asked)))
     }
 
     /// The client for a call whose answer may take this long to begin.
@@ -91,6 +104,19 @@ impl DockerEngine {
         let path = format!("/containers/{}/json", in_path(container));
         let raw = self.raw.json(ApiRequest::new(call, "GET", path)).await?;
         Ok(raw.pointer("/Config/Tty").and_then(Value::as_bool).unwrap_or_default())
+    }
+
+    /// A whole stream.
+    async fn whole(
+        &self,
+        call: &str,
+        mut pieces: impl Stream<Item = std::result::Result<Bytes, BollardError>> + Unpin,
+    ) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        while let Some(piece) = pieces.try_next().await.map_err(|error| self.raw.failed(call, &error))? {
+            grow(call, &mut bytes, &piece)?;
+        }
+        Ok(bytes)
     }
 
     /// What is printed, in our words.
@@ -131,7 +157,7 @@ impl DockerEngine {
             }
             Ok(())
         };
-        self.typed(call, start).await?;
+        self.lasting(call, UNLIMITED, start).await?;
         loop {
             // The streams end a moment before the engine knows the exit code.
             let state = self.typed(call, self.docker.inspect_exec(&exec)).await?;
@@ -165,20 +191,9 @@ fn json_body(body: &Value) -> Vec<u8> {
     body.to_string().into_bytes()
 }
 
-/// A filter by labels, as lists take it.
-fn by_labels(labels: &[String]) -> HashMap<String, Vec<String>> {
-    HashMap::from([("label".to_owned(), labels.to_vec())])
-}
-
-/// A whole stream.
-async fn whole(
-    mut pieces: impl Stream<Item = std::result::Result<Bytes, BollardError>> + Unpin,
-) -> std::result::Result<Vec<u8>, BollardError> {
-    let mut bytes = Vec::new();
-    while let Some(piece) = pieces.try_next().await? {
-        bytes.extend_from_slice(&piece);
-    }
-    Ok(bytes)
+/// A filter by labels, as the queries of lists take it.
+fn by_labels(labels: &[String]) -> String {
+    in_query(&json!({ "label": labels }).to_string())
 }
 
 /// Takes the environment out of what an engine says of a create: it quotes entries that it does not like.
@@ -220,18 +235,14 @@ fn text(bytes: &[u8]) -> String {
 #[async_trait]
 impl Engine for DockerEngine {
     async fn info(&self) -> Result<EngineInfo> {
-        let info = self.typed("info", self.docker.info()).await?;
+        let info = self.raw.model(ApiRequest::new("info", "GET", "/info")).await?;
         let is_near = self.raw.connection.is_near;
         answers::info("info", (&self.raw.api_version, is_near), &self.version, info)
     }
 
     async fn list_containers(&self, labels: &[String]) -> Result<Vec<ContainerSummary>> {
-        let options = query::ListContainersOptions {
-            all: true,
-            filters: Some(by_labels(labels)),
-            ..Default::default()
-        };
-        let listed = self.typed("list containers", self.docker.list_containers(Some(options))).await?;
+        let path = format!("/containers/json?all=true&filters={}", by_labels(labels));
+        let listed: Vec<_> = self.raw.model(ApiRequest::new("list containers", "GET", path)).await?;
         listed.into_iter().map(|one| answers::container_summary("list containers", one)).collect()
     }
 
@@ -262,9 +273,10 @@ impl Engine for DockerEngine {
         let seconds = grace.as_secs() + u64::from(grace.subsec_nanos() > 0);
         let options =
             query::StopContainerOptions { signal: None, t: Some(i32::try_from(seconds).unwrap_or(i32::MAX)) };
-        let docker = self.patient(grace + PATIENCE);
-        self.typed(&format!("stop {container}"), docker.stop_container(&in_path(container), Some(options)))
-            .await
+        let (target, limit) = (in_path(container), grace + patience());
+        let docker = self.patient(limit);
+        let stop = docker.stop_container(&target, Some(options));
+        self.lasting(&format!("stop {container}"), limit + patience(), stop).await
     }
 
     async fn rename_container(&self, container: &str, name: &str) -> Result<()> {
@@ -306,7 +318,9 @@ impl Engine for DockerEngine {
                 None => Ok(None),
             }
         };
-        self.typed(&call, wait).await?.ok_or_else(|| super::raw::lost(&call, "its answer is cut off"))
+        self.lasting(&call, UNLIMITED, wait)
+            .await?
+            .ok_or_else(|| super::raw::lost(&call, "its answer is cut off"))
     }
 
     async fn attach_container(&self, container: &str) -> Result<Attached> {
@@ -404,8 +418,8 @@ impl Engine for DockerEngine {
     async fn get_archive(&self, container: &str, path: &str) -> Result<Option<Vec<u8>>> {
         let call = format!("read {path} of {container}");
         let options = query::DownloadFromContainerOptions { path: path.to_owned() };
-        let read = whole(self.docker.download_from_container(&in_path(container), Some(options)));
-        match self.typed(&call, read).await {
+        let read = self.whole(&call, self.docker.download_from_container(&in_path(container), Some(options)));
+        match traced(&call, within(&call, patience() * 2, read)).await {
             Ok(tar) => Ok(Some(tar)),
             // 404 is either's: the path's or the container's.
             Err(error @ EngineError::NotFound { .. }) => match self.inspect_container(container).await? {
@@ -424,8 +438,7 @@ impl Engine for DockerEngine {
     }
 
     async fn list_images(&self) -> Result<Vec<ImageSummary>> {
-        let listed =
-            self.typed("list images", self.docker.list_images(None::<query::ListImagesOptions>)).await?;
+        let listed: Vec<_> = self.raw.model(ApiRequest::new("list images", "GET", "/images/json")).await?;
         Ok(listed.into_iter().map(answers::image_summary).collect())
     }
 
@@ -440,6 +453,9 @@ impl Engine for DockerEngine {
         let docker = self.patient(UNLIMITED);
         let options = query::ImportImageOptions { quiet: true, platform: None };
         let mut said = Vec::new();
+        let moved = Moved::now();
+        let marked = moved.clone();
+        let tar: ByteStream = shareable(tar.inspect(move |_| marked.mark()));
         let load = async {
             let mut answer = docker.import_image(options, bollard::body_try_stream(tar), None);
             while let Some(message) = answer.try_next().await? {
@@ -447,7 +463,8 @@ impl Engine for DockerEngine {
             }
             Ok(())
         };
-        self.typed("load", load).await?;
+        let load = async { load.await.map_err(|error| self.raw.failed("load", &error)) };
+        traced("load", moved.watch("load", patience_of_images(), load)).await?;
         Ok(said)
     }
 
@@ -455,9 +472,10 @@ impl Engine for DockerEngine {
         let call = format!("save {image}");
         let mut answer = Box::pin(self.patient(UNLIMITED).export_image(&in_path(image)));
         // The first piece tells success from failure: bollard yields an answer's error in place of its body.
-        let first = self.typed(&call, answer.try_next()).await?;
-        let rest =
-            answer.map_err(move |error| std::io::Error::other(super::raw::lost(&call, &words(&error))));
+        let first = self.lasting(&call, patience_of_images(), answer.try_next()).await?;
+        let of_rest = call.clone();
+        let rest = answer.map_err(move |error| super::raw::lost(&of_rest, &words(&error)));
+        let rest = flowing(call, rest).map_err(std::io::Error::other);
         Ok(shareable(stream::iter(first.map(Ok)).chain(rest)))
     }
 
@@ -477,8 +495,8 @@ impl Engine for DockerEngine {
     async fn inspect_network(&self, network: &str) -> Result<Option<Network>> {
         let target = in_path(network);
         let call = format!("inspect network {network}");
-        let inspect = self.docker.inspect_network(&target, None::<query::InspectNetworkOptions>);
-        let found = absent(self.typed(&call, inspect).await)?;
+        let path = format!("/networks/{target}");
+        let found = absent(self.raw.model(ApiRequest::new(&call, "GET", path)).await)?;
         found.map(|found| answers::network(&call, found)).transpose()
     }
 
@@ -495,13 +513,14 @@ impl Engine for DockerEngine {
 
     async fn inspect_volume(&self, volume: &str) -> Result<Option<BTreeMap<String, String>>> {
         let call = format!("inspect volume {volume}");
-        let found = absent(self.typed(&call, self.docker.inspect_volume(&in_path(volume))).await)?;
+        let path = format!("/volumes/{}", in_path(volume));
+        let found: Option<Volume> = absent(self.raw.model(ApiRequest::new(&call, "GET", path)).await)?;
         Ok(found.map(|found| found.labels.into_iter().collect()))
     }
 
     async fn list_volumes(&self, labels: &[String]) -> Result<Vec<(String, BTreeMap<String, String>)>> {
-        let options = query::ListVolumesOptions { filters: Some(by_labels(labels)) };
-        let listed = self.typed("list volumes", self.docker.list_volumes(Some(options))).await?;
+        let path = format!("/volumes?filters={}", by_labels(labels));
+        let listed: VolumeListResponse = self.raw.model(ApiRequest::new("list volumes", "GET", path)).await?;
         let volumes = listed.volumes.unwrap_or_default().into_iter();
         let mut volumes: Vec<_> =
             volumes.map(|volume| (volume.name, volume.labels.into_iter().collect())).collect();

@@ -21,6 +21,7 @@ mod address;
 mod answers;
 mod connection;
 pub mod docker;
+mod patience;
 mod raw;
 pub(crate) mod tls;
 
@@ -426,7 +427,16 @@ impl Diagnose for EngineError {
             }
             Self::Lost { .. } => Some("when the engine is back, run `tarsup status`".to_owned()),
             Self::Configuration { hint, .. } | Self::Untrusted { hint, .. } => Some(hint.clone()),
-            _ => None,
+            Self::Answered { status: 0, .. } => {
+                Some("see whether what answers there is a Docker engine: `docker version`".to_owned())
+            }
+            Self::Answered { .. } | Self::TimedOut { .. } => {
+                Some("see what the engine's own log says of it, such as `journalctl -u docker`".to_owned())
+            }
+            Self::NotFound { .. } => Some("see what is there: `docker ps -a`, `docker images`".to_owned()),
+            Self::Conflict { .. } => {
+                Some("see who else works there: `tarsup status`, `docker ps -a`".to_owned())
+            }
         }
     }
 }

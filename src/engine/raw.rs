@@ -8,25 +8,20 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Mutex;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bollard::errors::Error as BollardError;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
-use http_body_util::BodyExt as _;
 use hyper::Request as HttpRequest;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::time::timeout;
 use tracing::Instrument as _;
 
 use super::connection::Connection;
+use super::patience::{self, patience};
 use super::{ByteStream, EngineError, Result, tls};
-
-/// How long the engine may take to begin an answer to a call that does not wait for anything.
-pub(super) const PATIENCE: Duration = Duration::from_mins(2);
-/// For calls that last as long as what they wait for: a transfer, the end of a container.
-pub(super) const UNLIMITED: Duration = Duration::from_hours(30 * 24);
 
 /// One request.
 pub(super) struct ApiRequest<'a> {
@@ -75,20 +70,26 @@ impl Raw {
             .header("content-type", "application/json")
             .body(bollard::body_full(Bytes::from(body)))
             .map_err(|error| unexpected(call, &error.to_string()))?;
-        let answered = match timeout(PATIENCE, self.connection.send(request)).await {
+        let answered = match timeout(patience(), self.connection.send(request)).await {
             Err(_) => return Err(lost(call, "it does not answer")),
             Ok(Err(error)) => return Err(self.failed(call, &BollardError::from(error))),
             Ok(Ok(answered)) => answered,
         };
         let status = answered.status();
-        let body =
-            answered.into_body().collect().await.map_err(|error| lost(call, &words(&error)))?.to_bytes();
+        let body = patience::whole(call, answered.into_body()).await?;
         if status.is_success() || status.as_u16() == 304 {
             return Ok(body);
         }
         let said = serde_json::from_slice::<Value>(&body).ok();
         let message = said.as_ref().and_then(|said| said["message"].as_str());
         Err(refused(call, status.as_u16(), message.unwrap_or(&String::from_utf8_lossy(&body))))
+    }
+
+    /// Sends a request; the answer as one of bollard's models.
+    pub async fn model<T: DeserializeOwned>(&self, request: ApiRequest<'_>) -> Result<T> {
+        let call = request.call.to_owned();
+        serde_json::from_value(self.json(request).await?)
+            .map_err(|error| unexpected(&call, &error.to_string()))
     }
 
     /// Sends a request; the answer as JSON.

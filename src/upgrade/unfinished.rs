@@ -11,7 +11,7 @@ use super::glance::has_ended;
 use super::journal::{DeployState, JournalHeader, Line, recorded, summarise};
 use super::names::{Part, old_name, part_of};
 use super::record::DeployRecord;
-use super::state::{by_id, declared_restart, is_up, made, of_service, ours, same_restart, serving};
+use super::state::{by_id, declared_restart, is_fresh, is_up, made, of_service, ours, same_restart, serving};
 use super::step::{After, Touched};
 use super::unwind::{deploy_of, unwind};
 use crate::deploy::observed::{LABEL_DEPLOY, LABEL_DEPLOYMENT, LABEL_RECORD};
@@ -128,6 +128,15 @@ fn sign(desired: &Desired, observed: &Observed, record: &DeployRecord, id: &Depl
     }
     let touched = &record.plan.touched;
     let of = |touched: &Touched| made(observed, &desired.deployment, &touched.service, id).is_some_and(is_up);
+    // Everything was swapped and ran, and nothing does: it was stopped since, by a `down` or with its machine. Cut off in
+    // the gate of its last container it would look the same; whatever starts it again asks the gates anew.
+    let ran = |touched: &Touched| {
+        made(observed, &desired.deployment, &touched.service, id)
+            .is_some_and(|made| made.name == touched.container && !is_up(made) && !is_fresh(made))
+    };
+    if touched.iter().all(ran) {
+        return None;
+    }
     for one in touched {
         let Some(before) = &one.before else { continue };
         let place = of_service(observed, &desired.deployment, &one.service)

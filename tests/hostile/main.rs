@@ -11,6 +11,7 @@
 mod archives;
 mod attack;
 mod deployments;
+mod engine;
 mod images;
 mod kinds;
 #[allow(dead_code, reason = "a workshop of the other tests")]

@@ -32,6 +32,20 @@ fn is_up(engine: &FakeEngine, name: &str, image: &str) -> bool {
     engine.dump().contains(&format!("container {name} running restart=always image={image}"))
 }
 
+#[tokio::test(start_paused = true)]
+async fn deployment_that_is_down_after_an_upgrade_comes_up_from_another_machine() {
+    let (engine, mut desired) = up().await;
+    roll(&engine, &Machine::new(), &desired, &id(2), &to_2(&desired)).await.unwrap();
+    for (name, image) in [("framework", "framework"), ("slave", "framework"), ("node", "node")] {
+        edit(&mut desired, name, |service| service.image = format!("tars/{image}:2").parse().unwrap());
+    }
+    let before = engine.dump();
+    // Neither has a journal of what was done before.
+    roll(&engine, &Machine::new(), &desired, &id(3), &Intent::Down { all: false }).await.unwrap();
+    roll(&engine, &Machine::new(), &desired, &id(4), &Intent::Up).await.unwrap();
+    assert_eq!(engine.dump(), before);
+}
+
 // A kill while a call is under way.
 
 #[tokio::test(start_paused = true)]

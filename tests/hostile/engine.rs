@@ -1,0 +1,293 @@
+//! An engine that answers nonsense to each call that tarsup makes, not to the first alone.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write};
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::attack::{Attack, End, SECRET, all_hold};
+use crate::packages::Workshop;
+
+/// What an engine may do wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Nonsense {
+    /// Words that are no JSON.
+    NoJson,
+    /// JSON of another type.
+    Number,
+    /// A list of what is none.
+    List,
+    /// An object with nothing that is asked for.
+    Object,
+    /// A success without a body.
+    Empty,
+    /// A failure that says megabytes, with what a terminal obeys.
+    Failure,
+    /// Less than it says, and the end.
+    Cut,
+    /// Headers without an end.
+    Headers,
+    /// No HTTP.
+    Noise,
+    /// A byte now and then.
+    Drip,
+    /// A head, and nothing more.
+    Stall,
+    /// Nothing at all.
+    Silence,
+    /// A body without an end.
+    Endless,
+}
+
+/// Those that are over at once.
+const QUICK: [Nonsense; 9] = [
+    Nonsense::NoJson,
+    Nonsense::Number,
+    Nonsense::List,
+    Nonsense::Object,
+    Nonsense::Empty,
+    Nonsense::Failure,
+    Nonsense::Cut,
+    Nonsense::Headers,
+    Nonsense::Noise,
+];
+/// Those that are waited for.
+const SLOW: [Nonsense; 4] = [Nonsense::Drip, Nonsense::Stall, Nonsense::Silence, Nonsense::Endless];
+
+const JSON: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
+
+/// Says it. What the other side has closed meanwhile is no matter.
+fn say(kind: Nonsense, to: &mut UnixStream) -> std::io::Result<()> {
+    let sized =
+        |to: &mut UnixStream, body: &str| write!(to, "{JSON}Content-Length: {}\r\n\r\n{body}", body.len());
+    match kind {
+        Nonsense::NoJson => sized(to, "hello \u{1b}[2J"),
+        Nonsense::Number => sized(to, "7"),
+        Nonsense::List => sized(to, "[1, null, {\"a\": []}]"),
+        Nonsense::Object => sized(to, "{\"Id\": 5, \"Names\": 7, \"Volumes\": \"x\", \"State\": []}"),
+        Nonsense::Empty => sized(to, ""),
+        Nonsense::Failure => {
+            let body = json!({"message": "\u{1b}]0;x\u{7} no ".repeat(200_000)}).to_string();
+            let head = "HTTP/1.1 500 No\r\nContent-Type: application/json\r\n";
+            write!(to, "{head}Content-Length: {}\r\n\r\n{body}", body.len())
+        }
+        Nonsense::Cut => {
+            write!(to, "{JSON}Content-Length: 1000\r\n\r\n{{\"Id\": ")?;
+            to.shutdown(Shutdown::Both)
+        }
+        Nonsense::Headers => {
+            for number in 0..200_000 {
+                write!(to, "{}X-{number}: {}\r\n", if number == 0 { JSON } else { "" }, "y".repeat(100))?;
+            }
+            Ok(())
+        }
+        Nonsense::Noise => {
+            write!(to, "\u{0}\u{1}SSH-2.0-x\r\n\r\n")?;
+            to.shutdown(Shutdown::Both)
+        }
+        Nonsense::Drip => {
+            write!(to, "{JSON}Content-Length: 100000\r\n\r\n{{")?;
+            loop {
+                write!(to, " ")?;
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }
+        Nonsense::Stall => {
+            write!(to, "{JSON}Content-Length: 100000\r\n\r\n{{")?;
+            wait_for_the_end(to)
+        }
+        Nonsense::Silence => wait_for_the_end(to),
+        Nonsense::Endless => {
+            write!(to, "{JSON}Transfer-Encoding: chunked\r\n\r\n")?;
+            let piece = format!("10000\r\n{}\r\n", "[".repeat(0x10000));
+            loop {
+                to.write_all(piece.as_bytes())?;
+            }
+        }
+    }
+}
+
+/// Until the other side has had enough.
+fn wait_for_the_end(from: &mut UnixStream) -> std::io::Result<()> {
+    let mut rest = Vec::new();
+    from.read_to_end(&mut rest).map(drop)
+}
+
+/// What an engine with one container answers.
+fn sound(method: &str, path: &str) -> (u16, Value) {
+    let container = json!({"Id": "f00", "Name": "/tars", "Image": "sha256:1", "Config": {"Env": ["DOMAIN=172.25.0.3", format!("K={SECRET}")], "Image": "tars:1"},
+        "State": {"Status": "running", "Running": true}, "HostConfig": {"NetworkMode": "host"}, "NetworkSettings": {"Networks": {}}, "Mounts": []});
+    match (method, path) {
+        ("GET", "/version") => (
+            200,
+            json!({"Version": "20.10.24", "ApiVersion": "1.41", "MinAPIVersion": "1.12", "Arch": "amd64", "Os": "linux"}),
+        ),
+        ("GET", "/info") => (
+            200,
+            json!({"ID": "STUB", "DockerRootDir": "/var/lib/docker", "Driver": "overlay2", "OSType": "linux", "Architecture": "x86_64"}),
+        ),
+        ("GET", "/containers/json") => (
+            200,
+            json!([{"Id": "f00", "Names": ["/tars"], "Image": "tars:1", "ImageID": "sha256:1", "State": "running",
+            "Status": "Up 2 minutes", "Labels": {}}]),
+        ),
+        ("GET", "/containers/tars/json" | "/containers/f00/json") => (200, container),
+        ("GET", "/images/json") => (
+            200,
+            json!([{"Id": "sha256:1", "RepoTags": ["tars:1"], "RepoDigests": [], "Labels": {}, "Created": 1, "Size": 1, "Containers": 0, "SharedSize": 0, "ParentId": ""}]),
+        ),
+        ("GET", path) if path.starts_with("/images/") => (
+            200,
+            json!({"Id": format!("sha256:{}", "1".repeat(64)), "RepoTags": ["tars:1"], "Config": {"Env": []}, "RootFS": {"Type": "layers", "Layers": []}, "Os": "linux", "Architecture": "amd64"}),
+        ),
+        ("GET", "/volumes") => (200, json!({"Volumes": []})),
+        ("POST", "/images/load") => (200, json!({"stream": "Loaded image: x:1"})),
+        _ => (404, json!({"message": "there is no such thing"})),
+    }
+}
+
+/// A request: the method, and the path without version and query.
+type Request = (String, String);
+
+/// An engine on a socket in this folder. To one request it answers nonsense; all are taken down.
+fn serve(folder: &Path, wrong: Option<(Request, Nonsense)>) -> Arc<Mutex<BTreeSet<Request>>> {
+    let listener = UnixListener::bind(folder.join("docker.sock")).unwrap();
+    let seen: Arc<Mutex<BTreeSet<Request>>> = Arc::default();
+    let noted = seen.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let (noted, wrong) = (noted.clone(), wrong.clone());
+            std::thread::spawn(move || {
+                let mut stream = BufReader::new(stream);
+                while let Some(request) = next_request(&mut stream) {
+                    noted.lock().unwrap().insert(request.clone());
+                    if let Some((_, kind)) = wrong.as_ref().filter(|(at, _)| *at == request) {
+                        let _ = say(*kind, stream.get_mut());
+                        return;
+                    }
+                    let (status, body) = sound(&request.0, &request.1);
+                    let body = body.to_string();
+                    let head = format!("HTTP/1.1 {status} OK\r\nContent-Type: application/json");
+                    if write!(stream.get_mut(), "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+                        .is_err()
+                    {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    seen
+}
+
+/// The next request of a connection, read to its end.
+fn next_request(stream: &mut BufReader<UnixStream>) -> Option<Request> {
+    let mut head = String::new();
+    stream.read_line(&mut head).ok().filter(|read| *read > 0)?;
+    let (mut length, mut chunked) = (0, false);
+    loop {
+        let mut line = String::new();
+        stream.read_line(&mut line).ok()?;
+        let line = line.trim().to_lowercase();
+        if line.is_empty() {
+            break;
+        }
+        chunked |= line == "transfer-encoding: chunked";
+        if let Some(text) = line.strip_prefix("content-length: ") {
+            length = text.parse().ok()?;
+        }
+    }
+    while chunked {
+        let mut size = String::new();
+        stream.read_line(&mut size).ok()?;
+        let size = usize::from_str_radix(size.trim(), 16).ok()?;
+        stream.read_exact(&mut vec![0; size + 2]).ok()?;
+        chunked = size > 0;
+    }
+    stream.read_exact(&mut vec![0; length]).ok()?;
+    let mut words = head.split_whitespace();
+    let (method, path) = (words.next()?.to_owned(), words.next()?.replacen("/v1.41", "", 1));
+    Some((method, path.split('?').next().unwrap_or_default().to_owned()))
+}
+
+const COMPOSE: &str = "\
+services:
+  framework:
+    image: tars:1
+    environment: {DOMAIN: 172.25.0.3, MYSQL_HOST: 172.25.0.2}
+    volumes: [data:/data/tars]
+    networks: {tars: {ipv4_address: 172.25.0.3}}
+    x-tars: {role: master}
+volumes: {data: {}}
+networks: {tars: {ipam: {config: [{subnet: 172.25.0.0/16}]}}}
+";
+
+/// Every command that asks an engine, each with other calls.
+const COMMANDS: [&[&str]; 12] = [
+    &["plan"],
+    &["up", "--yes"],
+    &["status"],
+    &["images"],
+    &["lock"],
+    &["services"],
+    &["down", "--yes"],
+    &["resume"],
+    &["prune", "--yes"],
+    &["adopt", "tars", "-o", "adopted.yaml"],
+    &["inspect", "docker-daemon:tars:1"],
+    &["copy", "tars/framework:3.0.17", "docker-daemon:tars/framework:3.0.17"],
+];
+
+/// A folder with a deployment and, where it is copied, an image in the store.
+fn folder(command: &[&str]) -> TempDir {
+    let folder = if command[0] == "copy" {
+        let workshop = Workshop::new();
+        workshop.json(&["build", "framework.yaml"]);
+        workshop.folder
+    } else {
+        TempDir::new().unwrap()
+    };
+    fs::write(folder.path().join("compose.yaml"), COMPOSE).unwrap();
+    folder
+}
+
+fn attack(
+    command: &'static [&str],
+    wrong: Option<&(Request, Nonsense)>,
+) -> (Attack, Arc<Mutex<BTreeSet<Request>>>) {
+    let folder = folder(command);
+    let seen = serve(folder.path(), wrong.cloned());
+    let socket = format!("unix://{}", folder.path().join("docker.sock").display());
+    let name = format!("{}: {wrong:?}", command.join(" "));
+    let attack =
+        Attack::new(name, folder, command).with("DOCKER_HOST", &socket).with("TARSUP_ENGINE_PATIENCE", "1");
+    let attack = attack.with("TARSUP_LIMIT_IMAGE", "67108864");
+    (Attack { end: End::Documented, leaves: vec![".tarsup".to_owned()], ..attack }.within(200), seen)
+}
+
+#[test]
+fn nonsense_in_answer_to_any_call_is_a_sentence() {
+    let mut attacks = Vec::new();
+    let mut waited_for = BTreeSet::new();
+    for command in COMMANDS {
+        let (sane, seen) = attack(command, None);
+        sane.run();
+        let seen = seen.lock().unwrap().clone();
+        assert!(!seen.is_empty(), "{command:?} asks nothing");
+        for request in seen {
+            // What is waited for costs seconds: once for each call, whichever command makes it.
+            let slow: &[Nonsense] = if waited_for.insert(request.clone()) { &SLOW } else { &[] };
+            for kind in QUICK.iter().chain(slow) {
+                attacks.push(attack(command, Some(&(request.clone(), *kind))).0);
+            }
+        }
+    }
+    all_hold("engines", 300, attacks);
+}

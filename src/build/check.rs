@@ -156,6 +156,20 @@ pub enum CheckError {
         /// The recipe.
         recipe: PathBuf,
     },
+    /// A program or library for another machine.
+    #[error("layer {layer}: /{} is made for {machine}, and the image is for {architecture}", shown(path))]
+    Machine {
+        /// The layer.
+        layer: String,
+        /// The path in the image.
+        path: String,
+        /// What it is made for.
+        machine: String,
+        /// What the image is for.
+        architecture: String,
+        /// The recipe, or the package.
+        origin: PathBuf,
+    },
     /// A file or link would replace a folder of the base, with all that is in it.
     #[error("layer {layer} puts a file at /{}, which is a folder in the base", shown(path))]
     OverFolder {
@@ -212,6 +226,9 @@ impl Diagnose for CheckError {
                 "name a statically linked one with `init:` in the recipe; docs/recipe.md says how it is built statically".to_owned()
             }
             Self::Taken { .. } => "give each file a place of its own".to_owned(),
+            Self::Machine { machine, architecture, .. } => {
+                format!("pack it for {architecture}, or build the image for its machine (--platform linux/{machine})")
+            }
             Self::Circle { .. } => "use a base whose links lead somewhere".to_owned(),
             Self::OverFile { .. } => "choose another path for it".to_owned(),
             Self::Name { .. } => "give it a name that fits".to_owned(),
@@ -229,6 +246,7 @@ impl Diagnose for CheckError {
             | Self::Label { recipe, .. }
             | Self::Name { recipe, .. }
             | Self::TwoLayers { recipe, .. }
+            | Self::Machine { origin: recipe, .. }
             | Self::NoNode { recipe, .. } => Some(Place::file(recipe)),
             Self::Deploy { folder: path, .. }
             | Self::Web { package: path, .. }

@@ -85,7 +85,7 @@ impl<'a> Hints<'a> {
 
 /// What a release makes of a package may differ from what the one before made of it.
 fn listing_key(package: &Digest) -> Digest {
-    Digest::of(format!("tarsup package 2 of {}\n{package}\n", env!("CARGO_PKG_VERSION")))
+    Digest::of(format!("tarsup package 3 of {}\n{package}\n", env!("CARGO_PKG_VERSION")))
 }
 
 /// `None` for a file that changed a moment ago: it might change again within the clock's grain.
@@ -115,9 +115,22 @@ struct Listed {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum ListedEntry {
-    Directory { path: String, mode: u32 },
-    File { path: String, mode: u32, size: u64, digest: Digest },
-    Link { path: String, target: String },
+    Directory {
+        path: String,
+        mode: u32,
+    },
+    File {
+        path: String,
+        mode: u32,
+        size: u64,
+        digest: Digest,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        machine: Option<u16>,
+    },
+    Link {
+        path: String,
+        target: String,
+    },
 }
 
 impl Listed {
@@ -127,7 +140,8 @@ impl Listed {
             match node {
                 TreeNode::Directory { mode } => ListedEntry::Directory { path, mode: *mode },
                 TreeNode::File { mode, content } => {
-                    ListedEntry::File { path, mode: *mode, size: content.size, digest: content.digest }
+                    let (size, digest, machine) = (content.size, content.digest, content.machine);
+                    ListedEntry::File { path, mode: *mode, size, digest, machine }
                 }
                 TreeNode::Link { target } => ListedEntry::Link { path, target: target.clone() },
             }
@@ -145,8 +159,8 @@ impl Listed {
         for entry in self.entries {
             let (path, node) = match entry {
                 ListedEntry::Directory { path, mode } => (path, TreeNode::Directory { mode }),
-                ListedEntry::File { path, mode, size, digest } => {
-                    (path, TreeNode::File { mode, content: Content::known(digest, size) })
+                ListedEntry::File { path, mode, size, digest, machine } => {
+                    (path, TreeNode::File { mode, content: Content::known(digest, size, machine) })
                 }
                 ListedEntry::Link { path, target } => (path, TreeNode::Link { target }),
             };

@@ -26,6 +26,7 @@ pub mod host;
 pub mod image;
 pub mod layer;
 pub mod listing;
+mod machine;
 pub mod names;
 pub mod ontop;
 pub mod pack;

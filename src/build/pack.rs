@@ -8,6 +8,7 @@ use super::base::{self, BasePaths};
 use super::blob::{self, hashed, known_blobs};
 use super::compress::Compressors;
 use super::layer;
+use super::machine;
 use super::ontop::{self, Change, Why};
 use super::tree::Tree;
 use super::{
@@ -104,6 +105,10 @@ impl PreparedBuild<'_> {
         let mut layers = Vec::new();
         for input in &self.layers {
             let tree = self.place(input, contents)?;
+            // A console's modules bring programs for every machine, and choose.
+            if input.name != "web" {
+                machine::check(&input.name, &tree, &self.settings.architecture, &self.recipe.file)?;
+            }
             layers.push(LayerInput { name: input.name.clone(), what: input.what.clone(), tree });
         }
         let trees: Vec<&Tree> = layers.iter().map(|layer| &layer.tree).collect();

@@ -10,7 +10,9 @@ use super::base::BasePaths;
 use super::compress::Compressors;
 use super::package;
 use super::tree::TreeNode;
-use super::{BuildError, Built, LayerInput, Packed, Settings, blob, check, image, listing, ontop, pack};
+use super::{
+    BuildError, Built, LayerInput, Packed, Settings, blob, check, image, listing, machine, ontop, pack,
+};
 use crate::contents::{self, Kind, Part};
 use crate::diagnose::{Diagnose, Exit, shown};
 use crate::oci::image::{CREATED_BY, VERSION_LABEL};
@@ -156,6 +158,8 @@ fn inputs(
     base: &BasePaths,
 ) -> Result<(Vec<LayerInput>, Digests), BuildError> {
     let (mut inputs, mut digests) = (Vec::new(), BTreeMap::new());
+    let config: Value = serde_json::from_slice(&patch.image.config).unwrap_or_default();
+    let architecture = config["architecture"].as_str().unwrap_or("amd64").to_owned();
     for (service, path) in &patch.services {
         let is_there = made.contents.parts.get(service.name()).is_some_and(|part| !part.entries.is_empty());
         if !is_there {
@@ -170,6 +174,7 @@ fn inputs(
         };
         let image = Path::new(&patch.name);
         let tree = check::on_base(service.name(), &files.tree, base, image, path)?;
+        machine::check(service.name(), &tree, &architecture, path)?;
         let what = format!("{TARS_PATH}/{service}");
         inputs.push(LayerInput { name: service.name().to_owned(), what, tree });
     }

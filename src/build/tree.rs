@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::machine;
 use crate::oci::{Digest, HashingReader};
 
 /// Files up to this size stay in memory.
@@ -40,6 +41,8 @@ pub struct Content {
     pub digest: Digest,
     /// How many there are.
     pub size: u64,
+    /// For an ELF file, the machine that it is made for.
+    pub machine: Option<u16>,
     place: Stored,
 }
 
@@ -58,12 +61,17 @@ impl Content {
     /// Content that is at hand.
     pub fn bytes(bytes: impl Into<Arc<[u8]>>) -> Self {
         let bytes = bytes.into();
-        Self { digest: Digest::of(&bytes), size: bytes.len() as u64, place: Stored::Memory(bytes) }
+        Self {
+            digest: Digest::of(&bytes),
+            size: bytes.len() as u64,
+            machine: machine::of(&bytes),
+            place: Stored::Memory(bytes),
+        }
     }
 
     /// Content of which only this is known. It cannot be opened.
-    pub fn known(digest: Digest, size: u64) -> Self {
-        Self { digest, size, place: Stored::Elsewhere }
+    pub fn known(digest: Digest, size: u64, machine: Option<u16>) -> Self {
+        Self { digest, size, machine, place: Stored::Elsewhere }
     }
 
     /// A reader from the first byte.
@@ -111,9 +119,10 @@ impl Spool {
         let mut reader = HashingReader::new(reader);
         let mut head = Vec::new();
         (&mut reader).take(IN_MEMORY as u64 + 1).read_to_end(&mut head)?;
+        let machine = machine::of(&head);
         if head.len() <= IN_MEMORY {
             let (digest, size) = reader.finish();
-            return Ok(Content { digest, size, place: Stored::Memory(head.into()) });
+            return Ok(Content { digest, size, machine, place: Stored::Memory(head.into()) });
         }
         let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (file, end) = match &mut *guard {
@@ -136,7 +145,7 @@ impl Spool {
             }
         }
         let (digest, size) = reader.finish();
-        Ok(Content { digest, size, place: Stored::Spooled { file, offset } })
+        Ok(Content { digest, size, machine, place: Stored::Spooled { file, offset } })
     }
 }
 

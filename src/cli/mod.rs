@@ -117,7 +117,14 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     };
     trace(cli.verbose);
     let ui = Ui::new(cli.json);
-    run(cli.command, &ui).unwrap_or_else(|failure| failure.report(&ui))
+    let exit = run(cli.command, &ui).unwrap_or_else(|failure| failure.report(&ui));
+    match ui.unwritten() {
+        Some(error) => {
+            ui.error(&format!("the result cannot be written to standard output: {error}"));
+            exit.max(Exit::Failed)
+        }
+        None => exit,
+    }
 }
 
 fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::{self, IsTerminal as _, Write as _};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -21,6 +21,8 @@ pub struct Ui {
     terminal: bool,
     started: Instant,
     lines: Mutex<Lines>,
+    /// Why a result could not be written.
+    unwritten: OnceLock<io::Error>,
 }
 
 /// The lines of a terminal that go on changing, one for each subject.
@@ -49,7 +51,7 @@ impl Ui {
     /// With `json`, standard output carries one JSON document and nothing else.
     pub fn new(json: bool) -> Self {
         let terminal = io::stderr().is_terminal();
-        Self { json, terminal, started: Instant::now(), lines: Mutex::default() }
+        Self { json, terminal, started: Instant::now(), lines: Mutex::default(), unwritten: OnceLock::new() }
     }
 
     /// True where the result is to be a JSON document.
@@ -66,7 +68,7 @@ impl Ui {
     pub fn result(&self, text: &str) {
         self.end_lines();
         if !self.json {
-            print(&harmless(text));
+            self.print(&harmless(text));
         }
     }
 
@@ -75,8 +77,25 @@ impl Ui {
         if self.json
             && let Ok(text) = serde_json::to_string_pretty(document)
         {
-            print(&text);
+            self.print(&text);
         }
+    }
+
+    /// Standard output. A reader that has seen enough (`tarsup images | head -1`) is no error; a script that gets a part of
+    /// its document is one.
+    fn print(&self, text: &str) {
+        let mut out = io::stdout();
+        match writeln!(out, "{text}").and_then(|()| out.flush()) {
+            Err(error) if self.json || error.kind() != io::ErrorKind::BrokenPipe => {
+                let _ = self.unwritten.set(error);
+            }
+            _ => {}
+        }
+    }
+
+    /// Why the result did not reach its reader, where it did not.
+    pub fn unwritten(&self) -> Option<&io::Error> {
+        self.unwritten.get()
     }
 
     /// Progress in words, on standard error.
@@ -174,11 +193,6 @@ impl Ui {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         Ok(runtime.block_on(future))
     }
-}
-
-/// A reader that goes away (`tarsup images | head -1`) is no error.
-fn print(text: &str) {
-    let _ = writeln!(io::stdout(), "{text}");
 }
 
 /// A bar that may not be there.

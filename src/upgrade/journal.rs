@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use serde_json::Value;
 use super::DeployId;
 use super::record::DeployRecord;
 use super::unwind::InFlight;
+use crate::diagnose::shown;
 use crate::limits;
 
 /// The format that is written; older ones are read.
@@ -156,7 +157,21 @@ fn write_line(file: &mut File, line: &impl Serialize) -> io::Result<()> {
 }
 
 /// Makes a folder that only its owner reads: journals and logs tell what a deployment is made of.
+///
+/// Of what is ours, from `.tarsup` down, nothing may be a link or open to the hands of others: what is written there would
+/// land elsewhere, or be read and put in by somebody else.
 pub fn private_folder(folder: &Path) -> io::Result<()> {
+    let of_ours = folder.ancestors().position(|part| part.ends_with(".tarsup"));
+    for part in folder.ancestors().take(of_ours.map_or(0, |at| at + 1)) {
+        let why = match fs::symlink_metadata(part) {
+            Ok(there) if there.is_symlink() => "is a link: remove it",
+            Ok(there) if !there.is_dir() => "is no folder: remove it",
+            Ok(there) if there.mode() & 0o022 != 0 => "may be written by others: chmod 700 it",
+            _ => continue,
+        };
+        let what = format!("{} {why}", shown(part));
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
+    }
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
@@ -370,6 +385,23 @@ mod tests {
     fn started(step: usize) -> Event {
         let service = Some("slave".to_owned());
         Event::Started { way: Way::Do, step, kind: "stop".to_owned(), service, container: None }
+    }
+
+    #[test]
+    fn folder_of_ours_that_is_a_link_or_open_to_others_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (state, elsewhere) = (folder.path().join(".tarsup"), folder.path().join("elsewhere"));
+        fs::create_dir(&elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &state).unwrap();
+        let refused = |part: &str| private_folder(&state.join(part)).unwrap_err().to_string();
+        assert!(refused("deploys").ends_with(".tarsup is a link: remove it"), "{}", refused("deploys"));
+        assert!(fs::read_dir(&elsewhere).unwrap().next().is_none());
+        fs::remove_file(&state).unwrap();
+        private_folder(&state.join("deploys")).unwrap();
+        fs::set_permissions(&state, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        assert!(refused("logs").ends_with("may be written by others: chmod 700 it"));
+        // A folder that the operator names is the operator's.
+        private_folder(&elsewhere.join("backups")).unwrap();
     }
 
     #[test]

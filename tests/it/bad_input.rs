@@ -354,3 +354,32 @@ fn engine_that_is_not_there_ends_a_build_before_its_work() {
     assert!(message.contains("no Docker engine answers"), "{message}");
     assert_eq!(workshop.listing(), before);
 }
+
+/// The beginning of a program for this machine (gABI, `e_machine`).
+fn elf(machine: u16) -> Vec<u8> {
+    let mut program = b"\x7fELF\x02\x01\x01".to_vec();
+    program.resize(18, 0);
+    program.extend(machine.to_le_bytes());
+    program.resize(200_000, 7);
+    program
+}
+
+#[test]
+fn program_for_another_machine_is_refused_by_name_also_where_its_package_is_known() {
+    let (amd64, arm64) = (elf(62), elf(183));
+    let with_program = |program: Vec<u8>| {
+        let workshop = Workshop::new();
+        let program = Entry::File("tarsstat/tarsstat".to_owned(), program, true);
+        Packer::default().write(&workshop.path("packages/tarsstat.tgz"), vec![program]);
+        workshop
+    };
+    let message = with_program(arm64).refused(&["build", "framework.yaml"], 2);
+    for part in ["layer tarsstat", "tarsstat is made for arm64", "for amd64", "--platform linux/arm64"] {
+        assert!(message.contains(part), "`{part}` is not in: {message}");
+    }
+    let workshop = with_program(amd64);
+    // What is in the package is remembered by its digest.
+    workshop.json(&["build", "framework.yaml"]);
+    let message = workshop.refused(&["build", "framework.yaml", "--platform", "linux/arm64"], 2);
+    assert!(message.contains("tarsstat is made for amd64, and the image is for arm64"), "{message}");
+}

@@ -46,7 +46,9 @@ impl State {
         }
         fs::create_dir(&path).unwrap();
         // With room for a backup, as far as anybody knows before it is made.
-        succeed(Command::new("mount").args(["-t", "tmpfs", "-o", "size=24m", "tarsup-test"]).arg(&path));
+        succeed(
+            Command::new("mount").args(["-t", "tmpfs", "-o", "size=24m,mode=700", "tarsup-test"]).arg(&path),
+        );
         if kept.exists() {
             succeed(Command::new("cp").arg("-a").arg(kept.join(".")).arg(&path));
         }

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::tree::TreeNode;
+use super::tree::{TreeNode, Unkept};
 use super::unpack::{LIMITS, UnpackError, Unpacked, Unpacking, normal_mode};
 use crate::limits;
 
@@ -39,7 +39,7 @@ pub fn read_folder(root: &Path, modes: Modes) -> Result<Unpacked> {
 
 /// Takes one entry of a folder in; a folder comes back, to be read in its turn.
 fn take(reading: &mut Unpacking<'_>, root: &Path, path: &Path, modes: Modes) -> Result<Option<PathBuf>> {
-    let failed = |source| UnpackError::Read { path: path.to_owned(), source };
+    let failed = |source| unread(path, source);
     let relative = path.strip_prefix(root).unwrap_or(path).as_os_str().as_bytes();
     let Some(name) = reading.name(relative)? else { return Ok(None) };
     let metadata = fs::symlink_metadata(path).map_err(failed)?;
@@ -67,7 +67,7 @@ fn take(reading: &mut Unpacking<'_>, root: &Path, path: &Path, modes: Modes) -> 
 
 /// Reads one file.
 pub fn read_file(path: &Path, modes: Modes) -> Result<TreeNode> {
-    let failed = |source| UnpackError::Read { path: path.to_owned(), source };
+    let failed = |source| unread(path, source);
     let file = limits::open_within(path, &limits::FILE).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
     if let Some(privilege) = privilege(&file, &metadata, modes) {
@@ -75,6 +75,16 @@ pub fn read_file(path: &Path, modes: Modes) -> Result<TreeNode> {
     }
     let content = super::tree::Spool::default().keep(file).map_err(failed)?;
     Ok(TreeNode::File { mode: normal_mode(metadata.mode()), content })
+}
+
+/// Why a file of the host was not read, or not kept.
+fn unread(path: &Path, source: std::io::Error) -> UnpackError {
+    let path = path.to_owned();
+    if Unkept::is(&source) {
+        UnpackError::Unkept { path, source }
+    } else {
+        UnpackError::Read { path, source }
+    }
 }
 
 pub(super) fn no_file(path: &Path) -> UnpackError {

@@ -72,7 +72,7 @@ pub enum PackageError {
 
 impl Diagnose for PackageError {
     fn exit(&self) -> Exit {
-        Exit::Usage
+        if let Self::Unpack(error) = self { error.exit() } else { Exit::Usage }
     }
 
     fn hint(&self) -> Option<String> {

@@ -107,6 +107,25 @@ impl Read for ContentReader<'_> {
     }
 }
 
+/// A content that cannot be kept: nothing is wrong with where it came from.
+#[derive(Debug, thiserror::Error)]
+#[error("{} takes no more", std::env::temp_dir().display())]
+pub struct Unkept {
+    /// The operating system's words.
+    source: io::Error,
+}
+
+fn unkept(error: io::Error) -> io::Error {
+    io::Error::other(Unkept { source: error })
+}
+
+impl Unkept {
+    /// True where this is why a reading failed.
+    pub fn is(error: &io::Error) -> bool {
+        error.get_ref().is_some_and(|inner| inner.is::<Self>())
+    }
+}
+
 /// Keeps contents: small ones in memory, others in a temporary file that has no name and goes away by itself.
 ///
 /// One spool serves one reader of files; several readers have a spool each.
@@ -128,14 +147,14 @@ impl Spool {
         let (file, end) = match &mut *guard {
             Some((file, end)) => (Arc::clone(file), end),
             empty => {
-                let file = Arc::new(tempfile::tempfile()?);
+                let file = Arc::new(tempfile::tempfile().map_err(unkept)?);
                 (Arc::clone(&file), &mut empty.insert((file, 0)).1)
             }
         };
         let offset = *end;
         let mut buffer = head;
         loop {
-            file.write_all_at(&buffer, *end)?;
+            file.write_all_at(&buffer, *end).map_err(unkept)?;
             *end += buffer.len() as u64;
             buffer.resize(256 * 1024, 0);
             let read = reader.read(&mut buffer)?;

@@ -5,7 +5,7 @@ use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use super::names;
-use super::tree::{Spool, Tree, TreeNode};
+use super::tree::{Spool, Tree, TreeNode, Unkept};
 use crate::diagnose::{Diagnose, Exit, Place, shown, shown_bytes};
 use crate::limits;
 use crate::oci::{Digest, HashingReader};
@@ -50,6 +50,14 @@ pub enum UnpackError {
         /// The operating system's words.
         source: io::Error,
     },
+    /// What is read cannot be kept until it is compressed.
+    #[error("the files of {} cannot be kept meanwhile", shown(path))]
+    Unkept {
+        /// The archive, folder or file.
+        path: PathBuf,
+        /// Where, and the operating system's words.
+        source: io::Error,
+    },
     /// The whole of it is not what it should be.
     #[error("{}: {why}", shown(path))]
     Archive {
@@ -88,11 +96,12 @@ fn of(path: &Path, entry: &str) -> String {
 
 impl Diagnose for UnpackError {
     fn exit(&self) -> Exit {
-        Exit::Usage
+        if matches!(self, Self::Unkept { .. }) { Exit::Failed } else { Exit::Usage }
     }
 
     fn hint(&self) -> Option<String> {
         Some(match self {
+            Self::Unkept { .. } => "make room there, or name another folder in TMPDIR".to_owned(),
             Self::Read { .. } => "see whether it exists and may be read".to_owned(),
             Self::Archive { hint, .. } => hint.clone(),
             Self::Entry { .. } => {
@@ -112,6 +121,7 @@ impl Diagnose for UnpackError {
     fn place(&self) -> Option<Place> {
         match self {
             Self::Read { path, .. }
+            | Self::Unkept { path, .. }
             | Self::Archive { path, .. }
             | Self::Entry { path, .. }
             | Self::Privilege { path, .. } => Some(Place::file(path)),
@@ -345,6 +355,9 @@ impl<'a> Unpacking<'a> {
             ReadError::Damaged(why) => self.archive(&format!("it is damaged: {why}")),
             ReadError::Io(error) if error.to_string() == TOO_MUCH => {
                 self.archive(&format!("it unpacks to {TOO_MUCH}: a decompression bomb?"))
+            }
+            ReadError::Io(source) if Unkept::is(&source) => {
+                UnpackError::Unkept { path: self.path.to_owned(), source }
             }
             ReadError::Io(error) if is_cut(&error) => self.archive("it is cut off"),
             ReadError::Io(error) => self.archive(&format!("it is damaged: {error}")),

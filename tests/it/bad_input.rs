@@ -383,3 +383,22 @@ fn program_for_another_machine_is_refused_by_name_also_where_its_package_is_know
     let message = workshop.refused(&["build", "framework.yaml", "--platform", "linux/arm64"], 2);
     assert!(message.contains("tarsstat is made for amd64, and the image is for arm64"), "{message}");
 }
+
+#[test]
+fn files_that_cannot_be_kept_meanwhile_are_no_fault_of_their_package() {
+    let workshop = Workshop::new();
+    let program = Entry::File("tarsstat/tarsstat".to_owned(), vec![7; 200_000], true);
+    Packer::default().write(&workshop.path("packages/tarsstat.tgz"), vec![program]);
+    workshop.write("big", &"x".repeat(200_000));
+    let nowhere = workshop.path("nowhere");
+    for recipe in [RECIPE.to_owned(), format!("{RECIPE}files: {{big: /big}}\n")] {
+        workshop.write("framework.yaml", &recipe);
+        let mut command = workshop.command(&["build", "framework.yaml", "--json"]);
+        let output = command.env("TMPDIR", &nowhere).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("nowhere takes no more: ") && said.contains("TMPDIR"), "{said}");
+        fs::remove_file(workshop.path("packages/tarsstat.tgz")).ok();
+        workshop.pack(Packer::default(), Service::Stat, "3.0.17");
+    }
+}

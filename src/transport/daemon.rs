@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
-use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -182,7 +181,7 @@ impl Daemon {
 
 #[async_trait]
 impl Source for Daemon {
-    /// The image is spooled to a temporary file, which goes with the last of its layers.
+    /// The image is spooled to a temporary file without a name, which goes with the last of its layers.
     async fn get(&self) -> Result<Image> {
         let name = self.reference.to_string();
         let mut tar = match self.engine.save_image(&name).await {
@@ -195,20 +194,18 @@ impl Source for Daemon {
             }
             Err(error) => return Err(error.into()),
         };
-        let unwritable =
-            |path: &Path, source| TransportError::Io { act: "write", path: path.to_owned(), source };
-        let (file, path) = tempfile::NamedTempFile::new()
-            .map_err(|error| unwritable(&std::env::temp_dir(), error))?
-            .into_parts();
-        let mut file = tokio::fs::File::from_std(file);
+        let unwritable = |source| TransportError::Io { act: "write to", path: std::env::temp_dir(), source };
+        let mut file = tokio::fs::File::from_std(tempfile::tempfile().map_err(unwritable)?);
         while let Some(piece) = tar.next().await {
             let piece = piece.map_err(|source| TransportError::Read { name: name.clone(), source })?;
-            file.write_all(&piece).await.map_err(|error| unwritable(&path, error))?;
+            file.write_all(&piece).await.map_err(unwritable)?;
         }
-        file.flush().await.map_err(|error| unwritable(&path, error))?;
+        file.flush().await.map_err(unwritable)?;
+        let file = file.into_std().await;
         let reference = self.reference.tag.is_some().then(|| self.reference.clone());
+        let from = format!("docker-daemon:{name}");
         let read = tokio::task::spawn_blocking(move || {
-            saved::read(saved::Archived::spool(path), reference.as_ref())
+            saved::read(saved::Archived::spool(&from, file), reference.as_ref())
         });
         read.await.unwrap_or_else(|panic| Err(TransportError::Read { name, source: io::Error::other(panic) }))
     }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,20 +24,29 @@ use crate::oci::{
 
 /// A tar on disk, which lives as long as a layer that is read from it.
 pub struct Archived {
+    /// What errors call it.
     path: PathBuf,
-    /// Removes the file, where it is a temporary one.
-    _spool: Option<tempfile::TempPath>,
+    /// A temporary file, which has no name: it goes with this, however the process ends.
+    spool: Option<File>,
 }
 
 impl Archived {
     /// An archive that stays where it is.
     pub fn file(path: &Path) -> Self {
-        Self { path: path.to_owned(), _spool: None }
+        Self { path: path.to_owned(), spool: None }
     }
 
-    /// A temporary file, removed with the last layer that is read from it.
-    pub fn spool(path: tempfile::TempPath) -> Self {
-        Self { path: path.to_path_buf(), _spool: Some(path) }
+    /// A temporary file without a name, which goes with the last layer that is read from it.
+    pub fn spool(from: &str, file: File) -> Self {
+        Self { path: from.into(), spool: Some(file) }
+    }
+
+    /// From its beginning, with a position of its own.
+    fn open(&self) -> io::Result<File> {
+        match &self.spool {
+            Some(file) => File::open(Path::new("/proc/self/fd").join(file.as_raw_fd().to_string())),
+            None => limits::open(&self.path),
+        }
     }
 
     fn malformed(&self, why: impl Into<String>) -> TransportError {
@@ -143,7 +153,7 @@ impl Members {
     fn scan(archived: &Arc<Archived>) -> Result<Self> {
         let unreadable = |error| archived.unreadable(error);
         let not_tar = |error: io::Error| archived.malformed(format!("it is no tar, or cut off: {error}"));
-        let mut tar = tar::Archive::new(limits::open(&archived.path).map_err(unreadable)?);
+        let mut tar = tar::Archive::new(archived.open().map_err(unreadable)?);
         let mut found = Self { archived: archived.clone(), files: BTreeMap::new(), links: BTreeMap::new() };
         for entry in tar.entries_with_seek().map_err(not_tar)? {
             let entry = entry.map_err(not_tar)?;
@@ -254,7 +264,7 @@ struct Slice {
 
 impl BlobSource for Slice {
     fn open(&self) -> io::Result<Box<dyn Read + Send>> {
-        let mut file = File::open(&self.archived.path)?;
+        let mut file = self.archived.open()?;
         file.seek(SeekFrom::Start(self.span.offset))?;
         Ok(Box::new(io::BufReader::with_capacity(128 * 1024, file.take(self.span.size))))
     }
@@ -296,10 +306,10 @@ mod tests {
     }
 
     fn read_back(tar: &[u8], name: Option<&str>) -> Result<Image> {
-        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let mut file = tempfile::tempfile().unwrap();
         file.write_all(tar).unwrap();
         let name = name.map(|name| name.parse().unwrap());
-        read(Archived::spool(file.into_temp_path()), name.as_ref())
+        read(Archived::spool("an archive", file), name.as_ref())
     }
 
     fn written(image: &Image, includes: &(dyn Fn(usize) -> bool + Sync)) -> Vec<u8> {

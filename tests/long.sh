@@ -42,6 +42,8 @@ sh tests/engine.sh stop long
 sh tests/engine.sh start long
 cargo test --quiet --features engine-tests --test docker --no-run
 TARSUP_EVERY=1 cargo test --quiet --test it rollout::
+# Every hostile input: tests/all.sh runs a third of the large classes.
+TARSUP_EVERY=1 cargo test --quiet --test hostile
 CI=1 TARSUP_EVERY=1 sh tests/engine.sh run long -- cargo test --quiet --features engine-tests --test docker -- --nocapture \
     real::adopt real::drain e2e::drain
 # Three hundred containers with random settings, adopted and replaced: some twenty minutes.

@@ -232,9 +232,27 @@ fn kinds_of(folder: &Path, paths: &[String]) -> Vec<Option<(u32, u64)>> {
     paths.iter().map(kind).collect()
 }
 
+/// Classes of more inputs than this are sampled, unless `TARSUP_EVERY` is set (tests/long.sh).
+const SAMPLED: usize = 100;
+
+/// Of a large class every third, from a place that differs from run to run; `TARSUP_SEED` brings a run back.
+fn sample(class: &str, attacks: Vec<Attack>) -> Vec<Attack> {
+    if attacks.len() <= SAMPLED || std::env::var_os("TARSUP_EVERY").is_some() {
+        return attacks;
+    }
+    let drawn = || {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        now.map_or(0, |now| now.subsec_micros() as usize)
+    };
+    let seed = std::env::var("TARSUP_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(drawn) % 3;
+    eprintln!("{class}: every third of {} (TARSUP_SEED={seed})", attacks.len());
+    attacks.into_iter().skip(seed).step_by(3).collect()
+}
+
 /// Every input of a class; at least so many, so that a generator that has lost its inputs is noticed.
 pub fn all_hold(class: &str, least: usize, attacks: Vec<Attack>) {
     assert!(attacks.len() >= least, "{class}: {} inputs of at least {least}", attacks.len());
+    let attacks = sample(class, attacks);
     let count = attacks.len();
     let (queue, wrong) = (Mutex::new(attacks), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {

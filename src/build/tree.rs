@@ -122,7 +122,7 @@ fn unkept(error: io::Error) -> io::Error {
 impl Unkept {
     /// True where this is why a reading failed.
     pub fn is(error: &io::Error) -> bool {
-        error.get_ref().is_some_and(|inner| inner.is::<Self>())
+        error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<Self>)
     }
 }
 

@@ -51,11 +51,12 @@ impl Node<'_> {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
-    /// What the database has of it; another value after each registration.
+    /// What the database has of it; another value after each registration: it replaces the row, which has another number
+    /// then. The time alone counts in seconds, and one node may follow another within one.
     fn registered(&self) -> String {
         let address = self.deployment.address(self.host);
         let query = format!(
-            "SELECT last_reg_time FROM db_tars.t_node_info WHERE node_name = '{address}' AND present_state = 'active'"
+            "SELECT id, last_reg_time FROM db_tars.t_node_info WHERE node_name = '{address}' AND present_state = 'active'"
         );
         self.deployment.query(&query).trim().to_owned()
     }

@@ -83,19 +83,10 @@ pub(super) fn changes(
     base: &BasePaths,
     limits: Limits,
 ) -> Result<Vec<Change>, Why> {
-    // Diff ids of layers that are not made: only entries are compared.
-    let none = Digest::of([]);
-    let now: Vec<Part> = layers.iter().map(|layer| listing::part(&layer.tree, &base.folders, none)).collect();
-    let mut shown: BTreeMap<&str, &Entry> = BTreeMap::new();
-    for part in &now {
-        shown.extend(part.entries.iter().map(|(path, entry)| (path.as_str(), entry)));
-    }
+    let now = parts(layers, base);
+    let shown = visible(now.iter());
+    let mut changes = compared(before, layers, &now, &shown, base)?;
     let nothing = Part::default();
-    let mut changes = Vec::new();
-    for (layer, part) in layers.iter().zip(&now) {
-        let old = before.parts.get(&layer.name).unwrap_or(&nothing);
-        changes.push(change(&layer.name, &layer.what, old, part, &layer.tree, &shown, base)?);
-    }
     let is_new = |name: &str| layers.iter().any(|layer| layer.name == name);
     for (name, old) in &before.parts {
         if name != "base" && !is_new(name) {
@@ -113,22 +104,39 @@ pub(super) fn replaced(
     layers: &[LayerInput],
     base: &BasePaths,
 ) -> Result<Vec<Change>, Why> {
-    let none = Digest::of([]);
-    let now: Vec<Part> = layers.iter().map(|layer| listing::part(&layer.tree, &base.folders, none)).collect();
+    let now = parts(layers, base);
     let stays = |name: &str| name != "base" && !layers.iter().any(|layer| layer.name == name);
     let others = before.parts.iter().filter(|(name, _)| stays(name));
-    let mut shown: BTreeMap<&str, &Entry> = BTreeMap::new();
-    for part in others.clone().map(|(_, part)| part).chain(&now) {
-        shown.extend(part.entries.iter().map(|(path, entry)| (path.as_str(), entry)));
-    }
-    let nothing = Part::default();
-    let mut changes = Vec::new();
-    for (layer, part) in layers.iter().zip(&now) {
-        let old = before.parts.get(&layer.name).unwrap_or(&nothing);
-        changes.push(change(&layer.name, &layer.what, old, part, &layer.tree, &shown, base)?);
-    }
+    let shown = visible(others.clone().map(|(_, part)| part).chain(&now));
+    let mut changes = compared(before, layers, &now, &shown, base)?;
     changes.extend(others.map(|(name, part)| Change { name: name.clone(), layer: None, part: part.clone() }));
     Ok(changes)
+}
+
+/// What is visible of each layer. None of them is made yet, so it has no diff id: only entries are compared.
+fn parts(layers: &[LayerInput], base: &BasePaths) -> Vec<Part> {
+    let none = Digest::of([]);
+    layers.iter().map(|layer| listing::part(&layer.tree, &base.folders, none)).collect()
+}
+
+/// What shows where all of these parts lie, the later ones over the earlier.
+fn visible<'p>(parts: impl Iterator<Item = &'p Part>) -> BTreeMap<&'p str, &'p Entry> {
+    parts.flat_map(|part| part.entries.iter().map(|(path, entry)| (path.as_str(), entry))).collect()
+}
+
+/// Each layer against what the predecessor has of its name.
+fn compared(
+    before: &Contents,
+    layers: &[LayerInput],
+    now: &[Part],
+    shown: &BTreeMap<&str, &Entry>,
+    base: &BasePaths,
+) -> Result<Vec<Change>, Why> {
+    let nothing = Part::default();
+    let old = |layer: &LayerInput| before.parts.get(&layer.name).unwrap_or(&nothing);
+    let each = layers.iter().zip(now);
+    each.map(|(layer, part)| change(&layer.name, &layer.what, old(layer), part, &layer.tree, shown, base))
+        .collect()
 }
 
 /// Which limit is passed.

@@ -63,11 +63,9 @@ fn seconds(duration: std::time::Duration) -> String {
 fn understood(service: &Service) -> Value {
     let mut body = service.declaration.render().0;
     let entries = service.declaration.environment.entries();
+    let is_shown = |name: &str, value: &str| if name == REBUILD { is_switch(value) } else { is_plain(name) };
     let masked = |entry: String| match entry.split_once('=') {
-        Some((REBUILD, value)) if is_switch(value) => entry,
-        Some((name, value)) if (!is_plain(name) || name == REBUILD) && !value.is_empty() => {
-            format!("{name}=***")
-        }
+        Some((name, value)) if !value.is_empty() && !is_shown(name, value) => format!("{name}=***"),
         _ => entry,
     };
     if body.contains_key("Env") {

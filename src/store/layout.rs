@@ -97,13 +97,12 @@ impl Layout {
     /// `oci-layout` says that this is a layout, and of which version (image-spec, image-layout.md).
     fn check_version(&self) -> Result<()> {
         let path = self.root.join("oci-layout");
-        let mut bytes = Vec::new();
-        match open_regular(&path).and_then(|file| file.take(LARGEST_MARKER).read_to_end(&mut bytes)) {
-            Ok(_) => {}
+        let bytes = match read_regular(&path, LARGEST_MARKER) {
+            Ok(bytes) => bytes,
             // A store that nothing was put into yet.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(source) => return Err(StoreError::Io { act: "read", path, source }),
-        }
+        };
         let marker: Option<Value> = serde_json::from_slice(&bytes).ok();
         let version = marker.as_ref().and_then(|marker| marker["imageLayoutVersion"].as_str());
         match version {
@@ -174,9 +173,7 @@ impl Layout {
         let path = self.blob(&descriptor.digest);
         limits::DOCUMENT.allow(descriptor.size).map_err(|beyond| too_much(&path, beyond))?;
         let failed = |source| StoreError::Io { act: "read", path: path.clone(), source };
-        let mut bytes = Vec::new();
-        let file = open_regular(&path).map_err(failed)?;
-        file.take(limits::DOCUMENT.value()).read_to_end(&mut bytes).map_err(failed)?;
+        let bytes = read_regular(&path, limits::DOCUMENT.value()).map_err(failed)?;
         if bytes.len() as u64 != descriptor.size {
             let why = format!("it has {} bytes, and who names it says {}", bytes.len(), descriptor.size);
             return Err(malformed(&path, &why));
@@ -332,11 +329,10 @@ impl Layout {
 
     fn index(&self) -> Result<Value> {
         let path = self.root.join("index.json");
-        let mut bytes = Vec::new();
         let most = limits::DOCUMENT.value();
-        match open_regular(&path).and_then(|file| file.take(most.saturating_add(1)).read_to_end(&mut bytes)) {
-            Ok(read) if read as u64 > most => Err(too_much(&path, Beyond(&limits::DOCUMENT))),
-            Ok(_) => serde_json::from_slice(&bytes).map_err(|error| malformed(&path, &error.to_string())),
+        match read_regular(&path, most.saturating_add(1)) {
+            Ok(bytes) if bytes.len() as u64 > most => Err(too_much(&path, Beyond(&limits::DOCUMENT))),
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| malformed(&path, &error.to_string())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Ok(json!({ "schemaVersion": 2, "mediaType": MediaType::ImageIndex, "manifests": [] }))
             }
@@ -388,6 +384,13 @@ impl Layout {
             source,
         })
     }
+}
+
+/// A regular file, and so many bytes of it at most.
+fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_regular(path)?.take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn too_much(path: &Path, beyond: Beyond) -> StoreError {

@@ -29,13 +29,8 @@ pub(super) fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
     let settings = settings(args, Some(before.clone()))?;
     let patch = Patch { name: source.to_string(), image: &old, before: &before, services, version };
     let built = patch::patch(&patch, &settings, &|layer| super::say(layer, ui))?;
-    let packages = built.packages.clone();
-    super::write(
-        &Written { built: &built, reference: &reference, packages: &packages },
-        &outputs,
-        &places,
-        ui,
-    )
+    let written = Written { built: &built, reference: &reference, packages: &built.packages };
+    super::write(&written, &outputs, &places, ui)
 }
 
 /// `SERVICE=PACKAGE`, each service once.

@@ -6,6 +6,7 @@
 //! | `adopt` | containers that somebody else made → a deployment file |
 //! | `oci` | the words of the OCI image specification: digest, reference, layer, image |
 //! | `tarball` | tar files: told by magic, read with every extension, written by hand |
+//! | `elf` | what a program or library asks of its loader, and what it offers |
 //! | `contents` | the list of its files that an image carries |
 //! | `compare` | what differs between two images, in services and files |
 //! | `build` | recipe → packages → layers → image |
@@ -36,6 +37,8 @@ pub mod compare;
 pub mod contents;
 #[cfg(feature = "host")]
 pub mod deploy;
+#[cfg(feature = "host")]
+pub mod elf;
 #[cfg(feature = "host")]
 pub mod engine;
 #[cfg(feature = "host")]

@@ -87,16 +87,22 @@ pub static EXTENDS: Limit = Limit::new("TARSUP_LIMIT_EXTENDS", "services in a ch
 pub static FILE: Limit = Limit::new("TARSUP_LIMIT_FILE", "bytes of a file or archive", 8 << 30);
 /// Of an archive: a package, a base.
 pub static ENTRIES: Limit = Limit::new("TARSUP_LIMIT_ENTRIES", "entries of an archive", 200_000);
+/// Of the libraries and packages of a base: what they are called, need and offer.
+pub static LIBRARIES: Limit =
+    Limit::new("TARSUP_LIMIT_LIBRARIES", "bytes of names in a base's libraries and packages", 8 << 20);
+/// Of one image's programs, where their loaders look.
+pub static LOOKUPS: Limit =
+    Limit::new("TARSUP_LIMIT_LOOKUPS", "places where a library is looked for", 1_000_000);
 /// Of a tars-init or another program that is read whole.
 pub static PROGRAM: Limit = Limit::new("TARSUP_LIMIT_PROGRAM", "bytes of a program", 256 << 20);
 /// Of threads that compress.
 pub static THREADS: Limit = Limit::new("TARSUP_LIMIT_THREADS", "threads", 256);
 
 /// Every limit, for the documentation and its test.
-pub fn all() -> [&'static Limit; 13] {
+pub fn all() -> [&'static Limit; 15] {
     [
         &TEXT, &DOCUMENT, &RECORD, &ANSWER, &IMAGE, &NODES, &EXPANDED, &PORTS, &EXTENDS, &FILE, &ENTRIES,
-        &PROGRAM, &THREADS,
+        &LIBRARIES, &LOOKUPS, &PROGRAM, &THREADS,
     ]
 }
 

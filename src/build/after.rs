@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::ontop::Why;
-use crate::contents::{self, Contents};
+use crate::contents::{self, Contents, Offers};
 use crate::oci::{BlobSource, Digest, Image, Layer, MediaType};
 
 /// What docker calls a gzipped layer.
@@ -85,6 +85,12 @@ impl Predecessor {
     /// True where it may spare the compression of a layer.
     pub fn has_blobs(&self) -> bool {
         !self.blobs.is_empty()
+    }
+
+    /// What its base offers to programs, where its list tells that of this base.
+    pub fn offers(&self, base: &Digest) -> Option<&Offers> {
+        let part = self.made.as_ref()?.contents.parts.get("base")?;
+        part.offers.as_ref().filter(|_| part.layers.as_slice() == [*base])
     }
 
     /// How many of its layers stay where changes go on top.

@@ -11,10 +11,13 @@ use super::compress::{Compressors, ENCODER};
 use super::hints::Hints;
 use super::layer::{Folder, Folders};
 use super::names;
+use super::offers::Gathering;
+use super::tree::Unkept;
 use super::unpack::{UnpackError, is_cut, quoted};
+use crate::contents::Offers;
 use crate::diagnose::shown_bytes;
 use crate::limits;
-use crate::oci::{Digest, HashingReader, HashingWriter};
+use crate::oci::{Digest, HashingReader, HashingWriter, Layer};
 use crate::store::Cache;
 use crate::store::cache::LayerRecord;
 use crate::tarball::magic::{self, MagicError};
@@ -29,6 +32,9 @@ pub struct BasePaths {
     pub links: BTreeMap<String, String>,
     /// Whatever else it has: files, devices, pipes.
     pub files: BTreeSet<String>,
+    /// What programs find in it; none where that was not looked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offers: Option<Offers>,
 }
 
 /// A base as it was when it was hashed.
@@ -52,7 +58,7 @@ impl Rootfs {
 
     /// The key of its layer: the bytes of the file, and what they become.
     pub fn key(&self) -> Digest {
-        Digest::of(format!("tarsup base 2\n{ENCODER}\n{}\n", self.digest))
+        Digest::of(format!("tarsup base 3\n{ENCODER}\n{}\n", self.digest))
     }
 }
 
@@ -66,7 +72,7 @@ pub fn pack(
 ) -> Result<LayerRecord<BasePaths>, BuildError> {
     let blob = HashingWriter::new(cache.start()?);
     let gzip = compressors.writer(blob).map_err(BuildError::compress("base"))?;
-    let (out, contents) = read(base, HashingWriter::new(gzip))?;
+    let (out, contents) = read(base, HashingWriter::new(gzip), Look::IntoLibraries)?;
     let (gzip, diff_id, tar_size) = out.finish();
     let blob = gzip.finish().map_err(BuildError::compress("base"))?;
     let (file, digest, size) = blob.finish();
@@ -76,13 +82,33 @@ pub fn pack(
 }
 
 /// The diff id of the root file system and its names, without its blob.
-pub fn hash(base: &Rootfs) -> Result<(Digest, BasePaths), BuildError> {
-    let (out, contents) = read(base, HashingWriter::new(io::sink()))?;
+pub fn hash(base: &Rootfs, look: Look) -> Result<(Digest, BasePaths), BuildError> {
+    let (out, contents) = read(base, HashingWriter::new(io::sink()), look)?;
     Ok((out.finish().1, contents))
 }
 
+/// What is known of a base that is a layer of an image.
+pub(super) fn of_layer(image: &Path, layer: &Layer) -> Result<BasePaths, UnpackError> {
+    let failed = |source| UnpackError::Read { path: image.to_owned(), source };
+    let stream = BufReader::with_capacity(256 * 1024, layer.source.open().map_err(failed)?);
+    let mut tar = magic::open(stream).map_err(|error| unusable(image, &error.to_string()))?;
+    let contents = read_names(image, &mut tar, Look::IntoLibraries)?;
+    // To its end, so that the bytes are proven.
+    io::copy(&mut tar, &mut io::sink()).map_err(failed)?;
+    Ok(contents)
+}
+
+/// What is read of a base beside its names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// Nothing: who asks knows the rest.
+    AtNames,
+    /// What its libraries need and offer, and its list of packages.
+    IntoLibraries,
+}
+
 /// Writes the tar to `out`, and reads its names.
-fn read<W: Write>(base: &Rootfs, out: W) -> Result<(W, BasePaths), BuildError> {
+fn read<W: Write>(base: &Rootfs, out: W, look: Look) -> Result<(W, BasePaths), BuildError> {
     let path = base.path.as_path();
     let failed = |source| UnpackError::Read { path: path.to_owned(), source };
     let file = HashingReader::new(limits::open_within(path, &limits::FILE).map_err(failed)?);
@@ -92,7 +118,7 @@ fn read<W: Write>(base: &Rootfs, out: W) -> Result<(W, BasePaths), BuildError> {
         other => unusable(path, &other.to_string()),
     })?;
     let mut tee = Tee { inner: tar, out, broken: None };
-    let contents = read_names(path, &mut tee);
+    let contents = read_names(path, &mut tee, look);
     if let Some(error) = tee.broken {
         return Err(BuildError::Compress { layer: "base".to_owned(), source: error });
     }
@@ -125,8 +151,12 @@ impl<R: Read, W: Write> Read for Tee<R, W> {
     }
 }
 
-fn read_names(path: &Path, stream: &mut dyn Read) -> Result<BasePaths, UnpackError> {
+fn read_names(path: &Path, stream: &mut dyn Read, look: Look) -> Result<BasePaths, UnpackError> {
     let broken = |error: ReadError| match error {
+        ReadError::Io(source) if Unkept::is(&source) => UnpackError::Unkept { path: path.to_owned(), source },
+        ReadError::Io(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+            unusable(path, &error.to_string())
+        }
         ReadError::CutIn { name } => {
             unusable(path, &format!("it is cut off in the middle of `{}`", shown_bytes(&name)))
         }
@@ -137,6 +167,7 @@ fn read_names(path: &Path, stream: &mut dyn Read) -> Result<BasePaths, UnpackErr
         other => unusable(path, &format!("it is damaged: {other}")),
     };
     let mut contents = BasePaths::default();
+    let mut gathering = (look == Look::IntoLibraries).then(Gathering::default);
     let mut tar = TarReader::new(stream);
     let (mut images, mut entries) = (0, 0);
     while let Some(entry) = tar.next_entry().map_err(broken)? {
@@ -155,7 +186,22 @@ fn read_names(path: &Path, stream: &mut dyn Read) -> Result<BasePaths, UnpackErr
             return Err(refused(path, name, &why));
         }
         contents.note(&clean, &entry);
+        let Some(gathering) = &mut gathering else { continue };
+        gathering.forget(&clean);
+        match entry.kind {
+            // A sparse file may say that it is of any size, and is no library.
+            EntryKind::File if !entry.is_sparse() => {
+                gathering
+                    .take(&clean, entry.size, tar.content(&entry))
+                    .map_err(|error| broken(error.into()))?;
+            }
+            EntryKind::HardLink => {
+                gathering.link(&clean, &self::clean(&String::from_utf8_lossy(&entry.target)));
+            }
+            _ => {}
+        }
     }
+    contents.offers = gathering.map(|gathering| gathering.finish(&contents));
     let mut rest = io::BufReader::new(tar.into_inner());
     loop {
         let bytes = io::BufRead::fill_buf(&mut rest).map_err(|error| broken(error.into()))?;
@@ -225,35 +271,45 @@ impl BasePaths {
     /// Where a name in a folder of this base leads, every link followed, as within the image's root. The folder itself
     /// has been followed already. `None` for links that lead in a circle.
     pub fn follow(&self, folder: &str, name: &str) -> Option<String> {
-        /// As many as the kernel follows.
-        const MOST_LINKS: usize = 40;
-        let mut followed = 0;
-        let mut rest: Vec<String> = vec![name.to_owned()];
-        let mut reached = folder.to_owned();
-        while let Some(part) = rest.pop() {
-            let end = reached.len();
-            match part.as_str() {
-                "" | "." => continue,
-                ".." => {
-                    reached.truncate(reached.rfind('/').unwrap_or(0));
-                    continue;
-                }
-                _ if reached.is_empty() => reached.push_str(&part),
-                _ => {
-                    reached.push('/');
-                    reached.push_str(&part);
-                }
-            }
-            let Some(target) = self.links.get(&reached) else { continue };
-            followed += 1;
-            if followed > MOST_LINKS {
-                return None;
-            }
-            reached.truncate(if target.starts_with('/') { 0 } else { end });
-            rest.extend(target.split('/').rev().map(str::to_owned));
-        }
-        Some(reached)
+        follow(|path| self.links.get(path).map(String::as_str), folder, name)
     }
+
+    /// Where a whole path leads.
+    pub fn led(&self, path: &str) -> Option<String> {
+        path.split('/').try_fold(String::new(), |folder, name| self.follow(&folder, name))
+    }
+}
+
+/// Where a name in a folder leads; `link` says where a path points that is a link.
+pub(super) fn follow<'l>(link: impl Fn(&str) -> Option<&'l str>, folder: &str, name: &str) -> Option<String> {
+    /// As many as the kernel follows.
+    const MOST_LINKS: usize = 40;
+    let mut followed = 0;
+    let mut rest: Vec<String> = vec![name.to_owned()];
+    let mut reached = folder.to_owned();
+    while let Some(part) = rest.pop() {
+        let end = reached.len();
+        match part.as_str() {
+            "" | "." => continue,
+            ".." => {
+                reached.truncate(reached.rfind('/').unwrap_or(0));
+                continue;
+            }
+            _ if reached.is_empty() => reached.push_str(&part),
+            _ => {
+                reached.push('/');
+                reached.push_str(&part);
+            }
+        }
+        let Some(target) = link(&reached) else { continue };
+        followed += 1;
+        if followed > MOST_LINKS {
+            return None;
+        }
+        reached.truncate(if target.starts_with('/') { 0 } else { end });
+        rest.extend(target.split('/').rev().map(str::to_owned));
+    }
+    Some(reached)
 }
 
 fn refused(path: &Path, entry: &[u8], why: &str) -> UnpackError {

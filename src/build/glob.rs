@@ -31,7 +31,7 @@ fn step(folder: &Path, part: &str) -> Vec<PathBuf> {
 }
 
 /// Linear in both: goes back to the last `*` only.
-fn matches(pattern: &[u8], name: &[u8]) -> bool {
+pub(super) fn matches(pattern: &[u8], name: &[u8]) -> bool {
     let (mut p, mut n) = (0, 0);
     let mut star = None;
     while n < name.len() {

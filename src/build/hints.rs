@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::package::ServiceFiles;
 use super::tree::{Content, Tree, TreeNode};
+use crate::elf::Elf;
 use crate::limits;
 use crate::oci::{Digest, HashingReader};
 use crate::store::{Cache, StoreError};
@@ -85,7 +86,7 @@ impl<'a> Hints<'a> {
 
 /// What a release makes of a package may differ from what the one before made of it.
 fn listing_key(package: &Digest) -> Digest {
-    Digest::of(format!("tarsup package 3 of {}\n{package}\n", env!("CARGO_PKG_VERSION")))
+    Digest::of(format!("tarsup package 4 of {}\n{package}\n", env!("CARGO_PKG_VERSION")))
 }
 
 /// `None` for a file that changed a moment ago: it might change again within the clock's grain.
@@ -126,6 +127,8 @@ enum ListedEntry {
         digest: Digest,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         machine: Option<u16>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        elf: Option<Elf>,
     },
     Link {
         path: String,
@@ -141,7 +144,8 @@ impl Listed {
                 TreeNode::Directory { mode } => ListedEntry::Directory { path, mode: *mode },
                 TreeNode::File { mode, content } => {
                     let (size, digest, machine) = (content.size, content.digest, content.machine);
-                    ListedEntry::File { path, mode: *mode, size, digest, machine }
+                    let elf = content.elf.as_deref().cloned();
+                    ListedEntry::File { path, mode: *mode, size, digest, machine, elf }
                 }
                 TreeNode::Link { target } => ListedEntry::Link { path, target: target.clone() },
             }
@@ -159,8 +163,8 @@ impl Listed {
         for entry in self.entries {
             let (path, node) = match entry {
                 ListedEntry::Directory { path, mode } => (path, TreeNode::Directory { mode }),
-                ListedEntry::File { path, mode, size, digest, machine } => {
-                    (path, TreeNode::File { mode, content: Content::known(digest, size, machine) })
+                ListedEntry::File { path, mode, size, digest, machine, elf } => {
+                    (path, TreeNode::File { mode, content: Content::known(digest, size, machine, elf) })
                 }
                 ListedEntry::Link { path, target } => (path, TreeNode::Link { target }),
             };

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use super::base::BasePaths;
 use super::layer::{Folder, Folders};
+use super::offers::is_library;
 use super::tree::{Content, Tree, TreeNode};
-use crate::contents::{Entry, FOLDER, Kind, Part};
+use crate::contents::{Entry, FOLDER, Kind, Offers, Part};
+use crate::elf::Elf;
 use crate::oci::Digest;
 
 /// Layers whose parts lie above them, and not in the last layer: they are large, and change seldom.
@@ -26,7 +28,21 @@ pub fn part(tree: &Tree, folders: &Folders, diff_id: Digest) -> Part {
         };
         (path.to_owned(), entry)
     };
-    Part::new(vec![diff_id], tree.iter().map(entry).collect())
+    let mut part = Part::new(vec![diff_id], tree.iter().map(entry).collect());
+    let offers = Offers { libraries: libraries(tree), ..Offers::default() };
+    part.offers = (!offers.is_empty()).then_some(offers);
+    part
+}
+
+/// What of a tree a loader may find by its name.
+fn libraries(tree: &Tree) -> BTreeMap<String, Elf> {
+    let library = |(path, node): (&str, &TreeNode)| match node {
+        TreeNode::File { content, .. } if is_library(path.rsplit('/').next().unwrap_or(path)) => {
+            Some((path.to_owned(), content.elf.as_deref()?.clone()))
+        }
+        _ => None,
+    };
+    tree.iter().filter_map(library).collect()
 }
 
 fn folder(folder: &Folder) -> Entry {
@@ -37,17 +53,19 @@ fn link(target: &str) -> Entry {
     Entry { kind: Kind::Link, target: target.to_owned(), ..Entry::default() }
 }
 
-/// What later builds have to know of a base: its folders, links and names.
+/// What later builds have to know of a base: its folders, links and names, and what it offers to programs.
 pub fn base_part(base: &BasePaths, diff_id: Digest) -> Part {
     let folders = base.folders.iter().map(|(path, known)| (path.clone(), folder(known)));
     let links = base.links.iter().map(|(path, target)| (path.clone(), link(target)));
     let files = base.files.iter().map(|path| (path.clone(), Entry::default()));
-    Part::new(vec![diff_id], folders.chain(links).chain(files).collect())
+    let mut part = Part::new(vec![diff_id], folders.chain(links).chain(files).collect());
+    part.offers.clone_from(&base.offers);
+    part
 }
 
 /// The base that a part tells of.
 pub fn base_paths(part: &Part) -> BasePaths {
-    let mut base = BasePaths::default();
+    let mut base = BasePaths { offers: part.offers.clone(), ..BasePaths::default() };
     for (path, entry) in &part.entries {
         match entry.kind {
             Kind::Folder => {

@@ -20,6 +20,7 @@ mod blob;
 pub mod bundle;
 pub mod check;
 pub mod compress;
+mod gate;
 pub mod glob;
 pub mod hints;
 pub mod host;
@@ -28,6 +29,7 @@ pub mod layer;
 pub mod listing;
 mod machine;
 pub mod names;
+mod offers;
 pub mod ontop;
 pub mod pack;
 pub mod package;
@@ -43,6 +45,7 @@ pub mod unpack;
 use after::Predecessor;
 use base::{BasePaths, Rootfs};
 use check::CheckError;
+pub use gate::GateError;
 use hints::Hints;
 use package::{Package, PackageError, ServiceFiles};
 use recipe::{Base, ImageRole, Recipe, RecipeError};
@@ -64,6 +67,10 @@ pub struct Settings {
     pub predecessor: Option<Predecessor>,
     /// tars-init, where the recipe names none.
     pub init: Option<PathBuf>,
+    /// What is warned about is refused.
+    pub strict: bool,
+    /// Findings of the gate that are no findings, beside those that the recipe names.
+    pub waive: Vec<String>,
 }
 
 /// What would be built: the recipe and its inputs, read and checked; nothing is written.
@@ -136,6 +143,8 @@ pub struct Built {
     pub packages: Vec<(PathBuf, Digest)>,
     /// What a person ought to know of the order of its layers.
     pub note: Option<String>,
+    /// What a person ought to know of its programs.
+    pub warnings: Vec<String>,
 }
 
 /// Why an image cannot be built.
@@ -153,6 +162,9 @@ pub enum BuildError {
     /// The parts do not fit together.
     #[error(transparent)]
     Check(#[from] CheckError),
+    /// Something of it would not run.
+    #[error(transparent)]
+    Gate(#[from] GateError),
     /// An image is not fit to be patched.
     #[error(transparent)]
     Patch(#[from] patch::PatchError),
@@ -180,6 +192,7 @@ impl BuildError {
             Self::Package(error) => Some(error),
             Self::Input(error) => Some(error),
             Self::Check(error) => Some(error),
+            Self::Gate(error) => Some(error),
             Self::Patch(error) => Some(error),
             Self::Store(error) => Some(error),
             Self::Compress { .. } => None,
@@ -201,6 +214,10 @@ impl Diagnose for BuildError {
 
     fn place(&self) -> Option<Place> {
         self.inner().and_then(Diagnose::place)
+    }
+
+    fn parts(&self) -> Vec<&dyn Diagnose> {
+        self.inner().map(Diagnose::parts).unwrap_or_default()
     }
 }
 
@@ -224,6 +241,7 @@ fn prepare_with<'a>(
     let mut digests: Vec<(PathBuf, Digest)> = packages.iter().filter_map(digest).collect();
     let mut services = package::by_service(packages)?;
     let mut warnings = package::stale(&services);
+    gate::strict(&warnings, settings.strict, &recipe.file)?;
     if let Some(path) = init.as_deref().filter(|_| recipe.base != Base::Scratch)
         && skeleton::needs_loader(path)?
     {

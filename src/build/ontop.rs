@@ -169,6 +169,7 @@ fn change(
 ) -> Result<Change, Why> {
     let mut part = Part::new(old.layers.clone(), BTreeMap::new());
     part.covered = old.covered;
+    part.offers.clone_from(&new.offers);
     let mut changed: BTreeSet<&str> = BTreeSet::new();
     for (path, entry) in &new.entries {
         let mut entry = entry.clone();

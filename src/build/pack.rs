@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::after::{self, Made, Predecessor};
-use super::base::{self, BasePaths};
+use super::base::{self, BasePaths, Look};
 use super::blob::{self, hashed, known_blobs};
 use super::compress::Compressors;
+use super::gate;
 use super::layer;
 use super::machine;
 use super::ontop::{self, Change, Why};
@@ -16,6 +17,7 @@ use super::{
     parallel, prepare_with,
 };
 use crate::contents::{self, Part};
+use crate::diagnose::shown;
 use crate::oci::Digest;
 use crate::store::cache::LayerRecord;
 
@@ -28,6 +30,7 @@ impl PreparedBuild<'_> {
         let none = BasePaths::default();
         let contents = base.as_ref().map_or(&none, |(_, contents)| contents);
         let layers = self.placed(contents)?;
+        let warnings = self.gate(&layers, contents)?;
         let on_base = base.as_ref().map(|(layer, _)| layer.diff_id);
         let stack = self.stack(on_base, layers, contents);
         if stack.inputs().any(|input| self.must_be_read(input, contents)) {
@@ -71,7 +74,34 @@ impl PreparedBuild<'_> {
             }
         };
         self.settings.cache.remember();
-        built
+        Ok(Built { warnings, ..built? })
+    }
+
+    /// Refuses programs that this base cannot run; what else there is to say of them comes back.
+    fn gate(&self, layers: &[LayerInput], base: &BasePaths) -> Result<Vec<String>, BuildError> {
+        let none = Digest::of([]);
+        // A console's modules choose among programs that they bring for every system.
+        let judged = || layers.iter().filter(|layer| layer.name != "web");
+        let parts: Vec<(&str, Part)> = judged()
+            .map(|layer| (layer.name.as_str(), listing::part(&layer.tree, &base.folders, none)))
+            .collect();
+        let rootfs = self.base.as_ref().map(|base| base.rootfs.path.file_name().unwrap_or_default());
+        let world = gate::World {
+            base,
+            base_name: rootfs.map_or(gate::SCRATCH.to_owned(), |name| shown(name).to_string()),
+            parts: parts.iter().map(|(name, part)| (*name, part)).collect(),
+            library_path: self
+                .recipe
+                .plain
+                .env
+                .get("LD_LIBRARY_PATH")
+                .map_or(Vec::new(), |value| gate::library_path(value)),
+        };
+        let programs: Vec<gate::Program<'_>> =
+            judged().flat_map(|layer| gate::programs(&layer.name, &layer.tree)).collect();
+        let waive: Vec<String> = self.recipe.waive.iter().chain(&self.settings.waive).cloned().collect();
+        let verdict = gate::judge(&world, &programs, &waive)?;
+        Ok(gate::refuse(verdict, &self.recipe.file, self.settings.strict)?)
     }
 
     /// How the layers come to lie: on top of a predecessor, or in an order of their own.
@@ -176,14 +206,22 @@ impl PreparedBuild<'_> {
         if let Some(known) = known_blobs(self.settings) {
             let noted = || cache.recall(&hashed(&key));
             let known_names = cached.as_ref().map(|record| (record.diff_id, record.extra.clone()));
-            let (diff_id, contents) = if let Some(names) = known_names.or_else(noted) {
+            let (diff_id, mut contents) = if let Some(names) = known_names.or_else(noted) {
                 names
             } else {
-                let read = base::hash(&base.rootfs)?;
+                let read = base::hash(&base.rootfs, Look::AtNames)?;
                 cache.note(&hashed(&key), &read)?;
                 read
             };
             if let Some(found) = known.layer(&diff_id) {
+                if contents.offers.is_none() {
+                    contents.offers = known.offers(&diff_id).cloned();
+                }
+                if contents.offers.is_none() {
+                    let read = base::hash(&base.rootfs, Look::IntoLibraries)?;
+                    cache.note(&hashed(&key), &read)?;
+                    contents = read.1;
+                }
                 let near = blob::near(self.settings, found);
                 let (digest, size) = (found.descriptor.digest, found.descriptor.size);
                 return Ok((packed(diff_id, digest, size, true, Some(near)), contents));
@@ -219,7 +257,7 @@ impl PreparedBuild<'_> {
                 layers.len() - sent
             )
         });
-        Ok(Built { image, layers, packages: Vec::new(), note })
+        Ok(Built { image, layers, packages: Vec::new(), note, warnings: Vec::new() })
     }
 }
 

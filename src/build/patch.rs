@@ -11,7 +11,8 @@ use super::compress::Compressors;
 use super::package;
 use super::tree::TreeNode;
 use super::{
-    BuildError, Built, LayerInput, Packed, Settings, blob, check, image, listing, machine, ontop, pack,
+    BuildError, Built, LayerInput, Packed, Settings, base, blob, check, gate, image, listing, machine, ontop,
+    pack,
 };
 use crate::contents::{self, Kind, Part};
 use crate::diagnose::{Diagnose, Exit, shown};
@@ -36,6 +37,8 @@ pub struct Patch<'a> {
     pub services: BTreeMap<Service, PathBuf>,
     /// The version of the next image, and its tag.
     pub version: String,
+    /// Hears what of the image is read in full, as its list does not say it.
+    pub on_read: &'a dyn Fn(&str),
 }
 
 /// Why an image cannot be patched.
@@ -116,8 +119,10 @@ pub fn patch(
         .copied()
         .filter(|_| patch.image.layer_names().first().is_some_and(|first| first == "base"));
     let made = patch.before.that_stays(on_base).map_err(|why| unfit(why.to_string()))?;
-    let base = made.contents.parts.get("base").map(listing::base_paths).unwrap_or_default();
+    let mut base = made.contents.parts.get("base").map(listing::base_paths).unwrap_or_default();
     let (inputs, digests) = inputs(patch, made, &base)?;
+    let learned = learn_offers(patch, &inputs, on_base, &mut base)?;
+    let warnings = gate(patch, settings, made, &inputs, &base)?;
     let changes = ontop::replaced(&made.contents, &inputs, &base).map_err(|why| unfit(why.to_string()))?;
     let compressors = Compressors::new(settings.threads);
     let pack = |input: &LayerInput| {
@@ -137,6 +142,7 @@ pub fn patch(
     // An image that was read in full has no list of its base.
     let unlisted = made.contents.parts.get("base").filter(|_| !made.contents.below.contains("base"));
     parts.extend(unlisted.map(|part| ("base".to_owned(), part.clone())));
+    parts.extend(learned.map(|part| ("base".to_owned(), part)));
     layers.push(pack(&list(&parts, patch, &base)?)?);
     settings.cache.remember();
     let config = config(patch, settings, &layers, &digests)
@@ -148,7 +154,65 @@ pub fn patch(
         .map(|why| format!("{why}, and a patch cannot change that: build from the recipe when it suits"));
     let packages =
         patch.services.iter().filter_map(|(service, path)| Some((path.clone(), (*digests.get(service)?)?)));
-    Ok(Built { image, layers, packages: packages.collect(), note })
+    Ok(Built { image, layers, packages: packages.collect(), note, warnings })
+}
+
+/// Reads the base where the list does not say what it offers to programs, and something of the patch asks for that. The
+/// part of the base with what was found.
+fn learn_offers(
+    patch: &Patch<'_>,
+    inputs: &[LayerInput],
+    on_base: Option<Digest>,
+    base: &mut BasePaths,
+) -> Result<Option<Part>, BuildError> {
+    let is_asked = inputs.iter().any(|input| gate::programs(&input.name, &input.tree).next().is_some());
+    let Some(diff_id) = on_base.filter(|_| is_asked && base.offers.is_none()) else { return Ok(None) };
+    (patch.on_read)("the libraries of its base");
+    let layer = patch.image.layers.iter().find(|layer| layer.diff_id == diff_id);
+    base.offers = match layer {
+        Some(layer) => base::of_layer(Path::new(&patch.name), layer)?.offers,
+        None => None,
+    };
+    Ok(Some(listing::base_part(base, diff_id)))
+}
+
+/// Refuses programs that the image cannot run; what else there is to say of them comes back.
+fn gate(
+    patch: &Patch<'_>,
+    settings: &Settings,
+    made: &Made,
+    inputs: &[LayerInput],
+    base: &BasePaths,
+) -> Result<Vec<String>, BuildError> {
+    let none = Digest::of([]);
+    let new: Vec<(&str, Part)> = inputs
+        .iter()
+        .map(|input| (input.name.as_str(), listing::part(&input.tree, &base.folders, none)))
+        .collect();
+    let stays = |name: &str| name != "base" && !new.iter().any(|(patched, _)| *patched == name);
+    let others = made.contents.parts.iter().filter(|(name, _)| stays(name));
+    let config: Value = serde_json::from_slice(&patch.image.config).unwrap_or_default();
+    let environment = config["config"]["Env"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let world = gate::World {
+        base,
+        base_name: if made.contents.parts.contains_key("base") {
+            format!("the base of {}", patch.name)
+        } else {
+            gate::SCRATCH.to_owned()
+        },
+        parts: others
+            .map(|(name, part)| (name.as_str(), part))
+            .chain(new.iter().map(|(name, part)| (*name, part)))
+            .collect(),
+        library_path: environment
+            .filter_map(|variable| variable.strip_prefix("LD_LIBRARY_PATH="))
+            .flat_map(gate::library_path)
+            .collect(),
+    };
+    let programs: Vec<gate::Program<'_>> =
+        inputs.iter().flat_map(|input| gate::programs(&input.name, &input.tree)).collect();
+    let verdict = gate::judge(&world, &programs, &settings.waive)?;
+    Ok(gate::refuse(verdict, Path::new(&patch.name), settings.strict)?)
 }
 
 /// The new files of each service at their places, and the digests of the packages.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::base::{self, BasePaths};
+use super::base::{self, BasePaths, Look};
 use super::blob::{hashed, known_blobs};
 use super::pack::{self, Stack};
 use super::{LayerInput, PlannedLayer, PreparedBuild, layer};
@@ -108,8 +108,16 @@ impl PreparedBuild<'_> {
         let base = self.base.as_ref()?;
         let record = base.cached.as_ref().map(|record| (record.diff_id, record.extra.clone()));
         let noted = || self.settings.cache.recall(&hashed(&base.rootfs.key()));
-        let hashed = || known_blobs(self.settings).and_then(|_| base::hash(&base.rootfs).ok());
-        record.or_else(noted).or_else(hashed)
+        let known = known_blobs(self.settings);
+        let hashed = || known.and_then(|_| base::hash(&base.rootfs, Look::AtNames).ok());
+        let (diff_id, mut contents) = record.or_else(noted).or_else(hashed)?;
+        if contents.offers.is_none() {
+            contents.offers = known.and_then(|known| known.offers(&diff_id)).cloned();
+        }
+        if contents.offers.is_none() {
+            contents = base::hash(&base.rootfs, Look::IntoLibraries).ok()?.1;
+        }
+        Some((diff_id, contents))
     }
 
     /// The size of the base's blob, where one is known.

@@ -73,6 +73,8 @@ pub struct Recipe {
     pub labels: BTreeMap<String, String>,
     /// How much may be covered by what lies on top of a predecessor.
     pub relayer: Limits,
+    /// Findings of the gate that are none here: `tarsstat:libmariadb.so.3`.
+    pub waive: Vec<String>,
     /// What a plain image's config holds.
     pub plain: PlainImage,
 }
@@ -241,13 +243,14 @@ struct Resolver<'a> {
 
 impl Resolver<'_> {
     fn resolve(&self, written: RecipeFile, overrides: &Overrides) -> Result<Recipe, RecipeError> {
-        if let Some(gate) = written.waive.first() {
+        let unnamed = |given: &String| !is_waiver(given);
+        if let Some(index) = written.waive.iter().position(unnamed) {
             return Err(self.bad(
-                &[PathStep::Key("waive"), PathStep::Item(0)],
+                &[PathStep::Key("waive"), PathStep::Item(index)],
                 "waive",
-                gate,
-                "there is no gate of that name",
-                "remove it",
+                &written.waive[index],
+                "it names no program and what it needs",
+                "write it as the gate's hint has it, such as tarsstat:libmariadb.so.3",
             ));
         }
         let version = overrides.version.clone().unwrap_or_else(|| written.version.clone());
@@ -272,6 +275,7 @@ impl Resolver<'_> {
             init: written.init.as_ref().map(|path| self.folder.join(path)),
             labels: written.labels.clone(),
             relayer: written.relayer,
+            waive: written.waive.clone(),
             plain: self.plain(written)?,
         })
     }
@@ -530,6 +534,11 @@ impl Resolver<'_> {
         };
         RecipeError::Syntax { place, message }
     }
+}
+
+/// True for the name of a finding: a program's file, and what it needs.
+pub fn is_waiver(text: &str) -> bool {
+    text.split_once(':').is_some_and(|(program, need)| !program.is_empty() && !need.is_empty())
 }
 
 /// The first value that no engine takes.

@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::machine;
+use crate::elf::{self, Elf, ReadAt};
 use crate::oci::{Digest, HashingReader};
 
 /// Files up to this size stay in memory.
@@ -43,6 +44,8 @@ pub struct Content {
     pub size: u64,
     /// For an ELF file, the machine that it is made for.
     pub machine: Option<u16>,
+    /// What a program or library asks and offers.
+    pub elf: Option<Arc<Elf>>,
     place: Stored,
 }
 
@@ -65,13 +68,14 @@ impl Content {
             digest: Digest::of(&bytes),
             size: bytes.len() as u64,
             machine: machine::of(&bytes),
+            elf: elf::read(&*bytes, bytes.len() as u64).ok().flatten().map(Arc::new),
             place: Stored::Memory(bytes),
         }
     }
 
     /// Content of which only this is known. It cannot be opened.
-    pub fn known(digest: Digest, size: u64, machine: Option<u16>) -> Self {
-        Self { digest, size, machine, place: Stored::Elsewhere }
+    pub fn known(digest: Digest, size: u64, machine: Option<u16>, elf: Option<Elf>) -> Self {
+        Self { digest, size, machine, elf: elf.map(Arc::new), place: Stored::Elsewhere }
     }
 
     /// A reader from the first byte.
@@ -115,7 +119,7 @@ pub struct Unkept {
     source: io::Error,
 }
 
-fn unkept(error: io::Error) -> io::Error {
+pub(super) fn unkept(error: io::Error) -> io::Error {
     io::Error::other(Unkept { source: error })
 }
 
@@ -141,7 +145,8 @@ impl Spool {
         let machine = machine::of(&head);
         if head.len() <= IN_MEMORY {
             let (digest, size) = reader.finish();
-            return Ok(Content { digest, size, machine, place: Stored::Memory(head.into()) });
+            let elf = elf::read(head.as_slice(), size)?.map(Arc::new);
+            return Ok(Content { digest, size, machine, elf, place: Stored::Memory(head.into()) });
         }
         let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (file, end) = match &mut *guard {
@@ -164,7 +169,23 @@ impl Spool {
             }
         }
         let (digest, size) = reader.finish();
-        Ok(Content { digest, size, machine, place: Stored::Spooled { file, offset } })
+        let elf = match machine {
+            Some(_) => elf::read(&Slice { file: &file, offset }, size)?.map(Arc::new),
+            None => None,
+        };
+        Ok(Content { digest, size, machine, elf, place: Stored::Spooled { file, offset } })
+    }
+}
+
+/// A piece of a file, read at places counted from its beginning.
+pub(super) struct Slice<'f> {
+    pub file: &'f File,
+    pub offset: u64,
+}
+
+impl ReadAt for Slice<'_> {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.file.read_at(buffer, self.offset + offset)
     }
 }
 

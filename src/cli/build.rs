@@ -14,7 +14,7 @@ use super::image::{self, Places, Receipts};
 use super::options::ImageOptions;
 use super::{Failure, Outcome, Ui};
 use crate::build::after::Predecessor;
-use crate::build::recipe::{Overrides, Recipe};
+use crate::build::recipe::{Overrides, Recipe, is_waiver};
 use crate::build::{self, Built, Packed, PlannedLayer, PreparedBuild, Settings, skeleton};
 use crate::deploy::pins::PACKAGE_ANNOTATION;
 use crate::diagnose::{Diagnose, Exit};
@@ -64,6 +64,14 @@ pub struct BuildArgs {
     #[arg(short, long = "output", value_name = "IMAGE")]
     output: Vec<String>,
 
+    /// Refuse what is warned about: packages that seem stale, search paths of libraries that lead nowhere
+    #[arg(long)]
+    strict: bool,
+
+    /// Let the gate pass this finding, beside those that the recipe waives, such as tarsstat:libmariadb.so.3
+    #[arg(long, value_name = "PROGRAM:NEED")]
+    waive: Vec<String>,
+
     /// Show what would be built and write nothing
     #[arg(long, alias = "dry-run")]
     plan: bool,
@@ -85,6 +93,8 @@ enum UsageError {
     PatchVersion,
     #[error("`--version {0}` is the image's own tag")]
     SameVersion(String),
+    #[error("`--waive {0}` names no program and what it needs")]
+    Waive(String),
     #[error("TARSUP_THREADS is `{0}`, which is no number above 0")]
     Threads(String),
     #[error(transparent)]
@@ -103,6 +113,9 @@ impl Diagnose for UsageError {
             Self::Patch(_) => "write it as tarsstat=tarsstat.tgz".to_owned(),
             Self::PatchVersion => "write one such as 3.0.17-1".to_owned(),
             Self::SameVersion(_) => "give the next image a tag of its own, such as 3.0.17-1".to_owned(),
+            Self::Waive(_) => {
+                "write it as the gate's hint has it, such as tarsstat:libmariadb.so.3".to_owned()
+            }
             Self::Threads(_) => "set it to a number, or unset it".to_owned(),
             Self::Limit(beyond) => beyond.hint(),
         })
@@ -159,6 +172,9 @@ struct Written<'a> {
 
 fn write(written: &Written<'_>, outputs: &[ImageName], places: &Places, ui: &Ui) -> Outcome {
     let Written { built, reference, packages } = written;
+    for warning in &built.warnings {
+        ui.warn(warning);
+    }
     if let Some(note) = &built.note {
         ui.note(note);
     }
@@ -217,6 +233,9 @@ fn predecessor(name: &ImageName, image: &Image, ui: &Ui) -> Result<Predecessor, 
 }
 
 fn settings(args: &BuildArgs, predecessor: Option<Predecessor>) -> Result<Settings, Failure> {
+    if let Some(unnamed) = args.waive.iter().find(|given| !is_waiver(given)) {
+        return Err(UsageError::Waive(unnamed.clone()).into());
+    }
     let architecture = match args.platform.as_slice() {
         [one] => one.strip_prefix("linux/").filter(|arch| matches!(*arch, "amd64" | "arm64")),
         _ => None,
@@ -231,6 +250,8 @@ fn settings(args: &BuildArgs, predecessor: Option<Predecessor>) -> Result<Settin
         cache: Cache::at(store::cache_folder()?),
         predecessor,
         init: skeleton::default_init(),
+        strict: args.strict,
+        waive: args.waive.clone(),
     })
 }
 

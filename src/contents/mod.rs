@@ -7,6 +7,7 @@ use std::io::{self, BufReader, Read as _};
 
 use serde::{Deserialize, Serialize};
 
+use crate::elf::Elf;
 use crate::oci::{Digest, HashingWriter, Image};
 use crate::tarball::{EntryKind, TarReader, magic};
 
@@ -89,12 +90,37 @@ pub struct Part {
     pub covered: u64,
     /// Path without leading slash → what is there.
     pub entries: BTreeMap<String, Entry>,
+    /// What programs find there; none where nobody has looked, or where there is nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offers: Option<Offers>,
+}
+
+/// What programs are loaded with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Offers {
+    /// Path → library: of a base, those in the folders that a loader searches, and elsewhere those that are called `lib*`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub libraries: BTreeMap<String, Elf>,
+    /// Further folders that a loader searches, as `ld.so.conf` names them, without leading slash.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub folders: Vec<String>,
+    /// Debian package → version, as dpkg has it installed.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub packages: BTreeMap<String, String>,
+}
+
+impl Offers {
+    /// True where there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.libraries.is_empty() && self.folders.is_empty() && self.packages.is_empty()
+    }
 }
 
 impl Part {
     /// A part of these layers.
     pub fn new(layers: Vec<Digest>, entries: BTreeMap<String, Entry>) -> Self {
-        Self { version: VERSION, layers, covered: 0, entries }
+        Self { version: VERSION, layers, covered: 0, entries, offers: None }
     }
 
     /// The part as the bytes of its file: the same part, the same bytes.

@@ -49,6 +49,11 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// True for a file with holes, which may be larger than its tar.
+    pub fn is_sparse(&self) -> bool {
+        self.segments.is_some()
+    }
+
     /// What lets a program do more than who starts it, and would be lost with normal modes: in words, with the bit or
     /// attribute.
     pub fn privilege(&self) -> Option<&'static str> {

@@ -11,11 +11,15 @@
 mod archives;
 mod attack;
 mod deployments;
+mod elves;
 mod engine;
 mod images;
 mod kinds;
 #[allow(dead_code, reason = "a workshop of the other tests")]
 #[path = "../it/packages.rs"]
 mod packages;
+#[allow(dead_code, reason = "a workshop of the other tests")]
+#[path = "../it/programs.rs"]
+mod programs;
 mod recipes;
 mod tarballs;

@@ -509,6 +509,8 @@ fn base_that_changes_between_hash_and_use_is_refused_and_not_kept() {
         cache: Cache::at(workshop.path("cache")),
         predecessor: None,
         init: None,
+        strict: false,
+        waive: Vec::new(),
     };
     let recipe = Recipe::read(&workshop.path("framework.yaml"), &Overrides::default()).unwrap();
     let first = settings();

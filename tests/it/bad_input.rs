@@ -192,7 +192,7 @@ fn recipe_that_is_wrong_is_refused_with_its_line() {
         ("deploy: deploy\n", "", vec!["needs `deploy`"]),
         ("init: tars-init", "init: none", vec!["no tars-init at"]),
         ("init: tars-init", "user: root", vec!["role framework decides that", "framework.yaml\":7"]),
-        ("init: tars-init", "waive: [abi]", vec!["no gate of that name"]),
+        ("init: tars-init", "waive: [abi]", vec!["names no program and what it needs"]),
         ("init: tars-init", "labels: {io.tarsup.role: x}", vec!["tarsup's own"]),
         ("name: tars/framework", "name: [", vec!["framework.yaml"]),
     ] {
@@ -217,7 +217,7 @@ fn every_refusal_of_a_recipe_has_the_line_of_the_value() {
         ("files:\n  a: /b\n  b:\n    path: /c\n    mode: '9'\n", 10, "not a mode"),
         ("files:\n  a: /b\n  b:\n    path: c\n    mode: '7'\n", 9, "absolute path in the image"),
         ("healthcheck:\n  test: x\n  timeout: 1m\n  interval: 1x\n", 9, "not a duration"),
-        ("packages: []\nwaive:\n\n  - none\n", 9, "no gate of that name"),
+        ("packages: []\nwaive:\n\n  - none\n", 9, "names no program and what it needs"),
         ("user: a\ncmd: b\nuser: c\n", 8, "stands on line 6 already"),
         ("env:\n  A: 1\n  A: 2\n", 8, "stands on line 7 already"),
         ("ports: [80]\nusre: x\n", 7, "unknown field `usre`"),

@@ -5,17 +5,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Module → what it may name of ours. ARCHITECTURE.md explains each line.
-const MAY_IMPORT: [(&str, &[&str]); 17] = [
+const MAY_IMPORT: [(&str, &[&str]); 18] = [
     ("diagnose", &[]),
     ("limits", &[]),
     ("tars", &["diagnose"]),
     ("oci", &["diagnose"]),
     ("tarball", &["limits"]),
-    ("contents", &["oci", "tarball"]),
+    ("elf", &[]),
+    ("contents", &["elf", "oci", "tarball"]),
     ("compare", &["contents", "diagnose", "limits", "oci", "tarball", "tars"]),
     ("engine", &["diagnose", "limits", "oci"]),
     ("store", &["diagnose", "limits", "oci", "tars"]),
-    ("build", &["contents", "diagnose", "limits", "oci", "store", "tarball", "tars", "yaml"]),
+    ("build", &["contents", "diagnose", "elf", "limits", "oci", "store", "tarball", "tars", "yaml"]),
     ("transport", &["diagnose", "engine", "limits", "oci", "store"]),
     ("yaml", &["diagnose", "limits"]),
     ("deploy", &["diagnose", "engine", "limits", "oci", "tars", "yaml"]),

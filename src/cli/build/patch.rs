@@ -27,7 +27,9 @@ pub(super) fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
     super::reach(&outputs, &places, ui)?;
     let before = predecessor(&source, &old, ui)?;
     let settings = settings(args, Some(before.clone()))?;
-    let patch = Patch { name: source.to_string(), image: &old, before: &before, services, version };
+    let on_read = |what: &str| ui.note(&format!("{source} has no list of {what}: it is read"));
+    let name = source.to_string();
+    let patch = Patch { name, image: &old, before: &before, services, version, on_read: &on_read };
     let built = patch::patch(&patch, &settings, &|layer| super::say(layer, ui))?;
     let written = Written { built: &built, reference: &reference, packages: &built.packages };
     super::write(&written, &outputs, &places, ui)

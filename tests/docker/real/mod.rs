@@ -1,6 +1,7 @@
 //! The real framework, built from upstream's source: what claims to cover it runs on it. Its packages lie beside the
 //! project; without them these tests are skipped, and say so.
 
+mod abi;
 mod adopt;
 mod backup;
 mod columns;

@@ -1,0 +1,242 @@
+//! What a base offers to programs: its libraries, the folders that they are searched in, its Debian packages.
+//!
+//! It is gathered while the base is read, and kept with what else is known of the base: a rebuild does not look again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::fs::FileExt as _;
+
+use super::base::BasePaths;
+use super::glob;
+use super::tree::{Slice, unkept};
+use crate::contents::Offers;
+use crate::elf::{self, Elf};
+use crate::limits;
+
+/// The most of one file of a loader's configuration; of such files, of folders that they name, and of their `include`.
+const LARGEST_CONF: u64 = 16 * 1024;
+const MOST_CONFS: usize = 200;
+/// The most of a list of packages, and of one of its lines.
+const LARGEST_STATUS: u64 = 64 << 20;
+const LONGEST_LINE: u64 = 64 * 1024;
+/// How much of a library is read at once; a smaller one is never written anywhere.
+const PIECE: usize = 64 * 1024;
+
+/// What is known of a base while it is being read.
+#[derive(Default)]
+pub(super) struct Gathering {
+    libraries: BTreeMap<String, Elf>,
+    confs: BTreeMap<String, Vec<String>>,
+    packages: BTreeMap<String, String>,
+    /// Where a library lies while it is looked at: a file without a name.
+    scratch: Option<File>,
+    /// Bytes of names so far.
+    names: u64,
+}
+
+impl Gathering {
+    /// Reads a file of the base, where it is one that counts; `name` is without `./`.
+    pub(super) fn take(&mut self, name: &str, size: u64, content: impl Read) -> io::Result<()> {
+        let (folder, file) = name.rsplit_once('/').unwrap_or(("", name));
+        if is_conf(folder, file) {
+            if self.confs.len() < MOST_CONFS {
+                let mut text = Vec::new();
+                content.take(LARGEST_CONF).read_to_end(&mut text)?;
+                let lines = String::from_utf8_lossy(&text).lines().map(str::to_owned).collect();
+                self.confs.insert(name.to_owned(), lines);
+            }
+        } else if is_library(file) {
+            if let Some(found) = self.library(content, size)? {
+                self.names += weight(&found);
+                limits::LIBRARIES.allow(self.names)?;
+                self.libraries.insert(name.to_owned(), found);
+            }
+        } else if name == "var/lib/dpkg/status" || folder == "var/lib/dpkg/status.d" {
+            self.packages(content.take(LARGEST_STATUS))?;
+        }
+        Ok(())
+    }
+
+    /// Another name of a file.
+    pub(super) fn link(&mut self, name: &str, target: &str) {
+        if let Some(found) = self.libraries.get(target).cloned() {
+            self.libraries.insert(name.to_owned(), found);
+        }
+    }
+
+    /// Of several entries with one name the last one counts.
+    pub(super) fn forget(&mut self, name: &str) {
+        self.libraries.remove(name);
+        self.confs.remove(name);
+    }
+
+    fn library(&mut self, mut content: impl Read, size: u64) -> io::Result<Option<Elf>> {
+        let mut piece = Vec::new();
+        (&mut content).take(PIECE as u64).read_to_end(&mut piece)?;
+        if !piece.starts_with(b"\x7fELF") {
+            return Ok(None);
+        }
+        if piece.len() as u64 >= size {
+            return elf::read(piece.as_slice(), size);
+        }
+        if self.scratch.is_none() {
+            self.scratch = Some(tempfile::tempfile().map_err(unkept)?);
+        }
+        let Some(file) = &self.scratch else { return Ok(None) };
+        let mut end = 0;
+        while !piece.is_empty() {
+            file.write_all_at(&piece, end).map_err(unkept)?;
+            end += piece.len() as u64;
+            piece.resize(PIECE, 0);
+            let read = content.read(&mut piece)?;
+            piece.truncate(read);
+        }
+        elf::read(&Slice { file, offset: 0 }, end)
+    }
+
+    /// dpkg's list: `Package`, `Status` and `Version` of each paragraph (deb-control(5)).
+    fn packages(&mut self, content: impl Read) -> io::Result<()> {
+        let mut content = BufReader::new(content);
+        let (mut name, mut version, mut installed) = (String::new(), String::new(), true);
+        loop {
+            let mut line = Vec::new();
+            let read = (&mut content).take(LONGEST_LINE).read_until(b'\n', &mut line)?;
+            let line = String::from_utf8_lossy(&line);
+            let line = line.trim_end();
+            if line.is_empty() {
+                let (name, version) = (std::mem::take(&mut name), std::mem::take(&mut version));
+                if installed && !name.is_empty() {
+                    self.names += (name.len() + version.len()) as u64;
+                    limits::LIBRARIES.allow(self.names)?;
+                    self.packages.insert(name, version);
+                }
+                installed = true;
+            }
+            if read == 0 {
+                return Ok(());
+            }
+            match line.split_once(": ") {
+                Some(("Package", value)) => value.clone_into(&mut name),
+                Some(("Version", value)) => value.clone_into(&mut version),
+                Some(("Status", value)) => installed = value.ends_with(" installed"),
+                _ => {}
+            }
+        }
+    }
+
+    /// What counts of it, once everything of the base is known.
+    pub(super) fn finish(self, base: &BasePaths) -> Offers {
+        let mut search =
+            Search { confs: &self.confs, base, folders: Vec::new(), seen: BTreeSet::new(), includes: 0 };
+        search.conf("etc/ld.so.conf");
+        let folders = search.folders;
+        let named = folders.iter().filter_map(|folder| base.led(folder));
+        let searched: BTreeSet<String> =
+            named.chain(standard_folders().filter_map(|folder| base.led(folder))).collect();
+        // Elsewhere a search path may lead to what is called as libraries are; what is not is a module of some program.
+        let is_found = |path: &str| {
+            let (folder, file) = path.rsplit_once('/').unwrap_or(("", path));
+            file.starts_with("lib") || searched.contains(folder)
+        };
+        let mut libraries = self.libraries;
+        libraries.retain(|path, _| is_found(path));
+        Offers { libraries, folders, packages: self.packages }
+    }
+}
+
+/// A loader's configuration (ld.so.conf(5)), each file of it read once.
+struct Search<'a> {
+    confs: &'a BTreeMap<String, Vec<String>>,
+    base: &'a BasePaths,
+    /// The folders that it names, in order.
+    folders: Vec<String>,
+    seen: BTreeSet<String>,
+    includes: usize,
+}
+
+impl Search<'_> {
+    fn conf(&mut self, path: &str) {
+        if !self.seen.insert(path.to_owned()) {
+            return;
+        }
+        let conf = self.base.led(path).unwrap_or_default();
+        let is_new = conf == path || self.seen.insert(conf.clone());
+        let confs = self.confs;
+        let Some(lines) = confs.get(&conf).filter(|_| is_new) else { return };
+        for line in lines.iter().map(|line| line.split('#').next().unwrap_or_default().trim()) {
+            if let Some(patterns) = line.strip_prefix("include ").or_else(|| line.strip_prefix("include\t")) {
+                for pattern in patterns.split_whitespace() {
+                    self.include(&conf, pattern);
+                }
+            } else if line.starts_with('/') && self.folders.len() < MOST_CONFS {
+                // The kind that may follow (`=libc6`) is of the past.
+                let folder = line.split([' ', '\t', '=']).next().unwrap_or(line).trim_matches('/').to_owned();
+                if !self.folders.contains(&folder) {
+                    self.folders.push(folder);
+                }
+            }
+        }
+    }
+
+    fn include(&mut self, conf: &str, pattern: &str) {
+        self.includes += 1;
+        if self.includes > MOST_CONFS {
+            return;
+        }
+        let beside = conf.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let pattern = match pattern.strip_prefix('/') {
+            Some(absolute) => absolute.to_owned(),
+            None => format!("{beside}/{pattern}"),
+        };
+        let Some((folder, names)) = pattern.rsplit_once('/') else { return };
+        let Some(folder) = self.base.led(folder) else { return };
+        let within = |path: &&String| {
+            let (at, name) = path.rsplit_once('/').unwrap_or(("", path));
+            at == folder && glob::matches(names.as_bytes(), name.as_bytes())
+        };
+        let found: BTreeSet<&String> =
+            self.confs.keys().chain(self.base.links.keys()).filter(within).collect();
+        for path in found.into_iter().cloned().collect::<Vec<String>>() {
+            self.conf(&path);
+        }
+    }
+}
+
+/// Every library that a loader finds by its name has this in it.
+pub(super) fn is_library(file: &str) -> bool {
+    file.contains(".so")
+}
+
+fn is_conf(folder: &str, file: &str) -> bool {
+    folder == "etc" && file.starts_with("ld.so.conf") || folder.starts_with("etc/ld.so.conf.d")
+}
+
+/// What a library takes in a list, about.
+fn weight(elf: &Elf) -> u64 {
+    let versions = elf.versions.iter().flat_map(|(name, versions)| std::iter::once(name).chain(versions));
+    let names = elf.needed.iter().chain(&elf.runpath).chain(&elf.rpath).chain(&elf.exports).chain(versions);
+    names.map(|name| name.len() as u64 + 16).sum()
+}
+
+/// What ld.so searches whatever its configuration says, on Debian and elsewhere, for every machine.
+fn standard_folders() -> impl Iterator<Item = &'static str> {
+    MACHINES.iter().flat_map(|(_, folders)| *folders).chain(&ANY_MACHINE).copied()
+}
+
+/// The same for one machine (`e_machine`).
+pub(super) fn standard_folders_of(machine: u16) -> impl Iterator<Item = &'static str> {
+    let own = MACHINES.iter().find(|(known, _)| *known == machine).map_or(&[][..], |(_, folders)| *folders);
+    own.iter().chain(&ANY_MACHINE).copied()
+}
+
+const ANY_MACHINE: [&str; 4] = ["lib64", "usr/lib64", "lib", "usr/lib"];
+/// Debian's folders of libraries, by `e_machine`.
+const MACHINES: [(u16, &[&str]); 6] = [
+    (3, &["lib/i386-linux-gnu", "usr/lib/i386-linux-gnu"]),
+    (40, &["lib/arm-linux-gnueabihf", "usr/lib/arm-linux-gnueabihf"]),
+    (62, &["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"]),
+    (183, &["lib/aarch64-linux-gnu", "usr/lib/aarch64-linux-gnu"]),
+    (243, &["lib/riscv64-linux-gnu", "usr/lib/riscv64-linux-gnu"]),
+    (258, &["lib/loongarch64-linux-gnu", "usr/lib/loongarch64-linux-gnu"]),
+];

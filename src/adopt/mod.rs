@@ -31,6 +31,8 @@ pub struct Found {
     pub image: Option<EngineImage>,
     /// The command lines of its processes; none where it does not run.
     pub processes: Vec<String>,
+    /// The names of the containers whose namespaces it shares, by id; none of those that are gone.
+    pub leaders: BTreeMap<String, String>,
 }
 
 /// What is to be written, and what a person should know of it.
@@ -101,14 +103,6 @@ pub enum AdoptError {
         /// Its deployment.
         deployment: String,
     },
-    /// It has no network of its own, and no file of ours can say so.
-    #[error("the container `{container}` has its network from the container {other}")]
-    SharesNetwork {
-        /// The container.
-        container: String,
-        /// The name of the other one where that is known, else its id.
-        other: String,
-    },
 }
 
 impl crate::diagnose::Diagnose for AdoptError {
@@ -119,9 +113,6 @@ impl crate::diagnose::Diagnose for AdoptError {
     fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Ours { .. } => "it has a deployment file: name the other containers alone".to_owned(),
-            Self::SharesNetwork { other, .. } => format!(
-                "name the other containers alone: it goes on as it is, and each plan that stops {other} asks about it"
-            ),
         })
     }
 }
@@ -133,21 +124,17 @@ pub fn adopt(found: &[Found], networks: &BTreeMap<String, Network>) -> Result<Ad
             let container = one.container.name.clone();
             return Err(AdoptError::Ours { container, deployment: deployment.clone() });
         }
-        if let Some(other) = shared(&one.container.raw, "NetworkMode") {
-            let is_it = |found: &&Found| found.container.id == other;
-            let name = found.iter().find(is_it).map(|found| format!("`{}`", found.container.name));
-            let container = one.container.name.clone();
-            return Err(AdoptError::SharesNetwork { container, other: name.unwrap_or(other.to_owned()) });
-        }
     }
+    let names = service_names(found);
     let mut services = Vec::new();
     let mut env_files = Vec::new();
     let mut written = write::File::default();
-    for (one, name) in found.iter().zip(service_names(found)) {
+    for (one, name) in found.iter().zip(names.clone()) {
         let config = one.image.as_ref().map_or(&Value::Null, |image| &image.raw["Config"]);
         let mut asked = Asked::of_container(&one.container, &name, config);
         let (role, why) = role::guess(&one.container, &one.processes);
         let mut remarks = remarks(one);
+        remarks.extend(say_whose(&mut asked, one, found, &names));
         let (image, remark) = image_name(one, &name);
         remarks.extend(remark);
         remarks.extend(role::doubt(role, &one.processes));
@@ -180,6 +167,36 @@ pub fn adopt(found: &[Found], networks: &BTreeMap<String, Network>) -> Result<Ad
     Ok(Adoption { file: written.finish(&deployment), deployment, env_files, services, notes })
 }
 
+/// Puts compose's word for each namespace of another container in its place: the service where that is adopted too, else the
+/// container. What is to be said of those that are gone.
+fn say_whose(asked: &mut Asked, one: &Found, found: &[Found], names: &[String]) -> Vec<String> {
+    let mut remarks = Vec::new();
+    for (key, what) in [("NetworkMode", "network"), ("IpcMode", "shared memory"), ("PidMode", "processes")] {
+        let Some(other) = shared(&one.container.raw, key) else { continue };
+        let is_it = |found: &Found| found.container.id == other || found.container.name == other;
+        let adopted = found.iter().zip(names).find(|(found, _)| is_it(found));
+        let name = one.leaders.get(other);
+        if adopted.is_none() {
+            remarks.push(match name {
+                Some(name) => format!(
+                    "it has its {what} from `{name}`, which is not adopted with it: once somebody makes that one anew, \
+                     `tarsup up` makes this one anew, too"
+                ),
+                None => format!(
+                    "it has its {what} from a container that is gone: it cannot be started again as it is"
+                ),
+            });
+        }
+        let word = match adopted {
+            Some((_, service)) => format!("service:{service}"),
+            None => format!("container:{}", name.map_or(other, String::as_str)),
+        };
+        asked.beyond.remove(key);
+        asked.said.insert(key.to_owned(), word.into());
+    }
+    remarks
+}
+
 /// compose's name of the service, else the container's: what it is called on its networks already.
 fn service_names(found: &[Found]) -> Vec<String> {
     let of_compose = |one: &Found| one.container.labels.get(COMPOSE_SERVICE).cloned();
@@ -200,13 +217,14 @@ fn deployment_name(found: &[Found]) -> String {
             |mode: &&str| !matches!(*mode, "default" | "bridge" | "host" | "none") && !mode.contains(':');
         mode.filter(is_own).unwrap_or_default().to_owned()
     };
+    let has_own = |one: &&Found| shared(&one.container.raw, "NetworkMode").is_none();
     let fits = |name: &String| {
         name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
             && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_'))
     };
     one_of(found.iter().map(project).collect())
         .filter(fits)
-        .or_else(|| one_of(found.iter().map(network).collect()).filter(fits))
+        .or_else(|| one_of(found.iter().filter(has_own).map(network).collect()).filter(fits))
         .unwrap_or_else(|| "tars".to_owned())
 }
 
@@ -279,6 +297,7 @@ fn remarks(one: &Found) -> Vec<String> {
     });
     if role::guess(&one.container, &one.processes).0.is_some_and(|role| role != Role::Database)
         && host["NetworkMode"] != "host"
+        && shared(&one.container.raw, "NetworkMode").is_none()
         && !is_fixed
         && !env("DOMAIN")
     {

@@ -14,6 +14,7 @@ use super::options::{DeploymentOptions, EngineOptions};
 use super::rollout::{connect, run};
 use super::{Failure, Outcome, Ui};
 use crate::adopt::{Adopted, Adoption, Found};
+use crate::deploy::asked::shared;
 use crate::diagnose::{Diagnose, Exit, shown};
 use crate::engine::Engine;
 
@@ -108,7 +109,15 @@ async fn read(engine: &dyn Engine, names: &[String]) -> Result<Adoption, Failure
                 networks.insert(network.name.clone(), network);
             }
         }
-        found.push(Found { container, image, processes });
+        let mut leaders = BTreeMap::new();
+        for other in
+            ["NetworkMode", "IpcMode", "PidMode"].iter().filter_map(|key| shared(&container.raw, key))
+        {
+            if let Some(leader) = engine.inspect_container(other).await? {
+                leaders.insert(other.to_owned(), leader.name);
+            }
+        }
+        found.push(Found { container, image, processes, leaders });
     }
     Ok(crate::adopt::adopt(&found, &networks)?)
 }

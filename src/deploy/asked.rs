@@ -102,6 +102,9 @@ const HOST_APART: [&str; 13] = [
     "Cgroup",
 ];
 
+/// Keys of `HostConfig` without an effect in a container that is on another one's network.
+const OF_A_NETWORK: [&str; 4] = ["Dns", "DnsOptions", "DnsSearch", "ExtraHosts"];
+
 /// Where the parts of a container are read from.
 struct Source<'a> {
     /// `Config`.
@@ -211,6 +214,10 @@ impl Source<'_> {
         self.mode() == "host"
     }
 
+    fn is_on_anothers(&self) -> bool {
+        self.mode().starts_with("container:")
+    }
+
     fn environment(&self, asked: &mut Asked) {
         let entries = |value: Option<&Value>| -> Vec<String> {
             value
@@ -264,19 +271,25 @@ impl Source<'_> {
 
     fn config(&self, asked: &mut Asked) {
         let hostname = self.config.get("Hostname").filter(|name| !says_nothing(name));
-        // On the host's network the engine writes the host's own name there.
-        let is_given = |name: &&Value| !self.is_on_host() && name.as_str() != self.id.map(short);
+        // On the host's network, and on another container's, the engine writes their own name there.
+        let is_given = |name: &&Value| {
+            !self.is_on_host() && !self.is_on_anothers() && name.as_str() != self.id.map(short)
+        };
         if let Some(hostname) = hostname.filter(is_given) {
             asked.said.insert("Hostname".to_owned(), hostname.clone());
         }
-        if let Some(mac) = self.config.get("MacAddress").filter(|mac| !says_nothing(mac)) {
+        if let Some(mac) =
+            self.config.get("MacAddress").filter(|mac| !says_nothing(mac) && !self.is_on_anothers())
+        {
             asked.said.insert("MacAddress".to_owned(), mac.clone());
         }
         for (key, value) in self.config {
             let is_default = says_nothing(value)
                 || self.image.get(key) == Some(value)
                 || key == "StopSignal" && value == "SIGTERM" && self.image.get(key).is_none_or(says_nothing);
-            if is_default || CONFIG_APART.contains(&key.as_str()) || key == "NetworkingConfig" {
+            let is_anothers = key == "Domainname" && self.is_on_anothers();
+            if is_default || is_anothers || CONFIG_APART.contains(&key.as_str()) || key == "NetworkingConfig"
+            {
                 continue;
             }
             let place = if CONFIG.contains(&key.as_str()) { &mut asked.said } else { &mut asked.beyond };
@@ -300,7 +313,8 @@ impl Source<'_> {
         let is_privileged = self.host.get("Privileged") == Some(&Value::Bool(true));
         for (key, value) in self.host {
             let key = key.as_str();
-            if HOST_APART.contains(&key) || says_nothing(value) {
+            let is_anothers = OF_A_NETWORK.contains(&key) && self.is_on_anothers();
+            if HOST_APART.contains(&key) || is_anothers || says_nothing(value) {
                 continue;
             }
             let mut value = value.clone();
@@ -349,6 +363,10 @@ impl Source<'_> {
     }
 
     fn ports(&self, asked: &mut Asked) {
+        if self.is_on_anothers() {
+            // What is exposed there is the image's: the engine takes no other.
+            return;
+        }
         let mut bindings =
             self.host.get("PortBindings").and_then(Value::as_object).cloned().unwrap_or_default();
         bindings.retain(|_, hosts| !says_nothing(hosts));

@@ -13,6 +13,9 @@ use crate::engine::CreateBody;
 /// Variables that name files without which a container of the framework cannot ask its database.
 const FILES: [&str; 3] = ["MYSQL_ROOT_PASSWORD_FILE", "TARS_ADMIN_PASSWORD_FILE", "MYSQL_SSL_CA"];
 
+/// How a namespace of another container is named in the API.
+const CONTAINER: &str = "container:";
+
 /// The declared container of a service, but for its image's id and the labels that a deploy adds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Declaration {
@@ -56,6 +59,8 @@ pub enum NetworkMode {
     Host,
     /// None.
     None,
+    /// Another container's, in the API's word: `container:NAME`.
+    Container(String),
     /// This network, or the engine's `bridge`.
     Network(String),
 }
@@ -172,6 +177,14 @@ impl Declaration {
         self.network == Some(NetworkMode::Host)
     }
 
+    /// The containers whose namespaces it shares: the key of `HostConfig`, and the container's name.
+    pub fn shares(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let network = self.network.as_ref().map(NetworkMode::name);
+        let mode = |key: &str| self.host.get(key).and_then(Value::as_str);
+        let all = [("NetworkMode", network), ("IpcMode", mode("IpcMode")), ("PidMode", mode("PidMode"))];
+        all.into_iter().filter_map(|(key, mode)| Some((key, mode?.strip_prefix(CONTAINER)?)))
+    }
+
     /// What it mounts.
     pub fn mounts(&self) -> Mounts {
         Mounts::declared(&self.mounts)
@@ -186,6 +199,10 @@ impl Declaration {
             self.rest.remove(key);
         }
         for key in ["PublishAllPorts", "VolumesFrom"] {
+            self.host.remove(key);
+        }
+        // It needs nobody's memory or processes, and is not to fail because they are away.
+        for (key, _) in self.clone().shares() {
             self.host.remove(key);
         }
         self.entrypoint = Some(command.iter().map(|&word| word.to_owned()).collect());
@@ -280,6 +297,7 @@ impl NetworkMode {
         match mode {
             "host" => Self::Host,
             "none" => Self::None,
+            mode if mode.starts_with(CONTAINER) => Self::Container(mode.to_owned()),
             network => Self::Network(network.to_owned()),
         }
     }
@@ -289,7 +307,7 @@ impl NetworkMode {
         match self {
             Self::Host => "host",
             Self::None => "none",
-            Self::Network(network) => network,
+            Self::Container(name) | Self::Network(name) => name,
         }
     }
 }
@@ -445,6 +463,7 @@ mod tests {
             json!({"Entrypoint": null, "Env": "odd", "HostConfig": {"Binds": null}}),
             json!({"Env": [], "Volumes": {}, "HostConfig": {"PortBindings": {"1/tcp": null}}, "NetworkingConfig": {}}),
             json!({"Entrypoint": [], "NetworkingConfig": {"EndpointsConfig": {"a": {}}}, "HostConfig": {"NetworkMode": "host"}}),
+            json!({"HostConfig": {"NetworkMode": "container:a", "IpcMode": "container:b", "PidMode": "host"}}),
         ] {
             let declaration = read(&body, vec![("back".to_owned(), later.clone())]);
             assert_eq!(Value::Object(declaration.render().0), body);

@@ -61,6 +61,7 @@ pub async fn observe_with(
     for one in &mut listed {
         adopt(desired, &one.id, &mut one.labels);
     }
+    let leaders = strange_leaders(desired, &listed);
     listed.retain(|one| {
         is_ours(one, desired) || desired.services.iter().any(|service| service.container == one.name)
     });
@@ -122,6 +123,7 @@ pub async fn observe_with(
         askers: images.askers,
         shelf: None,
         contents: BTreeMap::new(),
+        leaders,
         facts: Facts::default(),
     })
 }
@@ -178,6 +180,22 @@ pub fn adopt(desired: &Desired, id: &str, labels: &mut BTreeMap<String, String>)
     }
 }
 
+/// See [`Observed::leaders`].
+fn strange_leaders(desired: &Desired, listed: &[ContainerSummary]) -> BTreeMap<String, String> {
+    let shared = desired.services.iter().flat_map(|service| service.declaration.shares());
+    let is_strange = |name: &&str| desired.services.iter().all(|service| service.container != *name);
+    let names = shared.map(|(_, name)| name).filter(is_strange);
+    let find = |name: &str| {
+        listed.iter().find(|one| one.name == name || name.len() >= 12 && one.id.starts_with(name))
+    };
+    names.filter_map(|name| Some((name.to_owned(), find(name)?.id.clone()))).collect()
+}
+
+/// True where a service shares a namespace of the container of that name.
+fn leads(desired: &Desired, name: &str) -> bool {
+    desired.services.iter().any(|service| service.declaration.shares().any(|(_, other)| other == name))
+}
+
 fn is_ours(one: &ContainerSummary, desired: &Desired) -> bool {
     one.labels.get(LABEL_DEPLOYMENT) == Some(&desired.deployment)
 }
@@ -201,8 +219,8 @@ async fn as_told(
     glance: Glance<'_>,
     images: &mut ImageList<'_>,
 ) -> Result<Option<Container>> {
-    // On what a container leans no list tells.
-    if !is_ours(one, desired) || one.labels.contains_key(LABEL_LEANS) {
+    // On what a container leans no list tells, nor since when that runs.
+    if !is_ours(one, desired) || one.labels.contains_key(LABEL_LEANS) || leads(desired, &one.name) {
         return Ok(None);
     }
     if (glance.is_parked)(&one.name) {

@@ -58,6 +58,8 @@ pub struct Observed {
     pub shelf: Option<Shelf>,
     /// What the containers hold that were looked into, by id: those that a plan would stop ([`super::observe::look_into`]).
     pub contents: BTreeMap<String, Contents>,
+    /// Containers whose namespaces services share by the files, and that are no service's: how the file names each → id.
+    pub leaders: BTreeMap<String, String>,
     /// What was asked beyond the engine's lists, where a plan is made for a person.
     pub facts: Facts,
 }

@@ -9,7 +9,7 @@ use super::step::Purpose;
 use crate::deploy::container::{Declaration, Environment, NetworkMode};
 use crate::deploy::desired::Service;
 use crate::deploy::observed::{
-    LABEL_DEPLOY, LABEL_DEPLOYMENT, LABEL_PREDECESSOR, LABEL_RECORD, LABEL_RESTART, LABEL_ROLE,
+    LABEL_DEPLOY, LABEL_DEPLOYMENT, LABEL_LEANS, LABEL_PREDECESSOR, LABEL_RECORD, LABEL_RESTART, LABEL_ROLE,
     LABEL_SERVICE, LABEL_SPEC,
 };
 use crate::engine::{CreateBody, object};
@@ -152,6 +152,9 @@ fn labels_of(service: &Service, making: &Making) -> BTreeMap<&'static str, Strin
         labels.insert(LABEL_RESTART, serde_json::to_string(&service.restart).unwrap_or_default());
         if let Some(role) = service.role {
             labels.insert(LABEL_ROLE, role.name().to_owned());
+        }
+        if service.declaration.shares().next().is_some() {
+            labels.insert(LABEL_LEANS, "true".to_owned());
         }
         if let Some(record) = making.record {
             labels.insert(LABEL_RECORD, record.to_owned());

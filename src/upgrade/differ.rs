@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::deploy::asked::{Asked, says_nothing};
+use crate::deploy::asked::{Asked, says_nothing, shared};
 use crate::deploy::desired::Service;
-use crate::deploy::observed::LABEL_SPEC;
+use crate::deploy::observed::{LABEL_SERVICE, LABEL_SPEC};
 use crate::deploy::{Observed, carried};
 use crate::engine::{Container, EngineImage};
 use crate::tars::rebuild::{REBUILD, is_allowed};
@@ -44,6 +44,7 @@ pub fn difference(service: &Service, container: &Container, observed: &Observed)
 fn adopted_difference(service: &Service, container: &Container, observed: &Observed) -> Option<String> {
     let (has, wanted) = both(service, container, observed);
     let mut keys = has.differences(&wanted);
+    keys.extend(namespaces_that_differ(service, container, observed));
     // All that is allowed means the same: no.
     if is_allowed(service.declaration.environment.value(REBUILD)) {
         keys.remove("Env REBUILD");
@@ -61,6 +62,22 @@ fn adopted_difference(service: &Service, container: &Container, observed: &Obser
     (!parts.is_empty()).then(|| parts.join("; "))
 }
 
+/// The declared namespaces of others that the container does not have. Whose they are is told by its service: one that was replaced
+/// since has a successor, and what leans on it follows.
+fn namespaces_that_differ(service: &Service, container: &Container, observed: &Observed) -> Vec<String> {
+    let is_it = |has: &str, name: &str| {
+        let by_id = observed.containers.iter().find(|found| found.id == has);
+        let named = observed.container(name).and_then(|found| found.labels.get(LABEL_SERVICE));
+        let is_of_one_service = |found: &Container| found.labels.get(LABEL_SERVICE) == named;
+        has == name
+            || observed.leaders.get(name).is_some_and(|id| id == has)
+            || by_id.is_some_and(|found| found.name == name || named.is_some() && is_of_one_service(found))
+    };
+    let has_it = |key: &str, name: &str| shared(&container.raw, key).is_some_and(|has| is_it(has, name));
+    let lacks = |(key, name): &(&'static str, &str)| !has_it(key, name);
+    service.declaration.shares().filter(lacks).map(|(key, _)| key.to_owned()).collect()
+}
+
 fn both(service: &Service, container: &Container, observed: &Observed) -> (Asked, Asked) {
     let image = observed.image(&container.image_id).map_or(&Value::Null, |image| &image.raw["Config"]);
     (Asked::of_container(container, &service.name, image), Asked::of_declared(service, image))
@@ -70,7 +87,12 @@ fn both(service: &Service, container: &Container, observed: &Observed) -> (Asked
 /// goes without.
 pub fn unsaid(service: &Service, container: &Container, observed: &Observed) -> (Vec<String>, Vec<String>) {
     let image = observed.image(&container.image_id).map_or(&Value::Null, |image| &image.raw["Config"]);
-    carried::beyond(container, &service.name, image)
+    let (mut carried, mut lost) = carried::beyond(container, &service.name, image);
+    for (declared, _) in service.declaration.shares() {
+        carried.retain(|key| key != declared);
+        lost.retain(|key| key != declared);
+    }
+    (carried, lost)
 }
 
 /// The value of a `REBUILD` that would empty the database, or might.

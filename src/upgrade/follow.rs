@@ -8,6 +8,7 @@ use super::plan::{Decision, Planner};
 use super::preflight::guard_container;
 use super::state::{by_id, is_up, made, of_service, serving};
 use super::{adopted, differ, leaning};
+use crate::deploy::asked::shared;
 use crate::deploy::desired::Service;
 use crate::deploy::observed::LABEL_PREDECESSOR;
 use crate::engine::Container;
@@ -17,38 +18,62 @@ type Planned<'a> = Vec<(&'a Service, Decision<'a>)>;
 
 /// The same with what leans on a container that is replaced, or was by an earlier deploy: it is replaced, too.
 pub(super) fn with_followers<'a>(planner: &Planner<'a>, mut all: Planned<'a>) -> Planned<'a> {
-    let mut replaced: BTreeSet<String> = all
+    let mut goes: Goes = all
         .iter()
-        .filter(|(_, decision)| matches!(decision, Decision::Replace { .. }))
-        .map(|(service, _)| service.name.clone())
+        .filter_map(|(service, decision)| Some((service.name.clone(), becomes(decision)?)))
         .collect();
     let is_up_intent = matches!(planner.plan.intent, super::Intent::Up);
     // What leans on a follower follows, too.
     loop {
         let mut found = None;
         for service in planner.ordered() {
-            let is_planned = all.iter().any(|(planned, decision)| {
-                planned.name == service.name && !matches!(decision, Decision::Keep)
-            });
-            if !is_planned && let Some(decision) = follows(planner, service, &replaced, is_up_intent) {
+            let decided = all.iter().find(|(planned, _)| planned.name == service.name);
+            let is_to_start = match decided {
+                None | Some((_, Decision::Keep)) => false,
+                Some((_, Decision::Start { container, .. })) if !is_up(container) => true,
+                Some(_) => continue,
+            };
+            let mends = Mends { goes: &goes, is_up_intent, is_to_start };
+            if let Some(decision) = follows(planner, service, &mends) {
                 found = Some((service, decision));
                 break;
             }
         }
         let Some((service, decision)) = found else { return all };
-        replaced.insert(service.name.clone());
+        goes.insert(service.name.clone(), REPLACED);
         all.retain(|(planned, _)| planned.name != service.name);
         all.push((service, decision));
     }
 }
 
+/// Services that others may lean on → what becomes of them.
+type Goes = BTreeMap<String, &'static str>;
+
+const REPLACED: &str = "is replaced";
+const STARTED: &str = "is started";
+
+/// What decides whether a service follows.
+#[derive(Clone, Copy)]
+struct Mends<'a> {
+    goes: &'a Goes,
+    /// True where the plan is to make whole what it finds.
+    is_up_intent: bool,
+    /// True where its container is down and is to be started.
+    is_to_start: bool,
+}
+
+/// What becomes of what a container may lean on.
+fn becomes(decision: &Decision<'_>) -> Option<&'static str> {
+    match decision {
+        Decision::Replace { .. } => Some(REPLACED),
+        Decision::Create { .. } => Some("is made anew"),
+        Decision::Start { container, .. } => (!is_up(container)).then_some(STARTED),
+        Decision::Keep => None,
+    }
+}
+
 /// How one service follows, where it does.
-fn follows<'a>(
-    planner: &Planner<'a>,
-    service: &'a Service,
-    replaced: &BTreeSet<String>,
-    mends: bool,
-) -> Option<Decision<'a>> {
+fn follows<'a>(planner: &Planner<'a>, service: &'a Service, why: &Mends<'_>) -> Option<Decision<'a>> {
     if service.role == Some(Role::Database) || service.written.hold {
         return None;
     }
@@ -56,7 +81,7 @@ fn follows<'a>(
     if let Some(made) = made(planner.observed, deployment, &service.name, planner.id) {
         // An interrupted run of this deploy made it.
         let old = by_id(planner.observed, made.labels.get(LABEL_PREDECESSOR)?)?;
-        let cause = cause(planner, old, replaced, true)?;
+        let cause = cause(planner, service, old, &Mends { is_up_intent: true, ..*why })?;
         return Some(Decision::Replace { old, made: Some(made), cause });
     }
     let old = serving(planner.observed, deployment, service).or_else(|| planner.parked(service))?;
@@ -66,8 +91,8 @@ fn follows<'a>(
         made(planner.observed, deployment, on.service, planner.id).is_some()
             && planner.observed.container(on.container).is_some_and(|on| !is_up(on))
     });
-    let is_there = is_up(old) || planner.is_own(old) || was_cut_off;
-    let cause = cause(planner, old, replaced, mends).filter(|_| is_there)?;
+    let is_there = is_up(old) || planner.is_own(old) || was_cut_off || why.is_to_start;
+    let cause = cause(planner, service, old, why).filter(|_| is_there)?;
     if differ::difference(service, old, planner.observed).is_some() || planner.image(service).is_none() {
         return None;
     }
@@ -78,13 +103,15 @@ fn follows<'a>(
     may.is_ok().then_some(Decision::Replace { old, made: None, cause })
 }
 
-/// Why a container has to be made anew; nothing where what it leans on stays. With `mends` also where that is parked already.
-fn cause(
-    planner: &Planner<'_>,
-    container: &Container,
-    replaced: &BTreeSet<String>,
-    mends: bool,
-) -> Option<String> {
+/// Why a container has to be made anew; nothing where what it leans on stays. By `up` also where that is parked already, is gone, or
+/// was started after it.
+fn cause(planner: &Planner<'_>, service: &Service, container: &Container, why: &Mends<'_>) -> Option<String> {
+    let mends = why.is_up_intent;
+    let goes = |name: &str| {
+        let becomes = why.goes.get(name).copied();
+        // Both are started then, one after the other.
+        becomes.filter(|becomes| !(why.is_to_start && *becomes == STARTED))
+    };
     let own = format!(".old.{}", planner.id);
     let supports = leaning::of(planner.observed, &planner.desired.deployment, container);
     let has_successor = |name: &str| {
@@ -93,12 +120,45 @@ fn cause(
             serving(planner.observed, &planner.desired.deployment, service).is_some_and(is_up)
         })
     };
-    let goes = supports.into_iter().find(|support| {
-        replaced.contains(support.service)
-            || support.container.ends_with(&own)
-            || mends && support.is_parked && has_successor(support.service)
-    })?;
-    Some(format!("it has {} from `{}`, which is replaced", goes.what, goes.service))
+    let is_link = |what: &str| what == leaning::LINK;
+    for on in &supports {
+        let becomes = goes(on.service);
+        // By a link it finds what was started again.
+        if let Some(becomes) = becomes.filter(|becomes| *becomes == REPLACED || !is_link(on.what)) {
+            return Some(said(on.what, on.service, becomes));
+        }
+        if on.container.ends_with(&own) || mends && on.is_parked && has_successor(on.service) {
+            return Some(said(on.what, on.service, REPLACED));
+        }
+        let started =
+            planner.observed.container(on.container).filter(|on| is_up(on)).and_then(leaning::since);
+        let own_start = leaning::since(container).filter(|_| is_up(container));
+        let is_later = started.zip(own_start).is_some_and(|(started, own)| started > own);
+        if mends && !is_link(on.what) && is_later {
+            return Some(said(on.what, on.service, "was started after it"));
+        }
+    }
+    // Somebody else's may have been made anew by whoever it is.
+    let strange = service.declaration.shares().find(|(key, name)| {
+        let has = shared(&container.raw, key);
+        let now = planner.observed.leaders.get(*name);
+        mends && now.is_some_and(|now| has.is_some_and(|has| has != now && has != *name))
+    });
+    if let Some((key, name)) = strange {
+        return Some(said(leaning::word(key), name, "was made anew"));
+    }
+    // What it leans on may be gone: then only the declaration says whose it was.
+    leaning::declared(planner.desired, service).find_map(|(what, on)| {
+        let is_seen = supports.iter().any(|support| support.service == on.name && support.what == what);
+        let becomes = goes(&on.name);
+        let serves = || mends && has_successor(&on.name);
+        let becomes = becomes.or_else(|| serves().then_some("was made anew"));
+        becomes.filter(|_| !is_seen).map(|becomes| said(what, &on.name, becomes))
+    })
+}
+
+fn said(what: &str, service: &str, becomes: &str) -> String {
+    format!("it has {what} from `{service}`, which {becomes}")
 }
 
 /// The services that a restart takes along, with why: they run, and lean on one that is restarted.
@@ -185,6 +245,8 @@ fn supports(planner: &Planner<'_>, service: &Service, among: &BTreeSet<String>) 
     let deployment = &planner.desired.deployment;
     let containers = of_service(planner.observed, deployment, &service.name);
     let all = containers.flat_map(|container| leaning::of(planner.observed, deployment, container));
-    let names = all.map(|on| on.service.to_owned()).filter(|name| *name != service.name);
+    let seen = all.map(|on| on.service.to_owned());
+    let declared = leaning::declared(planner.desired, service).map(|(_, on)| on.name.clone());
+    let names = seen.chain(declared).filter(|name| *name != service.name);
     names.filter(|name| among.contains(name)).collect()
 }

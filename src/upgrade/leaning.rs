@@ -1,7 +1,7 @@
 //! Containers that lean on one which a plan stops: on its network, its memory, its processes, or by a link. They are cut off then.
 //! Services of the deployment follow it in the same plan; whatever else leans on it nobody here makes again, so it is asked about.
 //!
-//! The engine keeps the id of the other container, whatever was written: a successor has another one, so that a restart of what
+//! The engine keeps the id of the other container, whatever was declared: a successor has another one, so that a restart of what
 //! leans on it would not be enough. Only a link follows the name, and that goes with the container that is parked.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,15 +13,18 @@ use super::Intent;
 use super::names::{Part, part_of};
 use super::state::{by_id, is_up, of_service, ours};
 use super::step::{Action, Plan};
-use crate::deploy::Observed;
 use crate::deploy::asked::shared;
 use crate::deploy::desired::Service;
 use crate::deploy::observed::{LABEL_DEPLOYMENT, LABEL_LEANS, LABEL_SERVICE};
+use crate::deploy::{Desired, Observed};
 use crate::engine::{Container, Engine, EngineError, Status};
 
 /// The keys of `HostConfig` by which a container may have what is another one's.
 const SHARED: [(&str, &str); 3] =
     [("NetworkMode", "its network"), ("IpcMode", "its shared memory"), ("PidMode", "its processes")];
+
+/// The word for the other way.
+pub(super) const LINK: &str = "a link";
 
 /// A service of the deployment that a container leans on.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,6 +51,22 @@ pub(super) fn of<'a>(observed: &'a Observed, deployment: &'a str, container: &Co
         found.push(Support { service, what, container: &on.name, is_parked });
     }
     found
+}
+
+/// What is shared, and with which service, by the declaration.
+pub(super) fn declared<'a>(
+    desired: &'a Desired,
+    service: &'a Service,
+) -> impl Iterator<Item = (&'static str, &'a Service)> {
+    service.declaration.shares().filter_map(|(key, container)| {
+        let on = desired.services.iter().find(|on| on.container == container)?;
+        Some((word(key), on))
+    })
+}
+
+/// The word for what a key of `HostConfig` shares.
+pub(super) fn word(key: &str) -> &'static str {
+    SHARED.iter().find(|(known, _)| *known == key).map_or("a namespace", |(_, what)| what)
 }
 
 /// The same services, none before one that its containers lean on; else in the order given.
@@ -90,7 +109,6 @@ pub(super) fn is_cut_off(
     container: &Container,
     has_restarted: impl Fn(&Container) -> bool,
 ) -> bool {
-    let since = |container: &Container| OffsetDateTime::parse(&container.started_at, &Rfc3339).ok();
     let Some(own) = since(container).filter(|_| is_up(container)) else { return false };
     supports(container).into_iter().any(|(_, other)| {
         let on = observed
@@ -102,9 +120,13 @@ pub(super) fn is_cut_off(
     })
 }
 
+/// When a container was started, where that was asked.
+pub(super) fn since(container: &Container) -> Option<OffsetDateTime> {
+    OffsetDateTime::parse(&container.started_at, &Rfc3339).ok()
+}
+
 /// Asks the engine for those that the plan does not take along; a question for each container that is stopped and has some, and for each that leans itself on what
-/// is not there any more, unless that goes before it in the same plan. Of ours only those are asked for that are labelled so: no file can
-/// say such a thing.
+/// is not there any more, unless that goes before it in the same plan. Of ours only those are asked for that are labelled so.
 pub(super) async fn questions(
     engine: &dyn Engine,
     plan: &Plan,
@@ -180,7 +202,7 @@ fn supports(container: &Container) -> Vec<(&'static str, &str)> {
     // `/db:/web/db`: on a network of its own a link is a name alone, which the successor has.
     let links = container.raw["HostConfig"]["Links"].as_array().into_iter().flatten();
     let links =
-        links.filter_map(|link| Some(("a link", link.as_str()?.split(':').next()?.trim_start_matches('/'))));
+        links.filter_map(|link| Some((LINK, link.as_str()?.split(':').next()?.trim_start_matches('/'))));
     shares.chain(links).collect()
 }
 

@@ -577,7 +577,7 @@ impl<'a> Planner<'a> {
 
     fn note_names_that_may_change(&mut self, intent: &Intent) {
         let services = self.desired.services.iter().filter(|service| intent.makes(service));
-        for service in services.filter(|service| guard::may_change_its_name(service)) {
+        for service in services.filter(|service| guard::may_change_its_name(self.desired, service)) {
             let text = "has neither a fixed address nor `DOMAIN`: its address is its name in the database, and with \
                         another one it is another node there";
             self.note(&service.name, text);

@@ -15,7 +15,7 @@ use super::finding::Findings;
 use super::intent::is_framework;
 use super::refusal::Missing;
 use super::state::{is_up, serving};
-use super::{Intent, Refusal, differ};
+use super::{Intent, Refusal, differ, leaning};
 use crate::deploy::desired::{ImageOrigin, Resource, Service};
 use crate::deploy::mounts::{MountSource, Mounts};
 use crate::deploy::observed::{LABEL_DEPLOYMENT, LABEL_SERVICE};
@@ -148,9 +148,30 @@ fn image(desired: &Desired, observed: &Observed, service: &Service, findings: &m
             && differ::difference(service, container, observed).is_none()
     });
     if !is_left_alone {
+        leaders(desired, observed, service, findings);
         let role = guard::check_image_role(service, &image.labels, &image.raw["Config"]);
         findings.check(role.map_err(Box::new));
         findings.check(guard::check_with_image(service, image).map_err(Box::new));
+    }
+}
+
+/// Whose namespaces it shares is there, or is made before it.
+fn leaders(desired: &Desired, observed: &Observed, service: &Service, findings: &mut Findings) {
+    for (key, name) in service.declaration.shares() {
+        let is_ours = desired.services.iter().any(|other| other.container == name);
+        if !is_ours && !observed.leaders.contains_key(name) {
+            let of_compose = match key {
+                "IpcMode" => "ipc",
+                "PidMode" => "pid",
+                _ => "network_mode",
+            };
+            findings.refuse(Refusal::NoLeader {
+                service: service.name.clone(),
+                what: leaning::word(key),
+                name: name.to_owned(),
+                place: Box::new(service.written.keys.get(of_compose).unwrap_or(&service.place).clone()),
+            });
+        }
     }
 }
 

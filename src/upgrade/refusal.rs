@@ -128,6 +128,18 @@ pub enum Refusal {
         /// Where it is declared.
         place: Box<Place>,
     },
+    /// A container of somebody else's whose namespace a service shares, and that is not there.
+    #[error("service `{service}`: the container `{name}`, of which it has {what}, is not there")]
+    NoLeader {
+        /// The service.
+        service: String,
+        /// What it shares.
+        what: &'static str,
+        /// The other container.
+        name: String,
+        /// Where it is declared.
+        place: Box<Place>,
+    },
     /// A fixed address that another container has.
     #[error("service `{service}`: the address {address} on `{network}` is in use by {by}")]
     AddressTaken {
@@ -410,7 +422,10 @@ impl Diagnose for Refusal {
                 let exits = all.iter().map(Diagnose::exit);
                 exits.max().unwrap_or(Exit::Refused)
             }
-            Self::NoImages { .. } | Self::NoExternal { .. } | Self::NoService { .. } => Exit::Usage,
+            Self::NoImages { .. }
+            | Self::NoExternal { .. }
+            | Self::NoLeader { .. }
+            | Self::NoService { .. } => Exit::Usage,
             Self::Pins(error) => error.exit(),
             _ => Exit::Refused,
         }
@@ -452,6 +467,7 @@ impl Diagnose for Refusal {
             Self::NoExternal { kind, name, .. } => {
                 format!("create it with `docker {kind} create {name}`, or declare it without `external`")
             }
+            Self::NoLeader { name, .. } => format!("start `{name}` first, or declare another one there"),
             Self::AddressTaken { .. } => {
                 "stop the other container, or declare another ipv4_address".to_owned()
             }
@@ -527,6 +543,7 @@ impl Diagnose for Refusal {
             | Self::DataMoves { place, .. }
             | Self::StateLoss { place, .. }
             | Self::NoExternal { place, .. }
+            | Self::NoLeader { place, .. }
             | Self::AddressTaken { place, .. }
             | Self::AddressOutside { place, .. }
             | Self::NotRunnable { place, .. } => Some(Place::clone(place)),

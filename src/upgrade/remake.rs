@@ -13,6 +13,9 @@ use crate::deploy::twin::Twin;
 use crate::deploy::{carried, guard};
 use crate::engine::{Container, CreateBody, EngineError, Status, object};
 
+/// The keys of `HostConfig` by which a container may have a namespace of another one.
+const SHARED: [&str; 3] = ["NetworkMode", "IpcMode", "PidMode"];
+
 impl Runner<'_> {
     async fn twin(&self, whose: &TwinOf, service: Option<&str>) -> Result<Twin, StepError> {
         let unplanned = || StepError::Unplanned { service: service.unwrap_or_default().to_owned() };
@@ -64,6 +67,7 @@ impl Runner<'_> {
             (LABEL_PREDECESSOR, predecessor.clone()),
         ]);
         body.0.insert("Image".to_owned(), called.into());
+        self.lean_on_twins(&mut body).await?;
         if self.joins_at_create {
             for (network, settings) in twin.joins_later() {
                 join_at_create(&mut body, network, settings.clone());
@@ -110,6 +114,10 @@ impl Runner<'_> {
         let host = object(body.0.entry("HostConfig"));
         for key in ["IpcMode", "PidMode"] {
             let Some(other) = shared(&of.raw, key) else { continue };
+            // What is declared goes by the name, and the engine finds who has that now.
+            if host.get(key) != Some(&of.raw["HostConfig"][key]) {
+                continue;
+            }
             if let Some(successor) = self.successor_of(other).await? {
                 host.insert(key.to_owned(), format!("container:{}", successor.id).into());
             }
@@ -120,11 +128,29 @@ impl Runner<'_> {
                 *link = format!("{}:{alias}", successor.name).into();
             }
         }
-        let leans = ["IpcMode", "PidMode"].iter().any(|key| {
+        let leans = SHARED.iter().any(|key| {
             host.get(*key).and_then(Value::as_str).is_some_and(|mode| mode.starts_with("container:"))
         });
         if leans || host.get("Links").is_some() {
             object(body.0.entry("Labels")).insert(LABEL_LEANS.to_owned(), "true".into());
+        }
+        Ok(())
+    }
+
+    /// What a twin leans on may have a twin itself, which is what comes back: then it leans on that one.
+    async fn lean_on_twins(&self, body: &mut CreateBody) -> Result<(), StepError> {
+        let host = object(body.0.entry("HostConfig"));
+        for key in SHARED {
+            let mode = host.get(key).and_then(Value::as_str).and_then(|mode| mode.strip_prefix("container:"));
+            let Some(other) = mode.map(str::to_owned) else { continue };
+            let original = self.kept.values().find(|twin| twin.id == other).map_or(&other, |twin| &twin.of);
+            let twins = self.engine.list_containers(&[format!("{LABEL_TWIN}={original}")]).await?;
+            // Of several, the one that stands or is to stand in the place of it.
+            let is_in_place =
+                |name: &str| matches!(part_of(name), Part::Serving | Part::New(_) | Part::Twin(_));
+            if let Some(found) = twins.iter().find(|one| is_in_place(&one.name)).or(twins.first()) {
+                host.insert(key.to_owned(), format!("container:{}", found.id).into());
+            }
         }
         Ok(())
     }

@@ -29,7 +29,8 @@ impl Project {
         // One service has a name of a person's choice, the other that of compose's.
         let file = format!(
             "version: '3'\nservices:\n  web:\n    image: {image}\n    command: [sleep]\n    container_name: {WEB}\n    restart: always\n    \
-             volumes: [\"data:/data\"]\n  worker:\n    image: {image}\n    command: [sleep]\n    volumes: [\"/scratch\"]\nvolumes:\n  data:\n"
+             volumes: [\"data:/data\"]\n  worker:\n    image: {image}\n    command: [sleep]\n    volumes: [\"/scratch\"]\n  side:\n    image: {image}\n    \
+             command: [sleep]\n    network_mode: \"service:web\"\nvolumes:\n  data:\n"
         );
         std::fs::write(project.old().join("docker-compose.yml"), file).unwrap();
         project
@@ -140,26 +141,36 @@ async fn predecessor_that_compose_made_is_neither_started_beside_its_successor_n
     let project = Project::write(&old);
     let up = project.compose(&["up", "-d"]);
     assert!(up.status.success(), "{}", String::from_utf8_lossy(&up.stderr));
-    let worker =
-        listed(&["ps", "--filter", &format!("name={PROJECT}.worker"), "--format", "{{.Names}}"]).remove(0);
+    let [worker, side] = ["worker", "side"].map(|service| {
+        let name = format!("name={PROJECT}.{service}");
+        listed(&["ps", "--filter", &name, "--format", "{{.Names}}"]).remove(0)
+    });
     let marker = project.folder.path().join("marker");
     std::fs::write(&marker, "kept").unwrap();
     succeed(Command::new("docker").arg("cp").arg(Path::new(&marker)).arg(format!("{WEB}:/data/marker")));
-    let originals = [WEB, &worker].map(|name| inspect(name)["Id"].as_str().unwrap().to_owned());
+    let originals = [WEB, &worker, &side].map(|name| inspect(name)["Id"].as_str().unwrap().to_owned());
 
-    let told = project.tarsup(&["adopt", WEB, &worker, "-o", "compose.yaml"]).exits(0);
+    let told = project.tarsup(&["adopt", &side, WEB, &worker, "-o", "compose.yaml"]).exits(0);
     assert!((told.out + &told.err).contains("would still remove its containers"));
     let text = std::fs::read_to_string(project.folder.path().join("compose.yaml")).unwrap();
     std::fs::write(project.folder.path().join("compose.yaml"), format!("{text}\nx-tars: {{dwell: 1s}}\n"))
         .unwrap();
     assert_eq!(project.tarsup(&["plan", "--json"]).exits(0).json()["steps"], json!([]));
+    let is_joined = || {
+        let web = inspect(WEB)["Id"].as_str().unwrap().to_owned();
+        inspect(&side)["HostConfig"]["NetworkMode"] == format!("container:{web}")
+            && inspect(&side)["State"]["Running"] == true
+    };
+    assert!(text.contains("network_mode: service:web") && is_joined(), "{text}");
+    // `side` follows what it has its network from.
     let images = ["web", "worker"].map(|service| format!("{service}={new}"));
     let rolled = project.tarsup(&["upgrade", "--yes", "--image", &images[0], "--image", &images[1]]).exits(0);
+    assert!(is_joined());
     assert!(rolled.err.contains("`docker compose up` there would make another one"), "{}", rolled.err);
 
     let parked =
         listed(&["ps", "-a", "--filter", &format!("name={PROJECT}.*[.]old[.]"), "--format", "{{.Names}}"]);
-    assert_eq!(parked.len(), 2, "{parked:?}");
+    assert_eq!(parked.len(), 3, "{parked:?}");
     for name in &parked {
         let twin = inspect(name);
         assert!(!labels(&twin).contains("com.docker.compose."), "{}", labels(&twin));
@@ -171,6 +182,8 @@ async fn predecessor_that_compose_made_is_neither_started_beside_its_successor_n
 
     project.tarsup(&["rollback", "--yes"]).exits(0);
     assert_eq!(inspect(WEB)["Config"]["Image"], *old);
+    // The one was the twin of a container that is gone, as is the one that it leaned on.
+    assert!(is_joined());
     assert_eq!(inspect(WEB)["HostConfig"]["RestartPolicy"]["Name"], "always");
     compose_touches_nothing(&project, "the twin");
     assert_eq!(project.tarsup(&["plan", "--json"]).exits(0).json()["steps"], json!([]));

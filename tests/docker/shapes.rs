@@ -35,6 +35,15 @@ fn docker(words: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
+/// True where a container sees the address that another one has: it is on that one's network as it is now, not as it was.
+fn is_on_the_network_of(name: &str, leader: &str) -> bool {
+    let networks = inspect(leader)["NetworkSettings"]["Networks"].clone();
+    let address = networks.as_object().unwrap().values().find_map(|it| it["IPAddress"].as_str()).unwrap();
+    let seen = docker(&["exec", name, "/actor", "cat", "/proc/net/fib_trie"]);
+    assert!(!address.is_empty(), "{leader} runs");
+    seen.lines().any(|line| line.trim().trim_start_matches(['|', '-', ' ']) == address)
+}
+
 impl Case {
     async fn new(prefix: &'static str) -> Self {
         let engine = tiny::engine().await;
@@ -51,6 +60,10 @@ impl Case {
         for id in docker(&["ps", "-aq", "--filter", &filter]).split_whitespace() {
             let _ = Command::new("docker").args(["rm", "-f", "-v", id]).output();
         }
+        // A run that was cut off holds its deployment.
+        let lock = format!("{}.lock", self.prefix);
+        let _ = Command::new("docker").args(["rm", "-f", &lock]).output();
+        let _ = Command::new("docker").args(["volume", "rm", &lock]).output();
         for network in &self.networks {
             let _ = Command::new("docker").args(["network", "rm", network]).output();
         }
@@ -366,13 +379,14 @@ async fn shape_of_a_shared_namespace_follows_what_it_leans_on_and_a_stranger_is_
     let memory = case.run("ipc", &[&format!("--ipc={of}")]);
     let processes = case.run("pid", &[&format!("--pid={of}")]);
     let link = case.run("link", &["--link", &format!("{base}:base")]);
+    let stranger = case.run("stranger", &[&format!("--network={of}")]);
+    assert!(is_on_the_network_of(&network, &base));
 
-    let refused = case.tarsup(&["adopt", &base, &network, "-o", "compose.yaml"]).exits(2);
-    let why = format!("the container `{network}` has its network from the container `{base}`");
-    assert!(refused.err.contains(&why), "{}", refused.err);
     // None stands behind what it leans on in the file.
-    case.adopt(&[&memory, &processes, &link, &base]);
-    let all = [&base, &memory, &processes, &link];
+    let told = case.adopt(&[&network, &memory, &processes, &link, &base]);
+    let unsaid = told["services"].as_array().unwrap().iter().map(|service| service["unsaid"].to_string());
+    assert_eq!(unsaid.filter(|unsaid| unsaid != "[]").collect::<Vec<_>>(), ["[\"Links\"]"], "{told:#}");
+    let all = [&base, &network, &memory, &processes, &link];
     let ids = || all.map(|name| inspect(name)["Id"].as_str().unwrap().to_owned());
     let first = ids();
     let image = format!("{base}={}", case.images[1]);
@@ -380,7 +394,7 @@ async fn shape_of_a_shared_namespace_follows_what_it_leans_on_and_a_stranger_is_
         let refused = case.tarsup(words).exits(3);
         // Who is of the deployment goes along; who is a stranger is cut off, and nobody here makes it again.
         assert!(
-            refused.err.contains(&format!("`{network}` (its network) leans on `{base}`")),
+            refused.err.contains(&format!("`{stranger}` (its network) leans on `{base}`")),
             "{}",
             refused.err
         );
@@ -395,6 +409,8 @@ async fn shape_of_a_shared_namespace_follows_what_it_leans_on_and_a_stranger_is_
     let second = ids();
     let leads_to = |base: &str| {
         let of = format!("container:{base}");
+        assert_eq!(inspect(&network)["HostConfig"]["NetworkMode"], of);
+        assert!(is_on_the_network_of(&network, &case.name("base")));
         assert_eq!(inspect(&memory)["HostConfig"]["IpcMode"], of);
         assert_eq!(inspect(&processes)["HostConfig"]["PidMode"], of);
         let links = json!([format!("/{}:/{link}/base", case.name("base"))]);
@@ -404,12 +420,17 @@ async fn shape_of_a_shared_namespace_follows_what_it_leans_on_and_a_stranger_is_
         }
     };
     leads_to(&second[0]);
-    let leans = ["/HostConfig/IpcMode", "/HostConfig/PidMode", "/HostConfig/Links"];
+    let leans =
+        ["/HostConfig/NetworkMode", "/HostConfig/IpcMode", "/HostConfig/PidMode", "/HostConfig/Links"];
     for (name, before) in all.iter().zip(&before).skip(1) {
         let after = inspect(name);
         assert_ne!(before["Id"], after["Id"], "{name}");
         let mut others = differing(before, &after);
-        others.retain(|line| !ON_THE_BRIDGE.iter().chain(&leans).any(|may| line.starts_with(may)));
+        // On another one's network it has that one's name, too.
+        let of_its_leader = |line: &str| *name == &network && line.starts_with("/hostname");
+        others.retain(|line| {
+            !of_its_leader(line) && !ON_THE_BRIDGE.iter().chain(&leans).any(|may| line.starts_with(may))
+        });
         assert!(others.is_empty(), "{name}: {others:#?}");
     }
     let plan = case.tarsup(&["plan", "--json"]).exits(0).json();
@@ -440,8 +461,9 @@ async fn shape_of_a_shared_namespace_comes_back_with_what_it_leans_on_where_a_ro
     let of = format!("container:{base}");
     let memory = case.run("ipc", &[&format!("--ipc={of}")]);
     let processes = case.run("pid", &[&format!("--pid={of}")]);
-    case.adopt(&[&memory, &processes, &base]);
-    let all = [&base, &memory, &processes];
+    let network = case.run("net", &[&format!("--network={of}")]);
+    case.adopt(&[&memory, &processes, &network, &base]);
+    let all = [&base, &memory, &processes, &network];
     let ids = all.map(|name| inspect(name)["Id"].clone());
     // Its successor never becomes healthy: what leans on it was not replaced yet, and is cut off already.
     let file = case.folder.path().join("compose.yaml");
@@ -457,5 +479,82 @@ async fn shape_of_a_shared_namespace_comes_back_with_what_it_leans_on_where_a_ro
         assert_eq!(inspect(name)["State"]["Running"], true, "{name}");
     }
     let began = |name: &str| inspect(name)["State"]["StartedAt"].as_str().unwrap().to_owned();
-    assert!(began(&memory) > began(&base) && began(&processes) > began(&base));
+    assert!([&memory, &processes, &network].iter().all(|name| began(name) > began(&base)));
+    assert!(is_on_the_network_of(&network, &base));
+}
+
+#[tokio::test]
+async fn shape_of_a_declared_namespace_is_made_in_order_and_joined_again_by_whatever_touches_its_leader() {
+    let mut case = Case::new("shapes-declared").await;
+    let on = case.network("a", &["--subnet=172.30.96.0/24"]);
+    let [base, net, ipc, pid, vpn, side] =
+        ["base", "net", "ipc", "pid", "vpn", "side"].map(|name| case.name(name));
+    case.run("vpn", &[]);
+    let file = format!(
+        "name: {}
+x-tars: {{dwell: 1s}}
+services:
+  net: {{image: '{image}', command: [sleep], container_name: {net}, network_mode: 'service:base'}}
+  pid: {{image: '{image}', command: [sleep], container_name: {pid}, pid: 'container:{base}'}}
+  ipc: {{image: '{image}', command: [sleep], container_name: {ipc}, ipc: 'service:base'}}
+  side: {{image: '{image}', command: [sleep], container_name: {side}, network_mode: 'container:{vpn}'}}
+  base:
+    {{image: '{image}', command: [sleep], container_name: {base}, ipc: shareable, networks: {{n: {{ipv4_address: 172.30.96.7}}}}}}
+networks: {{n: {{external: true, name: {on}}}}}
+",
+        case.prefix,
+        image = case.images[0],
+    );
+    std::fs::write(case.folder.path().join("compose.yaml"), &file).unwrap();
+    case.tarsup(&["up", "--yes"]).exits(0);
+    let are_joined = |station: &str| {
+        let plan = case.tarsup(&["plan", "--json"]).exits(0).json();
+        assert_eq!(plan["steps"], json!([]), "{station}: {plan:#}");
+        let of = |name: &str| json!(format!("container:{}", inspect(name)["Id"].as_str().unwrap()));
+        let host = |name: &str| inspect(name)["HostConfig"].clone();
+        assert_eq!(host(&ipc)["IpcMode"], of(&base), "{station}");
+        assert_eq!(host(&pid)["PidMode"], of(&base), "{station}");
+        assert!(is_on_the_network_of(&net, &base), "{station}");
+        assert!(is_on_the_network_of(&side, &vpn), "{station}");
+        assert_eq!(inspect(&base)["NetworkSettings"]["Networks"][&on]["IPAddress"], "172.30.96.7");
+        assert_eq!(inspect(&pid)["State"]["Running"], true, "{station}");
+    };
+    are_joined("up");
+    // All of them at once, in one plan.
+    let image = |service: &str| format!("{service}={}", case.images[1]);
+    let images = ["net", "pid", "ipc", "base"].map(image);
+    let mut words = vec!["upgrade", "--yes"];
+    words.extend(images.iter().flat_map(|image| ["--image", image]));
+    case.tarsup(&words).exits(0);
+    are_joined("upgrade");
+    case.tarsup(&["rollback", "--yes"]).exits(0);
+    are_joined("rollback");
+    case.tarsup(&["restart", "base", "--yes"]).exits(0);
+    are_joined("restart");
+    // What is parked goes, and what they were is made once more.
+    case.tarsup(&["upgrade", "--yes", "--image", &image("base")]).exits(0);
+    are_joined("upgrade of base alone");
+    let filter = format!("name=^/{}-.*[.]old[.]", case.prefix);
+    for parked in docker(&["ps", "-aq", "--filter", &filter]).split_whitespace() {
+        docker(&["rm", parked]);
+    }
+    case.tarsup(&["rollback", "--yes"]).exits(0);
+    are_joined("rollback to what is made once more");
+    // Whoever touches the others by hand: the next `up` joins them again.
+    docker(&["restart", "-t0", &base]);
+    assert!(!is_on_the_network_of(&net, &base), "this is what is mended");
+    case.tarsup(&["up", "--yes"]).exits(0);
+    are_joined("a restart by hand");
+    docker(&["rm", "-f", &base]);
+    case.tarsup(&["up", "--yes"]).exits(0);
+    are_joined("a removal by hand");
+    docker(&["rm", "-f", &vpn]);
+    let refused = case.tarsup(&["restart", "side"]).exits(3);
+    assert!(refused.err.contains("its network is of a container that is gone"), "{}", refused.err);
+    case.run("vpn", &[]);
+    case.tarsup(&["up", "--yes"]).exits(0);
+    are_joined("somebody else's made anew");
+    case.tarsup(&["down", "--yes"]).exits(0);
+    case.tarsup(&["up", "--yes"]).exits(0);
+    are_joined("down and up");
 }

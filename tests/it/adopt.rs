@@ -42,6 +42,30 @@ impl Engine {
         Self { containers: all["containers"].as_array().unwrap().clone(), images, networks }
     }
 
+    /// The names of all that run there, by id.
+    fn names() -> BTreeMap<String, String> {
+        let all = Self::documented().containers;
+        all.iter().map(container).map(|container| (container.id, container.name)).collect()
+    }
+
+    /// With namespaces of the framework's container, as an engine shows them.
+    fn on_the_framework(mut self, name: &str, keys: &[&str]) -> Self {
+        let all = Self::documented().containers;
+        let leader = all.iter().find(|raw| raw["Name"] == "/tars-framework").unwrap();
+        let raw = self.containers.iter_mut().find(|raw| raw["Name"] == format!("/{name}")).unwrap();
+        for key in keys {
+            raw["HostConfig"][key] = json!(format!("container:{}", text(&leader["Id"])));
+        }
+        if keys.contains(&"NetworkMode") {
+            raw["NetworkSettings"]["Networks"] = json!({});
+            raw["HostConfig"]["PortBindings"] = json!({});
+            raw["HostConfig"]["DnsSearch"] = json!(["without.effect"]);
+            raw["Config"]["Hostname"] = leader["Config"]["Hostname"].clone();
+            raw["Config"]["Domainname"] = json!("of.the.leader");
+        }
+        self
+    }
+
     /// Those of these names.
     fn only(mut self, names: &[&str]) -> Self {
         self.containers.retain(|raw| names.contains(&raw["Name"].as_str().unwrap().trim_start_matches('/')));
@@ -66,7 +90,8 @@ impl Engine {
             .iter()
             .map(|raw| {
                 let container = container(raw);
-                Found { image: self.image_of(&container), container, processes: Vec::new() }
+                let image = self.image_of(&container);
+                Found { image, container, processes: Vec::new(), leaders: Self::names() }
             })
             .collect();
         adopt(&found, &self.networks).unwrap()
@@ -116,6 +141,7 @@ impl Engine {
             askers: Vec::new(),
             shelf: None,
             contents: BTreeMap::new(),
+            leaders: Self::names().into_iter().map(|(id, name)| (name, id)).collect(),
             facts: tarsup::deploy::facts::Facts::default(),
         }
     }
@@ -309,7 +335,6 @@ fn what_no_file_can_say_is_listed_and_plans_nothing() {
         ("/HostConfig/Links", json!(["/db:/tars-framework/db"]), "Links"),
         ("/HostConfig/PublishAllPorts", json!(true), "PublishAllPorts"),
         ("/HostConfig/BlkioWeight", json!(300), "BlkioWeight"),
-        ("/HostConfig/PidMode", json!("container:abc"), "PidMode"),
         ("/HostConfig/Future", json!({"a": 1}), "Future"),
         ("/Config/Future", json!("x"), "Future"),
         ("/HostConfig/MaskedPaths", json!([]), "MaskedPaths"),
@@ -477,7 +502,7 @@ fn container_of_a_deployment_is_refused() {
         .only(&["tars-node"])
         .edit("/Config/Labels", &json!({"io.tarsup.deployment": "t"}));
     let container = container(&engine.containers[0]);
-    let found = Found { image: None, container, processes: Vec::new() };
+    let found = Found { image: None, container, processes: Vec::new(), leaders: BTreeMap::new() };
     let error = adopt(&[found], &BTreeMap::new()).unwrap_err();
     assert_eq!(error.to_string(), "the container `tars-node` belongs to the deployment `t` already");
 }
@@ -491,4 +516,103 @@ fn adopted_takes_a_whole_id_and_nothing_else() {
         assert!(text.ends_with("is no container's id") && place == "compose.yaml:4", "{text} {place}");
         assert!(hint.contains("64 digits"), "{hint}");
     }
+}
+
+const NAMESPACES: [&str; 3] = ["NetworkMode", "IpcMode", "PidMode"];
+
+#[test]
+fn namespaces_of_a_container_that_is_adopted_too_are_its_services() {
+    let engine = Engine::documented().only(&RUN_LINES).on_the_framework("tars-node", &NAMESPACES);
+    let (adoption, planned) = engine.planned(|file| {
+        // Two parts of the framework on one network are refused: it is not what this is about.
+        file.replacen("role: node, ", "", 1)
+    });
+    let plan = is_empty(&planned);
+    assert!(plan.notes.iter().all(|note| !note.contains("cannot say")), "{:?}", plan.notes);
+    let node = adoption.services.iter().find(|service| service.service == "tars-node").unwrap();
+    assert!(node.unsaid.is_empty(), "{node:?}");
+    for line in [
+        "network_mode: service:tars-framework",
+        "ipc: \"service:tars-framework\"",
+        "pid: \"service:tars-framework\"",
+    ] {
+        assert!(adoption.file.contains(line), "{line}\n{}", adoption.file);
+    }
+    assert!(!adoption.file.contains("of.the.leader") && !adoption.file.contains("without.effect"));
+    assert_eq!(adoption.deployment, "tars", "the network that the others share names it");
+}
+
+#[test]
+fn namespaces_of_a_container_that_is_not_adopted_are_that_containers() {
+    for (at, key) in ["network_mode", "ipc", "pid"].into_iter().enumerate() {
+        let engine =
+            Engine::documented().only(&["tars-node"]).on_the_framework("tars-node", &NAMESPACES[at..=at]);
+        let (adoption, planned) = engine.planned(|file| file);
+        is_empty(&planned);
+        let line = adoption.file.lines().find(|line| line.contains(key)).unwrap_or_default();
+        assert_eq!(line.replace('"', "").trim(), format!("{key}: container:tars-framework"));
+        let remarks = adoption.services[0].remarks.join("\n");
+        assert!(remarks.contains("from `tars-framework`, which is not adopted with it"), "{remarks}");
+    }
+}
+
+#[test]
+fn namespace_of_a_container_that_is_gone_is_told() {
+    let gone = json!(format!("container:{}", "0".repeat(64)));
+    let engine = Engine::documented().only(&["tars-node"]).edit("/HostConfig/PidMode", &gone);
+    let (adoption, planned) = engine.planned(|file| file);
+    is_empty(&planned);
+    let remarks = adoption.services[0].remarks.join("\n");
+    assert!(remarks.contains("it has its processes from a container that is gone"), "{remarks}");
+}
+
+#[test]
+fn another_namespace_in_the_file_is_a_difference_and_none_is_one_too() {
+    for (from, to, cause) in [
+        ("service:tars-framework", "service:tars-mysql", "NetworkMode differs"),
+        ("service:tars-framework", "container:odd", "NetworkMode differs"),
+        ("network_mode: service:tars-framework", "networks: {tars: {}}", "NetworkMode, Networks differ"),
+    ] {
+        let engine = Engine::documented().only(&RUN_LINES).on_the_framework("tars-node", &NAMESPACES[..1]);
+        let desired = read_again(&engine.adopt(), |file| {
+            assert!(file.contains(from), "{from}: {file}");
+            file.replace(from, to)
+        });
+        let observed = engine.observe(&desired);
+        let service = desired.service("tars-node").unwrap();
+        let container = observed.container("tars-node").unwrap();
+        let found = tarsup::upgrade::differ::difference(service, container, &observed);
+        assert_eq!(found.as_deref(), Some(cause), "{to}");
+    }
+}
+
+#[test]
+fn role_is_guessed_by_processes_where_the_environment_says_nothing_and_doubted_where_both_differ() {
+    let engine = Engine::documented().only(&["tars-node"]);
+    let node = container(&engine.containers[0]);
+    let adopted = |env: &[&str], processes: &[&str]| {
+        let container =
+            Container { env: env.iter().map(|&entry| entry.to_owned()).collect(), ..node.clone() };
+        let processes = processes.iter().map(|&line| line.to_owned()).collect();
+        let found = Found { image: None, container, processes, leaders: BTreeMap::new() };
+        let service = adopt(&[found], &BTreeMap::new()).unwrap().services.remove(0);
+        (service.role, service.why, service.remarks.join("\n"))
+    };
+    for (line, role) in [
+        ("/usr/local/app/tars/tarsAdminRegistry/bin/tarsAdminRegistry --config=x", Some(Role::Master)),
+        ("/usr/local/app/tars/tarsregistry/bin/tarsregistry --config=x", Some(Role::Slave)),
+        ("/usr/local/app/tars/tarsnode/bin/tarsnode --config=x", Some(Role::Node)),
+        ("mysqld --datadir=/var/lib/mysql", Some(Role::Database)),
+        ("vim /usr/local/app/tars/tarsnode/bin/tarsnode", None),
+    ] {
+        let (guessed, why, _) = adopted(&["PATH=/bin"], &["/bin/sh /start.sh", line]);
+        assert_eq!(guessed, role, "{line}");
+        assert_eq!(role.is_some(), why.starts_with("it runs "), "{why}");
+    }
+    // The environment is what a person wrote; what runs speaks against it.
+    let (role, _, remarks) = adopted(&["WEB_HOST=x"], &["mysqld"]);
+    assert_eq!(role, Some(Role::Node));
+    assert!(remarks.contains("it looks like node, and it runs mysqld, as a database does"), "{remarks}");
+    let (_, _, remarks) = adopted(&["WEB_HOST=x"], &["/x/tarsnode"]);
+    assert!(!remarks.contains("it looks like"), "{remarks}");
 }

@@ -309,7 +309,10 @@ fn every_refusal_names_the_line_and_what_to_do() {
         (with("secrets: [a]"), "compose.yaml:4", "does not carry out `secrets`", "volumes"),
         (with("profiles: [a]"), "compose.yaml:4", "does not carry out `profiles`", "-f"),
         (with("pull_policy: always"), "compose.yaml:4", "pull_policy: always", "tarsup copy"),
-        (with("network_mode: service:x"), "compose.yaml:4", "network_mode: service:x", "namespace"),
+        (with("uts: container:x"), "compose.yaml:4", "uts: container:x", "namespace"),
+        (with("network_mode: service:x"), "compose.yaml:4", "no such service", "container:NAME"),
+        (with("ipc: service:s"), "compose.yaml:4", "`ipc: service:s` of `s` is the service itself", "remove"),
+        (with("pid: 'service:'"), "compose.yaml:4", "names nobody", "colon"),
         (with("x-tars: {role: mastr}"), "compose.yaml:4", "`mastr` is no role", "`master`?"),
         (with("x-tars: {rol: master}"), "compose.yaml:4", "no key `rol`", "`role`?"),
         (with("restart: sometimes"), "compose.yaml:4", "`restart` is one of", "quotes"),
@@ -413,4 +416,80 @@ fn project_name_is_there_for_interpolation_wherever_it_comes_from() {
     assert_eq!(names(text, None, &[("COMPOSE_PROJECT_NAME", "shell")]), "data-shell");
     let own_name = format!("name: ${{WHO}}-fw\n{text}");
     assert_eq!(names(&own_name, None, &[("WHO", "ann")]), "data-ann-fw");
+}
+
+#[test]
+fn namespace_of_another_service_or_container_is_what_compose_makes_of_it() {
+    let file = "services:
+  app: {image: a/b:1, network_mode: 'service:base', ipc: service:base, pid: 'container:other', depends_on: [base]}
+  base: {image: a/b:1, container_name: the-base, ipc: shareable, ports: ['80:80']}
+  late: {image: a/b:1, network_mode: 'container:the-base'}
+  far: {image: a/b:1, network_mode: 'container:vpn', ports: [], dns: []}
+";
+    let project = Project::new(&[("compose.yaml", file)]);
+    let desired = project.load().unwrap();
+    let modes = |service: &str| {
+        let host = body(&project, &desired, service)["HostConfig"].clone();
+        ["NetworkMode", "IpcMode", "PidMode"].map(|key| host[key].clone())
+    };
+    let base = json!("container:the-base");
+    assert_eq!(modes("app"), [base.clone(), base.clone(), json!("container:other")]);
+    assert_eq!(modes("late"), [base, Value::Null, Value::Null]);
+    assert_eq!(modes("far"), [json!("container:vpn"), Value::Null, Value::Null]);
+    for service in ["app", "late", "far"] {
+        assert_eq!(body(&project, &desired, service).get("NetworkingConfig"), None, "{service}");
+    }
+    // Whose namespace it is, is started before.
+    let needs = |service: &str| desired.service(service).unwrap().depends_on.clone();
+    assert_eq!(
+        (needs("app"), needs("late"), needs("far")),
+        (vec!["base".into()], vec!["base".into()], vec![])
+    );
+    assert!(desired.networks.iter().all(|network| network.key == "default"));
+    assert!(desired.notes.is_empty(), "{:?}", desired.notes);
+}
+
+#[test]
+fn what_belongs_to_a_network_is_refused_beside_another_ones_network() {
+    for lines in [
+        "ports: ['80:80']",
+        "expose: [80]",
+        "hostname: a",
+        "domainname: a",
+        "mac_address: '02:00:5e:00:53:01'",
+        "dns: 192.0.2.1",
+        "dns_opt: [ndots:2]",
+        "dns_search: [example.org]",
+        "extra_hosts: ['a:192.0.2.1']",
+    ] {
+        let key = lines.split(':').next().unwrap();
+        let project =
+            Project::new(&[("compose.yaml", &with(&format!("network_mode: 'container:vpn'\n{lines}")))]);
+        let (error, place, hint) = project.error();
+        let expected = format!(
+            "`{key}` and `network_mode: container:vpn` exclude each other: the network is the other's"
+        );
+        assert_eq!((error.as_str(), place.as_str()), (expected.as_str(), "compose.yaml:5"));
+        assert!(hint.contains("write it there"), "{hint}");
+        // Its memory and processes have nothing to do with it.
+        let project = Project::new(&[("compose.yaml", &with(&format!("ipc: 'container:vpn'\n{lines}")))]);
+        project.load().unwrap_or_else(|error| panic!("{lines}: {error}"));
+    }
+    let both = with("network_mode: 'container:vpn'\nnetworks: [a]");
+    assert!(Project::new(&[("compose.yaml", &both)]).error().0.contains("`networks` exclude each other"));
+}
+
+#[test]
+fn namespaces_in_a_circle_are_refused_and_memory_that_nobody_shares_is_told() {
+    let circle = "services:
+  a: {image: a/b:1, network_mode: 'service:b'}
+  b: {image: a/b:1, pid: 'service:a'}
+";
+    assert!(Project::new(&[("compose.yaml", circle)]).error().0.contains("in a circle: a -> b -> a"));
+    let private = "services:
+  a: {image: a/b:1, ipc: 'service:b'}
+  b: {image: a/b:1}
+";
+    let notes = Project::new(&[("compose.yaml", private)]).load().unwrap().notes;
+    assert!(notes.iter().any(|note| note.contains("`b` does not share its memory")), "{notes:?}");
 }

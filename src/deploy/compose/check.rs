@@ -26,6 +26,7 @@ pub(super) fn across(
     ports(services)?;
     addresses(services, resources, notes)?;
     depends(services)?;
+    shared_memory(services, notes);
     unused(services, resources, tree, notes);
     Ok(())
 }
@@ -179,6 +180,25 @@ fn depends(services: &[Service]) -> Result<()> {
     }
     let mut done = Vec::new();
     services.iter().try_for_each(|service| visit(service, services, &mut Vec::new(), &mut done))
+}
+
+/// Most engines make memory private where nothing is said, and start nobody then who wants it.
+fn shared_memory(services: &[Service], notes: &mut Vec<String>) {
+    for service in services {
+        let of = service.declaration.shares().find(|(key, _)| *key == "IpcMode");
+        let on = of.and_then(|(_, name)| services.iter().find(|other| other.container == name));
+        let mode = |on: &Service| {
+            on.declaration.host.get("IpcMode").and_then(|mode| mode.as_str().map(str::to_owned))
+        };
+        if let Some(on) = on.filter(|on| mode(on).is_none_or(|mode| mode.is_empty() || mode == "private")) {
+            let place = service.written.keys.get("ipc").unwrap_or(&service.place);
+            notes.push(format!(
+                "{place}: `{}` has its shared memory from `{}`, but `{}` does not share its memory with anybody unless it \
+                 says `ipc: shareable`, or the engine does so by default",
+                service.name, on.name, on.name
+            ));
+        }
+    }
 }
 
 /// Declared and used by nobody: compose makes them not, and neither does tarsup; said, because it is often a slip.

@@ -7,6 +7,7 @@ use serde_json::{Map, Value as Json, json};
 use super::body::{Takes, put};
 use super::error::{ComposeError, Result};
 use super::merge::named;
+use super::namespaces;
 use super::resource::{DEFAULT, Resources};
 use super::value::{Handling, Keys, REMOVE, check_keys, entries, integer, text, texts};
 use crate::yaml::{At, Node};
@@ -35,8 +36,14 @@ pub(super) fn networks(
             ));
         }
         let written = text(mode, "network_mode")?;
+        if namespaces::is_of_another(&written) {
+            // Whose it is has been put there already.
+            return Ok(Vec::new());
+        }
         if !matches!(written.as_str(), "host" | "none" | "bridge") {
-            let what = format!("`network_mode: {written}` is none of host, none, bridge");
+            let what = format!(
+                "`network_mode: {written}` is none of host, none, bridge, service:NAME, container:NAME"
+            );
             return Err(ComposeError::invalid_but(&mode.at, what, "name the network under `networks`"));
         }
         host.insert("NetworkMode".to_owned(), written.into());

@@ -11,6 +11,7 @@ mod error;
 mod files;
 mod merge;
 mod mounts;
+mod namespaces;
 mod paths;
 mod ports;
 mod resource;
@@ -87,7 +88,15 @@ fn desired(options: &LoadOptions, known: &mut BTreeMap<String, String>) -> Resul
         ));
     }
     let resources = resource::Resources::read(&deployment, &tree, &variables)?;
-    let context = service::Context { deployment: &deployment, variables: &variables, resources: &resources };
+    let containers =
+        declared.iter().map(|entry| Ok((entry.key.clone(), service::container(&deployment, entry)?)));
+    let containers = containers.collect::<Result<BTreeMap<_, _>>>()?;
+    let context = service::Context {
+        deployment: &deployment,
+        variables: &variables,
+        resources: &resources,
+        containers: &containers,
+    };
     let services =
         declared.iter().map(|entry| service::service(&context, entry)).collect::<Result<Vec<_>>>()?;
     let policy = tree.get("x-tars").map_or(Ok(Policy::default()), policy)?;

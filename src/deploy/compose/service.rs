@@ -1,5 +1,7 @@
 //! One service of a compose file as one container: its create body, its further networks, its role.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value as Json, json};
 
 use super::body::{config, host_config};
@@ -8,6 +10,7 @@ use super::environment::{Environment, environment};
 use super::error::{ComposeError, Result};
 use super::merge::named;
 use super::mounts::ServiceMounts;
+use super::namespaces;
 use super::ports::Ports;
 use super::resource::{Resources, pairs};
 use super::value::{Handling, Keys, REMOVE, boolean, check_keys, duration, entries, list, text};
@@ -29,13 +32,15 @@ pub(super) struct Context<'c> {
     pub deployment: &'c str,
     pub variables: &'c Variables,
     pub resources: &'c Resources,
+    /// Each service's container.
+    pub containers: &'c BTreeMap<String, String>,
 }
 
 const NO_SECRETS: &str = "bind-mount the file under `volumes` instead";
 const NO_DEPLOY: &str =
     "write limits as `mem_limit`, `cpus`, `pids_limit`, and one service for each container";
 const NO_BUILD: &str = "build the image with `tarsup build` and name it under `image`";
-const NO_NAMESPACES: &str = "give the service its own namespace";
+const NO_NAMESPACES: &str = "give the service its own namespace: the engine shares none of these";
 
 const KEYS: &Keys = {
     use Handling::{Done, Not};
@@ -136,6 +141,13 @@ const KEYS: &Keys = {
     ]
 };
 
+/// The name of the container of the service that `entry` declares.
+pub(super) fn container(deployment: &str, entry: &Entry) -> Result<String> {
+    let written = entry.value.get("container_name").filter(|value| !value.is_null());
+    let written = written.map(|value| text(value, "container_name")).transpose()?;
+    Ok(written.unwrap_or_else(|| format!("{deployment}-{}-1", entry.key)))
+}
+
 /// The service that `entry` declares.
 pub(super) fn service(context: &Context, entry: &Entry) -> Result<Service> {
     let (name, node) = (entry.key.as_str(), &entry.value);
@@ -147,10 +159,7 @@ pub(super) fn service(context: &Context, entry: &Entry) -> Result<Service> {
     let field = |key: &str| node.get(key).filter(|value| !value.is_null());
     let words_of = |key: &str| field(key).map(|value| text(value, key)).transpose();
     refuse_what_is_not_ours(&field)?;
-    let container = match words_of("container_name")? {
-        Some(container) => container,
-        None => format!("{}-{name}-1", context.deployment),
-    };
+    let container = container(context.deployment, entry)?;
     if !(container.starts_with(|c: char| c.is_ascii_alphanumeric()) && container.chars().all(in_name)) {
         let at = field("container_name").map_or(&entry.at, |value| &value.at);
         return Err(ComposeError::invalid(at, format!("`{container}` cannot be a container's name")));
@@ -189,6 +198,8 @@ pub(super) fn service(context: &Context, entry: &Entry) -> Result<Service> {
     body.insert("Labels".to_owned(), labels(context, entry, role)?);
 
     let mut host = host_config(node)?;
+    let shared = namespaces::shared(context.containers, name, node)?;
+    host.extend(shared.modes);
     host.insert(
         "RestartPolicy".to_owned(),
         json!({"Name": restart.name, "MaximumRetryCount": restart.maximum_retry_count}),
@@ -212,6 +223,10 @@ pub(super) fn service(context: &Context, entry: &Entry) -> Result<Service> {
     }
     let connect = networks(context.resources, name, &container, node, &entry.at, &mut body, &mut host)?;
     body.insert("HostConfig".to_owned(), host.into());
+    let mut depends_on = depends_on(node)?;
+    // As compose has it: whose namespaces it shares is started before it.
+    depends_on
+        .extend(shared.services.into_iter().filter(|other| !depends_on.contains(other)).collect::<Vec<_>>());
 
     Ok(Service {
         name: name.to_owned(),
@@ -223,7 +238,7 @@ pub(super) fn service(context: &Context, entry: &Entry) -> Result<Service> {
         declaration: Declaration::of(body, connect),
         restart,
         stop_grace: stop_grace.unwrap_or(std::time::Duration::from_secs(10)),
-        depends_on: depends_on(node)?,
+        depends_on,
         rebuild: environment.get(REBUILD).cloned().flatten(),
         blanks: blanks(&environment),
         written,
@@ -301,10 +316,10 @@ fn refuse_what_is_not_ours<'n>(field: &dyn Fn(&str) -> Option<&'n Node>) -> Resu
             return Err(ComposeError::invalid_but(&platform.at, what, "write linux/amd64 or linux/arm64"));
         }
     }
-    for key in ["network_mode", "ipc", "pid", "uts", "userns_mode"] {
+    for key in ["uts", "userns_mode"] {
         if let Some(mode) = field(key) {
             let written = text(mode, key)?;
-            if written.starts_with("service:") || written.starts_with("container:") {
+            if namespaces::is_of_another(&written) {
                 return Err(not(&format!("{key}: {written}"), mode, NO_NAMESPACES));
             }
         }

@@ -134,11 +134,11 @@ pub enum GuardError {
         /// The line.
         place: Box<Place>,
     },
-    /// Two parts of the framework on the host's own network.
-    #[error(
-        "`{first}` and `{second}` are both on the host's network and would claim the same ports: {ports}"
-    )]
+    /// Two parts of the framework on one network, the host's or that of a container.
+    #[error("`{first}` and `{second}` are both on {network} and would claim the same ports: {ports}")]
     SamePorts {
+        /// Whose network it is.
+        network: String,
         /// The service.
         first: String,
         /// The other.

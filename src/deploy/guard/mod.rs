@@ -20,7 +20,7 @@ use crate::tars::Role;
 use crate::tars::catalogue::{DATA_PATH, DEPLOY_PATH, IMAGE_ROLE_LABEL, INIT_PATH, TARS_PATH};
 use crate::tars::rebuild::{REBUILD, UNQUOTED, is_allowed};
 
-use super::container::{Endpoint, PublishedPort};
+use super::container::{Endpoint, NetworkMode, PublishedPort};
 use super::desired::{Desired, Service};
 use super::mounts::{clean, is_within};
 pub use error::GuardError;
@@ -53,7 +53,7 @@ pub fn find(desired: &Desired) -> Vec<GuardError> {
             None => {}
         }
     }
-    found.extend(check_host_network(desired).err());
+    found.extend(check_shared_network(desired).err());
     found
 }
 
@@ -197,17 +197,40 @@ fn check_slave(service: &Service, image: Option<&EngineImage>) -> Result {
     Err(GuardError::RoleAgainstSlave { service: service.name.clone(), role, other, found, place })
 }
 
-/// On the host's network the ports are the host's: two parts of the framework would fight for them, and the first to
-/// come would answer for both.
-fn check_host_network(desired: &Desired) -> Result {
-    let on_host = desired.services.iter().filter_map(|service| Some((service, service.role?)));
-    let on_host: Vec<_> = on_host.filter(|(service, _)| service.declaration.is_on_host_network()).collect();
-    for (at, (second, role)) in on_host.iter().enumerate() {
-        for (first, other) in &on_host[..at] {
+/// Whose network a service is on: the host's, or that of the container at the end of `container:`.
+fn network_of<'a>(desired: &'a Desired, service: &'a Service) -> &'a str {
+    let (mut service, mut left) = (service, desired.services.len());
+    loop {
+        let on = match &service.declaration.network {
+            Some(NetworkMode::Host) => return "host",
+            Some(NetworkMode::Container(_)) if left > 0 => {
+                service.declaration.shares().find_map(|(key, name)| (key == "NetworkMode").then_some(name))
+            }
+            _ => None,
+        };
+        let Some(name) = on else { return &service.container };
+        match desired.services.iter().find(|other| other.container == name) {
+            Some(other) => (service, left) = (other, left - 1),
+            None => return name,
+        }
+    }
+}
+
+/// On one network, the host's or another container's, the ports are one: two parts of the framework would fight for them, and the
+/// first to come would answer for both.
+fn check_shared_network(desired: &Desired) -> Result {
+    let with_role = desired.services.iter().filter_map(|service| Some((service, service.role?)));
+    let with_role: Vec<_> = with_role.collect();
+    for (at, (second, role)) in with_role.iter().enumerate() {
+        for (first, other) in &with_role[..at] {
             let shared: Vec<String> =
                 role.ports().intersection(&other.ports()).map(ToString::to_string).collect();
-            if !shared.is_empty() {
+            if !shared.is_empty() && network_of(desired, first) == network_of(desired, second) {
                 return Err(GuardError::SamePorts {
+                    network: match network_of(desired, second) {
+                        "host" => "the host's network".to_owned(),
+                        other => format!("the network of `{other}`"),
+                    },
                     first: first.name.clone(),
                     second: second.name.clone(),
                     ports: shared.join(", "),
@@ -216,6 +239,9 @@ fn check_host_network(desired: &Desired) -> Result {
             }
         }
         // The engine's proxy would be there first, or the framework would: either way one of them does not come up.
+        if !second.declaration.is_on_host_network() {
+            continue;
+        }
         for publisher in desired.services.iter().filter(|publisher| publisher.name != second.name) {
             let ports: Vec<String> =
                 role.ports().intersection(&published(publisher)).map(ToString::to_string).collect();
@@ -311,15 +337,17 @@ pub fn data_path(service: &Service) -> Option<String> {
 ///
 /// Its address is its name in the database: with another one it is another node there, and what was deployed to it is
 /// looked for at the old one.
-pub fn may_change_its_name(service: &Service) -> bool {
+pub fn may_change_its_name(desired: &Desired, service: &Service) -> bool {
     let declaration = &service.declaration;
     let is_named = ["DOMAIN", "TARS_DOMAIN"]
         .iter()
         .any(|name| declaration.environment.value(name).is_some_and(|value| !value.is_empty()));
+    let network = network_of(desired, service);
+    let owner = desired.services.iter().find(|other| other.container == network).unwrap_or(service);
     matches!(service.role, Some(Role::Master | Role::Slave | Role::Node))
         && !is_named
-        && !declaration.is_on_host_network()
-        && !declaration.endpoints.iter().any(Endpoint::has_fixed_address)
+        && network != "host"
+        && !owner.declaration.endpoints.iter().any(Endpoint::has_fixed_address)
 }
 
 #[cfg(test)]

@@ -49,6 +49,9 @@ pub(super) struct Held {
     pub attachment: Option<Attachment>,
 }
 
+/// The keys of `HostConfig` by which a container may have a namespace of another one.
+const SHARED: [&str; 3] = ["NetworkMode", "IpcMode", "PidMode"];
+
 /// Everything the engine holds.
 #[derive(Clone, Debug, Default)]
 pub(super) struct World {
@@ -384,6 +387,16 @@ impl World {
                 .and_then(|count| u32::try_from(count).ok())
                 .unwrap_or(0),
         };
+        // Another container is kept by its id, however it was named.
+        let mut body = body.clone();
+        for key in SHARED {
+            let host = body.0.get_mut("HostConfig").and_then(Value::as_object_mut);
+            let Some(mode) = host.and_then(|host| host.get_mut(key)) else { continue };
+            if let Some(other) = mode.as_str().and_then(|mode| mode.strip_prefix("container:")) {
+                *mode = format!("container:{}", self.find(call, other)?).into();
+            }
+        }
+        let body = &body;
         let mounts = self.mount(body, &config);
         let id = self.next_id();
         let held = Held {
@@ -443,10 +456,10 @@ impl World {
         }
     }
 
-    /// A container whose memory or processes are another one's starts only while that runs.
+    /// A container whose network, memory or processes are another one's starts only while that runs.
     fn joins(&self, call: &str, held: &Held) -> Result<()> {
         let host = object(held.body.0.get("HostConfig"));
-        for key in ["IpcMode", "PidMode"] {
+        for key in SHARED {
             let Some(other) = host.get(key).and_then(Value::as_str) else { continue };
             let Some(other) = other.strip_prefix("container:") else { continue };
             if !self.containers.get(other).is_some_and(Held::is_up) {

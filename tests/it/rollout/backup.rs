@@ -289,6 +289,28 @@ async fn backup_that_cannot_be_made_is_refused_before_anything_begins() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn statistics_are_saved_where_the_policy_says_so_and_else_left_out() {
+    for statistics in [false, true] {
+        let mut desired = desired();
+        desired.policy.backup.statistics = statistics;
+        let engine = running(&desired).await;
+        let answer = "server\t10.11\t0\t0\t0\nschema\tdb_tars\t2\t4096\t0\nschema\ttars_stat\t9\t9000\t0\n";
+        engine.behave(DATABASE, with(Tools { answer: answer.to_owned(), ..Tools::default() }));
+        let machine = Machine::new();
+        let plan = roll(&engine, &machine, &desired, &id(2), &to_2(&desired)).await.unwrap();
+        let saves =
+            if statistics { "saves db_tars, tars_stat (11 tables" } else { "saves db_tars (2 tables" };
+        assert!(plan.notes.iter().any(|note| note.contains(saves)), "{:#?}", plan.notes);
+        // What is left out stands in the file, for whoever restores it.
+        let text = machine.backups.lock().unwrap().first_key_value().unwrap().1.clone();
+        let header = text.lines().next().unwrap();
+        let left_out = json!(if statistics { vec![] } else { vec!["tars_property", "tars_stat"] });
+        let header: Value = serde_json::from_str(header.strip_prefix("-- tarsup backup: ").unwrap()).unwrap();
+        assert_eq!(header["left_out"], left_out, "{header}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn backup_that_fails_ends_the_deploy_before_anything_is_stopped() {
     let desired = desired();
     let lost = "mariadb-dump: Error 2013: Lost connection to server during query when dumping table `t`";

@@ -312,6 +312,32 @@ fn two_roles_on_one_host_network_are_refused() {
 }
 
 #[test]
+fn two_roles_on_the_network_of_one_container_are_refused() {
+    let shares = |of: &str| {
+        let mode = json!(format!("container:{of}"));
+        move |service: &mut Service| {
+            host(service, "NetworkMode", mode);
+            edit_body(service, |body| drop(body.remove("NetworkingConfig")));
+        }
+    };
+    // A node beside the master, by way of a third; and both beside somebody else's.
+    let mut desired = with("node", shares("tars-mysql"));
+    guard::check(&desired).unwrap();
+    edit(&mut desired, "mysql", shares("tars-framework"));
+    let refusal = guard::check(&desired).unwrap_err();
+    assert_eq!(refusal.exit(), Exit::Refused);
+    assert_eq!(
+        refusal.to_string(),
+        "`framework` and `node` are both on the network of `tars-framework` and would claim the same ports: 19386"
+    );
+    let mut desired = with("node", shares("vpn"));
+    guard::check(&desired).unwrap();
+    edit(&mut desired, "slave", shares("vpn"));
+    let refusal = guard::check(&desired).unwrap_err().to_string();
+    assert!(refusal.contains("`slave` and `node` are both on the network of `vpn`"), "{refusal}");
+}
+
+#[test]
 fn port_that_the_framework_claims_on_the_host_network_is_published_by_nobody() {
     let mut desired = with("framework", |service| {
         host(service, "NetworkMode", json!("host"));

@@ -6,11 +6,28 @@ use super::*;
 use crate::fake::{Behaviour, Moment};
 use tarsup::deploy::observed::LABEL_LEANS;
 use tarsup::diagnose::{Diagnose as _, Exit};
-use tarsup::engine::{Container, Engine as _, Status};
+use tarsup::engine::{Container, CreateBody, Engine as _, Status};
 use tarsup::upgrade::step::Action;
 
+/// How `cache` leans on `base`: undeclared, as containers that were adopted by an older release, and as a file declares it.
+const WAYS: [&str; 5] =
+    ["IpcMode", "PidMode", "declared IpcMode", "declared PidMode", "declared NetworkMode"];
+
+/// Declares that `cache` has something of `base`.
+fn declare(desired: &mut Desired, mode: &str) {
+    edit(desired, "cache", |service| {
+        edit_body(service, |body| {
+            body["HostConfig"][mode] = json!("container:tars-base");
+            if mode == "NetworkMode" {
+                body.remove("NetworkingConfig");
+            }
+        });
+        service.depends_on.push("base".to_owned());
+    });
+}
+
 /// `cache` stands before `base` in the file, and leans on it.
-async fn leaning(mode: &str) -> (FakeEngine, Desired) {
+async fn leaning(way: &str) -> (FakeEngine, Desired) {
     let mut desired = desired();
     for (name, last) in [("cache", 8), ("base", 9)] {
         desired.services.push(service(name, None, "tars/node:1", last));
@@ -20,6 +37,13 @@ async fn leaning(mode: &str) -> (FakeEngine, Desired) {
         resource.name = volume;
         desired.volumes.push(resource);
     }
+    if let Some(mode) = way.strip_prefix("declared ") {
+        declare(&mut desired, mode);
+        let engine = running(&desired).await;
+        is_joined(&engine, "at first").await;
+        return (engine, desired);
+    }
+    let mode = way;
     let engine = running(&desired).await;
     let base = found(&engine, "tars-base").await;
     engine.edit_host("tars-cache", |host| host[mode] = json!(format!("container:{}", base.id)));
@@ -40,7 +64,7 @@ async fn found(engine: &FakeEngine, name: &str) -> Container {
 async fn is_joined(engine: &FakeEngine, context: &str) {
     let (base, cache) = (found(engine, "tars-base").await, found(engine, "tars-cache").await);
     let context = format!("{context}\n{}", engine.dump());
-    let modes = ["IpcMode", "PidMode"]
+    let modes = ["NetworkMode", "IpcMode", "PidMode"]
         .map(|key| cache.raw["HostConfig"][key].as_str().unwrap_or_default().to_owned());
     assert!(modes.contains(&format!("container:{}", base.id)), "{modes:?} {context}");
     assert_eq!((base.status, cache.status), (Status::Running, Status::Running), "{context}");
@@ -52,8 +76,16 @@ fn upgrade_of(name: &str) -> Intent {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_shares_memory_is_replaced_right_after_what_it_shares_it_with() {
-    let (engine, desired) = leaning("IpcMode").await;
+async fn what_shares_a_namespace_is_replaced_right_after_what_it_shares_it_with() {
+    for (way, what) in
+        WAYS.into_iter().zip(["shared memory", "processes", "shared memory", "processes", "network"])
+    {
+        Box::pin(replaced_with_a_follower(way, what)).await;
+    }
+}
+
+async fn replaced_with_a_follower(way: &str, what: &str) {
+    let (engine, desired) = leaning(way).await;
     let before = found(&engine, "tars-cache").await.id;
     let machine = Machine::new();
     let offer =
@@ -71,7 +103,7 @@ async fn what_shares_memory_is_replaced_right_after_what_it_shares_it_with() {
     };
     assert!(of("base", "gate") < of("cache", "create"));
     let create = &offer.plan.steps[of("cache", "create")];
-    assert_eq!(create.cause, "it has its shared memory from `base`, which is replaced");
+    assert_eq!(create.cause, format!("it has its {what} from `base`, which is replaced"));
     assert!(matches!(&create.action, Action::Create { image, .. } if image.to_string() == "tars/node:1"));
     deploy(&engine, &machine, &desired).roll(&offer).await.unwrap();
     is_joined(&engine, "after the upgrade").await;
@@ -87,7 +119,13 @@ async fn what_shares_memory_is_replaced_right_after_what_it_shares_it_with() {
 
 #[tokio::test(start_paused = true)]
 async fn follower_that_fails_takes_both_back() {
-    let (engine, desired) = leaning("IpcMode").await;
+    for way in WAYS {
+        failing_with_a_follower(way).await;
+    }
+}
+
+async fn failing_with_a_follower(way: &str) {
+    let (engine, desired) = leaning(way).await;
     let before = engine.dump();
     engine.behave("tars/node:1", Behaviour { dies: Some((Duration::ZERO, 1)), ..Behaviour::default() });
     // What runs already goes on as it was, and comes back so.
@@ -103,13 +141,13 @@ async fn follower_that_fails_takes_both_back() {
 
 #[tokio::test(start_paused = true)]
 async fn roll_with_a_follower_killed_at_any_call_ends_with_both_joined() {
-    for mode in ["IpcMode", "PidMode"] {
-        killed_with_a_follower(mode).await;
+    for way in WAYS {
+        killed_with_a_follower(way).await;
     }
 }
 
-async fn killed_with_a_follower(mode: &str) {
-    let (running, desired) = leaning(mode).await;
+async fn killed_with_a_follower(way: &str) {
+    let (running, desired) = leaning(way).await;
     let before = running.dump();
     let (mut undone, mut completed) = (0, 0);
     for forward in [false, true] {
@@ -141,13 +179,13 @@ async fn killed_with_a_follower(mode: &str) {
 
 #[tokio::test(start_paused = true)]
 async fn restart_takes_along_what_shares_memory_and_so_does_its_way_back() {
-    for mode in ["IpcMode", "PidMode"] {
-        restarted_with_a_follower(mode).await;
+    for way in WAYS {
+        Box::pin(restarted_with_a_follower(way)).await;
     }
 }
 
-async fn restarted_with_a_follower(mode: &str) {
-    let (running, desired) = leaning(mode).await;
+async fn restarted_with_a_follower(way: &str) {
+    let (running, desired) = leaning(way).await;
     let restart = Intent::Restart { services: vec!["base".to_owned()], ask_with: None };
     let engine = running.fork();
     let machine = Machine::new();
@@ -200,7 +238,13 @@ async fn held_follower_and_one_that_differs_are_asked_about() {
 
 #[tokio::test(start_paused = true)]
 async fn up_mends_what_leans_on_a_container_that_was_replaced_without_it() {
-    let (engine, desired) = leaning("IpcMode").await;
+    for way in WAYS {
+        mended(way).await;
+    }
+}
+
+async fn mended(way: &str) {
+    let (engine, desired) = leaning(way).await;
     let mut held = desired.clone();
     edit(&mut held, "cache", |service| service.written.hold = true);
     let machine = Machine::new();
@@ -215,4 +259,100 @@ async fn up_mends_what_leans_on_a_container_that_was_replaced_without_it() {
     roll(&engine, &machine.next(), &at_2, &id(5), &Intent::Down { all: false }).await.unwrap();
     roll(&engine, &machine.next(), &at_2, &id(6), &Intent::Up).await.unwrap();
     is_joined(&engine, "after down and up").await;
+}
+
+/// What `up` does about `cache`: why, and that it is joined after it and there is nothing more to do.
+async fn up_joins(engine: &FakeEngine, desired: &Desired, cause: &str) {
+    let machine = Machine::new();
+    let offer = deploy(engine, &machine, desired).offer(&request(&id(7), &Intent::Up)).await.unwrap();
+    let of_cache = offer.plan.steps.iter().filter(|step| step.service.as_deref() == Some("cache"));
+    let causes: Vec<&str> = of_cache.map(|step| step.cause.as_str()).collect();
+    assert!(causes.contains(&cause), "{cause}: {causes:?}\n{}", engine.dump());
+    deploy(engine, &machine, desired).roll(&offer).await.unwrap();
+    is_joined(engine, cause).await;
+    let machine = machine.next();
+    assert!(deploy(engine, &machine, desired).offer(&request(&id(8), &Intent::Up)).await.unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn up_joins_again_what_was_cut_off_by_whoever_touched_what_it_leans_on() {
+    for (way, what) in [("IpcMode", "its shared memory"), ("NetworkMode", "its network")] {
+        let (running, desired) = leaning(&format!("declared {way}")).await;
+        let says = |becomes: &str| format!("it has {what} from `base`, which {becomes}");
+
+        let engine = running.fork();
+        engine.stop_container("tars-base", Duration::ZERO).await.unwrap();
+        up_joins(&engine, &desired, &says("is started")).await;
+
+        let engine = running.fork();
+        engine.stop_container("tars-base", Duration::ZERO).await.unwrap();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        engine.start_container("tars-base").await.unwrap();
+        up_joins(&engine, &desired, &says("was started after it")).await;
+
+        // It is gone, and what leaned on it runs, or has been stopped, too.
+        for is_stopped in [false, true] {
+            let engine = running.fork();
+            engine.stop_container("tars-base", Duration::ZERO).await.unwrap();
+            engine.remove_container("tars-base").await.unwrap();
+            if is_stopped {
+                engine.stop_container("tars-cache", Duration::ZERO).await.unwrap();
+            }
+            up_joins(&engine, &desired, &says("is made anew")).await;
+        }
+    }
+}
+
+/// Runs a container that no deployment knows; its id.
+async fn run_stranger(engine: &FakeEngine, name: &str) -> String {
+    let body = json!({"Image": "tars/node:1", "Cmd": ["x"]});
+    let made = engine.create_container(name, &CreateBody(body.as_object().unwrap().clone())).await.unwrap();
+    engine.start_container(&made).await.unwrap();
+    made
+}
+
+#[tokio::test(start_paused = true)]
+async fn container_of_somebody_else_is_leaned_on_by_its_name_and_missed_where_it_is_not_there() {
+    let mut desired = desired();
+    edit(&mut desired, "node", |service| {
+        edit_body(service, |body| {
+            body["HostConfig"]["NetworkMode"] = json!("container:vpn");
+            body.remove("NetworkingConfig");
+        });
+    });
+    let engine = engine();
+    let machine = Machine::new();
+    let refused = planned(&engine, &desired, 1, &Intent::Up).await.unwrap_err();
+    let why = "service `node`: the container `vpn`, of which it has its network, is not there";
+    assert!(refused.to_string().contains(why), "{refused}");
+
+    let vpn = run_stranger(&engine, "vpn").await;
+    roll(&engine, &machine, &desired, &id(1), &Intent::Up).await.unwrap();
+    let network = |container: &Container| container.raw["HostConfig"]["NetworkMode"].clone();
+    assert_eq!(network(&found(&engine, "tars-node").await), format!("container:{vpn}"));
+    assert!(planned(&engine, &desired, 2, &Intent::Up).await.unwrap().steps.is_empty());
+
+    // Whoever it belongs to makes it anew: the next `up` follows.
+    engine.stop_container("vpn", Duration::ZERO).await.unwrap();
+    engine.remove_container("vpn").await.unwrap();
+    let vpn = run_stranger(&engine, "vpn").await;
+    let plan = planned(&engine, &desired, 2, &Intent::Up).await.unwrap();
+    let cause = "it has its network from `vpn`, which was made anew";
+    assert!(plan.steps.iter().any(|step| step.cause == cause), "{:#?}", plan.steps);
+    roll(&engine, &machine.next(), &desired, &id(2), &Intent::Up).await.unwrap();
+    assert_eq!(network(&found(&engine, "tars-node").await), format!("container:{vpn}"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn rollback_joins_both_again_where_a_prune_has_taken_both_parked_ones() {
+    for way in WAYS {
+        let (engine, desired) = leaning(way).await;
+        let machine = Machine::new();
+        roll(&engine, &machine, &desired, &id(2), &upgrade_of("base")).await.unwrap();
+        engine.prune(false);
+        let back = Intent::Rollback { to: None, targets: BTreeMap::new() };
+        roll(&engine, &machine, &upgrade_of("base").apply(&desired), &id(3), &back).await.unwrap();
+        assert_eq!(found(&engine, "tars-base").await.image, "tars/node:1");
+        is_joined(&engine, way).await;
+    }
 }

@@ -4,12 +4,22 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 
 use nix::ifaddrs::getifaddrs;
+use nix::net::if_::InterfaceFlags;
 
 use super::environment::Naming;
 use super::failure::{Code, Failure};
 
-/// An interface's name and one of its IPv4 addresses.
-type Interface = (String, Ipv4Addr);
+/// The interface that upstream's node image goes by, whatever `INET` says. Source: the entry of that image.
+const NODES: &str = "eth0";
+
+/// An interface with one of its IPv4 addresses.
+#[derive(Clone, Debug)]
+struct Interface {
+    name: String,
+    address: Ipv4Addr,
+    /// A bridge's or a network card's; a tunnel has no broadcast address.
+    broadcasts: bool,
+}
 
 /// The address (or the host name of `DOMAIN`) that this node bears.
 pub fn own(naming: &Naming) -> Result<String, Failure> {
@@ -37,7 +47,7 @@ pub fn doubt(domain: &str) -> Option<String> {
     let own = interfaces();
     match resolved.ip() {
         IpAddr::V4(address)
-            if !address.is_loopback() && !own.iter().any(|(_, interface)| *interface == address) =>
+            if !address.is_loopback() && !own.iter().any(|interface| interface.address == address) =>
         {
             Some(format!(
                 "{domain} resolves to {address}, which is none of this container's addresses ({})",
@@ -59,26 +69,44 @@ pub fn all() -> BTreeSet<IpAddr> {
     .collect()
 }
 
+/// What upstream's node image would have borne here without `DOMAIN`; `None` where it would have found nothing, or more
+/// than it can handle.
+pub fn of_upstreams_node() -> Option<String> {
+    only(&matching(NODES, &interfaces())).map(|interface| interface.address.to_string())
+}
+
 fn interfaces() -> Vec<Interface> {
     let Ok(all) = getifaddrs() else { return Vec::new() };
     all.filter_map(|interface| {
-        let address = interface.address?;
-        Some((interface.interface_name, address.as_sockaddr_in()?.ip()))
+        let address = interface.address?.as_sockaddr_in()?.ip();
+        let broadcasts = interface.flags.contains(InterfaceFlags::IFF_BROADCAST);
+        Some(Interface { name: interface.interface_name, address, broadcasts })
     })
     .collect()
 }
 
+/// As upstream's image chooses: the names of `INET` in their order, each for the one interface whose name holds it and that
+/// has a broadcast address. Where several hold it, upstream's start breaks, and the one that is called so is meant; one
+/// without a broadcast address upstream does not see, so it comes last. Source: upstream's `docker-init.sh`.
 fn choose(wanted: &[String], seen: &[Interface]) -> Result<Ipv4Addr, Failure> {
+    let called = |name: &String, broadcasts: bool| {
+        seen.iter()
+            .find(|one| one.name == *name && one.broadcasts == broadcasts && !one.address.is_loopback())
+    };
+    let of_upstream = |name: &String| {
+        let matching = matching(name, seen).into_iter().filter(|one| one.broadcasts).collect::<Vec<_>>();
+        only(&matching).or_else(|| called(name, true))
+    };
     wanted
         .iter()
-        .flat_map(|name| seen.iter().filter(move |(interface, _)| interface == name))
-        .map(|(_, address)| *address)
-        .find(|address| !address.is_loopback())
+        .find_map(of_upstream)
+        .or_else(|| wanted.iter().find_map(|name| called(name, false)))
+        .map(|interface| interface.address)
         .ok_or_else(|| {
             Failure::new(
                 Code::Environment,
                 format!(
-                    "INET names {}, and none of these interfaces has an IPv4 address that is not loopback. Seen: {}.",
+                    "INET names {}, and that is no one interface with an IPv4 address that is not loopback. Seen: {}.",
                     wanted.join(" "),
                     list(seen)
                 ),
@@ -87,35 +115,71 @@ fn choose(wanted: &[String], seen: &[Interface]) -> Result<Ipv4Addr, Failure> {
         })
 }
 
+/// The interfaces whose name holds `part`, as `grep` finds them.
+fn matching<'a>(part: &str, seen: &'a [Interface]) -> Vec<&'a Interface> {
+    seen.iter().filter(|one| one.name.contains(part) && !one.address.is_loopback()).collect()
+}
+
+fn only<'a>(of: &[&'a Interface]) -> Option<&'a Interface> {
+    match of {
+        [one] => Some(one),
+        _ => None,
+    }
+}
+
 fn list(seen: &[Interface]) -> String {
     if seen.is_empty() {
         return "no interface with an IPv4 address".to_owned();
     }
-    seen.iter().map(|(name, address)| format!("{name} {address}")).collect::<Vec<_>>().join(", ")
+    seen.iter().map(|one| format!("{} {}", one.name, one.address)).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn interface(name: &str, address: [u8; 4]) -> Interface {
+        Interface {
+            name: name.to_owned(),
+            address: address.into(),
+            broadcasts: !matches!(name, "lo" | "tun0"),
+        }
+    }
+
     fn seen() -> Vec<Interface> {
         vec![
-            ("lo".to_owned(), Ipv4Addr::LOCALHOST),
-            ("eth0".to_owned(), Ipv4Addr::new(172, 25, 0, 3)),
-            ("eth1".to_owned(), Ipv4Addr::new(10, 0, 0, 7)),
+            interface("lo", [127, 0, 0, 1]),
+            interface("tun0", [10, 8, 0, 2]),
+            interface("eth0", [172, 25, 0, 3]),
+            interface("eth1", [10, 0, 0, 7]),
         ]
+    }
+
+    fn chosen(names: &[&str], seen: &[Interface]) -> Result<String, Failure> {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        choose(&names, seen).map(|address| address.to_string())
     }
 
     #[test]
     fn first_interface_named_that_is_not_loopback_wins() {
-        let choose = |names: &[&str]| {
-            choose(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>(), &seen())
-        };
-        assert_eq!(choose(&["eth0"]).unwrap(), Ipv4Addr::new(172, 25, 0, 3));
-        assert_eq!(choose(&["lo", "eth1", "eth0"]).unwrap(), Ipv4Addr::new(10, 0, 0, 7));
-        let failure = choose(&["eth9", "lo"]).unwrap_err();
+        assert_eq!(chosen(&["eth0"], &seen()).unwrap(), "172.25.0.3");
+        assert_eq!(chosen(&["lo", "eth1", "eth0"], &seen()).unwrap(), "10.0.0.7");
+        let failure = chosen(&["eth9", "lo"], &seen()).unwrap_err();
         assert_eq!(failure.code, Code::Environment);
         assert!(failure.message.contains("eth1 10.0.0.7"), "{}", failure.message);
+    }
+
+    #[test]
+    fn interface_is_the_one_that_upstreams_image_would_have_chosen() {
+        // It looks for a part of the name, and sees none without a broadcast address.
+        assert_eq!(chosen(&["h1"], &seen()).unwrap(), "10.0.0.7");
+        assert_eq!(chosen(&["tun0", "eth1"], &seen()).unwrap(), "10.0.0.7");
+        // Where upstream's finds nothing or breaks, the one that is called so.
+        assert_eq!(chosen(&["tun0"], &seen()).unwrap(), "10.8.0.2");
+        let mut more = seen();
+        more.push(interface("veth0", [10, 1, 0, 1]));
+        assert_eq!(chosen(&["eth0"], &more).unwrap(), "172.25.0.3");
+        assert!(chosen(&["eth"], &more).is_err(), "three may be meant");
     }
 
     #[test]

@@ -71,7 +71,7 @@ pub fn prepare(
         let mut session = first.connect(&server, log)?;
         let _lock = InstallLock::take(&server)?;
         if let Some(schemas) = &schemas {
-            stamp::judge(&mut session, paths, address, log)?;
+            stamp::judge(&mut session, paths, log)?;
             let bringer = Bringer {
                 version: node.version,
                 image: environment.image.as_deref(),
@@ -93,7 +93,7 @@ pub fn prepare(
         rows::register(&server, &mut session, &rows, node, is_fresh)?;
         log.say(format!("node {address} is registered"));
         let mut stamp = Stamp::of(&mut session, address, node.version)?;
-        stamp.remember(Stamp::read(paths).as_ref());
+        stamp.remember(paths);
         if node.role == Role::Master && !said {
             for doubt in doubts(account, &mut session, address, &stamp.former)? {
                 log.say(format!("warning: {doubt}"));

@@ -23,6 +23,7 @@ mod finish;
 mod guard;
 mod health;
 mod history;
+mod identity;
 mod inside;
 mod instances;
 mod layout;
@@ -195,6 +196,7 @@ fn prepare(environment: Environment, paths: &Paths, stop: &Stop, log: &StartLog)
     services::check_programs(paths, environment.role.services())?;
     room::prove(paths)?;
     layout::prepare(paths, environment.role.services(), log)?;
+    identity::judge(&environment, paths, &address, log)?;
 
     let services = environment.role.services();
     let unchanged =
@@ -238,14 +240,17 @@ fn prepare(environment: Environment, paths: &Paths, stop: &Stop, log: &StartLog)
             )
         })?;
     }
-    note_start(paths, environment.role, is_new).map_err(|error| {
+    note_start(paths, environment.role, &address, is_new).map_err(|error| {
         Failure::new(Code::Configuration, format!("cannot note the first start: {error}."), "")
     })?;
 
     Ok(Ready { environment, address, prepared, web })
 }
 
-fn note_start(paths: &Paths, role: Role, is_new: bool) -> std::io::Result<()> {
+fn note_start(paths: &Paths, role: Role, address: &str, is_new: bool) -> std::io::Result<()> {
+    if role == Role::Node {
+        identity::note(paths, address)?;
+    }
     if is_new {
         programs::note(paths, role.services())?;
     }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::database::{DB_TARS, DatabaseError, Session};
 use super::failure::{Code, Failure};
+use super::identity::Known;
 use super::paths::Paths;
 use super::render;
 use super::start_log::StartLog;
@@ -28,7 +29,7 @@ pub struct Stamp {
     /// The framework's version.
     framework: Option<String>,
     /// This node's name.
-    address: String,
+    pub address: String,
     /// The names that it had before.
     #[serde(default)]
     pub former: Vec<String>,
@@ -71,9 +72,13 @@ impl Stamp {
         (stamp.version == VERSION).then_some(stamp)
     }
 
-    /// Goes on with the names of the stamp before.
-    pub fn remember(&mut self, then: Option<&Self>) {
-        let Some(then) = then else { return };
+    /// Goes on with the names of the stamp before, or with those that the volume has from upstream's start.
+    pub fn remember(&mut self, paths: &Paths) {
+        let Some(then) = Self::read(paths) else {
+            let names = Known::read(paths).map(Known::names).unwrap_or_default();
+            self.former = names.into_iter().filter(|name| *name != self.address).collect();
+            return;
+        };
         let names = then.former.iter().chain([&then.address]).filter(|name| **name != self.address);
         self.former = names.cloned().collect::<BTreeSet<_>>().into_iter().collect();
     }
@@ -107,14 +112,9 @@ impl Stamp {
 
 /// Holds the database to the stamp of the last start. What cannot be right is refused before anything is made; what may
 /// be is said.
-pub fn judge(
-    session: &mut Session,
-    paths: &Paths,
-    address: &str,
-    log: &StartLog,
-) -> Result<(), DatabaseError> {
+pub fn judge(session: &mut Session, paths: &Paths, log: &StartLog) -> Result<(), DatabaseError> {
     let Some(then) = Stamp::read(paths) else { return Ok(()) };
-    let now = Stamp::of(session, address, None)?;
+    let now = Stamp::of(session, &then.address, None)?;
     if let Some(missing) = then.missing_in(&now) {
         return Err(DatabaseError::Unfit(format!(
             "this volume was on a database that held {}, and now {missing}. Most likely the database's own data is not \
@@ -127,13 +127,6 @@ pub fn judge(
         && was != is
     {
         log.say(format!("warning: another database server than at the last start (id {is}, was {was})"));
-    }
-    if then.address != address {
-        log.say(format!(
-            "warning: this node was {} at the last start and is {address} now: to the database that is another node. \
-             `tars-init readdress {} {address}` moves its rows, --dry-run tells which",
-            then.address, then.address
-        ));
     }
     Ok(())
 }

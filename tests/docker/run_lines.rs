@@ -23,8 +23,12 @@ const IMAGES: [&str; 6] = [
     "tarscloud/tars-node:latest",
 ];
 
+/// Held by whoever takes a port of the host that upstream's run lines name: the engine has one network for all tests.
+pub static HOST_PORTS: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// Containers, networks and volumes of one test, removed with it.
 struct Host {
+    _ports: tokio::sync::MutexGuard<'static, ()>,
     folder: tempfile::TempDir,
     /// The deployment files, each in a folder of its own.
     containers: Vec<String>,
@@ -36,7 +40,12 @@ impl Host {
         // Once for all tests: made again they would be others, under the names of those that run.
         static MADE: tokio::sync::OnceCell<()> = tokio::sync::OnceCell::const_new();
         MADE.get_or_init(Self::make_images).await;
-        Self { folder: tempfile::tempdir().unwrap(), containers: Vec::new(), networks: Vec::new() }
+        Self {
+            _ports: HOST_PORTS.lock().await,
+            folder: tempfile::tempdir().unwrap(),
+            containers: Vec::new(),
+            networks: Vec::new(),
+        }
     }
 
     async fn make_images() {

@@ -92,7 +92,7 @@ impl Container {
         self.root.path().join(below)
     }
 
-    fn prepare(&self, words: &[&str]) -> Command {
+    pub fn prepare(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tars-init"));
         let path = std::env::var_os("PATH").unwrap_or_default();
         command

@@ -18,6 +18,7 @@ mod faults;
 mod fixture;
 mod guard;
 mod health;
+mod identity;
 mod lifecycle;
 mod migration;
 mod proxy;

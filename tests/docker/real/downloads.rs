@@ -1,7 +1,10 @@
 //! What nodes install from: a node with upstream's own start, from a master of ours with the real web console.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::process::Command;
+
+use tarsup::tars::conf;
 
 use super::stage::{PREFIX, RELEASE, UPSTREAM_NODE, WITH_WEB, stage_with};
 use crate::e2e::deployment::{Deployment, wait_for};
@@ -123,6 +126,12 @@ impl Drop for Node<'_> {
     }
 }
 
+/// A node's configuration, key by key.
+fn configuration(node: &Node<'_>) -> BTreeMap<Vec<String>, String> {
+    let text = node.inside("cat /usr/local/app/tars/tarsnode/conf/tars.tarsnode.config.conf");
+    conf::pairs(&text).unwrap().into_iter().map(|(key, value)| (key, value.trim().to_owned())).collect()
+}
+
 fn sum(deployment: &Deployment, service: &str) -> String {
     let program = "/usr/local/app/tars/tarsnode/bin/tarsnode";
     let container = deployment.container(service);
@@ -168,6 +177,8 @@ fn real_node_made_the_upstream_way_comes_back_after_a_restart_and_after_a_recrea
     node.docker(&["restart", "-t", "1"]);
     let fourth = node.comes_back(&third);
     assert_eq!(recorded(), "11");
+    let by_upstream = configuration(&node);
+    assert!(by_upstream.len() > 20, "{by_upstream:?}");
 
     // Ours in its place asks the same console, and remembers its answer in the volume.
     node.docker(&["rm", "-f"]);
@@ -175,4 +186,5 @@ fn real_node_made_the_upstream_way_comes_back_after_a_restart_and_after_a_recrea
     node.comes_back(&fourth);
     let known = format!("registries as the web console at http://{}:3000 knows them", deployment.address(3));
     assert!(node.docker(&["logs"]).contains(&known), "{}", node.docker(&["logs"]));
+    assert_eq!(configuration(&node), by_upstream);
 }

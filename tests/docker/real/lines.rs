@@ -1,14 +1,17 @@
 //! The documented run lines, with only the image's name changed: from upstream's start to ours on the same database and
 //! volume, and back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use serde_json::Value;
 
-use super::stage::{PREFIX, RELEASE, UPSTREAM_FRAMEWORK, stage, stage_with};
+use tarsup::tars::conf;
+
+use super::stage::{PREFIX, RELEASE, UPSTREAM_FRAMEWORK, WITH_WEB, stage, stage_with};
 use crate::e2e::deployment::wait_for;
 use crate::e2e::stage::succeed;
+use crate::run_lines::HOST_PORTS;
 
 const PASSWORD: &str = "lines-secret";
 const NET: &str = "tarsup-lines";
@@ -84,6 +87,46 @@ impl Lines {
         self.run(service, host, "/data/tars", &environment, image);
     }
 
+    /// The line of the host's network: `docker run -d --net=host -e INET=INTERFACE ...`, without an address or a restart policy.
+    fn framework_on_host(&self, interface: &str, image: &str) {
+        let (net, subnet) = (self.net, self.subnet);
+        let mut command = Command::new("docker");
+        command.args(["run", "-d", "--net=host", &format!("--name={net}-framework")]);
+        for variable in [
+            &format!("MYSQL_HOST={subnet}.2"),
+            &format!("MYSQL_ROOT_PASSWORD={PASSWORD}"),
+            "MYSQL_USER=root",
+            "MYSQL_PORT=3306",
+            "REBUILD=false",
+            &format!("INET={interface}"),
+            "SLAVE=false",
+        ] {
+            command.args(["-e", variable]);
+        }
+        command.args(["-v", &format!("{net}-framework:/data/tars")]);
+        command.args(["-v", &format!("{}:/etc/localtime", self.folder.path().join("localtime").display())]);
+        succeed(command.arg(image));
+    }
+
+    /// What a start rendered: each configuration of the framework's services key by key, the console's as they are.
+    fn configuration(&self, service: &str) -> BTreeMap<String, String> {
+        let words = "cd /usr/local/app && for file in tars/*/conf/*.config.conf web/config/*; do [ ! -f $file ] || \
+                     { echo \"=== $file\"; cat $file; echo; }; done";
+        let shown = self.inside(service, &["sh", "-c", words]).unwrap();
+        let mut all = BTreeMap::new();
+        for part in shown.split("=== ").skip(1) {
+            let (file, text) = part.split_once('\n').unwrap();
+            if file.starts_with("web/") {
+                all.insert(file.to_owned(), text.trim().to_owned());
+                continue;
+            }
+            for (key, value) in conf::pairs(text).unwrap() {
+                all.insert(format!("{file} {}", key.join("/")), value.trim().to_owned());
+            }
+        }
+        all
+    }
+
     fn rm(&self, service: &str) {
         let net = self.net;
         succeed(Command::new("docker").args(["rm", "-f", &format!("{net}-{service}")]));
@@ -102,14 +145,18 @@ impl Lines {
 
     /// Every servant of the master's answers tars_ping, whatever image it is of.
     pub fn answers(&self) -> bool {
-        let (net, subnet) = (self.net, self.subnet);
+        self.answers_at(self.net, &format!("{}.3", self.subnet), "master").len() == 12
+    }
+
+    /// The servants of a role at this address, asked from that network; none where one of them does not answer.
+    fn answers_at(&self, net: &str, address: &str, role: &str) -> Vec<Value> {
         let image = format!("{PREFIX}/framework:{RELEASE}");
         let mut command = Command::new("docker");
         command.args(["run", "--rm", &format!("--net={net}"), "--entrypoint", "tars-init", &image]);
-        command.args(["cluster", "--json", "--ask", &format!("{subnet}.3"), "--role", "master"]);
+        command.args(["cluster", "--json", "--ask", address, "--role", role]);
         let report: Value = serde_json::from_slice(&command.output().unwrap().stdout).unwrap();
         let servants = report["asked"]["servants"].as_array().unwrap();
-        servants.len() == 12 && servants.iter().all(|servant| servant["ok"] == true)
+        if servants.iter().all(|servant| servant["ok"] == true) { servants.clone() } else { Vec::new() }
     }
 
     pub fn try_query(&self, sql: &str) -> Option<String> {
@@ -189,6 +236,20 @@ impl Drop for Lines {
     }
 }
 
+/// The one difference that is meant: our tarsnode knows every registry that lives, and upstream's its own alone.
+const LOCATOR: &str = "tars/tarsnode/conf/tars.tarsnode.config.conf tars/application/client/locator";
+
+/// Ours, key by key, is what upstream's start renders.
+#[track_caller]
+fn is_rendered_as(upstreams: &BTreeMap<String, String>, mut ours: BTreeMap<String, String>, services: usize) {
+    let files: BTreeSet<&str> = upstreams.keys().filter_map(|key| key.split(' ').next()).collect();
+    assert_eq!(files.iter().filter(|file| file.starts_with("tars/")).count(), services, "{files:?}");
+    let (one, more) = (&upstreams[LOCATOR], ours[LOCATOR].clone());
+    assert!(more.starts_with(one.as_str()), "{more}");
+    ours.insert(LOCATOR.to_owned(), one.clone());
+    assert_eq!(&ours, upstreams);
+}
+
 #[test]
 fn real_upstream_start_and_ours_take_turns_on_one_database_and_volume_by_the_documented_lines() {
     let test = "real_upstream_start_and_ours";
@@ -196,8 +257,9 @@ fn real_upstream_start_and_ours_take_turns_on_one_database_and_volume_by_the_doc
         return;
     }
     stage_with(UPSTREAM_FRAMEWORK, test);
+    stage_with(WITH_WEB, test);
     let (upstream, ours) =
-        (format!("{PREFIX}/{UPSTREAM_FRAMEWORK}:1"), format!("{PREFIX}/framework:{RELEASE}"));
+        (format!("{PREFIX}/{UPSTREAM_FRAMEWORK}:1"), format!("{PREFIX}/framework:{WITH_WEB}"));
     let lines = Lines::begin();
     lines.framework("framework", 3, "false", &upstream);
     wait_for("upstream's first boot", || lines.answers());
@@ -205,6 +267,8 @@ fn real_upstream_start_and_ours_take_turns_on_one_database_and_volume_by_the_doc
         "INSERT INTO db_tars.t_config_files (server_name, filename, config) VALUES ('E2e.Server', 'lines.conf', 'keep')",
     );
     let made_by_upstream = lines.rows();
+    let rendered_by_upstream = lines.configuration("framework");
+    assert!(rendered_by_upstream.keys().any(|file| file.starts_with("web/")), "{rendered_by_upstream:?}");
 
     lines.rm("framework");
     lines.framework("framework", 3, "false", &ours);
@@ -212,9 +276,11 @@ fn real_upstream_start_and_ours_take_turns_on_one_database_and_volume_by_the_doc
 
     assert!(lines.answers());
     assert_eq!(lines.rows(), made_by_upstream);
+    is_rendered_as(&rendered_by_upstream, lines.configuration("framework"), 11);
     assert_eq!(lines.inside("framework", &["date", "+%z"]).unwrap(), "+0800", "the host's time");
     lines.framework("slave", 4, "true", &ours);
     wait_for("the slave", || lines.is_well("slave"));
+    let rendered_by_our_slave = lines.configuration("slave");
     let web = format!("WEB_HOST=http://{SUBNET}.3:3000");
     lines.run("node", 5, "/data/tars", &["INET=eth0", &web], &format!("{PREFIX}/node:{RELEASE}"));
     wait_for("the node", || lines.is_well("node"));
@@ -227,4 +293,46 @@ fn real_upstream_start_and_ours_take_turns_on_one_database_and_volume_by_the_doc
     assert_eq!(lines.rows(), with_ours);
     assert_eq!(with_ours["kept"], "keep");
     assert_eq!(with_ours["nodes"].lines().count(), 3, "{}", with_ours["nodes"]);
+
+    lines.rm("slave");
+    lines.framework("slave", 4, "true", &upstream);
+    let slave = format!("{SUBNET}.4");
+    wait_for("upstream's slave", || !lines.answers_at(NET, &slave, "slave").is_empty());
+    is_rendered_as(&lines.configuration("slave"), rendered_by_our_slave, 6);
+    assert_eq!(lines.rows(), with_ours);
+}
+
+/// The engine's own bridge: every host has it, and it has an address of its own.
+const HOSTS_INTERFACE: &str = "docker0";
+
+#[test]
+fn real_line_of_the_hosts_network_goes_from_upstreams_start_to_ours_and_back() {
+    let test = "real_line_of_the_hosts_network";
+    if stage(test).is_none() {
+        return;
+    }
+    stage_with(UPSTREAM_FRAMEWORK, test);
+    let (upstream, ours) =
+        (format!("{PREFIX}/{UPSTREAM_FRAMEWORK}:1"), format!("{PREFIX}/framework:{RELEASE}"));
+    let _ports = HOST_PORTS.blocking_lock();
+    let lines = Lines::begin_on("tarsup-hostline", "172.30.96", "database");
+    // The tests are on the engine's host.
+    let shown = succeed(Command::new("ip").args(["-json", "-4", "addr", "show", HOSTS_INTERFACE]));
+    let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
+    let own = shown[0]["addr_info"][0]["local"].as_str().unwrap().to_owned();
+    let turn = |image: &str| {
+        lines.framework_on_host(HOSTS_INTERFACE, image);
+        wait_for("the master on the host's network", || lines.answers_at("host", &own, "master").len() == 12);
+        let rows = lines.rows();
+        lines.rm("framework");
+        rows
+    };
+
+    let made_by_upstream = turn(&upstream);
+    let with_ours = turn(&ours);
+    let by_upstream_again = turn(&upstream);
+
+    assert_eq!(made_by_upstream["nodes"], own);
+    assert_eq!(with_ours, made_by_upstream);
+    assert_eq!(by_upstream_again, made_by_upstream);
 }

@@ -4,6 +4,14 @@ use std::process::Command;
 
 use super::stage::{WITH_WEB, stage_with};
 use crate::e2e::deployment::{Deployment, wait_for};
+use crate::e2e::stage::succeed;
+
+/// A shell's words in the master, and what they print.
+fn inside(deployment: &Deployment, words: &str) -> String {
+    let container = deployment.container("framework");
+    let output = succeed(Command::new("docker").args(["exec", &container, "sh", "-c", words]));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
 
 /// What the web answers on its port, asked by its own Node.js inside the container.
 fn answers(deployment: &Deployment) -> bool {
@@ -30,4 +38,18 @@ fn real_master_with_its_web_comes_up_and_comes_back_after_a_restart() {
     let schemas = "SELECT COUNT(*) FROM information_schema.schemata WHERE schema_name IN ('db_tars_web', \
                    'db_user_system', 'db_cache_web', 'db_base')";
     assert_eq!(deployment.query(schemas).trim(), "4");
+
+    // What it prints, every statement that it sends among it, is for its owner alone and is cut off while it runs.
+    let log = "/data/tars/app_log/tars-init/web.log";
+    let is_printing = || inside(&deployment, &format!("grep -c 'SELECT\\|CREATE' {log} || :")) != "0";
+    wait_for("the console to print statements", is_printing);
+    inside(&deployment, &format!("head -c 12000000 /dev/zero | tr '\\0' x >>{log}"));
+    wait_for("the log to be put aside", || {
+        inside(&deployment, &format!("ls {log}.1 2>&1 || :")) == format!("{log}.1")
+    });
+    wait_for("the console to print again", || inside(&deployment, &format!("stat -c %s {log}")) != "0");
+    let size: u64 = inside(&deployment, &format!("stat -c %s {log}")).parse().unwrap();
+    assert!(size < 1 << 20, "{size} bytes: it goes on at its new end");
+    let modes = inside(&deployment, &format!("stat -c %a {log} {log}.1"));
+    assert_eq!(modes, "640\n640");
 }

@@ -145,18 +145,7 @@ impl Lines {
 
     /// Every servant of the master's answers tars_ping, whatever image it is of.
     pub fn answers(&self) -> bool {
-        self.answers_at(self.net, &format!("{}.3", self.subnet), "master").len() == 12
-    }
-
-    /// The servants of a role at this address, asked from that network; none where one of them does not answer.
-    fn answers_at(&self, net: &str, address: &str, role: &str) -> Vec<Value> {
-        let image = format!("{PREFIX}/framework:{RELEASE}");
-        let mut command = Command::new("docker");
-        command.args(["run", "--rm", &format!("--net={net}"), "--entrypoint", "tars-init", &image]);
-        command.args(["cluster", "--json", "--ask", address, "--role", role]);
-        let report: Value = serde_json::from_slice(&command.output().unwrap().stdout).unwrap();
-        let servants = report["asked"]["servants"].as_array().unwrap();
-        if servants.iter().all(|servant| servant["ok"] == true) { servants.clone() } else { Vec::new() }
+        answers_at(self.net, &format!("{}.3", self.subnet), "master").len() == 12
     }
 
     pub fn try_query(&self, sql: &str) -> Option<String> {
@@ -219,6 +208,17 @@ impl Lines {
         }
         let _ = Command::new("docker").args(["network", "rm", self.net]).output();
     }
+}
+
+/// The servants of a role at this address, asked from that network; none where one of them does not answer.
+fn answers_at(net: &str, address: &str, role: &str) -> Vec<Value> {
+    let image = format!("{PREFIX}/framework:{RELEASE}");
+    let mut command = Command::new("docker");
+    command.args(["run", "--rm", &format!("--net={net}"), "--entrypoint", "tars-init", &image]);
+    command.args(["cluster", "--json", "--ask", address, "--role", role]);
+    let report: Value = serde_json::from_slice(&command.output().unwrap().stdout).unwrap();
+    let servants = report["asked"]["servants"].as_array().unwrap();
+    if servants.iter().all(|servant| servant["ok"] == true) { servants.clone() } else { Vec::new() }
 }
 
 impl Drop for Lines {
@@ -297,7 +297,7 @@ fn real_upstream_start_and_ours_take_turns_on_one_database_and_volume_by_the_doc
     lines.rm("slave");
     lines.framework("slave", 4, "true", &upstream);
     let slave = format!("{SUBNET}.4");
-    wait_for("upstream's slave", || !lines.answers_at(NET, &slave, "slave").is_empty());
+    wait_for("upstream's slave", || !answers_at(NET, &slave, "slave").is_empty());
     is_rendered_as(&lines.configuration("slave"), rendered_by_our_slave, 6);
     assert_eq!(lines.rows(), with_ours);
 }
@@ -322,7 +322,7 @@ fn real_line_of_the_hosts_network_goes_from_upstreams_start_to_ours_and_back() {
     let own = shown[0]["addr_info"][0]["local"].as_str().unwrap().to_owned();
     let turn = |image: &str| {
         lines.framework_on_host(HOSTS_INTERFACE, image);
-        wait_for("the master on the host's network", || lines.answers_at("host", &own, "master").len() == 12);
+        wait_for("the master on the host's network", || answers_at("host", &own, "master").len() == 12);
         let rows = lines.rows();
         lines.rm("framework");
         rows

@@ -78,10 +78,14 @@ pub fn judge(environment: &Environment, paths: &Paths, address: &str, log: &Star
         choose(known.as_ref(), paths.has_deployments(), address, &upstreams)?;
     }
     if let Some(known) = known.filter(|known| !known.is(address)) {
+        let whence = match known {
+            Known::Noted(_) => "at the last start",
+            Known::Deployed(_) => "as its services' configuration has it",
+        };
         let names: Vec<String> = known.names().into_iter().collect();
         log.say(format!(
-            "warning: this node was {} and is {address} now: to the database that is another node, and what is deployed \
-             there does not run here. {}",
+            "warning: this node was {} {whence} and is {address} now: to the database that is another node, and what is \
+             deployed there does not run here. {}",
             names.join(" and "),
             way(environment.role, &names, address)
         ));

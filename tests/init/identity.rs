@@ -90,11 +90,14 @@ fn node_that_comes_back_under_another_name_says_what_it_was_called_once() {
 
     let log = start(&own);
 
-    assert!(log.contains(&format!("this node was {OLD} and is {own} now")), "{log}");
+    assert!(
+        log.contains(&format!("this node was {OLD} as its services' configuration has it and is {own} now")),
+        "{log}"
+    );
     assert!(log.contains(&format!("`tarsup readdress {OLD} {own}`")), "{log}");
     assert!(!start(&own).contains("to the database that is another node"), "it is known by that name now");
     let log = start("127.200.0.7");
-    assert!(log.contains(&format!("this node was {own} and is 127.200.0.7 now")), "{log}");
+    assert!(log.contains(&format!("this node was {own} at the last start and is 127.200.0.7 now")), "{log}");
 }
 
 #[test]

@@ -12,6 +12,7 @@ use super::database::{self, DB_TARS, DatabaseError, Presence, Server, Session};
 use super::drain;
 use super::environment::{Account, Endpoint, Environment};
 use super::failure::Failure;
+use super::identity;
 use super::lock::InstallLock;
 use super::paths::Paths;
 use super::registries;
@@ -93,7 +94,7 @@ pub fn prepare(
         rows::register(&server, &mut session, &rows, node, is_fresh)?;
         log.say(format!("node {address} is registered"));
         let mut stamp = Stamp::of(&mut session, address, node.version)?;
-        stamp.remember(paths);
+        stamp.remember(identity::names(paths));
         if node.role == Role::Master && !said {
             for doubt in doubts(account, &mut session, address, &stamp.former)? {
                 log.say(format!("warning: {doubt}"));

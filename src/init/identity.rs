@@ -67,6 +67,12 @@ impl Known {
     }
 }
 
+/// All names that this node has had, as the volume knows them.
+pub fn names(paths: &Paths) -> BTreeSet<String> {
+    let former = Stamp::read(paths).map(|stamp| stamp.former).unwrap_or_default();
+    former.into_iter().chain(Known::read(paths).map(Known::names).unwrap_or_default()).collect()
+}
+
 /// Says that the name is another one than before. Refuses to choose where `INET` names another interface than the one that
 /// upstream's node image goes by, and the volume has services which only the right name gives back.
 pub fn judge(environment: &Environment, paths: &Paths, address: &str, log: &StartLog) -> Result<(), Failure> {

@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 
 use super::database::{DB_TARS, DatabaseError, Session};
 use super::failure::{Code, Failure};
-use super::identity::Known;
 use super::paths::Paths;
 use super::render;
 use super::start_log::StartLog;
@@ -72,15 +71,9 @@ impl Stamp {
         (stamp.version == VERSION).then_some(stamp)
     }
 
-    /// Goes on with the names of the stamp before, or with those that the volume has from upstream's start.
-    pub fn remember(&mut self, paths: &Paths) {
-        let Some(then) = Self::read(paths) else {
-            let names = Known::read(paths).map(Known::names).unwrap_or_default();
-            self.former = names.into_iter().filter(|name| *name != self.address).collect();
-            return;
-        };
-        let names = then.former.iter().chain([&then.address]).filter(|name| **name != self.address);
-        self.former = names.cloned().collect::<BTreeSet<_>>().into_iter().collect();
+    /// Goes on with the names that this node had.
+    pub fn remember(&mut self, names: BTreeSet<String>) {
+        self.former = names.into_iter().filter(|name| *name != self.address).collect();
     }
 
     /// Writes it, where it is another one than before.

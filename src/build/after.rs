@@ -5,12 +5,15 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
+use super::base::BasePaths;
+use super::listing;
 use super::ontop::Why;
-use crate::contents::{self, Contents, Offers};
+use crate::contents::{self, Contents};
+use crate::oci::image::BASE;
 use crate::oci::{BlobSource, Digest, Image, Layer, MediaType};
 
 /// What docker calls a gzipped layer.
-const DOCKER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+pub(super) const DOCKER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 
 /// A predecessor. It decides where layers lie, and which blob stands for content that is known; never what is in a new layer.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +34,14 @@ pub struct Made {
     pub layers: Vec<(String, String, Layer)>,
     /// What is visible.
     pub contents: Contents,
+}
+
+impl Made {
+    /// The layers of its base.
+    pub fn base(&self) -> Vec<Digest> {
+        let base = self.layers.iter().take_while(|(name, _, _)| name == BASE);
+        base.map(|(_, _, layer)| layer.diff_id).collect()
+    }
 }
 
 impl Predecessor {
@@ -70,7 +81,7 @@ impl Predecessor {
     }
 
     /// Its layers that may stay as they are on this base; why not.
-    pub fn that_stays(&self, base: Option<Digest>) -> Result<&Made, Why> {
+    pub fn that_stays(&self, base: &[Digest]) -> Result<&Made, Why> {
         if self.relayer {
             return Err(Why::Asked);
         }
@@ -78,8 +89,7 @@ impl Predecessor {
             return Err(Why::InEngine);
         }
         let made = self.made.as_ref().ok_or(Why::Foreign)?;
-        let first = made.layers.first().filter(|(name, _, _)| name == "base");
-        if first.map(|(_, _, layer)| layer.diff_id) == base { Ok(made) } else { Err(Why::Base) }
+        if made.base() == base { Ok(made) } else { Err(Why::Base) }
     }
 
     /// True where it may spare the compression of a layer.
@@ -87,10 +97,10 @@ impl Predecessor {
         !self.blobs.is_empty()
     }
 
-    /// What its base offers to programs, where its list tells that of this base.
-    pub fn offers(&self, base: &Digest) -> Option<&Offers> {
-        let part = self.made.as_ref()?.contents.parts.get("base")?;
-        part.offers.as_ref().filter(|_| part.layers.as_slice() == [*base])
+    /// What is known of its base, with what that offers to programs, where it is this one.
+    pub fn base_paths(&self, base: &[Digest]) -> Option<BasePaths> {
+        let part = self.made.as_ref()?.contents.parts.get(BASE)?;
+        (part.offers.is_some() && part.layers == base).then(|| listing::base_paths(part))
     }
 
     /// How many of its layers stay where changes go on top.

@@ -17,7 +17,7 @@ use super::unpack::{UnpackError, is_cut, quoted};
 use crate::contents::Offers;
 use crate::diagnose::shown_bytes;
 use crate::limits;
-use crate::oci::{Digest, HashingReader, HashingWriter, Layer};
+use crate::oci::{Digest, HashingReader, HashingWriter};
 use crate::store::Cache;
 use crate::store::cache::LayerRecord;
 use crate::tarball::magic::{self, MagicError};
@@ -87,17 +87,6 @@ pub fn hash(base: &Rootfs, look: Look) -> Result<(Digest, BasePaths), BuildError
     Ok((out.finish().1, contents))
 }
 
-/// What is known of a base that is a layer of an image.
-pub(super) fn of_layer(image: &Path, layer: &Layer) -> Result<BasePaths, UnpackError> {
-    let failed = |source| UnpackError::Read { path: image.to_owned(), source };
-    let stream = BufReader::with_capacity(256 * 1024, layer.source.open().map_err(failed)?);
-    let mut tar = magic::open(stream).map_err(|error| unusable(image, &error.to_string()))?;
-    let contents = read_names(image, &mut tar, Look::IntoLibraries)?;
-    // To its end, so that the bytes are proven.
-    io::copy(&mut tar, &mut io::sink()).map_err(failed)?;
-    Ok(contents)
-}
-
 /// What is read of a base beside its names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Look {
@@ -118,11 +107,11 @@ fn read<W: Write>(base: &Rootfs, out: W, look: Look) -> Result<(W, BasePaths), B
         other => unusable(path, &other.to_string()),
     })?;
     let mut tee = Tee { inner: tar, out, broken: None };
-    let contents = read_names(path, &mut tee, look);
+    let contents = read_names(path, &mut tee, Kind::Rootfs, look);
     if let Some(error) = tee.broken {
         return Err(BuildError::Compress { layer: "base".to_owned(), source: error });
     }
-    let contents = contents?;
+    let contents = contents?.finish();
     let mut file = tee.inner.into_inner();
     // What may follow the compressed stream is a part of the file all the same.
     io::copy(&mut file, &mut io::sink()).map_err(failed)?;
@@ -133,11 +122,11 @@ fn read<W: Write>(base: &Rootfs, out: W, look: Look) -> Result<(W, BasePaths), B
 }
 
 /// Passes on what it reads.
-struct Tee<R, W> {
-    inner: R,
-    out: W,
+pub(super) struct Tee<R, W> {
+    pub inner: R,
+    pub out: W,
     /// A failure to write, which must not look like a damaged tar.
-    broken: Option<io::Error>,
+    pub broken: Option<io::Error>,
 }
 
 impl<R: Read, W: Write> Read for Tee<R, W> {
@@ -151,42 +140,106 @@ impl<R: Read, W: Write> Read for Tee<R, W> {
     }
 }
 
-fn read_names(path: &Path, stream: &mut dyn Read, look: Look) -> Result<BasePaths, UnpackError> {
+/// What a tar of a base is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A whole root file system.
+    Rootfs,
+    /// A layer of an image, which may delete what lies below it.
+    Layer,
+}
+
+/// The names in one tar.
+#[derive(Default)]
+pub(super) struct Names {
+    pub paths: BasePaths,
+    pub gathering: Option<Gathering>,
+    /// What of the layers below is deleted, with all that is in it (image-spec, layer.md, "Whiteouts").
+    pub gone: Vec<String>,
+    /// Folders of which nothing shows that lies below.
+    pub opaque: Vec<String>,
+}
+
+impl Names {
+    /// The names, with what programs find.
+    pub(super) fn finish(mut self) -> BasePaths {
+        self.paths.offers = self.gathering.map(|gathering| gathering.finish(&self.paths));
+        self.paths
+    }
+
+    /// Notes a file that deletes others; false for any other one.
+    fn whiteout(&mut self, path: &str) -> bool {
+        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+        match name.strip_prefix(".wh.") {
+            None | Some("") => return false,
+            Some(".wh..opq") => self.opaque.push(folder.to_owned()),
+            // What aufs kept for itself.
+            Some(other) if other.starts_with(".wh.") => {}
+            Some(gone) if folder.is_empty() => self.gone.push(gone.to_owned()),
+            Some(gone) => self.gone.push(format!("{folder}/{gone}")),
+        }
+        true
+    }
+}
+
+pub(super) fn read_names(
+    path: &Path,
+    stream: &mut dyn Read,
+    kind: Kind,
+    look: Look,
+) -> Result<Names, UnpackError> {
+    let unusable = |why: &str| match kind {
+        Kind::Rootfs => unusable(path, why),
+        Kind::Layer => UnpackError::Archive {
+            path: path.to_owned(),
+            why: format!("a layer of the base: {why}"),
+            hint: "get the image again, or take another base".to_owned(),
+        },
+    };
     let broken = |error: ReadError| match error {
         ReadError::Io(source) if Unkept::is(&source) => UnpackError::Unkept { path: path.to_owned(), source },
-        ReadError::Io(error) if error.kind() == io::ErrorKind::FileTooLarge => {
-            unusable(path, &error.to_string())
-        }
+        ReadError::Io(error) if error.kind() == io::ErrorKind::FileTooLarge => unusable(&error.to_string()),
         ReadError::CutIn { name } => {
-            unusable(path, &format!("it is cut off in the middle of `{}`", shown_bytes(&name)))
+            unusable(&format!("it is cut off in the middle of `{}`", shown_bytes(&name)))
         }
-        ReadError::CutOff => unusable(path, "it is cut off"),
-        ReadError::Io(error) if is_cut(&error) => unusable(path, "it is cut off"),
+        ReadError::CutOff => unusable("it is cut off"),
+        ReadError::Io(error) if is_cut(&error) => unusable("it is cut off"),
         ReadError::Entry { name, why } => refused(path, &name, &why),
-        ReadError::Damaged("it is no tar") => unusable(path, "it is no tar"),
-        other => unusable(path, &format!("it is damaged: {other}")),
+        ReadError::Damaged("it is no tar") => unusable("it is no tar"),
+        // What a registry says of itself.
+        ReadError::Io(source) if source.get_ref().is_some() && kind == Kind::Layer => {
+            UnpackError::Read { path: path.to_owned(), source }
+        }
+        other => unusable(&format!("it is damaged: {other}")),
     };
-    let mut contents = BasePaths::default();
-    let mut gathering = (look == Look::IntoLibraries).then(Gathering::default);
+    let gathering = (look == Look::IntoLibraries).then(Gathering::default);
+    let mut read = Names { gathering, ..Names::default() };
     let mut tar = TarReader::new(stream);
     let (mut images, mut entries) = (0, 0);
     while let Some(entry) = tar.next_entry().map_err(broken)? {
         let name = entry.name.as_slice();
         entries += 1;
-        limits::ENTRIES.allow(entries).map_err(|beyond| unusable(path, &beyond.to_string()))?;
-        if name.starts_with(b"/") || name.split(|byte| *byte == b'/').any(|part| part == b"..") {
+        limits::ENTRIES.allow(entries).map_err(|beyond| unusable(&beyond.to_string()))?;
+        let leads_out = name.split(|byte| *byte == b'/').any(|part| part == b"..");
+        // In a layer the first slash is that of the image, for every engine.
+        if leads_out || name.starts_with(b"/") && kind == Kind::Rootfs {
             return Err(refused(path, name, "leaves the root file system"));
+        }
+        let clean = clean(&String::from_utf8_lossy(name));
+        if kind == Kind::Layer && read.whiteout(&clean) {
+            continue;
         }
         if let Some(why) = names::unfit(name) {
             return Err(refused(path, name, &why));
         }
-        let clean = clean(&String::from_utf8_lossy(name));
         images += usize::from(matches!(clean.as_str(), "manifest.json" | "oci-layout" | "repositories"));
-        if let Some(why) = contents.misfit(&entry) {
+        // A hard link of a layer may lead to what lies below.
+        let is_link_down = kind == Kind::Layer && entry.kind == EntryKind::HardLink;
+        if let Some(why) = read.paths.misfit(&entry).filter(|_| !is_link_down) {
             return Err(refused(path, name, &why));
         }
-        contents.note(&clean, &entry);
-        let Some(gathering) = &mut gathering else { continue };
+        read.paths.note(&clean, &entry);
+        let Some(gathering) = &mut read.gathering else { continue };
         gathering.forget(&clean);
         match entry.kind {
             // A sparse file may say that it is of any size, and is no library.
@@ -201,25 +254,24 @@ fn read_names(path: &Path, stream: &mut dyn Read, look: Look) -> Result<BasePath
             _ => {}
         }
     }
-    contents.offers = gathering.map(|gathering| gathering.finish(&contents));
     let mut rest = io::BufReader::new(tar.into_inner());
     loop {
         let bytes = io::BufRead::fill_buf(&mut rest).map_err(|error| broken(error.into()))?;
         if bytes.iter().any(|byte| *byte != 0) {
-            return Err(unusable(path, "something follows the end of its tar, which no reader would see"));
+            return Err(unusable("something follows the end of its tar, which no reader would see"));
         }
         match bytes.len() {
             0 => break,
             length => io::BufRead::consume(&mut rest, length),
         }
     }
-    if images > 0 {
-        return Err(unusable(path, "it is an image archive, not a root file system"));
+    if images > 0 && kind == Kind::Rootfs {
+        return Err(unusable("it is an image archive, not a root file system"));
     }
-    if contents.folders.is_empty() {
-        return Err(unusable(path, "there is no folder in it"));
+    if read.paths.folders.is_empty() && kind == Kind::Rootfs {
+        return Err(unusable("there is no folder in it"));
     }
-    Ok(contents)
+    Ok(read)
 }
 
 /// A path without `.` and empty parts.
@@ -228,6 +280,36 @@ fn clean(name: &str) -> String {
 }
 
 impl BasePaths {
+    /// Takes out what lies below a folder, and what lies at it; empty is the root.
+    pub(super) fn hide(&mut self, folder: &str, itself: bool) {
+        if itself {
+            self.folders.remove(folder);
+            self.links.remove(folder);
+            self.files.remove(folder);
+        }
+        let inside = if folder.is_empty() { String::new() } else { format!("{folder}/") };
+        let below = |path: &&String| path.starts_with(&inside);
+        let folders: Vec<String> =
+            self.folders.range(inside.clone()..).map(|(path, _)| path).take_while(below).cloned().collect();
+        let links: Vec<String> =
+            self.links.range(inside.clone()..).map(|(path, _)| path).take_while(below).cloned().collect();
+        let files: Vec<String> = self.files.range(inside.clone()..).take_while(below).cloned().collect();
+        for path in &folders {
+            self.folders.remove(path);
+        }
+        for path in &links {
+            self.links.remove(path);
+        }
+        for path in &files {
+            self.files.remove(path);
+        }
+    }
+
+    /// True where something stands at a path.
+    pub(super) fn has(&self, path: &str) -> bool {
+        self.folders.contains_key(path) || self.links.contains_key(path) || self.files.contains(path)
+    }
+
     /// Why no engine unpacks this entry, or each in its own way.
     fn misfit(&self, entry: &Entry) -> Option<String> {
         let target = || clean(&String::from_utf8_lossy(&entry.target));

@@ -170,6 +170,28 @@ pub enum CheckError {
         /// The recipe, or the package.
         origin: PathBuf,
     },
+    /// The base is made for another platform.
+    #[error("the base {} is for {}, and the image is for linux/{architecture}", shown(base), shown(found))]
+    BaseMachine {
+        /// As the recipe names it.
+        base: String,
+        /// Its platform.
+        found: String,
+        /// What the image is for.
+        architecture: String,
+        /// The recipe.
+        recipe: PathBuf,
+    },
+    /// The base is no image to stand on.
+    #[error("the base {} cannot be stood upon: {}", shown(base), shown(why))]
+    BaseImage {
+        /// As the recipe names it.
+        base: String,
+        /// Why not.
+        why: String,
+        /// The recipe.
+        recipe: PathBuf,
+    },
     /// A file or link would replace a folder of the base, with all that is in it.
     #[error("layer {layer} puts a file at /{}, which is a folder in the base", shown(path))]
     OverFolder {
@@ -229,6 +251,10 @@ impl Diagnose for CheckError {
             Self::Machine { machine, architecture, .. } => {
                 format!("pack it for {architecture}, or build the image for its machine (--platform linux/{machine})")
             }
+            Self::BaseMachine { .. } => {
+                "take a base for this platform, or name another one with --platform".to_owned()
+            }
+            Self::BaseImage { .. } => "take another base".to_owned(),
             Self::Circle { .. } => "use a base whose links lead somewhere".to_owned(),
             Self::OverFile { .. } => "choose another path for it".to_owned(),
             Self::Name { .. } => "give it a name that fits".to_owned(),
@@ -247,6 +273,8 @@ impl Diagnose for CheckError {
             | Self::Name { recipe, .. }
             | Self::TwoLayers { recipe, .. }
             | Self::Machine { origin: recipe, .. }
+            | Self::BaseMachine { recipe, .. }
+            | Self::BaseImage { recipe, .. }
             | Self::NoNode { recipe, .. } => Some(Place::file(recipe)),
             Self::Deploy { folder: path, .. }
             | Self::Web { package: path, .. }

@@ -3,9 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
+use serde_json::{Map, Value, json};
+
 use super::Packed;
 use super::check::services_of;
 use super::recipe::{HealthcheckRecipe, ImageRole, Recipe, StartCommand};
+use super::standing::BaseImage;
 use crate::oci::config::{Healthcheck, History, RootFs, Run};
 use crate::oci::image::{ANNOTATION_AFTER, ANNOTATION_LAYER, CREATED_BY};
 use crate::oci::{Config, Descriptor, Digest, Image, Layer, Manifest, MediaType};
@@ -28,6 +31,8 @@ pub struct Parts<'a> {
     pub created: Option<i64>,
     /// The layers in their final order.
     pub layers: &'a [Packed],
+    /// The image that it stands on, whose layers are the first ones.
+    pub base: Option<&'a BaseImage>,
     /// The chain id of the predecessor, where there is one.
     pub after: Option<Digest>,
 }
@@ -52,7 +57,87 @@ pub fn assemble(parts: &Parts<'_>, cache: &Cache) -> io::Result<Image> {
         },
         history: parts.layers.iter().map(history).collect(),
     };
-    of_config(serde_json::to_vec(&config)?, parts.layers, parts.after, cache)
+    let config = match parts.base {
+        Some(base) => inherit(&base.image, parts.recipe.role, &config)?,
+        None => serde_json::to_vec(&config)?,
+    };
+    of_config(config, parts.layers, parts.after, cache)
+}
+
+/// The config of an image that stands on another one: every key of the base as it is, but for what its successor is.
+fn inherit(base: &Image, role: ImageRole, ours: &Config) -> serde_json::Result<Vec<u8>> {
+    let mut config: Value = serde_json::from_slice(&base.config)?;
+    config["created"] = json!(ours.created);
+    config["rootfs"] = json!(ours.rootfs);
+    let mut history: Vec<Value> = config["history"].as_array().cloned().unwrap_or_default();
+    // What is made here is told by how its history begins: a base of ours is a base all the same.
+    for entry in &mut history {
+        let made = entry["created_by"].as_str().and_then(|text| text.strip_prefix(CREATED_BY));
+        if let Some(rest) = made {
+            entry["created_by"] = json!(format!("tarsup built {rest}"));
+        }
+    }
+    let told = history.iter().filter(|entry| entry["empty_layer"] != json!(true)).count();
+    history.extend((told..base.layers.len()).map(|_| json!({ "created_by": "a layer of the base" })));
+    history.extend(ours.history.iter().skip(base.layers.len()).map(|entry| json!(entry)));
+    config["history"] = json!(history);
+    if !config["config"].is_object() {
+        config["config"] = json!({});
+    }
+    let run = &mut config["config"];
+    if role != ImageRole::Plain {
+        // tars-init is PID 1 as root; arguments of the base are none of its own.
+        for key in ["User", "Cmd", "Entrypoint"] {
+            run.as_object_mut().map(|run| run.remove(key));
+        }
+    }
+    let ours: Map<String, Value> = json!(ours.config).as_object().cloned().unwrap_or_default();
+    if ours.contains_key("Entrypoint") && !ours.contains_key("Cmd") {
+        run.as_object_mut().map(|run| run.remove("Cmd"));
+    }
+    for (key, value) in ours {
+        run[&key] = match key.as_str() {
+            "Env" => environment(&run[&key], &value),
+            "Labels" => labels(&run[&key], value),
+            "ExposedPorts" | "Volumes" => joined(&run[&key], value),
+            _ => value,
+        };
+    }
+    serde_json::to_vec(&config)
+}
+
+/// The base's variables, and ours over them; a `PATH` of the base stays, as it leads to what is in it.
+fn environment(base: &Value, ours: &Value) -> Value {
+    let list = |value: &Value| -> Vec<String> {
+        value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    let name = |variable: &str| variable.split('=').next().unwrap_or_default().to_owned();
+    let mut all = list(base);
+    for variable in list(ours) {
+        match all.iter_mut().find(|known| name(known) == name(&variable)) {
+            Some(_) if variable == PATH => {}
+            Some(known) => *known = variable,
+            None => all.push(variable),
+        }
+    }
+    json!(all)
+}
+
+/// Both, ours over the base's; what tarsup itself said of the base is not true of what stands on it.
+fn labels(base: &Value, ours: Value) -> Value {
+    let mut base = base.clone();
+    if let Some(labels) = base.as_object_mut() {
+        labels.retain(|label, _| !label.starts_with("io.tarsup."));
+    }
+    joined(&base, ours)
+}
+
+fn joined(base: &Value, ours: Value) -> Value {
+    let mut all = base.as_object().cloned().unwrap_or_default();
+    if let Value::Object(ours) = ours {
+        all.extend(ours);
+    }
+    Value::Object(all)
 }
 
 /// An image with this config, which names these layers.

@@ -54,11 +54,11 @@ fn link(target: &str) -> Entry {
 }
 
 /// What later builds have to know of a base: its folders, links and names, and what it offers to programs.
-pub fn base_part(base: &BasePaths, diff_id: Digest) -> Part {
+pub fn base_part(base: &BasePaths, layers: &[Digest]) -> Part {
     let folders = base.folders.iter().map(|(path, known)| (path.clone(), folder(known)));
     let links = base.links.iter().map(|(path, target)| (path.clone(), link(target)));
     let files = base.files.iter().map(|path| (path.clone(), Entry::default()));
-    let mut part = Part::new(vec![diff_id], folders.chain(links).chain(files).collect());
+    let mut part = Part::new(layers.to_vec(), folders.chain(links).chain(files).collect());
     part.offers.clone_from(&base.offers);
     part
 }
@@ -117,6 +117,6 @@ mod tests {
         base.folders.insert("usr".to_owned(), Folder { mode: 0o2775, uid: 1, gid: 50 });
         base.links.insert("bin".to_owned(), "usr/bin".to_owned());
         base.files.insert("usr/x".to_owned());
-        assert_eq!(base_paths(&base_part(&base, Digest::of("base"))), base);
+        assert_eq!(base_paths(&base_part(&base, &[Digest::of("base")])), base);
     }
 }

@@ -39,6 +39,7 @@ pub mod plan;
 pub mod recipe;
 pub mod refusal;
 pub mod skeleton;
+pub mod standing;
 pub mod tree;
 pub mod unpack;
 
@@ -49,6 +50,7 @@ pub use gate::GateError;
 use hints::Hints;
 use package::{Package, PackageError, ServiceFiles};
 use recipe::{Base, ImageRole, Recipe, RecipeError};
+use standing::BaseImage;
 use tree::Tree;
 use unpack::UnpackError;
 
@@ -67,6 +69,8 @@ pub struct Settings {
     pub predecessor: Option<Predecessor>,
     /// tars-init, where the recipe names none.
     pub init: Option<PathBuf>,
+    /// The image that the recipe's base names, where it names one.
+    pub base: Option<BaseImage>,
     /// What is warned about is refused.
     pub strict: bool,
     /// Findings of the gate that are no findings, beside those that the recipe names.
@@ -77,7 +81,7 @@ pub struct Settings {
 pub struct PreparedBuild<'a> {
     recipe: &'a Recipe,
     settings: &'a Settings,
-    base: Option<BaseInput>,
+    base: Option<BaseInput<'a>>,
     /// In canonical order.
     layers: Vec<LayerInput>,
     /// What a person ought to read.
@@ -87,9 +91,35 @@ pub struct PreparedBuild<'a> {
     hints: Hints<'a>,
 }
 
-struct BaseInput {
-    rootfs: Rootfs,
-    cached: Option<LayerRecord<BasePaths>>,
+/// What the image stands on.
+enum BaseInput<'a> {
+    Rootfs { rootfs: Rootfs, cached: Option<Box<LayerRecord<BasePaths>>> },
+    Image(&'a BaseImage),
+}
+
+impl BaseInput<'_> {
+    /// The file, or the image's name.
+    fn path(&self) -> &Path {
+        match self {
+            Self::Rootfs { rootfs, .. } => &rootfs.path,
+            Self::Image(image) => Path::new(&image.name),
+        }
+    }
+
+    /// What a person calls it.
+    fn name(&self) -> String {
+        match self {
+            Self::Rootfs { rootfs, .. } => shown(rootfs.path.file_name().unwrap_or_default()).to_string(),
+            Self::Image(image) => shown(&image.name).to_string(),
+        }
+    }
+
+    fn image(&self) -> Option<&BaseImage> {
+        match self {
+            Self::Image(image) => Some(image),
+            Self::Rootfs { .. } => None,
+        }
+    }
 }
 
 /// A layer that is known, but not made yet.
@@ -262,8 +292,18 @@ fn prepare_with<'a>(
         Base::Scratch => None,
         Base::Rootfs(path) => {
             let rootfs = Rootfs::find(path, &hints)?;
-            let cached = settings.cache.find(&rootfs.key());
-            Some(BaseInput { rootfs, cached })
+            let cached = settings.cache.find(&rootfs.key()).map(Box::new);
+            Some(BaseInput::Rootfs { rootfs, cached })
+        }
+        Base::Image(name) => {
+            let found = settings.base.as_ref().filter(|base| base.name == *name);
+            let base = found.ok_or_else(|| CheckError::BaseImage {
+                base: name.clone(),
+                why: "it was not read".to_owned(),
+                recipe: recipe.file.clone(),
+            })?;
+            base.check(&settings.architecture, &recipe.file)?;
+            Some(BaseInput::Image(base))
         }
     };
     let layers = layers(recipe, services, init.as_deref(), &mut digests)?;

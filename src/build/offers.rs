@@ -29,6 +29,8 @@ pub(super) struct Gathering {
     libraries: BTreeMap<String, Elf>,
     confs: BTreeMap<String, Vec<String>>,
     packages: BTreeMap<String, String>,
+    /// True where dpkg's own list was read, which is whole.
+    has_status: bool,
     /// Where a library lies while it is looked at: a file without a name.
     scratch: Option<File>,
     /// Bytes of names so far.
@@ -53,6 +55,10 @@ impl Gathering {
                 self.libraries.insert(name.to_owned(), found);
             }
         } else if name == "var/lib/dpkg/status" || folder == "var/lib/dpkg/status.d" {
+            if name == "var/lib/dpkg/status" {
+                self.packages.clear();
+                self.has_status = true;
+            }
             self.packages(content.take(LARGEST_STATUS))?;
         }
         Ok(())
@@ -69,6 +75,19 @@ impl Gathering {
     pub(super) fn forget(&mut self, name: &str) {
         self.libraries.remove(name);
         self.confs.remove(name);
+    }
+
+    /// What a layer above has; `shows` is what of this one is not hidden by it.
+    pub(super) fn cover(&mut self, above: Self, shows: impl Fn(&str) -> bool) {
+        self.libraries.retain(|path, _| shows(path));
+        self.confs.retain(|path, _| shows(path));
+        if above.has_status {
+            self.packages.clear();
+        }
+        self.has_status |= above.has_status;
+        self.packages.extend(above.packages);
+        self.libraries.extend(above.libraries);
+        self.confs.extend(above.confs);
     }
 
     fn library(&mut self, mut content: impl Read, size: u64) -> io::Result<Option<Elf>> {

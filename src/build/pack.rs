@@ -4,21 +4,22 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::after::{self, Made, Predecessor};
-use super::base::{self, BasePaths, Look};
+use super::base::{self, BasePaths, Look, Rootfs};
 use super::blob::{self, hashed, known_blobs};
 use super::compress::Compressors;
 use super::gate;
 use super::layer;
 use super::machine;
 use super::ontop::{self, Change, Why};
+use super::standing;
 use super::tree::Tree;
 use super::{
     BaseInput, BuildError, Built, LayerInput, Packed, PreparedBuild, check, image, listing, package,
     parallel, prepare_with,
 };
 use crate::contents::{self, Part};
-use crate::diagnose::shown;
 use crate::oci::Digest;
+use crate::oci::image::BASE;
 use crate::store::cache::LayerRecord;
 
 impl PreparedBuild<'_> {
@@ -26,13 +27,19 @@ impl PreparedBuild<'_> {
     pub fn build(&self, on_layer: &(dyn Fn(&Packed) + Sync)) -> Result<Built, BuildError> {
         self.hints.keep()?;
         let compressors = Compressors::new(self.settings.threads);
-        let base = self.base.as_ref().map(|base| self.pack_base(base, &compressors)).transpose()?;
-        let none = BasePaths::default();
-        let contents = base.as_ref().map_or(&none, |(_, contents)| contents);
+        let (base, contents) = match &self.base {
+            Some(BaseInput::Rootfs { rootfs, cached }) => {
+                let (layer, contents) = self.pack_rootfs(rootfs, cached.is_some(), &compressors)?;
+                (vec![layer], contents)
+            }
+            Some(BaseInput::Image(image)) => standing::pack(image, self.settings, &compressors)?,
+            None => (Vec::new(), BasePaths::default()),
+        };
+        let contents = &contents;
         let layers = self.placed(contents)?;
         let warnings = self.gate(&layers, contents)?;
-        let on_base = base.as_ref().map(|(layer, _)| layer.diff_id);
-        let stack = self.stack(on_base, layers, contents);
+        let on_base: Vec<Digest> = base.iter().map(|layer| layer.diff_id).collect();
+        let stack = self.stack(&on_base, layers, contents);
         if stack.inputs().any(|input| self.must_be_read(input, contents)) {
             // The cache knew the package, but has lost the layer: read everything, and once only.
             let read = prepare_with(self.recipe, self.settings, &|path, _| package::read(path))?;
@@ -51,16 +58,15 @@ impl PreparedBuild<'_> {
                 kept.iter().for_each(on_layer);
                 let tops = parallel(self.settings.threads, &inputs, |input| pack(input))?;
                 let diff_ids: Vec<Digest> = tops.iter().map(|layer| layer.diff_id).collect();
-                let parts = parts_on_top(made, changes, &diff_ids, on_base, contents);
+                let parts = parts_on_top(made, changes, &diff_ids, &on_base, contents);
                 let list = pack(&self.list(contents::LAYER, &parts, contents)?)?;
                 self.assemble(kept.into_iter().chain(tops).chain([list]).collect(), None)
             }
             Stack::Canonical(layers, why) => {
-                let base = base.as_ref().map(|(layer, _)| layer.clone());
                 base.iter().for_each(on_layer);
                 let made = parallel(self.settings.threads, &inputs, |input| pack(input))?;
                 let diff_ids = made.iter().map(|layer| layer.diff_id);
-                let (below, above) = parts(on_base, layers.iter().zip(diff_ids), contents);
+                let (below, above) = parts(&on_base, layers.iter().zip(diff_ids), contents);
                 let (low, high): (Vec<Packed>, Vec<Packed>) =
                     made.into_iter().partition(|layer| below.contains_key(&layer.name));
                 let mut packed: Vec<Packed> = base.into_iter().chain(low).collect();
@@ -68,7 +74,7 @@ impl PreparedBuild<'_> {
                     packed.push(pack(&self.list(contents::LAYER_BELOW, &below, contents)?)?);
                 }
                 packed.extend(high);
-                let mut packed = self.ordered(&packed, why.as_ref());
+                let mut packed = self.ordered(&packed, on_base.len(), why.as_ref());
                 packed.push(pack(&self.list(contents::LAYER, &above, contents)?)?);
                 self.assemble(packed, why.as_ref())
             }
@@ -85,10 +91,9 @@ impl PreparedBuild<'_> {
         let parts: Vec<(&str, Part)> = judged()
             .map(|layer| (layer.name.as_str(), listing::part(&layer.tree, &base.folders, none)))
             .collect();
-        let rootfs = self.base.as_ref().map(|base| base.rootfs.path.file_name().unwrap_or_default());
         let world = gate::World {
             base,
-            base_name: rootfs.map_or(gate::SCRATCH.to_owned(), |name| shown(name).to_string()),
+            base_name: self.base.as_ref().map_or(gate::SCRATCH.to_owned(), BaseInput::name),
             parts: parts.iter().map(|(name, part)| (*name, part)).collect(),
             library_path: self
                 .recipe
@@ -105,12 +110,7 @@ impl PreparedBuild<'_> {
     }
 
     /// How the layers come to lie: on top of a predecessor, or in an order of their own.
-    pub(super) fn stack(
-        &self,
-        base: Option<Digest>,
-        layers: Vec<LayerInput>,
-        contents: &BasePaths,
-    ) -> Stack<'_> {
+    pub(super) fn stack(&self, base: &[Digest], layers: Vec<LayerInput>, contents: &BasePaths) -> Stack<'_> {
         let Some(predecessor) = &self.settings.predecessor else { return Stack::Canonical(layers, None) };
         let on_top = predecessor.that_stays(base).and_then(|made| {
             Ok((made, ontop::changes(&made.contents, &layers, contents, self.recipe.relayer)?))
@@ -122,11 +122,11 @@ impl PreparedBuild<'_> {
     }
 
     /// `packed` is in canonical order. An engine tells the order of a predecessor, and nothing else of it.
-    fn ordered(&self, packed: &[Packed], why: Option<&Why>) -> Vec<Packed> {
+    fn ordered(&self, packed: &[Packed], base: usize, why: Option<&Why>) -> Vec<Packed> {
         let before = self.settings.predecessor.as_ref().map(|predecessor| predecessor.diff_ids.as_slice());
         let before = before.filter(|_| matches!(why, Some(Why::InEngine | Why::Foreign))).unwrap_or_default();
         let diff_ids: Vec<Digest> = packed.iter().map(|layer| layer.diff_id).collect();
-        let order = after::order(&diff_ids, usize::from(self.base.is_some()), before);
+        let order = after::order(&diff_ids, base, before);
         order.into_iter().map(|index| packed[index].clone()).collect()
     }
 
@@ -142,12 +142,7 @@ impl PreparedBuild<'_> {
             layers.push(LayerInput { name: input.name.clone(), what: input.what.clone(), tree });
         }
         let trees: Vec<&Tree> = layers.iter().map(|layer| &layer.tree).collect();
-        check::node(
-            self.recipe,
-            self.base.as_ref().map(|base| base.rootfs.path.as_path()),
-            contents,
-            &trees,
-        )?;
+        check::node(self.recipe, self.base.as_ref().map(BaseInput::path), contents, &trees)?;
         let lists = self.list(contents::LAYER, &BTreeMap::new(), contents)?;
         let all = layers.iter().chain([&lists]).map(|layer| (layer.name.as_str(), &layer.tree));
         check::apart(all, &self.recipe.file)?;
@@ -156,7 +151,7 @@ impl PreparedBuild<'_> {
 
     /// Where the files of a layer lie on this base.
     pub(super) fn place(&self, input: &LayerInput, contents: &BasePaths) -> Result<Tree, check::CheckError> {
-        let base = self.base.as_ref().map_or(Path::new(""), |base| &base.rootfs.path);
+        let base = self.base.as_ref().map_or(Path::new(""), BaseInput::path);
         check::on_base(&input.name, &input.tree, contents, base, &self.recipe.file)
     }
 
@@ -185,15 +180,16 @@ impl PreparedBuild<'_> {
         !input.tree.is_read() && missing()
     }
 
-    fn pack_base(
+    fn pack_rootfs(
         &self,
-        base: &BaseInput,
+        base: &Rootfs,
+        may_be_cached: bool,
         compressors: &Compressors,
     ) -> Result<(Packed, BasePaths), BuildError> {
         let cache = &self.settings.cache;
-        let key = base.rootfs.key();
+        let key = base.key();
         let packed = |diff_id, digest, size, cached, known| Packed {
-            name: "base".to_owned(),
+            name: BASE.to_owned(),
             what: "root file system".to_owned(),
             diff_id,
             digest,
@@ -201,24 +197,23 @@ impl PreparedBuild<'_> {
             cached,
             known,
         };
-        let cached: Option<LayerRecord<BasePaths>> =
-            base.cached.as_ref().and_then(|_| cache.find_proven(&key));
+        let cached: Option<LayerRecord<BasePaths>> = may_be_cached.then(|| cache.find_proven(&key)).flatten();
         if let Some(known) = known_blobs(self.settings) {
             let noted = || cache.recall(&hashed(&key));
             let known_names = cached.as_ref().map(|record| (record.diff_id, record.extra.clone()));
             let (diff_id, mut contents) = if let Some(names) = known_names.or_else(noted) {
                 names
             } else {
-                let read = base::hash(&base.rootfs, Look::AtNames)?;
+                let read = base::hash(base, Look::AtNames)?;
                 cache.note(&hashed(&key), &read)?;
                 read
             };
             if let Some(found) = known.layer(&diff_id) {
                 if contents.offers.is_none() {
-                    contents.offers = known.offers(&diff_id).cloned();
+                    contents.offers = known.base_paths(&[diff_id]).and_then(|paths| paths.offers);
                 }
                 if contents.offers.is_none() {
-                    let read = base::hash(&base.rootfs, Look::IntoLibraries)?;
+                    let read = base::hash(base, Look::IntoLibraries)?;
                     cache.note(&hashed(&key), &read)?;
                     contents = read.1;
                 }
@@ -230,7 +225,7 @@ impl PreparedBuild<'_> {
         let is_cached = cached.is_some();
         let record = match cached {
             Some(record) => record,
-            None => base::pack(&base.rootfs, cache, compressors)?,
+            None => base::pack(base, cache, compressors)?,
         };
         let packed = packed(record.diff_id, record.digest, record.size, is_cached, None);
         Ok((packed, record.extra))
@@ -243,6 +238,7 @@ impl PreparedBuild<'_> {
             architecture: &self.settings.architecture,
             created: self.settings.created,
             layers: &layers,
+            base: self.base.as_ref().and_then(BaseInput::image),
             after: predecessor.and_then(Predecessor::chain_id),
         };
         let image =
@@ -285,11 +281,11 @@ pub(super) fn parts_on_top(
     made: &Made,
     changes: &[Change],
     tops: &[Digest],
-    base: Option<Digest>,
+    base: &[Digest],
     contents: &BasePaths,
 ) -> BTreeMap<String, Part> {
     let mut tops = tops.iter();
-    let base = base.map(|diff_id| ("base".to_owned(), listing::base_part(contents, diff_id)));
+    let base = base_part(base, contents);
     let after = changes.iter().map(|change| {
         let mut part = change.part.clone();
         part.layers.extend(change.layer.as_ref().and_then(|_| tops.next()));
@@ -301,13 +297,18 @@ pub(super) fn parts_on_top(
     base.into_iter().chain(after).filter(|(name, part)| !is_below(name, part)).collect()
 }
 
+/// The part of a base of these layers, where there is one.
+fn base_part(base: &[Digest], contents: &BasePaths) -> Option<(String, Part)> {
+    (!base.is_empty()).then(|| (BASE.to_owned(), listing::base_part(contents, base)))
+}
+
 /// The parts of the list: those of what lies low, and the others.
 pub(super) fn parts<'l>(
-    base: Option<Digest>,
+    base: &[Digest],
     layers: impl Iterator<Item = (&'l LayerInput, Digest)>,
     contents: &BasePaths,
 ) -> (BTreeMap<String, Part>, BTreeMap<String, Part>) {
-    let base = base.map(|diff_id| ("base".to_owned(), listing::base_part(contents, diff_id)));
+    let base = base_part(base, contents);
     let above = layers
         .map(|(input, diff_id)| (input.name.clone(), listing::part(&input.tree, &contents.folders, diff_id)));
     base.into_iter().chain(above).partition(|(name, _)| listing::BELOW.contains(&name.as_str()))

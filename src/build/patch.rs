@@ -11,12 +11,12 @@ use super::compress::Compressors;
 use super::package;
 use super::tree::TreeNode;
 use super::{
-    BuildError, Built, LayerInput, Packed, Settings, base, blob, check, gate, image, listing, machine, ontop,
-    pack,
+    BuildError, Built, LayerInput, Packed, Settings, blob, check, gate, image, listing, machine, ontop, pack,
+    standing,
 };
 use crate::contents::{self, Kind, Part};
 use crate::diagnose::{Diagnose, Exit, shown};
-use crate::oci::image::{CREATED_BY, VERSION_LABEL};
+use crate::oci::image::{BASE, CREATED_BY, VERSION_LABEL};
 use crate::oci::{Digest, Image};
 use crate::tars::Service;
 use crate::tars::catalogue::TARS_PATH;
@@ -112,16 +112,17 @@ pub fn patch(
     on_layer: &(dyn Fn(&Packed) + Sync),
 ) -> Result<Built, BuildError> {
     let unfit = |why: String| PatchError::Image { image: patch.name.clone(), why };
-    let on_base = patch
-        .image
-        .diff_ids()
-        .first()
-        .copied()
-        .filter(|_| patch.image.layer_names().first().is_some_and(|first| first == "base"));
-    let made = patch.before.that_stays(on_base).map_err(|why| unfit(why.to_string()))?;
+    let names = patch.image.layer_names();
+    let on_base: Vec<Digest> = names
+        .iter()
+        .zip(&patch.image.layers)
+        .take_while(|(name, _)| *name == BASE)
+        .map(|(_, layer)| layer.diff_id)
+        .collect();
+    let made = patch.before.that_stays(&on_base).map_err(|why| unfit(why.to_string()))?;
     let mut base = made.contents.parts.get("base").map(listing::base_paths).unwrap_or_default();
     let (inputs, digests) = inputs(patch, made, &base)?;
-    let learned = learn_offers(patch, &inputs, on_base, &mut base)?;
+    let learned = learn_offers(patch, &inputs, &on_base, &mut base)?;
     let warnings = gate(patch, settings, made, &inputs, &base)?;
     let changes = ontop::replaced(&made.contents, &inputs, &base).map_err(|why| unfit(why.to_string()))?;
     let compressors = Compressors::new(settings.threads);
@@ -138,7 +139,7 @@ pub fn patch(
         tops.push(layer.diff_id);
         layers.push(layer);
     }
-    let mut parts = pack::parts_on_top(made, &changes, &tops, None, &base);
+    let mut parts = pack::parts_on_top(made, &changes, &tops, &[], &base);
     // An image that was read in full has no list of its base.
     let unlisted = made.contents.parts.get("base").filter(|_| !made.contents.below.contains("base"));
     parts.extend(unlisted.map(|part| ("base".to_owned(), part.clone())));
@@ -162,18 +163,16 @@ pub fn patch(
 fn learn_offers(
     patch: &Patch<'_>,
     inputs: &[LayerInput],
-    on_base: Option<Digest>,
+    on_base: &[Digest],
     base: &mut BasePaths,
 ) -> Result<Option<Part>, BuildError> {
     let is_asked = inputs.iter().any(|input| gate::programs(&input.name, &input.tree).next().is_some());
-    let Some(diff_id) = on_base.filter(|_| is_asked && base.offers.is_none()) else { return Ok(None) };
+    if on_base.is_empty() || !is_asked || base.offers.is_some() {
+        return Ok(None);
+    }
     (patch.on_read)("the libraries of its base");
-    let layer = patch.image.layers.iter().find(|layer| layer.diff_id == diff_id);
-    base.offers = match layer {
-        Some(layer) => base::of_layer(Path::new(&patch.name), layer)?.offers,
-        None => None,
-    };
-    Ok(Some(listing::base_part(base, diff_id)))
+    base.offers = standing::fold(&patch.name, &patch.image.layers[..on_base.len()])?.offers;
+    Ok(Some(listing::base_part(base, on_base)))
 }
 
 /// Refuses programs that the image cannot run; what else there is to say of them comes back.

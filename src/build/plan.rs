@@ -1,27 +1,21 @@
 //! What a build would make, told before anything is written.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use super::base::{self, BasePaths, Look};
 use super::blob::{hashed, known_blobs};
 use super::pack::{self, Stack};
-use super::{LayerInput, PlannedLayer, PreparedBuild, layer};
+use super::{BaseInput, LayerInput, PlannedLayer, PreparedBuild, layer, standing};
 use crate::contents::{self, Part};
 use crate::oci::Digest;
+use crate::oci::image::BASE;
 use crate::store::cache::LayerRecord;
 
 impl PreparedBuild<'_> {
     /// What would be built: in the order of the image where that is known, else in canonical order.
     pub fn plan(&self) -> Vec<PlannedLayer> {
         let base = self.planned_base();
-        let planned_base = self.base.iter().map(|input| PlannedLayer {
-            name: "base".to_owned(),
-            what: base_name(&input.rootfs.path),
-            content: std::fs::metadata(&input.rootfs.path).map_or(0, |metadata| metadata.len()),
-            cached: self.blob_of_base(base.as_ref().map(|(diff_id, _)| *diff_id)),
-            diff_id: base.as_ref().map(|(diff_id, _)| *diff_id),
-        });
+        let planned_base = self.planned_layers_of_base(base.as_ref()).into_iter();
         let list = |name: &str| PlannedLayer {
             name: name.to_owned(),
             what: "the list of its files that the image carries".to_owned(),
@@ -31,9 +25,9 @@ impl PreparedBuild<'_> {
         };
         let none = BasePaths::default();
         let known = match (&self.base, &base) {
-            (Some(_), Some((diff_id, contents))) => Some((Some(*diff_id), contents)),
+            (Some(_), Some((diff_ids, contents))) => Some((diff_ids.as_slice(), contents)),
             (Some(_), None) => None,
-            (None, _) => Some((None, &none)),
+            (None, _) => Some((&[][..], &none)),
         };
         // Without the base's folders the keys of the layers above it are not known; what cannot be placed is no layer yet:
         // building says why.
@@ -103,31 +97,51 @@ impl PreparedBuild<'_> {
         }
     }
 
-    /// Diff id and names of the base: from the cache, and where a predecessor may have it, hashed.
-    fn planned_base(&self) -> Option<(Digest, BasePaths)> {
-        let base = self.base.as_ref()?;
-        let record = base.cached.as_ref().map(|record| (record.diff_id, record.extra.clone()));
-        let noted = || self.settings.cache.recall(&hashed(&base.rootfs.key()));
+    /// The layers of the base, and what is known of their blobs.
+    fn planned_layers_of_base(&self, known: Option<&(Vec<Digest>, BasePaths)>) -> Vec<PlannedLayer> {
+        let layer = |content, cached, diff_id| PlannedLayer {
+            name: BASE.to_owned(),
+            what: self.base.as_ref().map(BaseInput::name).unwrap_or_default(),
+            content,
+            cached,
+            diff_id,
+        };
+        match &self.base {
+            None => Vec::new(),
+            Some(BaseInput::Rootfs { rootfs, cached }) => {
+                let diff_id = known.and_then(|(diff_ids, _)| diff_ids.first().copied());
+                let found = diff_id.and_then(|diff_id| known_blobs(self.settings)?.layer(&diff_id));
+                let size = found.map(|layer| layer.descriptor.size);
+                let size = size.or_else(|| cached.as_ref().map(|record| record.size));
+                let content = std::fs::metadata(&rootfs.path).map_or(0, |metadata| metadata.len());
+                vec![layer(content, size, diff_id)]
+            }
+            Some(BaseInput::Image(base)) => {
+                let each = base.image.layers.iter();
+                each.map(|known| layer(0, Some(known.descriptor.size), Some(known.diff_id))).collect()
+            }
+        }
+    }
+
+    /// Diff ids and names of the base: from the cache, and where a predecessor may have it, hashed.
+    fn planned_base(&self) -> Option<(Vec<Digest>, BasePaths)> {
+        let (rootfs, cached) = match self.base.as_ref()? {
+            BaseInput::Rootfs { rootfs, cached } => (rootfs, cached),
+            BaseInput::Image(base) => {
+                return Some((base.image.diff_ids(), standing::known_paths(base, self.settings)?));
+            }
+        };
+        let record = cached.as_ref().map(|record| (record.diff_id, record.extra.clone()));
+        let noted = || self.settings.cache.recall(&hashed(&rootfs.key()));
         let known = known_blobs(self.settings);
-        let hashed = || known.and_then(|_| base::hash(&base.rootfs, Look::AtNames).ok());
+        let hashed = || known.and_then(|_| base::hash(rootfs, Look::AtNames).ok());
         let (diff_id, mut contents) = record.or_else(noted).or_else(hashed)?;
         if contents.offers.is_none() {
-            contents.offers = known.and_then(|known| known.offers(&diff_id)).cloned();
+            contents.offers = known.and_then(|known| known.base_paths(&[diff_id])?.offers);
         }
         if contents.offers.is_none() {
-            contents = base::hash(&base.rootfs, Look::IntoLibraries).ok()?.1;
+            contents = base::hash(rootfs, Look::IntoLibraries).ok()?.1;
         }
-        Some((diff_id, contents))
+        Some((vec![diff_id], contents))
     }
-
-    /// The size of the base's blob, where one is known.
-    fn blob_of_base(&self, diff_id: Option<Digest>) -> Option<u64> {
-        let known = diff_id.and_then(|diff_id| known_blobs(self.settings)?.layer(&diff_id));
-        let cached = self.base.as_ref().and_then(|base| base.cached.as_ref());
-        known.map(|layer| layer.descriptor.size).or_else(|| cached.map(|record| record.size))
-    }
-}
-
-fn base_name(path: &Path) -> String {
-    path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }

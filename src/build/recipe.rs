@@ -46,6 +46,8 @@ pub enum Base {
     Scratch,
     /// A root file system: a tar, gzipped or not.
     Rootfs(PathBuf),
+    /// An image, by its name with transport; paths in it are absolute.
+    Image(String),
 }
 
 /// A recipe with absolute paths.
@@ -306,16 +308,26 @@ impl Resolver<'_> {
         if text == "scratch" {
             return Ok(Base::Scratch);
         }
-        match text.strip_prefix("rootfs:") {
-            Some(path) if !path.is_empty() => Ok(Base::Rootfs(self.folder.join(path))),
-            _ => Err(self.bad(
-                &[PathStep::Key("base")],
-                "base",
-                text,
-                "not a base that this version knows",
-                "write scratch, or rootfs:FILE with a tar of a root file system",
-            )),
+        let rest = |transport| text.strip_prefix(transport).filter(|rest| !rest.is_empty());
+        if let Some(path) = rest("rootfs:") {
+            return Ok(Base::Rootfs(self.folder.join(path)));
         }
+        for transport in ["oci:", "docker-archive:"] {
+            if let Some(path) = rest(transport) {
+                return Ok(Base::Image(format!("{transport}{}", shown(&self.folder.join(path)))));
+            }
+        }
+        if rest("docker-daemon:").or_else(|| rest("docker://")).is_some() {
+            return Ok(Base::Image(text.to_owned()));
+        }
+        Err(self.bad(
+            &[PathStep::Key("base")],
+            "base",
+            text,
+            "not a base that this version knows",
+            "write scratch, rootfs:FILE with a tar of a root file system, or an image: oci:DIR[:TAG], docker-archive:FILE[:REF], \
+             docker-daemon:REF, docker://REF",
+        ))
     }
 
     /// Keys that the role decides must not be contradicted in silence.

@@ -1,5 +1,6 @@
 //! `tarsup build`: a recipe becomes an image, in the local store or wherever `-o` says.
 
+mod base;
 mod patch;
 
 use std::fmt::Write as _;
@@ -19,6 +20,7 @@ use crate::build::{self, Built, Packed, PlannedLayer, PreparedBuild, Settings, s
 use crate::deploy::pins::PACKAGE_ANNOTATION;
 use crate::diagnose::{Diagnose, Exit};
 use crate::limits::{self, Beyond};
+use crate::oci::image::BASE;
 use crate::oci::{Digest, Image, Reference};
 use crate::store::{self, Cache};
 use crate::transport::{ImageName, TransportError};
@@ -26,6 +28,7 @@ use crate::transport::{ImageName, TransportError};
 /// Build an image from a recipe; no engine is needed
 #[derive(Debug, Args)]
 #[command(disable_version_flag = true)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct BuildArgs {
     /// The recipe; with --patch, the image that is patched
     #[arg(value_name = "RECIPE")]
@@ -63,6 +66,10 @@ pub struct BuildArgs {
     /// Where the image goes (default: the local store): oci:DIR[:TAG], docker-archive:FILE, docker-daemon:REF, docker://REF
     #[arg(short, long = "output", value_name = "IMAGE")]
     output: Vec<String>,
+
+    /// Refuse a base of a registry that tarsup.lock does not pin
+    #[arg(long)]
+    locked: bool,
 
     /// Refuse what is warned about: packages that seem stale, search paths of libraries that lead nowhere
     #[arg(long)]
@@ -131,7 +138,8 @@ pub fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
     let recipe = Recipe::read(&args.recipe, &overrides).map_err(build::BuildError::from)?;
     let outputs = outputs(args, &recipe.reference)?;
     let places = Places::new(&args.places);
-    let settings = settings(args, after(args, &places, ui)?)?;
+    let mut settings = settings(args, after(args, &places, ui)?)?;
+    let pinned = base::read(args, &recipe, &mut settings, &places, ui)?;
     let prepared = build::prepare(&recipe, &settings)?;
     for warning in &prepared.warnings {
         ui.warn(warning);
@@ -142,6 +150,7 @@ pub fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
     }
     reach(&outputs, &places, ui)?;
     let built = prepared.build(&|layer| say(layer, ui))?;
+    pinned.keep(ui)?;
     let written = Written { built: &built, reference: &recipe.reference, packages: &prepared.packages };
     write(&written, &outputs, &places, ui)
 }
@@ -156,6 +165,7 @@ fn reach(outputs: &[ImageName], places: &Places, ui: &Ui) -> Result<(), Failure>
 
 fn say(layer: &Packed, ui: &Ui) {
     let how = match (&layer.known, layer.cached) {
+        (Some(_), _) if layer.name == BASE => "as it is",
         (Some(_), _) => "as in the predecessor",
         (None, true) => "unchanged",
         (None, false) => "compressed",
@@ -250,6 +260,7 @@ fn settings(args: &BuildArgs, predecessor: Option<Predecessor>) -> Result<Settin
         cache: Cache::at(store::cache_folder()?),
         predecessor,
         init: skeleton::default_init(),
+        base: None,
         strict: args.strict,
         waive: args.waive.clone(),
     })

@@ -13,7 +13,7 @@ use crate::diagnose::Exit;
 use crate::engine::ConnectOptions;
 use crate::engine::Engine;
 use crate::engine::docker::DockerEngine;
-use crate::oci::{Digest, Image, Reference};
+use crate::oci::{Digest, Image, Reference, manifest};
 use crate::transport::archive::ArchiveFile;
 use crate::transport::daemon::Daemon;
 use crate::transport::layout::LayoutImage;
@@ -89,13 +89,20 @@ pub fn copy(args: &CopyArgs, ui: &Ui) -> Outcome {
     Ok(Exit::Done)
 }
 
-/// Reads an image, wherever it lies.
+/// Reads an image, wherever it lies; what there is for several platforms, for this machine's.
 pub fn read(name: &ImageName, places: &Places, ui: &Ui) -> Result<Image, Failure> {
+    read_for(name, manifest::architecture(), places, ui)
+}
+
+/// The same for this architecture.
+pub fn read_for(name: &ImageName, architecture: &str, places: &Places, ui: &Ui) -> Result<Image, Failure> {
     match name {
-        ImageName::Oci { directory, tag } => Ok(LayoutImage::new(directory, tag.as_deref()).read()?),
-        ImageName::Store(reference) => Ok(LayoutImage::local(reference)?.read()?),
+        ImageName::Oci { directory, tag } => {
+            Ok(LayoutImage::new(directory, tag.as_deref()).read_for(architecture)?)
+        }
+        ImageName::Store(reference) => Ok(LayoutImage::local(reference)?.read_for(architecture)?),
         ImageName::Archive { file, reference } => {
-            Ok(saved::read(saved::Archived::file(file), reference.as_ref())?)
+            Ok(saved::read(saved::Archived::plain(file)?, reference.as_ref())?)
         }
         ImageName::Daemon(reference) => {
             let image = ui.block_on(async {
@@ -105,10 +112,16 @@ pub fn read(name: &ImageName, places: &Places, ui: &Ui) -> Result<Image, Failure
             Ok(image.map_err(TransportError::runtime)??)
         }
         ImageName::Registry(reference) => {
-            let image = ui.block_on(places.registries.image(reference).get());
+            let image = ui.block_on(places.registries.image_for(reference, architecture).get());
             Ok(image.map_err(TransportError::runtime)??)
         }
     }
+}
+
+/// The digest of what a name of a registry stands for: a manifest, or an index of several.
+pub fn digest_of(reference: &Reference, places: &Places, ui: &Ui) -> Result<Digest, Failure> {
+    let digest = ui.block_on(places.registries.image(reference).digest());
+    Ok(digest.map_err(TransportError::runtime)??)
 }
 
 /// The layers of an image in an engine, which is not read.

@@ -127,8 +127,10 @@ pub fn lock(args: &LockArgs, ui: &Ui) -> Outcome {
     Ok(Exit::Done)
 }
 
-/// An engine knows one digest of an image and no packages: what the old lock says of the same image stays.
+/// An engine knows one digest of an image and no packages: what the old lock says of the same image stays, and what a build
+/// pinned.
 fn keep_what_is_known(now: &mut Pins, old: &Pins) {
+    now.bases.clone_from(&old.bases);
     for (image, pin) in &mut now.images {
         let Some(known) = old.images.get(image).filter(|known| known.mismatch(pin).is_none()) else {
             continue;

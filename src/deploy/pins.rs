@@ -39,6 +39,9 @@ pub struct Pins {
     pub deployment: String,
     /// Reference → pin.
     pub images: BTreeMap<Reference, Pin>,
+    /// The base of a recipe in a registry, as it is named → the digest of what that name stood for: a manifest or an index.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub bases: BTreeMap<String, Digest>,
 }
 
 /// What an image is, wherever it lies.
@@ -219,7 +222,12 @@ impl Diagnose for PinsError {
 impl Pins {
     /// A lock of this deployment, with nothing pinned yet.
     pub fn new(deployment: &str) -> Self {
-        Self { version: VERSION, deployment: deployment.to_owned(), images: BTreeMap::new() }
+        Self {
+            version: VERSION,
+            deployment: deployment.to_owned(),
+            images: BTreeMap::new(),
+            bases: BTreeMap::new(),
+        }
     }
 
     /// Where the lock of a deployment lies.
@@ -270,14 +278,21 @@ impl Pins {
     /// Writes it in one step: a reader sees the old one or the new one.
     pub fn write(&self, desired: &Desired) -> Result<PathBuf, PinsError> {
         let path = Self::path(desired);
-        let failed = |source| PinsError::Io { act: "write", path: path.clone(), source };
-        let mut file = tempfile::NamedTempFile::new_in(&desired.directory).map_err(failed)?;
+        self.write_file(&path)?;
+        Ok(path)
+    }
+
+    /// The same, to this file.
+    pub fn write_file(&self, path: &Path) -> Result<(), PinsError> {
+        let failed = |source| PinsError::Io { act: "write", path: path.to_owned(), source };
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new("."))).map_err(failed)?;
         file.write_all(self.text().as_bytes()).map_err(failed)?;
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
         file.as_file().set_permissions(mode).map_err(failed)?;
         file.as_file().sync_all().map_err(failed)?;
-        file.persist(&path).map_err(|error| failed(error.error))?;
-        Ok(path)
+        file.persist(path).map_err(|error| failed(error.error))?;
+        Ok(())
     }
 
     /// How another lock differs, a sentence a difference; `self` is what the file says.

@@ -31,7 +31,8 @@ pub struct Difference {
 /// Every difference between the lock, the files, the engine and the containers, in the order of the services.
 pub fn differences(pins: &Pins, desired: &Desired, observed: &Observed) -> Vec<Difference> {
     let mut found = Vec::new();
-    if pins.deployment != desired.deployment {
+    // A build that pinned a base knows of no deployment.
+    if !pins.deployment.is_empty() && pins.deployment != desired.deployment {
         let what =
             format!("the lock is of the deployment {}, this is {}", pins.deployment, desired.deployment);
         found.push(Difference { within: Within::Lock, service: None, what });

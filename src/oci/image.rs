@@ -18,6 +18,8 @@ pub const ANNOTATION_CONTAINERD_NAME: &str = "io.containerd.image.name";
 pub const ANNOTATION_LAYER: &str = "io.tarsup.layer";
 /// What `created_by` of a layer's history entry begins with; the layer's name and `: ` follow.
 pub const CREATED_BY: &str = "tarsup build ";
+/// What every layer of a base is called.
+pub const BASE: &str = "base";
 /// The annotation of a manifest that holds the chain id of the image whose order of layers it keeps.
 pub const ANNOTATION_AFTER: &str = "io.tarsup.after";
 
@@ -99,13 +101,17 @@ impl Image {
             .map(|config| config.history.into_iter().filter(|entry| !entry.empty_layer))
             .map(|entries| entries.map(|entry| entry.created_by).collect())
             .unwrap_or_default();
+        // What lies below the first layer of ours is what it stands on.
+        let first = history.iter().position(|text| text.starts_with(CREATED_BY)).unwrap_or(0);
+        let below = |index: usize| (index < first).then(|| BASE.to_owned());
         let from_history = |index: usize| {
             let text = history.get(index)?.strip_prefix(CREATED_BY)?;
             Some(text.split_once(':').map_or(text, |(name, _)| name).to_owned())
         };
         let name = |(index, layer): (usize, &Layer)| {
             let annotation = layer.descriptor.annotations.get(ANNOTATION_LAYER).cloned();
-            annotation.or_else(|| from_history(index)).unwrap_or_else(|| format!("layer {}", index + 1))
+            let known = annotation.or_else(|| from_history(index)).or_else(|| below(index));
+            known.unwrap_or_else(|| format!("layer {}", index + 1))
         };
         self.layers.iter().enumerate().map(name).collect()
     }
@@ -114,8 +120,16 @@ impl Image {
     pub fn layer_purposes(&self) -> Vec<String> {
         let history = self.parsed_config().map(|config| config.history).unwrap_or_default();
         let purpose = |text: &str| Some(text.strip_prefix(CREATED_BY)?.split_once(": ")?.1.to_owned());
-        let made = history.iter().filter(|entry| !entry.empty_layer);
-        made.map(|entry| purpose(&entry.created_by).unwrap_or_default())
+        let made: Vec<&str> = history
+            .iter()
+            .filter(|entry| !entry.empty_layer)
+            .map(|entry| entry.created_by.as_str())
+            .collect();
+        let first = made.iter().position(|text| text.starts_with(CREATED_BY)).unwrap_or(0);
+        let below = |index: usize| (index < first).then(|| "a layer of the base".to_owned());
+        made.iter()
+            .enumerate()
+            .map(|(index, text)| purpose(text).or_else(|| below(index)).unwrap_or_default())
             .chain(std::iter::repeat_with(String::new))
             .take(self.layers.len())
             .collect()

@@ -77,17 +77,6 @@ impl Manifest {
     }
 }
 
-/// The one manifest for linux that an index names; `None` where there is none.
-pub fn for_linux(index: &[u8]) -> Result<Option<Descriptor>, String> {
-    let index: spec::ImageIndex = serde_json::from_slice(index).map_err(|error| error.to_string())?;
-    let linux = |read: &&spec::Descriptor| {
-        let os = read.platform().as_ref().map(spec::Platform::os);
-        *read.media_type() == MediaType::ImageManifest && os.is_none_or(|os| *os == spec::Os::Linux)
-    };
-    let found = index.manifests().iter().find(linux).cloned().map(Descriptor::try_from);
-    found.transpose().map_err(|error| error.to_string())
-}
-
 /// The architecture of this machine, as images name it.
 pub fn architecture() -> &'static str {
     match std::env::consts::ARCH {
@@ -173,30 +162,6 @@ mod tests {
         assert_eq!(serde_json::to_string(&read).unwrap(), descriptor(docker, ""));
         let sha512 = descriptor(docker, "").replace("sha256:", "sha512:");
         assert!(serde_json::from_str::<Descriptor>(&sha512).is_err());
-    }
-
-    #[test]
-    fn index_gives_its_manifest_for_linux() {
-        let manifest = "application/vnd.oci.image.manifest.v1+json";
-        let windows = descriptor(manifest, r#","platform":{"os":"windows","architecture":"amd64"}"#);
-        let linux = descriptor(manifest, r#","platform":{"os":"linux","architecture":"riscv64"}"#);
-        let nameless = descriptor(manifest, "");
-        let nested = descriptor("application/vnd.oci.image.index.v1+json", "");
-        let index = |entries: &[&String]| {
-            let entries: Vec<&str> = entries.iter().map(|entry| entry.as_str()).collect();
-            format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, entries.join(","))
-        };
-        for (entries, found) in [
-            (&[&windows, &linux][..], true),
-            (&[&nameless], true),
-            (&[&windows], false),
-            (&[&nested], false),
-            (&[], false),
-        ] {
-            let index = index(entries);
-            assert_eq!(for_linux(index.as_bytes()).unwrap().is_some(), found, "{index}");
-        }
-        assert!(for_linux(b"{}").is_err());
     }
 
     #[test]

@@ -114,6 +114,11 @@ impl Layout {
 
     /// The image of that name; without a name, the only one there is.
     pub fn read(&self, name: Option<&str>) -> Result<Image> {
+        self.read_for(name, manifest::architecture())
+    }
+
+    /// The same for this architecture, where there is one for several.
+    pub fn read_for(&self, name: Option<&str>, architecture: &str) -> Result<Image> {
         self.check_version()?;
         let images = self.list()?;
         let names = || images.iter().filter_map(|(name, _)| name.clone()).collect::<Vec<_>>().join(", ");
@@ -128,18 +133,29 @@ impl Layout {
             None => None,
         };
         let (_, descriptor) = descriptor.ok_or_else(absent)?;
-        self.image(descriptor)
+        self.image_for(descriptor, architecture, 0)
     }
 
-    /// The image that this descriptor names: its manifest, or an index with one manifest for linux.
+    /// The image that this descriptor names: its manifest, or what an index has for this machine.
     pub fn image(&self, descriptor: &Descriptor) -> Result<Image> {
+        self.image_for(descriptor, manifest::architecture(), 0)
+    }
+
+    fn image_for(&self, descriptor: &Descriptor, architecture: &str, depth: usize) -> Result<Image> {
+        /// So many indexes may lie in each other.
+        const DEEPEST: usize = 3;
         let bytes = self.read_blob(descriptor)?;
         let unreadable = |why: String| malformed(&self.blob(&descriptor.digest), &why);
         if descriptor.media_type == MediaType::ImageIndex {
-            let only =
-                manifest::for_linux(&bytes).map_err(|error| unreadable(format!("no OCI index: {error}")))?;
-            let only = only.ok_or_else(|| unreadable("the index names no manifest for linux".to_owned()))?;
-            return self.image(&only);
+            let chosen = manifest::for_platform(&bytes, architecture)
+                .map_err(|error| unreadable(format!("no OCI index: {error}")))?;
+            let chosen = chosen.map_err(|present| {
+                unreadable(format!("the index names no manifest for linux/{architecture}: {present}"))
+            })?;
+            if depth == DEEPEST {
+                return Err(unreadable("its indexes lead on and on".to_owned()));
+            }
+            return self.image_for(&chosen, architecture, depth + 1);
         }
         let manifest =
             Manifest::parse(&bytes).map_err(|error| unreadable(format!("no OCI manifest: {error}")))?;

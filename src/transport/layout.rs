@@ -31,6 +31,11 @@ impl LayoutImage {
     pub fn read(&self) -> Result<Image> {
         Ok(self.layout.read(self.name.as_deref())?)
     }
+
+    /// Reads the image for this architecture, where there is one for several.
+    pub fn read_for(&self, architecture: &str) -> Result<Image> {
+        Ok(self.layout.read_for(self.name.as_deref(), architecture)?)
+    }
 }
 
 /// The image of that name in an OCI layout; without a name, the only one in it. Its layers stay where they are.

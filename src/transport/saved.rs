@@ -21,6 +21,11 @@ use crate::oci::{
     BlobSource, Descriptor, Digest, HashingReader, HashingWriter, Image, Layer, Manifest, MediaType,
     Reference,
 };
+use crate::tarball::magic;
+
+/// Bytes for each compressed one that a gzipped archive may unpack to; counts beyond [`RATIO_FROM`] bytes.
+const RATIO: u64 = 100;
+const RATIO_FROM: u64 = 256 << 20;
 
 /// A tar on disk, which lives as long as a layer that is read from it.
 pub struct Archived {
@@ -34,6 +39,33 @@ impl Archived {
     /// An archive that stays where it is.
     pub fn file(path: &Path) -> Self {
         Self { path: path.to_owned(), spool: None }
+    }
+
+    /// The same; one that is gzipped or in zstd is unpacked into a temporary file without a name.
+    ///
+    /// # Errors
+    /// A file that cannot be read or unpacked, or that unpacks to more than an image may have.
+    pub fn plain(path: &Path) -> Result<Self> {
+        let archived = Self::file(path);
+        let unreadable = |error| archived.unreadable(error);
+        let file = archived.open().map_err(unreadable)?;
+        let packed = file.metadata().map_err(unreadable)?.len();
+        let file = io::BufReader::with_capacity(256 * 1024, file);
+        let mut stream = match magic::open(file) {
+            Ok(stream) if stream.is_compressed() => stream,
+            // What else it is, is found where it is read.
+            Ok(_) | Err(_) => return Ok(archived),
+        };
+        let most = packed.saturating_mul(RATIO).max(RATIO_FROM).min(limits::IMAGE.value());
+        let mut spool = tempfile::tempfile().map_err(unreadable)?;
+        let copied = io::copy(&mut (&mut stream).take(most + 1), &mut spool);
+        let copied = copied.map_err(|error| archived.malformed(format!("it cannot be unpacked: {error}")))?;
+        if copied > most {
+            return Err(
+                archived.malformed("it unpacks to more than an image may hold: a decompression bomb?")
+            );
+        }
+        Ok(Self { path: archived.path, spool: Some(spool) })
     }
 
     /// A temporary file without a name, which goes with the last layer that is read from it.

@@ -509,6 +509,7 @@ fn base_that_changes_between_hash_and_use_is_refused_and_not_kept() {
         cache: Cache::at(workshop.path("cache")),
         predecessor: None,
         init: None,
+        base: None,
         strict: false,
         waive: Vec::new(),
     };

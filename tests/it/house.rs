@@ -17,7 +17,7 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
     ("engine", &["diagnose", "limits", "oci"]),
     ("store", &["diagnose", "limits", "oci", "tars"]),
     ("build", &["contents", "diagnose", "elf", "limits", "oci", "store", "tarball", "tars", "yaml"]),
-    ("transport", &["diagnose", "engine", "limits", "oci", "store"]),
+    ("transport", &["diagnose", "engine", "limits", "oci", "store", "tarball"]),
     ("yaml", &["diagnose", "limits"]),
     ("deploy", &["diagnose", "engine", "limits", "oci", "tars", "yaml"]),
     ("upgrade", &["deploy", "diagnose", "engine", "limits", "oci", "tars"]),

@@ -4,6 +4,7 @@
 mod adopt;
 mod archives;
 mod bad_input;
+mod bases;
 mod build;
 mod bundle;
 mod compose;

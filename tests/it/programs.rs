@@ -143,7 +143,12 @@ pub enum Lies<'a> {
 
 /// Writes a root file system.
 pub fn write_base(path: &Path, entries: &[(&str, Lies<'_>)]) {
-    let mut tar = tar::Builder::new(std::fs::File::create(path).unwrap());
+    std::fs::write(path, tar_of(entries)).unwrap();
+}
+
+/// A tar of these entries.
+pub fn tar_of(entries: &[(&str, Lies<'_>)]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
     for (name, lies) in entries {
         let mut header = tar::Header::new_gnu();
         header.set_mode(0o755);
@@ -164,7 +169,7 @@ pub fn write_base(path: &Path, entries: &[(&str, Lies<'_>)]) {
             }
         }
     }
-    tar.into_inner().unwrap();
+    tar.into_inner().unwrap()
 }
 
 /// dpkg's list.

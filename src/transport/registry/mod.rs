@@ -12,7 +12,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 
 use super::{Progress, Receipt, Result, Sink, Source, TransportError};
-use crate::oci::{Image, Reference};
+use crate::oci::{Digest, Image, Reference, manifest};
 
 mod challenge;
 mod client;
@@ -64,7 +64,13 @@ impl Registries {
 
     /// An image of a registry, whether it is there or not.
     pub fn image(&self, reference: &Reference) -> RegistryImage {
-        RegistryImage { registries: self.clone(), reference: reference.clone() }
+        self.image_for(reference, manifest::architecture())
+    }
+
+    /// The same for this architecture, where there is one for several.
+    pub fn image_for(&self, reference: &Reference, architecture: &str) -> RegistryImage {
+        let (registries, reference) = (self.clone(), reference.clone());
+        RegistryImage { registries, reference, architecture: architecture.to_owned() }
     }
 
     fn session(&self, registry: &str) -> Result<Arc<Session>> {
@@ -128,6 +134,16 @@ fn host(registry: &str) -> &str {
 pub struct RegistryImage {
     registries: Registries,
     reference: Reference,
+    architecture: String,
+}
+
+impl RegistryImage {
+    /// The digest of what the name stands for: a manifest, or an index of several.
+    pub async fn digest(&self) -> Result<Digest> {
+        let session = self.registries.session(&self.reference.registry)?;
+        let reference = self.reference.clone();
+        self.registries.run(async move { pull::digest(&session, &reference).await }).await
+    }
 }
 
 #[async_trait]
@@ -136,9 +152,10 @@ impl Source for RegistryImage {
     async fn get(&self) -> Result<Image> {
         let session = self.registries.session(&self.reference.registry)?;
         let (registries, reference) = (self.registries.clone(), self.reference.clone());
+        let architecture = self.architecture.clone();
         let handle = self.registries.handle()?;
         self.registries
-            .run(async move { pull::image(&session, &reference, &registries, &handle).await })
+            .run(async move { pull::image(&session, &reference, &architecture, &registries, &handle).await })
             .await
     }
 }

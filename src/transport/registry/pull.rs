@@ -33,27 +33,38 @@ pub(super) fn scopes(repository: &str) -> Scopes {
     vec![format!("repository:{repository}:pull")]
 }
 
+/// The digest of what this name stands for.
+pub(super) async fn digest(session: &Session, reference: &Reference) -> Result<Digest> {
+    Ok(Digest::of(named(session, reference).await?))
+}
+
+/// What this name stands for: a manifest or an index.
+async fn named(session: &Session, reference: &Reference) -> Result<Vec<u8>> {
+    let wanted = match (&reference.digest, &reference.tag) {
+        (Some(digest), _) => digest.to_string(),
+        (None, tag) => tag.clone().unwrap_or_else(|| "latest".to_owned()),
+    };
+    let repository = &reference.repository;
+    manifest(session, repository, &wanted, reference.digest, scopes(repository)).await
+}
+
 /// The image of this name.
 pub(super) async fn image(
     session: &Arc<Session>,
     reference: &Reference,
+    architecture: &str,
     registries: &Registries,
     handle: &Handle,
 ) -> Result<Image> {
     let repository = &reference.repository;
     let name = format!("docker://{reference}");
-    let wanted = match (&reference.digest, &reference.tag) {
-        (Some(digest), _) => digest.to_string(),
-        (None, tag) => tag.clone().unwrap_or_else(|| "latest".to_owned()),
-    };
-    let mut bytes = manifest(session, repository, &wanted, reference.digest, scopes(repository)).await?;
+    let mut bytes = named(session, reference).await?;
     let mut depth = 0;
     while is_index(&bytes) {
         depth += 1;
         if depth > DEEPEST {
             return Err(session.malformed("an index", "it leads on and on"));
         }
-        let architecture = manifest::architecture();
         let chosen = manifest::for_platform(&bytes, architecture)
             .map_err(|why| session.malformed("an index", &why))?;
         let chosen = chosen.map_err(|present| RegistryError::Platform {

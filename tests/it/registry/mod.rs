@@ -3,7 +3,7 @@
 pub mod cold;
 pub mod image;
 mod login;
-mod stub;
+pub mod stub;
 
 use std::fs;
 use std::sync::Mutex;

@@ -9,10 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::Intent;
 use super::names::{Part, part_of};
 use super::state::{by_id, is_up, of_service, ours};
 use super::step::{Action, Plan};
+use super::{Intent, Refusal};
 use crate::deploy::asked::shared;
 use crate::deploy::desired::Service;
 use crate::deploy::observed::{LABEL_DEPLOYMENT, LABEL_LEANS, LABEL_SERVICE};
@@ -67,6 +67,26 @@ pub(super) fn declared<'a>(
 /// The word for what a key of `HostConfig` shares.
 pub(super) fn word(key: &str) -> &'static str {
     SHARED.iter().find(|(known, _)| *known == key).map_or("a namespace", |(_, what)| what)
+}
+
+/// Whether a container can be started again once it is stopped: what it leans on by the declaration is there, and not parked.
+pub(super) fn check_restart(
+    observed: &Observed,
+    service: &Service,
+    container: &Container,
+) -> Result<(), Refusal> {
+    for (key, _) in service.declaration.shares() {
+        let Some(other) = shared(&container.raw, key) else { continue };
+        let found = observed.containers.iter().find(|on| is_it(other, on));
+        let stays = found.map_or(observed.leaders.values().any(|id| id == other), |on| {
+            !matches!(part_of(&on.name), Part::Old(_))
+        });
+        if !stays {
+            let place = Box::new(service.place.clone());
+            return Err(Refusal::LeaderGone { service: service.name.clone(), what: word(key), place });
+        }
+    }
+    Ok(())
 }
 
 /// The same services, none before one that its containers lean on; else in the order given.

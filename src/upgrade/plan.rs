@@ -16,8 +16,8 @@ use super::state::{
 use super::step::{Action, After, Plan, Purpose, Step, Task};
 use super::swap::{Phases, Swap};
 use super::{
-    DeployId, Intent, Refusal, adopted, backup, cluster_probe, differ, drain, finish, follow, held, locators,
-    other_start, prune, rollback,
+    DeployId, Intent, Refusal, adopted, backup, cluster_probe, differ, drain, finish, follow, held, leaning,
+    locators, other_start, prune, rollback,
 };
 use crate::deploy::desired::{Resource, Service};
 use crate::deploy::observed::{LABEL_DEPLOY, LABEL_PREDECESSOR, LABEL_SERVICE};
@@ -386,6 +386,7 @@ impl<'a> Planner<'a> {
                 };
                 there = true;
                 let may = adopted::check_restart(self.desired, service, container, can_ask);
+                let may = may.and_then(|()| leaning::check_restart(self.observed, service, container));
                 if self.findings.check(may).is_none() {
                     continue;
                 }

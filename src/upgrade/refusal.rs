@@ -140,6 +140,18 @@ pub enum Refusal {
         /// Where it is declared.
         place: Box<Place>,
     },
+    /// A container that could be stopped, and not started again: what it leans on is gone or has a successor.
+    #[error(
+        "service `{service}`: its container has {what} from one that does not come back, and would not start again"
+    )]
+    LeaderGone {
+        /// The service.
+        service: String,
+        /// What it shares.
+        what: &'static str,
+        /// Where it is declared.
+        place: Box<Place>,
+    },
     /// A fixed address that another container has.
     #[error("service `{service}`: the address {address} on `{network}` is in use by {by}")]
     AddressTaken {
@@ -467,6 +479,7 @@ impl Diagnose for Refusal {
             Self::NoExternal { kind, name, .. } => {
                 format!("create it with `docker {kind} create {name}`, or declare it without `external`")
             }
+            Self::LeaderGone { .. } => "`tarsup up` makes it anew, on the one that is there now".to_owned(),
             Self::NoLeader { name, .. } => format!("start `{name}` first, or declare another one there"),
             Self::AddressTaken { .. } => {
                 "stop the other container, or declare another ipv4_address".to_owned()
@@ -544,6 +557,7 @@ impl Diagnose for Refusal {
             | Self::StateLoss { place, .. }
             | Self::NoExternal { place, .. }
             | Self::NoLeader { place, .. }
+            | Self::LeaderGone { place, .. }
             | Self::AddressTaken { place, .. }
             | Self::AddressOutside { place, .. }
             | Self::NotRunnable { place, .. } => Some(Place::clone(place)),

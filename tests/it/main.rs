@@ -3,6 +3,7 @@
 
 mod adopt;
 mod archives;
+mod backup_tools;
 mod bad_input;
 mod bases;
 mod build;

@@ -108,6 +108,20 @@ async fn what_does_not_migrate_saves_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn rollback_restores_no_backup_and_says_what_stays() {
+    let desired = desired();
+    let engine = running(&desired).await;
+    let machine = Machine::new();
+    roll(&engine, &machine, &desired, &id(2), &to_2(&desired)).await.unwrap();
+    assert_eq!(machine.backups.lock().unwrap().len(), 1);
+    let back = Intent::Rollback { to: None, targets: BTreeMap::new() };
+    let plan = roll(&engine, &machine, &to_2(&desired).apply(&desired), &id(3), &back).await.unwrap();
+    let stays = "the schema of the database is not rolled back; migrations only add";
+    assert!(plan.notes.iter().any(|note| note == stays), "{:#?}", plan.notes);
+    assert!(engine.tools_heard().iter().all(|(words, _)| words[0] != "restore"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn backup_precedes_the_end_of_a_migration_too() {
     let mut desired = desired();
     let engine = running(&desired).await;

@@ -249,6 +249,11 @@ async fn mended(way: &str) {
     edit(&mut held, "cache", |service| service.written.hold = true);
     let machine = Machine::new();
     roll(&engine, &machine, &held, &id(2), &upgrade_of("base")).await.unwrap();
+    if way.starts_with("declared") {
+        let restart = Intent::Restart { services: vec!["cache".to_owned()], ask_with: None };
+        let refused = planned(&engine, &upgrade_of("base").apply(&held), 3, &restart).await.unwrap_err();
+        assert!(refused.to_string().contains("would not start again"), "{refused}");
+    }
     let at_2 = upgrade_of("base").apply(&desired);
     roll(&engine, &machine.next(), &at_2, &id(3), &Intent::Up).await.unwrap();
     is_joined(&engine, "after up").await;
@@ -332,10 +337,15 @@ async fn container_of_somebody_else_is_leaned_on_by_its_name_and_missed_where_it
     assert_eq!(network(&found(&engine, "tars-node").await), format!("container:{vpn}"));
     assert!(planned(&engine, &desired, 2, &Intent::Up).await.unwrap().steps.is_empty());
 
-    // Whoever it belongs to makes it anew: the next `up` follows.
+    // Whoever it belongs to makes it anew: nobody stops then what would not start again, and the next `up` follows.
     engine.stop_container("vpn", Duration::ZERO).await.unwrap();
     engine.remove_container("vpn").await.unwrap();
+    let restart = Intent::Restart { services: vec!["node".to_owned()], ask_with: None };
+    let refused = planned(&engine, &desired, 2, &restart).await.unwrap_err();
+    let why = "service `node`: its container has its network from one that does not come back";
+    assert!(refused.to_string().contains(why) && refused.exit() == Exit::Refused, "{refused}");
     let vpn = run_stranger(&engine, "vpn").await;
+    assert!(planned(&engine, &desired, 2, &restart).await.is_err(), "it is another one");
     let plan = planned(&engine, &desired, 2, &Intent::Up).await.unwrap();
     let cause = "it has its network from `vpn`, which was made anew";
     assert!(plan.steps.iter().any(|step| step.cause == cause), "{:#?}", plan.steps);

@@ -1,6 +1,7 @@
 //! `tarsup prune`: what goes, and what never does.
 
 use super::*;
+use tarsup::deploy::pins::{Pin, Pins};
 use tarsup::engine::{CreateBody, Engine as _};
 use tarsup::upgrade::render;
 
@@ -52,6 +53,7 @@ async fn prune_keeps_the_newest_and_whatever_is_needed() {
 
     let dump = engine.dump();
     assert_eq!(dump.matches(".old.").count(), 3, "one of each service: {dump}");
+    assert!(dump.contains("container somebodys "), "as one that a tarsnode started: {dump}");
     assert_eq!(
         tags(&engine).await,
         [
@@ -84,6 +86,41 @@ async fn prune_without_a_number_does_what_the_file_says() {
     assert_eq!(engine.dump().matches(".old.").count(), 6, "{}", engine.dump());
     // Version 1 is held by the first upgrade's name: of the four that are held it is the oldest, and stays.
     assert!(tags(&engine).await.contains(&"tars/framework:2".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn prune_leaves_what_is_pinned_and_every_image_where_the_lock_cannot_be_read() {
+    let (running, machine, mut desired) = five_versions().await;
+    let folder = tempfile::tempdir().unwrap();
+    desired.directory = folder.path().to_owned();
+    let lock = Pins::path(&desired);
+    let prune = Intent::Prune { keep: Some(1) };
+    let left = |engine: FakeEngine, desired: Desired| {
+        let machine = machine.next();
+        async move {
+            roll(&engine, &machine, &desired, &id(6), &Intent::Prune { keep: Some(1) }).await.unwrap();
+            tags(&engine).await
+        }
+    };
+    let without = left(running.fork(), desired.clone()).await;
+    assert!(!without.contains(&"tars/framework:2".to_owned()), "{without:?}");
+
+    let observed = observe(&running, &to_2(&desired).apply(&desired)).await.unwrap();
+    let image = observed.image("tars/framework:2").unwrap();
+    let mut pins = Pins::new("tars");
+    pins.images
+        .insert("tars/framework:2".parse().unwrap(), Pin::of_engine(image, observed.engine.image_store));
+    std::fs::write(&lock, pins.text()).unwrap();
+    let mut expected = without.clone();
+    expected.push("tars/framework:2".to_owned());
+    expected.sort();
+    assert_eq!(left(running.fork(), desired.clone()).await, expected);
+
+    std::fs::write(&lock, "no lock").unwrap();
+    let before = tags(&running).await;
+    let plan = planned_with_all(&running, &machine, &desired, 6, &prune).await;
+    assert!(plan.notes.iter().any(|note| note.contains("tarsup.lock")), "{:#?}", plan.notes);
+    assert_eq!(left(running.fork(), desired.clone()).await, before);
 }
 
 /// What is offered, with all that a command reads for it.

@@ -129,6 +129,16 @@ async fn adopted_container_is_kept_however_many_are_parked_after_it() {
     let dump = engine.dump();
     assert!(dump.contains(&format!("container tars-framework.old.{}", id(2))), "{dump}");
     assert_eq!(dump.matches("container tars-framework.old.").count(), 2, "{dump}");
+    // Nor does a prune take it, or its image: it is the only way back to upstream.
+    roll(&engine, &machine, &desired, &id(6), &Intent::Prune { keep: Some(0) }).await.unwrap();
+    let dump = engine.dump();
+    assert_eq!(dump.matches("container tars-framework.old.").count(), 1, "{dump}");
+    let parked = engine.inspect_container(&format!("tars-framework.old.{}", id(2))).await.unwrap().unwrap();
+    assert!(engine.inspect_image(&parked.image_id).await.unwrap().is_some(), "{dump}");
+    let back = rollback(&engine, &desired, Some("20000101T000000Z-0000".parse().unwrap())).await;
+    roll(&engine, &machine, &desired, &id(7), &back).await.unwrap();
+    let serving = engine.inspect_container("tars-framework").await.unwrap().unwrap();
+    assert_eq!((&serving.id, serving.status), (&parked.id, Status::Running));
 }
 
 #[tokio::test(start_paused = true)]

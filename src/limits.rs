@@ -93,16 +93,25 @@ pub static LIBRARIES: Limit =
 /// Of one image's programs, where their loaders look.
 pub static LOOKUPS: Limit =
     Limit::new("TARSUP_LIMIT_LOOKUPS", "places where a library is looked for", 1_000_000);
+/// Of the names and link targets in an archive: they are in memory for as long as a build lasts.
+pub static NAMES: Limit =
+    Limit::new("TARSUP_LIMIT_NAMES", "bytes of the names and link targets of an archive", 20 << 20);
+/// Of the layer with the list of an image's files, as stored; a larger one counts as none.
+pub static LIST: Limit =
+    Limit::new("TARSUP_LIMIT_LIST", "bytes of the layer with an image's list of files", 8 << 20);
+/// Of the list of one part of an image, uncompressed.
+pub static LISTED: Limit =
+    Limit::new("TARSUP_LIMIT_LISTED", "bytes of the list of the files of a part", 64 << 20);
 /// Of a tars-init or another program that is read whole.
 pub static PROGRAM: Limit = Limit::new("TARSUP_LIMIT_PROGRAM", "bytes of a program", 256 << 20);
 /// Of threads that compress.
 pub static THREADS: Limit = Limit::new("TARSUP_LIMIT_THREADS", "threads", 256);
 
 /// Every limit, for the documentation and its test.
-pub fn all() -> [&'static Limit; 15] {
+pub fn all() -> [&'static Limit; 18] {
     [
         &TEXT, &DOCUMENT, &RECORD, &ANSWER, &IMAGE, &NODES, &EXPANDED, &PORTS, &EXTENDS, &FILE, &ENTRIES,
-        &LIBRARIES, &LOOKUPS, &PROGRAM, &THREADS,
+        &NAMES, &LIST, &LISTED, &LIBRARIES, &LOOKUPS, &PROGRAM, &THREADS,
     ]
 }
 

@@ -73,9 +73,10 @@ if [ -z "$fast" ]; then
     sh tests/engine.sh start all
 fi
 
-count "unit tests and documentation examples" cargo test --workspace --lib --bins
+count "unit tests and documentation examples" cargo test --workspace --exclude tarsup-fuzz --lib --bins
 count "tests without an engine" cargo test --test it
 count "hostile inputs: packages, bases, images, deployments" cargo test --test hostile
+count "fuzz targets, ten seconds each" sh tests/fuzz.sh 10
 if [ -n "$fast" ]; then
     printf '\nLeft out by --fast: real processes and a real MariaDB (tests/init), a real Docker engine (tests/docker), the demo.\n'
 else

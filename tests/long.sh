@@ -7,6 +7,8 @@
 #
 #   long.sh [KILLS [SEED]]     30 kills; the seed is printed, and shows the same moments again
 #
+# Each fuzz target for an hour, or for FUZZ seconds: on two processors five hours.
+#
 # With PART=2 PARTS=4 in the environment it is the second quarter of the statements: a machine each, and the rest on the first.
 #
 # Half of the kills are resumed at once, half after 15 s, every third after a `docker system prune -f` of this deployment's
@@ -21,7 +23,7 @@ cd "$root"
 
 kills=${1:-30} seed=${2:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}
 part=${PART:-1} parts=${PARTS:-1}
-case $kills$seed$part$parts in '' | *[!0-9]*) sed -n '2,15s/^# *//p' "$0" >&2; exit 2 ;; esac
+case $kills$seed$part$parts in '' | *[!0-9]*) sed -n '2,17s/^# *//p' "$0" >&2; exit 2 ;; esac
 { [ "$part" -ge 1 ] && [ "$part" -le "$parts" ]; } || die "there is no part $part of $parts"
 is_root || die "an engine of its own needs root"
 [ -d "${TARSUP_SHARED:-../shared}/tars/real" ] || die "the real framework's packages are not in ${TARSUP_SHARED:-../shared}/tars/real"
@@ -42,6 +44,7 @@ sh tests/engine.sh stop long
 sh tests/engine.sh start long
 cargo test --quiet --features engine-tests --test docker --no-run
 TARSUP_EVERY=1 cargo test --quiet --test it rollout::
+sh tests/fuzz.sh "${FUZZ:-3600}"
 # Every hostile input: tests/all.sh runs a third of the large classes.
 TARSUP_EVERY=1 cargo test --quiet --test hostile
 CI=1 TARSUP_EVERY=1 sh tests/engine.sh run long -- cargo test --quiet --features engine-tests --test docker -- --nocapture \

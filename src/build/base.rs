@@ -215,11 +215,17 @@ pub(super) fn read_names(
     let gathering = (look == Look::IntoLibraries).then(Gathering::default);
     let mut read = Names { gathering, ..Names::default() };
     let mut tar = TarReader::new(stream);
-    let (mut images, mut entries) = (0, 0);
+    let (mut images, mut entries, mut names) = (0, 0, 0);
     while let Some(entry) = tar.next_entry().map_err(broken)? {
         let name = entry.name.as_slice();
         entries += 1;
-        limits::ENTRIES.allow(entries).map_err(|beyond| unusable(&beyond.to_string()))?;
+        names += (name.len() + entry.target.len()) as u64;
+        let within = limits::ENTRIES.allow(entries).and_then(|()| limits::NAMES.allow(names));
+        within.map_err(|beyond| UnpackError::Archive {
+            path: path.to_owned(),
+            why: format!("it has {beyond}"),
+            hint: beyond.hint(),
+        })?;
         let leads_out = name.split(|byte| *byte == b'/').any(|part| part == b"..");
         // In a layer the first slash is that of the image, for every engine.
         if leads_out || name.starts_with(b"/") && kind == Kind::Rootfs {

@@ -391,7 +391,7 @@ pub fn on_base(
     file: &Path,
     recipe: &Path,
 ) -> Result<Tree, CheckError> {
-    let mut placed = Tree::default();
+    let mut placed: Option<Tree> = None;
     // Every folder is a node of the tree, and comes before what is in it.
     let mut led_to: BTreeMap<&str, String> = BTreeMap::new();
     let (layer, base_file) = (|| layer.to_owned(), || file.to_owned());
@@ -420,6 +420,17 @@ pub fn on_base(
         if let Some(why) = names::unfit(target.as_bytes()) {
             return Err(CheckError::Name { layer: layer(), path: target, why, recipe: recipe.to_owned() });
         }
+        // As long as nothing is led elsewhere, the tree as it is will do: it may be large.
+        if target == path && placed.is_none() {
+            continue;
+        }
+        let before = || tree.iter().take_while(|(before, _)| *before != path);
+        let placed = placed.get_or_insert_with(|| {
+            let mut same = Tree::default();
+            // What went together in one tree goes together in another.
+            let _ = before().try_for_each(|(path, node)| same.insert(path, node.clone()));
+            same
+        });
         if target.is_empty() {
             continue;
         }
@@ -428,23 +439,26 @@ pub fn on_base(
             file: recipe.to_owned(),
         })?;
     }
-    Ok(placed)
+    Ok(placed.unwrap_or_else(|| tree.clone()))
 }
 
 /// Refuses two layers that have different things at one path: `--after` changes the order of layers, and may not change
 /// what is in the image.
 pub fn apart<'t>(layers: impl Iterator<Item = (&'t str, &'t Tree)>, recipe: &Path) -> Result<(), CheckError> {
-    let mut all = Tree::default();
-    let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
-    for (layer, tree) in layers {
+    let layers: Vec<(&str, &Tree)> = layers.collect();
+    for (index, (second, tree)) in layers.iter().enumerate() {
+        // Every folder above a file is in its tree as well, so that paths alone need be compared.
         for (path, node) in tree.iter() {
-            all.insert(path, node.clone()).map_err(|taken| CheckError::TwoLayers {
-                first: owners.get(taken.path.as_str()).copied().unwrap_or_default().to_owned(),
-                second: layer.to_owned(),
-                path: taken.path,
-                recipe: recipe.to_owned(),
-            })?;
-            owners.entry(path).or_insert(layer);
+            let other =
+                |(_, tree): &&(&str, &Tree)| tree.get(path).is_some_and(|other| !other.goes_with(node));
+            if let Some((first, _)) = layers[..index].iter().find(other) {
+                return Err(CheckError::TwoLayers {
+                    first: (*first).to_owned(),
+                    second: (*second).to_owned(),
+                    path: path.to_owned(),
+                    recipe: recipe.to_owned(),
+                });
+            }
         }
     }
     Ok(())

@@ -2,6 +2,8 @@
 //!
 //! All of it is hints in the cache. A layer that has to be made is made from the file itself.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::fs;
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -9,8 +11,8 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::package::ServiceFiles;
 use super::tree::{Content, Tree, TreeNode};
@@ -24,7 +26,16 @@ use crate::tars::Service;
 #[derive(Debug)]
 pub struct Hints<'a> {
     cache: &'a Cache,
-    learned: Mutex<Vec<(Digest, Value)>>,
+    learned: Mutex<Vec<(Digest, Learned)>>,
+}
+
+/// What is written once something is built.
+#[derive(Debug)]
+enum Learned {
+    /// Of a file.
+    Digest(Digest),
+    /// Of a package. Trees are shared.
+    Services(Vec<(Service, u64, Tree)>),
 }
 
 impl<'a> Hints<'a> {
@@ -47,15 +58,19 @@ impl<'a> Hints<'a> {
         if let Some(key) = key
             .filter(|key| fs::metadata(path).is_ok_and(|now| identity(&now, SystemTime::now()) == Some(*key)))
         {
-            self.learn(key, digest.to_string().into());
+            self.learn(key, Learned::Digest(digest));
         }
         Ok(digest)
     }
 
     /// What a package of this digest holds, without the bytes.
     pub fn services(&self, package: &Digest) -> Option<Vec<(Service, ServiceFiles)>> {
-        let listing: Vec<Listed> = self.cache.recall(&listing_key(package))?;
-        listing.into_iter().map(Listed::into_files).collect()
+        let listing: Vec<Recalled> = self.cache.recall(&listing_key(package))?;
+        let files = |listed: Recalled| {
+            let tree = listed.entries.0?;
+            Some((listed.service.parse().ok()?, ServiceFiles { tree, built: listed.built }))
+        };
+        listing.into_iter().map(files).collect()
     }
 
     /// Remembers what a package holds.
@@ -64,13 +79,11 @@ impl<'a> Hints<'a> {
         package: &Digest,
         services: impl Iterator<Item = (&'s Service, &'s ServiceFiles)>,
     ) {
-        let listing: Vec<Listed> = services.map(|(service, files)| Listed::of(*service, files)).collect();
-        if let Ok(value) = serde_json::to_value(listing) {
-            self.learn(listing_key(package), value);
-        }
+        let listing = services.map(|(service, files)| (*service, files.built, files.tree.clone()));
+        self.learn(listing_key(package), Learned::Services(listing.collect()));
     }
 
-    fn learn(&self, key: Digest, value: Value) {
+    fn learn(&self, key: Digest, value: Learned) {
         if let Ok(mut learned) = self.learned.lock() {
             learned.push((key, value));
         }
@@ -80,7 +93,13 @@ impl<'a> Hints<'a> {
     pub fn keep(&self) -> Result<(), StoreError> {
         let learned =
             self.learned.lock().map(|mut learned| std::mem::take(&mut *learned)).unwrap_or_default();
-        learned.iter().try_for_each(|(key, value)| self.cache.note(key, value))
+        learned.iter().try_for_each(|(key, value)| match value {
+            Learned::Digest(digest) => self.cache.note(key, digest),
+            Learned::Services(services) => {
+                let listed: Vec<Listed<'_>> = services.iter().map(Listed::of).collect();
+                self.cache.note(key, &listed)
+            }
+        })
     }
 }
 
@@ -106,22 +125,35 @@ fn identity(metadata: &fs::Metadata, now: SystemTime) -> Option<Digest> {
     (age > Duration::from_secs(3)).then(|| Digest::of(text))
 }
 
-#[derive(Serialize, Deserialize)]
-struct Listed {
+#[derive(Serialize)]
+struct Listed<'t> {
+    service: &'static str,
+    built: u64,
+    entries: Entries<'t>,
+}
+
+/// Written one by one.
+struct Entries<'t>(&'t Tree);
+
+#[derive(Deserialize)]
+struct Recalled {
     service: String,
     built: u64,
-    entries: Vec<ListedEntry>,
+    entries: RecalledTree,
 }
+
+/// `None` for a record that makes no sense, as if there were none.
+struct RecalledTree(Option<Tree>);
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum ListedEntry {
+enum ListedEntry<'t> {
     Directory {
-        path: String,
+        path: Cow<'t, str>,
         mode: u32,
     },
     File {
-        path: String,
+        path: Cow<'t, str>,
         mode: u32,
         size: u64,
         digest: Digest,
@@ -131,15 +163,21 @@ enum ListedEntry {
         elf: Option<Elf>,
     },
     Link {
-        path: String,
-        target: String,
+        path: Cow<'t, str>,
+        target: Cow<'t, str>,
     },
 }
 
-impl Listed {
-    fn of(service: Service, files: &ServiceFiles) -> Self {
-        let entry = |(path, node): (&str, &TreeNode)| {
-            let path = path.to_owned();
+impl<'t> Listed<'t> {
+    fn of((service, built, tree): &'t (Service, u64, Tree)) -> Self {
+        Self { service: service.name(), built: *built, entries: Entries(tree) }
+    }
+}
+
+impl Serialize for Entries<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let entry = |(path, node): (&'_ str, &'_ TreeNode)| {
+            let path = path.to_owned().into();
             match node {
                 TreeNode::Directory { mode } => ListedEntry::Directory { path, mode: *mode },
                 TreeNode::File { mode, content } => {
@@ -147,30 +185,42 @@ impl Listed {
                     let elf = content.elf.as_deref().cloned();
                     ListedEntry::File { path, mode: *mode, size, digest, machine, elf }
                 }
-                TreeNode::Link { target } => ListedEntry::Link { path, target: target.clone() },
+                TreeNode::Link { target } => ListedEntry::Link { path, target: target.to_string().into() },
             }
         };
-        Self {
-            service: service.name().to_owned(),
-            built: files.built,
-            entries: files.tree.iter().map(entry).collect(),
-        }
+        serializer.collect_seq(self.0.iter().map(entry))
     }
+}
 
-    /// `None` for a record that makes no sense, as if there were none.
-    fn into_files(self) -> Option<(Service, ServiceFiles)> {
-        let mut tree = Tree::default();
-        for entry in self.entries {
-            let (path, node) = match entry {
-                ListedEntry::Directory { path, mode } => (path, TreeNode::Directory { mode }),
-                ListedEntry::File { path, mode, size, digest, machine, elf } => {
-                    (path, TreeNode::File { mode, content: Content::known(digest, size, machine, elf) })
+impl<'de> Deserialize<'de> for RecalledTree {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reading;
+        impl<'de> Visitor<'de> for Reading {
+            type Value = RecalledTree;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of files")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<RecalledTree, A::Error> {
+                let mut tree = Some(Tree::default());
+                while let Some(entry) = entries.next_element::<ListedEntry<'static>>()? {
+                    let (path, node) = match entry {
+                        ListedEntry::Directory { path, mode } => (path, TreeNode::Directory { mode }),
+                        ListedEntry::File { path, mode, size, digest, machine, elf } => {
+                            let content = Content::known(digest, size, machine, elf);
+                            (path, TreeNode::File { mode, content })
+                        }
+                        ListedEntry::Link { path, target } => {
+                            (path, TreeNode::Link { target: target.into_owned().into() })
+                        }
+                    };
+                    tree = tree.and_then(|mut tree| tree.insert(&path, node).ok().map(|()| tree));
                 }
-                ListedEntry::Link { path, target } => (path, TreeNode::Link { target }),
-            };
-            tree.insert(&path, node).ok()?;
+                Ok(RecalledTree(tree))
+            }
         }
-        Some((self.service.parse().ok()?, ServiceFiles { tree, built: self.built }))
+        deserializer.deserialize_seq(Reading)
     }
 }
 
@@ -204,7 +254,7 @@ mod tests {
         let mut files = ServiceFiles { built: 7, ..ServiceFiles::default() };
         let content = Content::bytes(&b"x"[..]);
         files.tree.insert("usr/bin/x", TreeNode::File { mode: 0o755, content }).unwrap();
-        files.tree.insert("usr/bin/y", TreeNode::Link { target: "x".to_owned() }).unwrap();
+        files.tree.insert("usr/bin/y", TreeNode::Link { target: "x".into() }).unwrap();
         let hints = Hints::new(&cache);
         let package = Digest::of("package");
         hints.learn_services(&package, [(&Service::Log, &files)].into_iter());

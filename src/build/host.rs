@@ -55,8 +55,8 @@ fn take(reading: &mut Unpacking<'_>, root: &Path, path: &Path, modes: Modes) -> 
         if let Some(privilege) = privilege(&file, &metadata, modes) {
             return Err(reading.privileged(relative, privilege));
         }
-        let content = reading.spool.keep(file).map_err(failed)?;
-        reading.unpacked.modified.insert(name.clone(), u64::try_from(metadata.mtime()).unwrap_or(0));
+        let mut content = reading.spool.keep(file).map_err(failed)?;
+        content.modified = u32::try_from(metadata.mtime()).unwrap_or(0);
         TreeNode::File { mode: normal_mode(metadata.mode()), content }
     } else {
         return Err(reading.refuse(relative, "is no file, folder or link"));

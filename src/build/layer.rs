@@ -1,14 +1,13 @@
 //! A tree as the tar of a layer: nothing but path, mode and content shows.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::io::{self, Read as _, Write};
 
 use serde::{Deserialize, Serialize};
 
 use super::compress::ENCODER;
 use super::tree::{Tree, TreeNode};
-use crate::oci::Digest;
+use crate::oci::{Digest, HashingWriter};
 use crate::tarball::EntryKind;
 use crate::tarball::header::{self, Header, MODIFIED};
 
@@ -36,7 +35,8 @@ impl Folder {
 
 /// The digest of everything that decides the bytes of a layer: the key of the cache.
 pub fn key(tree: &Tree, base: &Folders) -> Digest {
-    let mut text = format!("tarsup layer 1\n{ENCODER}\nmodified {MODIFIED}\n");
+    let mut text = HashingWriter::new(io::sink());
+    let _ = write!(text, "tarsup layer 1\n{ENCODER}\nmodified {MODIFIED}\n");
     for (path, node) in tree.iter() {
         // Lengths come first where a text could hold anything, so that no two trees read the same.
         let _ = match node {
@@ -50,7 +50,7 @@ pub fn key(tree: &Tree, base: &Folders) -> Digest {
             TreeNode::Link { target } => writeln!(text, "l {} {target} {} {path}", target.len(), path.len()),
         };
     }
-    Digest::of(text)
+    text.finish().1
 }
 
 /// Writes the tree as a tar.
@@ -111,7 +111,7 @@ mod tests {
                 .unwrap();
         }
         let target = "t".repeat(150);
-        tree.insert("usr/link", TreeNode::Link { target: target.clone() }).unwrap();
+        tree.insert("usr/link", TreeNode::Link { target: target.clone().into() }).unwrap();
 
         let bytes = tar_of(&tree, &Folders::new());
         let mut archive = tar::Archive::new(bytes.as_slice());
@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn layer_repeats_the_folders_of_the_base_as_they_are() {
         let mut tree = Tree::default();
-        tree.insert("usr/local/x", TreeNode::Link { target: "y".to_owned() }).unwrap();
+        tree.insert("usr/local/x", TreeNode::Link { target: "y".into() }).unwrap();
         let base = Folders::from([("usr/local".to_owned(), Folder { mode: 0o2775, uid: 0, gid: 50 })]);
         let bytes = tar_of(&tree, &base);
         let mut archive = tar::Archive::new(bytes.as_slice());

@@ -1,12 +1,13 @@
 //! The list of its files that an image carries: parts out of trees, and the layers that they lie in.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use super::base::BasePaths;
 use super::layer::{Folder, Folders};
 use super::offers::is_library;
-use super::tree::{Content, Tree, TreeNode};
-use crate::contents::{Entry, FOLDER, Kind, Offers, Part};
+use super::tree::{self, Content, Tree, TreeNode};
+use crate::contents::{self, Entry, FOLDER, Kind, Offers, Part};
 use crate::elf::Elf;
 use crate::oci::Digest;
 
@@ -15,7 +16,14 @@ pub const BELOW: [&str; 2] = ["base", "web"];
 
 /// What is visible of a tree of ours in one layer.
 pub fn part(tree: &Tree, folders: &Folders, diff_id: Digest) -> Part {
-    let entry = |(path, node): (&str, &TreeNode)| {
+    let entries = entries(tree, folders).map(|(path, entry)| (path.to_owned(), entry));
+    let mut part = Part::new(vec![diff_id], entries.collect());
+    part.offers = offers(tree);
+    part
+}
+
+fn entries<'t>(tree: &'t Tree, folders: &'t Folders) -> impl Iterator<Item = (&'t str, Entry)> {
+    tree.iter().map(|(path, node)| {
         let entry = match node {
             TreeNode::Directory { mode } => {
                 let known = folders.get(path).copied();
@@ -26,12 +34,14 @@ pub fn part(tree: &Tree, folders: &Folders, diff_id: Digest) -> Part {
             }
             TreeNode::Link { target } => link(target),
         };
-        (path.to_owned(), entry)
-    };
-    let mut part = Part::new(vec![diff_id], tree.iter().map(entry).collect());
+        (path, entry)
+    })
+}
+
+/// What programs find in a tree.
+fn offers(tree: &Tree) -> Option<Offers> {
     let offers = Offers { libraries: libraries(tree), ..Offers::default() };
-    part.offers = (!offers.is_empty()).then_some(offers);
-    part
+    (!offers.is_empty()).then_some(offers)
 }
 
 /// What of a tree a loader may find by its name.
@@ -45,6 +55,26 @@ fn libraries(tree: &Tree) -> BTreeMap<String, Elf> {
     tree.iter().filter_map(library).collect()
 }
 
+/// The file of the part that [`part`] makes, without the part: there may be many entries.
+pub fn rendered(tree: &Tree, folders: &Folders, diff_id: Digest) -> io::Result<Content> {
+    let offers = offers(tree);
+    tree::written(|out| contents::write_part(out, &[diff_id], 0, entries(tree, folders), offers.as_ref()))
+}
+
+/// The same for [`base_part`].
+pub fn rendered_base(base: &BasePaths, layers: &[Digest]) -> io::Result<Content> {
+    let offers = base.offers.as_ref();
+    tree::written(|out| contents::write_part(out, layers, 0, base_entries(base), offers))
+}
+
+/// The same for a part that is at hand.
+pub fn rendered_part(part: &Part) -> io::Result<Content> {
+    tree::written(|out| {
+        let entries = part.entries.iter().map(|(path, entry)| (path.as_str(), entry));
+        contents::write_part(out, &part.layers, part.covered, entries, part.offers.as_ref())
+    })
+}
+
 fn folder(folder: &Folder) -> Entry {
     Entry { kind: Kind::Folder, mode: folder.mode, uid: folder.uid, gid: folder.gid, ..Entry::default() }
 }
@@ -55,12 +85,18 @@ fn link(target: &str) -> Entry {
 
 /// What later builds have to know of a base: its folders, links and names, and what it offers to programs.
 pub fn base_part(base: &BasePaths, layers: &[Digest]) -> Part {
-    let folders = base.folders.iter().map(|(path, known)| (path.clone(), folder(known)));
-    let links = base.links.iter().map(|(path, target)| (path.clone(), link(target)));
-    let files = base.files.iter().map(|path| (path.clone(), Entry::default()));
-    let mut part = Part::new(layers.to_vec(), folders.chain(links).chain(files).collect());
+    let entries = base_entries(base).map(|(path, entry)| (path.to_owned(), entry));
+    let mut part = Part::new(layers.to_vec(), entries.collect());
     part.offers.clone_from(&base.offers);
     part
+}
+
+/// In byte order of the paths.
+fn base_entries(base: &BasePaths) -> impl Iterator<Item = (&str, Entry)> {
+    let folders = base.folders.iter().map(|(path, known)| (path.as_str(), folder(known)));
+    let links = base.links.iter().map(|(path, target)| (path.as_str(), link(target)));
+    let files = base.files.iter().map(|path| (path.as_str(), Entry::default()));
+    tree::merged(folders, tree::merged(links, files))
 }
 
 /// The base that a part tells of.
@@ -84,18 +120,18 @@ pub fn base_paths(part: &Part) -> BasePaths {
 }
 
 /// What a layer with these parts is.
-pub fn purpose(parts: &BTreeMap<String, Part>) -> String {
+pub fn purpose(parts: &BTreeMap<String, Content>) -> String {
     let names: Vec<&str> = parts.keys().map(String::as_str).collect();
     format!("the list of the files of {}", names.join(", "))
 }
 
 /// The files of a layer with these parts.
-pub fn tree(parts: &BTreeMap<String, Part>) -> Tree {
+pub fn tree(parts: &BTreeMap<String, Content>) -> Tree {
     let mut tree = Tree::default();
-    let file = |bytes: Vec<u8>| TreeNode::File { mode: 0o644, content: Content::bytes(bytes) };
-    for (name, part) in parts {
+    for (name, content) in parts {
         // Parts are named as layers, no two alike, and without a slash.
-        let _ = tree.insert(&format!("{}/{name}.json", &FOLDER[1..]), file(part.to_bytes()));
+        let file = TreeNode::File { mode: 0o644, content: content.clone() };
+        let _ = tree.insert(&format!("{}/{name}.json", &FOLDER[1..]), file);
     }
     tree
 }

@@ -251,7 +251,7 @@ mod tests {
         let mut tree = Tree::default();
         for (path, text) in files {
             let node = match text.strip_prefix("-> ") {
-                Some(target) => TreeNode::Link { target: target.to_owned() },
+                Some(target) => TreeNode::Link { target: (*target).into() },
                 None => TreeNode::File { mode: 0o644, content: Content::bytes(text.as_bytes()) },
             };
             tree.insert(path, node).unwrap();

@@ -1,6 +1,7 @@
 //! Trees become layers: taken from the cache or the predecessor where the content is known, made where it is not.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 
 use super::after::{self, Made, Predecessor};
@@ -12,7 +13,7 @@ use super::layer;
 use super::machine;
 use super::ontop::{self, Change, Why};
 use super::standing;
-use super::tree::Tree;
+use super::tree::{Content, Tree};
 use super::{
     BaseInput, BuildError, Built, LayerInput, Packed, PreparedBuild, check, image, listing, package,
     parallel, prepare_with,
@@ -58,7 +59,7 @@ impl PreparedBuild<'_> {
                 kept.iter().for_each(on_layer);
                 let tops = parallel(self.settings.threads, &inputs, |input| pack(input))?;
                 let diff_ids: Vec<Digest> = tops.iter().map(|layer| layer.diff_id).collect();
-                let parts = parts_on_top(made, changes, &diff_ids, &on_base, contents);
+                let parts = files_on_top(made, changes, &diff_ids, &on_base, contents).map_err(unlisted)?;
                 let list = pack(&self.list(contents::LAYER, &parts, contents)?)?;
                 self.assemble(kept.into_iter().chain(tops).chain([list]).collect(), None)
             }
@@ -66,7 +67,8 @@ impl PreparedBuild<'_> {
                 base.iter().for_each(on_layer);
                 let made = parallel(self.settings.threads, &inputs, |input| pack(input))?;
                 let diff_ids = made.iter().map(|layer| layer.diff_id);
-                let (below, above) = parts(&on_base, layers.iter().zip(diff_ids), contents);
+                let (below, above) =
+                    parts(&on_base, layers.iter().zip(diff_ids), contents).map_err(unlisted)?;
                 let (low, high): (Vec<Packed>, Vec<Packed>) =
                     made.into_iter().partition(|layer| below.contains_key(&layer.name));
                 let mut packed: Vec<Packed> = base.into_iter().chain(low).collect();
@@ -159,7 +161,7 @@ impl PreparedBuild<'_> {
     pub(super) fn list(
         &self,
         name: &str,
-        parts: &BTreeMap<String, Part>,
+        parts: &BTreeMap<String, Content>,
         contents: &BasePaths,
     ) -> Result<LayerInput, BuildError> {
         let tree = if parts.is_empty() { listing::place() } else { listing::tree(parts) };
@@ -302,14 +304,39 @@ fn base_part(base: &[Digest], contents: &BasePaths) -> Option<(String, Part)> {
     (!base.is_empty()).then(|| (BASE.to_owned(), listing::base_part(contents, base)))
 }
 
-/// The parts of the list: those of what lies low, and the others.
+/// Their files.
+pub(super) fn files_on_top(
+    made: &Made,
+    changes: &[Change],
+    tops: &[Digest],
+    base: &[Digest],
+    contents: &BasePaths,
+) -> io::Result<BTreeMap<String, Content>> {
+    let parts = parts_on_top(made, changes, tops, base, contents).into_iter();
+    parts.map(|(name, part)| Ok((name, listing::rendered_part(&part)?))).collect()
+}
+
+/// A list that cannot be kept.
+pub(super) fn unlisted(source: io::Error) -> BuildError {
+    BuildError::compress(contents::LAYER)(source)
+}
+
+/// The files of the parts of the list: those of what lies low, and the others.
 pub(super) fn parts<'l>(
     base: &[Digest],
     layers: impl Iterator<Item = (&'l LayerInput, Digest)>,
     contents: &BasePaths,
-) -> (BTreeMap<String, Part>, BTreeMap<String, Part>) {
-    let base = base_part(base, contents);
-    let above = layers
-        .map(|(input, diff_id)| (input.name.clone(), listing::part(&input.tree, &contents.folders, diff_id)));
-    base.into_iter().chain(above).partition(|(name, _)| listing::BELOW.contains(&name.as_str()))
+) -> io::Result<(BTreeMap<String, Content>, BTreeMap<String, Content>)> {
+    let (mut below, mut above) = (BTreeMap::new(), BTreeMap::new());
+    let mut add = |name: &str, file: Content| {
+        let parts = if listing::BELOW.contains(&name) { &mut below } else { &mut above };
+        parts.insert(name.to_owned(), file);
+    };
+    if !base.is_empty() {
+        add(BASE, listing::rendered_base(contents, base)?);
+    }
+    for (input, diff_id) in layers {
+        add(&input.name, listing::rendered(&input.tree, &contents.folders, diff_id)?);
+    }
+    Ok((below, above))
 }

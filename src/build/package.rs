@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::hints::Hints;
 use super::host::{self, Modes};
 use super::tree::{Tree, TreeNode};
-use super::unpack::{self, LIMITS, UnpackError, Unpacked};
+use super::unpack::{self, LIMITS, UnpackError};
 use crate::diagnose::{Diagnose, Exit, Place, shown};
 use crate::oci::Digest;
 use crate::tars::Service;
@@ -111,9 +111,9 @@ pub fn read(path: &Path) -> Result<Package, PackageError> {
     };
     let prefix = install_prefix(&unpacked.tree);
     let mut services: BTreeMap<Service, ServiceFiles> = BTreeMap::new();
-    for (entry, node) in unpacked.tree.iter() {
-        let Some(inner) = within(entry, prefix) else { continue };
-        place(path, entry, inner, node, &unpacked, &mut services)?;
+    for (entry, node) in unpacked.tree.into_entries() {
+        let Some(inner) = within(&entry, prefix) else { continue };
+        place(path, &entry, inner, node, &mut services)?;
     }
     for (service, files) in &mut services {
         let binary = binary_path(*service);
@@ -171,8 +171,7 @@ fn place(
     path: &Path,
     entry: &str,
     inner: &str,
-    node: &TreeNode,
-    unpacked: &Unpacked,
+    mut node: TreeNode,
     services: &mut BTreeMap<Service, ServiceFiles>,
 ) -> Result<(), PackageError> {
     let layout = |why: String, hint: &str| PackageError::Layout {
@@ -195,14 +194,13 @@ fn place(
             _ => Err(layout("is no folder".to_owned(), "make the package again with `make X-tar`")),
         };
     }
-    let target = image_path(service, rest, node);
-    let mut node = node.clone();
+    let target = image_path(service, rest, &node);
     if target == binary_path(service)
-        && let TreeNode::File { mode, .. } = &mut node
+        && let TreeNode::File { mode, content } = &mut node
     {
         // A program is a program, whatever the umask of whoever packed it.
         *mode = 0o755;
-        files.built = unpacked.modified.get(entry).copied().unwrap_or(0);
+        files.built = content.modified.into();
     }
     files.tree.insert(&target, node).map_err(|taken| {
         layout(
@@ -268,16 +266,5 @@ pub fn read_web(path: &Path) -> Result<(Tree, Option<Digest>), PackageError> {
         [only] if matches!(unpacked.tree.get(only), Some(TreeNode::Directory { .. })) => (*only).to_owned(),
         _ => String::new(),
     };
-    let mut tree = Tree::default();
-    for (entry, node) in unpacked.tree.iter() {
-        let Some(inner) = within(entry, &prefix) else { continue };
-        let target = format!("{}/{inner}", &WEB_PATH[1..]);
-        tree.insert(&target, node.clone()).map_err(|taken| PackageError::Layout {
-            path: path.to_owned(),
-            entry: entry.to_owned(),
-            why: format!("wants the place of another one, /{}", taken.path),
-            hint: "make the package again from a clean folder".to_owned(),
-        })?;
-    }
-    Ok((tree, unpacked.digest))
+    Ok((unpacked.tree.moved(&prefix, &WEB_PATH[1..]), unpacked.digest))
 }

@@ -9,7 +9,7 @@ use super::after::{Made, Predecessor};
 use super::base::BasePaths;
 use super::compress::Compressors;
 use super::package;
-use super::tree::TreeNode;
+use super::tree::{Content, TreeNode};
 use super::{
     BuildError, Built, LayerInput, Packed, Settings, blob, check, gate, image, listing, machine, ontop, pack,
     standing,
@@ -144,7 +144,9 @@ pub fn patch(
     let unlisted = made.contents.parts.get("base").filter(|_| !made.contents.below.contains("base"));
     parts.extend(unlisted.map(|part| ("base".to_owned(), part.clone())));
     parts.extend(learned.map(|part| ("base".to_owned(), part)));
-    layers.push(pack(&list(&parts, patch, &base)?)?);
+    let files = parts.into_iter().map(|(name, part)| Ok((name, listing::rendered_part(&part)?)));
+    let files = files.collect::<Result<_, _>>().map_err(pack::unlisted)?;
+    layers.push(pack(&list(&files, patch, &base)?)?);
     settings.cache.remember();
     let config = config(patch, settings, &layers, &digests)
         .map_err(|error| unfit(format!("its config cannot be read: {error}")))?;
@@ -270,7 +272,7 @@ fn apart(patch: &Patch<'_>, made: &Made, input: &LayerInput) -> Result<(), Patch
 }
 
 fn list(
-    parts: &BTreeMap<String, Part>,
+    parts: &BTreeMap<String, Content>,
     patch: &Patch<'_>,
     base: &BasePaths,
 ) -> Result<LayerInput, BuildError> {

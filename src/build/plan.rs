@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use super::base::{self, BasePaths, Look};
 use super::blob::{hashed, known_blobs};
 use super::pack::{self, Stack};
+use super::tree::Content;
 use super::{BaseInput, LayerInput, PlannedLayer, PreparedBuild, layer, standing};
-use crate::contents::{self, Part};
+use crate::contents;
 use crate::oci::Digest;
 use crate::oci::image::BASE;
 use crate::store::cache::LayerRecord;
@@ -42,7 +43,7 @@ impl PreparedBuild<'_> {
             });
             return planned_base.chain(above).chain([list(contents::LAYER)]).collect();
         };
-        let planned_list = |name: &str, parts: &BTreeMap<String, Part>| {
+        let planned_list = |name: &str, parts: &BTreeMap<String, Content>| {
             let input = self.list(name, parts, contents).ok()?;
             Some(self.planned(&input, contents))
         };
@@ -59,15 +60,15 @@ impl PreparedBuild<'_> {
                     diff_id: Some(layer.diff_id),
                 });
                 let on_top = diff_ids.and_then(|diff_ids| {
-                    let parts = pack::parts_on_top(made, changes, &diff_ids, on_base, contents);
+                    let parts = pack::files_on_top(made, changes, &diff_ids, on_base, contents).ok()?;
                     planned_list(contents::LAYER, &parts)
                 });
                 let top = on_top.unwrap_or_else(|| list(contents::LAYER));
                 kept.chain(inputs).chain([top]).collect()
             }
             Stack::Canonical(layers, _) => {
-                let lists =
-                    diff_ids.map(|diff_ids| pack::parts(on_base, layers.iter().zip(diff_ids), contents));
+                let lists = diff_ids
+                    .and_then(|diff_ids| pack::parts(on_base, layers.iter().zip(diff_ids), contents).ok());
                 let (low, high): (Vec<PlannedLayer>, Vec<PlannedLayer>) =
                     inputs.into_iter().partition(|layer| layer.name == "web");
                 let mut planned: Vec<PlannedLayer> = planned_base.chain(low).collect();

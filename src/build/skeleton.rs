@@ -32,7 +32,7 @@ pub fn skeleton(init: &Path, role: ImageRole, on_scratch: bool) -> Result<Tree, 
         (format!("{TARS_PATH}/tarsnode/data"), "tarsnode-data"),
         (PATCHS_PATH.to_owned(), "patchs"),
     ] {
-        put(&mut tree, &link, TreeNode::Link { target: format!("{DATA_PATH}/{folder}") });
+        put(&mut tree, &link, TreeNode::Link { target: format!("{DATA_PATH}/{folder}").into() });
     }
     if on_scratch {
         put(&mut tree, "/tmp", TreeNode::Directory { mode: 0o1777 });
@@ -45,7 +45,7 @@ pub fn link_web_logs(tree: &mut Tree) {
     for (link, folder) in [("log", "web_log"), ("demo/log", "demo_log")] {
         let path = format!("{WEB_PATH}/{link}");
         if tree.get(&path[1..]).is_none() && !tree.has_below(&path[1..]) {
-            put(tree, &path, TreeNode::Link { target: format!("{DATA_PATH}/{folder}") });
+            put(tree, &path, TreeNode::Link { target: format!("{DATA_PATH}/{folder}").into() });
         }
     }
 }
@@ -78,8 +78,8 @@ pub fn deploy(folder: &Path, role: ImageRole) -> Result<Tree, super::BuildError>
         if !from.is_dir() {
             continue;
         }
-        for (path, node) in host::read_folder(&from, Modes::Normal)?.tree.iter() {
-            put(&mut tree, &format!("{DEPLOY_PATH}/framework/{part}/{path}"), node.clone());
+        for (path, node) in host::read_folder(&from, Modes::Normal)?.tree.into_entries() {
+            put(&mut tree, &format!("{DEPLOY_PATH}/framework/{part}/{path}"), node);
         }
     }
     let script = folder.parent().map(|above| above.join(INSTALL_SCRIPT)).filter(|script| script.is_file());

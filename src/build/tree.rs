@@ -1,17 +1,24 @@
 //! A file tree in canonical (byte) order; contents lie in memory or in an anonymous temporary file.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
+use std::iter::Peekable;
 use std::os::unix::fs::FileExt as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::machine;
 use crate::elf::{self, Elf, ReadAt};
-use crate::oci::{Digest, HashingReader};
+use crate::oci::{Digest, HashingReader, HashingWriter};
 
-/// Files up to this size stay in memory.
+/// Files up to this size may stay in memory.
 const IN_MEMORY: usize = 64 * 1024;
+/// So many bytes of files stay in memory, of all inputs together; whatever comes later is spooled.
+const ALL_IN_MEMORY: usize = 4 << 20;
+/// What a content in memory takes besides its bytes.
+const BESIDE: usize = 64;
+/// How many bytes the files in memory take now.
+static HELD: AtomicUsize = AtomicUsize::new(0);
 
 /// What stands at a path.
 #[derive(Clone, Debug)]
@@ -31,7 +38,7 @@ pub enum TreeNode {
     /// A symbolic link.
     Link {
         /// Where it points, as written.
-        target: String,
+        target: Box<str>,
     },
 }
 
@@ -46,12 +53,14 @@ pub struct Content {
     pub machine: Option<u16>,
     /// What a program or library asks and offers.
     pub elf: Option<Arc<Elf>>,
+    /// When the file was last changed, seconds since 1970, in 32 bits; 0 where nobody said. Not a part of any layer.
+    pub modified: u32,
     place: Stored,
 }
 
 #[derive(Clone, Debug)]
 enum Stored {
-    Memory(Arc<[u8]>),
+    Memory(Arc<Held>),
     Spooled {
         file: Arc<File>,
         offset: u64,
@@ -60,22 +69,40 @@ enum Stored {
     Elsewhere,
 }
 
+/// Bytes that count as long as they are in memory.
+#[derive(Debug)]
+struct Held(Box<[u8]>);
+
+impl Held {
+    fn new(bytes: Vec<u8>) -> Self {
+        HELD.fetch_add(bytes.len() + BESIDE, Ordering::Relaxed);
+        Self(bytes.into())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        HELD.fetch_sub(self.0.len() + BESIDE, Ordering::Relaxed);
+    }
+}
+
 impl Content {
     /// Content that is at hand.
-    pub fn bytes(bytes: impl Into<Arc<[u8]>>) -> Self {
+    pub fn bytes(bytes: impl Into<Vec<u8>>) -> Self {
         let bytes = bytes.into();
         Self {
             digest: Digest::of(&bytes),
             size: bytes.len() as u64,
             machine: machine::of(&bytes),
-            elf: elf::read(&*bytes, bytes.len() as u64).ok().flatten().map(Arc::new),
-            place: Stored::Memory(bytes),
+            elf: elf::read(bytes.as_slice(), bytes.len() as u64).ok().flatten().map(Arc::new),
+            modified: 0,
+            place: Stored::Memory(Arc::new(Held::new(bytes))),
         }
     }
 
     /// Content of which only this is known. It cannot be opened.
     pub fn known(digest: Digest, size: u64, machine: Option<u16>, elf: Option<Elf>) -> Self {
-        Self { digest, size, machine, elf: elf.map(Arc::new), place: Stored::Elsewhere }
+        Self { digest, size, machine, elf: elf.map(Arc::new), modified: 0, place: Stored::Elsewhere }
     }
 
     /// A reader from the first byte.
@@ -97,7 +124,7 @@ impl Read for ContentReader<'_> {
         let read = match &self.content.place {
             Stored::Memory(bytes) => {
                 let start = usize::try_from(self.position).unwrap_or(usize::MAX);
-                buffer[..want].copy_from_slice(&bytes[start..start + want]);
+                buffer[..want].copy_from_slice(&bytes.0[start..start + want]);
                 want
             }
             Stored::Spooled { file, offset } => file.read_at(&mut buffer[..want], offset + self.position)?,
@@ -130,7 +157,8 @@ impl Unkept {
     }
 }
 
-/// Keeps contents: small ones in memory, others in a temporary file that has no name and goes away by itself.
+/// Keeps contents: small ones in memory while there is room, others in a temporary file that has no name and goes away by
+/// itself.
 ///
 /// One spool serves one reader of files; several readers have a spool each.
 #[derive(Debug, Default)]
@@ -143,10 +171,12 @@ impl Spool {
         let mut head = Vec::new();
         (&mut reader).take(IN_MEMORY as u64 + 1).read_to_end(&mut head)?;
         let machine = machine::of(&head);
-        if head.len() <= IN_MEMORY {
+        let room = ALL_IN_MEMORY.saturating_sub(HELD.load(Ordering::Relaxed));
+        if head.len() <= IN_MEMORY.min(room) {
             let (digest, size) = reader.finish();
             let elf = elf::read(head.as_slice(), size)?.map(Arc::new);
-            return Ok(Content { digest, size, machine, elf, place: Stored::Memory(head.into()) });
+            let place = Stored::Memory(Arc::new(Held::new(head)));
+            return Ok(Content { digest, size, machine, elf, modified: 0, place });
         }
         let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (file, end) = match &mut *guard {
@@ -157,10 +187,14 @@ impl Spool {
             }
         };
         let offset = *end;
+        let is_whole = head.len() <= IN_MEMORY;
         let mut buffer = head;
         loop {
             file.write_all_at(&buffer, *end).map_err(unkept)?;
             *end += buffer.len() as u64;
+            if is_whole {
+                break;
+            }
             buffer.resize(256 * 1024, 0);
             let read = reader.read(&mut buffer)?;
             buffer.truncate(read);
@@ -173,7 +207,7 @@ impl Spool {
             Some(_) => elf::read(&Slice { file: &file, offset }, size)?.map(Arc::new),
             None => None,
         };
-        Ok(Content { digest, size, machine, elf, place: Stored::Spooled { file, offset } })
+        Ok(Content { digest, size, machine, elf, modified: 0, place: Stored::Spooled { file, offset } })
     }
 }
 
@@ -189,9 +223,100 @@ impl ReadAt for Slice<'_> {
     }
 }
 
+/// Keeps what is written, in a file of its own that has no name.
+pub fn written(write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> io::Result<Content> {
+    let file = tempfile::tempfile().map_err(unkept)?;
+    let mut out = HashingWriter::new(io::BufWriter::with_capacity(64 * 1024, file));
+    write(&mut out)?;
+    let (file, digest, size) = out.finish();
+    let file = Arc::new(file.into_inner().map_err(|error| unkept(error.into_error()))?);
+    Ok(Content {
+        digest,
+        size,
+        machine: None,
+        elf: None,
+        modified: 0,
+        place: Stored::Spooled { file, offset: 0 },
+    })
+}
+
 /// Paths without leading slash → what stands there. Parents come before children; every parent is a folder.
+///
+/// In rows of bounded length, each in order and after the one before: two hundred thousand paths may be in it, and a
+/// B-tree would leave nearly half of its room empty. A copy shares all of its rows.
 #[derive(Clone, Debug, Default)]
-pub struct Tree(BTreeMap<String, TreeNode>);
+pub struct Tree {
+    rows: Vec<Arc<Row>>,
+    size: Names,
+}
+
+/// How much a tree holds, without the bytes of its files.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Names {
+    /// Paths.
+    pub count: u64,
+    /// Bytes of paths and of targets of links.
+    pub bytes: u64,
+}
+
+/// A row of more than these is cut in two.
+const ROW: usize = 64;
+/// Rows grow by so many places, and by so many bytes: doubled, half of them might stay empty, and what is given back is
+/// of few sizes, each of which is used again.
+const PLACES: usize = 8;
+const BYTES: usize = 512;
+
+/// Some paths, in order. One text for all of them: as many small ones would take a third more, and leave gaps.
+#[derive(Clone, Debug, Default)]
+struct Row {
+    text: String,
+    entries: Vec<Named>,
+}
+
+#[derive(Clone, Debug)]
+struct Named {
+    /// Where the path is in the text.
+    from: u32,
+    length: u32,
+    node: TreeNode,
+}
+
+impl Row {
+    fn path(&self, of: &Named) -> &str {
+        &self.text[of.from as usize..][..of.length as usize]
+    }
+
+    fn insert(&mut self, at: usize, path: &str, node: TreeNode) {
+        if self.entries.len() == self.entries.capacity() {
+            self.entries.reserve_exact(PLACES);
+        }
+        if self.text.capacity() - self.text.len() < path.len() {
+            self.text.reserve_exact(path.len().next_multiple_of(BYTES));
+        }
+        let number = |length: usize| u32::try_from(length).expect("names have a limit far below 4 GiB");
+        let (from, length) = (number(self.text.len()), number(path.len()));
+        self.text.push_str(path);
+        self.entries.insert(at, Named { from, length, node });
+    }
+
+    /// Its later half.
+    fn cut(&mut self) -> Self {
+        let row = std::mem::take(self);
+        let mut rest = Self::default();
+        for (at, named) in row.entries.into_iter().enumerate() {
+            let path = &row.text[named.from as usize..][..named.length as usize];
+            let half = if at < ROW / 2 { &mut *self } else { &mut rest };
+            half.insert(half.entries.len(), path, named.node);
+        }
+        rest
+    }
+
+    fn into_entries(self) -> impl Iterator<Item = (Box<str>, TreeNode)> {
+        let Self { text, entries } = self;
+        let path = move |of: &Named| text[of.from as usize..][..of.length as usize].into();
+        entries.into_iter().map(move |named| (path(&named), named.node))
+    }
+}
 
 /// Two things want the same path, or one wants to lie below something that is no folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -208,64 +333,163 @@ impl Tree {
         // From the nearest one up: above a folder that is there, all is well already.
         let mut missing = Vec::new();
         for (at, _) in path.rmatch_indices('/') {
-            match self.0.get(&path[..at]) {
+            match self.get(&path[..at]) {
                 Some(TreeNode::Directory { .. }) => break,
                 Some(_) => return Err(Collision { path: path[..at].to_owned() }),
                 None => missing.push(&path[..at]),
             }
         }
-        let folders =
-            missing.into_iter().map(|folder| (folder.to_owned(), TreeNode::Directory { mode: 0o755 }));
-        self.0.extend(folders);
-        let taken = match (self.0.get(path), &node) {
-            (
-                Some(TreeNode::File { content: old, mode: one }),
-                TreeNode::File { content: new, mode: other },
-            ) => old.digest != new.digest || one != other,
-            (Some(TreeNode::Link { target: old }), TreeNode::Link { target: new }) => old != new,
-            (None, _) | (Some(TreeNode::Directory { .. }), TreeNode::Directory { .. }) => false,
-            (Some(_), _) => true,
+        for folder in missing.into_iter().rev() {
+            self.put(folder, TreeNode::Directory { mode: 0o755 });
+        }
+        let taken = match (self.get(path), &node) {
+            (Some(old), new) => !old.goes_with(new),
+            (None, _) => false,
         };
         if taken {
             return Err(Collision { path: path.to_owned() });
         }
-        self.0.insert(path.to_owned(), node);
+        self.put(path, node);
         Ok(())
+    }
+
+    fn put(&mut self, path: &str, node: TreeNode) {
+        let (row, at) = match self.position(path) {
+            Ok((row, at)) => {
+                Arc::make_mut(&mut self.rows[row]).entries[at].node = node;
+                return;
+            }
+            Err(place) => place,
+        };
+        let target = if let TreeNode::Link { target } = &node { target.len() } else { 0 };
+        self.size.count += 1;
+        self.size.bytes += (path.len() + target) as u64;
+        // What comes in order fills its rows.
+        if self.rows.len() <= row || at == ROW && row + 1 == self.rows.len() {
+            let mut entries = Row::default();
+            entries.insert(0, path, node);
+            self.rows.push(Arc::new(entries));
+            return;
+        }
+        let entries = Arc::make_mut(&mut self.rows[row]);
+        entries.insert(at, path, node);
+        if entries.entries.len() > ROW {
+            let rest = entries.cut();
+            self.rows.insert(row + 1, Arc::new(rest));
+        }
+    }
+
+    /// Row and place within: of a path, or where it would stand.
+    fn position(&self, path: &str) -> Result<(usize, usize), (usize, usize)> {
+        let begins = |row: &Arc<Row>| row.entries.first().is_some_and(|first| row.path(first) <= path);
+        let row = self.rows.partition_point(begins).saturating_sub(1);
+        let Some(entries) = self.rows.get(row) else { return Err((0, 0)) };
+        let at = entries.entries.binary_search_by(|named| entries.path(named).cmp(path));
+        at.map(|at| (row, at)).map_err(|at| (row, at))
     }
 
     /// What stands at a path.
     pub fn get(&self, path: &str) -> Option<&TreeNode> {
-        self.0.get(path)
+        self.position(path).ok().map(|(row, at)| &self.rows[row].entries[at].node)
     }
 
     /// All of it, in byte order of the paths.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &TreeNode)> {
-        self.0.iter().map(|(path, node)| (path.as_str(), node))
+        self.from((0, 0))
+    }
+
+    fn from(&self, (row, at): (usize, usize)) -> impl Iterator<Item = (&str, &TreeNode)> {
+        let rows = self.rows.iter().skip(row);
+        rows.flat_map(|row| row.entries.iter().map(|named| (row.path(named), &named.node))).skip(at)
+    }
+
+    /// The same, taken out of it: what was taken takes no room any more.
+    pub fn into_entries(self) -> impl Iterator<Item = (Box<str>, TreeNode)> {
+        self.rows.into_iter().map(Arc::unwrap_or_clone).flat_map(Row::into_entries)
+    }
+
+    /// What lies below one folder, or all of it, in another folder: in the same order.
+    #[must_use]
+    pub fn moved(self, from: &str, to: &str) -> Self {
+        let mut tree = Self::default();
+        for (path, node) in self.into_entries() {
+            let inner = match from {
+                "" => Some(&*path),
+                _ => path.strip_prefix(from).and_then(|rest| rest.strip_prefix('/')),
+            };
+            if let Some(inner) = inner {
+                // Two paths of one tree stay two.
+                let _ = tree.insert(&format!("{to}/{inner}"), node);
+            }
+        }
+        tree
     }
 
     /// True where something lies below this folder.
     pub fn has_below(&self, folder: &str) -> bool {
         let prefix = format!("{folder}/");
-        self.0.range(prefix.clone()..).next().is_some_and(|(path, _)| path.starts_with(&prefix))
+        let place = self.position(&prefix).unwrap_or_else(|place| place);
+        self.from(place).next().is_some_and(|(path, _)| path.starts_with(&prefix))
+    }
+
+    /// How many paths there are, and how long. Folders that nobody named count as well.
+    pub fn names(&self) -> Names {
+        self.size
     }
 
     /// True where the bytes of every file are at hand.
     pub fn is_read(&self) -> bool {
         let known = |node: &TreeNode| matches!(node, TreeNode::File { content, .. } if matches!(content.place, Stored::Elsewhere));
-        !self.0.values().any(known)
+        !self.iter().any(|(_, node)| known(node))
     }
 
     /// How many bytes the files hold.
     pub fn size(&self) -> u64 {
-        self.0
-            .values()
-            .map(|node| if let TreeNode::File { content, .. } = node { content.size } else { 0 })
-            .sum()
+        let size = |node: &TreeNode| if let TreeNode::File { content, .. } = node { content.size } else { 0 };
+        self.iter().map(|(_, node)| size(node)).sum()
     }
 
     /// True where there is nothing.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.rows.is_empty()
+    }
+}
+
+impl TreeNode {
+    /// True where both may stand at one path: the same thing, or two folders.
+    pub fn goes_with(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::File { content: old, mode: one }, Self::File { content: new, mode: other }) => {
+                old.digest == new.digest && one == other
+            }
+            (Self::Link { target: old }, Self::Link { target: new }) => old == new,
+            (one, other) => matches!((one, other), (Self::Directory { .. }, Self::Directory { .. })),
+        }
+    }
+}
+
+/// Two sorted rows without a common path as one.
+pub(super) fn merged<K: Ord, V>(
+    one: impl Iterator<Item = (K, V)>,
+    other: impl Iterator<Item = (K, V)>,
+) -> impl Iterator<Item = (K, V)> {
+    Merged { one: one.peekable(), other: other.peekable() }
+}
+
+struct Merged<A: Iterator, B: Iterator> {
+    one: Peekable<A>,
+    other: Peekable<B>,
+}
+
+impl<K: Ord, V, A: Iterator<Item = (K, V)>, B: Iterator<Item = (K, V)>> Iterator for Merged<A, B> {
+    type Item = (K, V);
+
+    fn next(&mut self) -> Option<(K, V)> {
+        match (self.one.peek(), self.other.peek()) {
+            (Some((one, _)), Some((other, _))) if one > other => self.other.next(),
+            (None, _) => self.other.next(),
+            _ => self.one.next(),
+        }
     }
 }
 
@@ -285,6 +509,29 @@ mod tests {
         }
         let paths: Vec<&str> = tree.iter().map(|(path, _)| path).collect();
         assert_eq!(paths, ["a", "a-b", "a.b", "a.b/c", "a/a", "a/b", "a/b/c"]);
+    }
+
+    #[test]
+    fn tree_is_in_order_however_many_come_in_whatever_order() {
+        let path = |number: usize| format!("d{}/f{number}", number % 7);
+        for step in [1, 7_919, 19_999] {
+            let mut tree = Tree::default();
+            for number in (0..20_000).map(|number| number * step % 20_000) {
+                tree.insert(&path(number), file("x")).unwrap();
+            }
+            let copy = tree.clone();
+            tree.insert("d0/f0/../x", file("y")).unwrap_err();
+            tree.insert("e", file("y")).unwrap();
+            let mut expected: Vec<String> = (0..20_000).map(path).collect();
+            expected.extend((0..7).map(|number| format!("d{number}")));
+            expected.sort();
+            assert!(copy.iter().map(|(path, _)| path).eq(expected.iter()), "{step}");
+            assert!((0..20_000).all(|number| copy.get(&path(number)).is_some()), "{step}");
+            assert!(copy.get("e").is_none() && tree.get("e").is_some() && copy.get("d3/f").is_none());
+            assert!(copy.has_below("d6") && !copy.has_below("d7") && !copy.has_below("d"));
+            let moved: Vec<Box<str>> = copy.moved("d3", "a/b").into_entries().map(|(path, _)| path).collect();
+            assert_eq!((moved.len(), &*moved[0], &*moved[2]), (2 + 2857, "a", "a/b/f10"), "{step}");
+        }
     }
 
     #[test]

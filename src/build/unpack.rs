@@ -1,6 +1,5 @@
 //! Reads a gzipped tar, or a folder, into a tree, and refuses whatever has no business in one: nothing touches the disk.
 
-use std::collections::BTreeMap;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
@@ -17,8 +16,6 @@ use crate::tarball::{Entry, EntryKind, ReadError, TarReader};
 pub struct Limits {
     /// Uncompressed bytes.
     pub bytes: u64,
-    /// Entries.
-    pub entries: usize,
     /// Uncompressed bytes for each compressed one; counts only beyond [`Limits::ratio_from`].
     pub ratio: u64,
     /// Uncompressed bytes up to which any ratio is fine.
@@ -26,15 +23,13 @@ pub struct Limits {
 }
 
 /// Generous: the largest real input, the web with its modules, has 135 MB in 20,000 files.
-pub const LIMITS: Limits = Limits { bytes: 4 << 30, entries: 500_000, ratio: 100, ratio_from: 256 << 20 };
+pub const LIMITS: Limits = Limits { bytes: 4 << 30, ratio: 100, ratio_from: 256 << 20 };
 
 /// What was read: names are relative, modes 0755 or 0644.
 #[derive(Debug, Default)]
 pub struct Unpacked {
     /// Files, folders and links.
     pub tree: Tree,
-    /// When each regular file was last changed, seconds since 1970. Not a part of any layer.
-    pub modified: BTreeMap<String, u64>,
     /// The digest of the archive's own bytes, exactly those that were read; `None` for a folder.
     pub digest: Option<Digest>,
 }
@@ -177,7 +172,7 @@ pub(super) struct Unpacking<'a> {
     path: &'a Path,
     pub(super) unpacked: Unpacked,
     pub(super) spool: Spool,
-    entries: usize,
+    entries: u64,
     /// Bytes of files so far, holes included: what a sparse file unpacks to is not in the tar.
     bytes: u64,
     limits: Limits,
@@ -220,9 +215,7 @@ impl<'a> Unpacking<'a> {
 
     fn entry<R: Read>(&mut self, entry: &Entry, tar: &mut TarReader<R>) -> Result<()> {
         self.entries += 1;
-        if self.entries > self.limits.entries {
-            return Err(self.archive(&format!("it has more than {} entries", self.limits.entries)));
-        }
+        limits::ENTRIES.allow(self.entries).map_err(|beyond| self.beyond(beyond))?;
         let Some(name) = self.name(&entry.name)? else { return Ok(()) };
         if let Some(privilege) = entry.privilege() {
             return Err(self.privileged(name.as_bytes(), privilege));
@@ -234,9 +227,9 @@ impl<'a> Unpacking<'a> {
                 if self.bytes > self.limits.bytes {
                     return Err(self.broken(io::Error::other(TOO_MUCH).into()));
                 }
-                let content =
+                let mut content =
                     self.spool.keep(tar.content(entry)).map_err(|error| self.broken_in(&name, error))?;
-                self.unpacked.modified.insert(name.clone(), u64::try_from(entry.modified).unwrap_or(0));
+                content.modified = u32::try_from(entry.modified).unwrap_or(0);
                 TreeNode::File { mode: normal_mode(entry.mode), content }
             }
             EntryKind::Symlink => TreeNode::Link { target: self.target(&name, &entry.target)? },
@@ -267,7 +260,7 @@ impl<'a> Unpacking<'a> {
         Ok((!parts.is_empty()).then(|| parts.join("/")))
     }
 
-    pub(super) fn target(&self, name: &str, raw: &[u8]) -> Result<String> {
+    pub(super) fn target(&self, name: &str, raw: &[u8]) -> Result<Box<str>> {
         let text = std::str::from_utf8(raw).ok().filter(|text| !text.chars().any(char::is_control));
         let text = text.filter(|text| !text.is_empty());
         let text = text.ok_or_else(|| {
@@ -276,7 +269,7 @@ impl<'a> Unpacking<'a> {
         })?;
         match names::unfit(raw) {
             Some(why) => Err(self.refuse(name.as_bytes(), &format!("is a link to a file that {why}"))),
-            None => Ok(text.to_owned()),
+            None => Ok(text.into()),
         }
     }
 
@@ -303,7 +296,10 @@ impl<'a> Unpacking<'a> {
                 format!("lies below `{}`, which is no folder", shown(&taken.path))
             };
             self.refuse(name.as_bytes(), &why)
-        })
+        })?;
+        let names = self.unpacked.tree.names();
+        let within = limits::ENTRIES.allow(names.count).and_then(|()| limits::NAMES.allow(names.bytes));
+        within.map_err(|beyond| self.beyond(beyond))
     }
 
     /// A symbolic link may point anywhere within the archive, and nowhere else.
@@ -312,7 +308,7 @@ impl<'a> Unpacking<'a> {
             if let TreeNode::Link { target } = node
                 && leaves(path, target)
             {
-                let why = format!("is a link to `{}`, which leaves the package", shown(target));
+                let why = format!("is a link to `{}`, which leaves the package", shown(&**target));
                 return Err(self.refuse(path.as_bytes(), &why));
             }
         }
@@ -334,6 +330,11 @@ impl<'a> Unpacking<'a> {
             hint: "make the package again: delete it first, as `make X-tar` leaves an old one alone"
                 .to_owned(),
         }
+    }
+
+    fn beyond(&self, beyond: limits::Beyond) -> UnpackError {
+        let (why, hint) = (format!("it has {beyond}"), beyond.hint());
+        UnpackError::Archive { path: self.path.to_owned(), why, hint }
     }
 
     /// What an error in the middle of a file means.

@@ -2,12 +2,14 @@
 //!
 //! Why it is a layer, and what that costs: docs/0004-contents-list.md.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufReader, Read as _};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::elf::Elf;
+use crate::limits;
 use crate::oci::{Digest, HashingWriter, Image};
 use crate::tarball::{EntryKind, TarReader, magic};
 
@@ -17,10 +19,6 @@ pub const FOLDER: &str = "/usr/share/tarsup/contents";
 pub const LAYER: &str = "contents";
 /// The layer above base and web console: their parts are large, and change seldom.
 pub const LAYER_BELOW: &str = "contents-below";
-/// A layer with a list has at most so many bytes as stored; an image whose list would be larger has none.
-pub const LARGEST: u64 = 8 << 20;
-/// A part has at most so many bytes uncompressed.
-const LARGEST_PART: u64 = 64 << 20;
 /// The version of the format; a list of another one counts as none.
 const VERSION: u32 = 1;
 
@@ -122,12 +120,42 @@ impl Part {
     pub fn new(layers: Vec<Digest>, entries: BTreeMap<String, Entry>) -> Self {
         Self { version: VERSION, layers, covered: 0, entries, offers: None }
     }
+}
 
-    /// The part as the bytes of its file: the same part, the same bytes.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = serde_json::to_vec(self).unwrap_or_default();
-        bytes.push(b'\n');
-        bytes
+/// Writes the file of a part: the same part, the same bytes. Entries come in order, and are not kept.
+///
+/// # Errors
+/// The writer's.
+pub fn write_part<E: Serialize>(
+    out: &mut dyn io::Write,
+    layers: &[Digest],
+    covered: u64,
+    entries: impl Iterator<Item = (impl Serialize, E)>,
+    offers: Option<&Offers>,
+) -> io::Result<()> {
+    let entries = Streamed(Cell::new(Some(entries)));
+    serde_json::to_writer(&mut *out, &Written { version: VERSION, layers, covered, entries, offers })?;
+    out.write_all(b"\n")
+}
+
+/// [`Part`], as it is written.
+#[derive(Serialize)]
+struct Written<'a, S: Serialize> {
+    version: u32,
+    layers: &'a [Digest],
+    #[serde(skip_serializing_if = "is_default")]
+    covered: u64,
+    entries: S,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offers: Option<&'a Offers>,
+}
+
+/// A map that is written once, and never there as a whole.
+struct Streamed<I>(Cell<Option<I>>);
+
+impl<K: Serialize, V: Serialize, I: Iterator<Item = (K, V)>> Serialize for Streamed<I> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.take().into_iter().flatten())
     }
 }
 
@@ -156,7 +184,9 @@ impl Contents {
             if !matches!(name.as_str(), LAYER | LAYER_BELOW) {
                 continue;
             }
-            if layer.descriptor.size > LARGEST || !contents.take(layer.source.open()?, name == LAYER_BELOW)? {
+            if limits::LIST.allow(layer.descriptor.size).is_err()
+                || !contents.take(layer.source.open()?, name == LAYER_BELOW)?
+            {
                 return Ok(None);
             }
         }
@@ -170,18 +200,16 @@ impl Contents {
 
     /// Reads the parts of one layer; a later one covers an earlier one. False for a version that is not known.
     fn take(&mut self, layer: impl io::Read, lies_below: bool) -> io::Result<bool> {
-        let stream = BufReader::with_capacity(256 * 1024, layer.take(LARGEST));
+        let stream = BufReader::with_capacity(256 * 1024, layer.take(limits::LIST.value()));
         let mut tar = TarReader::new(magic::open(stream).map_err(io::Error::other)?);
         while let Some(entry) = tar.next_entry().map_err(io::Error::other)? {
             let Some(name) = part_name(&entry.name).filter(|_| entry.kind == EntryKind::File) else {
                 continue;
             };
             let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
-            if entry.size > LARGEST_PART {
-                return Err(invalid(format!("the list of {name} has {} bytes", entry.size)));
-            }
+            limits::LISTED.allow(entry.size)?;
             let mut bytes = Vec::new();
-            tar.content(&entry).take(LARGEST_PART).read_to_end(&mut bytes)?;
+            tar.content(&entry).take(entry.size).read_to_end(&mut bytes)?;
             let unreadable = |error| invalid(format!("the list of {name} cannot be read: {error}"));
             let head: Version = serde_json::from_slice(&bytes).map_err(unreadable)?;
             if head.version != VERSION {
@@ -297,7 +325,9 @@ mod tests {
         let folder = Entry { kind: Kind::Folder, mode: 0o2775, gid: 50, ..Entry::default() };
         let entries = [("b", file), ("a", link), ("c", folder)].map(|(path, entry)| (path.to_owned(), entry));
         let part = Part::new(vec![Digest::of("1"), Digest::of("2")], entries.into_iter().collect());
-        let text = String::from_utf8(part.to_bytes()).unwrap();
+        let mut bytes = Vec::new();
+        write_part(&mut bytes, &part.layers, part.covered, part.entries.iter(), None).unwrap();
+        let text = String::from_utf8(bytes).unwrap();
         assert!(text.starts_with(r#"{"version":1,"layers":["sha256:"#), "{text}");
         assert!(
             text.contains(r#""a":{"kind":"link","target":"x","layer":1},"b":{"mode":493,"size":3,"digest":"#)

@@ -105,10 +105,12 @@ impl FromStr for Reference {
             Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => {
                 (first, rest.to_owned())
             }
-            Some(_) => ("docker.io", name.to_owned()),
-            None => ("docker.io", format!("library/{name}")),
+            _ => ("docker.io", name.to_owned()),
         };
         let registry = if registry == "index.docker.io" { "docker.io" } else { registry };
+        // Written out or not: `docker.io/debian` is `debian` as well.
+        let is_official = registry == "docker.io" && !repository.contains('/');
+        let repository = if is_official { format!("library/{repository}") } else { repository };
         if !is_host(registry) {
             return Err(invalid("what stands before the first `/` is no registry's host and port"));
         }
@@ -185,6 +187,8 @@ mod tests {
             ("tars/framework:3.0.17", "docker.io", "tars/framework", "tars/framework:3.0.17"),
             ("localhost:5000/tars/node:1", "localhost:5000", "tars/node", "localhost:5000/tars/node:1"),
             ("docker.io/library/mysql:8", "docker.io", "library/mysql", "mysql:8"),
+            ("docker.io/mysql:8", "docker.io", "library/mysql", "mysql:8"),
+            ("index.docker.io/mysql:8", "docker.io", "library/mysql", "mysql:8"),
             ("library/a/b:1", "docker.io", "library/a/b", "library/a/b:1"),
             ("[::1]:5000/tars/node:1", "[::1]:5000", "tars/node", "[::1]:5000/tars/node:1"),
         ] {

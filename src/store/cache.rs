@@ -1,7 +1,7 @@
 //! The cache of layers: the digest of what goes in → the blob that came out. What did not change is not compressed again.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -115,8 +115,8 @@ impl Cache {
 
     /// The record of that key, where a blob of its size is there. Enough for a plan.
     pub fn find<E: DeserializeOwned>(&self, key: &Digest) -> Option<LayerRecord<E>> {
-        let text = fs::read(self.record(key)).ok()?;
-        let record: LayerRecord<E> = serde_json::from_slice(&text).ok()?;
+        let text = BufReader::new(File::open(self.record(key)).ok()?);
+        let record: LayerRecord<E> = serde_json::from_reader(text).ok()?;
         let whole =
             fs::metadata(self.blob(&record.digest)).is_ok_and(|metadata| metadata.len() == record.size);
         (record.version == VERSION && whole).then_some(record)
@@ -154,24 +154,22 @@ impl Cache {
         let _ = self.proven.note(&blob_path, &record.digest);
         let path = self.record(key);
         let failed = |source| StoreError::Io { act: "write", path: path.clone(), source };
-        let text = serde_json::to_vec(record).map_err(|error| failed(io::Error::from(error)))?;
         let mut file = self.start()?;
-        file.write_all(&text).map_err(failed)?;
+        write_json(&mut file, record).map_err(failed)?;
         persist(file, &path)
     }
 
     /// What was noted under this key.
     pub fn recall<T: DeserializeOwned>(&self, key: &Digest) -> Option<T> {
-        serde_json::from_slice(&fs::read(self.noted(key)).ok()?).ok()
+        serde_json::from_reader(BufReader::new(File::open(self.noted(key)).ok()?)).ok()
     }
 
     /// Notes something that can be found out again.
     pub fn note<T: Serialize>(&self, key: &Digest, value: &T) -> Result<(), StoreError> {
         let path = self.noted(key);
         let failed = |source| StoreError::Io { act: "write", path: path.clone(), source };
-        let text = serde_json::to_vec(value).map_err(|error| failed(io::Error::from(error)))?;
         let mut file = self.start()?;
-        file.write_all(&text).map_err(failed)?;
+        write_json(&mut file, value).map_err(failed)?;
         persist(file, &path)
     }
 
@@ -182,6 +180,13 @@ impl Cache {
     fn record(&self, key: &Digest) -> PathBuf {
         self.root.join("records").join(format!("{}.json", key.hex()))
     }
+}
+
+/// Written as it is made: it may be long.
+fn write_json<T: Serialize>(file: &mut NamedTempFile, value: &T) -> io::Result<()> {
+    let mut out = BufWriter::new(file);
+    serde_json::to_writer(&mut out, value)?;
+    out.flush()
 }
 
 /// Removes what runs that were killed left behind: temporary files of this prefix that nobody writes to any more.

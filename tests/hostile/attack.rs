@@ -27,6 +27,8 @@ const WORDS: usize = 16 << 10;
 pub enum End {
     /// With a sentence: exit 1, 2 or 3.
     Refused,
+    /// Well.
+    Taken,
     /// With a sentence, or well: what is odd, but says something.
     Either,
     /// With any documented exit code.
@@ -72,6 +74,18 @@ impl Attack {
     pub fn or_taken(mut self) -> Self {
         self.end = End::Either;
         self
+    }
+
+    /// It must be understood.
+    pub fn taken(mut self) -> Self {
+        self.end = End::Taken;
+        self
+    }
+
+    /// It must be refused, with this in the refusal.
+    pub fn refused(mut self, words: &str) -> Self {
+        self.end = End::Refused;
+        self.saying(words)
     }
 
     /// The refusal must have this in it.
@@ -146,7 +160,7 @@ impl Attack {
         match (ended.code(), ended.signal()) {
             (Some(0), _) if self.end != End::Refused => {}
             (Some(4..=7), _) if self.end == End::Documented => {}
-            (Some(1..=3), _) => {
+            (Some(1..=3), _) if self.end != End::Taken => {
                 if !text.contains("hint: ") {
                     faults.push("no hint".to_owned());
                 }

@@ -15,6 +15,7 @@ mod elves;
 mod engine;
 mod images;
 mod kinds;
+mod memory;
 #[allow(dead_code, reason = "a workshop of the other tests")]
 #[path = "../it/packages.rs"]
 mod packages;

@@ -12,7 +12,7 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
     ("oci", &["diagnose"]),
     ("tarball", &["limits"]),
     ("elf", &[]),
-    ("contents", &["elf", "oci", "tarball"]),
+    ("contents", &["elf", "limits", "oci", "tarball"]),
     ("compare", &["contents", "diagnose", "limits", "oci", "tarball", "tars"]),
     ("engine", &["diagnose", "limits", "oci"]),
     ("store", &["diagnose", "limits", "oci", "tars"]),
@@ -123,6 +123,33 @@ fn no_module_is_a_drawer_for_odds_and_ends() {
             let stem = part.trim_end_matches(".rs");
             assert!(!matches!(stem, "util" | "utils" | "common" | "helpers" | "misc"), "{}", path.display());
         }
+    }
+}
+
+#[test]
+fn fuzz_targets_are_listed_told_of_and_begun_from_something() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| fs::read_to_string(root.join(path)).expect(path);
+    let (listed, told) = (read("fuzz/Cargo.toml"), read("docs/limits.md"));
+    let names = |folder: &str| -> BTreeSet<String> {
+        let entries = fs::read_dir(root.join(folder)).expect(folder).map(|entry| entry.expect("an entry"));
+        entries.map(|entry| entry.file_name().to_string_lossy().trim_end_matches(".rs").to_owned()).collect()
+    };
+    let targets = names("fuzz/fuzz_targets");
+    assert!(targets.len() >= 9, "{targets:?}");
+    assert_eq!(targets, names("fuzz/corpus"));
+    for target in &targets {
+        let code = read(&format!("fuzz/fuzz_targets/{target}.rs"));
+        assert!(code.starts_with("//! "), "{target} does not open with a `//!` sentence");
+        assert!(listed.contains(&format!("name = \"{target}\"\n")), "fuzz/Cargo.toml does not list {target}");
+        assert!(told.contains(&format!("`{target}`")), "docs/limits.md does not tell of {target}");
+        let seeds = fs::read_dir(root.join("fuzz/corpus").join(target)).expect("a folder");
+        let sizes: Vec<u64> =
+            seeds.map(|seed| seed.expect("an entry").metadata().expect("a file").len()).collect();
+        assert!(
+            !sizes.is_empty() && sizes.iter().sum::<u64>() < 64 << 10,
+            "the corpus of {target}: {sizes:?}"
+        );
     }
 }
 

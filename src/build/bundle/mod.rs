@@ -156,7 +156,7 @@ fn take(layer: &Layer, spool: &Spool, found: &mut BTreeMap<String, TreeNode>) ->
                 let mode = normal_mode(entry.mode);
                 TreeNode::File { mode, content: spool.keep(tar.content(&entry))? }
             }
-            EntryKind::Symlink => TreeNode::Link { target: target() },
+            EntryKind::Symlink => TreeNode::Link { target: target().into() },
             EntryKind::HardLink => match found.get(target().trim_matches('/')) {
                 Some(node) => node.clone(),
                 None => return Err(io::Error::other(format!("{path} is a link to what is not taken"))),

@@ -1,0 +1,13 @@
+//! Any bytes as a manifest, an index, a config, a record of a deploy.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use tarsup::oci::{Config, Manifest, manifest};
+use tarsup::upgrade::record::DeployRecord;
+
+fuzz_target!(|bytes: &[u8]| {
+    let _ = Manifest::parse(bytes);
+    let _ = manifest::for_linux(bytes);
+    let _ = serde_json::from_slice::<Config>(bytes);
+    let _ = DeployRecord::read(Some(bytes));
+});

@@ -46,13 +46,18 @@ fn offers(tree: &Tree) -> Option<Offers> {
 
 /// What of a tree a loader may find by its name.
 fn libraries(tree: &Tree) -> BTreeMap<String, Elf> {
-    let library = |(path, node): (&str, &TreeNode)| match node {
+    let found = |(path, node): (&str, &TreeNode)| Some((path.to_owned(), library(path, node)?.clone()));
+    tree.iter().filter_map(found).collect()
+}
+
+/// The same of one node.
+pub fn library<'n>(path: &str, node: &'n TreeNode) -> Option<&'n Elf> {
+    match node {
         TreeNode::File { content, .. } if is_library(path.rsplit('/').next().unwrap_or(path)) => {
-            Some((path.to_owned(), content.elf.as_deref()?.clone()))
+            content.elf.as_deref()
         }
         _ => None,
-    };
-    tree.iter().filter_map(library).collect()
+    }
 }
 
 /// The file of the part that [`part`] makes, without the part: there may be many entries.

@@ -87,16 +87,12 @@ impl PreparedBuild<'_> {
 
     /// Refuses programs that this base cannot run; what else there is to say of them comes back.
     fn gate(&self, layers: &[LayerInput], base: &BasePaths) -> Result<Vec<String>, BuildError> {
-        let none = Digest::of([]);
         // A console's modules choose among programs that they bring for every system.
         let judged = || layers.iter().filter(|layer| layer.name != "web");
-        let parts: Vec<(&str, Part)> = judged()
-            .map(|layer| (layer.name.as_str(), listing::part(&layer.tree, &base.folders, none)))
-            .collect();
         let world = gate::World {
             base,
             base_name: self.base.as_ref().map_or(gate::SCRATCH.to_owned(), BaseInput::name),
-            parts: parts.iter().map(|(name, part)| (*name, part)).collect(),
+            parts: judged().map(|layer| (layer.name.as_str(), gate::Shown::Tree(&layer.tree))).collect(),
             library_path: self
                 .recipe
                 .plain

@@ -185,12 +185,7 @@ fn gate(
     inputs: &[LayerInput],
     base: &BasePaths,
 ) -> Result<Vec<String>, BuildError> {
-    let none = Digest::of([]);
-    let new: Vec<(&str, Part)> = inputs
-        .iter()
-        .map(|input| (input.name.as_str(), listing::part(&input.tree, &base.folders, none)))
-        .collect();
-    let stays = |name: &str| name != "base" && !new.iter().any(|(patched, _)| *patched == name);
+    let stays = |name: &str| name != "base" && !inputs.iter().any(|input| input.name == name);
     let others = made.contents.parts.iter().filter(|(name, _)| stays(name));
     let config: Value = serde_json::from_slice(&patch.image.config).unwrap_or_default();
     let environment = config["config"]["Env"].as_array().into_iter().flatten().filter_map(Value::as_str);
@@ -202,8 +197,8 @@ fn gate(
             gate::SCRATCH.to_owned()
         },
         parts: others
-            .map(|(name, part)| (name.as_str(), part))
-            .chain(new.iter().map(|(name, part)| (*name, part)))
+            .map(|(name, part)| (name.as_str(), gate::Shown::Part(part)))
+            .chain(inputs.iter().map(|input| (input.name.as_str(), gate::Shown::Tree(&input.tree))))
             .collect(),
         library_path: environment
             .filter_map(|variable| variable.strip_prefix("LD_LIBRARY_PATH="))

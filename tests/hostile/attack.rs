@@ -53,6 +53,8 @@ pub struct Attack {
     pub resident: u64,
     /// What it may leave behind.
     pub leaves: Vec<String>,
+    /// How long it may take.
+    pub patience: Duration,
 }
 
 impl Attack {
@@ -67,6 +69,7 @@ impl Attack {
             words: Vec::new(),
             resident: RESIDENT,
             leaves: Vec::new(),
+            patience: PATIENCE,
         }
     }
 
@@ -97,6 +100,12 @@ impl Attack {
     /// What is kept grows with how many names there are, up to a limit on those: so many MiB.
     pub fn within(mut self, mebibytes: u64) -> Self {
         self.resident = mebibytes << 10;
+        self
+    }
+
+    /// It has much to do.
+    pub fn slowly(mut self) -> Self {
+        self.patience = PATIENCE * 5;
         self
     }
 
@@ -141,7 +150,7 @@ impl Attack {
             most = most.max(resident(Path::new(&process)));
             match child.try_wait().unwrap() {
                 Some(ended) => break Some(ended),
-                None if began.elapsed() > PATIENCE => {
+                None if began.elapsed() > self.patience => {
                     child.kill().unwrap();
                     child.wait().unwrap();
                     break None;

@@ -38,7 +38,7 @@ fn build(name: &str, package: Vec<Member>, base: Option<&[Member]>) -> Attack {
         fs::write(workshop.path("base.tar"), tar(members)).unwrap();
         workshop.write("framework.yaml", &RECIPE.replace("scratch", "rootfs:base.tar"));
     }
-    Attack::new(name, workshop.folder, &["build", "framework.yaml"]).taken()
+    Attack::new(name, workshop.folder, &["build", "framework.yaml"]).taken().slowly()
 }
 
 /// What is left for many files, below the limit: their folders count as well.
@@ -51,7 +51,6 @@ fn base_of(count: usize) -> Vec<Member> {
 
 #[test]
 fn memory_of_a_build_is_bounded_whatever_comes() {
-    let links = many(LESS, "tarsstat", |name, _| Member::odd(b'2', name, "x"));
     // All of them are small enough to stay in memory, each by itself.
     let small =
         (0..4_000).map(|n| Member::file(&format!("tarsstat/{n}"), &vec![n as u8; 60 << 10])).collect();
@@ -60,13 +59,12 @@ fn memory_of_a_build_is_bounded_whatever_comes() {
     again.run();
     let attacks = vec![
         build("as many files as may be", many(LESS, "tarsstat", Member::file), None).within(OF_ONE),
-        build("as many links as may be", links, None).within(OF_ONE),
         build("both", many(LESS, "tarsstat", Member::file), Some(&base_of(LESS))).within(OF_BOTH),
         build("a package of many small files", small, None).within(OF_REAL),
         build("twice the largest real input", real(), Some(&base_of(20_000))).within(OF_REAL),
         again.within(OF_REAL),
     ];
-    all_hold("memory", 6, attacks);
+    all_hold("memory", 5, attacks);
 }
 
 #[test]

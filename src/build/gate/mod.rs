@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::base::{self, BasePaths};
+use super::listing;
 use super::offers::standard_folders_of;
 use super::tree::{Tree, TreeNode};
 use crate::contents::{Kind, Part};
@@ -21,6 +22,40 @@ mod finding;
 pub use finding::{Finding, GateError, SCRATCH};
 use finding::{Lack, Owner, short};
 
+/// What is visible of a layer: of one that stays, or of one that is to be made, which may be large.
+#[derive(Clone, Copy)]
+pub(super) enum Shown<'a> {
+    /// As an image tells.
+    Part(&'a Part),
+    /// As it will be.
+    Tree(&'a Tree),
+}
+
+impl<'a> Shown<'a> {
+    /// What stands at a path, and where it leads.
+    fn at(self, path: &str) -> Option<(Kind, Option<&'a str>)> {
+        match self {
+            Self::Part(part) => {
+                let entry = part.entries.get(path)?;
+                Some((entry.kind, (entry.kind == Kind::Link).then_some(entry.target.as_str())))
+            }
+            Self::Tree(tree) => Some(match tree.get(path)? {
+                TreeNode::Directory { .. } => (Kind::Folder, None),
+                TreeNode::File { .. } => (Kind::File, None),
+                TreeNode::Link { target } => (Kind::Link, Some(&**target)),
+            }),
+        }
+    }
+
+    /// What a library at a path asks and offers.
+    fn library(self, path: &str) -> Option<&'a Elf> {
+        match self {
+            Self::Part(part) => part.offers.as_ref()?.libraries.get(path),
+            Self::Tree(tree) => listing::library(path, tree.get(path)?),
+        }
+    }
+}
+
 /// What a program finds: the base, and the layers above it.
 pub(super) struct World<'a> {
     /// The base.
@@ -28,7 +63,7 @@ pub(super) struct World<'a> {
     /// What a person calls the base.
     pub base_name: String,
     /// Name → what is visible of it. Parts never have different things at one path.
-    pub parts: Vec<(&'a str, &'a Part)>,
+    pub parts: Vec<(&'a str, Shown<'a>)>,
     /// The image's `LD_LIBRARY_PATH`, folder by folder.
     pub library_path: Vec<String>,
 }
@@ -172,9 +207,8 @@ impl<'a> World<'a> {
     /// What stands at a path whose folder has been followed.
     fn kind(&self, path: &str) -> Option<(Kind, Option<&'a str>, Owner)> {
         for (name, part) in &self.parts {
-            if let Some(entry) = part.entries.get(path) {
-                let target = (entry.kind == Kind::Link).then_some(entry.target.as_str());
-                return Some((entry.kind, target, Owner::Layer((*name).to_owned())));
+            if let Some((kind, target)) = part.at(path) {
+                return Some((kind, target, Owner::Layer((*name).to_owned())));
             }
         }
         let target = self.base.links.get(path).map(String::as_str);
@@ -197,11 +231,10 @@ impl<'a> World<'a> {
     fn file(&self, path: &str) -> Option<Found<'a>> {
         let path = self.led(path)?;
         let (kind, _, owner) = self.kind(&path)?;
-        let offers = match &owner {
-            Owner::Base => self.base.offers.as_ref(),
-            Owner::Layer(name) => self.parts.iter().find(|(known, _)| known == name)?.1.offers.as_ref(),
+        let elf = match &owner {
+            Owner::Base => self.base.offers.as_ref().and_then(|offers| offers.libraries.get(&path)),
+            Owner::Layer(name) => self.parts.iter().find(|(known, _)| known == name)?.1.library(&path),
         };
-        let elf = offers.and_then(|offers| offers.libraries.get(&path));
         (kind == Kind::File).then_some(Found { path, elf, owner })
     }
 

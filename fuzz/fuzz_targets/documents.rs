@@ -7,7 +7,7 @@ use tarsup::upgrade::record::DeployRecord;
 
 fuzz_target!(|bytes: &[u8]| {
     let _ = Manifest::parse(bytes);
-    let _ = manifest::for_linux(bytes);
+    let _ = manifest::for_platform(bytes, "amd64");
     let _ = serde_json::from_slice::<Config>(bytes);
     let _ = DeployRecord::read(Some(bytes));
 });

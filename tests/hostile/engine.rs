@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write};
-use std::net::Shutdown;
+use std::io::{BufRead as _, BufReader, Read, Write};
+use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -15,9 +15,9 @@ use tempfile::TempDir;
 use crate::attack::{Attack, End, SECRET, all_hold};
 use crate::packages::Workshop;
 
-/// What an engine may do wrong.
+/// What an engine may do wrong, and a registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Nonsense {
+pub enum Nonsense {
     /// Words that are no JSON.
     NoJson,
     /// JSON of another type.
@@ -47,7 +47,7 @@ enum Nonsense {
 }
 
 /// Those that are over at once.
-const QUICK: [Nonsense; 9] = [
+pub const QUICK: [Nonsense; 9] = [
     Nonsense::NoJson,
     Nonsense::Number,
     Nonsense::List,
@@ -59,14 +59,33 @@ const QUICK: [Nonsense; 9] = [
     Nonsense::Noise,
 ];
 /// Those that are waited for.
-const SLOW: [Nonsense; 4] = [Nonsense::Drip, Nonsense::Stall, Nonsense::Silence, Nonsense::Endless];
+pub const SLOW: [Nonsense; 4] = [Nonsense::Drip, Nonsense::Stall, Nonsense::Silence, Nonsense::Endless];
 
 const JSON: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
 
+/// A connection of either kind.
+pub trait Line: Read + Write {
+    /// Ends it.
+    fn end(&self) -> std::io::Result<()>;
+}
+
+impl Line for UnixStream {
+    fn end(&self) -> std::io::Result<()> {
+        self.shutdown(Shutdown::Both)
+    }
+}
+
+impl Line for TcpStream {
+    fn end(&self) -> std::io::Result<()> {
+        self.shutdown(Shutdown::Both)
+    }
+}
+
 /// Says it. What the other side has closed meanwhile is no matter.
-fn say(kind: Nonsense, to: &mut UnixStream) -> std::io::Result<()> {
-    let sized =
-        |to: &mut UnixStream, body: &str| write!(to, "{JSON}Content-Length: {}\r\n\r\n{body}", body.len());
+pub fn say(kind: Nonsense, to: &mut impl Line) -> std::io::Result<()> {
+    fn sized(to: &mut impl Line, body: &str) -> std::io::Result<()> {
+        write!(to, "{JSON}Content-Length: {}\r\n\r\n{body}", body.len())
+    }
     match kind {
         Nonsense::NoJson => sized(to, "hello \u{1b}[2J"),
         Nonsense::Number => sized(to, "7"),
@@ -80,7 +99,7 @@ fn say(kind: Nonsense, to: &mut UnixStream) -> std::io::Result<()> {
         }
         Nonsense::Cut => {
             write!(to, "{JSON}Content-Length: 1000\r\n\r\n{{\"Id\": ")?;
-            to.shutdown(Shutdown::Both)
+            to.end()
         }
         Nonsense::Headers => {
             for number in 0..200_000 {
@@ -90,7 +109,7 @@ fn say(kind: Nonsense, to: &mut UnixStream) -> std::io::Result<()> {
         }
         Nonsense::Noise => {
             write!(to, "\u{0}\u{1}SSH-2.0-x\r\n\r\n")?;
-            to.shutdown(Shutdown::Both)
+            to.end()
         }
         Nonsense::Drip => {
             write!(to, "{JSON}Content-Length: 100000\r\n\r\n{{")?;
@@ -115,7 +134,7 @@ fn say(kind: Nonsense, to: &mut UnixStream) -> std::io::Result<()> {
 }
 
 /// Until the other side has had enough.
-fn wait_for_the_end(from: &mut UnixStream) -> std::io::Result<()> {
+fn wait_for_the_end(from: &mut impl Line) -> std::io::Result<()> {
     let mut rest = Vec::new();
     from.read_to_end(&mut rest).map(drop)
 }

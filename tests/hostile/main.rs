@@ -23,4 +23,8 @@ mod packages;
 #[path = "../it/programs.rs"]
 mod programs;
 mod recipes;
+mod registry;
+#[allow(dead_code, reason = "a registry of the other tests")]
+#[path = "../it/registry/stub.rs"]
+mod stub;
 mod tarballs;

@@ -10,10 +10,12 @@ use super::error::{RegistryError, Result};
 
 /// So often one thing is tried again.
 const MOST: u32 = 6;
-/// So long all waits for one thing may take together.
-const LONGEST: Duration = Duration::from_mins(5);
+/// So many times as long as nothing may move, all waits for one thing may take together: five minutes, unless told otherwise.
+const LONGEST: (u32, u32) = (5, 2);
 /// The first wait where the registry names none; each further one is twice as long.
 const FIRST: Duration = Duration::from_millis(250);
+/// So many bytes a second are nothing, over the time that nothing may move: a layer of a megabyte would take hours.
+const NOTHING: u64 = 128;
 /// How long nothing may move where `TARSUP_REGISTRY_SILENCE` says nothing else.
 const SILENCE: Duration = Duration::from_mins(2);
 
@@ -25,7 +27,7 @@ pub(super) struct Patience {
 
 impl Patience {
     pub fn new() -> Self {
-        Self { tries: 0, left: LONGEST }
+        Self { tries: 0, left: silence() * LONGEST.0 / LONGEST.1 }
     }
 
     /// Waits, as long as the registry says where it does. The error where it was tried often enough, or it asks for too much.
@@ -40,6 +42,27 @@ impl Patience {
         tracing::debug!(%error, ?pause, "trying again");
         tokio::time::sleep(pause).await;
         Ok(())
+    }
+}
+
+/// Whether what comes is more than nothing. Time that its reader takes does not count.
+#[derive(Default)]
+pub(super) struct Pace {
+    waited: Duration,
+    moved: u64,
+}
+
+impl Pace {
+    /// So many bytes came after so long; false where that goes on for too long.
+    pub fn holds(&mut self, waited: Duration, moved: usize) -> bool {
+        self.waited += waited;
+        self.moved += moved as u64;
+        if self.waited < silence() {
+            return true;
+        }
+        let enough = self.moved >= NOTHING.saturating_mul(silence().as_secs());
+        *self = Self::default();
+        enough
     }
 }
 
@@ -62,6 +85,18 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn drip_is_silence_and_a_slow_line_is_none() {
+        let minutes = |bytes: usize| {
+            let mut pace = Pace::default();
+            (0..600).all(|_| pace.holds(Duration::from_secs(1), bytes))
+        };
+        assert!(!minutes(10) && !minutes(127) && minutes(128) && minutes(1 << 20));
+        let mut pace = Pace::default();
+        assert!((0..119).all(|_| pace.holds(Duration::from_secs(1), 0)), "a pause");
+        assert!(pace.holds(Duration::from_secs(1), 1 << 20), "and then it comes");
+    }
 
     #[test]
     fn retry_after_is_seconds_or_a_date() {

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read};
 use std::sync::{Arc, mpsc};
+use std::time::Instant;
 
 use bytes::{Buf as _, Bytes};
 use http_body_util::BodyExt as _;
@@ -13,7 +14,7 @@ use tokio::sync::Semaphore;
 use super::Registries;
 use super::client::{Answer, Call, Scopes, Session, length};
 use super::error::{RegistryError, Result};
-use super::patience::{Patience, silence};
+use super::patience::{Pace, Patience, silence};
 use crate::oci::{
     BlobSource, Config, Descriptor, Digest, HashingReader, Image, Layer, Manifest, Reference, manifest,
 };
@@ -352,7 +353,9 @@ async fn pass(
     act: &str,
 ) -> Result<Ended> {
     let mut body = answer.into_body();
+    let mut pace = Pace::default();
     while *at < size {
+        let began = Instant::now();
         let frame = match tokio::time::timeout(silence(), body.frame()).await {
             Err(_) => return Ok(Ended::Broken(session.silent(act))),
             Ok(None) => {
@@ -366,7 +369,11 @@ async fn pass(
             Ok(Some(Err(error))) => return Ok(Ended::Broken(session.broken(act, &error))),
             Ok(Some(Ok(frame))) => frame,
         };
-        let Ok(mut data) = frame.into_data() else { continue };
+        let data = frame.into_data();
+        if !pace.holds(began.elapsed(), data.as_ref().map_or(0, Bytes::len)) {
+            return Ok(Ended::Broken(session.silent(act)));
+        }
+        let Ok(mut data) = data else { continue };
         let skip = usize::try_from(known).unwrap_or(usize::MAX).min(data.len());
         data.advance(skip);
         known -= skip as u64;

@@ -45,6 +45,9 @@ pub enum Act {
     Endless,
     /// Nothing is ever said.
     Silent,
+    /// This, whatever it is, and then the connection ends.
+    #[allow(dead_code, reason = "of the hostile registry alone")]
+    Odd(Box<dyn FnOnce(&mut TcpStream) + Send>),
 }
 
 /// The state, as a test may look at it.
@@ -130,6 +133,17 @@ fn serve(stream: &TcpStream, kept: &Mutex<Kept>, mischief: &Mischief) -> Option<
         kept.asked.push(asked.clone());
         mischief(&asked, &mut kept)
     };
+    let act = match act {
+        Some(Act::Odd(say)) => {
+            // To its end: who sends would not hear the answer otherwise.
+            let mut rest = vec![0; length];
+            reader.read_exact(&mut rest).ok()?;
+            say(&mut stream.try_clone().ok()?);
+            let _ = stream.shutdown(Shutdown::Both);
+            return None;
+        }
+        act => act,
+    };
     let most = if let Some(Act::TakeThenEnd(most)) = act { length.min(most) } else { length };
     let mut body = vec![0; most];
     reader.read_exact(&mut body).ok()?;
@@ -162,7 +176,7 @@ fn serve(stream: &TcpStream, kept: &Mutex<Kept>, mischief: &Mischief) -> Option<
             let _ = stream.shutdown(Shutdown::Both);
             return None;
         }
-        None => usual(&asked, body, &mut kept.lock().unwrap()),
+        None | Some(Act::Odd(_)) => usual(&asked, body, &mut kept.lock().unwrap()),
     };
     write_head(stream, status, &headers, answer.len())?;
     if asked.method != "HEAD" {

@@ -88,7 +88,7 @@ else
         sh tests/engine.sh run all -- cargo test --features engine-tests --test docker -- --test-threads=$(($(nproc) * 2 + 1))
     if sh tests/engine.sh start all-new --containerd; then
         count "images, the engine's contract and adoption on Docker 26.1 with containerd's image store" \
-            sh tests/engine.sh run all-new -- cargo test --features engine-tests --test docker -- daemon_copy engine_contract run_lines:: recreate:: shapes:: compose_beside::
+            sh tests/engine.sh run all-new -- cargo test --features engine-tests --test docker -- daemon_copy engine_contract run_lines:: recreate:: shapes:: compose_beside:: bases::
     else
         failed=$((failed + 1))
     fi

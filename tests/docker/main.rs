@@ -9,6 +9,7 @@ mod certificates;
 #[macro_use]
 #[path = "../contract/mod.rs"]
 mod contract;
+mod bases;
 mod compose_beside;
 mod daemon_copy;
 mod e2e;

@@ -392,7 +392,9 @@ impl Drop for Deployment {
             for container in self.containers() {
                 let output = Command::new("docker").args(["logs", "--tail", "25", &container]).output();
                 if let Ok(output) = output {
-                    eprintln!("--- logs of {container}\n{}", String::from_utf8_lossy(&output.stderr));
+                    let (out, err) =
+                        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+                    eprintln!("--- logs of {container}\n{out}{err}");
                 }
             }
         }

@@ -6,6 +6,7 @@ mod drain;
 mod faults;
 mod guard;
 mod losses;
+mod odd;
 mod servers;
 pub mod stage;
 mod upgrade;

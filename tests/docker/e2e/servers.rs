@@ -2,7 +2,7 @@
 
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -14,16 +14,22 @@ use super::stage::{OLD, PREFIX, succeed};
 pub struct Server<'a> {
     /// Such as `HelloServer`.
     pub name: &'a str,
-    /// Such as `tcp -p 9001`.
+    /// Such as `tcp -p 9001`; empty: it has no adapter.
     pub listens: &'a str,
     /// The nodes: service of the file and host of the network.
     pub on: &'a [(&'a str, u8)],
+    /// Who may connect; empty: everybody.
+    pub allow_ip: &'a str,
+    /// `base_path`; empty: where tarsnode has it by itself.
+    pub folder: &'a str,
+    /// More of its row, as `UPDATE` has it; empty: nothing.
+    pub row: &'a str,
 }
 
 impl<'a> Server<'a> {
     /// One as they mostly are.
     pub fn new(name: &'a str, listens: &'a str, on: &'a [(&'a str, u8)]) -> Self {
-        Self { name, listens, on }
+        Self { name, listens, on, allow_ip: "", folder: "", row: "" }
     }
 
     /// The object that clients call.
@@ -32,8 +38,12 @@ impl<'a> Server<'a> {
     }
 
     /// Its folder inside the nodes.
-    fn home(&self) -> String {
-        format!("/data/tars/tarsnode-data/Demo.{}", self.name)
+    pub fn home(&self) -> String {
+        if self.folder.is_empty() {
+            format!("/data/tars/tarsnode-data/Demo.{}", self.name)
+        } else {
+            self.folder.to_owned()
+        }
     }
 
     fn deploy(&self, deployment: &Deployment) {
@@ -46,15 +56,19 @@ impl<'a> Server<'a> {
                 &standin(),
                 &format!("{container}:{home}/bin/{name}"),
             ]));
-            let (protocol, port) = self.listens.split_once(" -p ").unwrap();
-            let object = self.object();
+            let (object, allow_ip) = (self.object(), self.allow_ip);
+            if let Some((protocol, port)) = self.listens.split_once(" -p ") {
+                deployment.query(&format!(
+                    "INSERT INTO db_tars.t_adapter_conf (application, server_name, node_name, adapter_name, endpoint, servant, protocol, \
+                     allow_ip) VALUES ('Demo', '{name}', '{address}', '{object}Adapter', '{protocol} -h {address} -t 60000 -p {port}', \
+                     '{object}', 'tars', '{allow_ip}')"
+                ));
+            }
+            let more = if self.row.is_empty() { String::new() } else { format!(", {}", self.row) };
             deployment.query(&format!(
-                "INSERT INTO db_tars.t_adapter_conf (application, server_name, node_name, adapter_name, endpoint, servant, protocol) \
-                 VALUES ('Demo', '{name}', '{address}', '{object}Adapter', '{protocol} -h {address} -t 60000 -p {port}', '{object}', 'tars')"
-            ));
-            deployment.query(&format!(
-                "INSERT INTO db_tars.t_server_conf (application, server_name, node_name, setting_state, present_state) \
-                 VALUES ('Demo', '{name}', '{address}', 'active', 'inactive')"
+                "INSERT INTO db_tars.t_server_conf SET application = 'Demo', server_name = '{name}', node_name = '{address}', \
+                 setting_state = 'active', present_state = 'inactive', base_path = '{}'{more}",
+                self.folder
             ));
         }
     }
@@ -87,8 +101,16 @@ pub fn deploy(deployment: &Deployment, servers: &[Server<'_>]) {
 
 /// Until everything that is to run does.
 pub fn wait_until_they_run(deployment: &Deployment) {
-    let missing = "SELECT COUNT(*) FROM db_tars.t_server_conf WHERE application = 'Demo' AND setting_state = 'active' AND present_state <> 'active'";
-    wait_for("the tarsnodes to start everything", || deployment.query(missing).trim() == "0");
+    let missing = "SELECT CONCAT(server_name, ' on ', node_name) FROM db_tars.t_server_conf WHERE application = 'Demo' AND \
+                   setting_state = 'active' AND present_state <> 'active'";
+    let begun = Instant::now();
+    wait_for("the tarsnodes to start everything", || {
+        let missing = deployment.query(missing);
+        if begun.elapsed() > Duration::from_secs(60) {
+            eprintln!("not started: {}", missing.trim().replace('\n', ", "));
+        }
+        missing.trim().is_empty()
+    });
 }
 
 /// A kind of client: its name, and how it calls.
@@ -158,7 +180,7 @@ impl<'a> Clients<'a> {
 
 /// No flow is stopped, and no drain is left.
 #[track_caller]
-fn is_given_back(deployment: &Deployment) {
+pub fn is_given_back(deployment: &Deployment) {
     let flows = "SELECT GROUP_CONCAT(DISTINCT flow_state) FROM db_tars.t_server_conf";
     assert_eq!(deployment.query(flows).trim(), "active", "everything is given back");
     assert_eq!(deployment.query("SELECT COUNT(*) FROM tarsup.t_drain").trim(), "0");

@@ -101,6 +101,7 @@ CREATE TABLE `t_server_conf` (
   `node_name` VARCHAR(50) NOT NULL DEFAULT '',
   `registry_timestamp` TIMESTAMP DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP,
   `base_path` VARCHAR(128) DEFAULT '',
+  `start_script_path` VARCHAR(128) NOT NULL DEFAULT '',
   `exe_path` VARCHAR(128) NOT NULL DEFAULT '',
   `template_name` VARCHAR(128) NOT NULL DEFAULT '',
   `bak_flag` INT(11) NOT NULL DEFAULT '0',

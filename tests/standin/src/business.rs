@@ -1,6 +1,6 @@
 //! A business service: what the framework is for. It listens where its configuration says, answers every call, and stops when told.
 
-use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use tarsup::tars::wire::{self, Request};
 
 use crate::Failure;
-use crate::config::Config;
+use crate::config::{Adapter, Config};
 
 /// How long a real one needs until it listens, and until it has stopped.
 const START: Duration = Duration::from_millis(100);
@@ -27,10 +27,20 @@ pub fn play(config: &str) -> Result<(), Failure> {
     thread::sleep(START);
     for adapter in config.adapters()? {
         let places: Vec<_> = (adapter.host.as_str(), adapter.port).to_socket_addrs()?.collect();
+        if adapter.is_udp {
+            let socket = UdpSocket::bind(&places[..])?;
+            thread::spawn(move || while socket.recv(&mut [0; 64]).is_ok() {});
+            continue;
+        }
         let listener = TcpListener::bind(&places[..])?;
-        let servant = adapter.servant;
+        let Adapter { servant, allow_ip, .. } = adapter;
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
+                // As the real ones do it: closed at once.
+                let peer = stream.peer_addr().map(|peer| peer.ip().to_string()).unwrap_or_default();
+                if !allow_ip.is_empty() && !allow_ip.contains(&peer) {
+                    continue;
+                }
                 let servant = servant.clone();
                 thread::spawn(move || converse(stream, &servant));
             }

@@ -28,6 +28,10 @@ pub struct Adapter {
     pub host: String,
     pub port: u16,
     pub servant: String,
+    /// UDP, not TCP.
+    pub is_udp: bool,
+    /// Who may connect; nobody named: everybody.
+    pub allow_ip: Vec<String>,
 }
 
 impl Config {
@@ -76,8 +80,12 @@ impl Config {
                 let value = |key: &str| {
                     self.get(&format!("{section}/{key}")).ok_or_else(|| format!("{section}: no {key}"))
                 };
-                let (host, port) = endpoint(value("endpoint")?)?;
-                Ok(Adapter { host, port, servant: value("servant")?.to_owned() })
+                let text = value("endpoint")?;
+                let (host, port) = endpoint(text)?;
+                let allow_ip = self.get(&format!("{section}/allow")).unwrap_or_default().split(',');
+                let allow_ip = allow_ip.filter(|one| !one.is_empty()).map(str::to_owned).collect();
+                let is_udp = text.trim_start().starts_with("udp");
+                Ok(Adapter { host, port, servant: value("servant")?.to_owned(), is_udp, allow_ip })
             })
             .collect()
     }

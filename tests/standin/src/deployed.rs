@@ -40,7 +40,10 @@ pub fn supervise(stage: &Stage, node: &str, registries: &[(String, u16)], data: 
         let Some(servers) = ask(registries, node) else { continue };
         for server in servers.iter().filter(|server| server.application != "tars" && server.is_wanted()) {
             let life = lives.entry(server.id()).or_default();
-            let folder = data.join(server.id());
+            let folder = match server.base_path.as_str() {
+                "" => data.join(server.id()),
+                elsewhere => PathBuf::from(elsewhere),
+            };
             let running = process(&conf(&folder, server));
             if running.is_some() {
                 (life.has_run, life.dead_since) = (true, None);
@@ -103,7 +106,8 @@ fn start(folder: &Path, server: &Server) -> Result<(), Failure> {
     fs::create_dir_all(folder.join("conf"))?;
     let adapter = |adapter: &Adapter| {
         let name = format!("{}Adapter", adapter.servant);
-        format!("<{name}>\nendpoint={}\nservant={}\n</{name}>\n", adapter.endpoint, adapter.servant)
+        let Adapter { endpoint, servant, allow_ip, .. } = adapter;
+        format!("<{name}>\nendpoint={endpoint}\nservant={servant}\nallow={allow_ip}\n</{name}>\n")
     };
     let adapters = server.adapters.iter().map(adapter).collect::<Vec<_>>().concat();
     fs::write(
@@ -123,6 +127,7 @@ fn start(folder: &Path, server: &Server) -> Result<(), Failure> {
     );
     fs::write(&script, text)?;
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+    let script = if server.start_script.is_empty() { script } else { PathBuf::from(&server.start_script) };
     let mut child = Command::new(&script)
         .current_dir(folder)
         .stdin(Stdio::null())

@@ -140,7 +140,13 @@ pub fn listen(stage: &Arc<Stage>, answer: &Answer) -> Result<(), Failure> {
     adapters.retain(|adapter| adapter.servant != "tars.tarsnode.NodeObj");
     if let Some(local) = stage.config.server("local") {
         let (host, port) = crate::config::endpoint(local)?;
-        adapters.push(Adapter { host, port, servant: "AdminObj".to_owned() });
+        adapters.push(Adapter {
+            host,
+            port,
+            servant: "AdminObj".to_owned(),
+            is_udp: false,
+            allow_ip: Vec::new(),
+        });
     }
     for adapter in adapters {
         let place = format!("{}:{}", adapter.host, adapter.port);

@@ -92,6 +92,7 @@ impl Deployment {
             "slave2" => self.framework("slave2", "slave", 6),
             "node" => self.node("node", 5),
             "node2" => self.node("node2", 7),
+            "node3" => self.node("node3", 8),
             other => panic!("no service {other}"),
         };
         let volumes = format!("  {}:\n", services.join(":\n  "));
@@ -374,7 +375,7 @@ impl Deployment {
             let _ = Command::new("docker").args(["rm", "-f", "-v", &container]).output();
         }
         let _ = Command::new("docker").args(["network", "rm", &format!("{}_default", self.name)]).output();
-        let volumes = ["database", "framework", "slave", "slave2", "node", "node2", "node4"];
+        let volumes = ["database", "framework", "slave", "slave2", "node", "node2", "node3", "node4"];
         let volumes = volumes.map(|volume| format!("{}_{volume}", self.name));
         for volume in volumes.into_iter().chain([format!("{}.lock", self.name)]) {
             let _ = Command::new("docker").args(["volume", "rm", &volume]).output();

@@ -9,4 +9,5 @@ mod losses;
 mod odd;
 mod servers;
 pub mod stage;
+mod three;
 mod upgrade;

@@ -99,7 +99,7 @@ pub fn wait_until_they_run(deployment: &Deployment) {
     let begun = Instant::now();
     wait_for("the tarsnodes to start everything", || {
         let missing = deployment.query(missing);
-        if begun.elapsed() > Duration::from_secs(60) {
+        if begun.elapsed() > Duration::from_mins(1) {
             eprintln!("not started: {}", missing.trim().replace('\n', ", "));
         }
         missing.trim().is_empty()

@@ -33,6 +33,8 @@ const PLAIN: [&str; 19] = [
 /// Shorter values would blot out half of every text, and keep no secret.
 const SHORTEST: usize = 3;
 const MASKED: &str = "********";
+/// What stands where tars-init has cut a line.
+const CUT: &str = "…";
 
 /// The values to be masked, the longest first.
 #[derive(Clone, Debug, Default)]
@@ -85,7 +87,25 @@ impl Mask {
 
     /// The text without them.
     pub fn hide(&self, text: &str) -> String {
-        self.values.iter().fold(text.to_owned(), |text, value| text.replace(value.as_str(), MASKED))
+        let text =
+            self.values.iter().fold(text.to_owned(), |text, value| text.replace(value.as_str(), MASKED));
+        if !text.contains(CUT) {
+            return text;
+        }
+        let pieces: Vec<String> = text.split(CUT).map(|piece| self.without_beginning(piece)).collect();
+        pieces.join(CUT)
+    }
+
+    /// A line that was cut may end in the middle of a value.
+    fn without_beginning(&self, piece: &str) -> String {
+        let begun = |value: &String| {
+            let lengths = value.char_indices().map(|(at, _)| at).filter(|at| *at > 0);
+            lengths.filter(|length| piece.ends_with(&value[..*length])).max()
+        };
+        match self.values.iter().filter_map(begun).max() {
+            Some(length) => format!("{}{MASKED}", &piece[..piece.len() - length]),
+            None => piece.to_owned(),
+        }
     }
 }
 
@@ -114,6 +134,14 @@ mod tests {
             hidden.contains("://root:") && hidden.contains("10.0.0.2") && hidden.ends_with("; 1"),
             "{hidden}"
         );
+    }
+
+    #[test]
+    fn mask_hides_the_beginning_of_a_value_where_a_line_was_cut() {
+        let mask = Mask::of_entries(["A=secret-of-a".to_owned(), "B=séc".to_owned()]);
+        assert_eq!(mask.hide("x A=secret-…\ny B=sé…\nz…"), "x A=********…\ny B=********…\nz…");
+        assert_eq!(mask.hide("A=secret-of-a…"), "A=********…");
+        assert_eq!(mask.hide("secret-"), "secret-", "nothing was cut");
     }
 
     #[test]

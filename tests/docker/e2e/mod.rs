@@ -7,6 +7,7 @@ mod faults;
 mod guard;
 mod losses;
 mod odd;
+mod secrets;
 mod servers;
 pub mod stage;
 mod three;

@@ -6,6 +6,8 @@
 # Inputs are begun from fuzz/corpus/TARGET; what is found on the way stays in target/corpus/TARGET. An input that fails is
 # named at the end of what is printed, and lies in target/fuzz-TARGET-*: `target/debug/TARGET FILE` shows it again. Beyond a
 # minute for each the targets are optimised, which takes some minutes to compile. Needs a C++ compiler, for libFuzzer itself.
+#
+# TARSUP_SEED shows the same inputs again; in CI it is 1, so that a change is not red for what it has not touched.
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -13,7 +15,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 . "$root/tests/lib.sh"
 cd "$root"
 
-case "${1:-}" in '' | *[!0-9]*) sed -n '2,8s/^# *//p' "$0" >&2; exit 2 ;; esac
+case "${1:-}" in '' | *[!0-9]*) sed -n '2,10s/^# *//p' "$0" >&2; exit 2 ;; esac
 seconds=$1
 shift
 if [ $# = 0 ]; then
@@ -21,6 +23,9 @@ if [ $# = 0 ]; then
 fi
 if ! command -v c++ >/dev/null && is_root && command -v apt-get >/dev/null; then install_packages g++; fi
 
+seed=${TARSUP_SEED:-}
+[ -n "$seed" ] || if [ -n "${CI:-}" ]; then seed=1; else seed=$(od -An -N4 -tu4 /dev/urandom | tr -d ' '); fi
+case $seed in *[!0-9]*) die "TARSUP_SEED is no number" ;; esac
 level=0
 [ "$seconds" -le 60 ] || level=1
 began=$(now)
@@ -28,13 +33,13 @@ began=$(now)
 [ "$level" = 0 ] || target=$target/fuzz
 TARSUP_FUZZ_LEVEL=$level RUSTC_WORKSPACE_WRAPPER=$root/fuzz/instrumented.sh \
     cargo build --quiet --package tarsup-fuzz --target-dir "$target" || die "the fuzz targets could not be compiled"
-say "compiled in $(since "$began")"
+say "compiled in $(since "$began"); seed $seed"
 
 # As many at once as there are processors; each says one line.
 one() {
     corpus=$target/corpus/$1 log=$target/fuzz-$1.log
     mkdir -p "$corpus"
-    if "$target/debug/$1" "$corpus" "fuzz/corpus/$1" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=1024 \
+    if "$target/debug/$1" "$corpus" "fuzz/corpus/$1" -max_total_time="$seconds" -seed="$seed" -timeout=10 -rss_limit_mb=1024 \
         -max_len=65536 -artifact_prefix="$target/fuzz-$1-" >"$log" 2>&1; then
         say "test fuzz::$1 ... ok ($(sed -n 's/^Done \([0-9]*\) runs in \([0-9]*\) second.*/\1 runs in \2 s/p' "$log"))"
     else

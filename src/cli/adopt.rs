@@ -130,11 +130,11 @@ fn refuse_existing(file: &Path) -> Result<(), AdoptError> {
 /// All or nothing: what was made is removed where a later file cannot be written.
 fn write(file: &Path, adoption: &Adoption) -> Result<(), AdoptError> {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let secrets = adoption.env_files.iter().map(|env| (folder.join(&env.name), env.text.as_str(), 0o600));
-    let files: Vec<_> = secrets.chain([(file.to_owned(), adoption.file.as_str(), 0o644)]).collect();
-    for (at, (path, text, mode)) in files.iter().enumerate() {
-        if let Err(error) = write_new(path, text, *mode) {
-            for (made, _, _) in &files[..at] {
+    let secrets = adoption.env_files.iter().map(|env| (folder.join(&env.name), env.text.as_str()));
+    let files: Vec<_> = secrets.chain([(file.to_owned(), adoption.file.as_str())]).collect();
+    for (at, (path, text)) in files.iter().enumerate() {
+        if let Err(error) = write_new(path, text) {
+            for (made, _) in &files[..at] {
                 let _ = std::fs::remove_file(made);
             }
             return Err(match error.kind() {
@@ -146,8 +146,9 @@ fn write(file: &Path, adoption: &Adoption) -> Result<(), AdoptError> {
     Ok(())
 }
 
-fn write_new(path: &Path, text: &str, mode: u32) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+/// For its owner alone: an inspect is for whoever may use the engine, and no name tells every secret.
+fn write_new(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
     if written.is_err() {
         let _ = std::fs::remove_file(path);

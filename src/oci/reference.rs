@@ -33,10 +33,11 @@ pub struct InvalidReference {
 }
 
 impl Reference {
-    /// The repository as docker shows it: without `docker.io/` and `library/`.
+    /// The repository as docker shows it: without `docker.io/` and `library/`, but where it would then be another registry's.
     pub fn familiar_name(&self) -> String {
-        if self.registry == "docker.io" {
-            self.familiar_path()
+        let path = self.familiar_path();
+        if self.registry == "docker.io" && named_registry(&path).is_none() {
+            path
         } else {
             format!("{}/{}", self.registry, self.repository)
         }
@@ -101,16 +102,11 @@ impl FromStr for Reference {
                 "a tag is up to 128 letters, digits, `_`, `.` and `-`, and does not begin with `.` or `-`",
             ));
         }
-        let (registry, repository) = match name.split_once('/') {
-            Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => {
-                (first, rest.to_owned())
-            }
-            _ => ("docker.io", name.to_owned()),
-        };
+        let (registry, repository) = named_registry(name).unwrap_or(("docker.io", name));
         let registry = if registry == "index.docker.io" { "docker.io" } else { registry };
         // Written out or not: `docker.io/debian` is `debian` as well.
         let is_official = registry == "docker.io" && !repository.contains('/');
-        let repository = if is_official { format!("library/{repository}") } else { repository };
+        let repository = if is_official { format!("library/{repository}") } else { repository.to_owned() };
         if !is_host(registry) {
             return Err(invalid("what stands before the first `/` is no registry's host and port"));
         }
@@ -139,6 +135,11 @@ impl From<Reference> for String {
     fn from(reference: Reference) -> Self {
         reference.to_string()
     }
+}
+
+/// The registry that a name begins with, and the rest: docker tells it from a repository by a dot, a colon or `localhost`.
+fn named_registry(name: &str) -> Option<(&str, &str)> {
+    name.split_once('/').filter(|(first, _)| first.contains(['.', ':']) || *first == "localhost")
 }
 
 /// True for a text that may be a tag: `[A-Za-z0-9_][A-Za-z0-9._-]{0,127}`.
@@ -190,6 +191,8 @@ mod tests {
             ("docker.io/mysql:8", "docker.io", "library/mysql", "mysql:8"),
             ("index.docker.io/mysql:8", "docker.io", "library/mysql", "mysql:8"),
             ("library/a/b:1", "docker.io", "library/a/b", "library/a/b:1"),
+            ("docker.io/lib.io/a:1", "docker.io", "lib.io/a", "docker.io/lib.io/a:1"),
+            ("docker.io/localhost/a:1", "docker.io", "localhost/a", "docker.io/localhost/a:1"),
             ("[::1]:5000/tars/node:1", "[::1]:5000", "tars/node", "[::1]:5000/tars/node:1"),
         ] {
             let reference: Reference = text.parse().unwrap();

@@ -4,6 +4,7 @@
 //! The images bear upstream's names and hold a program that sleeps: what is asked is what the engine shows of such containers.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -96,6 +97,10 @@ impl Host {
         let own = format!("lines-{}", folder.file_name().unwrap().to_str().unwrap());
         let plan = tarsup(&["plan", "--json", "-p", &own, "-f", file.to_str().unwrap()]);
         let text = fs::read_to_string(&file).unwrap();
+        for written in fs::read_dir(&folder).unwrap().flatten().filter(|entry| entry.path().is_file()) {
+            let mode = PermissionsExt::mode(&written.metadata().unwrap().permissions());
+            assert_eq!(mode & 0o777, 0o600, "{}", written.path().display());
+        }
         assert_eq!((&plan["steps"], &plan["questions"]), (&json!([]), &json!([])), "{plan:#}\n{text}");
         let after: Vec<Value> = ids.iter().map(|id| inspected(id)).collect();
         assert_eq!(before, after, "nothing of a container is touched");

@@ -13,6 +13,7 @@ use super::listing;
 use super::tree::{Content, Tree, TreeNode};
 use crate::contents::{Contents, Entry, Kind, Part};
 use crate::oci::Digest;
+use crate::oci::image::BASE;
 
 /// What a file is called that deletes another one of the layers below.
 const WHITEOUT: &str = ".wh.";
@@ -89,7 +90,7 @@ pub(super) fn changes(
     let nothing = Part::default();
     let is_new = |name: &str| layers.iter().any(|layer| layer.name == name);
     for (name, old) in &before.parts {
-        if name != "base" && !is_new(name) {
+        if name != BASE && !is_new(name) {
             let what = "what is there no more";
             changes.push(change(name, what, old, &nothing, &Tree::default(), &shown, base)?);
         }
@@ -105,7 +106,7 @@ pub(super) fn replaced(
     base: &BasePaths,
 ) -> Result<Vec<Change>, Why> {
     let now = parts(layers, base);
-    let stays = |name: &str| name != "base" && !layers.iter().any(|layer| layer.name == name);
+    let stays = |name: &str| name != BASE && !layers.iter().any(|layer| layer.name == name);
     let others = before.parts.iter().filter(|(name, _)| stays(name));
     let shown = visible(others.clone().map(|(_, part)| part).chain(&now));
     let mut changes = compared(before, layers, &now, &shown, base)?;

@@ -120,7 +120,7 @@ pub fn patch(
         .map(|(_, layer)| layer.diff_id)
         .collect();
     let made = patch.before.that_stays(&on_base).map_err(|why| unfit(why.to_string()))?;
-    let mut base = made.contents.parts.get("base").map(listing::base_paths).unwrap_or_default();
+    let mut base = made.contents.parts.get(BASE).map(listing::base_paths).unwrap_or_default();
     let (inputs, digests) = inputs(patch, made, &base)?;
     let learned = learn_offers(patch, &inputs, &on_base, &mut base)?;
     let warnings = gate(patch, settings, made, &inputs, &base)?;
@@ -141,9 +141,9 @@ pub fn patch(
     }
     let mut parts = pack::parts_on_top(made, &changes, &tops, &[], &base);
     // An image that was read in full has no list of its base.
-    let unlisted = made.contents.parts.get("base").filter(|_| !made.contents.below.contains("base"));
-    parts.extend(unlisted.map(|part| ("base".to_owned(), part.clone())));
-    parts.extend(learned.map(|part| ("base".to_owned(), part)));
+    let unlisted = made.contents.parts.get(BASE).filter(|_| !made.contents.below.contains(BASE));
+    parts.extend(unlisted.map(|part| (BASE.to_owned(), part.clone())));
+    parts.extend(learned.map(|part| (BASE.to_owned(), part)));
     let files = parts.into_iter().map(|(name, part)| Ok((name, listing::rendered_part(&part)?)));
     let files = files.collect::<Result<_, _>>().map_err(pack::unlisted)?;
     layers.push(pack(&list(&files, patch, &base)?)?);
@@ -185,13 +185,13 @@ fn gate(
     inputs: &[LayerInput],
     base: &BasePaths,
 ) -> Result<Vec<String>, BuildError> {
-    let stays = |name: &str| name != "base" && !inputs.iter().any(|input| input.name == name);
+    let stays = |name: &str| name != BASE && !inputs.iter().any(|input| input.name == name);
     let others = made.contents.parts.iter().filter(|(name, _)| stays(name));
     let config: Value = serde_json::from_slice(&patch.image.config).unwrap_or_default();
     let environment = config["config"]["Env"].as_array().into_iter().flatten().filter_map(Value::as_str);
     let world = gate::World {
         base,
-        base_name: if made.contents.parts.contains_key("base") {
+        base_name: if made.contents.parts.contains_key(BASE) {
             format!("the base of {}", patch.name)
         } else {
             gate::SCRATCH.to_owned()
@@ -247,7 +247,7 @@ fn inputs(
 /// Refuses what another part of the image has at the same place.
 fn apart(patch: &Patch<'_>, made: &Made, input: &LayerInput) -> Result<(), PatchError> {
     let patched = |name: &str| patch.services.keys().any(|service| service.name() == name);
-    let others = made.contents.parts.iter().filter(|(name, _)| *name != "base" && !patched(name));
+    let others = made.contents.parts.iter().filter(|(name, _)| *name != BASE && !patched(name));
     for (owner, part) in others {
         let clash = input.tree.iter().find(|(path, node)| {
             let is_folder = matches!(node, TreeNode::Directory { .. });

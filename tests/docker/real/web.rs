@@ -2,16 +2,9 @@
 
 use std::process::Command;
 
+use super::silence::inside;
 use super::stage::{WITH_WEB, stage_with};
 use crate::e2e::deployment::{Deployment, wait_for};
-use crate::e2e::stage::succeed;
-
-/// A shell's words in the master, and what they print.
-fn inside(deployment: &Deployment, words: &str) -> String {
-    let container = deployment.container("framework");
-    let output = succeed(Command::new("docker").args(["exec", &container, "sh", "-c", words]));
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
-}
 
 /// What the web answers on its port, asked by its own Node.js inside the container.
 fn answers(deployment: &Deployment) -> bool {

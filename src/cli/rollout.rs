@@ -261,7 +261,7 @@ pub(super) enum Ask<'a> {
     Upgrade(&'a VersionOptions),
     Restart(&'a RestartArgs),
     Finish,
-    Prune { keep: Option<usize> },
+    Prune { keep: Option<usize>, foreign: bool },
     Rollback(Option<&'a DeployId>),
     Down { all: bool },
 }
@@ -276,8 +276,10 @@ impl Ask<'_> {
                 image.iter().fold("upgrade".to_owned(), |words, image| format!("{words} --image {image}"))
             }
             Self::Finish => "migrate --finish".to_owned(),
-            Self::Prune { keep: Some(keep) } => format!("prune --keep {keep}"),
-            Self::Prune { keep: None } => "prune".to_owned(),
+            Self::Prune { keep, foreign } => {
+                let keep = keep.map(|keep| format!(" --keep {keep}")).unwrap_or_default();
+                format!("prune{keep}{}", if *foreign { " --upstream" } else { "" })
+            }
             Self::Restart(RestartArgs { services, image, .. }) => {
                 let words = format!("restart {}", services.join(" "));
                 let image = image.as_ref().map(|image| format!(" --image {image}")).unwrap_or_default();
@@ -301,7 +303,7 @@ impl Ask<'_> {
                 Intent::upgrade(desired, to.as_deref())
             }
             Self::Finish => Intent::Finish,
-            Self::Prune { keep } => Intent::Prune { keep: *keep },
+            Self::Prune { keep, foreign } => Intent::Prune { keep: *keep, foreign: *foreign },
             Self::Restart(RestartArgs { services, image, .. }) => {
                 Intent::Restart { services: services.clone(), ask_with: image.clone() }
             }

@@ -45,6 +45,9 @@ pub enum Intent {
     Prune {
         /// How many parked containers and versions stay; `None`: as many as the file says.
         keep: Option<usize>,
+        /// The last containers and images of somebody else's making too.
+        #[serde(default)]
+        foreign: bool,
     },
     /// `migrate --finish`: take out what concerns all nodes, once all have moved.
     Finish,

@@ -84,8 +84,8 @@ pub(super) fn draft(
             rollback::plan(&mut planner, targets);
             Ok(())
         }
-        Intent::Prune { keep } => {
-            prune::plan(&mut planner, *keep);
+        Intent::Prune { keep, foreign } => {
+            prune::plan(&mut planner, *keep, *foreign);
             Ok(())
         }
     };

@@ -1,13 +1,13 @@
 //! What nobody needs any more: parked and failed containers, and versions of images, beyond the number to keep.
 //!
-//! Never a volume; never what runs, what the file or `tarsup.lock` names, what any container on the engine was made from, or what is not
-//! of tarsup's making.
+//! Never a volume; never what runs, what the file or `tarsup.lock` names, or what any container on the engine was made from. What is not
+//! of tarsup's making only where that is asked for.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::plan::Planner;
-use super::retire::retire;
+use super::retire::{retire, retire_adopted};
 use super::secure::released;
 use super::step::{Action, Step};
 use crate::deploy::Desired;
@@ -16,8 +16,8 @@ use crate::engine::ImageSummary;
 use crate::oci::Reference;
 use crate::tars::catalogue::IMAGE_ROLE_LABEL;
 
-/// The removals. `keep` takes the place of the policy's numbers.
-pub(super) fn plan(planner: &mut Planner<'_>, keep: Option<usize>) {
+/// The removals. `keep` takes the place of the policy's numbers; with `foreign` the last way back to what somebody else made goes too.
+pub(super) fn plan(planner: &mut Planner<'_>, keep: Option<usize>, foreign: bool) {
     let mut desired = planner.desired.clone();
     if let Some(keep) = keep {
         desired.policy.keep_parked = keep;
@@ -25,6 +25,18 @@ pub(super) fn plan(planner: &mut Planner<'_>, keep: Option<usize>) {
     }
     let Some(shelf) = &planner.observed.shelf else { return };
     let mut steps = retire(&desired, planner.observed, planner.id);
+    if foreign {
+        let adopted = retire_adopted(&desired, planner.observed);
+        let services: BTreeSet<String> =
+            adopted.iter().filter_map(|step| step.service.as_ref().map(|name| format!("`{name}`"))).collect();
+        if !services.is_empty() {
+            let services = Vec::from_iter(services).join(", ");
+            planner.plan.notes.push(format!(
+                "{services}: the last container of upstream's goes; nothing leads back to it afterwards"
+            ));
+        }
+        steps.extend(adopted);
+    }
     let going: BTreeSet<&str> = steps
         .iter()
         .filter_map(|step| match &step.action {
@@ -39,7 +51,7 @@ pub(super) fn plan(planner: &mut Planner<'_>, keep: Option<usize>) {
         .map(|(_, id)| id.clone())
         .collect();
     let containers = going.len();
-    let held = released(&desired, &needed, &shelf.images);
+    let held = released(&desired, &needed, &shelf.images, foreign);
     let old = versions(&desired, shelf, &needed, &held);
     let images = held.len() + old.len();
     if shelf.pinned.is_none() {

@@ -67,6 +67,20 @@ pub fn retire(desired: &Desired, observed: &Observed, deploy: &DeployId) -> Vec<
     steps
 }
 
+/// The removals of what somebody else made and is parked: the last way back to it.
+pub(super) fn retire_adopted(desired: &Desired, observed: &Observed) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for service in &desired.services {
+        let parked = of_service(observed, &desired.deployment, &service.name)
+            .filter(|container| !is_up(container) && service.has_adopted(container))
+            .filter(|container| matches!(part_of(&container.name), Part::Old(_)));
+        steps.extend(parked.map(|container| {
+            remove(&service.name, &container.name, "it was adopted, and is not to be gone back to any more")
+        }));
+    }
+    steps
+}
+
 /// A twin takes the name under which its original was parked, and the original goes: nothing must start that one again.
 fn settle_twin(
     desired: &Desired,

@@ -72,9 +72,10 @@ impl Deploy<'_> {
                 return Ok(());
             }
         };
+        let let_go = matches!(runner.record.plan.intent, Intent::Prune { foreign: true, .. });
         let mut steps = retire(runner.desired, &observed, &runner.deploy);
         let needed = observed.containers.iter().map(|container| container.image_id.clone()).collect();
-        steps.extend(released(runner.desired, &needed, &images));
+        steps.extend(released(runner.desired, &needed, &images, let_go));
         if let Err(failed) = runner.run(Way::Finish, &steps, 1, steps.len()).await {
             if let Some(end) = ended(runner, failed.number, &failed.source) {
                 return Err(end);
@@ -82,7 +83,7 @@ impl Deploy<'_> {
             self.machine.reporter.say(&format!("warning: {failed}"));
         }
         let (twins, _) = self.machine.folder.twins(&runner.desired.deployment).unwrap_or_default();
-        for name in outlived(runner.desired, &twins) {
+        for name in outlived(runner.desired, &twins, let_go) {
             let _ = self.machine.folder.forget_twin(&name);
         }
         Ok(())
@@ -151,8 +152,8 @@ impl Deploy<'_> {
 }
 
 /// What is kept of parked containers and speaks of nothing that anybody would go back to: of each container the newest stay, and
-/// what somebody else had made.
-fn outlived(desired: &Desired, twins: &BTreeMap<String, Twin>) -> Vec<String> {
+/// what somebody else had made, unless that was let go.
+fn outlived(desired: &Desired, twins: &BTreeMap<String, Twin>, let_go: bool) -> Vec<String> {
     let policy = &desired.policy;
     let most = policy.keep_images.max(policy.keep_parked);
     let mut of_services: BTreeMap<&str, Vec<(DeployId, &String)>> = BTreeMap::new();
@@ -162,6 +163,10 @@ fn outlived(desired: &Desired, twins: &BTreeMap<String, Twin>) -> Vec<String> {
         }
     }
     let mut outlived = Vec::new();
+    if let_go {
+        outlived
+            .extend(twins.iter().filter(|(_, twin)| twin.made_by().is_none()).map(|(name, _)| name.clone()));
+    }
     for (_, mut of_one) in of_services {
         of_one.sort();
         outlived.extend(of_one.into_iter().rev().skip(most).map(|(_, name)| name.clone()));
@@ -170,8 +175,13 @@ fn outlived(desired: &Desired, twins: &BTreeMap<String, Twin>) -> Vec<String> {
 }
 
 /// The names of ours that go after a commit: of each image's versions the newest stay, and whatever a container needs, and what
-/// is not of tarsup's making, as it is the way back to upstream.
-pub(super) fn released(desired: &Desired, needed: &BTreeSet<String>, images: &[ImageSummary]) -> Vec<Step> {
+/// is not of tarsup's making, as it is the way back to upstream; that only until it is `let_go`.
+pub(super) fn released(
+    desired: &Desired,
+    needed: &BTreeSet<String>,
+    images: &[ImageSummary],
+    let_go: bool,
+) -> Vec<Step> {
     let prefix = held_prefix(&desired.deployment);
     let mut held: Vec<(Reference, DeployId, &ImageSummary)> = Vec::new();
     for image in images {
@@ -194,11 +204,15 @@ pub(super) fn released(desired: &Desired, needed: &BTreeSet<String>, images: &[I
                 continue;
             }
             let is_foreign = !image.labels.contains_key(IMAGE_ROLE_LABEL);
-            let counts = kept.len() < desired.policy.keep_images;
-            if counts || is_foreign || needed.contains(&image.id) {
+            let counts = kept.len() < desired.policy.keep_images && !(is_foreign && let_go);
+            if counts || (is_foreign && !let_go) || needed.contains(&image.id) {
                 kept.insert(&image.id);
             } else {
-                let cause = format!("{} older versions of an image are kept", desired.policy.keep_images);
+                let cause = if is_foreign {
+                    "nothing is left that was made from it".to_owned()
+                } else {
+                    format!("{} older versions of an image are kept", desired.policy.keep_images)
+                };
                 steps.push(release(name, cause));
             }
         }

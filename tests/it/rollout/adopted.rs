@@ -130,15 +130,44 @@ async fn adopted_container_is_kept_however_many_are_parked_after_it() {
     assert!(dump.contains(&format!("container tars-framework.old.{}", id(2))), "{dump}");
     assert_eq!(dump.matches("container tars-framework.old.").count(), 2, "{dump}");
     // Nor does a prune take it, or its image: it is the only way back to upstream.
-    roll(&engine, &machine, &desired, &id(6), &Intent::Prune { keep: Some(0) }).await.unwrap();
+    roll(&engine, &machine, &desired, &id(6), &Intent::Prune { keep: Some(0), foreign: false })
+        .await
+        .unwrap();
     let dump = engine.dump();
     assert_eq!(dump.matches("container tars-framework.old.").count(), 1, "{dump}");
     let parked = engine.inspect_container(&format!("tars-framework.old.{}", id(2))).await.unwrap().unwrap();
     assert!(engine.inspect_image(&parked.image_id).await.unwrap().is_some(), "{dump}");
+    let (told, kept) = (engine.fork(), machine.twins.lock().unwrap().clone());
     let back = rollback(&engine, &desired, Some("20000101T000000Z-0000".parse().unwrap())).await;
     roll(&engine, &machine, &desired, &id(7), &back).await.unwrap();
     let serving = engine.inspect_container("tars-framework").await.unwrap().unwrap();
     assert_eq!((&serving.id, serving.status), (&parked.id, Status::Running));
+
+    // Where it serves, it is no longer parked, and stays.
+    let all = Intent::Prune { keep: Some(9), foreign: true };
+    roll(&engine, &machine, &desired, &id(8), &all).await.unwrap();
+    assert!(engine.inspect_container(&parked.id).await.unwrap().is_some(), "{}", engine.dump());
+    assert!(engine.inspect_image(&parked.image_id).await.unwrap().is_some());
+
+    // It goes, with its image's name of ours, once somebody says so.
+    assert!(kept.values().any(|twin| twin.made_by().is_none()));
+    let (engine, machine) = (told, Machine { twins: Arc::new(Mutex::new(kept)), ..machine.next() });
+    let holds = async || {
+        let images = engine.list_images().await.unwrap();
+        let held = images.into_iter().filter(|image| image.id == parked.image_id);
+        held.flat_map(|image| image.tags).filter(|tag| tag.starts_with("tarsup-kept/")).count()
+    };
+    assert_eq!(holds().await, 1);
+    let plan = roll(&engine, &machine, &desired, &id(7), &all).await.unwrap();
+    let says =
+        "`framework`, `slave`: the last container of upstream's goes; nothing leads back to it afterwards";
+    assert!(plan.notes.iter().any(|note| note == says), "{:?}", plan.notes);
+    assert!(engine.inspect_container(&parked.id).await.unwrap().is_none(), "{}", engine.dump());
+    assert_eq!(holds().await, 0);
+    let twins = machine.twins.lock().unwrap().clone();
+    assert!(twins.values().all(|twin| twin.made_by().is_some()), "nothing is kept of it, nor its secrets");
+    let plan = roll(&engine, &machine, &desired, &id(8), &all).await.unwrap();
+    assert!(plan.steps.is_empty(), "{}", render::plan(&plan));
 }
 
 #[tokio::test(start_paused = true)]

@@ -43,7 +43,7 @@ async fn prune_keeps_the_newest_and_whatever_is_needed() {
     engine.create_container("somebodys", &CreateBody(body.as_object().unwrap().clone())).await.unwrap();
     let volumes: Vec<String> =
         engine.dump().lines().filter(|line| line.starts_with("volume ")).map(str::to_owned).collect();
-    let prune = Intent::Prune { keep: Some(1) };
+    let prune = Intent::Prune { keep: Some(1), foreign: false };
     let plan = planned_with_all(&engine, &machine, &desired, 6, &prune).await;
     let text = render::plan(&plan);
     assert!(text.contains("no rollback leads to them afterwards"), "{text}");
@@ -82,7 +82,7 @@ async fn prune_without_a_number_does_what_the_file_says() {
     let (engine, machine, mut desired) = five_versions().await;
     desired.policy.keep_parked = 2;
     desired.policy.keep_images = 4;
-    roll(&engine, &machine, &desired, &id(6), &Intent::Prune { keep: None }).await.unwrap();
+    roll(&engine, &machine, &desired, &id(6), &Intent::Prune { keep: None, foreign: false }).await.unwrap();
     assert_eq!(engine.dump().matches(".old.").count(), 6, "{}", engine.dump());
     // Version 1 is held by the first upgrade's name: of the four that are held it is the oldest, and stays.
     assert!(tags(&engine).await.contains(&"tars/framework:2".to_owned()));
@@ -94,11 +94,13 @@ async fn prune_leaves_what_is_pinned_and_every_image_where_the_lock_cannot_be_re
     let folder = tempfile::tempdir().unwrap();
     desired.directory = folder.path().to_owned();
     let lock = Pins::path(&desired);
-    let prune = Intent::Prune { keep: Some(1) };
+    let prune = Intent::Prune { keep: Some(1), foreign: false };
     let left = |engine: FakeEngine, desired: Desired| {
         let machine = machine.next();
         async move {
-            roll(&engine, &machine, &desired, &id(6), &Intent::Prune { keep: Some(1) }).await.unwrap();
+            roll(&engine, &machine, &desired, &id(6), &Intent::Prune { keep: Some(1), foreign: false })
+                .await
+                .unwrap();
             tags(&engine).await
         }
     };

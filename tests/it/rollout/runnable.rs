@@ -166,7 +166,7 @@ async fn what_runs_beside_a_node_is_left_alone_and_what_a_node_lacks_for_it_is_s
     assert!(!notes.iter().any(|note| note.contains("beside it")), "{notes:?}");
 
     roll(&engine, &Machine::new(), &desired, &id(2), &to_2(&desired)).await.unwrap();
-    let prune = Intent::Prune { keep: Some(0) };
+    let prune = Intent::Prune { keep: Some(0), foreign: false };
     let _ = roll(&engine, &Machine::new(), &desired, &id(3), &prune).await;
     let found = engine.inspect_container("Demo.Hello").await.unwrap().unwrap();
     assert_eq!(found.status, tarsup::engine::Status::Running);

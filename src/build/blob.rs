@@ -8,7 +8,7 @@ use super::base::BasePaths;
 use super::compress::Compressors;
 use super::layer::{self, Folders};
 use super::tree::Tree;
-use super::{BuildError, LayerInput, Packed, Settings};
+use super::{BuildError, LayerInput, Origin, Packed, Settings};
 use crate::oci::{Digest, HashingWriter, Layer};
 use crate::store::cache::LayerRecord;
 
@@ -25,7 +25,8 @@ pub(super) fn kept(settings: &Settings, (name, purpose, layer): &(String, String
         diff_id: layer.diff_id,
         digest: layer.descriptor.digest,
         size: layer.descriptor.size,
-        cached: true,
+        content: None,
+        origin: Origin::Kept,
         known: Some(near(settings, layer)),
     }
 }
@@ -50,13 +51,14 @@ pub(super) fn pack(
 ) -> Result<Packed, BuildError> {
     let cache = &settings.cache;
     let key = layer::key(&input.tree, &contents.folders);
-    let packed = |diff_id, digest, size, cached, known| Packed {
+    let packed = |diff_id, digest, size, origin, known| Packed {
         name: input.name.clone(),
         what: input.what.clone(),
         diff_id,
         digest,
         size,
-        cached,
+        content: Some(input.tree.size()),
+        origin,
         known,
     };
     let failed = BuildError::compress(&input.name);
@@ -74,11 +76,11 @@ pub(super) fn pack(
         if let Some(found) = known.layer(&diff_id) {
             let near = near(settings, found);
             let (digest, size) = (found.descriptor.digest, found.descriptor.size);
-            return Ok(packed(diff_id, digest, size, true, Some(near)));
+            return Ok(packed(diff_id, digest, size, Origin::Predecessor, Some(near)));
         }
     }
     if let Some(record) = cached {
-        return Ok(packed(record.diff_id, record.digest, record.size, true, None));
+        return Ok(packed(record.diff_id, record.digest, record.size, Origin::Cache, None));
     }
     let blob = HashingWriter::new(cache.start()?);
     let mut tar = HashingWriter::new(compressors.writer(blob).map_err(&failed)?);
@@ -88,7 +90,7 @@ pub(super) fn pack(
     let (file, digest, size) = gzip.finish().map_err(&failed)?.finish();
     let record = LayerRecord::new(diff_id, digest, size, tar_size, ());
     cache.keep(&key, file, &record)?;
-    Ok(packed(diff_id, digest, size, false, None))
+    Ok(packed(diff_id, digest, size, Origin::Made, None))
 }
 
 /// The key of what a layer is uncompressed, where no blob of it was made.

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use serde::Serialize;
+
 use crate::diagnose::{Diagnose, Exit, Place, shown};
 use crate::oci::{Digest, Image, Layer};
 use crate::store::cache::LayerRecord;
@@ -35,7 +37,6 @@ pub mod pack;
 pub mod package;
 pub mod patch;
 mod plain;
-pub mod plan;
 pub mod recipe;
 pub mod refusal;
 pub mod skeleton;
@@ -63,7 +64,7 @@ pub struct Settings {
     pub created: Option<i64>,
     /// How many threads compress. Does not show in any byte.
     pub threads: NonZeroUsize,
-    /// Layers that were made before.
+    /// Layers that were made before. One that rehearses makes the build a plan: nothing is written.
     pub cache: Cache,
     /// The image whose order of layers is kept.
     pub predecessor: Option<Predecessor>,
@@ -89,6 +90,8 @@ pub struct PreparedBuild<'a> {
     /// The packages that are files, and their digests.
     pub packages: Vec<(PathBuf, Digest)>,
     hints: Hints<'a>,
+    /// What `--strict` refuses of them; of a rehearsal alone.
+    refused: Option<GateError>,
 }
 
 /// What the image stands on.
@@ -129,25 +132,26 @@ struct LayerInput {
     tree: Tree,
 }
 
-/// One line of a plan.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PlannedLayer {
-    /// Its name: `base`, a service, `web`, `deploy`, `tars-init`, `files`.
-    pub name: String,
-    /// Where it goes, or what it is.
-    pub what: String,
-    /// Bytes of the files in it; of the file itself for a base.
-    pub content: u64,
-    /// The blob's size, where the cache has it.
-    pub cached: Option<u64>,
-    /// The digest of the uncompressed tar, where the cache has it.
-    pub diff_id: Option<Digest>,
+/// Where a layer's blob comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// Compressed: nothing had this content.
+    Made,
+    /// The cache had it.
+    Cache,
+    /// The predecessor has a layer of this content.
+    Predecessor,
+    /// A layer of the predecessor that stays in its place.
+    Kept,
+    /// A layer of the image that is the base.
+    Base,
 }
 
 /// A finished layer.
 #[derive(Clone, Debug)]
 pub struct Packed {
-    /// Its name.
+    /// Its name: `base`, a service, `web`, `deploy`, `tars-init`, `files`, `contents`.
     pub name: String,
     /// Where it goes, or what it is.
     pub what: String,
@@ -157,10 +161,19 @@ pub struct Packed {
     pub digest: Digest,
     /// The blob's size in bytes.
     pub size: u64,
-    /// True where nothing had to be compressed.
-    pub cached: bool,
+    /// Bytes of the files in it, where it was put together here; of the tar for a base.
+    pub content: Option<u64>,
+    /// Where the blob comes from.
+    pub origin: Origin,
     /// The blob, where the predecessor has it.
     pub known: Option<Layer>,
+}
+
+impl Packed {
+    /// True where nothing had to be compressed.
+    pub fn is_cached(&self) -> bool {
+        self.origin != Origin::Made
+    }
 }
 
 /// A finished image.
@@ -175,6 +188,8 @@ pub struct Built {
     pub note: Option<String>,
     /// What a person ought to know of its programs.
     pub warnings: Vec<String>,
+    /// What the gates refuse; of a rehearsal alone, as nothing is built otherwise.
+    pub refused: Vec<GateError>,
 }
 
 /// Why an image cannot be built.
@@ -209,6 +224,17 @@ pub enum BuildError {
         /// What failed.
         source: io::Error,
     },
+}
+
+impl Settings {
+    /// What the gates refuse ends a build; a rehearsal hears of it and goes on.
+    fn allow(&self, refused: Result<(), GateError>) -> Result<Option<GateError>, GateError> {
+        match refused {
+            Ok(()) => Ok(None),
+            Err(error) if self.cache.rehearses() => Ok(Some(error)),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 impl BuildError {
@@ -271,7 +297,7 @@ fn prepare_with<'a>(
     let mut digests: Vec<(PathBuf, Digest)> = packages.iter().filter_map(digest).collect();
     let mut services = package::by_service(packages)?;
     let mut warnings = package::stale(&services);
-    gate::strict(&warnings, settings.strict, &recipe.file)?;
+    let refused = settings.allow(gate::strict(&warnings, settings.strict, &recipe.file))?;
     if let Some(path) = init.as_deref().filter(|_| recipe.base != Base::Scratch)
         && skeleton::needs_loader(path)?
     {
@@ -307,7 +333,7 @@ fn prepare_with<'a>(
         }
     };
     let layers = layers(recipe, services, init.as_deref(), &mut digests)?;
-    Ok(PreparedBuild { recipe, settings, base, layers, warnings, packages: digests, hints })
+    Ok(PreparedBuild { recipe, settings, base, layers, warnings, packages: digests, hints, refused })
 }
 
 /// tars-init: in every image of TARS, in a plain one where the recipe names it.

@@ -15,8 +15,8 @@ use super::ontop::{self, Change, Why};
 use super::standing;
 use super::tree::{Content, Tree};
 use super::{
-    BaseInput, BuildError, Built, LayerInput, Packed, PreparedBuild, check, image, listing, package,
-    parallel, prepare_with,
+    BaseInput, BuildError, Built, GateError, LayerInput, Origin, Packed, PreparedBuild, check, image,
+    listing, package, parallel, prepare_with,
 };
 use crate::contents::{self, Part};
 use crate::oci::Digest;
@@ -24,7 +24,8 @@ use crate::oci::image::BASE;
 use crate::store::cache::LayerRecord;
 
 impl PreparedBuild<'_> {
-    /// Makes what is not known, and puts the image together.
+    /// Makes what is not known, and puts the image together. With a cache that rehearses all is done as it would be and
+    /// nothing kept: the image is the one that would be built, and only its new layers cannot be opened.
     pub fn build(&self, on_layer: &(dyn Fn(&Packed) + Sync)) -> Result<Built, BuildError> {
         self.hints.keep()?;
         let compressors = Compressors::new(self.settings.threads);
@@ -38,7 +39,7 @@ impl PreparedBuild<'_> {
         };
         let contents = &contents;
         let layers = self.placed(contents)?;
-        let warnings = self.gate(&layers, contents)?;
+        let (warnings, refused) = self.gate(&layers, contents)?;
         let on_base: Vec<Digest> = base.iter().map(|layer| layer.diff_id).collect();
         let stack = self.stack(&on_base, layers, contents);
         if stack.inputs().any(|input| self.must_be_read(input, contents)) {
@@ -82,11 +83,16 @@ impl PreparedBuild<'_> {
             }
         };
         self.settings.cache.remember();
-        Ok(Built { warnings, ..built? })
+        Ok(Built { warnings, refused, ..built? })
     }
 
-    /// Refuses programs that this base cannot run; what else there is to say of them comes back.
-    fn gate(&self, layers: &[LayerInput], base: &BasePaths) -> Result<Vec<String>, BuildError> {
+    /// Refuses programs that this base cannot run; what else there is to say of them comes back, and in a rehearsal the
+    /// refusals too.
+    fn gate(
+        &self,
+        layers: &[LayerInput],
+        base: &BasePaths,
+    ) -> Result<(Vec<String>, Vec<GateError>), BuildError> {
         // A console's modules choose among programs that they bring for every system.
         let judged = || layers.iter().filter(|layer| layer.name != "web");
         let world = gate::World {
@@ -104,7 +110,9 @@ impl PreparedBuild<'_> {
             judged().flat_map(|layer| gate::programs(&layer.name, &layer.tree)).collect();
         let waive: Vec<String> = self.recipe.waive.iter().chain(&self.settings.waive).cloned().collect();
         let verdict = gate::judge(&world, &programs, &waive)?;
-        Ok(gate::refuse(verdict, &self.recipe.file, self.settings.strict)?)
+        let (words, refused) = gate::refuse(verdict, &self.recipe.file, self.settings.strict);
+        let refused = self.settings.allow(refused)?;
+        Ok((words, self.refused.iter().cloned().chain(refused).collect()))
     }
 
     /// How the layers come to lie: on top of a predecessor, or in an order of their own.
@@ -186,13 +194,14 @@ impl PreparedBuild<'_> {
     ) -> Result<(Packed, BasePaths), BuildError> {
         let cache = &self.settings.cache;
         let key = base.key();
-        let packed = |diff_id, digest, size, cached, known| Packed {
+        let packed = |diff_id, digest, size, content, origin, known| Packed {
             name: BASE.to_owned(),
             what: "root file system".to_owned(),
             diff_id,
             digest,
             size,
-            cached,
+            content,
+            origin,
             known,
         };
         let cached: Option<LayerRecord<BasePaths>> = may_be_cached.then(|| cache.find_proven(&key)).flatten();
@@ -217,15 +226,16 @@ impl PreparedBuild<'_> {
                 }
                 let near = blob::near(self.settings, found);
                 let (digest, size) = (found.descriptor.digest, found.descriptor.size);
-                return Ok((packed(diff_id, digest, size, true, Some(near)), contents));
+                return Ok((packed(diff_id, digest, size, None, Origin::Predecessor, Some(near)), contents));
             }
         }
-        let is_cached = cached.is_some();
+        let origin = if cached.is_some() { Origin::Cache } else { Origin::Made };
         let record = match cached {
             Some(record) => record,
             None => base::pack(base, cache, compressors)?,
         };
-        let packed = packed(record.diff_id, record.digest, record.size, is_cached, None);
+        let content = Some(record.tar_size);
+        let packed = packed(record.diff_id, record.digest, record.size, content, origin, None);
         Ok((packed, record.extra))
     }
 
@@ -251,7 +261,7 @@ impl PreparedBuild<'_> {
                 layers.len() - sent
             )
         });
-        Ok(Built { image, layers, packages: Vec::new(), note, warnings: Vec::new() })
+        Ok(Built { image, layers, packages: Vec::new(), note, warnings: Vec::new(), refused: Vec::new() })
     }
 }
 

@@ -11,8 +11,8 @@ use super::compress::Compressors;
 use super::package;
 use super::tree::{Content, TreeNode};
 use super::{
-    BuildError, Built, LayerInput, Packed, Settings, blob, check, gate, image, listing, machine, ontop, pack,
-    standing,
+    BuildError, Built, GateError, LayerInput, Packed, Settings, blob, check, gate, image, listing, machine,
+    ontop, pack, standing,
 };
 use crate::contents::{self, Kind, Part};
 use crate::diagnose::{Diagnose, Exit, shown};
@@ -123,7 +123,7 @@ pub fn patch(
     let mut base = made.contents.parts.get(BASE).map(listing::base_paths).unwrap_or_default();
     let (inputs, digests) = inputs(patch, made, &base)?;
     let learned = learn_offers(patch, &inputs, &on_base, &mut base)?;
-    let warnings = gate(patch, settings, made, &inputs, &base)?;
+    let (warnings, refused) = gate(patch, settings, made, &inputs, &base)?;
     let changes = ontop::replaced(&made.contents, &inputs, &base).map_err(|why| unfit(why.to_string()))?;
     let compressors = Compressors::new(settings.threads);
     let pack = |input: &LayerInput| {
@@ -157,7 +157,7 @@ pub fn patch(
         .map(|why| format!("{why}, and a patch cannot change that: build from the recipe when it suits"));
     let packages =
         patch.services.iter().filter_map(|(service, path)| Some((path.clone(), (*digests.get(service)?)?)));
-    Ok(Built { image, layers, packages: packages.collect(), note, warnings })
+    Ok(Built { image, layers, packages: packages.collect(), note, warnings, refused })
 }
 
 /// Reads the base where the list does not say what it offers to programs, and something of the patch asks for that. The
@@ -184,7 +184,7 @@ fn gate(
     made: &Made,
     inputs: &[LayerInput],
     base: &BasePaths,
-) -> Result<Vec<String>, BuildError> {
+) -> Result<(Vec<String>, Vec<GateError>), BuildError> {
     let stays = |name: &str| name != BASE && !inputs.iter().any(|input| input.name == name);
     let others = made.contents.parts.iter().filter(|(name, _)| stays(name));
     let config: Value = serde_json::from_slice(&patch.image.config).unwrap_or_default();
@@ -208,7 +208,8 @@ fn gate(
     let programs: Vec<gate::Program<'_>> =
         inputs.iter().flat_map(|input| gate::programs(&input.name, &input.tree)).collect();
     let verdict = gate::judge(&world, &programs, &settings.waive)?;
-    Ok(gate::refuse(verdict, Path::new(&patch.name), settings.strict)?)
+    let (words, refused) = gate::refuse(verdict, Path::new(&patch.name), settings.strict);
+    Ok((words, settings.allow(refused)?.into_iter().collect()))
 }
 
 /// The new files of each service at their places, and the digests of the packages.

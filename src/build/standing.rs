@@ -3,18 +3,16 @@
 use std::io::{self, BufReader};
 use std::path::Path;
 
-use tempfile::NamedTempFile;
-
 use super::base::{self, BasePaths, Kind, Look, Names, Tee};
 use super::blob;
 use super::check::CheckError;
 use super::compress::{Compressors, ENCODER, GzipWriter};
 use super::unpack::UnpackError;
-use super::{BuildError, Packed, Settings};
+use super::{BuildError, Origin, Packed, Settings};
 use crate::oci::image::BASE;
 use crate::oci::{Digest, HashingReader, HashingWriter, Image, Layer, MediaType};
 use crate::store::Cache;
-use crate::store::cache::LayerRecord;
+use crate::store::cache::{Draft, LayerRecord};
 use crate::tarball::magic;
 
 /// An image, and what it was called.
@@ -100,30 +98,26 @@ pub(super) fn fold(name: &str, layers: &[Layer]) -> Result<BasePaths, BuildError
     Ok(folded.finish())
 }
 
-/// What shows without a look at the layers; for a plan.
-pub(super) fn known_paths(base: &BaseImage, settings: &Settings) -> Option<BasePaths> {
-    let listed = || blob::known_blobs(settings)?.base_paths(&base.image.diff_ids());
-    settings.cache.recall(&base.key()).or_else(listed)
-}
-
 /// A layer as it goes into an image; `None` where it has to be gzipped.
 fn known_layer(layer: &Layer, settings: &Settings) -> Option<Packed> {
-    let packed = |digest, size, known| Packed {
+    let packed = |digest, size, origin, known| Packed {
         name: BASE.to_owned(),
         what: "a layer of the base".to_owned(),
         diff_id: layer.diff_id,
         digest,
         size,
-        cached: true,
+        content: None,
+        origin,
         known,
     };
-    let found = blob::known_blobs(settings).and_then(|known| known.layer(&layer.diff_id));
-    if let Some(found) = found.or_else(|| is_gzip(layer).then_some(layer)) {
+    let before = blob::known_blobs(settings).and_then(|known| known.layer(&layer.diff_id));
+    let own = is_gzip(layer).then_some((layer, Origin::Base));
+    if let Some((found, origin)) = before.map(|layer| (layer, Origin::Predecessor)).or(own) {
         let near = blob::near(settings, found);
-        return Some(packed(near.descriptor.digest, near.descriptor.size, Some(near)));
+        return Some(packed(near.descriptor.digest, near.descriptor.size, origin, Some(near)));
     }
     let record: LayerRecord<()> = settings.cache.find_proven(&gzipped(&layer.diff_id))?;
-    Some(packed(record.digest, record.size, None))
+    Some(packed(record.digest, record.size, Origin::Cache, None))
 }
 
 fn is_gzip(layer: &Layer) -> bool {
@@ -191,7 +185,7 @@ fn read(base: &BaseImage, layer: &Layer, keep: Option<(&Cache, &Compressors)>) -
 }
 
 /// A file that is written, or none.
-struct Copy(Option<NamedTempFile>);
+struct Copy(Option<Draft>);
 
 impl io::Write for Copy {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -209,7 +203,7 @@ impl io::Write for Copy {
 /// What becomes of a layer's tar on its way.
 enum Made<'c> {
     Nothing,
-    Gzip(Box<GzipWriter<'c, HashingWriter<NamedTempFile>>>),
+    Gzip(Box<GzipWriter<'c, HashingWriter<Draft>>>),
 }
 
 impl io::Write for Made<'_> {

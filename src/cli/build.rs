@@ -2,6 +2,7 @@
 
 mod base;
 mod patch;
+mod plan;
 
 use std::fmt::Write as _;
 use std::num::NonZeroUsize;
@@ -9,21 +10,20 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::image::{self, Places, Receipts};
 use super::options::ImageOptions;
 use super::{Failure, Outcome, Ui};
 use crate::build::after::Predecessor;
 use crate::build::recipe::{Overrides, Recipe, is_waiver};
-use crate::build::{self, Built, Packed, PlannedLayer, PreparedBuild, Settings, skeleton};
+use crate::build::{self, Built, Origin, Packed, Settings, skeleton};
 use crate::deploy::pins::PACKAGE_ANNOTATION;
 use crate::diagnose::{Diagnose, Exit};
 use crate::limits::{self, Beyond};
-use crate::oci::image::BASE;
 use crate::oci::{Digest, Image, Reference};
 use crate::store::{self, Cache};
-use crate::transport::{ImageName, TransportError};
+use crate::transport::{ImageName, Receipt, TransportError};
 
 /// Build an image from a recipe; no engine is needed
 #[derive(Debug, Args)]
@@ -39,7 +39,7 @@ pub struct BuildArgs {
         long,
         value_name = "SERVICE=PACKAGE",
         requires = "version",
-        conflicts_with_all = ["packages", "after", "relayer", "plan"]
+        conflicts_with_all = ["packages", "after", "relayer"]
     )]
     patch: Vec<String>,
 
@@ -79,7 +79,7 @@ pub struct BuildArgs {
     #[arg(long, value_name = "PROGRAM:NEED")]
     waive: Vec<String>,
 
-    /// Show what would be built and write nothing
+    /// Show what would be built or taken, why, what the gates say, and the bytes that each output would be sent; write nothing
     #[arg(long, alias = "dry-run")]
     plan: bool,
 
@@ -144,11 +144,17 @@ pub fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
     for warning in &prepared.warnings {
         ui.warn(warning);
     }
-    if args.plan {
-        show_plan(&prepared, &recipe, &outputs, ui);
-        return Ok(Exit::Done);
-    }
     reach(&outputs, &places, ui)?;
+    if args.plan {
+        return plan::show(
+            prepared.build(&|_| ())?,
+            &prepared.warnings,
+            &recipe.reference,
+            &outputs,
+            &places,
+            ui,
+        );
+    }
     let built = prepared.build(&|layer| say(layer, ui))?;
     pinned.keep(ui)?;
     let written = Written { built: &built, reference: &recipe.reference, packages: &prepared.packages };
@@ -164,11 +170,11 @@ fn reach(outputs: &[ImageName], places: &Places, ui: &Ui) -> Result<(), Failure>
 }
 
 fn say(layer: &Packed, ui: &Ui) {
-    let how = match (&layer.known, layer.cached) {
-        (Some(_), _) if layer.name == BASE => "as it is",
-        (Some(_), _) => "as in the predecessor",
-        (None, true) => "unchanged",
-        (None, false) => "compressed",
+    let how = match layer.origin {
+        Origin::Base => "as it is",
+        Origin::Predecessor | Origin::Kept => "as in the predecessor",
+        Origin::Cache => "unchanged",
+        Origin::Made => "compressed",
     };
     ui.note(&format!("  {:<18} {how}, {}", layer.name, image::bytes(layer.size)));
 }
@@ -251,13 +257,14 @@ fn settings(args: &BuildArgs, predecessor: Option<Predecessor>) -> Result<Settin
         _ => None,
     };
     let architecture = architecture.ok_or_else(|| UsageError::Platform(args.platform.join(",")))?;
+    let cache = Cache::at(store::cache_folder()?);
     Ok(Settings {
         architecture: architecture.to_owned(),
         created: epoch()?,
         threads: threads()?
             .or_else(|| std::thread::available_parallelism().ok())
             .unwrap_or(NonZeroUsize::MIN),
-        cache: Cache::at(store::cache_folder()?),
+        cache: if args.plan { cache.rehearsing() } else { cache },
         predecessor,
         init: skeleton::default_init(),
         base: None,
@@ -293,32 +300,6 @@ fn variable<T: std::str::FromStr>(
     }
 }
 
-fn show_plan(prepared: &PreparedBuild<'_>, recipe: &Recipe, outputs: &[ImageName], ui: &Ui) {
-    let layers = prepared.plan();
-    let mut text = format!("would build {} for role {}\n", recipe.reference, recipe.role.name());
-    for layer in &layers {
-        let state = match layer.cached {
-            Some(size) => format!("cached, {} compressed", image::bytes(size)),
-            None => "to be compressed".to_owned(),
-        };
-        let size = image::bytes(layer.content);
-        let _ = writeln!(text, "  {:<18} {size:>10}  {state}  {}", layer.name, layer.what);
-    }
-    for output in outputs {
-        let _ = writeln!(text, "would write {output}");
-    }
-    ui.result(text.trim_end());
-    let line = |layer: &PlannedLayer| {
-        json!({ "name": layer.name, "content": layer.content, "diff_id": layer.diff_id,
-                "size": layer.cached, "cached": layer.cached.is_some() })
-    };
-    ui.json(&json!({
-        "image": recipe.reference.to_string(),
-        "layers": layers.iter().map(line).collect::<Vec<_>>(),
-        "outputs": outputs.iter().map(ToString::to_string).collect::<Vec<_>>(),
-    }));
-}
-
 #[derive(Serialize)]
 struct LayerReport<'a> {
     name: &'a str,
@@ -337,7 +318,7 @@ fn report(reference: &Reference, built: &Built, receipts: &Receipts, ui: &Ui) {
             diff_id: layer.diff_id,
             digest: layer.digest,
             size: layer.size,
-            cached: layer.cached,
+            cached: layer.is_cached(),
         })
         .collect();
     let cached = layers.iter().filter(|layer| layer.cached).count();
@@ -355,14 +336,7 @@ fn report(reference: &Reference, built: &Built, receipts: &Receipts, ui: &Ui) {
         let _ = write!(text, "\n  written to {output}: {}", image::receipt_text(receipt));
     }
     ui.result(&text);
-    let outputs: Vec<_> = receipts
-        .iter()
-        .map(|(output, receipt)| {
-            json!({ "image": output, "digest": receipt.digest, "bytes_sent": receipt.bytes_sent,
-                "layers_sent": receipt.layers_sent, "layers_skipped": receipt.layers_skipped,
-                "bytes_skipped": receipt.bytes_skipped })
-        })
-        .collect();
+    let outputs: Vec<_> = receipts.iter().map(output_report).collect();
     ui.json(&json!({
         "image": reference.to_string(),
         "digest": built.image.digest(),
@@ -370,4 +344,11 @@ fn report(reference: &Reference, built: &Built, receipts: &Receipts, ui: &Ui) {
         "layers": layers,
         "outputs": outputs,
     }));
+}
+
+/// What became, or would become, of one output.
+fn output_report((output, receipt): &(String, Receipt)) -> Value {
+    json!({ "image": output, "digest": receipt.digest, "bytes_sent": receipt.bytes_sent,
+        "layers_sent": receipt.layers_sent, "layers_skipped": receipt.layers_skipped,
+        "bytes_skipped": receipt.bytes_skipped })
 }

@@ -32,23 +32,33 @@ impl Failure {
 
     /// Prints it, on standard error or as JSON on standard output; the exit code to end with.
     pub fn report(&self, ui: &Ui) -> Exit {
-        let exit = self.0.exit();
-        let parts = self.0.parts();
         if ui.is_json() {
-            let mut error = document(self.0.as_ref());
-            if !parts.is_empty() {
-                let parts: Vec<Value> = parts.into_iter().map(document).collect();
-                error["findings"] = json!(parts);
-            }
-            ui.json(&json!({ "error": error }));
-        } else if parts.is_empty() {
-            ui.error(&self.to_string());
+            ui.json(&json!({ "error": self.document() }));
         } else {
-            for part in parts {
-                ui.error(&text(part));
-            }
+            self.say(ui);
         }
-        exit
+        self.0.exit()
+    }
+
+    /// Prints it on standard error, each of its findings.
+    pub fn say(&self, ui: &Ui) {
+        let parts = self.0.parts();
+        if parts.is_empty() {
+            ui.error(&self.to_string());
+        }
+        for part in parts {
+            ui.error(&text(part));
+        }
+    }
+
+    /// What scripts may rely on of it.
+    pub fn document(&self) -> Value {
+        let mut error = document(self.0.as_ref());
+        let parts: Vec<Value> = self.0.parts().into_iter().map(document).collect();
+        if !parts.is_empty() {
+            error["findings"] = json!(parts);
+        }
+        error
     }
 }
 

@@ -1,5 +1,6 @@
 //! `tarsup copy`, `inspect` and `diff`: images by name, wherever they lie.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -9,11 +10,12 @@ use serde_json::json;
 use super::options::{EngineOptions, ImageOptions};
 use super::{Failure, Outcome, Ui, ui};
 use crate::compare::{Diff, FileChange, diff};
-use crate::diagnose::Exit;
+use crate::diagnose::{Exit, shown};
 use crate::engine::ConnectOptions;
 use crate::engine::Engine;
 use crate::engine::docker::DockerEngine;
 use crate::oci::{Digest, Image, Reference, manifest};
+use crate::store;
 use crate::transport::archive::ArchiveFile;
 use crate::transport::daemon::Daemon;
 use crate::transport::layout::LayoutImage;
@@ -31,6 +33,10 @@ pub struct CopyArgs {
 
     /// Where it goes: docker-daemon:REF, docker://REF, oci:DIR[:TAG], docker-archive:FILE[:REF], or NAME:VERSION of the local store
     destination: String,
+
+    /// Say what would be sent, to the byte; nothing is sent or written
+    #[arg(long)]
+    dry_run: bool,
 
     #[command(flatten)]
     places: ImageOptions,
@@ -83,7 +89,16 @@ pub fn copy(args: &CopyArgs, ui: &Ui) -> Outcome {
     let destination: ImageName = args.destination.parse()?;
     let places = Places::new(&args.places);
     let image = read(&source, &places, ui)?;
-    let receipt = send(&image, &destination, &name_of(&source, &image), &places, ui)?;
+    let reference = name_of(&source, &image);
+    if args.dry_run {
+        let receipts = forecast(&image, std::slice::from_ref(&destination), &reference, &places, ui)?;
+        for (name, receipt) in &receipts {
+            ui.result(&format!("would write {name}: {}", receipt_text(receipt)));
+            ui.json(receipt);
+        }
+        return Ok(Exit::Done);
+    }
+    let receipt = send(&image, &destination, &reference, &places, ui)?;
     ui.result(&format!("{destination}: {}", receipt_text(&receipt)));
     ui.json(&receipt);
     Ok(Exit::Done)
@@ -166,6 +181,38 @@ pub fn send(
         .map_err(TransportError::runtime)?;
     bar.0.finish();
     Ok(receipt.map_err(TransportError::at_its_source)?)
+}
+
+/// What each destination would be sent, one after another. `reference` names the image where a destination does not.
+pub fn forecast(
+    image: &Image,
+    destinations: &[ImageName],
+    reference: &Reference,
+    places: &Places,
+    ui: &Ui,
+) -> Result<Receipts, Failure> {
+    let mut before = BTreeSet::new();
+    let mut receipts = Receipts::new();
+    for destination in destinations {
+        // A second name in one place is a name and no bytes. A registry knows by itself, and a file holds everything.
+        let place = match destination {
+            ImageName::Daemon(_) => Some("an engine".to_owned()),
+            ImageName::Store(_) => Some(shown(&store::local()?.root()).to_string()),
+            ImageName::Oci { directory, .. } => {
+                Some(shown(&std::path::absolute(directory).unwrap_or_default()).to_string())
+            }
+            ImageName::Archive { .. } | ImageName::Registry(_) => None,
+        };
+        let receipt = if place.is_some_and(|place| !before.insert(place)) {
+            Receipt::of_nothing(image)
+        } else {
+            ui.block_on(async { sink(destination, reference, places).await?.forecast(image).await })
+                .map_err(TransportError::runtime)?
+                .map_err(TransportError::at_its_source)?
+        };
+        receipts.push((destination.to_string(), receipt));
+    }
+    Ok(receipts)
 }
 
 async fn sink(

@@ -1,10 +1,11 @@
 //! The cache of layers: the digest of what goes in → the blob that came out. What did not change is not compressed again.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -24,6 +25,25 @@ const ABANDONED: Duration = Duration::from_hours(1);
 pub struct Cache {
     root: PathBuf,
     proven: Arc<Proven>,
+    /// What would have been kept, where nothing is: key → record.
+    rehearsed: Option<Arc<Mutex<BTreeMap<Digest, String>>>>,
+}
+
+/// A blob that is being made; nowhere, where a build is only rehearsed.
+#[derive(Debug)]
+pub struct Draft(Option<NamedTempFile>);
+
+impl Write for Draft {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.0 {
+            Some(file) => file.write(bytes),
+            None => Ok(bytes.len()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.as_mut().map_or(Ok(()), Write::flush)
+    }
 }
 
 /// A blob of the cache: nobody but tarsup writes there, so that the store may have the very file.
@@ -75,7 +95,18 @@ impl Cache {
     /// The cache in this folder; nothing is made yet.
     pub fn at(root: impl Into<PathBuf>) -> Self {
         let root = root.into();
-        Self { proven: Arc::new(Proven::in_folder(&root)), root }
+        Self { proven: Arc::new(Proven::in_folder(&root)), root, rehearsed: None }
+    }
+
+    /// The same cache, into which nothing is ever written: a build goes as it would, and its blobs go nowhere.
+    #[must_use]
+    pub fn rehearsing(self) -> Self {
+        Self { rehearsed: Some(Arc::default()), ..self }
+    }
+
+    /// True where nothing is written.
+    pub fn rehearses(&self) -> bool {
+        self.rehearsed.is_some()
     }
 
     /// The bytes of a blob.
@@ -96,6 +127,9 @@ impl Cache {
     /// The record of that key, where the blob is still there and its bytes are what they were. They are read where that
     /// is not known.
     pub fn find_proven<E: DeserializeOwned>(&self, key: &Digest) -> Option<LayerRecord<E>> {
+        if let Some(record) = self.find_rehearsed(key) {
+            return Some(record);
+        }
         let record = self.find(key)?;
         let holds = self.proven.holds(&self.blob(&record.digest), &record.digest, record.size);
         match holds {
@@ -110,10 +144,17 @@ impl Cache {
 
     /// Writes down which blobs are proven.
     pub fn remember(&self) {
-        self.proven.remember();
+        if !self.rehearses() {
+            self.proven.remember();
+        }
     }
 
-    /// The record of that key, where a blob of its size is there. Enough for a plan.
+    fn find_rehearsed<E: DeserializeOwned>(&self, key: &Digest) -> Option<LayerRecord<E>> {
+        let rehearsed = self.rehearsed.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        serde_json::from_str(rehearsed.get(key)?).ok()
+    }
+
+    /// The record of that key, where a blob of its size is there.
     pub fn find<E: DeserializeOwned>(&self, key: &Digest) -> Option<LayerRecord<E>> {
         let text = BufReader::new(File::open(self.record(key)).ok()?);
         let record: LayerRecord<E> = serde_json::from_reader(text).ok()?;
@@ -122,8 +163,12 @@ impl Cache {
         (record.version == VERSION && whole).then_some(record)
     }
 
-    /// A temporary file for a blob that is being made.
-    pub fn start(&self) -> Result<NamedTempFile, StoreError> {
+    /// A place for a blob that is being made.
+    pub fn start(&self) -> Result<Draft, StoreError> {
+        if self.rehearses() { Ok(Draft(None)) } else { self.temporary().map(|file| Draft(Some(file))) }
+    }
+
+    fn temporary(&self) -> Result<NamedTempFile, StoreError> {
         let folder = self.root.join("tmp");
         let others = ["records", "notes", "blobs/sha256"].map(|below| self.root.join(below));
         for folder in others.iter().chain([&folder]) {
@@ -145,16 +190,23 @@ impl Cache {
     pub fn keep<E: Serialize>(
         &self,
         key: &Digest,
-        blob: NamedTempFile,
+        blob: Draft,
         record: &LayerRecord<E>,
     ) -> Result<(), StoreError> {
+        if let Some(rehearsed) = &self.rehearsed {
+            let text = serde_json::to_string(record);
+            let mut rehearsed = rehearsed.lock().unwrap_or_else(PoisonError::into_inner);
+            rehearsed.extend(text.ok().map(|text| (*key, text)));
+            return Ok(());
+        }
+        let Some(blob) = blob.0 else { return Ok(()) };
         let blob_path = self.blob(&record.digest);
         persist(blob, &blob_path)?;
         // It was hashed as it was written.
         let _ = self.proven.note(&blob_path, &record.digest);
         let path = self.record(key);
         let failed = |source| StoreError::Io { act: "write", path: path.clone(), source };
-        let mut file = self.start()?;
+        let mut file = self.temporary()?;
         write_json(&mut file, record).map_err(failed)?;
         persist(file, &path)
     }
@@ -166,9 +218,12 @@ impl Cache {
 
     /// Notes something that can be found out again.
     pub fn note<T: Serialize>(&self, key: &Digest, value: &T) -> Result<(), StoreError> {
+        if self.rehearses() {
+            return Ok(());
+        }
         let path = self.noted(key);
         let failed = |source| StoreError::Io { act: "write", path: path.clone(), source };
-        let mut file = self.start()?;
+        let mut file = self.temporary()?;
         write_json(&mut file, value).map_err(failed)?;
         persist(file, &path)
     }

@@ -3,7 +3,7 @@
 //! Whatever happens, a reader sees the old or the new `index.json` and only whole blobs. Writers exclude each other by
 //! a lock on the folder itself, so that no file is left beside those that the specification names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -232,13 +232,34 @@ impl Layout {
         Ok(written)
     }
 
-    /// The folders and `oci-layout`; an existing folder with something else in it is refused.
-    fn create(&self) -> Result<()> {
-        self.check_version()?;
-        let io = |act, path: &Path| {
-            let path = path.to_owned();
-            move |source| StoreError::Io { act, path, source }
+    /// What [`Self::write`] would bring. Nothing is written.
+    pub fn lacks(&self, image: &Image) -> Result<NewBlobs> {
+        self.check()?;
+        let (mut lacks, mut coming) = (NewBlobs::default(), BTreeSet::new());
+        let mut is_lacking = |digest: Digest, size| {
+            let path = self.blob(&digest);
+            let holds = self.proven.holds(&path, &digest, size);
+            let holds = holds.map_err(|source| StoreError::Io { act: "read", path, source })?;
+            Ok(!holds && coming.insert(digest))
         };
+        for Descriptor { digest, size, .. } in image.layers.iter().map(|layer| &layer.descriptor) {
+            if is_lacking(*digest, *size)? {
+                lacks.bytes += size;
+                lacks.layers += 1;
+            } else {
+                lacks.skipped += size;
+            }
+        }
+        for bytes in [&image.config, &image.manifest] {
+            let size = bytes.len() as u64;
+            lacks.bytes += if is_lacking(Digest::of(bytes), size)? { size } else { 0 };
+        }
+        Ok(lacks)
+    }
+
+    /// An existing folder with something else in it is refused.
+    fn check(&self) -> Result<()> {
+        self.check_version()?;
         let marker = self.root.join("oci-layout");
         if !marker.exists() {
             let occupied = fs::read_dir(&self.root).is_ok_and(|mut entries| {
@@ -249,6 +270,17 @@ impl Layout {
                 return Err(malformed(&self.root, "the folder is not empty, and no OCI layout"));
             }
         }
+        Ok(())
+    }
+
+    /// The folders and `oci-layout`.
+    fn create(&self) -> Result<()> {
+        self.check()?;
+        let io = |act, path: &Path| {
+            let path = path.to_owned();
+            move |source| StoreError::Io { act, path, source }
+        };
+        let marker = self.root.join("oci-layout");
         let blobs = self.root.join("blobs/sha256");
         fs::create_dir_all(&blobs).map_err(io("create", &blobs))?;
         super::cache::sweep(&blobs, TEMPORARY);

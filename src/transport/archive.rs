@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::{Progress, Receipt, Result, Sink, TransportError};
 use crate::oci::image::{ANNOTATION_CONTAINERD_NAME, ANNOTATION_REF_NAME};
-use crate::oci::{Descriptor, Digest, HashingReader, Image, MediaType, Reference};
+use crate::oci::{Descriptor, Digest, HashingReader, Image, Layer, MediaType, Reference};
 
 /// The one line of the file `oci-layout`.
 const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
@@ -43,7 +43,34 @@ impl Archive<'_> {
     /// # Errors
     /// Whatever `out` or the layers' readers fail with; a layer whose bytes are not those that its descriptor names.
     pub fn write(&self, out: &mut dyn Write, progress: &dyn Progress) -> io::Result<u64> {
-        let mut tar = Tar { out, size: 0, progress };
+        self.put_together(&mut Tar { out, size: 0, progress }, &|layer, path, tar| {
+            let digest = layer.descriptor.digest;
+            let mut reader = HashingReader::new(layer.source.open()?);
+            tar.stream(path, layer.descriptor.size, &mut reader)?;
+            let (found, _) = reader.finish();
+            if found != digest {
+                let why = format!("the bytes of the layer {digest} are other ones: {found}");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+            }
+            Ok(())
+        })
+    }
+
+    /// How many bytes [`Self::write`] would write. No layer is opened.
+    ///
+    /// # Errors
+    /// A manifest that cannot be written.
+    pub fn size(&self) -> io::Result<u64> {
+        let mut tar = Tar { out: &mut io::sink(), size: 0, progress: &() };
+        self.put_together(&mut tar, &|layer, path, tar| tar.pass(path, layer.descriptor.size))
+    }
+
+    /// Entry by entry; `put` sees to the bytes of a layer.
+    fn put_together(
+        &self,
+        tar: &mut Tar<'_>,
+        put: &dyn Fn(&Layer, &str, &mut Tar<'_>) -> io::Result<()>,
+    ) -> io::Result<u64> {
         tar.bytes("oci-layout", OCI_LAYOUT)?;
         tar.directory("blobs/")?;
         tar.directory("blobs/sha256/")?;
@@ -53,13 +80,7 @@ impl Archive<'_> {
         for (index, layer) in self.image.layers.iter().enumerate() {
             let digest = layer.descriptor.digest;
             if (self.includes)(index) && !written.contains(&digest) {
-                let mut reader = HashingReader::new(layer.source.open()?);
-                tar.stream(&blob_path(&digest), layer.descriptor.size, &mut reader)?;
-                let (found, _) = reader.finish();
-                if found != digest {
-                    let why = format!("the bytes of the layer {digest} are other ones: {found}");
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, why));
-                }
+                put(layer, &blob_path(&digest), tar)?;
                 written.push(digest);
             }
         }
@@ -114,15 +135,7 @@ pub struct ArchiveFile {
 impl Sink for ArchiveFile {
     async fn put(&self, image: &Image, progress: &dyn Progress) -> Result<Receipt> {
         let io = |source| TransportError::Io { act: "write", path: self.file.clone(), source };
-        // What is renamed over it would be gone: a device, a pipe, whatever a link leads to.
-        match std::fs::symlink_metadata(&self.file) {
-            Ok(there) if !there.is_file() => {
-                let why =
-                    "there is something that is no file (a folder, a link, a pipe or a device), and it stays";
-                return Err(TransportError::Malformed { file: self.file.clone(), why: why.to_owned() });
-            }
-            _ => {}
-        }
+        self.check()?;
         let folder = self.file.parent().filter(|folder| !folder.as_os_str().is_empty());
         let temporary = tempfile::Builder::new()
             .prefix(".tarsup-")
@@ -130,24 +143,57 @@ impl Sink for ArchiveFile {
             .tempfile_in(folder.unwrap_or(Path::new(".")))
             .map_err(io)?;
         let mut out = BufWriter::with_capacity(256 * 1024, temporary);
-        let archive = Archive { image, reference: &self.reference, includes: &|_| true };
-        let bytes_sent = archive.write(&mut out, progress).map_err(io)?;
+        let bytes_sent = self.archive(image).write(&mut out, progress).map_err(io)?;
         let temporary = out.into_inner().map_err(|error| io(error.into_error()))?;
         temporary.as_file().sync_all().map_err(io)?;
         temporary.persist(&self.file).map_err(|error| io(error.error))?;
-        Ok(Receipt {
-            digest: image.digest(),
-            bytes_sent,
-            layers_sent: image.layers.len(),
-            layers_skipped: 0,
-            bytes_skipped: 0,
-        })
+        Ok(whole(image, bytes_sent))
+    }
+
+    async fn forecast(&self, image: &Image) -> Result<Receipt> {
+        self.check()?;
+        let io = |source| TransportError::Io { act: "write", path: self.file.clone(), source };
+        Ok(whole(image, self.archive(image).size().map_err(io)?))
+    }
+}
+
+impl ArchiveFile {
+    fn archive<'a>(&'a self, image: &'a Image) -> Archive<'a> {
+        Archive { image, reference: &self.reference, includes: &|_| true }
+    }
+
+    /// What is renamed over it would be gone: a device, a pipe, whatever a link leads to.
+    fn check(&self) -> Result<()> {
+        match std::fs::symlink_metadata(&self.file) {
+            Ok(there) if !there.is_file() => {
+                let why =
+                    "there is something that is no file (a folder, a link, a pipe or a device), and it stays";
+                Err(TransportError::Malformed { file: self.file.clone(), why: why.to_owned() })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A file holds every layer, whatever was there before.
+fn whole(image: &Image, bytes_sent: u64) -> Receipt {
+    Receipt {
+        digest: image.digest(),
+        bytes_sent,
+        layers_sent: image.layers.len(),
+        layers_skipped: 0,
+        bytes_skipped: 0,
     }
 }
 
 /// Where a blob lies in an OCI layout.
 fn blob_path(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
+}
+
+/// What fills the last record of an entry of this size.
+fn padding(size: u64) -> u64 {
+    (512 - size % 512) % 512
 }
 
 /// A tar that is written entry by entry, with nothing in its headers that could differ from run to run.
@@ -182,8 +228,15 @@ impl Tar<'_> {
             self.write(&buffer[..read])?;
             rest -= read as u64;
         }
-        let padding = usize::try_from((512 - size % 512) % 512).unwrap_or(0);
+        let padding = usize::try_from(padding(size)).unwrap_or(0);
         self.write(&[0; 512][..padding])
+    }
+
+    /// Counts an entry whose content is not at hand.
+    fn pass(&mut self, name: &str, size: u64) -> io::Result<()> {
+        self.header(name, size, tar::EntryType::Regular, 0o644)?;
+        self.size += size + padding(size);
+        Ok(())
     }
 
     fn header(&mut self, name: &str, size: u64, kind: tar::EntryType, mode: u32) -> io::Result<()> {
@@ -199,7 +252,7 @@ impl Tar<'_> {
         self.write(header.as_bytes())
     }
 
-    fn end(mut self) -> io::Result<u64> {
+    fn end(&mut self) -> io::Result<u64> {
         self.write(&[0; 1024])?;
         self.out.flush()?;
         Ok(self.size)

@@ -33,6 +33,18 @@ impl Daemon {
         Self { engine, reference }
     }
 
+    fn tag(&self) -> Result<String> {
+        self.reference.tag.clone().ok_or_else(|| TransportError::Name {
+            text: format!("docker-daemon:{}", self.reference),
+            why: "an engine takes an image under a tag, not a digest".to_owned(),
+        })
+    }
+
+    /// What an engine may know the image by.
+    fn names(&self, image: &Image) -> [String; 3] {
+        [self.reference.to_string(), image.config_digest().to_string(), image.digest().to_string()]
+    }
+
     /// What the reference leads to, where that is this very image.
     async fn holds(&self, name: &str, image: &Image) -> Result<Option<EngineImage>> {
         let found = self.engine.inspect_image(name).await?;
@@ -214,25 +226,11 @@ impl Source for Daemon {
 #[async_trait]
 impl Sink for Daemon {
     async fn put(&self, image: &Image, progress: &dyn Progress) -> Result<Receipt> {
-        let Some(tag) = self.reference.tag.clone() else {
-            return Err(TransportError::Name {
-                text: format!("docker-daemon:{}", self.reference),
-                why: "an engine takes an image under a tag, not a digest".to_owned(),
-            });
-        };
-        let layers = image.layers.len();
-        let mut receipt = Receipt {
-            digest: image.digest(),
-            bytes_sent: 0,
-            layers_sent: 0,
-            layers_skipped: layers,
-            bytes_skipped: image.layers_size(),
-        };
+        let tag = self.tag()?;
+        let mut receipt = Receipt::of_nothing(image);
         let store = self.engine.info().await?.image_store;
         let mut skipped = None;
-        for name in
-            [self.reference.to_string(), image.config_digest().to_string(), image.digest().to_string()]
-        {
+        for name in self.names(image) {
             let Some(found) = self.holds(&name, image).await? else { continue };
             // An earlier run may have been killed after it sent the image without a layer, and before it proved it.
             match self.prove_whole(&found, &name, image, store).await {
@@ -264,10 +262,36 @@ impl Sink for Daemon {
             loaded = self.load(image, &skipped, &mut receipt.bytes_sent, progress).await;
         }
         loaded?;
-        receipt.layers_skipped = skipped.len();
-        receipt.bytes_skipped = skipped.iter().map(|index| image.layers[*index].descriptor.size).sum();
-        receipt.layers_sent = layers - skipped.len();
-        Ok(receipt)
+        Ok(without(image, &skipped, receipt.bytes_sent))
+    }
+
+    /// By what the engine lists. One whose store says that it has a layer and does not is sent all of them after all; and
+    /// whether an image that is there is whole is proven by `put` alone, as only a container tells.
+    async fn forecast(&self, image: &Image) -> Result<Receipt> {
+        self.tag()?;
+        for name in self.names(image) {
+            if self.holds(&name, image).await?.is_some() {
+                return Ok(Receipt::of_nothing(image));
+            }
+        }
+        let store = self.engine.info().await?.image_store;
+        let skipped = held_layers(store, &image.diff_ids(), &self.images().await?);
+        let includes = |index: usize| !skipped.contains(&index);
+        let size = Archive { image, reference: &self.reference, includes: &includes }.size();
+        let size =
+            size.map_err(|source| TransportError::Read { name: self.reference.to_string(), source })?;
+        Ok(without(image, &skipped, size))
+    }
+}
+
+/// What is said of an archive without these layers.
+fn without(image: &Image, skipped: &BTreeSet<usize>, bytes_sent: u64) -> Receipt {
+    Receipt {
+        digest: image.digest(),
+        bytes_sent,
+        layers_sent: image.layers.len() - skipped.len(),
+        layers_skipped: skipped.len(),
+        bytes_skipped: skipped.iter().map(|index| image.layers[*index].descriptor.size).sum(),
     }
 }
 

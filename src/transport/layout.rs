@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use super::{Progress, Receipt, Result, Sink, Source, TransportError};
 use crate::diagnose::shown;
 use crate::oci::{Image, Reference};
+use crate::store::layout::NewBlobs;
 use crate::store::{self, Layout, Proven, StoreError};
 
 /// One name in an OCI layout.
@@ -62,19 +63,35 @@ impl Source for LayoutImage {
 #[async_trait]
 impl Sink for LayoutImage {
     async fn put(&self, image: &Image, progress: &dyn Progress) -> Result<Receipt> {
+        let (layout, name) = self.proven()?;
+        let written = layout.write(image, name, &|bytes| progress.advance(bytes))?;
+        Ok(receipt(image, &written))
+    }
+
+    async fn forecast(&self, image: &Image) -> Result<Receipt> {
+        let (layout, _) = self.proven()?;
+        Ok(receipt(image, &layout.lacks(image)?))
+    }
+}
+
+impl LayoutImage {
+    /// The layout, which knows again what was proven, and the name that is to be in it.
+    fn proven(&self) -> Result<(Layout, &str)> {
         let name = self.name.as_deref().ok_or_else(|| TransportError::Name {
             text: format!("oci:{}", shown(&self.layout.root())),
             why: "an image that is written needs a tag".to_owned(),
         })?;
         let proven = store::cache_folder().map(Proven::in_folder).unwrap_or_default();
-        let layout = self.layout.clone().remembering(proven);
-        let written = layout.write(image, name, &|bytes| progress.advance(bytes))?;
-        Ok(Receipt {
-            digest: image.digest(),
-            bytes_sent: written.bytes,
-            layers_sent: written.layers,
-            layers_skipped: image.layers.len() - written.layers,
-            bytes_skipped: written.skipped,
-        })
+        Ok((self.layout.clone().remembering(proven), name))
+    }
+}
+
+fn receipt(image: &Image, written: &NewBlobs) -> Receipt {
+    Receipt {
+        digest: image.digest(),
+        bytes_sent: written.bytes,
+        layers_sent: written.layers,
+        layers_skipped: image.layers.len() - written.layers,
+        bytes_skipped: written.skipped,
     }
 }

@@ -111,6 +111,19 @@ pub struct Receipt {
     pub bytes_skipped: u64,
 }
 
+impl Receipt {
+    /// One of an image that is there already, every layer of it.
+    pub fn of_nothing(image: &Image) -> Self {
+        Self {
+            digest: image.digest(),
+            bytes_sent: 0,
+            layers_sent: 0,
+            layers_skipped: image.layers.len(),
+            bytes_skipped: image.layers_size(),
+        }
+    }
+}
+
 /// Hears how far a transfer is, in bytes.
 pub trait Progress: Send + Sync {
     /// `bytes` more are done.
@@ -134,6 +147,10 @@ pub trait Source: Send + Sync {
 pub trait Sink: Send + Sync {
     /// Writes the image, without what is there already.
     async fn put(&self, image: &Image, progress: &dyn Progress) -> Result<Receipt>;
+
+    /// What `put` would do now, to the byte. The place is asked what it has; nothing is sent or written, and no layer that
+    /// is still to be made is opened.
+    async fn forecast(&self, image: &Image) -> Result<Receipt>;
 }
 
 /// The result of a transfer.

@@ -36,6 +36,14 @@ async fn copy(engine: &DockerEngine, image: &Image, name: &str) -> Receipt {
     daemon.put(image, &()).await.unwrap()
 }
 
+/// The same, and the dry run before it has said so.
+async fn copy_as_said(engine: &DockerEngine, image: &Image, name: &str) -> Receipt {
+    let daemon = Daemon::new(Arc::new(engine.clone()), name.parse().unwrap());
+    let said = daemon.forecast(image).await.unwrap();
+    assert_eq!(daemon.put(image, &()).await.unwrap(), said, "{name}");
+    said
+}
+
 /// What a container of the image reads from its files.
 async fn read(engine: &DockerEngine, image: &str, files: &[&str]) -> String {
     let name = image.replace(':', "-");
@@ -58,13 +66,13 @@ async fn successor_sends_the_changed_layer_alone() {
         tiny::remove_image(name).await;
     }
     let first = image("next", &["a1", "b1", "c1"]);
-    let sent = copy(&engine, &first, "copy-next:1").await;
+    let sent = copy_as_said(&engine, &first, "copy-next:1").await;
     assert_eq!((sent.layers_sent, sent.layers_skipped, sent.digest), (4, 0, first.digest()));
     let whole: u64 = first.layers.iter().map(|layer| layer.descriptor.size).sum();
     assert!(sent.bytes_sent > whole, "{sent:?}");
 
     let second = image("next", &["a1", "b1", "c2"]);
-    let sent = copy(&engine, &second, "copy-next:2").await;
+    let sent = copy_as_said(&engine, &second, "copy-next:2").await;
     assert_eq!((sent.layers_sent, sent.layers_skipped), (1, 3));
     let spared: u64 = second.layers[..3].iter().map(|layer| layer.descriptor.size).sum();
     assert_eq!(sent.bytes_skipped, spared);
@@ -73,7 +81,7 @@ async fn successor_sends_the_changed_layer_alone() {
     assert_eq!(read(&engine, "copy-next:2", &["/a", "/b", "/c"]).await, "next-a1next-b1next-c2");
 
     for name in ["copy-next:2", "copy-next:same"] {
-        let again = copy(&engine, &second, name).await;
+        let again = copy_as_said(&engine, &second, name).await;
         assert_eq!((again.bytes_sent, again.layers_sent, again.layers_skipped), (0, 0, 4), "{name}");
         let found = engine.inspect_image(name).await.unwrap().unwrap();
         assert_eq!(found.diff_ids, second.diff_ids());
@@ -86,8 +94,8 @@ async fn change_in_the_middle_sends_what_follows_it_to_a_classic_store() {
     for name in ["copy-order:1", "copy-order:2"] {
         tiny::remove_image(name).await;
     }
-    copy(&engine, &image("order", &["a1", "b1", "c1"]), "copy-order:1").await;
-    let sent = copy(&engine, &image("order", &["a2", "b1", "c1"]), "copy-order:2").await;
+    copy_as_said(&engine, &image("order", &["a1", "b1", "c1"]), "copy-order:1").await;
+    let sent = copy_as_said(&engine, &image("order", &["a2", "b1", "c1"]), "copy-order:2").await;
     let expected = match engine.info().await.unwrap().image_store {
         ImageStore::Classic => (3, 1),
         ImageStore::Containerd => (1, 3),

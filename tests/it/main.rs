@@ -24,6 +24,7 @@ mod house;
 mod listless;
 mod packages;
 mod patch;
+mod plan;
 mod poison;
 mod programs;
 mod registry;

@@ -90,7 +90,7 @@ impl fmt::Display for Lack {
 }
 
 /// One thing that is needed and not there, and what needs it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Finding {
     lack: Lack,
     /// What needs it.
@@ -213,7 +213,7 @@ impl Diagnose for Finding {
 }
 
 /// Why an image is not built: something in it would not run, or is in doubt.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum GateError {
     /// Something that the base cannot run.
     #[error("{}", lacks(findings))]

@@ -462,13 +462,18 @@ fn numbers(version: &str) -> Vec<u64> {
     number.split('.').map(|part| part.parse().unwrap_or(0)).collect()
 }
 
-/// Refuses what cannot run; what else there is to say comes back.
-pub(super) fn refuse(verdict: Verdict, origin: &Path, is_strict: bool) -> Result<Vec<String>, GateError> {
-    if !verdict.findings.is_empty() {
-        return Err(GateError::Lacks { findings: verdict.findings, origin: origin.to_owned() });
-    }
-    strict(&verdict.warnings, is_strict, origin)?;
-    Ok(verdict.warnings.into_iter().chain(verdict.notes).collect())
+/// What there is to say, and the refusal of what cannot run.
+pub(super) fn refuse(
+    verdict: Verdict,
+    origin: &Path,
+    is_strict: bool,
+) -> (Vec<String>, Result<(), GateError>) {
+    let refused = if verdict.findings.is_empty() {
+        strict(&verdict.warnings, is_strict, origin)
+    } else {
+        Err(GateError::Lacks { findings: verdict.findings, origin: origin.to_owned() })
+    };
+    (verdict.warnings.into_iter().chain(verdict.notes).collect(), refused)
 }
 
 /// With `--strict`, refuses what is warned about.

@@ -30,6 +30,10 @@ pub(super) fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
     let on_read = |what: &str| ui.note(&format!("{source} has no list of {what}: it is read"));
     let name = source.to_string();
     let patch = Patch { name, image: &old, before: &before, services, version, on_read: &on_read };
+    if args.plan {
+        let built = patch::patch(&patch, &settings, &|_| ())?;
+        return super::plan::show(built, &[], &reference, &outputs, &places, ui);
+    }
     let built = patch::patch(&patch, &settings, &|layer| super::say(layer, ui))?;
     let written = Written { built: &built, reference: &reference, packages: &built.packages };
     super::write(&written, &outputs, &places, ui)

@@ -78,6 +78,8 @@ pub(super) struct Session {
     access: Mutex<Access>,
     /// The repositories that this run has written to: where blobs may be had without sending them.
     pub written: std::sync::Mutex<std::collections::BTreeSet<String>>,
+    /// Blobs that a forecast sees coming, by repository: what follows it in one command finds them there.
+    pub foreseen: std::sync::Mutex<std::collections::BTreeSet<(String, crate::oci::Digest)>>,
 }
 
 impl Session {
@@ -100,6 +102,7 @@ impl Session {
             credential: OnceCell::new(),
             access: Mutex::new(Access::Open),
             written: std::sync::Mutex::default(),
+            foreseen: std::sync::Mutex::default(),
         })
     }
 

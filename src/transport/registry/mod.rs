@@ -176,6 +176,12 @@ impl Sink for RegistryImage {
             }
         }
     }
+
+    async fn forecast(&self, image: &Image) -> Result<Receipt> {
+        let session = self.registries.session(&self.reference.registry)?;
+        let (reference, image) = (self.reference.clone(), image.clone());
+        self.registries.run(async move { push::forecast(&session, &reference, &image).await }).await
+    }
 }
 
 #[cfg(test)]

@@ -54,42 +54,19 @@ pub(super) async fn image(
     image: &Image,
     counter: &UnboundedSender<u64>,
 ) -> Result<Receipt> {
-    let name = |why: &str| RegistryError::Name { name: reference.to_string(), why: why.to_owned() };
-    if reference.digest.is_some_and(|digest| digest != image.digest()) {
-        return Err(name(&format!("the image has the digest {}", image.digest())));
-    }
-    let media_type = match Manifest::parse(&image.manifest) {
-        Ok(manifest) => manifest.media_type.to_string(),
-        Err(why) => return Err(name(&format!("its manifest cannot be read: {why}"))),
-    };
+    let media_type = media_type(reference, image)?;
     let repository = reference.repository.as_str();
-    let mut receipt = Receipt {
-        digest: image.digest(),
-        bytes_sent: 0,
-        layers_sent: 0,
-        layers_skipped: 0,
-        bytes_skipped: 0,
-    };
     let mut put: BTreeMap<Digest, u64> = BTreeMap::new();
     let mut sending = stream::iter(blobs(&session, repository, image))
         .map(|blob| put_blob(&session, repository, blob, counter))
         .buffer_unordered(AT_ONCE);
     while let Some((digest, sent)) = sending.try_next().await? {
-        receipt.bytes_sent += sent.unwrap_or_default();
         put.extend(sent.map(|sent| (digest, sent)));
     }
     drop(sending);
-    for layer in &image.layers {
-        if put.contains_key(&layer.descriptor.digest) {
-            receipt.layers_sent += 1;
-        } else {
-            receipt.layers_skipped += 1;
-            receipt.bytes_skipped += layer.descriptor.size;
-        }
-    }
+    let receipt = receipt(reference, image, &put);
     let by_digest = image.digest().to_string();
     put_manifest(&session, repository, &by_digest, image, &media_type).await?;
-    receipt.bytes_sent += image.manifest.len() as u64;
     // What everybody else will read.
     let own = scopes(repository, None);
     let kept = pull::manifest(&session, repository, &by_digest, Some(image.digest()), own).await;
@@ -103,6 +80,80 @@ pub(super) async fn image(
     }
     session.written.lock().unwrap_or_else(PoisonError::into_inner).insert(repository.to_owned());
     Ok(receipt)
+}
+
+/// What [`image`] would send. A blob that another repository of the registry has counts as mounted.
+pub(super) async fn forecast(session: &Session, reference: &Reference, image: &Image) -> Result<Receipt> {
+    media_type(reference, image)?;
+    let repository = reference.repository.as_str();
+    let mut put: BTreeMap<Digest, u64> = BTreeMap::new();
+    let mut asking = stream::iter(blobs(session, repository, image))
+        .map(|blob| async move { Ok::<_, RegistryError>((lacks(session, repository, &blob).await?, blob)) })
+        .buffer_unordered(AT_ONCE);
+    while let Some((is_lacking, blob)) = asking.try_next().await? {
+        put.extend(is_lacking.then_some((blob.digest, blob.size)));
+    }
+    drop(asking);
+    let coming = image.layers.iter().map(|layer| layer.descriptor.digest).chain([image.config_digest()]);
+    let mut foreseen = session.foreseen.lock().unwrap_or_else(PoisonError::into_inner);
+    foreseen.extend(coming.map(|digest| (repository.to_owned(), digest)));
+    session.written.lock().unwrap_or_else(PoisonError::into_inner).insert(repository.to_owned());
+    Ok(receipt(reference, image, &put))
+}
+
+/// True where a blob would have to be sent.
+async fn lacks(session: &Session, repository: &str, blob: &Blob) -> Result<bool> {
+    let foreseen = |repository: &str| {
+        let foreseen = session.foreseen.lock().unwrap_or_else(PoisonError::into_inner);
+        foreseen.contains(&(repository.to_owned(), blob.digest))
+    };
+    if foreseen(repository) || has(session, repository, &blob.digest, blob.size).await? {
+        return Ok(false);
+    }
+    for from in &blob.elsewhere {
+        let scopes = scopes(repository, Some(from));
+        // One that may not be asked gives nothing either.
+        if foreseen(from)
+            || asked(session, from, &blob.digest, blob.size, scopes).await.is_ok_and(|is_there| is_there)
+        {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The media type of the manifest; an image that cannot be kept under this name is refused.
+fn media_type(reference: &Reference, image: &Image) -> Result<String> {
+    let name = |why: &str| RegistryError::Name { name: reference.to_string(), why: why.to_owned() };
+    if reference.digest.is_some_and(|digest| digest != image.digest()) {
+        return Err(name(&format!("the image has the digest {}", image.digest())));
+    }
+    match Manifest::parse(&image.manifest) {
+        Ok(manifest) => Ok(manifest.media_type.to_string()),
+        Err(why) => Err(name(&format!("its manifest cannot be read: {why}"))),
+    }
+}
+
+/// What is said where these blobs were sent, each with the bytes that it took. The manifest goes by its digest, and again
+/// by its tag.
+fn receipt(reference: &Reference, image: &Image, put: &BTreeMap<Digest, u64>) -> Receipt {
+    let manifests = 1 + u64::from(reference.tag.is_some());
+    let mut receipt = Receipt {
+        digest: image.digest(),
+        bytes_sent: put.values().sum::<u64>() + manifests * image.manifest.len() as u64,
+        layers_sent: 0,
+        layers_skipped: 0,
+        bytes_skipped: 0,
+    };
+    for layer in &image.layers {
+        if put.contains_key(&layer.descriptor.digest) {
+            receipt.layers_sent += 1;
+        } else {
+            receipt.layers_skipped += 1;
+            receipt.bytes_skipped += layer.descriptor.size;
+        }
+    }
+    receipt
 }
 
 /// Layers and config, each once.
@@ -165,12 +216,22 @@ async fn put_blob(
 
 /// True where the repository has the blob, in its size.
 pub(super) async fn has(session: &Session, repository: &str, digest: &Digest, size: u64) -> Result<bool> {
+    asked(session, repository, digest, size, scopes(repository, None)).await
+}
+
+async fn asked(
+    session: &Session,
+    repository: &str,
+    digest: &Digest,
+    size: u64,
+    scopes: Scopes,
+) -> Result<bool> {
     let call = Call {
         method: Method::HEAD,
         uri: session.at(&format!("/v2/{repository}/blobs/{digest}")).await?,
         headers: Vec::new(),
         body: Bytes::new(),
-        scopes: scopes(repository, None),
+        scopes,
         act: format!("write to {repository}"),
     };
     let answer = session.call(&call).await?;

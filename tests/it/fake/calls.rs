@@ -332,6 +332,7 @@ impl Engine for FakeEngine {
         while let Some(piece) = tar.next().await {
             bytes.extend_from_slice(&piece.map_err(|error| broken("load", &error))?);
         }
+        *super::locked(&self.received) += bytes.len() as u64;
         self.call("load".to_owned(), move |world, call| load(world, call, &bytes)).await
     }
 

@@ -78,6 +78,8 @@ pub struct FakeEngine {
     late: Arc<LateEffects>,
     faults: Mutex<Vec<(Call, Moment, Fault)>>,
     calls: Mutex<Vec<String>>,
+    /// Bytes of the archives that were loaded.
+    received: Mutex<u64>,
     crashed: Notify,
 }
 
@@ -298,6 +300,11 @@ impl FakeEngine {
     /// Returns once a call has crashed.
     pub async fn crashed(&self) {
         self.crashed.notified().await;
+    }
+
+    /// Bytes of all archives that were loaded so far.
+    pub fn received(&self) -> u64 {
+        *locked(&self.received)
     }
 
     /// The calls so far, such as `create tars-slave.new.20260102T030405Z-0001`.

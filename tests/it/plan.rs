@@ -1,0 +1,173 @@
+//! `build --plan` and `copy --dry-run`: what they say is what happens, to the byte, and saying it changes nothing.
+
+use std::fs;
+use std::sync::Arc;
+
+use serde_json::Value;
+use tarsup::tars::Service;
+use tarsup::transport::daemon::Daemon;
+use tarsup::transport::{Sink as _, layout};
+
+use crate::fake::FakeEngine;
+use crate::packages::{Packer, RECIPE, Workshop};
+use crate::programs::{PROGRAM, Program, debian, write_base};
+use crate::registry::image::Bench;
+use crate::registry::stub::Stub;
+
+/// The sum over those outputs that go to a registry.
+fn to_registry(document: &Value) -> u64 {
+    let outputs = document["outputs"].as_array().unwrap();
+    let registry = outputs.iter().filter(|output| output["image"].as_str().unwrap().starts_with("docker://"));
+    registry.map(|output| output["bytes_sent"].as_u64().unwrap()).sum()
+}
+
+/// Plans a build, then carries it out: both say the same, the registry got so many bytes, and the plan changed nothing.
+fn planned_then_built(workshop: &Workshop, stub: &Stub, command: &[&str]) -> (Value, Value) {
+    let (files, before) = (workshop.listing(), stub.kept.lock().unwrap().taken as u64);
+    let changes = || ["POST", "PUT", "PATCH"].map(|method| stub.count(method, "")).iter().sum::<usize>();
+    let changed = changes();
+    let plan = workshop.json(&[command, &["--plan"]].concat());
+    assert_eq!(workshop.listing(), files, "a plan writes nothing");
+    assert_eq!(changes(), changed, "a plan only asks");
+    let built = workshop.json(command);
+    for key in ["image", "digest", "config_digest", "outputs"] {
+        assert_eq!(plan[key], built[key], "{key}");
+    }
+    let layers = |document: &Value| {
+        let layers = document["layers"].as_array().unwrap().clone();
+        layers
+            .iter()
+            .map(|layer| ["name", "diff_id", "digest", "size"].map(|key| layer[key].clone()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(layers(&plan), layers(&built));
+    assert_eq!(stub.kept.lock().unwrap().taken as u64 - before, to_registry(&plan));
+    (plan, built)
+}
+
+fn origins(plan: &Value) -> Vec<(&str, &str)> {
+    let layers = plan["layers"].as_array().unwrap().iter();
+    layers.map(|layer| (layer["name"].as_str().unwrap(), layer["origin"].as_str().unwrap())).collect()
+}
+
+#[test]
+fn plan_of_a_build_says_what_each_output_gets_to_the_byte() {
+    let (stub, workshop) = (Stub::honest(), crate::registry::cold::workshop());
+    let (one, again, other) = (stub.name("tars/a:1"), stub.name("tars/a:2"), stub.name("tars/b:1"));
+    let outputs = ["-o", &one, "-o", &again, "-o", &other, "-o", "oci:out:1", "-o", "oci:out:2"];
+    let outputs = [&outputs[..], &["-o", "docker-archive:image.tar", "-o", "tars/framework:1"]].concat();
+    let command = [&["build", "framework.yaml"][..], &outputs].concat();
+    let (plan, _) = planned_then_built(&workshop, &stub, &command);
+    assert!(origins(&plan).iter().all(|(_, origin)| *origin == "made"), "{plan}");
+    let size = |file: &str| fs::metadata(workshop.path(file)).unwrap().len();
+    assert_eq!(plan["outputs"][5]["bytes_sent"], size("image.tar"));
+    let blobs = fs::read_dir(workshop.path("out/blobs/sha256")).unwrap();
+    let blobs: u64 = blobs.map(|blob| blob.unwrap().metadata().unwrap().len()).sum();
+    assert_eq!(plan["outputs"][3]["bytes_sent"], blobs);
+    assert_eq!(plan["outputs"][4]["bytes_sent"], 0, "a second name is no bytes");
+    assert_eq!(plan["outputs"][2]["layers_sent"], 0, "another repository of the registry has it by then");
+
+    // Once more: the cache has all of it, and so has the registry.
+    let (plan, _) = planned_then_built(&workshop, &stub, &command);
+    assert!(origins(&plan).iter().all(|(_, origin)| *origin == "cache"), "{plan}");
+    assert_eq!(plan["outputs"][0]["layers_sent"], 0);
+
+    // On top of the predecessor, on a machine without a cache.
+    crate::registry::cold::pack_stat(&workshop, 2);
+    fs::remove_dir_all(workshop.path("cache")).unwrap();
+    let next = stub.name("tars/a:3");
+    let command = ["build", "framework.yaml", "--version", "3", "--after", &one, "-o", &next];
+    let (plan, _) = planned_then_built(&workshop, &stub, &command);
+    let made = origins(&plan).into_iter().filter(|(_, origin)| *origin == "made").collect::<Vec<_>>();
+    assert_eq!(made, [("tarsstat", "made"), ("contents", "made")]);
+    assert_eq!(plan["outputs"][0]["layers_sent"], 2);
+}
+
+#[test]
+fn plan_of_a_patch_says_what_the_registry_gets_to_the_byte() {
+    let (stub, workshop) = (Stub::honest(), crate::registry::cold::workshop());
+    let (one, two) = (stub.name("tars/a:1"), stub.name("tars/a:1-1"));
+    workshop.json(&["build", "framework.yaml", "-o", &one]);
+    crate::registry::cold::pack_stat(&workshop, 2);
+    let command =
+        ["build", "--patch", "tarsstat=packages/tarsstat.tgz", "--version", "1-1", &one, "-o", &two];
+    let (plan, _) = planned_then_built(&workshop, &stub, &command);
+    assert_eq!(plan["outputs"][0]["layers_sent"], 2);
+}
+
+#[test]
+fn plan_shows_what_the_gates_refuse_beside_everything_else() {
+    let workshop = Workshop::new();
+    write_base(&workshop.path("base.tar"), &debian(vec![]));
+    workshop.write("framework.yaml", &RECIPE.replace("scratch", "rootfs:base.tar"));
+    let stray = Program { needed: &["libmariadb.so.3"], runpath: "/home/me/build/lib", ..PROGRAM };
+    let file = crate::packages::Entry::File("tarsstat/tarsstat".to_owned(), stray.bytes(), true);
+    Packer { mtime: 1_500_000_000, ..Packer::default() }
+        .write(&workshop.path("packages/tarsstat.tgz"), vec![file]);
+    let files = workshop.listing();
+    let output = workshop.run(&["build", "framework.yaml", "--plan", "--strict", "--json"]);
+    assert_eq!(output.status.code(), Some(3));
+    let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(workshop.listing(), files);
+    assert!(plan["outputs"][0]["bytes_sent"].as_u64().unwrap() > 1000, "{plan}");
+    let refused = plan["refused"].as_array().unwrap();
+    let message = |index: usize| refused[index]["message"].as_str().unwrap();
+    assert!(message(0).contains("tarsstat was built") && message(0).contains("days before"), "{plan}");
+    assert!(message(1).contains("tarsstat needs libmariadb.so.3; no layer has it"), "{plan}");
+    assert!(refused[1]["hint"].as_str().unwrap().contains("libmariadb3"), "{plan}");
+    let warned = plan["warnings"].as_array().unwrap().iter().filter_map(Value::as_str).collect::<Vec<_>>();
+    assert!(warned.iter().any(|warning| warning.contains("/home/me/build/lib")), "{plan}");
+
+    let output = workshop.run(&["build", "framework.yaml", "--plan"]);
+    assert_eq!(output.status.code(), Some(3));
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(out.contains("would build tars/framework:3.0.17") && out.contains("to be compressed"), "{out}");
+    assert!(err.contains("error: tarsstat needs libmariadb.so.3; no layer has it\n"), "{err}");
+    assert!(err.contains("warning: "), "{err}");
+}
+
+#[test]
+fn dry_run_of_a_copy_says_what_is_sent_to_the_byte() {
+    let (stub, bench) = (Stub::honest(), Bench::new(&[1 << 20, 10, 1000]));
+    let copied = |from: &str, to: &str| {
+        let taken = || stub.kept.lock().unwrap().taken as u64;
+        let before = taken();
+        let said = bench.json(&["copy", from, to, "--dry-run"]);
+        assert_eq!(taken(), before, "it sends nothing");
+        assert_eq!(bench.json(&["copy", from, to]), said);
+        if to.starts_with("docker://") {
+            assert_eq!(taken() - before, said["bytes_sent"].as_u64().unwrap());
+        }
+        said
+    };
+    assert_eq!(copied("oci:image:1", &stub.name("a:1"))["layers_sent"], 3);
+    assert_eq!(copied("oci:image:1", &stub.name("a:2"))["layers_sent"], 0);
+    assert_eq!(copied(&stub.name("a:1"), &stub.name("b:1"))["layers_skipped"], 3, "mounted");
+    copied("oci:image:1", "docker-archive:x.tar");
+    assert_eq!(copied("oci:image:1", "oci:copy:1")["layers_sent"], 3);
+    assert_eq!(copied("oci:image:1", "oci:copy:2")["bytes_sent"], 0);
+    fs::create_dir(bench.path("other")).unwrap();
+    fs::write(bench.path("other/file"), "x").unwrap();
+    assert!(bench.refused(&["copy", "oci:image:1", "oci:other:1", "--dry-run"], 2).contains("no OCI layout"));
+}
+
+#[tokio::test]
+async fn forecast_for_an_engine_is_what_it_is_sent() {
+    let workshop = Workshop::new();
+    workshop.json(&["build", "framework.yaml", "-o", "oci:out:1"]);
+    workshop.pack(Packer::default(), Service::Property, "3.0.18");
+    workshop.json(&["build", "framework.yaml", "--version", "2", "--after", "oci:out:1", "-o", "oci:out:2"]);
+    let engine = Arc::new(FakeEngine::new());
+    for (tag, name, layers) in [("1", "x:1", 14), ("2", "x:2", 2), ("2", "x:2", 0)] {
+        let image = layout::read(&workshop.path("out"), Some(tag)).unwrap();
+        let daemon = Daemon::new(engine.clone(), name.parse().unwrap());
+        let (calls, before) = (engine.calls().len(), engine.received());
+        let said = daemon.forecast(&image).await.unwrap();
+        let asked = engine.calls().split_off(calls);
+        let changes = |call: &String| ["load", "tag", "create"].iter().any(|word| call.starts_with(word));
+        assert!(!asked.iter().any(changes), "{asked:?}");
+        assert_eq!(daemon.put(&image, &()).await.unwrap(), said);
+        assert_eq!(engine.received() - before, said.bytes_sent);
+        assert_eq!(said.layers_sent, layers, "{name}");
+    }
+}

@@ -25,10 +25,10 @@ fn to_registry(document: &Value) -> u64 {
 fn planned_then_built(workshop: &Workshop, stub: &Stub, command: &[&str]) -> (Value, Value) {
     let (files, before) = (workshop.listing(), stub.kept.lock().unwrap().taken as u64);
     let changes = || ["POST", "PUT", "PATCH"].map(|method| stub.count(method, "")).iter().sum::<usize>();
-    let changed = changes();
+    let earlier = changes();
     let plan = workshop.json(&[command, &["--plan"]].concat());
     assert_eq!(workshop.listing(), files, "a plan writes nothing");
-    assert_eq!(changes(), changed, "a plan only asks");
+    assert_eq!(changes(), earlier, "a plan only asks");
     let built = workshop.json(command);
     for key in ["image", "digest", "config_digest", "outputs"] {
         assert_eq!(plan[key], built[key], "{key}");

@@ -80,10 +80,11 @@ count "fuzz targets, ten seconds each" sh tests/fuzz.sh 10
 if [ -n "$fast" ]; then
     printf '\nLeft out by --fast: real processes and a real MariaDB (tests/init), a real Docker engine (tests/docker), the demo.\n'
 else
-    count "tars-init with real processes and a real MariaDB" cargo test --features engine-tests --test init
+    # Most of them wait most of the time, as those below.
+    count "tars-init with real processes and a real MariaDB" \
+        cargo test --features engine-tests --test init -- --test-threads=$(($(nproc) * 2 + 1))
     count "a real registry, beside skopeo" cargo test --features engine-tests --test registry
     cargo test --quiet --features engine-tests --test docker --no-run || true
-    # Most of them wait most of the time.
     count "a real Docker engine: images, upgrades, crashes, the guard" \
         sh tests/engine.sh run all -- cargo test --features engine-tests --test docker -- --test-threads=$(($(nproc) * 2 + 1))
     if sh tests/engine.sh start all-new --containerd; then

@@ -1,5 +1,5 @@
 #!/bin/sh
-# A restart of twenty nodes on the engine in memory, where nothing but waiting takes time: with drains, side by side, without.
+# A restart of twenty nodes, and of two, on the engine in memory, where nothing but waiting takes time: with drains, side by side, without.
 #
 #   sh benches/rollout.sh
 #
@@ -8,7 +8,7 @@ set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
 {
-    echo '| twenty nodes | s | the plan says at least | at the most |'
+    echo '| a restart of twenty nodes | s | the plan says at least | at the most |'
     echo '|---|---|---|---|'
     cargo test --quiet --test it -- --nocapture rollout_of_twenty_nodes 2>&1 | grep '^| '
 } >"$root/benches/rollout.md.new"

@@ -3,7 +3,8 @@
 # and after each of its calls, each statement that a start sends to its database with each fault, and kills of tarsup at
 # random moments of an upgrade of the real framework (master, slave and two nodes), each resumed, and everything looked at
 # afterwards; upstream's containers adopted, moved over two releases of three years apart, and back; clients through a restart, an upgrade, a
-# rollback, a kill, a registry that is down or in another zone, and an administrator's hand.
+# rollback, a kill, a registry that is down or in another zone, an administrator's hand, and on two engines that roll at once over one
+# database; a server that runs in a container beside its node.
 #
 #   long.sh [KILLS [SEED]]     30 kills; the seed is printed, and shows the same moments again
 #
@@ -23,7 +24,7 @@ cd "$root"
 
 kills=${1:-30} seed=${2:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}
 part=${PART:-1} parts=${PARTS:-1}
-case $kills$seed$part$parts in '' | *[!0-9]*) sed -n '2,17s/^# *//p' "$0" >&2; exit 2 ;; esac
+case $kills$seed$part$parts in '' | *[!0-9]*) sed -n '2,18s/^# *//p' "$0" >&2; exit 2 ;; esac
 { [ "$part" -ge 1 ] && [ "$part" -le "$parts" ]; } || die "there is no part $part of $parts"
 is_root || die "an engine of its own needs root"
 [ -d "${TARSUP_SHARED:-../shared}/tars/real" ] || die "the real framework's packages are not in ${TARSUP_SHARED:-../shared}/tars/real"
@@ -48,7 +49,7 @@ sh tests/fuzz.sh "${FUZZ:-3600}"
 # Every hostile input: tests/all.sh runs a third of the large classes.
 TARSUP_EVERY=1 cargo test --quiet --test hostile
 CI=1 TARSUP_EVERY=1 sh tests/engine.sh run long -- cargo test --quiet --features engine-tests --test docker -- --nocapture \
-    real::adopt real::drain e2e::drain e2e::three
+    real::adopt real::drain e2e::drain e2e::three e2e::beside e2e::engines
 # Three hundred containers with random settings, adopted and replaced: some twenty minutes.
 TARSUP_RECREATE=300 TARSUP_SEED=$seed sh tests/engine.sh run long -- \
     cargo test --quiet --features engine-tests --test docker -- --nocapture recreate::

@@ -1,12 +1,13 @@
 //! What was asked before a plan is made, beyond what the engine's lists tell: clocks, room on disks, what the database says of
 //! itself and of the cluster. Only what serves where changes a step: batches and drains follow from it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::services::Services;
+use crate::tars::Instance;
 
 /// What is known. Where nobody asked, nothing is.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +22,11 @@ pub struct Facts {
     pub silences: BTreeMap<String, Duration>,
     /// The hosts of the registries that a node goes by, by service: of nodes whose environment names none.
     pub registries: BTreeMap<String, Vec<String>>,
+    /// The addresses that have a connection to a registry, by service: of those that could tell.
+    pub linked: BTreeMap<String, BTreeSet<String>>,
+    /// What serves on a node, as itself tells, or why nobody knows; by service. Only where the deployment has no account at the
+    /// database: whether others serve it too is not known then.
+    pub heard: BTreeMap<String, Result<Vec<Instance>, String>>,
 }
 
 /// A clock that was read.

@@ -43,9 +43,10 @@ impl Drain {
 }
 
 /// Those on these nodes that serve and have nobody elsewhere among `all` to stand in for them: their clients are let down while
-/// the nodes are stopped together. The framework's own are not among them.
+/// the nodes are stopped together. The framework's own are not among them, nor what runs beside its node.
 pub fn let_down<'a>(all: &'a [Instance], nodes: &BTreeSet<String>) -> Vec<&'a Instance> {
-    let on_them = all.iter().filter(|one| nodes.contains(&one.node) && one.serves() && !one.is_framework());
+    let goes_with_it = |one: &&Instance| !one.is_framework() && !one.runs_beside();
+    let on_them = all.iter().filter(|one| nodes.contains(&one.node) && one.serves()).filter(goes_with_it);
     on_them.filter(|one| !one.has_another(all, nodes)).collect()
 }
 
@@ -128,7 +129,7 @@ impl Services {
         let mut by_node: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for instance in self.instances.iter().filter(|instance| !instance.is_framework()) {
             let silent = by_node.entry(&instance.node).or_default();
-            if self.is_only(instance) {
+            if self.is_only(instance) && !instance.runs_beside() {
                 silent.insert(&instance.server);
             }
         }
@@ -168,6 +169,16 @@ mod tests {
         };
         assert!(of(&["a"]).is_empty() && of(&["b"]).is_empty());
         assert_eq!(of(&["a", "b"]), ["a", "b"]);
+    }
+
+    #[test]
+    fn what_runs_beside_its_node_goes_on_without_it() {
+        let beside = Instance { run_type: "container".to_owned(), ..instance("Demo.Beside", "a") };
+        let services = Services { instances: vec![instance("Demo.Alone", "a"), beside], drains: Vec::new() };
+        assert_eq!(services.interrupted()["a"], BTreeSet::from(["Demo.Alone"]));
+        let nodes = BTreeSet::from(["a".to_owned()]);
+        let down: Vec<_> = let_down(&services.instances, &nodes).iter().map(|one| &*one.server).collect();
+        assert_eq!(down, ["Demo.Alone"]);
     }
 
     #[test]

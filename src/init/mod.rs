@@ -91,7 +91,7 @@ use start_log::StartLog;
 use supervisor::Supervisor;
 
 const USAGE: &str = "usage: tars-init framework | node | health [--verbose] | status | env | probe --json | published --json | shared-memory | cluster --json [--ask ADDRESS --role ROLE | --facts] | \
-     cluster --serve | drain begin|look|end|back ORDER | traffic PORT... | runnable ORDER | migrate [--finish] [--dry-run | --save FILE] | keep-columns [--all] [--dry-run] | templates --json | templates take|keep NAME | templates take-back | accept-database | accept-version | readdress OLD NEW [--dry-run] | version";
+     cluster --serve | drain begin|look|end|back ORDER | traffic [--connected] PORT... | runnable ORDER | migrate [--finish] [--dry-run | --save FILE] | keep-columns [--all] [--dry-run] | templates --json | templates take|keep NAME | templates take-back | accept-database | accept-version | readdress OLD NEW [--dry-run] | version";
 
 /// The whole program.
 pub fn main() -> ExitCode {

@@ -44,20 +44,37 @@ struct Caller {
     connections: usize,
 }
 
-/// Prints who calls these ports.
+/// Prints who calls these ports; with `--connected` whoever has a connection, however long ago it said something.
 pub fn run(words: &[&str]) -> Result<(), Failure> {
+    let (words, is_connected_enough) = match words {
+        ["--connected", ports @ ..] => (ports, true),
+        ports => (ports, false),
+    };
     let wrong = || {
         let what = format!("`{}` are no ports.", words.join(" "));
-        Failure::new(Code::Environment, what, "usage: tars-init traffic PORT...")
+        Failure::new(Code::Environment, what, "usage: tars-init traffic [--connected] PORT...")
     };
     let ports: BTreeSet<u16> =
         words.iter().map(|word| word.parse().ok()).collect::<Option<_>>().ok_or_else(wrong)?;
     let own = address::all();
     let is_own = |peer: IpAddr| peer.is_loopback() || own.contains(&peer);
-    let callers = watch(&ports, is_own, WATCH).map_err(|error| {
+    let found = if is_connected_enough { connected(&ports, is_own) } else { watch(&ports, is_own, WATCH) };
+    let callers = found.map_err(|error| {
         Failure::new(Code::Internal, format!("the kernel does not tell its connections: {error}."), "")
     })?;
     probe::print(&Report { protocol: PROTOCOL, callers }, true)
+}
+
+/// Looks at what is connected right now.
+fn connected(ports: &BTreeSet<u16>, is_own: impl Fn(IpAddr) -> bool) -> io::Result<Vec<Caller>> {
+    let mut found: BTreeMap<(u16, IpAddr), BTreeSet<u16>> = BTreeMap::new();
+    for one in socket_diag::connections()? {
+        let (port, peer) = (one.local.port(), one.peer.ip().to_canonical());
+        if ports.contains(&port) && !is_own(peer) {
+            found.entry((port, peer)).or_default().insert(one.peer.port());
+        }
+    }
+    Ok(callers_of(found))
 }
 
 /// Looks at what is connected, listens for what ends meanwhile, and looks once more.
@@ -88,10 +105,12 @@ fn watch(
     if !length.is_zero() {
         note(socket_diag::connections()?);
     }
-    Ok(calling
-        .into_iter()
-        .map(|((port, peer), from)| Caller { port, peer, connections: from.len() })
-        .collect())
+    Ok(callers_of(calling))
+}
+
+/// Port and address → the ports that it came from.
+fn callers_of(found: BTreeMap<(u16, IpAddr), BTreeSet<u16>>) -> Vec<Caller> {
+    found.into_iter().map(|((port, peer), from)| Caller { port, peer, connections: from.len() }).collect()
 }
 
 #[cfg(test)]
@@ -135,6 +154,20 @@ mod tests {
 
     fn server_of_nobody() -> u16 {
         TcpListener::bind("127.0.0.9:0").unwrap().local_addr().unwrap().port()
+    }
+
+    #[test]
+    fn who_is_connected_is_told_also_where_it_says_nothing() {
+        let server = TcpListener::bind("127.0.0.9:0").unwrap();
+        let ports = BTreeSet::from([server.local_addr().unwrap().port()]);
+        assert_eq!(connected(&ports, |_| false).unwrap(), []);
+        let _held = (connect(&server), connect(&server));
+        let found = connected(&ports, |_| false).unwrap();
+        assert_eq!(
+            found.iter().map(|one| (one.peer.to_string(), one.connections)).collect::<Vec<_>>(),
+            [(PEER.to_owned(), 2)]
+        );
+        assert_eq!(connected(&ports, |_| true).unwrap(), []);
     }
 
     #[test]

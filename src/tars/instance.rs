@@ -65,6 +65,11 @@ impl Instance {
         self.server == "tars.tarsregistry"
     }
 
+    /// True where it runs in a container beside its node: a stop of the node does not touch it.
+    pub fn runs_beside(&self) -> bool {
+        self.run_type == "container"
+    }
+
     /// True where clients are sent to it, and may be in another one's place.
     pub fn serves(&self) -> bool {
         self.setting && self.present && self.flow && self.lives && !self.backup

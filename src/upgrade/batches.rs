@@ -74,14 +74,14 @@ fn batches(nodes: &[BTreeSet<String>], all: &[Instance], most: Option<usize>) ->
 
 /// What is served on a node: server and set.
 fn served_on<'a>(node: &BTreeSet<String>, all: &'a [Instance]) -> BTreeSet<(&'a str, Option<&'a str>)> {
-    let on_it = all.iter().filter(|one| node.contains(&one.node));
+    let on_it = all.iter().filter(|one| node.contains(&one.node) && !one.runs_beside());
     on_it.map(|one| (one.server.as_str(), one.set.as_deref())).collect()
 }
 
 /// True where a service that has several instances has none that is elsewhere.
 fn takes_all_of_one(all: &[Instance], down: &BTreeSet<String>) -> bool {
     let none = BTreeSet::new();
-    let mut on_them = all.iter().filter(|one| down.contains(&one.node));
+    let mut on_them = all.iter().filter(|one| down.contains(&one.node) && !one.runs_beside());
     on_them.any(|one| one.has_another(all, &none) && !one.has_another(all, down))
 }
 
@@ -137,7 +137,7 @@ impl<'a> Planner<'a> {
 
     fn batches_of(&mut self, nodes: &[&Service]) -> Vec<Vec<usize>> {
         let most = self.desired.policy.batch;
-        let Some(known) = self.what_serves() else {
+        let Some(known) = self.what_serves().or_else(|| self.what_nodes_tell()) else {
             let runs = nodes.iter().filter(|node| self.runs(node)).count();
             let most = most.unwrap_or(1).max(1);
             if runs > 1 && most > 1 {
@@ -149,7 +149,11 @@ impl<'a> Planner<'a> {
             return each.chunks(most).map(<[usize]>::to_vec).collect();
         };
         let all = known.without(&known.down);
-        let names: Vec<BTreeSet<String>> = nodes.iter().map(|node| self.names_of(node)).collect();
+        // Whoever does not tell what runs on it goes alone, like one that has no name.
+        let is_silent = |node: &Service| matches!(self.observed.facts.heard.get(&node.name), Some(Err(_)));
+        let names =
+            nodes.iter().map(|node| if is_silent(node) { BTreeSet::new() } else { self.names_of(node) });
+        let names: Vec<BTreeSet<String>> = names.collect();
         let batches = batches(&names, &all, most);
         if nodes.len() > 1 {
             let words = |batch: &Vec<usize>| {
@@ -178,6 +182,14 @@ impl<'a> Planner<'a> {
         Some(Known { all, down: down.flat_map(|service| self.names_of(service)).collect() })
     }
 
+    /// What serves on this deployment's own nodes, where no database can be asked and they tell it themselves. Who else serves it is
+    /// not known.
+    fn what_nodes_tell(&self) -> Option<Known> {
+        let heard = &self.observed.facts.heard;
+        let all: Vec<Instance> = heard.values().flatten().flatten().cloned().collect();
+        (!heard.is_empty()).then(|| Known { all, down: BTreeSet::new() })
+    }
+
     pub(super) fn runs(&self, service: &Service) -> bool {
         serving(self.observed, &self.desired.deployment, service).is_some_and(is_up)
     }
@@ -185,7 +197,9 @@ impl<'a> Planner<'a> {
     /// The names by which the database may know a service's node.
     pub(super) fn names_of(&self, service: &Service) -> BTreeSet<String> {
         let now = serving(self.observed, &self.desired.deployment, service).and_then(known_by);
-        names_in_database(service).into_iter().chain(now).collect()
+        let told = self.observed.facts.heard.get(&service.name).and_then(|heard| heard.as_ref().ok());
+        let told = told.into_iter().flatten().map(|one| one.node.clone());
+        names_in_database(service).into_iter().chain(now).chain(told).collect()
     }
 }
 

@@ -10,6 +10,7 @@ use super::draining::{Patience, Place};
 use super::inside;
 use super::run::{Runner, StepError};
 use crate::diagnose::first_few;
+use crate::engine::Engine;
 
 /// It watches for a second.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -18,7 +19,7 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Listening {
     #[serde(flatten)]
-    place: Place,
+    pub(super) place: Place,
     port: u16,
     is_udp: bool,
 }
@@ -30,6 +31,17 @@ pub(super) struct Noted {
     unknown: BTreeSet<String>,
     /// That somebody is waited for.
     waits: bool,
+}
+
+/// The addresses that have a connection to one of these ports of a container, whether they say something or not.
+pub(super) async fn connected(
+    engine: &dyn Engine,
+    container: &str,
+    ports: &[&str],
+) -> Result<BTreeSet<String>, String> {
+    let words = [&["traffic", "--connected"], ports].concat();
+    let Traffic { callers } = inside::ask(engine, container, &words, TIMEOUT).await?;
+    Ok(callers.into_iter().map(|caller| caller.peer).collect())
 }
 
 /// What `tars-init traffic` prints.

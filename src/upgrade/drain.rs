@@ -11,7 +11,9 @@ use crate::deploy::services::let_down;
 use crate::diagnose::first_few;
 use crate::tars::{Instance, Role};
 
+use super::cluster_probe::has_account;
 use super::finding::About;
+use super::heard;
 use super::intent::is_framework;
 use super::plan::Planner;
 use super::state::serving;
@@ -22,6 +24,9 @@ use super::{Intent, Refusal};
 pub(super) fn insert(planner: &mut Planner<'_>, intent: &Intent) {
     if planner.desired.policy.drain == DrainPolicy::Off {
         return;
+    }
+    if !has_account(planner.desired) {
+        return heard::find_gaps(planner);
     }
     let steps = std::mem::take(&mut planner.plan.steps);
     let is_drained = |step: &Step| is_stop(step) && is_tars(planner.desired, step);
@@ -50,7 +55,7 @@ fn serves_elsewhere(planner: &Planner<'_>, steps: &[Step]) -> bool {
     let services = stopped.filter_map(|name| planner.desired.service(name));
     let nodes: BTreeSet<String> = services.flat_map(|service| planner.names_of(service)).collect();
     let all = known.without(&known.down);
-    all.iter().any(|one| nodes.contains(&one.node) && one.has_another(&all, &nodes))
+    all.iter().any(|one| nodes.contains(&one.node) && !one.runs_beside() && one.has_another(&all, &nodes))
 }
 
 /// True for the gate of a container of which this deployment has drained something already: it was cut off.
@@ -113,8 +118,9 @@ fn serves_beside(planner: &Planner<'_>, up: &[Instance], now: &[String], next: &
         return false;
     };
     let both = &now_down | &then_down;
-    let mut drained =
-        up.iter().filter(|one| then_down.contains(&one.node) && one.has_another(up, &then_down));
+    let mut drained = up
+        .iter()
+        .filter(|one| then_down.contains(&one.node) && !one.runs_beside() && one.has_another(up, &then_down));
     let is_any = drained.clone().next().is_some();
     is_any && are_nodes(now) && are_nodes(next) && drained.all(|one| one.has_another(up, &both))
 }
@@ -206,7 +212,8 @@ fn find_gaps(planner: &mut Planner<'_>) {
 
 /// Those on these nodes that are drained and have nobody of their own group elsewhere: their clients go to another site.
 fn leaves_its_group<'a>(up: &'a [Instance], nodes: &BTreeSet<String>) -> Vec<&'a Instance> {
-    let on_them = up.iter().filter(|one| nodes.contains(&one.node) && one.group.is_some());
+    let on_them =
+        up.iter().filter(|one| nodes.contains(&one.node) && one.group.is_some() && !one.runs_beside());
     let drained = on_them.filter(|one| one.has_another(up, nodes));
     let near = |one: &Instance| {
         up.iter()

@@ -31,6 +31,8 @@ pub(super) struct Patience {
     pub drain_timeout: Duration,
     /// Nothing is stopped that is still called then.
     pub is_strict: bool,
+    /// Nothing is stopped that cannot be drained, though the plan said that it can.
+    pub refuses_gaps: bool,
 }
 
 /// What this run has drained, or may have.
@@ -82,6 +84,7 @@ struct Report {
     late: Vec<Trouble>,
     again: Vec<Place>,
     ended: Vec<Place>,
+    alone: Vec<Place>,
     listens: Vec<Listening>,
     unable: String,
 }
@@ -94,19 +97,28 @@ impl Runner<'_> {
         let begun = match self.begin(&nodes).await? {
             Ok(report) if report.unable.is_empty() => report,
             Ok(Report { unable: why, .. }) | Err(why) => {
-                self.say(&format!("nothing is drained: {why}"));
-                return Ok(());
+                return self.gap(patience, format!("nothing is drained: {why}"));
             }
         };
-        for gap in &begun.gaps {
-            self.say(&format!("not drained: {} on {}: {}", gap.server, gap.node, gap.why));
+        // A registry stays handed out whatever is done, and the framework's own come back with their container.
+        let (own, business): (Vec<&Trouble>, Vec<_>) =
+            begun.gaps.iter().partition(|gap| gap.server.starts_with("tars."));
+        let words = |gap: &Trouble| format!("not drained: {} on {}: {}", gap.server, gap.node, gap.why);
+        for gap in own {
+            self.say(&words(gap));
+        }
+        for gap in business {
+            self.gap(patience, words(gap))?;
         }
         if begun.drained.is_empty() {
             return Ok(());
         }
         self.say(&format!("drained: {}", listed(&begun.drained)));
         let _ = self.write(Event::Drained { places: pairs(&begun.drained) });
-        let drained = self.until_handed_out_no_more(&nodes, begun.drained).await?;
+        let (drained, late) = self.until_handed_out_no_more(&nodes, begun.drained).await?;
+        if let Some(late) = late {
+            self.gap(patience, late)?;
+        }
         if drained.is_empty() {
             return Ok(());
         }
@@ -140,35 +152,56 @@ impl Runner<'_> {
         }
         self.say(&format!("drained ahead: {}", listed(&begun.drained)));
         let _ = self.write(Event::Drained { places: pairs(&begun.drained) });
-        let drained = self.until_handed_out_no_more(&nodes, begun.drained).await?;
+        let (drained, late) = self.until_handed_out_no_more(&nodes, begun.drained).await?;
+        if let Some(late) = late {
+            self.say(&late);
+        }
         let now = Instant::now();
         self.drains.ahead.extend(drained.into_iter().map(|place| (place, now)));
         Ok(())
     }
 
-    /// Waits until registries hand out none of these; what one goes on handing out is given back. Those that are drained then.
+    /// Says that something goes silent that was to be drained; an error where nothing may.
+    fn gap(&self, patience: Patience, what: String) -> Result<(), StepError> {
+        if patience.refuses_gaps {
+            return Err(StepError::Gap { what });
+        }
+        self.say(&what);
+        Ok(())
+    }
+
+    /// Waits until registries hand out none of these; what one goes on handing out is given back. Those that are drained then, and in
+    /// words what is not.
     async fn until_handed_out_no_more(
         &mut self,
         nodes: &[String],
         mut drained: Vec<Place>,
-    ) -> Result<Vec<Place>, StepError> {
+    ) -> Result<(Vec<Place>, Option<String>), StepError> {
         let late = self.await_registries("look", nodes, &[]).await?;
-        let Some(first) = late.first() else { return Ok(drained) };
+        let Some(first) = late.first() else { return Ok((drained, None)) };
         self.drains.is_late = true;
         let servers: BTreeSet<String> = late.iter().map(|one| one.server.clone()).collect();
         let servers: Vec<String> = servers.into_iter().collect();
         let registry = &first.registry;
-        self.say(&format!(
+        let words = format!(
             "not drained: {}: {registry} hands it out after {} s: an old registry, or its clock or time zone is off",
             servers.join(", "),
             REGISTRIES.as_secs()
-        ));
-        match self.tell("end", nodes, &servers).await {
-            Ok(report) => drop(self.write(Event::GivenBack { places: pairs(&report.ended) })),
+        );
+        self.give_back(nodes, &servers).await;
+        drained.retain(|place| !servers.contains(&place.server));
+        Ok((drained, Some(words)))
+    }
+
+    /// Gives the flow of these servers on these nodes back, as far as that can be.
+    async fn give_back(&mut self, nodes: &[String], servers: &[String]) {
+        match self.tell("end", nodes, servers).await {
+            Ok(report) => {
+                self.drains.ahead.retain(|place, _| !report.ended.contains(place));
+                let _ = self.write(Event::GivenBack { places: pairs(&report.ended) });
+            }
             Err(why) => self.say(&format!("warning: its flow is not given back yet: {why}")),
         }
-        drained.retain(|place| !servers.contains(&place.server));
-        Ok(drained)
     }
 
     /// Begins; with `--wait` again and again, as long as another host holds the only other instance of something.
@@ -219,11 +252,26 @@ impl Runner<'_> {
             }
             if let Ok(report) = self.tell("look", nodes, &[]).await {
                 listens = report.listens;
+                if !report.alone.is_empty() {
+                    let alone = listed(&report.alone);
+                    let servers: BTreeSet<String> =
+                        report.alone.iter().map(|place| place.server.clone()).collect();
+                    let servers: Vec<String> = servers.into_iter().collect();
+                    self.give_back(nodes, &servers).await;
+                    listens.retain(|one| !servers.contains(&one.place.server));
+                    let words = "what served in its place serves no more, and its flow is given back";
+                    self.gap(patience, format!("not drained: {alone}: {words}"))?;
+                    if report.alone.len() == report.drained.len() {
+                        return Ok(());
+                    }
+                }
                 if !report.again.is_empty() {
                     let again = listed(&report.again);
                     if ended_once {
-                        self.say(&format!("not drained: {again}: somebody else gave it back twice"));
-                        return Ok(());
+                        return self.gap(
+                            patience,
+                            format!("not drained: {again}: somebody else gave it back twice"),
+                        );
                     }
                     self.say(&format!("somebody else gave {again} back: drained again"));
                     ended_once = true;

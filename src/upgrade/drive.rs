@@ -121,6 +121,7 @@ impl Deploy<'_> {
         let begun = async {
             let mut observed = self.glance(&shown.desired, &shown.request.intent, true).await?;
             observed.facts.cluster = Some(Ok(ClusterFacts::of(shown.served.clone())));
+            observed.facts.heard.clone_from(&shown.heard);
             let observed = loss::look(self.engine, self.desired, observed, &shown.request).await;
             let mut now = offer(self.desired, &observed, &shown.request)?;
             holds(shown, &now)?;

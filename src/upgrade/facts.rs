@@ -1,9 +1,10 @@
 //! Asks what a plan is judged by beyond the engine's lists: each container for its clock, the database for its own and for the
 //! cluster, disks for room. It is asked once, before a plan is shown, and only where a part of the framework is touched.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use futures_util::{StreamExt as _, stream};
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -17,7 +18,8 @@ use super::names::preview_name;
 use super::offer::Offer;
 use super::run::stopped;
 use super::state::{is_up, serving};
-use super::{Intent, other_start, preflight};
+use super::step::{Action, Plan, Step};
+use super::{Intent, callers, heard, other_start, preflight};
 use crate::deploy::desired::Service;
 use crate::deploy::facts::{Clock, ClusterFacts, Facts, Room};
 use crate::deploy::{Desired, Observed};
@@ -29,6 +31,8 @@ use crate::tars::Role;
 const CLOCK: [&str; 2] = ["date", "+%s %z"];
 /// How long one clock may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// Where nodes and clients ask a registry.
+const REGISTRY_PORTS: [&str; 2] = ["17890", "17891"];
 /// Between two looks at what is waited for.
 const LOOK: Duration = Duration::from_secs(2);
 /// How many containers are asked at a time.
@@ -67,9 +71,11 @@ pub(super) async fn ask(deploy: &Deploy<'_>, draft: &Offer, observed: &Observed)
     let runs = running(desired, observed);
     let goes_down = matches!(plan.intent, Intent::Down { .. });
     asked.facts.silences = deploy.machine.folder.silences(&desired.deployment);
+    asked.facts.heard = heard::ask(deploy.engine, desired, &runs).await;
     if !goes_down {
         asked.facts.clocks = clocks(deploy, &runs).await;
         asked.facts.registries = registries(deploy, &runs).await;
+        asked.facts.linked = linked(deploy, plan, &runs).await;
     }
     let may_answer = !runs.is_empty() && database_may_run(desired, observed);
     let is_asked = may_answer && cluster_probe::has_account(desired);
@@ -160,18 +166,43 @@ async fn registries(deploy: &Deploy<'_>, runs: &[(&Service, &Container)]) -> BTr
     told.into_iter().flatten().collect()
 }
 
+/// Who is connected to which registry, where one is to be stopped and another one stays.
+async fn linked(
+    deploy: &Deploy<'_>,
+    plan: &Plan,
+    runs: &[(&Service, &Container)],
+) -> BTreeMap<String, BTreeSet<String>> {
+    let is_registry = |service: &Service| matches!(service.role, Some(Role::Master | Role::Slave));
+    let registries: Vec<_> = runs.iter().filter(|(service, _)| is_registry(service)).collect();
+    let is_stopped = |service: &Service| {
+        let of_it = |step: &&Step| step.service.as_ref() == Some(&service.name);
+        plan.steps.iter().filter(of_it).any(|step| matches!(step.action, Action::Stop { .. }))
+    };
+    if registries.len() < 2 || !registries.iter().any(|(service, _)| is_stopped(service)) {
+        return BTreeMap::new();
+    }
+    let asked = registries.into_iter().map(|(service, container)| async move {
+        let told = callers::connected(deploy.engine, &container.id, &REGISTRY_PORTS).await.ok()?;
+        Some((service.name.clone(), told))
+    });
+    join_all(asked).await.into_iter().flatten().collect()
+}
+
 /// Asks what serves where, for the rest of a deploy that was cut off: its batches follow from it.
 pub(super) async fn ask_again(
     probe: &mut ClusterProbe,
     deploy: &Deploy<'_>,
     desired: &Desired,
     observed: &Observed,
-) -> Option<Result<ClusterFacts, String>> {
-    if !cluster_probe::has_account(desired) || !database_may_run(desired, observed) {
-        return None;
+) -> Facts {
+    let heard = heard::ask(deploy.engine, desired, &running(desired, observed)).await;
+    let mut facts = Facts { heard, ..Facts::default() };
+    if cluster_probe::has_account(desired) && database_may_run(desired, observed) {
+        let told = probe.ask_facts(deploy.engine, desired).await;
+        let of = |cluster: Cluster| ClusterFacts::of(cluster.facts.unwrap_or_default().services);
+        facts.cluster = Some(told.map(of));
     }
-    let told = probe.ask_facts(deploy.engine, desired).await;
-    Some(told.map(|cluster| ClusterFacts::of(cluster.facts.unwrap_or_default().services)))
+    facts
 }
 
 /// The parts of the framework that run.

@@ -208,6 +208,11 @@ impl Diagnose for DeployFailure {
                 "look at who calls: it may have a list of its own, or ask less often than `client_refresh` of `x-tars` says; without \
                  --strict-drain it is named, and the deploy goes on"
             }
+            Self::RolledBack { failed, .. } | Self::Failed { failed }
+                if matches!(failed.source, StepError::Gap { .. }) =>
+            {
+                "`tarsup services` shows what serves where; without --no-gaps it is named, and the deploy goes on"
+            }
             Self::RolledBack { .. } => {
                 "what was started and failed is parked as `<name>.failed.<deploy>`, its logs are in `.tarsup/logs`; everything else is as it was"
             }

@@ -31,31 +31,47 @@ pub(super) fn find(planner: &mut Planner<'_>) {
         of_role(true).map(|service| (service, planner.names_of(service))).collect();
     let nodes: Vec<(&Service, Vec<String>)> =
         of_role(false).filter_map(|node| Some((node, known_to(planner, node)?))).collect();
-    let (mut down, mut found, mut stopped) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    let others = others(planner, &registries);
+    let (mut down, mut found, mut unknown) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for step in &planner.plan.steps {
         let Some((registry, _)) = registries.iter().find(|(one, _)| step.service.as_ref() == Some(&one.name))
         else {
             continue;
         };
         match step.action {
-            Action::Stop { .. } => {
-                down.insert(registry.name.as_str());
-                stopped.insert(registry.name.as_str());
-            }
+            Action::Stop { .. } => drop(down.insert(registry.name.as_str())),
             Action::Gate { .. } => drop(down.remove(registry.name.as_str())),
             _ => continue,
         }
         let is_down = |host: &String| {
             registries.iter().any(|(one, names)| down.contains(one.name.as_str()) && names.contains(host))
         };
-        if down.is_empty() || down.len() == registries.len() {
+        if down.is_empty() {
             continue;
+        }
+        let cut_off = others.iter().filter(|other| other.hosts.iter().all(is_down));
+        if down.len() == registries.len() {
+            unknown.extend(cut_off.map(|other| other.node.clone()));
+            continue;
+        }
+        for other in cut_off {
+            match other.words() {
+                Some(words) => drop(found.insert(words)),
+                None => drop(unknown.insert(other.node.clone())),
+            }
         }
         for (node, hosts) in nodes.iter().filter(|(_, hosts)| hosts.iter().all(is_down)) {
             found.insert(format!("`{}` (knows {} alone)", node.name, hosts.join(", ")));
         }
     }
-    note_others(planner, !stopped.is_empty());
+    if !unknown.is_empty() {
+        let unknown: Vec<String> = unknown.into_iter().collect();
+        let text = format!(
+            "nodes of other hosts, of which nobody here can tell whether they know another registry than the one that is stopped: {}",
+            first_few(&unknown)
+        );
+        planner.findings.note(About::Gaps, text);
+    }
     if found.is_empty() {
         return;
     }
@@ -70,24 +86,46 @@ pub(super) fn find(planner: &mut Planner<'_>) {
     }
 }
 
-/// Which registries the nodes of other hosts know stands nowhere in the database.
-fn note_others(planner: &mut Planner<'_>, is_stopped: bool) {
-    let Some(Ok(facts)) = &planner.observed.facts.cluster else { return };
-    if !is_stopped {
-        return;
+/// A node of another host.
+struct Other {
+    node: String,
+    /// The services whose registries it is connected to.
+    services: Vec<String>,
+    /// A name of each of them.
+    hosts: Vec<String>,
+    /// It can be connected to no other one.
+    is_whole: bool,
+}
+
+impl Other {
+    /// That it is connected to these alone; nothing where it may know others.
+    fn words(&self) -> Option<String> {
+        let alone = self.is_whole && !self.services.is_empty();
+        alone.then(|| format!("{} (connected to {} alone)", self.node, self.services.join(", ")))
     }
+}
+
+/// Which registries the nodes of other hosts know stands nowhere in the database: it shows in the connections that they keep. Where
+/// there are registries elsewhere, or one here does not tell, what is not seen proves nothing.
+fn others(planner: &Planner<'_>, registries: &[(&Service, BTreeSet<String>)]) -> Vec<Other> {
+    let Some(Ok(facts)) = &planner.observed.facts.cluster else { return Vec::new() };
     let own: BTreeSet<String> =
         planner.desired.services.iter().flat_map(|service| planner.names_of(service)).collect();
-    let others: BTreeSet<&str> =
-        facts.services.instances.iter().filter(|one| one.lives).map(|one| one.node.as_str()).collect();
-    let others: Vec<&str> = others.into_iter().filter(|node| !own.contains(*node)).collect();
-    if !others.is_empty() {
-        let text = format!(
-            "nodes of other hosts, of which nobody here can tell whether they know another registry than the one that is stopped: {}",
-            first_few(&others)
-        );
-        planner.findings.note(About::Gaps, text);
-    }
+    let of_others: Vec<_> =
+        facts.services.instances.iter().filter(|one| one.lives && !own.contains(&one.node)).collect();
+    let linked = &planner.observed.facts.linked;
+    let is_whole = registries.iter().all(|(service, _)| linked.contains_key(&service.name))
+        && !of_others.iter().any(|one| one.is_registry());
+    let nodes: BTreeSet<&String> = of_others.iter().map(|one| &one.node).collect();
+    let other = |node: &String| {
+        let is_linked =
+            |service: &Service| linked.get(&service.name).is_some_and(|peers| peers.contains(node));
+        let to = registries.iter().filter(|(service, _)| is_linked(service));
+        let (services, hosts) =
+            to.filter_map(|(service, names)| Some((service.name.clone(), names.first()?.clone()))).unzip();
+        Other { node: node.clone(), services, hosts, is_whole }
+    };
+    nodes.into_iter().map(other).collect()
 }
 
 /// The hosts of the registries that a node knows; nothing where nobody can tell.

@@ -28,6 +28,7 @@ mod finish;
 mod follow;
 pub mod gate;
 pub mod glance;
+mod heard;
 mod held;
 mod inside;
 pub mod intent;

@@ -18,6 +18,7 @@ use crate::deploy::pins::{Pins, require};
 use crate::deploy::services::Services;
 use crate::deploy::{Desired, Observed};
 use crate::oci::Reference;
+use crate::tars::Instance;
 
 /// What a command asks for.
 #[derive(Clone, Debug)]
@@ -51,6 +52,8 @@ pub struct Offer {
     pub edits: BTreeMap<String, Reference>,
     /// What served where when it was shown: it is made again by the same, as batches follow from it.
     pub served: Services,
+    /// The same of nodes that tell it themselves, where no database can be asked.
+    pub heard: BTreeMap<String, Result<Vec<Instance>, String>>,
     /// What the migration would do, as far as the new image was asked and answered.
     pub migration: Option<Value>,
     /// What is kept of columns that a web console may drop, as far as the image that leaves was asked and answered.
@@ -140,8 +143,18 @@ pub(super) fn draft(declared: &Desired, observed: &Observed, request: &Request) 
         Some(Ok(facts)) => facts.services.clone(),
         Some(Err(_)) | None => Services::default(),
     };
-    let offer =
-        Offer { request, plan, desired, edits, served, migration, columns, overview, findings: Vec::new() };
+    let offer = Offer {
+        request,
+        plan,
+        desired,
+        edits,
+        served,
+        heard: observed.facts.heard.clone(),
+        migration,
+        columns,
+        overview,
+        findings: Vec::new(),
+    };
     (Some(offer), findings)
 }
 

@@ -13,7 +13,7 @@ use super::state::by_id;
 use super::step::{Action, After, Plan, Purpose, Step, Touched};
 use crate::deploy::services::Services;
 use crate::deploy::{Desired, Observed};
-use crate::tars::Role;
+use crate::tars::{Instance, Role};
 
 /// What a plan does, as a person asks for it first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -26,6 +26,9 @@ pub struct Overview {
     pub silent: BTreeMap<String, Vec<String>>,
     /// What is served elsewhere too, while nobody sends its clients there: they notice until they ask anew. Server → nodes.
     pub not_drained: BTreeMap<String, Vec<String>>,
+    /// What serves on nodes of a deployment that names no account at the database: nothing of it can be drained, and whether others
+    /// serve it is not known. Server → nodes.
+    pub gaps: BTreeMap<String, Vec<String>>,
     /// How long it takes.
     pub time: Length,
     /// What is stopped with its container and called by nobody: down already, not handed out, a backup.
@@ -99,8 +102,11 @@ pub fn overview(plan: &Plan, desired: &Desired, observed: &Observed) -> Overview
                 let own = nodes.get(touched.service.as_str()).map_or(&[][..], Vec::as_slice);
                 overview.add_services(services, own, down, drained.contains(touched.container.as_str()))
             }
+            (None, Some(_)) => overview.add_heard(observed.facts.heard.get(&touched.service)),
             _ => 0,
         };
+        let is_known =
+            services.is_some() || matches!(observed.facts.heard.get(&touched.service), Some(Ok(_)));
         overview.containers.push(Row {
             service: touched.service.clone(),
             container: touched.container.clone(),
@@ -112,7 +118,7 @@ pub fn overview(plan: &Plan, desired: &Desired, observed: &Observed) -> Overview
                 touched,
                 change,
                 together.contains_key(touched.service.as_str()),
-                services,
+                is_known,
                 silent,
             ),
             last_silence: observed.facts.silences.get(&touched.service).map(milliseconds),
@@ -140,7 +146,7 @@ impl Overview {
         is_drained: bool,
     ) -> usize {
         let mut silent = 0;
-        for one in services.instances.iter().filter(|one| own.contains(&one.node)) {
+        for one in services.instances.iter().filter(|one| own.contains(&one.node) && !one.runs_beside()) {
             let list = if !one.serves() {
                 &mut self.along
             } else if !one.has_another(&services.instances, down) {
@@ -164,6 +170,15 @@ impl Overview {
             }
         }
         silent
+    }
+
+    /// Adds what serves in a node that is stopped, as itself told; how much that is.
+    fn add_heard(&mut self, heard: Option<&Result<Vec<Instance>, String>>) -> usize {
+        let all = heard.and_then(|heard| heard.as_ref().ok()).map_or(&[][..], Vec::as_slice);
+        for one in all {
+            self.gaps.entry(one.server.clone()).or_default().push(one.node.clone());
+        }
+        all.len()
     }
 }
 
@@ -207,19 +222,13 @@ fn stopped_together<'a>(
     together
 }
 
-fn silence(
-    touched: &Touched,
-    change: &str,
-    stops: bool,
-    services: Option<&Services>,
-    silent: usize,
-) -> Silence {
+fn silence(touched: &Touched, change: &str, stops: bool, is_known: bool, silent: usize) -> Silence {
     match touched.role {
         _ if !stops => Silence::No,
         _ if change == "stop" => Silence::Down,
         None | Some(Role::Database) => Silence::Own,
         Some(Role::Master | Role::Slave) => Silence::Registry(silent),
-        Some(Role::Node) if services.is_none() => Silence::Unknown,
+        Some(Role::Node) if !is_known => Silence::Unknown,
         Some(Role::Node) if silent == 0 => Silence::Covered,
         Some(Role::Node) => Silence::Services(silent),
     }

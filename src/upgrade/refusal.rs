@@ -202,6 +202,12 @@ pub enum Refusal {
         /// The servers and their nodes.
         gaps: String,
     },
+    /// Nobody can be asked to send clients elsewhere, and it was said that nothing may go silent.
+    #[error("nothing can be drained without an account at the database, and clients notice: {gaps}")]
+    Undrained {
+        /// The servers and their nodes.
+        gaps: String,
+    },
     /// A node would have no registry to ask, and it was said that nothing may go silent.
     #[error("nodes that know no other registry than one that is stopped: {nodes}")]
     Locators {
@@ -400,11 +406,29 @@ impl Refusal {
                 "name every registry in TARS_REGISTRY_ADDRESS of the node, or restart it, so that it asks the web console again; or go \
                  without --no-gaps"
             }
+            Self::Undrained { .. } => {
+                "name an account, as in `x-tars: {database: {env_file: FILE}}`, or go without --no-gaps"
+            }
             _ => {
                 "deploy another instance on a node of another container (`tarsup services` shows what is where), or go without --no-gaps"
             }
         }
     }
+}
+
+/// What to do about a container of somebody else's.
+fn foreign_hint(container: &str, data: &[String]) -> String {
+    if data.is_empty() {
+        return format!(
+            "look at it with `docker inspect {container}`: `tarsup adopt` takes it over as it is; it mounts nothing, so else give it another name with `docker rename`, \
+             remove it if nobody needs it, or declare another container_name"
+        );
+    }
+    format!(
+        "it keeps data ({}): `tarsup adopt` takes it over as it is; else stop it and give it another name with `docker rename {container} {container}.before`, and \
+         declare the same mounts for the service, or declare another container_name",
+        data.join(", ")
+    )
 }
 
 fn missing_hint(missing: &[Missing]) -> String {
@@ -446,15 +470,7 @@ impl Diagnose for Refusal {
     fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Several { all } => return all.first().and_then(Diagnose::hint),
-            Self::Foreign { container, data, .. } if data.is_empty() => format!(
-                "look at it with `docker inspect {container}`: `tarsup adopt` takes it over as it is; it mounts nothing, so else give it another name with `docker rename`, \
-                 remove it if nobody needs it, or declare another container_name"
-            ),
-            Self::Foreign { container, data, .. } => format!(
-                "it keeps data ({}): `tarsup adopt` takes it over as it is; else stop it and give it another name with `docker rename {container} {container}.before`, and \
-                 declare the same mounts for the service, or declare another container_name",
-                data.join(", ")
-            ),
+            Self::Foreign { container, data, .. } => foreign_hint(container, data),
             Self::Other { .. } => {
                 "declare another container_name, or another project name with -p".to_owned()
             }
@@ -486,7 +502,10 @@ impl Diagnose for Refusal {
             }
             Self::AddressOutside { .. } => "declare an ipv4_address inside the network's subnet".to_owned(),
             Self::EngineTooOld { .. } => "update the engine to Docker 19.03 or newer".to_owned(),
-            Self::Gaps { .. } | Self::Locators { .. } | Self::Publishing { .. } => self.gap_hint().to_owned(),
+            Self::Gaps { .. }
+            | Self::Undrained { .. }
+            | Self::Locators { .. }
+            | Self::Publishing { .. } => self.gap_hint().to_owned(),
             Self::NoService { .. } => "see `tarsup status` for the services".to_owned(),
             Self::NothingThere { .. } | Self::DatabaseDown { .. } => "run `tarsup up` first".to_owned(),
             Self::ParkedGone { .. } => {

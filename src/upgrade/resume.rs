@@ -98,7 +98,7 @@ impl Deploy<'_> {
             let images = cluster_probe::images(&desired, &observed, &record.plan.intent);
             let mut probe =
                 ClusterProbe::new(images).named(preview_name(&desired.deployment, &record.plan.id));
-            observed.facts.cluster = facts::ask_again(&mut probe, self, &desired, &observed).await;
+            observed.facts = facts::ask_again(&mut probe, self, &desired, &observed).await;
             probe.close(self.engine, &desired.deployment).await?;
             return Ok(Some(self.rest_of(&record, &desired, observed, &lost).await?));
         }
@@ -177,7 +177,7 @@ impl Deploy<'_> {
         // What was under way is only brought to its end here; whether it failed is seen by the next look.
         let _ = runner.run(Way::Do, &steps, 1, steps.len()).await;
         let mut now = self.observe_for(&desired, &runner.record.plan.intent).await?;
-        now.facts.cluster = facts::ask_again(&mut runner.cluster_probe, self, &desired, &now).await;
+        now.facts = facts::ask_again(&mut runner.cluster_probe, self, &desired, &now).await;
         let lost = unwind(&now, &runner.record, &self.desired.policy, &BTreeSet::new()).lost_services();
         let loads_from = now.clone();
         runner.kept.clone_from(&now.kept);

@@ -130,6 +130,12 @@ pub enum StepError {
         /// How long it was waited for, in seconds.
         after: u64,
     },
+    /// Something goes silent that was to be drained, and it was said that nothing may.
+    #[error("{what}")]
+    Gap {
+        /// What, and why.
+        what: String,
+    },
     /// Told to stop.
     #[error("told to stop")]
     Interrupted,
@@ -239,7 +245,7 @@ impl Runner<'_> {
             };
             let subject = step.service.as_deref().or_else(|| step.action.container()).unwrap_or_default();
             self.machine.reporter.step(subject, &format!("{mark}[{number}/{of}] {what}"));
-            match self.carry_out(step).await {
+            match self.carry_out(way, step).await {
                 Ok(()) => self.note(way, Event::Succeeded { way, step: number }).map_err(&failed)?,
                 Err(error) => {
                     let words = error.to_string();
@@ -272,7 +278,7 @@ impl Runner<'_> {
         }
     }
 
-    async fn carry_out(&mut self, step: &Step) -> Result<(), StepError> {
+    async fn carry_out(&mut self, way: Way, step: &Step) -> Result<(), StepError> {
         let engine = self.engine;
         match &step.action {
             Action::Load { image, image_id } => self.load(image, image_id.as_deref()).await?,
@@ -325,7 +331,10 @@ impl Runner<'_> {
             Action::Drain { containers, client_refresh, drain_timeout, is_strict } => {
                 let (client_refresh, drain_timeout, is_strict) =
                     (*client_refresh, *drain_timeout, *is_strict);
-                self.drain(containers, Patience { client_refresh, drain_timeout, is_strict }).await?;
+                // The way back must come to its end.
+                let refuses_gaps = self.desired.policy.refuses_gaps && way == Way::Do;
+                let patience = Patience { client_refresh, drain_timeout, is_strict, refuses_gaps };
+                self.drain(containers, patience).await?;
             }
             Action::DrainAhead { containers, besides } => self.drain_ahead(containers, besides).await?,
             Action::Undrain { containers } => self.undrain(containers).await?,

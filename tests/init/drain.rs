@@ -100,6 +100,12 @@ fn what_serves_elsewhere_is_drained_once_and_given_back() {
     let listens = json!({"server": "Demo.Hello", "node": "a", "port": 9001, "is_udp": false});
     assert_eq!(looked["listens"], json!([listens]));
     assert_eq!(flows(&server)[1], "Hello a inactive");
+    // The other one crashes, and is soon back; then an administrator stops it.
+    server.run(&["UPDATE db_tars.t_server_conf SET flow_state = 'active', present_state = 'inactive' WHERE server_name = 'Hello' AND node_name = 'b'"]);
+    assert_eq!(drain(&asker, "look", &["a"], &json!({}))["alone"], Value::Null);
+    server.run(&["UPDATE db_tars.t_server_conf SET flow_state = 'inactive', present_state = 'active' WHERE server_name = 'Hello' AND node_name = 'b'"]);
+    assert_eq!(drain(&asker, "look", &["a"], &json!({}))["alone"], json!([hello("a")]));
+    server.run(&["UPDATE db_tars.t_server_conf SET flow_state = 'active' WHERE server_name = 'Hello' AND node_name = 'b'"]);
     assert_eq!(drain(&asker, "end", &["b"], &json!({}))["ended"], json!([]), "of another node");
     assert_eq!(drain(&asker, "end", &[], &json!({}))["ended"], json!([hello("a")]));
     assert_eq!(flows(&server), ALL_FLOW);

@@ -125,6 +125,11 @@ fn services(overview: &Overview) -> String {
             &overview.not_drained,
             "served elsewhere too, but clients go on calling until they ask anew",
         ),
+        (
+            "not drained",
+            &overview.gaps,
+            "no account at the database is named; whether others serve it is not known",
+        ),
         ("stopped along", &overview.along, "called by nobody"),
     ] {
         if !services.is_empty() {

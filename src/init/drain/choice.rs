@@ -30,7 +30,7 @@ pub struct Choice {
 }
 
 /// Chooses. A server that an administrator has stopped, or taken out of what is handed out, is none of ours, and neither is a
-/// backup. What is on the nodes `besides` is stopped meanwhile; `drained` names what is drained by anybody, as server and node.
+/// backup; one that runs beside its node goes on. What is on the nodes `besides` is stopped meanwhile; `drained` names what is drained by anybody, as server and node.
 pub fn choose(
     instances: &[Instance],
     nodes: &BTreeSet<String>,
@@ -44,7 +44,7 @@ pub fn choose(
     let known: Vec<Instance> =
         instances.iter().map(|one| Instance { flow: flows(one), ..one.clone() }).collect();
     for (at, one) in known.iter().enumerate() {
-        if !nodes.contains(&one.node) || !one.serves() {
+        if !nodes.contains(&one.node) || !one.serves() || one.runs_beside() {
             continue;
         }
         let gap = |why: &str| {
@@ -103,14 +103,24 @@ mod tests {
     }
 
     #[test]
-    fn what_is_stopped_or_a_backup_or_a_registry_is_not_drained() {
+    fn what_is_stopped_or_a_backup_or_a_registry_or_beside_its_node_is_not_drained() {
         let mut stopped = instance("Demo.A", "a");
         stopped.flow = false;
         let mut backup = instance("Demo.B", "a");
         backup.backup = true;
         let registry = |node| instance("tars.tarsregistry", node);
-        let all =
-            [stopped, instance("Demo.A", "b"), backup, instance("Demo.B", "b"), registry("a"), registry("b")];
+        // A stop of its node does not touch it.
+        let beside = |node| Instance { run_type: "container".to_owned(), ..instance("Demo.C", node) };
+        let all = [
+            stopped,
+            instance("Demo.A", "b"),
+            backup,
+            instance("Demo.B", "b"),
+            registry("a"),
+            registry("b"),
+            beside("a"),
+            beside("b"),
+        ];
         let choice = choose(&all, &nodes(&["a"]), &BTreeSet::new(), &BTreeSet::new());
         assert!(choice.drained.is_empty());
         assert_eq!(choice.gaps.len(), 1);

@@ -62,6 +62,9 @@ struct Report {
     late: Vec<Late>,
     /// What somebody else had given back meanwhile, and is drained once more.
     again: Vec<Place>,
+    /// What is drained and has nobody in its place any more: an administrator stopped the other one, or it died.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    alone: Vec<Place>,
     /// What was given back.
     ended: Vec<Place>,
     /// Where what is drained listens.
@@ -139,9 +142,11 @@ fn begin(session: &mut Session, order: &Order, report: &mut Report) -> Result<()
     Ok(())
 }
 
-/// What registries still hand out, and what somebody else has given back.
+/// What registries still hand out, what somebody else has given back, and what has nobody in its place any more.
 fn look(session: &mut Session, order: &Order, report: &mut Report) -> Result<(), DatabaseError> {
     let instances = instances::all(session)?;
+    // One that crashes is back in a moment, by its tarsnode; what somebody stopped, or whose node is dead, is not.
+    let soon: Vec<Instance> = instances.iter().map(|one| Instance { present: true, ..one.clone() }).collect();
     for drain in record::all(session)?.iter().filter(|drain| order.is_own(drain)) {
         let place = Place { server: drain.server.clone(), node: drain.node.clone() };
         let Some(one) = instances.iter().find(|one| one.server == drain.server && one.node == drain.node)
@@ -151,6 +156,9 @@ fn look(session: &mut Session, order: &Order, report: &mut Report) -> Result<(),
         if one.flow {
             set_flow(session, &drain.server, &drain.node, "inactive")?;
             report.again.push(place.clone());
+        }
+        if !one.has_another(&soon, &order.nodes) {
+            report.alone.push(place.clone());
         }
         let ports = one.adapters.iter().filter_map(Adapter::listens);
         report.listens.extend(ports.map(|listens| Listening {

@@ -45,13 +45,15 @@ fn no_call_is_lost_while_the_nodes_of_a_service_are_rolled() {
         return;
     }
 
-    let clients = Clients::start(&deployment, &[HELLO], &CLIENTS);
-    let ran = deployment.tarsup(&["upgrade", "--to", NEW, "--yes"]).exits(0);
-    clients.lost_nothing(&ran.err);
-
-    let clients = Clients::start(&deployment, &[HELLO], &CLIENTS);
-    let ran = deployment.tarsup(&["rollback", "--yes"]).exits(0);
-    clients.lost_nothing(&ran.err);
+    // What is deployed on master and slave is drained like what is on nodes.
+    let both = Server::new("BothServer", "tcp -p 9041", &[("framework", 3), ("slave", 4)]);
+    deploy(&deployment, &[both]);
+    for words in [&["upgrade", "--to", NEW, "--yes"][..], &["rollback", "--yes"]] {
+        let clients = Clients::start(&deployment, &[HELLO, &both.object()], &CLIENTS);
+        let ran = deployment.tarsup(words).exits(0);
+        assert_eq!(ran.err.matches("given back: Demo.BothServer on").count(), 2, "{}", ran.err);
+        clients.lost_nothing(&ran.err);
+    }
 
     killed_and_resumed(&deployment);
     registry_down(&deployment);
@@ -233,7 +235,14 @@ fn administrators_hand(deployment: &Deployment) {
             "UPDATE db_tars.t_server_conf SET flow_state = '{flow}' WHERE server_name = 'HelloServer' AND node_name = '{other}'"
         ));
     };
+    // In the middle of a drain: what is drained is the only one then, and is given back at once.
+    let mut restart = deployment.spawn(&["restart", "node", "--yes", "--no-gaps"]);
+    wait_for("the drain", || deployment.query(&flow).trim() == "inactive");
     stop("inactive");
+    assert!(!restart.wait().unwrap().success());
+    let told = deployment.read("spawned.log");
+    assert!(told.contains("what served in its place serves no more"), "{told}");
+    assert_eq!(deployment.query(&flow).trim(), "active", "{told}");
     // The first one is the only one that serves now: a question, and refused where somebody says so.
     let refused = deployment.tarsup(&["restart", "node", "--yes", "--no-gaps"]).exits(3);
     assert!(refused.err.contains("Demo.HelloServer"), "{}", refused.err);

@@ -1,8 +1,10 @@
 //! The whole path as a user walks it: packages → images → engine → deployment → upgrade, with a real MariaDB.
 
 mod back;
+mod beside;
 pub mod deployment;
 mod drain;
+mod engines;
 mod faults;
 mod guard;
 mod losses;

@@ -46,31 +46,42 @@ impl<'a> Server<'a> {
         }
     }
 
-    fn deploy(&self, deployment: &Deployment) {
-        let (name, home) = (self.name, self.home());
+    /// Puts its files onto its nodes, and its rows into the database.
+    pub fn deploy(&self, deployment: &Deployment) {
         for (service, host) in self.on {
-            let (container, address) = (container_of(deployment, service), deployment.address(*host));
-            succeed(Command::new("docker").args(["exec", &container, "mkdir", "-p", &format!("{home}/bin")]));
-            succeed(Command::new("docker").args([
-                "cp",
-                &standin(),
-                &format!("{container}:{home}/bin/{name}"),
-            ]));
-            let (object, allow_ip) = (self.object(), self.allow_ip);
-            if let Some((protocol, port)) = self.listens.split_once(" -p ") {
-                deployment.query(&format!(
-                    "INSERT INTO db_tars.t_adapter_conf (application, server_name, node_name, adapter_name, endpoint, servant, protocol, \
-                     allow_ip) VALUES ('Demo', '{name}', '{address}', '{object}Adapter', '{protocol} -h {address} -t 60000 -p {port}', \
-                     '{object}', 'tars', '{allow_ip}')"
-                ));
-            }
-            let more = if self.row.is_empty() { String::new() } else { format!(", {}", self.row) };
+            self.put(&container_of(deployment, service), &[]);
+            self.register(deployment, &deployment.address(*host));
+        }
+    }
+
+    /// Its program in a node; `environment` names another engine.
+    pub fn put(&self, container: &str, environment: &[(&str, &str)]) {
+        let (name, home) = (self.name, self.home());
+        let docker = || {
+            let mut command = Command::new("docker");
+            command.envs(environment.iter().copied());
+            command
+        };
+        succeed(docker().args(["exec", container, "mkdir", "-p", &format!("{home}/bin")]));
+        succeed(docker().args(["cp", &standin(), &format!("{container}:{home}/bin/{name}")]));
+    }
+
+    /// Its rows for the node of this name.
+    pub fn register(&self, deployment: &Deployment, node: &str) {
+        let (name, object, allow_ip) = (self.name, self.object(), self.allow_ip);
+        if let Some((protocol, port)) = self.listens.split_once(" -p ") {
             deployment.query(&format!(
-                "INSERT INTO db_tars.t_server_conf SET application = 'Demo', server_name = '{name}', node_name = '{address}', \
-                 setting_state = 'active', present_state = 'inactive', base_path = '{}'{more}",
-                self.folder
+                "INSERT INTO db_tars.t_adapter_conf (application, server_name, node_name, adapter_name, endpoint, servant, protocol, \
+                 allow_ip) VALUES ('Demo', '{name}', '{node}', '{object}Adapter', '{protocol} -h {node} -t 60000 -p {port}', \
+                 '{object}', 'tars', '{allow_ip}')"
             ));
         }
+        let more = if self.row.is_empty() { String::new() } else { format!(", {}", self.row) };
+        deployment.query(&format!(
+            "INSERT INTO db_tars.t_server_conf SET application = 'Demo', server_name = '{name}', node_name = '{node}', \
+             setting_state = 'active', present_state = 'inactive', base_path = '{}'{more}",
+            self.folder
+        ));
     }
 }
 

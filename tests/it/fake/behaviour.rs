@@ -45,6 +45,8 @@ pub struct Behaviour {
     pub runnable_exit: i64,
     /// What its `tars-init shared-memory`, or its shell, tells before the `end`; `None` where it has neither.
     pub shared: Option<String>,
+    /// What its probe says that is deployed there, and whether it serves; `None` where it does not tell.
+    pub deployed: Option<Vec<(&'static str, bool)>>,
     /// How long it takes to stop; killed (137) where the grace period ends before.
     pub stops_after: Duration,
 }
@@ -71,6 +73,7 @@ impl Default for Behaviour {
             cannot_run: Vec::new(),
             runnable_exit: 0,
             shared: Some(String::new()),
+            deployed: None,
             stops_after: Duration::ZERO,
         }
     }

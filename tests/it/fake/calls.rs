@@ -186,7 +186,7 @@ impl Engine for FakeEngine {
                 },
                 ["/usr/local/bin/tars-init" | "tars-init", "probe", "--json"] => {
                     let is_healthy = world.is_healthy(&held, world.now());
-                    probed(&held.node().unwrap_or_default(), is_healthy, &world.behaviour(&held).changes)
+                    probed(&held.node().unwrap_or_default(), is_healthy, &world.behaviour(&held))
                 }
                 ["/bin/sh", "-c", script] if script.contains("/framework/servers") => {
                     compared(&world.behaviour(&held).published)
@@ -466,12 +466,15 @@ fn fits(labels: &BTreeMap<String, String>, wanted: &[String]) -> bool {
 }
 
 /// What `tars-init probe --json` prints.
-fn probed(node: &str, healthy: bool, changes: &Value) -> ExecOutput {
+fn probed(node: &str, healthy: bool, behaviour: &Behaviour) -> ExecOutput {
     let problems: &[&str] = if healthy { &[] } else { &["tars.tarsregistry.QueryObj does not answer"] };
     let document = json!({
         "protocol": 2, "healthy": healthy, "role": "slave", "address": node, "version": "3.0.17", "servants": [],
         "web": null, "registry": null, "database": "exists", "problems": problems,
-        "changes": changes,
+        "changes": behaviour.changes,
+        "deployed": behaviour.deployed.as_ref().map(|all| {
+            all.iter().map(|(server, serves)| json!({"server": server, "serves": serves})).collect::<Vec<_>>()
+        }),
     });
     ExecOutput { exit_code: i64::from(!healthy), stdout: format!("{document}\n"), stderr: String::new() }
 }
@@ -522,7 +525,15 @@ fn drain(world: &mut World, act: &str, order: &str) -> ExecOutput {
             let mine = world.drained.iter().filter(|node| named.contains(node));
             let listens: Vec<Value> =
                 mine.flat_map(|node| [listens(node, 9001, false), listens(node, 9002, true)]).collect();
-            json!({"listens": listens})
+            let drained: Vec<&String> = world.drained.iter().filter(|node| named.contains(node)).collect();
+            let mut document = json!({"listens": listens, "drained": drained.iter().map(|node| place(node)).collect::<Vec<_>>()});
+            // What somebody else does to it meanwhile.
+            for key in ["late", "again", "alone"] {
+                let told = world.facts.get(key).and_then(Value::as_array).into_iter().flatten();
+                let of_these = told.filter(|one| drained.iter().any(|node| one["node"] == **node));
+                document[key] = of_these.cloned().collect();
+            }
+            document
         }
         _ => json!({}),
     };
@@ -546,6 +557,14 @@ fn traffic(world: &World, container: &str, protocol: u32, ports: &[&str]) -> Exe
     if protocol < 2 {
         let stderr = "tars-init: `traffic 9001` is not understood.\n".to_owned();
         return ExecOutput { exit_code: 64, stdout: String::new(), stderr };
+    }
+    if ports.first() == Some(&"--connected") {
+        assert_eq!(ports[1..], ["17890", "17891"]);
+        let peers = world.linked.get(container).into_iter().flatten();
+        let callers: Vec<Value> =
+            peers.map(|peer| json!({"port": 17891, "peer": peer, "connections": 1})).collect();
+        let stdout = json!({"protocol": 2, "callers": callers}).to_string();
+        return ExecOutput { exit_code: 0, stdout, stderr: String::new() };
     }
     assert_eq!(ports, ["9001"], "nobody counts who calls over UDP");
     let calling = world.callers.get(container).filter(|(_, until)| *until > world.now());

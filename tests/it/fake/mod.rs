@@ -264,6 +264,11 @@ impl FakeEngine {
         locked(&self.world).callers.insert(container.to_owned(), (peer.to_owned(), until));
     }
 
+    /// Who is connected to the registry in a container.
+    pub fn link(&self, container: &str, peers: &[String]) {
+        locked(&self.world).linked.insert(container.to_owned(), peers.to_vec());
+    }
+
     /// More of what `tars-init cluster --facts` says.
     pub fn tell(&self, key: &str, value: Value) {
         locked(&self.world).facts.insert(key.to_owned(), value);

@@ -95,6 +95,8 @@ pub(super) struct World {
     pub drained: BTreeSet<String>,
     /// Container → who calls what serves in it, and until when.
     pub callers: BTreeMap<String, (String, Instant)>,
+    /// Container → who is connected to the registry in it.
+    pub linked: BTreeMap<String, Vec<String>>,
     /// The time that it has been brought up to.
     pub now: Option<Instant>,
 }

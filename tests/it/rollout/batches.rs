@@ -21,12 +21,12 @@ use tarsup::upgrade::step::Action;
 const ELSEWHERE: u8 = 3;
 const NODES: u8 = 6;
 
-fn node(of: u8) -> String {
+pub fn node(of: u8) -> String {
     format!("node{of}")
 }
 
 /// The address of the deployment's n-th node; those of other hosts follow.
-fn address(of: u8) -> String {
+pub fn address(of: u8) -> String {
     format!("172.25.0.{}", 10 + of)
 }
 

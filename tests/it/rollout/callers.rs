@@ -86,3 +86,29 @@ async fn what_nobody_can_tell_is_said_and_not_waited_for() {
         assert!(!said.contains("still called"), "{said}\n{ended:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn drain_that_does_not_hold_is_a_gap_and_refused_where_nothing_may_go_silent() {
+    let place = json!({"server": "Demo.Hello", "node": "slave", "registry": "tcp -h r -p 17890"});
+    for (key, words) in [
+        ("late", "not drained: Demo.Hello: tcp -h r -p 17890 hands it out after 60 s"),
+        ("again", "not drained: Demo.Hello on slave: somebody else gave it back twice"),
+        ("alone", "not drained: Demo.Hello on slave: what served in its place serves no more"),
+    ] {
+        let tell = |engine: &FakeEngine| engine.tell(key, json!([place]));
+        let (engine, ended, said) = upgrade(&patient(20), tell).await;
+        ended.unwrap();
+        assert_eq!(said.matches(words).count(), 1, "{key}: {said}");
+        assert!(engine.calls().contains(&"stop tars-slave".to_owned()), "{key}");
+
+        let mut strict = patient(20);
+        strict.policy.refuses_gaps = true;
+        let (engine, ended, said) = upgrade(&strict, tell).await;
+        let failure = ended.unwrap_err();
+        assert_eq!(failure.exit(), Exit::RolledBack, "{key}: {failure}");
+        assert!(failure.to_string().contains(words), "{key}: {failure}");
+        assert!(failure.hint().unwrap().contains("without --no-gaps"), "{key}");
+        assert!(!engine.calls().contains(&"stop tars-slave".to_owned()), "{key}: {said}");
+        assert!(!engine.dump().contains("drained "), "{key}: {}", engine.dump());
+    }
+}

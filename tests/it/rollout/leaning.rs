@@ -239,7 +239,7 @@ async fn held_follower_and_one_that_differs_are_asked_about() {
 #[tokio::test(start_paused = true)]
 async fn up_mends_what_leans_on_a_container_that_was_replaced_without_it() {
     for way in WAYS {
-        mended(way).await;
+        Box::pin(mended(way)).await;
     }
 }
 

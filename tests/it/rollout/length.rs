@@ -11,13 +11,13 @@ fn node(of: u8) -> String {
     format!("node{of}")
 }
 
-/// Database, master, slave and twenty nodes, with the times of the defaults.
-fn with_nodes() -> Desired {
+/// Database, master, slave and so many nodes, with the times of the defaults.
+fn with_nodes(nodes: u8) -> Desired {
     let mut desired = desired();
     desired.services.retain(|service| service.role != Some(Role::Node));
     desired
         .services
-        .extend((0..NODES).map(|of| service(&node(of), Some(Role::Node), "tars/node:1", 10 + of)));
+        .extend((0..nodes).map(|of| service(&node(of), Some(Role::Node), "tars/node:1", 10 + of)));
     let defaults = Policy::default();
     desired.policy.client_refresh = defaults.client_refresh;
     desired.policy.drain_timeout = defaults.drain_timeout;
@@ -33,8 +33,8 @@ const ON_ALL: Runs = |_| vec!["Demo.A".to_owned()];
 const IN_PAIRS: Runs = |of| vec![format!("Demo.Pair{}", of / 2)];
 
 /// Seconds of a restart of all nodes, and what its plan said.
-async fn restart(change: impl FnOnce(&mut Desired), runs: Runs) -> (u64, (u64, u64)) {
-    let mut desired = with_nodes();
+async fn restart(nodes: u8, change: impl FnOnce(&mut Desired), runs: Runs) -> (u64, (u64, u64)) {
+    let mut desired = with_nodes(nodes);
     let engine = running(&desired).await;
     change(&mut desired);
     let of = |at: u8| {
@@ -49,8 +49,8 @@ async fn restart(change: impl FnOnce(&mut Desired), runs: Runs) -> (u64, (u64, u
         };
         runs(at).into_iter().map(instance)
     };
-    engine.tell("servers", json!((0..NODES).flat_map(of).collect::<Vec<_>>()));
-    let intent = Intent::Restart { services: (0..NODES).map(node).collect(), ask_with: None };
+    engine.tell("servers", json!((0..nodes).flat_map(of).collect::<Vec<_>>()));
+    let intent = Intent::Restart { services: (0..nodes).map(node).collect(), ask_with: None };
     let machine = Machine::new();
     let command = deploy(&engine, &machine, &desired);
     let offer = command.offer(&request(&id(2), &intent)).await.unwrap();
@@ -69,22 +69,27 @@ async fn rollout_of_twenty_nodes_lasts_as_its_plan_says_and_waits_overlap() {
     };
     let mut told = Vec::new();
     for (what, (took, (shortest, longest))) in [
-        ("a service on all, one by one", restart(one_by_one, ON_ALL).await),
+        ("a service on all, one by one", restart(NODES, one_by_one, ON_ALL).await),
         (
             "a service on all, three at a time",
-            restart(|desired| desired.policy.batch = Some(3), ON_ALL).await,
+            restart(NODES, |desired| desired.policy.batch = Some(3), ON_ALL).await,
         ),
-        ("a service on all, --no-drain", restart(undrained, ON_ALL).await),
-        ("ten services on two each", restart(|_| (), IN_PAIRS).await),
-        ("ten services on two each, one by one", restart(one_by_one, IN_PAIRS).await),
-        ("ten services on two each, --no-drain", restart(undrained, IN_PAIRS).await),
+        ("a service on all, --no-drain", restart(NODES, undrained, ON_ALL).await),
+        ("ten services on two each", restart(NODES, |_| (), IN_PAIRS).await),
+        ("ten services on two each, one by one", restart(NODES, one_by_one, IN_PAIRS).await),
+        ("ten services on two each, --no-drain", restart(NODES, undrained, IN_PAIRS).await),
+        ("of two nodes: a service on both", restart(2, |_| (), ON_ALL).await),
+        ("of two nodes: a service on both, --no-drain", restart(2, undrained, ON_ALL).await),
     ] {
         eprintln!("| {what} | {took} | {shortest} | {longest} |");
         assert!(shortest <= took && took <= longest, "{what}: {shortest} <= {took} <= {longest}");
         told.push(took);
     }
-    let [all, batches, undrained, pairs, pairs_one_by_one, _] = told[..] else { panic!("{told:?}") };
+    let [all, batches, undrained, pairs, pairs_one_by_one, _, two, two_undrained] = told[..] else {
+        panic!("{told:?}")
+    };
     // Each after the other would be twenty times the wait of 65 s and the gate.
     assert!(undrained < batches && batches < all && all < 20 * (65 + undrained / 20), "{told:?}");
     assert!(pairs * 2 < pairs_one_by_one, "{told:?}");
+    assert!(two >= 2 * 65 && two_undrained * 10 == undrained, "{told:?}");
 }

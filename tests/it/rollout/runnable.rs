@@ -164,6 +164,13 @@ async fn what_runs_beside_a_node_is_left_alone_and_what_a_node_lacks_for_it_is_s
     });
     let notes = offered(&engine, &desired).await;
     assert!(!notes.iter().any(|note| note.contains("beside it")), "{notes:?}");
+    // It goes on while its node is stopped: neither silent nor drained, though it is the only one.
+    let machine = Machine::new();
+    let request = request(&id(2), &to_2(&desired));
+    let offer = deploy(&engine, &machine, &desired).offer(&request).await.unwrap();
+    assert!(!offer.plan.questions.iter().any(|one| one.contains("Demo.Hello")), "{:?}", offer.plan.questions);
+    let glance = &offer.overview;
+    assert!(glance.silent.is_empty() && glance.drained.is_empty(), "{glance:?}");
 
     roll(&engine, &Machine::new(), &desired, &id(2), &to_2(&desired)).await.unwrap();
     let prune = Intent::Prune { keep: Some(0), foreign: false };

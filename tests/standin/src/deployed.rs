@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tarsup::tars::registry::{self, Adapter, Server};
 
 use crate::serve::Stage;
-use crate::{Failure, registry as played};
+use crate::{Failure, beside, registry as played};
 
 /// Seen on the real one: what is missing after its own start is started from then on.
 const SETTLE: Duration = Duration::from_secs(10);
@@ -44,7 +44,11 @@ pub fn supervise(stage: &Stage, node: &str, registries: &[(String, u16)], data: 
                 "" => data.join(server.id()),
                 elsewhere => PathBuf::from(elsewhere),
             };
-            let running = process(&conf(&folder, server));
+            let running = if server.runs_beside() {
+                beside::process(&server.id())
+            } else {
+                process(&conf(&folder, server))
+            };
             if running.is_some() {
                 (life.has_run, life.dead_since) = (true, None);
             }
@@ -96,7 +100,8 @@ fn process(conf: &Path) -> Option<u32> {
     })
 }
 
-/// Writes configuration and script, and runs the script, as the real one does it at each start.
+/// Writes configuration and script, and runs the script, as the real one does it at each start; beside the node in a container of
+/// its own.
 fn start(folder: &Path, server: &Server) -> Result<(), Failure> {
     let (bin, conf) = (folder.join("bin"), conf(folder, server));
     let program = bin.join(&server.name);
@@ -119,14 +124,19 @@ fn start(folder: &Path, server: &Server) -> Result<(), Failure> {
     let script = bin.join("tars_start.sh");
     let text = format!(
         "#!/bin/sh\n. /etc/profile\nexport LD_LIBRARY_PATH=$LD_LIBRARY_PATH:{}\ntrap 'exit' TERM INT\npid=0\n\n\
-         {} --config={} & pid=$!\necho $pid > {}.pid\n\n",
+         {} --config={} & pid=$!\necho $pid > {}.pid\n{}\n",
         bin.display(),
         program.display(),
         conf.display(),
-        script.display()
+        script.display(),
+        // A container ends with its first process.
+        if server.runs_beside() { "wait $pid" } else { "" },
     );
     fs::write(&script, text)?;
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+    if server.runs_beside() {
+        return beside::start(&server.id(), folder, &script);
+    }
     let script = if server.start_script.is_empty() { script } else { PathBuf::from(&server.start_script) };
     let mut child = Command::new(&script)
         .current_dir(folder)

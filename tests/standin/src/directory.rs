@@ -31,7 +31,7 @@ const IN_SET: &str = "findObjectByIdInSameSet";
 const FIND_ALL: &str = "findObjectById4All";
 
 type ServedRow = (String, String, bool, String, String, String, String);
-type ServerRow = (String, String, String, String, String, String, String, String);
+type ServerRow = (String, String, String, String, String, String, String, String, String);
 
 /// A server's object on one node.
 #[derive(Clone, Debug)]
@@ -154,12 +154,21 @@ fn servers(account: &Account, node: &str) -> Result<Vec<Server>, Failure> {
     let mut connection = database::open(account)?;
     let rows: Vec<ServerRow> = connection.exec(
         "SELECT application, server_name, COALESCE(base_path, ''), exe_path, CAST(setting_state AS CHAR), \
-         CAST(present_state AS CHAR), CAST(server_type AS CHAR), COALESCE(start_script_path, '') FROM t_server_conf WHERE node_name = ? ORDER BY 1, 2",
+         CAST(present_state AS CHAR), CAST(server_type AS CHAR), COALESCE(start_script_path, ''), COALESCE(run_type, '') FROM t_server_conf WHERE node_name = ? ORDER BY 1, 2",
         (node,),
     )?;
     let mut servers = Vec::new();
-    for (application, name, base_path, exe_path, setting_state, present_state, server_type, start_script) in
-        rows
+    for (
+        application,
+        name,
+        base_path,
+        exe_path,
+        setting_state,
+        present_state,
+        server_type,
+        start_script,
+        run_type,
+    ) in rows
     {
         let adapters: Vec<(String, String, String, String)> = connection.exec(
             "SELECT COALESCE(endpoint, ''), allow_ip, COALESCE(servant, ''), COALESCE(protocol, '') FROM t_adapter_conf \
@@ -177,8 +186,8 @@ fn servers(account: &Account, node: &str) -> Result<Vec<Server>, Failure> {
             present_state,
             server_type,
             start_script,
+            run_type,
             adapters: adapters.into_iter().map(adapter).collect(),
-            ..Server::default()
         });
     }
     Ok(servers)

@@ -4,6 +4,7 @@
 //! Started as `standin` it packs packages of the true layouts (`pack`), pings a servant without a pause and tells the longest gap in
 //! its answers (`gap`), or calls an object where registries say that it is served, and tells what was lost (`calls`).
 
+mod beside;
 mod business;
 mod calls;
 mod config;

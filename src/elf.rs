@@ -11,6 +11,7 @@ use ::elf::dynamic::Dyn;
 use ::elf::endian::AnyEndian;
 use ::elf::file::{Class, ELF32_EHDR_TAILSIZE, ELF64_EHDR_TAILSIZE, FileHeader, parse_ident};
 use ::elf::gnu_symver::{VerDefIterator, VerNeedIterator};
+use ::elf::note::{Note, NoteGnuBuildId, NoteIterator};
 use ::elf::parse::{ParseAt, ParsingTable};
 use ::elf::segment::ProgramHeader;
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,9 @@ pub struct Elf {
     /// True for one of 32 bits.
     #[serde(skip_serializing_if = "is_false")]
     pub narrow: bool,
+    /// The build id of GNU's linkers, in hexadecimal digits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub build_id: Option<String>,
     /// `PT_INTERP`: the loader; none for a library or a static program.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interpreter: Option<String>,
@@ -72,6 +76,9 @@ impl ReadAt for [u8] {
 const LARGEST_TABLE: u64 = 64 * 1024;
 /// The longest name or search path, in bytes.
 const LONGEST_NAME: usize = 4096;
+/// The most segments with notes that are looked at, and the longest build id, in bytes: linkers make two and twenty.
+const MOST_NOTES: usize = 8;
+const LONGEST_BUILD_ID: usize = 64;
 /// The most names and versions of one file.
 const MOST_NAMES: usize = 4096;
 /// What all names of one file may take together, in bytes; less in a small file, where only overlapping ones could.
@@ -157,6 +164,7 @@ impl<'f, R: ReadAt + ?Sized> Reading<'f, R> {
         if let Some(interpreter) = self.segments.iter().find(segment(abi::PT_INTERP)).copied() {
             elf.interpreter = Some(self.text(interpreter.p_offset)?);
         }
+        elf.build_id = self.build_id()?;
         let Some(found) = self.segments.iter().find(segment(abi::PT_DYNAMIC)).copied() else {
             return Ok(elf);
         };
@@ -174,6 +182,28 @@ impl<'f, R: ReadAt + ?Sized> Reading<'f, R> {
         elf.versions = self.needs(dynamic.needs)?;
         elf.exports = self.defines(dynamic.defines)?;
         Ok(elf)
+    }
+
+    /// A loader does not ask for notes: what is damaged in them is no reason to take a file for none.
+    fn build_id(&self) -> Result<Option<String>> {
+        let notes = self.segments.iter().filter(|segment| segment.p_type == abi::PT_NOTE);
+        for segment in notes.take(MOST_NOTES) {
+            let bytes = match self.file.table(segment.p_offset, segment.p_filesz) {
+                Ok(bytes) => bytes,
+                Err(Problem::Unfit) => continue,
+                Err(error) => return Err(error),
+            };
+            let align = usize::try_from(segment.p_align).unwrap_or(0).clamp(4, 8);
+            for note in NoteIterator::new(self.header.endianness, self.header.class, align, &bytes) {
+                if let Note::GnuBuildId(NoteGnuBuildId(id)) = note
+                    && (1..=LONGEST_BUILD_ID).contains(&id.len())
+                {
+                    let hex = |text: String, byte: &u8| text + &format!("{byte:02x}");
+                    return Ok(Some(id.iter().fold(String::new(), hex)));
+                }
+            }
+        }
+        Ok(None)
     }
 
     fn dynamic(&self, segment: &ProgramHeader) -> Result<Dynamic> {

@@ -9,6 +9,7 @@
 //! | `elf` | what a program or library asks of its loader, and what it offers |
 //! | `contents` | the list of its files that an image carries |
 //! | `compare` | what differs between two images, in services and files |
+//! | `sbom` | what an image is made of, as a bill of materials |
 //! | `build` | recipe → packages → layers → image |
 //! | `store` | the local content store, an OCI layout |
 //! | `transport` | where images come from and go to: layout, archive, engine |
@@ -45,6 +46,8 @@ pub mod engine;
 pub mod limits;
 #[cfg(feature = "host")]
 pub mod oci;
+#[cfg(feature = "host")]
+pub mod sbom;
 #[cfg(feature = "host")]
 pub mod store;
 #[cfg(feature = "host")]

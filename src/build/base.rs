@@ -53,6 +53,7 @@ impl Rootfs {
         if std::fs::metadata(path).map_err(failed)?.len() == 0 {
             return Err(unusable(path, "it is empty").into());
         }
+        let _span = tracing::debug_span!("hash", what = "the base's file").entered();
         Ok(Self { path: path.to_owned(), digest: hints.digest(path).map_err(failed)? })
     }
 
@@ -70,6 +71,7 @@ pub fn pack(
     cache: &Cache,
     compressors: &Compressors,
 ) -> Result<LayerRecord<BasePaths>, BuildError> {
+    let _span = tracing::debug_span!("compress", what = "the base").entered();
     let blob = HashingWriter::new(cache.start()?);
     let gzip = compressors.writer(blob).map_err(BuildError::compress("base"))?;
     let (out, contents) = read(base, HashingWriter::new(gzip), Look::IntoLibraries)?;
@@ -83,6 +85,7 @@ pub fn pack(
 
 /// The diff id of the root file system and its names, without its blob.
 pub fn hash(base: &Rootfs, look: Look) -> Result<(Digest, BasePaths), BuildError> {
+    let _span = tracing::debug_span!("hash", what = "the base").entered();
     let (out, contents) = read(base, HashingWriter::new(io::sink()), look)?;
     Ok((out.finish().1, contents))
 }
@@ -408,7 +411,7 @@ fn unusable(path: &Path, why: &str) -> UnpackError {
     UnpackError::Archive {
         path: path.to_owned(),
         why: why.to_owned(),
-        hint: "a base is a tar of a root file system, plain, gzipped or in zstd, as mmdebstrap and `docker export` write it"
+        hint: "a base is a tar of a root file system, plain, gzipped, in zstd or in xz, as mmdebstrap and `docker export` write it"
             .to_owned(),
     }
 }

@@ -68,6 +68,7 @@ pub(super) fn pack(
             (Some(record), _) => record.diff_id,
             (None, Some(noted)) => noted,
             (None, None) => {
+                let _span = tracing::debug_span!("hash", what = input.name).entered();
                 let diff_id = hash(&input.tree, &contents.folders).map_err(&failed)?;
                 cache.note(&hashed(&key), &diff_id)?;
                 diff_id
@@ -82,6 +83,7 @@ pub(super) fn pack(
     if let Some(record) = cached {
         return Ok(packed(record.diff_id, record.digest, record.size, Origin::Cache, None));
     }
+    let _span = tracing::debug_span!("compress", what = input.name).entered();
     let blob = HashingWriter::new(cache.start()?);
     let mut tar = HashingWriter::new(compressors.writer(blob).map_err(&failed)?);
     layer::write(&input.tree, &contents.folders, &mut tar).map_err(&failed)?;

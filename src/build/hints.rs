@@ -105,7 +105,7 @@ impl<'a> Hints<'a> {
 
 /// What a release makes of a package may differ from what the one before made of it.
 fn listing_key(package: &Digest) -> Digest {
-    Digest::of(format!("tarsup package 4 of {}\n{package}\n", env!("CARGO_PKG_VERSION")))
+    Digest::of(format!("tarsup package 5 of {}\n{package}\n", env!("CARGO_PKG_VERSION")))
 }
 
 /// `None` for a file that changed a moment ago: it might change again within the clock's grain.

@@ -7,7 +7,7 @@ use super::base::BasePaths;
 use super::layer::{Folder, Folders};
 use super::offers::is_library;
 use super::tree::{self, Content, Tree, TreeNode};
-use crate::contents::{self, Entry, FOLDER, Kind, Offers, Part};
+use crate::contents::{self, Entry, FOLDER, Kind, Offers, Part, Program};
 use crate::elf::Elf;
 use crate::oci::Digest;
 
@@ -40,7 +40,7 @@ fn entries<'t>(tree: &'t Tree, folders: &'t Folders) -> impl Iterator<Item = (&'
 
 /// What programs find in a tree.
 fn offers(tree: &Tree) -> Option<Offers> {
-    let offers = Offers { libraries: libraries(tree), ..Offers::default() };
+    let offers = Offers { libraries: libraries(tree), programs: programs(tree), ..Offers::default() };
     (!offers.is_empty()).then_some(offers)
 }
 
@@ -50,7 +50,19 @@ fn libraries(tree: &Tree) -> BTreeMap<String, Elf> {
     tree.iter().filter_map(found).collect()
 }
 
-/// The same of one node.
+/// What else of a tree is machine code.
+fn programs(tree: &Tree) -> BTreeMap<String, Program> {
+    let found = |(path, node): (&str, &TreeNode)| match node {
+        TreeNode::File { content, .. } if library(path, node).is_none() => {
+            let elf = content.elf.as_deref()?;
+            Some((path.to_owned(), Program { build_id: elf.build_id.clone(), needed: elf.needed.clone() }))
+        }
+        _ => None,
+    };
+    tree.iter().filter_map(found).collect()
+}
+
+/// A library of one node.
 pub fn library<'n>(path: &str, node: &'n TreeNode) -> Option<&'n Elf> {
     match node {
         TreeNode::File { content, .. } if is_library(path.rsplit('/').next().unwrap_or(path)) => {

@@ -87,8 +87,8 @@ pub struct PreparedBuild<'a> {
     layers: Vec<LayerInput>,
     /// What a person ought to read.
     pub warnings: Vec<String>,
-    /// The packages that are files, and their digests.
-    pub packages: Vec<(PathBuf, Digest)>,
+    /// The packages that are files.
+    pub packages: Vec<UsedPackage>,
     hints: Hints<'a>,
     /// What `--strict` refuses of them; of a rehearsal alone.
     refused: Option<GateError>,
@@ -176,14 +176,25 @@ impl Packed {
     }
 }
 
+/// A package that is a file, as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsedPackage {
+    /// The file.
+    pub path: PathBuf,
+    /// The digest of its bytes.
+    pub digest: Digest,
+    /// The layers that its files are in: services, or the web console.
+    pub layers: Vec<String>,
+}
+
 /// A finished image.
 pub struct Built {
     /// The image. Its layers lie in the cache.
     pub image: Image,
     /// Its layers, in order.
     pub layers: Vec<Packed>,
-    /// The packages of a patch that are files, and their digests.
-    pub packages: Vec<(PathBuf, Digest)>,
+    /// The packages of a patch that are files.
+    pub packages: Vec<UsedPackage>,
     /// What a person ought to know of the order of its layers.
     pub note: Option<String>,
     /// What a person ought to know of its programs.
@@ -292,9 +303,17 @@ fn prepare_with<'a>(
     check::keys(recipe)?;
     let init = init_of(recipe, settings)?;
     let hints = Hints::new(&settings.cache);
-    let packages = parallel(settings.threads, &recipe.packages, |path| read(path, &hints))?;
-    let digest = |package: &Package| Some((package.path.clone(), package.digest?));
-    let mut digests: Vec<(PathBuf, Digest)> = packages.iter().filter_map(digest).collect();
+    let packages = {
+        let _span = tracing::debug_span!("read", what = "the packages").entered();
+        parallel(settings.threads, &recipe.packages, |path| read(path, &hints))?
+    };
+    let wanted = check::services_of(recipe.role);
+    let used = |package: &Package| {
+        let layers = package.services.keys().filter(|service| wanted.contains(service));
+        let layers = layers.map(|service| service.name().to_owned()).collect();
+        Some(UsedPackage { path: package.path.clone(), digest: package.digest?, layers })
+    };
+    let mut used: Vec<UsedPackage> = packages.iter().filter_map(used).collect();
     let mut services = package::by_service(packages)?;
     let mut warnings = package::stale(&services);
     let refused = settings.allow(gate::strict(&warnings, settings.strict, &recipe.file))?;
@@ -332,8 +351,8 @@ fn prepare_with<'a>(
             Some(BaseInput::Image(base))
         }
     };
-    let layers = layers(recipe, services, init.as_deref(), &mut digests)?;
-    Ok(PreparedBuild { recipe, settings, base, layers, warnings, packages: digests, hints, refused })
+    let layers = layers(recipe, services, init.as_deref(), &mut used)?;
+    Ok(PreparedBuild { recipe, settings, base, layers, warnings, packages: used, hints, refused })
 }
 
 /// tars-init: in every image of TARS, in a plain one where the recipe names it.
@@ -372,7 +391,7 @@ fn layers(
     recipe: &Recipe,
     services: BTreeMap<Service, (PathBuf, ServiceFiles)>,
     init: Option<&Path>,
-    digests: &mut Vec<(PathBuf, Digest)>,
+    used: &mut Vec<UsedPackage>,
 ) -> Result<Vec<LayerInput>, BuildError> {
     let mut layers = Vec::new();
     let mut add = |name: &str, what: String, tree: Tree| {
@@ -381,8 +400,12 @@ fn layers(
         }
     };
     if let Some(web) = &recipe.web {
-        let (mut tree, digest) = package::read_web(web)?;
-        digests.extend(digest.map(|digest| (web.clone(), digest)));
+        let (mut tree, digest) = {
+            let _span = tracing::debug_span!("read", what = "the web console").entered();
+            package::read_web(web)?
+        };
+        let layers = vec!["web".to_owned()];
+        used.extend(digest.map(|digest| UsedPackage { path: web.clone(), digest, layers }));
         check::web(web, &tree)?;
         skeleton::link_web_logs(&mut tree);
         add("web", format!("the web console at {WEB_PATH}"), tree);

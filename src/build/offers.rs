@@ -97,7 +97,7 @@ impl Gathering {
             return Ok(None);
         }
         if piece.len() as u64 >= size {
-            return elf::read(piece.as_slice(), size);
+            return Ok(elf::read(piece.as_slice(), size)?.map(of_a_base));
         }
         if self.scratch.is_none() {
             self.scratch = Some(tempfile::tempfile().map_err(unkept)?);
@@ -111,7 +111,7 @@ impl Gathering {
             let read = content.read(&mut piece)?;
             piece.truncate(read);
         }
-        elf::read(&Slice { file, offset: 0 }, end)
+        Ok(elf::read(&Slice { file, offset: 0 }, end)?.map(of_a_base))
     }
 
     /// dpkg's list: `Package`, `Status` and `Version` of each paragraph (deb-control(5)).
@@ -160,7 +160,7 @@ impl Gathering {
         };
         let mut libraries = self.libraries;
         libraries.retain(|path, _| is_found(path));
-        Offers { libraries, folders, packages: self.packages }
+        Offers { libraries, folders, packages: self.packages, ..Offers::default() }
     }
 }
 
@@ -229,6 +229,11 @@ pub(super) fn is_library(file: &str) -> bool {
 
 fn is_conf(folder: &str, file: &str) -> bool {
     folder == "etc" && file.starts_with("ld.so.conf") || folder.starts_with("etc/ld.so.conf.d")
+}
+
+/// Of a library of a base, whose build its package tells.
+fn of_a_base(elf: Elf) -> Elf {
+    Elf { build_id: None, ..elf }
 }
 
 /// What a library takes in a list, about.

@@ -38,7 +38,10 @@ impl PreparedBuild<'_> {
             None => (Vec::new(), BasePaths::default()),
         };
         let contents = &contents;
-        let layers = self.placed(contents)?;
+        let layers = {
+            let _span = tracing::debug_span!("place", what = "files on the base").entered();
+            self.placed(contents)?
+        };
         let (warnings, refused) = self.gate(&layers, contents)?;
         let on_base: Vec<Digest> = base.iter().map(|layer| layer.diff_id).collect();
         let stack = self.stack(&on_base, layers, contents);
@@ -93,6 +96,7 @@ impl PreparedBuild<'_> {
         layers: &[LayerInput],
         base: &BasePaths,
     ) -> Result<(Vec<String>, Vec<GateError>), BuildError> {
+        let _span = tracing::debug_span!("judge", what = "the programs").entered();
         // A console's modules choose among programs that they bring for every system.
         let judged = || layers.iter().filter(|layer| layer.name != "web");
         let world = gate::World {

@@ -11,8 +11,8 @@ use super::compress::Compressors;
 use super::package;
 use super::tree::{Content, TreeNode};
 use super::{
-    BuildError, Built, GateError, LayerInput, Packed, Settings, blob, check, gate, image, listing, machine,
-    ontop, pack, standing,
+    BuildError, Built, GateError, LayerInput, Packed, Settings, UsedPackage, blob, check, gate, image,
+    listing, machine, ontop, pack, standing,
 };
 use crate::contents::{self, Kind, Part};
 use crate::diagnose::{Diagnose, Exit, shown};
@@ -155,8 +155,10 @@ pub fn patch(
         .map_err(BuildError::compress("of the config"))?;
     let note = ontop::beyond(ontop::Limits::default(), &changes)
         .map(|why| format!("{why}, and a patch cannot change that: build from the recipe when it suits"));
-    let packages =
-        patch.services.iter().filter_map(|(service, path)| Some((path.clone(), (*digests.get(service)?)?)));
+    let packages = patch.services.iter().filter_map(|(service, path)| {
+        let (digest, layers) = ((*digests.get(service)?)?, vec![service.name().to_owned()]);
+        Some(UsedPackage { path: path.clone(), digest, layers })
+    });
     Ok(Built { image, layers, packages: packages.collect(), note, warnings, refused })
 }
 

@@ -126,7 +126,7 @@ impl Diagnose for UnpackError {
 
 type Result<T> = std::result::Result<T, UnpackError>;
 
-/// Reads a tar, gzipped, in zstd or plain: its first bytes tell, not its name.
+/// Reads a tar, gzipped, in zstd, in xz or plain: its first bytes tell, not its name.
 pub fn read_archive(path: &Path, limits: Limits) -> Result<Unpacked> {
     let open = |source| UnpackError::Read { path: path.to_owned(), source };
     let file = limits::open_within(path, &limits::FILE).map_err(open)?;

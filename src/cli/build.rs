@@ -17,11 +17,12 @@ use super::options::ImageOptions;
 use super::{Failure, Outcome, Ui};
 use crate::build::after::Predecessor;
 use crate::build::recipe::{Overrides, Recipe, is_waiver};
-use crate::build::{self, Built, Origin, Packed, Settings, skeleton};
+use crate::build::{self, Built, Origin, Packed, Settings, UsedPackage, skeleton};
 use crate::deploy::pins::PACKAGE_ANNOTATION;
 use crate::diagnose::{Diagnose, Exit};
 use crate::limits::{self, Beyond};
 use crate::oci::{Digest, Image, Reference};
+use crate::sbom::PACKED_ANNOTATION;
 use crate::store::{self, Cache};
 use crate::transport::{ImageName, Receipt, TransportError};
 
@@ -82,6 +83,10 @@ pub struct BuildArgs {
     /// Show what would be built or taken, why, what the gates say, and the bytes that each output would be sent; write nothing
     #[arg(long, alias = "dry-run")]
     plan: bool,
+
+    /// Show at the end where the time went
+    #[arg(long)]
+    pub timings: bool,
 
     #[command(flatten)]
     places: ImageOptions,
@@ -183,7 +188,7 @@ fn say(layer: &Packed, ui: &Ui) {
 struct Written<'a> {
     built: &'a Built,
     reference: &'a Reference,
-    packages: &'a [(PathBuf, Digest)],
+    packages: &'a [UsedPackage],
 }
 
 fn write(written: &Written<'_>, outputs: &[ImageName], places: &Places, ui: &Ui) -> Outcome {
@@ -206,13 +211,15 @@ fn write(written: &Written<'_>, outputs: &[ImageName], places: &Places, ui: &Ui)
 
 /// Notes beside the image in the store which packages it was made from: `tarsup lock` pins them. It is no part of the
 /// image, whose bytes depend on the packages' content alone.
-fn note_packages(packages: &[(PathBuf, Digest)], output: &ImageName) -> Result<(), Failure> {
+fn note_packages(packages: &[UsedPackage], output: &ImageName) -> Result<(), Failure> {
     let ImageName::Store(reference) = output else { return Ok(()) };
-    let note = |(path, digest): &(PathBuf, Digest)| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        (format!("{PACKAGE_ANNOTATION}{name}"), digest.to_string())
-    };
-    let notes = packages.iter().map(note).collect();
+    let notes = packages.iter().flat_map(|package| {
+        let name = package.path.file_name().unwrap_or_default().to_string_lossy();
+        let layers = package.layers.iter().map(|layer| format!("{PACKED_ANNOTATION}{layer}"));
+        let keys = std::iter::once(format!("{PACKAGE_ANNOTATION}{name}")).chain(layers);
+        keys.map(|key| (key, package.digest.to_string()))
+    });
+    let notes = notes.collect();
     store::local()?.annotate(&reference.to_string(), &notes)?;
     Ok(())
 }
@@ -337,13 +344,15 @@ fn report(reference: &Reference, built: &Built, receipts: &Receipts, ui: &Ui) {
     }
     ui.result(&text);
     let outputs: Vec<_> = receipts.iter().map(output_report).collect();
-    ui.json(&json!({
+    let mut document = json!({
         "image": reference.to_string(),
         "digest": built.image.digest(),
         "config_digest": built.image.config_digest(),
         "layers": layers,
         "outputs": outputs,
-    }));
+    });
+    ui.tell_timings(&mut document);
+    ui.json(&document);
 }
 
 /// What became, or would become, of one output.

@@ -1,10 +1,11 @@
-//! `tarsup copy`, `inspect` and `diff`: images by name, wherever they lie.
+//! `tarsup copy` and `diff`: images by name, wherever they lie.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use clap::Args;
+
 use serde_json::json;
 
 use super::options::{EngineOptions, ImageOptions};
@@ -38,15 +39,9 @@ pub struct CopyArgs {
     #[arg(long)]
     dry_run: bool,
 
-    #[command(flatten)]
-    places: ImageOptions,
-}
-
-/// Show what an image is made of
-#[derive(Debug, Args)]
-pub struct InspectArgs {
-    /// The image: NAME:VERSION of the local store, oci:DIR[:TAG], docker-archive:FILE, docker-daemon:REF or docker://REF
-    image: String,
+    /// Show at the end where the time went
+    #[arg(long)]
+    pub timings: bool,
 
     #[command(flatten)]
     places: ImageOptions,
@@ -93,15 +88,25 @@ pub fn copy(args: &CopyArgs, ui: &Ui) -> Outcome {
     if args.dry_run {
         let receipts = forecast(&image, std::slice::from_ref(&destination), &reference, &places, ui)?;
         for (name, receipt) in &receipts {
-            ui.result(&format!("would write {name}: {}", receipt_text(receipt)));
-            ui.json(receipt);
+            ui.result(&format!(
+                "would write {name}: {} bytes ({})",
+                receipt.bytes_sent,
+                receipt_text(receipt)
+            ));
+            tell(receipt, ui);
         }
         return Ok(Exit::Done);
     }
     let receipt = send(&image, &destination, &reference, &places, ui)?;
     ui.result(&format!("{destination}: {}", receipt_text(&receipt)));
-    ui.json(&receipt);
+    tell(&receipt, ui);
     Ok(Exit::Done)
+}
+
+fn tell(receipt: &Receipt, ui: &Ui) {
+    let mut document = json!(receipt);
+    ui.tell_timings(&mut document);
+    ui.json(&document);
 }
 
 /// Reads an image, wherever it lies; what there is for several platforms, for this machine's.
@@ -111,6 +116,7 @@ pub fn read(name: &ImageName, places: &Places, ui: &Ui) -> Result<Image, Failure
 
 /// The same for this architecture.
 pub fn read_for(name: &ImageName, architecture: &str, places: &Places, ui: &Ui) -> Result<Image, Failure> {
+    let _span = tracing::debug_span!("read", what = %name).entered();
     match name {
         ImageName::Oci { directory, tag } => {
             Ok(LayoutImage::new(directory, tag.as_deref()).read_for(architecture)?)
@@ -171,6 +177,7 @@ pub fn send(
     places: &Places,
     ui: &Ui,
 ) -> Result<Receipt, Failure> {
+    let _span = tracing::debug_span!("write", what = %destination).entered();
     let total = image.layers_size();
     let bar = Bar(ui.progress(&destination.to_string(), total));
     let receipt = ui
@@ -265,59 +272,6 @@ pub fn name_of(source: &ImageName, image: &Image) -> Reference {
             digest: None,
         }),
     }
-}
-
-/// Shows an image.
-pub fn inspect(args: &InspectArgs, ui: &Ui) -> Outcome {
-    let name: ImageName = args.image.parse()?;
-    let image = read(&name, &Places::new(&args.places), ui)?;
-    let config = image.parsed_config().map_err(|error| TransportError::Malformed {
-        file: args.image.clone().into(),
-        why: format!("its config cannot be read: {error}"),
-    })?;
-    let labels = &config.config.labels;
-    let services: Vec<&str> = labels
-        .get(crate::build::image::LABEL_IMAGE_SERVICES)
-        .map(|text| text.split(',').collect())
-        .unwrap_or_default();
-    let mut text = format!(
-        "{name}\n  digest    {}\n  id        {}\n  platform  {}/{}\n  created   {}",
-        image.digest(),
-        image.config_digest(),
-        config.os,
-        config.architecture,
-        config.created
-    );
-    if !services.is_empty() {
-        let _ = write!(text, "\n  services  {}", services.join(" "));
-    }
-    text += "\n  layers";
-    let names = image.layer_names();
-    for (layer, name) in image.layers.iter().zip(&names) {
-        let size = bytes(layer.descriptor.size);
-        let _ = write!(text, "\n    {name:<18} {size:>10}  {}", layer.diff_id.short());
-    }
-    text += "\n  labels";
-    for (key, value) in labels {
-        let _ = write!(text, "\n    {key}={value}");
-    }
-    ui.result(&text);
-    let layers: Vec<_> = image
-        .layers
-        .iter()
-        .zip(&names)
-        .map(|(layer, name)| {
-            json!({ "name": name, "diff_id": layer.diff_id, "digest": layer.descriptor.digest,
-                "size": layer.descriptor.size })
-        })
-        .collect();
-    ui.json(&json!({
-        "image": name.to_string(), "digest": image.digest(), "config_digest": image.config_digest(),
-        "os": config.os, "architecture": config.architecture, "created": config.created, "services": services,
-        "entrypoint": config.config.entrypoint, "ports": config.config.exposed_ports,
-        "volumes": config.config.volumes, "labels": labels, "layers": layers,
-    }));
-    Ok(Exit::Done)
 }
 
 /// Compares two images.

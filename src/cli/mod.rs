@@ -8,6 +8,7 @@ pub mod failure;
 mod framework;
 mod history;
 pub mod image;
+mod inspect;
 mod node;
 pub mod options;
 mod prune;
@@ -16,6 +17,7 @@ pub mod rollout;
 mod services;
 pub mod status;
 mod table;
+pub mod timings;
 pub mod ui;
 pub mod versions;
 
@@ -49,7 +51,7 @@ struct Cli {
 enum Command {
     Build(build::BuildArgs),
     Copy(image::CopyArgs),
-    Inspect(image::InspectArgs),
+    Inspect(inspect::InspectArgs),
     Lock(versions::LockArgs),
     Verify(versions::VerifyArgs),
     Images(versions::ImagesArgs),
@@ -76,11 +78,22 @@ enum Command {
     Readdress(backup::ReaddressArgs),
 }
 
+impl Command {
+    /// True where it is asked where the time goes.
+    fn is_timed(&self) -> bool {
+        match self {
+            Self::Build(args) => args.timings,
+            Self::Copy(args) => args.timings,
+            _ => false,
+        }
+    }
+}
+
 fn run(command: Command, ui: &Ui) -> Outcome {
     match command {
         Command::Build(args) => build::run(&args, ui),
         Command::Copy(args) => image::copy(&args, ui),
-        Command::Inspect(args) => image::inspect(&args, ui),
+        Command::Inspect(args) => inspect::inspect(&args, ui),
         Command::Lock(args) => versions::lock(&args, ui),
         Command::Verify(args) => versions::verify(&args, ui),
         Command::Images(args) => versions::images(&args, ui),
@@ -115,8 +128,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Ok(cli) => cli,
         Err(error) => return report_usage(&error, arguments.iter().any(|argument| argument == "--json")),
     };
-    trace(cli.verbose);
-    let ui = Ui::new(cli.json);
+    let timings = cli.command.is_timed().then(timings::Timings::default);
+    trace(cli.verbose, timings.clone());
+    let ui = Ui::new(cli.json).timed(timings);
     let exit = run(cli.command, &ui).unwrap_or_else(|failure| failure.report(&ui));
     match ui.unwritten() {
         Some(error) => {
@@ -148,8 +162,11 @@ fn report_usage(error: &clap::Error, json: bool) -> Exit {
 }
 
 /// `TARSUP_LOG` takes tracing's filter syntax and wins over `-v`.
-fn trace(verbose: u8) {
-    use tracing_subscriber::EnvFilter;
+fn trace(verbose: u8, timings: Option<timings::Timings>) {
+    use tracing::level_filters::LevelFilter;
+    use tracing_subscriber::filter::{EnvFilter, Targets};
+    use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+    use tracing_subscriber::util::SubscriberInitExt as _;
     let level = match verbose {
         0 => "warn",
         1 => "tarsup=info",
@@ -157,5 +174,10 @@ fn trace(verbose: u8) {
         _ => "trace",
     };
     let filter = EnvFilter::try_from_env("TARSUP_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    let words = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let ours = Targets::new().with_target(env!("CARGO_CRATE_NAME"), LevelFilter::DEBUG);
+    tracing_subscriber::registry()
+        .with(words.with_filter(filter))
+        .with(timings.map(|timings| timings.with_filter(ours)))
+        .init();
 }

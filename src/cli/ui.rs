@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use super::timings::Timings;
 use crate::diagnose::{Diagnose, Exit, harmless};
 
 /// How often the lines of a terminal count on.
@@ -23,6 +24,7 @@ pub struct Ui {
     lines: Mutex<Lines>,
     /// Why a result could not be written.
     unwritten: OnceLock<io::Error>,
+    timings: Option<Timings>,
 }
 
 /// The lines of a terminal that go on changing, one for each subject.
@@ -51,7 +53,21 @@ impl Ui {
     /// With `json`, standard output carries one JSON document and nothing else.
     pub fn new(json: bool) -> Self {
         let terminal = io::stderr().is_terminal();
-        Self { json, terminal, started: Instant::now(), lines: Mutex::default(), unwritten: OnceLock::new() }
+        let (lines, unwritten) = (Mutex::default(), OnceLock::new());
+        Self { json, terminal, started: Instant::now(), lines, unwritten, timings: None }
+    }
+
+    /// The same, where it is asked where the time goes.
+    #[must_use]
+    pub fn timed(self, timings: Option<Timings>) -> Self {
+        Self { timings, ..self }
+    }
+
+    /// Where the time went, as a table on standard error and under `timings` of the document, where that was asked.
+    pub fn tell_timings(&self, document: &mut serde_json::Value) {
+        let Some(timings) = &self.timings else { return };
+        document["timings"] = serde_json::json!(timings.all());
+        self.note(&timings.table(self.elapsed()));
     }
 
     /// True where the result is to be a JSON document.

@@ -93,13 +93,16 @@ pub struct Part {
     pub offers: Option<Offers>,
 }
 
-/// What programs are loaded with.
+/// What programs are loaded with, and what they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Offers {
     /// Path → library: of a base, those in the folders that a loader searches, and elsewhere those that are called `lib*`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub libraries: BTreeMap<String, Elf>,
+    /// Path → whatever else of a layer of ours is made of machine code. None of a base: its packages tell.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub programs: BTreeMap<String, Program>,
     /// Further folders that a loader searches, as `ld.so.conf` names them, without leading slash.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub folders: Vec<String>,
@@ -108,10 +111,25 @@ pub struct Offers {
     pub packages: BTreeMap<String, String>,
 }
 
+/// What is told of a program.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Program {
+    /// The build id of GNU's linkers, in hexadecimal digits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub build_id: Option<String>,
+    /// The libraries that it is linked with (`DT_NEEDED`), in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub needed: Vec<String>,
+}
+
 impl Offers {
     /// True where there is nothing.
     pub fn is_empty(&self) -> bool {
-        self.libraries.is_empty() && self.folders.is_empty() && self.packages.is_empty()
+        self.libraries.is_empty()
+            && self.programs.is_empty()
+            && self.folders.is_empty()
+            && self.packages.is_empty()
     }
 }
 

@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, Read};
 
 use flate2::bufread::MultiGzDecoder;
+use lzma_rust2::XzReader;
 
 /// A stream whose compression was found out. Each variant yields the tar's bytes.
 pub enum Decompressed<R: BufRead> {
@@ -12,7 +13,12 @@ pub enum Decompressed<R: BufRead> {
     Gzip(MultiGzDecoder<R>),
     /// zstd, of one frame or several.
     Zstd(zstd::Decoder<'static, R>),
+    /// xz, of one stream or several.
+    Xz(Box<XzReader<R>>),
 }
+
+/// What a decoder of xz may take, in KiB: as much as one of zstd takes. `xz -9` asks for half of it.
+const MOST_MEMORY: u32 = 128 * 1024;
 
 /// Why a stream cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -29,8 +35,7 @@ pub enum MagicError {
 }
 
 /// Kinds of file that people name where a tar belongs.
-const OTHERS: [(&[u8], &str); 8] = [
-    (b"\xfd7zXZ", "compressed by xz"),
+const OTHERS: [(&[u8], &str); 7] = [
     (b"BZh", "compressed by bzip2"),
     (b"\x04\x22\x4d\x18", "compressed by lz4"),
     (b"\x5d\x00\x00", "compressed by lzma"),
@@ -40,7 +45,7 @@ const OTHERS: [(&[u8], &str); 8] = [
     (b"\xed\xab\xee\xdb", "an rpm"),
 ];
 
-/// Opens a tar, gzipped, in zstd or plain.
+/// Opens a tar, gzipped, in zstd, in xz or plain.
 pub fn open<R: BufRead>(mut stream: R) -> Result<Decompressed<R>, MagicError> {
     let magic = stream.fill_buf()?;
     if magic.is_empty() {
@@ -54,6 +59,9 @@ pub fn open<R: BufRead>(mut stream: R) -> Result<Decompressed<R>, MagicError> {
         // A frame, or one of the sixteen skippable ones that parallel compressors write first.
         [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
             Decompressed::Zstd(zstd::Decoder::with_buffer(stream)?)
+        }
+        [0xfd, b'7', b'z', b'X', b'Z', ..] => {
+            Decompressed::Xz(Box::new(XzReader::new_mem_limit(stream, true, MOST_MEMORY)))
         }
         _ => Decompressed::Tar(stream),
     })
@@ -71,6 +79,7 @@ impl<R: BufRead> Decompressed<R> {
             Self::Tar(stream) => stream,
             Self::Gzip(decoder) => decoder.into_inner(),
             Self::Zstd(decoder) => decoder.finish(),
+            Self::Xz(decoder) => decoder.into_inner(),
         }
     }
 }
@@ -81,6 +90,15 @@ impl<R: BufRead> Read for Decompressed<R> {
             Self::Tar(stream) => stream.read(buffer),
             Self::Gzip(decoder) => decoder.read(buffer),
             Self::Zstd(decoder) => decoder.read(buffer),
+            Self::Xz(decoder) => decoder.read(buffer).map_err(|error| match error.kind() {
+                io::ErrorKind::OutOfMemory => {
+                    let most = MOST_MEMORY / 1024;
+                    let why =
+                        format!("its xz asks for more than {most} MiB of memory, and `xz -9` would not");
+                    io::Error::new(io::ErrorKind::FileTooLarge, why)
+                }
+                _ => error,
+            }),
         }
     }
 }
@@ -100,12 +118,20 @@ mod tests {
     #[test]
     fn stream_is_told_by_magic_also_in_several_members() {
         let zstd = |content: &[u8]| zstd::encode_all(content, 3).unwrap();
+        let xz = |content: &[u8]| {
+            let options = lzma_rust2::XzOptions::with_preset(1);
+            let mut out = lzma_rust2::XzWriter::new(Vec::new(), options).unwrap();
+            out.write_all(content).unwrap();
+            out.finish().unwrap()
+        };
         let skippable = b"\x50\x2a\x4d\x18\x04\x00\x00\x00abcd";
         for (packed, compressed) in [
             (b"one two".to_vec(), false),
             ([gzip(b"one "), gzip(b"two")].concat(), true),
             ([zstd(b"one "), zstd(b"two")].concat(), true),
             ([&skippable[..], &zstd(b"one two")].concat(), true),
+            ([xz(b"one "), xz(b"two")].concat(), true),
+            ([xz(b"one "), vec![0; 8], xz(b"two")].concat(), true),
         ] {
             let mut plain = open(packed.as_slice()).unwrap_or_else(|error| panic!("{error}"));
             assert_eq!(plain.is_compressed(), compressed);
@@ -120,6 +146,6 @@ mod tests {
         let why = |bytes: &[u8]| open(bytes).err().map(|error| error.to_string()).unwrap_or_default();
         assert_eq!(why(b""), "it is empty");
         assert_eq!(why(b"PK\x03\x04..."), "it is a zip archive, which is not read");
-        assert_eq!(why(b"\xfd7zXZ\x00"), "it is compressed by xz, which is not read");
+        assert_eq!(why(b"BZh91AY"), "it is compressed by bzip2, which is not read");
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::attack::{Attack, all_hold};
 use crate::packages::{RECIPE, Workshop};
-use crate::tarballs::{Member, gzip, record, tar};
+use crate::tarballs::{Member, gzip, record, tar, xz};
 
 /// tarsstat's package with these members more.
 fn package(name: impl Into<String>, members: &[Member]) -> Attack {
@@ -249,7 +249,13 @@ fn floods_and_bombs_of_archives_end_soon() {
         raw("no end", &gzip(&tar(&[Member::file("tarsstat/bin/tarsstat", b"x")])[..1024])),
         raw("a zip", b"PK\x03\x04 and more of it"),
         raw("bzip2", b"BZh91AY&SY"),
-        raw("xz", b"\xfd7zXZ\0\0\x04"),
+        raw("an xz header", b"\xfd7zXZ\0\0\x04"),
+        raw("xz of many zeros", &xz(&tar(&[Member::file("tarsstat/zeros", &vec![0; 96 << 20])]))),
+        raw("xz joined a thousand times", &xz(&[0; 512]).repeat(1000)),
+        raw("xz of no block a thousand times", &xz(b"").repeat(1000)),
+        raw("xz in gzip", &gzip(&xz(&zeros))),
+        base("a base in xz without an end", &xz(&tar(&[Member::file("etc/os-release", b"x")])[..1024])),
+        base("a base in xz and more", &[xz(&tar(&[Member::file("etc/x", b"x")])), vec![7; 5000]].concat()),
         raw("zstd that is cut", b"\x28\xb5\x2f\xfd\x04"),
         raw("a gzip header", b"\x1f\x8b\x08"),
         raw("a gzip with flags", b"\x1f\x8b\x08\xff\0\0\0\0\0\xff\xff\xff"),

@@ -106,6 +106,14 @@ pub fn tar(members: &[Member]) -> Vec<u8> {
 }
 
 /// Compressed.
+pub fn xz(bytes: &[u8]) -> Vec<u8> {
+    use std::io::Write as _;
+    let mut writer = lzma_rust2::XzWriter::new(Vec::new(), lzma_rust2::XzOptions::with_preset(0)).unwrap();
+    writer.write_all(bytes).unwrap();
+    writer.finish().unwrap()
+}
+
+/// The same in gzip.
 pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     use std::io::Write as _;
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());

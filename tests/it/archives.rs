@@ -316,11 +316,56 @@ fn base_is_the_same_layer_whatever_compressed_it() {
     let workshop = Workshop::new();
     workshop.write("framework.yaml", &RECIPE.replace("base: scratch", "base: rootfs:base.tar"));
     let tar = merged_usr();
-    for bytes in [tar.clone(), gzip(&tar), zstd::encode_all(tar.as_slice(), 3).unwrap()] {
+    let joined = [xz(&tar[..1000]), xz(&tar[1000..])].concat();
+    for bytes in [tar.clone(), gzip(&tar), zstd::encode_all(tar.as_slice(), 3).unwrap(), xz(&tar), joined] {
         fs::write(workshop.path("base.tar"), bytes).unwrap();
         let built = workshop.json(&["build", "framework.yaml"]);
         assert_eq!(built["layers"][0]["diff_id"], Digest::of(&tar).to_string());
     }
+}
+
+/// xz, as `xz -6` packs it.
+fn xz(content: &[u8]) -> Vec<u8> {
+    let options = lzma_rust2::XzOptions::with_preset(6);
+    let mut out = lzma_rust2::XzWriter::new(Vec::new(), options).unwrap();
+    out.write_all(content).unwrap();
+    out.finish().unwrap()
+}
+
+#[test]
+fn base_in_xz_that_is_cut_damaged_followed_by_something_or_greedy_is_refused() {
+    let workshop = Workshop::new();
+    workshop.write("framework.yaml", &RECIPE.replace("base: scratch", "base: rootfs:base.tar"));
+    let whole = xz(&merged_usr());
+    let refused = |bytes: &[u8], why: &str| {
+        fs::write(workshop.path("base.tar"), bytes).unwrap();
+        let message = workshop.refused(&["build", "framework.yaml"], 2);
+        assert!(message.contains("base.tar") && message.contains(why), "{message}");
+        assert!(!workshop.path("store").exists());
+    };
+    for length in [7, 14, 40, whole.len() / 2, whole.len() - 30, whole.len() - 1] {
+        refused(&whole[..length], "it is cut off");
+    }
+    let mut damaged = whole.clone();
+    damaged[whole.len() / 2] ^= 0x55;
+    refused(&damaged, "it is");
+    refused(&[&whole[..], b"more"].concat(), "it is damaged");
+    refused(&[&whole[..], &xz(b"more of it")].concat(), "something follows the end of its tar");
+    // A dictionary of 4 GiB: said in the first block's header, which has a checksum of its own.
+    let mut greedy = whole.clone();
+    let header = 12..12 + (usize::from(whole[12]) + 1) * 4 - 4;
+    assert_eq!(greedy[14..16], [0x21, 1], "the filter LZMA2, with one byte of properties");
+    greedy[16] = 40;
+    let checksum = crc32(&greedy[header.clone()]).to_le_bytes();
+    greedy[header.end..header.end + 4].copy_from_slice(&checksum);
+    refused(&greedy, "asks for more than 128 MiB of memory");
+}
+
+/// The checksum of gzip and xz.
+fn crc32(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(!0, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ if crc & 1 == 1 { 0xedb8_8320 } else { 0 })
+    }) ^ !0
 }
 
 /// A base with `/bin -> usr/bin`, `/etc`, `/usr/bin/old` and a link in a circle.

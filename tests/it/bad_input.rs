@@ -335,7 +335,9 @@ fn base_that_is_no_root_file_system_is_refused() {
     for (content, why) in [
         (&b"just some text that is long enough"[..], "base.tar"),
         (&b"\x28\xb5\x2f\xfd zstd"[..], "it is cut off"),
-        (&b"\xfd7zXZ xz"[..], "compressed by xz"),
+        (&b"\xfd7zXZ\0\0\x04"[..], "it is cut off"),
+        (&b"\xfd7zXZ xz, or so"[..], "it is damaged"),
+        (&b"BZh91AY&SY"[..], "compressed by bzip2"),
     ] {
         fs::write(&base, content).unwrap();
         let message = workshop.refused(&["build", "framework.yaml"], 2);

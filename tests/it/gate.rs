@@ -6,7 +6,7 @@ use tarsup::contents::Contents;
 use tarsup::tars::Service;
 use tarsup::transport::layout;
 
-use crate::packages::{Entry, Packer, RECIPE, Workshop};
+use crate::packages::{Entry, Packer, RECIPE, Workshop, entries};
 use crate::programs::{LIBRARY, LOADER, Lies, PROGRAM, Program, debian, write_base};
 
 /// What every program of C++ needs.
@@ -283,4 +283,71 @@ fn cold_build_after_an_image_is_judged_as_a_warm_one() {
     fs::remove_dir_all(workshop.path("cache")).unwrap();
     pack(&workshop, Service::Stat, Program { versions: LIBSTDCXX_32, ..CXX });
     assert!(workshop.refused(&build, 3).contains("base.tar has up to GLIBCXX_3.4.30"));
+}
+
+/// The bundle, with a tarsnode that is a program.
+fn pack_tarsnode(workshop: &Workshop) {
+    let others = Service::ALL.into_iter().filter(|service| service.is_core() && *service != Service::Node);
+    let mut all: Vec<Entry> = others.flat_map(|service| entries(service, "3.0.17")).collect();
+    all.push(Entry::File("tarsnode/bin/tarsnode".to_owned(), PROGRAM.bytes(), true));
+    Packer::default().write(&workshop.path("packages/framework.tgz"), all);
+}
+
+#[test]
+fn what_tarsnodes_scripts_need_is_warned_about_by_name_and_refused_with_strict() {
+    let command = ["build", "framework.yaml"];
+    let file = |name: &'static str| (name, Lies::File(b"x".to_vec()));
+    let all =
+        || vec![("usr/bin", Lies::Folder), file("usr/bin/ps"), file("usr/bin/top"), file("etc/profile")];
+    let with_shell = |mut all: Vec<(&'static str, Lies<'static>)>| {
+        all.extend([
+            file("usr/bin/dash"),
+            ("usr/bin/sh", Lies::Link("dash")),
+            ("bin", Lies::Link("usr/bin")),
+        ]);
+        all
+    };
+    let workshop = on_debian(with_shell(all()));
+    pack_tarsnode(&workshop);
+    let words = warned(&workshop, &[&command[..], &["--strict"]].concat());
+    assert!(!words.contains("warning"), "{words}");
+    for (lacking, waiver, why) in [
+        (
+            "usr/bin/dash",
+            "tarsnode:/bin/sh",
+            "that need /bin/sh, and base.tar has none: add the Debian package dash",
+        ),
+        (
+            "etc/profile",
+            "tarsnode:/etc/profile",
+            "that need /etc/profile, and base.tar has none: add the Debian package base-files",
+        ),
+        (
+            "usr/bin/top",
+            "tarsnode:procps",
+            "that need `ps` and `top` (procps), and base.tar has none: add the Debian package procps",
+        ),
+    ] {
+        let entries = with_shell(all()).into_iter().filter(|(name, _)| *name != lacking).collect();
+        let workshop = on_debian(entries);
+        pack_tarsnode(&workshop);
+        let words = warned(&workshop, &command);
+        assert!(
+            words.contains(&format!(
+                "warning: tarsnode: it starts and restarts services through scripts {why}"
+            )),
+            "{words}"
+        );
+        let words = workshop.refused(&[&command[..], &["--strict"]].concat(), 3);
+        assert!(words.contains(why), "{words}");
+        warned(&workshop, &[&command[..], &["--strict", "--waive", waiver]].concat());
+        // A node has a tarsnode as well.
+        workshop.write(
+            "node.yaml",
+            &fs::read_to_string(workshop.path("framework.yaml"))
+                .unwrap()
+                .replace("role: framework", "role: node"),
+        );
+        assert!(warned(&workshop, &["build", "node.yaml"]).contains(why));
+    }
 }

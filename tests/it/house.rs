@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Module → what it may name of ours. ARCHITECTURE.md explains each line.
-const MAY_IMPORT: [(&str, &[&str]); 18] = [
+const MAY_IMPORT: [(&str, &[&str]); 19] = [
     ("diagnose", &[]),
     ("limits", &[]),
     ("tars", &["diagnose"]),
@@ -14,6 +14,7 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
     ("elf", &[]),
     ("contents", &["elf", "limits", "oci", "tarball"]),
     ("compare", &["contents", "diagnose", "limits", "oci", "tarball", "tars"]),
+    ("sbom", &["contents", "oci", "tars"]),
     ("engine", &["diagnose", "limits", "oci"]),
     ("store", &["diagnose", "limits", "oci", "tars"]),
     ("build", &["contents", "diagnose", "elf", "limits", "oci", "store", "tarball", "tars", "yaml"]),
@@ -35,6 +36,7 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
             "engine",
             "limits",
             "oci",
+            "sbom",
             "store",
             "tars",
             "transport",

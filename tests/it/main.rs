@@ -30,6 +30,7 @@ mod programs;
 mod registry;
 mod rewrite;
 mod rollout;
+mod sbom;
 mod store;
 mod versions;
 mod yaml;

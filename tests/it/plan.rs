@@ -171,3 +171,26 @@ async fn forecast_for_an_engine_is_what_it_is_sent() {
         assert_eq!(said.layers_sent, layers, "{name}");
     }
 }
+
+#[test]
+fn timings_say_where_the_time_went() {
+    let workshop = Workshop::new();
+    let output = workshop.run(&["build", "framework.yaml", "--timings", "--json", "-o", "oci:out:1"]);
+    assert!(output.status.success());
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rows = document["timings"].as_array().unwrap();
+    let times =
+        |name: &str| rows.iter().find(|row| row["name"] == name).map(|row| row["times"].as_u64().unwrap());
+    assert_eq!(times("read the packages"), Some(1), "{document}");
+    assert_eq!(times("compress tarsstat"), Some(1), "{document}");
+    assert_eq!(times("write oci:out:1"), Some(1), "{document}");
+    assert!(rows.iter().all(|row| row["busy_seconds"].as_f64().unwrap() >= row["seconds"].as_f64().unwrap()));
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(words.contains("compress tarsstat") && words.contains("the whole command"), "{words}");
+
+    let again = workshop.json(&["build", "framework.yaml", "--timings", "-o", "oci:out:1"]);
+    assert!(!again["timings"].to_string().contains("compress"), "nothing is compressed any more: {again}");
+    let copied = workshop.json(&["copy", "oci:out:1", "oci:copy:1", "--timings"]);
+    assert!(copied["timings"].to_string().contains("write oci:copy:1"), "{copied}");
+    assert!(workshop.json(&["copy", "oci:out:1", "oci:copy:1"]).get("timings").is_none());
+}

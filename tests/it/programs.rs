@@ -19,6 +19,8 @@ pub struct Program<'a> {
     pub exports: &'a [&'a str],
     /// `e_machine`.
     pub machine: u16,
+    /// The build id of GNU's linkers; none where it is empty.
+    pub build_id: &'a [u8],
 }
 
 /// The loader of Debian's programs.
@@ -33,6 +35,7 @@ pub const LIBRARY: Program<'static> = Program {
     versions: &[],
     exports: &[],
     machine: 62,
+    build_id: &[],
 };
 
 /// A program that needs its loader alone.
@@ -82,7 +85,7 @@ impl Program<'_> {
             }
         }
         let interpreter = self.interpreter.map(|loader| u64::from(names.add(loader)));
-        let start = 64 + 3 * 56;
+        let start = 64 + 4 * 56;
         let strings = start;
         let needs_at = (strings + names.0.len()).next_multiple_of(8);
         let defines_at = needs_at + needs.len();
@@ -95,7 +98,15 @@ impl Program<'_> {
             dynamic.extend([(0x6fff_fffc, defines_at as u64), (0x6fff_fffd, self.exports.len() as u64)]);
         }
         dynamic.push((0, 0));
-        let end = dynamic_at + 16 * dynamic.len();
+        let note_at = dynamic_at + 16 * dynamic.len();
+        let mut note = Vec::new();
+        if !self.build_id.is_empty() {
+            note.extend([word(4), word(u32::try_from(self.build_id.len()).unwrap()), word(3)].concat());
+            note.extend(b"GNU\0");
+            note.extend(self.build_id);
+            note.resize(note.len().next_multiple_of(4), 0);
+        }
+        let end = note_at + note.len();
 
         let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
         file.extend([half(3), half(self.machine.into())].concat());
@@ -104,18 +115,19 @@ impl Program<'_> {
             file.extend(value.to_le_bytes());
         }
         file.extend(word(0));
-        for value in [64, 56, 3, 64, 0, 0] {
+        for value in [64, 56, 4, 64, 0, 0] {
             file.extend(half(value));
         }
         let loader = interpreter.map_or(0, |at| strings as u64 + at);
         let length = self.interpreter.map_or(0, |loader| loader.len() as u64 + 1);
         for (kind, offset, size) in [
             (1, 0, end as u64),
-            (2, dynamic_at as u64, (end - dynamic_at) as u64),
+            (2, dynamic_at as u64, (note_at - dynamic_at) as u64),
+            (if note.is_empty() { 0 } else { 4 }, note_at as u64, note.len() as u64),
             (if interpreter.is_some() { 3 } else { 0 }, loader, length),
         ] {
             file.extend([word(kind), word(4)].concat());
-            for value in [offset, offset, offset, size, size, 1] {
+            for value in [offset, offset, offset, size, size, if kind == 4 { 4 } else { 1 }] {
                 file.extend(value.to_le_bytes());
             }
         }
@@ -127,6 +139,7 @@ impl Program<'_> {
         for (tag, value) in dynamic {
             file.extend([tag.to_le_bytes(), value.to_le_bytes()].concat());
         }
+        file.extend(note);
         file
     }
 }

@@ -137,6 +137,10 @@ pub(super) fn judge(
             let list = if is_waived(RUNPATH) { &mut passed } else { &mut doubts };
             list.entry(doubt).or_default().push(program.shown());
         }
+        for (need, doubt) in world.lacks_of_scripts(program) {
+            let list = if is_waived(need) { &mut passed } else { &mut doubts };
+            list.entry(doubt).or_default().push(program.shown());
+        }
         for lack in world.lacks(program, &mut lookups)? {
             if is_waived(lack.need()) {
                 verdict.notes.push(format!("{} needs {lack}, as waived", short(program.shown())));
@@ -352,6 +356,35 @@ impl<'a> World<'a> {
             }
         }
         Ok(unlisted.map_or(Sought::Nowhere, Sought::Unlisted))
+    }
+
+    /// What tarsnode's scripts ask for and the image does not have: tarsnode starts and restarts every service, the framework's
+    /// own too, through a script that it writes (TarsFramework, `NodeServer/CommandStart.h`).
+    fn lacks_of_scripts(&self, program: &Program<'_>) -> Vec<(&'static str, String)> {
+        let tarsnode = format!("{}/tarsnode/bin/tarsnode", &TARS_PATH[1..]);
+        if program.path != tarsnode {
+            return Vec::new();
+        }
+        let in_path = |name: &str| {
+            let folders = ["usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin", "sbin", "bin"];
+            folders.iter().any(|folder| self.file(&format!("{folder}/{name}")).is_some())
+        };
+        let needs = [
+            ("/bin/sh", self.file("bin/sh").is_some(), "dash or bash"),
+            ("/etc/profile", self.file("etc/profile").is_some(), "base-files"),
+            ("procps", in_path("ps") && in_path("top"), "procps"),
+        ];
+        let lacks = needs.into_iter().filter(|(_, is_there, _)| !is_there);
+        let said = |(need, _, package): (&'static str, bool, &str)| {
+            let what = if need == "procps" { "`ps` and `top` (procps)" } else { need };
+            let doubt = format!(
+                "it starts and restarts services through scripts that need {what}, and {} has none: add the Debian package {package} \
+                 (`waive: ['tarsnode:{need}']` lets it be)",
+                self.base_name
+            );
+            (need, doubt)
+        };
+        lacks.map(said).collect()
     }
 
     /// What a program's search path names and the image does not have.

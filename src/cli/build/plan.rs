@@ -44,7 +44,7 @@ pub(super) fn show(
         json!({ "name": layer.name, "what": layer.what, "content": layer.content, "diff_id": layer.diff_id,
                 "digest": layer.digest, "size": layer.size, "cached": layer.is_cached(), "origin": layer.origin })
     };
-    ui.json(&json!({
+    let mut document = json!({
         "image": reference.to_string(),
         "digest": built.image.digest(),
         "config_digest": built.image.config_digest(),
@@ -53,7 +53,9 @@ pub(super) fn show(
         "note": built.note,
         "warnings": said.iter().chain(&built.warnings).collect::<Vec<_>>(),
         "refused": refused.iter().map(Failure::document).collect::<Vec<Value>>(),
-    }));
+    });
+    ui.tell_timings(&mut document);
+    ui.json(&document);
     if !ui.is_json() {
         for failure in &refused {
             failure.say(ui);

@@ -1,0 +1,255 @@
+//! `tarsup inspect`: what an image is made of, service by service, and its bill of materials.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::fs::Permissions;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::image::{Places, bytes, read};
+use super::options::ImageOptions;
+use super::table::aligned;
+use super::{Failure, Outcome, Ui};
+use crate::contents::Contents;
+use crate::diagnose::{Diagnose, Exit, Place};
+use crate::oci::{Digest, Image};
+use crate::sbom::{self, MadePart, PACKED_ANNOTATION};
+use crate::store;
+use crate::transport::{ImageName, TransportError};
+
+/// Show what an image is made of
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// The image: NAME:VERSION of the local store, oci:DIR[:TAG], docker-archive:FILE, docker-daemon:REF or docker://REF
+    image: String,
+
+    /// Write its bill of materials there (CycloneDX 1.5, JSON)
+    #[arg(long, value_name = "FILE")]
+    sbom: Option<PathBuf>,
+
+    #[command(flatten)]
+    places: ImageOptions,
+}
+
+/// Why there is no bill of materials.
+#[derive(Debug, thiserror::Error)]
+enum InspectError {
+    /// Nothing says what is in the image.
+    #[error("{image} has no list of its files, which a bill of materials is made of")]
+    NoList {
+        /// The image.
+        image: String,
+    },
+    /// The file cannot be written.
+    #[error("cannot write {}", crate::diagnose::shown(path))]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's words.
+        source: std::io::Error,
+    },
+}
+
+impl Diagnose for InspectError {
+    fn exit(&self) -> Exit {
+        if matches!(self, Self::NoList { .. }) { Exit::Usage } else { Exit::Failed }
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::NoList { .. } => {
+                "build it with this tarsup; layers that something else puts on top hide the list".to_owned()
+            }
+            Self::Write { .. } => "see whether the disk is full and the permissions fit".to_owned(),
+        })
+    }
+
+    fn place(&self) -> Option<Place> {
+        match self {
+            Self::NoList { .. } => None,
+            Self::Write { path, .. } => Some(Place::file(path)),
+        }
+    }
+}
+
+/// Shows an image.
+pub fn inspect(args: &InspectArgs, ui: &Ui) -> Outcome {
+    let name: ImageName = args.image.parse()?;
+    let image = read(&name, &Places::new(&args.places), ui)?;
+    let config = image.parsed_config().map_err(|error| TransportError::Malformed {
+        file: args.image.clone().into(),
+        why: format!("its config cannot be read: {error}"),
+    })?;
+    let unread = |source| TransportError::Read { name: name.to_string(), source }.at_its_source();
+    let contents = Contents::of(&image).map_err(unread)?;
+    let near = Near::of(&image);
+    if let Some(file) = &args.sbom {
+        let none = || InspectError::NoList { image: name.to_string() };
+        let contents = contents.as_ref().ok_or_else(none)?;
+        write_bill(file, &image, contents, &near.packages)?;
+    }
+    let labels = &config.config.labels;
+    let services: Vec<&str> = labels
+        .get(crate::build::image::LABEL_IMAGE_SERVICES)
+        .map(|text| text.split(',').collect())
+        .unwrap_or_default();
+    let mut text = format!(
+        "{name}\n  digest    {}\n  id        {}\n  platform  {}/{}\n  created   {}",
+        image.digest(),
+        image.config_digest(),
+        config.os,
+        config.architecture,
+        config.created
+    );
+    if !services.is_empty() {
+        let _ = write!(text, "\n  services  {}", services.join(" "));
+    }
+    let parts = contents.map(|contents| sbom::parts(&image, &contents, &near.packages)).unwrap_or_default();
+    text += &parts_text(&parts, &near);
+    text += "\n  layers";
+    let names = image.layer_names();
+    for (layer, name) in image.layers.iter().zip(&names) {
+        let size = bytes(layer.descriptor.size);
+        let _ = write!(text, "\n    {name:<18} {size:>10}  {}", layer.diff_id.short());
+    }
+    text += "\n  labels";
+    for (key, value) in labels {
+        let _ = write!(text, "\n    {key}={value}");
+    }
+    if let Some(file) = &args.sbom {
+        let _ = write!(text, "\nits bill of materials: {}", file.display());
+    }
+    ui.result(&text);
+    let layers: Vec<_> = image
+        .layers
+        .iter()
+        .zip(&names)
+        .map(|(layer, name)| {
+            json!({ "name": name, "diff_id": layer.diff_id, "digest": layer.descriptor.digest,
+                "size": layer.descriptor.size })
+        })
+        .collect();
+    ui.json(&json!({
+        "image": name.to_string(), "digest": image.digest(), "config_digest": image.config_digest(),
+        "os": config.os, "architecture": config.architecture, "created": config.created, "services": services,
+        "entrypoint": config.config.entrypoint, "ports": config.config.exposed_ports,
+        "volumes": config.config.volumes, "labels": labels, "layers": layers,
+        "parts": parts.iter().map(|part| part_document(part, &near)).collect::<Vec<_>>(),
+    }));
+    Ok(Exit::Done)
+}
+
+/// What the local store knows of an image.
+#[derive(Default)]
+struct Near {
+    /// Name of a layer → the package that it was made of.
+    packages: BTreeMap<String, Digest>,
+    /// The other images in the store, and the content of their layers.
+    others: Vec<(String, BTreeSet<Digest>)>,
+}
+
+impl Near {
+    /// A store that cannot be read knows nothing.
+    fn of(image: &Image) -> Self {
+        let mut near = Self::default();
+        let Ok(store) = store::local() else { return near };
+        for (name, descriptor) in store.list().unwrap_or_default() {
+            if descriptor.digest == image.digest() {
+                let packed = descriptor.annotations.iter().filter_map(|(key, value)| {
+                    Some((key.strip_prefix(PACKED_ANNOTATION)?.to_owned(), value.parse().ok()?))
+                });
+                near.packages.extend(packed);
+            } else if let (Some(name), Ok(other)) = (name, store.image(&descriptor)) {
+                near.others.push((name, other.diff_ids().into_iter().collect()));
+            }
+        }
+        near
+    }
+
+    /// The images that have every layer of a part, and so the part at no cost.
+    fn sharing(&self, part: &MadePart) -> Vec<&str> {
+        let has = |layers: &BTreeSet<Digest>| part.layers.iter().all(|layer| layers.contains(layer));
+        self.others.iter().filter(|(_, layers)| has(layers)).map(|(name, _)| name.as_str()).collect()
+    }
+}
+
+fn parts_text(parts: &[MadePart], near: &Near) -> String {
+    /// So many images are named.
+    const MOST: usize = 3;
+    if parts.is_empty() {
+        return String::new();
+    }
+    let header = ["PART", "VERSION", "BUILD ID", "SIZE", "COMPRESSED", "COVERED", "SHARED WITH"];
+    let row = |part: &MadePart| {
+        let sharing = near.sharing(part);
+        let mut shared = sharing.iter().take(MOST).copied().collect::<Vec<_>>().join(" ");
+        if sharing.len() > MOST {
+            let _ = write!(shared, " and {} more", sharing.len() - MOST);
+        }
+        let build_id = part.program.as_ref().and_then(|program| program.build_id.as_deref());
+        let mut version = part.version.clone().unwrap_or_else(|| "-".to_owned());
+        if part.patched.is_some() {
+            version += " (patched)";
+        }
+        vec![
+            part.name.clone(),
+            version,
+            build_id.map_or("-".to_owned(), |id| id.chars().take(12).collect()),
+            part.size.map_or("-".to_owned(), bytes),
+            bytes(part.compressed),
+            if part.covered == 0 { "-".to_owned() } else { bytes(part.covered) },
+            shared,
+        ]
+    };
+    let rows: Vec<Vec<String>> =
+        std::iter::once(header.map(str::to_owned).to_vec()).chain(parts.iter().map(row)).collect();
+    let mut text = "\n  parts".to_owned();
+    for line in aligned(&rows) {
+        let _ = write!(text, "\n    {line}");
+    }
+    let covered: u64 = parts.iter().map(|part| part.covered).sum();
+    if covered > 0 {
+        let _ = write!(
+            text,
+            "\n    {} lie in layers and are covered by later ones: nobody sees them, and every host holds them",
+            bytes(covered)
+        );
+    }
+    text
+}
+
+fn part_document(part: &MadePart, near: &Near) -> Value {
+    let program = part.program.as_ref();
+    json!({
+        "name": part.name, "version": part.version, "patched": part.patched, "package": part.package,
+        "build_id": program.and_then(|program| program.build_id.clone()),
+        "needed": program.map(|program| program.needed.clone()),
+        "size": part.size, "compressed": part.compressed, "covered": part.covered,
+        "shared_with": near.sharing(part),
+    })
+}
+
+/// Writes the bill beside, then renames it.
+fn write_bill(
+    file: &Path,
+    image: &Image,
+    contents: &Contents,
+    packages: &BTreeMap<String, Digest>,
+) -> Result<(), Failure> {
+    let failed = |source| InspectError::Write { path: file.to_owned(), source };
+    let mut bill = Vec::new();
+    sbom::write(&mut bill, image, contents, packages).map_err(failed)?;
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let temporary = tempfile::Builder::new()
+        .prefix(".tarsup-")
+        .permissions(Permissions::from_mode(0o644))
+        .tempfile_in(folder.unwrap_or(Path::new(".")));
+    let mut temporary = temporary.map_err(failed)?;
+    temporary.write_all(&bill).map_err(failed)?;
+    temporary.persist(file).map_err(|error| failed(error.error))?;
+    Ok(())
+}

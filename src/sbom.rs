@@ -1,0 +1,329 @@
+//! What an image is made of, part by part, and as a bill of materials (CycloneDX 1.5): what is visible, never what is covered.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use cyclonedx_bom::models::component::Classification;
+use cyclonedx_bom::models::dependency::{Dependencies, Dependency};
+use cyclonedx_bom::models::hash::{Hash, HashAlgorithm, HashValue, Hashes};
+use cyclonedx_bom::models::property::{Properties, Property};
+use cyclonedx_bom::models::tool::Tools;
+use cyclonedx_bom::prelude::{Bom, Component, Components, DateTime, Metadata, Purl, SpecVersion};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use crate::contents::{Contents, Kind, Part};
+use crate::oci::image::{BASE, VERSION_LABEL};
+use crate::oci::{Config, Digest, Image};
+use crate::tars::Service;
+
+/// What the annotations of an image in the local store begin with that say which package a layer was made of; the layer's name
+/// follows. They are no part of the image, whose bytes depend on the packages' content alone.
+pub const PACKED_ANNOTATION: &str = "io.tarsup.packed.";
+/// The label of a patched service, before its name; the value begins with the package's digest.
+const PATCH_LABEL: &str = "io.tarsup.patch.";
+/// The variable that says which version of the framework is in an image.
+const FRAMEWORK_VERSION: &str = "TARSUP_VERSION=";
+/// What a package URL keeps as it is (purl-spec, "Character encoding").
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'-').remove(b'_').remove(b'~');
+
+/// A part of an image: a service, the console, the base, ...
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MadePart {
+    /// The name of its layers.
+    pub name: String,
+    /// Of a service: its version.
+    pub version: Option<String>,
+    /// Of a patched service: its package, and the image that was patched.
+    pub patched: Option<String>,
+    /// The digest of the package that it was made of, where that is known.
+    pub package: Option<Digest>,
+    /// Its program.
+    pub program: Option<Code>,
+    /// What else of it is machine code.
+    pub others: Vec<Code>,
+    /// Bytes of the files that are visible; of a base nobody knows them.
+    pub size: Option<u64>,
+    /// Bytes of its layers, as stored.
+    pub compressed: u64,
+    /// Bytes in its layers that later ones cover: dead weight.
+    pub covered: u64,
+    /// Its layers' content, the lowest first.
+    pub layers: Vec<Digest>,
+}
+
+/// A program or library.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Code {
+    /// Where it lies, without leading slash.
+    pub path: String,
+    /// The digest of its bytes; none in a base.
+    pub digest: Option<Digest>,
+    /// The build id of GNU's linkers.
+    pub build_id: Option<String>,
+    /// The libraries that it is linked with.
+    pub needed: Vec<String>,
+    /// True for a library.
+    pub is_library: bool,
+}
+
+/// The parts of an image, as their lowest layers lie, without the list itself. `packages`: name of a part → its package.
+pub fn parts(image: &Image, contents: &Contents, packages: &BTreeMap<String, Digest>) -> Vec<MadePart> {
+    let config = image.parsed_config().unwrap_or_default();
+    let place = |part: &Part| {
+        let first = part.layers.first();
+        image.layers.iter().position(|layer| Some(&layer.diff_id) == first)
+    };
+    let mut parts: Vec<(&String, &Part)> =
+        contents.parts.iter().filter(|(_, part)| !part.entries.is_empty()).collect();
+    parts.sort_by_key(|(_, part)| place(part));
+    parts.into_iter().map(|(name, part)| made(image, &config, name, part, packages)).collect()
+}
+
+fn made(
+    image: &Image,
+    config: &Config,
+    name: &str,
+    part: &Part,
+    packages: &BTreeMap<String, Digest>,
+) -> MadePart {
+    let labels = &config.config.labels;
+    let patched = labels.get(&format!("{PATCH_LABEL}{name}")).cloned();
+    let framework = config.config.env.iter().find_map(|variable| variable.strip_prefix(FRAMEWORK_VERSION));
+    let own = labels.get(VERSION_LABEL).map(String::as_str);
+    let version = if patched.is_some() { own } else { framework.or(own) };
+    let of_patch = || patched.as_ref()?.split(' ').next()?.parse().ok();
+    let is_base = name == BASE;
+    let mut others = if is_base { Vec::new() } else { code(part) };
+    let is_own = |code: &Code| {
+        let ends = |end: &str| code.path.ends_with(end);
+        ends(&format!("/{name}/bin/{name}")) || ends(&format!("/bin/{name}"))
+    };
+    let program = others.iter().position(is_own).map(|at| others.remove(at));
+    let stored = image.layers.iter().filter(|layer| part.layers.contains(&layer.diff_id));
+    MadePart {
+        name: name.to_owned(),
+        version: version.filter(|_| name.parse::<Service>().is_ok()).map(str::to_owned),
+        package: packages.get(name).copied().or_else(of_patch),
+        patched,
+        program,
+        others,
+        size: (!is_base).then(|| part.entries.values().map(|entry| entry.size).sum()),
+        compressed: stored.map(|layer| layer.descriptor.size).sum(),
+        covered: part.covered,
+        layers: part.layers.clone(),
+    }
+}
+
+/// What of a part is machine code, by path.
+fn code(part: &Part) -> Vec<Code> {
+    let Some(offers) = &part.offers else { return Vec::new() };
+    let code = |path: &String, build_id: &Option<String>, needed: &[String], is_library| Code {
+        path: path.clone(),
+        digest: part.entries.get(path).and_then(|entry| entry.digest),
+        build_id: build_id.clone(),
+        needed: needed.to_vec(),
+        is_library,
+    };
+    let programs = offers.programs.iter();
+    let programs = programs.map(|(path, program)| code(path, &program.build_id, &program.needed, false));
+    let libraries = offers.libraries.iter();
+    let libraries = libraries.map(|(path, elf)| code(path, &elf.build_id, &elf.needed, true));
+    let mut all: Vec<Code> = programs.chain(libraries).collect();
+    all.sort_by(|one, other| one.path.cmp(&other.path));
+    all
+}
+
+/// Writes the bill: the same image, the same bytes, whenever and wherever. It has no serial number, and the image's date.
+///
+/// # Errors
+/// A document that cannot be written as JSON.
+pub fn write(
+    out: &mut Vec<u8>,
+    image: &Image,
+    contents: &Contents,
+    packages: &BTreeMap<String, Digest>,
+) -> io::Result<()> {
+    let parts = parts(image, contents, packages);
+    let base = contents.parts.get(BASE);
+    let mut bill = Bill { base, components: Vec::new(), dependencies: BTreeMap::new() };
+    let own: BTreeMap<&str, String> = parts
+        .iter()
+        .flat_map(|part| part.others.iter().filter(|code| code.is_library))
+        .map(|code| (file_name(&code.path), file_reference(&code.path)))
+        .collect();
+    for part in parts.iter().filter(|part| part.name != BASE) {
+        bill.add(part, &own);
+    }
+    bill.add_packages();
+    let metadata = metadata(image);
+    let root = IMAGE.to_owned();
+    let all = bill.components.iter().filter_map(|component| component.bom_ref.clone()).collect();
+    bill.dependencies.insert(root, all);
+    let dependency = |(dependency_ref, dependencies)| Dependency { dependency_ref, dependencies };
+    let bom = Bom {
+        version: 1,
+        serial_number: None,
+        metadata: Some(metadata),
+        components: Some(Components(bill.components)),
+        services: None,
+        external_references: None,
+        dependencies: Some(Dependencies(bill.dependencies.into_iter().map(dependency).collect())),
+        compositions: None,
+        properties: None,
+        vulnerabilities: None,
+        signature: None,
+        annotations: None,
+        formulation: None,
+        spec_version: SpecVersion::V1_5,
+    };
+    bom.output_as_json_v1_5(out).map_err(io::Error::other)?;
+    out.push(b'\n');
+    Ok(())
+}
+
+/// What the image itself is called in its bill.
+const IMAGE: &str = "image";
+
+fn metadata(image: &Image) -> Metadata {
+    let config = image.parsed_config().unwrap_or_default();
+    let label = |name: &str| config.config.labels.get(name).cloned();
+    let name = label("org.opencontainers.image.title").unwrap_or_else(|| IMAGE.to_owned());
+    let last = name.rsplit('/').next().unwrap_or(&name);
+    let url = format!("pkg:oci/{}@{}", encoded(last), encoded(&image.digest().to_string()));
+    let mut root = component(Classification::Container, &name, IMAGE.to_owned());
+    root.version = label(VERSION_LABEL).map(|version| version.as_str().into());
+    root.hashes = hashes(Some(image.digest()));
+    root.purl = url.parse::<Purl>().ok();
+    root.properties = properties([
+        ("platform", format!("{}/{}", config.os, config.architecture)),
+        ("config-digest", image.config_digest().to_string()),
+    ]);
+    let mut tool = component(Classification::Application, env!("CARGO_PKG_NAME"), "tool".to_owned());
+    tool.version = Some(env!("CARGO_PKG_VERSION").into());
+    Metadata {
+        timestamp: DateTime::try_from(config.created).ok(),
+        tools: Some(Tools::Object { services: None, components: Some(Components(vec![tool])) }),
+        component: Some(root),
+        ..Metadata::default()
+    }
+}
+
+/// A bill that is being made.
+struct Bill<'c> {
+    base: Option<&'c Part>,
+    components: Vec<Component>,
+    dependencies: BTreeMap<String, Vec<String>>,
+}
+
+impl Bill<'_> {
+    /// A part of ours with the code in it. `own`: name of a library of ours → its reference.
+    fn add(&mut self, part: &MadePart, own: &BTreeMap<&str, String>) {
+        let kind = if part.program.is_some() || part.version.is_some() {
+            Classification::Application
+        } else {
+            Classification::File
+        };
+        let reference = format!("part:{}", part.name);
+        let mut made = component(kind, &part.name, reference.clone());
+        made.version = part.version.as_deref().map(Into::into);
+        made.hashes = hashes(part.program.as_ref().and_then(|program| program.digest));
+        let mut told: Vec<(&str, String)> = Vec::new();
+        told.extend(part.package.map(|package| ("package", package.to_string())));
+        told.extend(part.patched.clone().map(|patched| ("patched", patched)));
+        told.extend(part.program.iter().flat_map(of_code));
+        told.extend(part.layers.iter().map(|layer| ("layer", layer.to_string())));
+        made.properties = properties(told);
+        let nested = part.others.iter().map(|code| {
+            let kind = if code.is_library { Classification::Library } else { Classification::Application };
+            let mut nested = component(kind, file_name(&code.path), file_reference(&code.path));
+            nested.hashes = hashes(code.digest);
+            nested.properties = properties(of_code(code));
+            nested
+        });
+        let nested: Vec<Component> = nested.collect();
+        made.components = (!nested.is_empty()).then_some(Components(nested));
+        self.components.push(made);
+        let asked = part.program.iter().map(|program| (reference.clone(), program));
+        let asked = asked.chain(part.others.iter().map(|code| (file_reference(&code.path), code)));
+        for (reference, code) in asked {
+            let given: Vec<String> = code
+                .needed
+                .iter()
+                .filter_map(|name| own.get(name.as_str()).cloned().or_else(|| self.of_base(name)))
+                .collect();
+            self.dependencies.insert(reference, given);
+        }
+    }
+
+    /// The reference of a library of the base, which becomes a component of its own.
+    fn of_base(&mut self, name: &str) -> Option<String> {
+        let base = self.base?;
+        let libraries = &base.offers.as_ref()?.libraries;
+        let is_named = |path: &str| file_name(path) == name;
+        let by_link = || {
+            let links = base.entries.iter().filter(|(_, entry)| entry.kind == Kind::Link);
+            links.filter(|(path, _)| is_named(path)).find_map(|(path, entry)| {
+                let (folder, _) = path.rsplit_once('/')?;
+                let target = format!("{folder}/{}", entry.target);
+                libraries.contains_key(&target).then_some(target)
+            })
+        };
+        let path = libraries.keys().find(|path| is_named(path)).cloned().or_else(by_link)?;
+        let reference = file_reference(&path);
+        if !self.components.iter().any(|known| known.bom_ref.as_ref() == Some(&reference)) {
+            let mut library = component(Classification::Library, name, reference.clone());
+            library.properties = properties([("path", format!("/{path}")), ("layer", BASE.to_owned())]);
+            self.components.push(library);
+        }
+        Some(reference)
+    }
+
+    /// The packages of the base, as dpkg has them installed.
+    fn add_packages(&mut self) {
+        let packages = self.base.and_then(|base| base.offers.as_ref()).map(|offers| &offers.packages);
+        // What a derivative calls its versions tells whose they are: no list says it.
+        let is_ubuntu = packages.into_iter().flatten().any(|(_, version)| version.contains("ubuntu"));
+        let vendor = if is_ubuntu { "ubuntu" } else { "debian" };
+        for (name, version) in packages.into_iter().flatten() {
+            let url = format!("pkg:deb/{vendor}/{}@{}", encoded(name), encoded(version));
+            let mut package = component(Classification::Library, name, url.clone());
+            package.version = Some(version.as_str().into());
+            package.purl = url.parse::<Purl>().ok();
+            self.components.push(package);
+        }
+    }
+}
+
+fn component(kind: Classification, name: &str, reference: String) -> Component {
+    Component { version: None, ..Component::new(kind, name, "", Some(reference)) }
+}
+
+/// What is told of machine code.
+fn of_code(code: &Code) -> Vec<(&'static str, String)> {
+    let path = ("path", format!("/{}", code.path));
+    let build_id = code.build_id.clone().map(|id| ("build-id", id));
+    let needed = code.needed.iter().map(|name| ("needed", name.clone()));
+    std::iter::once(path).chain(build_id).chain(needed).collect()
+}
+
+fn properties<'n>(told: impl IntoIterator<Item = (&'n str, String)>) -> Option<Properties> {
+    let property = |(name, value): (&str, String)| Property::new(format!("tarsup:{name}"), &value);
+    let properties: Vec<Property> = told.into_iter().map(property).collect();
+    (!properties.is_empty()).then_some(Properties(properties))
+}
+
+fn hashes(digest: Option<Digest>) -> Option<Hashes> {
+    digest.map(|digest| Hashes(vec![Hash { alg: HashAlgorithm::SHA_256, content: HashValue(digest.hex()) }]))
+}
+
+fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, PLAIN).to_string()
+}
+
+fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+fn file_reference(path: &str) -> String {
+    format!("file:/{path}")
+}

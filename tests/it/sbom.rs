@@ -1,0 +1,186 @@
+//! `inspect` and its bill of materials: what is visible, where it comes from, and the same bytes each time.
+
+use std::fs;
+
+use cyclonedx_bom::prelude::{Bom, SpecVersion, Validate as _};
+use serde_json::Value;
+use tarsup::oci::Digest;
+
+use crate::packages::{Entry, Packer, RECIPE, Workshop};
+use crate::programs::{LIBRARY, Lies, PROGRAM, Program, debian, write_base};
+
+const STAT: Program<'static> =
+    Program { needed: &["libstdc++.so.6", "libown.so.1", "libc.so.6"], build_id: b"\xab\xcd\x01", ..PROGRAM };
+
+/// A framework on a small Debian; tarsstat is a program with a library of its own.
+fn workshop() -> Workshop {
+    let workshop = Workshop::new();
+    write_base(&workshop.path("base.tar"), &debian(vec![("bin", Lies::Folder)]));
+    workshop.write("framework.yaml", &RECIPE.replace("scratch", "rootfs:base.tar"));
+    pack(&workshop, STAT);
+    workshop
+}
+
+fn pack(workshop: &Workshop, program: Program<'_>) {
+    let own = Program { needed: &["libc.so.6"], build_id: b"\x0f", ..LIBRARY };
+    let files = vec![
+        Entry::File("tarsstat/tarsstat".to_owned(), program.bytes(), true),
+        Entry::File("tarsstat/libown.so.1".to_owned(), own.bytes(), true),
+    ];
+    Packer::default().write(&workshop.path("packages/tarsstat.tgz"), files);
+}
+
+/// The bill of an image, known to be one.
+fn bill(workshop: &Workshop, image: &str) -> (Vec<u8>, Value) {
+    workshop.json(&["inspect", image, "--sbom", "bill.json"]);
+    let bytes = fs::read(workshop.path("bill.json")).unwrap();
+    let bom = Bom::parse_from_json_v1_5(bytes.as_slice()).unwrap();
+    let judged = bom.validate_version(SpecVersion::V1_5);
+    assert!(judged.passed(), "{judged:?}");
+    (bytes.clone(), serde_json::from_slice(&bytes).unwrap())
+}
+
+fn component<'a>(bill: &'a Value, name: &str) -> &'a Value {
+    let components = bill["components"].as_array().unwrap();
+    components
+        .iter()
+        .find(|component| component["name"] == name)
+        .unwrap_or_else(|| panic!("no {name}: {bill:#}"))
+}
+
+fn told(component: &Value, name: &str) -> Vec<String> {
+    let properties = component["properties"].as_array().into_iter().flatten();
+    let named = properties.filter(|property| property["name"] == format!("tarsup:{name}"));
+    named.map(|property| property["value"].as_str().unwrap().to_owned()).collect()
+}
+
+fn digest_of(workshop: &Workshop, file: &str) -> String {
+    Digest::of(fs::read(workshop.path(file)).unwrap()).to_string()
+}
+
+#[test]
+fn bill_tells_packages_builds_and_libraries_in_the_same_bytes_each_time() {
+    let workshop = workshop();
+    workshop.json(&["build", "framework.yaml", "-o", "tars/framework:3.0.17", "-o", "oci:out:1"]);
+    let (bytes, document) = bill(&workshop, "tars/framework:3.0.17");
+    assert_eq!(bill(&workshop, "tars/framework:3.0.17").0, bytes);
+    assert!(document.get("serialNumber").is_none(), "{document}");
+    let inspected = workshop.json(&["inspect", "tars/framework:3.0.17"]);
+    assert_eq!(document["metadata"]["timestamp"], inspected["created"]);
+    let root = &document["metadata"]["component"];
+    assert_eq!((&root["name"], &root["version"]), (&"tars/framework".into(), &"3.0.17".into()));
+    assert_eq!(
+        format!("sha256:{}", root["hashes"][0]["content"].as_str().unwrap()),
+        inspected["digest"].as_str().unwrap()
+    );
+
+    let stat = component(&document, "tarsstat");
+    assert_eq!((&stat["version"], &stat["type"]), (&"3.0.17".into(), &"application".into()));
+    assert_eq!(stat["hashes"][0]["content"], Digest::of(STAT.bytes()).hex());
+    assert_eq!(told(stat, "build-id"), ["abcd01"]);
+    assert_eq!(told(stat, "needed"), STAT.needed);
+    assert_eq!(told(stat, "package"), [digest_of(&workshop, "packages/tarsstat.tgz")]);
+    assert_eq!(
+        told(component(&document, "tarsregistry"), "package"),
+        [digest_of(&workshop, "packages/framework.tgz")]
+    );
+    let own = &stat["components"][0];
+    assert_eq!((&own["name"], told(own, "build-id")), (&"libown.so.1".into(), vec!["0f".to_owned()]));
+    let zlib = component(&document, "zlib1g");
+    assert_eq!(
+        (&zlib["version"], &zlib["purl"]),
+        (&"1:1.2.13".into(), &"pkg:deb/debian/zlib1g@1%3A1.2.13".into())
+    );
+    let dependencies = document["dependencies"].as_array().unwrap();
+    let of_stat = dependencies.iter().find(|one| one["ref"] == "part:tarsstat").unwrap();
+    let given = [
+        "file:/usr/lib/x86_64-linux-gnu/libstdc++.so.6.0.30",
+        "file:/usr/local/app/tars/tarsstat/bin/libown.so.1",
+        "file:/usr/lib/x86_64-linux-gnu/libc.so.6",
+    ];
+    assert_eq!(of_stat["dependsOn"], serde_json::json!(given));
+
+    // Elsewhere nobody knows the packages; all else is the same.
+    let (_, elsewhere) = bill(&workshop, "oci:out:1");
+    let without = |document: &Value| {
+        let mut document = document.clone();
+        for component in document["components"].as_array_mut().unwrap() {
+            if let Some(properties) = component["properties"].as_array_mut() {
+                properties.retain(|property| property["name"] != "tarsup:package");
+            }
+        }
+        document
+    };
+    assert!(told(component(&elsewhere, "tarsstat"), "package").is_empty());
+    assert_eq!(without(&elsewhere), without(&document));
+}
+
+#[test]
+fn bill_and_parts_speak_of_what_is_visible_and_count_what_is_covered() {
+    let workshop = workshop();
+    workshop.json(&["build", "framework.yaml"]);
+    let noise = crate::registry::image::noise(1, 20_000);
+    let old = Program { build_id: b"\x11\x22", ..STAT };
+    let files = vec![
+        Entry::File("tarsstat/tarsstat".to_owned(), old.bytes(), true),
+        Entry::File("tarsstat/libown.so.1".to_owned(), noise, true),
+    ];
+    Packer::default().write(&workshop.path("packages/tarsstat.tgz"), files);
+    let first = "tars/framework:3.0.17";
+    workshop.json(&["build", "framework.yaml", "--version", "1"]);
+    pack(&workshop, STAT);
+    let patch =
+        ["build", "--patch", "tarsstat=packages/tarsstat.tgz", "--version", "1-1", "tars/framework:1"];
+    workshop.json(&patch);
+    let (bytes, document) = bill(&workshop, "tars/framework:1-1");
+    let stat = component(&document, "tarsstat");
+    assert_eq!(told(stat, "build-id"), ["abcd01"]);
+    assert_eq!((&stat["version"], told(stat, "layer").len()), (&"1-1".into(), 2));
+    assert_eq!(told(stat, "package"), [digest_of(&workshop, "packages/tarsstat.tgz")]);
+    assert!(told(stat, "patched")[0].contains(" on sha256:"));
+    assert!(!String::from_utf8(bytes).unwrap().contains(&Digest::of(old.bytes()).hex()), "covered");
+    assert_eq!(component(&document, "tarslog")["version"], "1");
+
+    let inspected = workshop.json(&["inspect", "tars/framework:1-1"]);
+    let part = |name: &str| {
+        let parts = inspected["parts"].as_array().unwrap();
+        parts.iter().find(|part| part["name"] == name).unwrap().clone()
+    };
+    let size =
+        STAT.bytes().len() + Program { needed: &["libc.so.6"], build_id: b"\x0f", ..LIBRARY }.bytes().len();
+    assert_eq!(part("tarsstat")["size"], size);
+    assert_eq!(part("tarsstat")["covered"], old.bytes().len() + 20_000);
+    assert_eq!(part("tarsstat")["build_id"], "abcd01");
+    assert_eq!(part("tarslog")["covered"], 0);
+    let mut sharing: Vec<String> = serde_json::from_value(part("tarslog")["shared_with"].clone()).unwrap();
+    sharing.sort();
+    assert_eq!(sharing, ["tars/framework:1", first]);
+    assert_eq!(part("tarsstat")["shared_with"], serde_json::json!([]));
+    let output = workshop.run(&["inspect", "tars/framework:1-1"]);
+    let words = String::from_utf8_lossy(&output.stdout);
+    let row = words.lines().find(|line| line.trim_start().starts_with("tarsstat ")).unwrap();
+    for word in ["1-1 (patched)", "abcd01", "20."] {
+        assert!(row.contains(word), "{row}");
+    }
+    assert!(words.contains("covered by later ones"), "{words}");
+}
+
+#[test]
+fn image_without_a_list_has_no_bill_and_a_reason() {
+    let bench = crate::registry::image::Bench::new(&[100]);
+    let words = bench.refused(&["inspect", "oci:image:1", "--sbom", "bill.json"], 2);
+    assert!(words.contains("has no list of its files"), "{words}");
+    assert!(!bench.path("bill.json").exists());
+}
+
+#[test]
+fn build_id_of_a_real_program_is_what_its_linker_wrote() {
+    let real = fs::read("/proc/self/exe").unwrap();
+    let elf = tarsup::elf::read(real.as_slice(), real.len() as u64).unwrap().unwrap();
+    let id = elf.build_id.expect("GNU's linker writes one");
+    assert!(id.len() >= 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
+    let bytes: Vec<u8> =
+        (0..id.len()).step_by(2).map(|at| u8::from_str_radix(&id[at..at + 2], 16).unwrap()).collect();
+    let note = [&b"GNU\0"[..], &bytes].concat();
+    assert!(real.windows(note.len()).any(|window| window == note), "{id}");
+}

@@ -103,7 +103,7 @@ fn made(
     MadePart {
         name: name.to_owned(),
         version: version.filter(|_| name.parse::<Service>().is_ok()).map(str::to_owned),
-        package: packages.get(name).copied().or_else(of_patch),
+        package: of_patch().or_else(|| packages.get(name).copied()),
         patched,
         program,
         others,

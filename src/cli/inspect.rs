@@ -14,7 +14,7 @@ use super::image::{Places, bytes, read};
 use super::options::ImageOptions;
 use super::table::aligned;
 use super::{Failure, Outcome, Ui};
-use crate::contents::Contents;
+use crate::contents::{Contents, Part};
 use crate::diagnose::{Diagnose, Exit, Place};
 use crate::oci::{Digest, Image};
 use crate::sbom::{self, MadePart, PACKED_ANNOTATION};
@@ -86,7 +86,7 @@ pub fn inspect(args: &InspectArgs, ui: &Ui) -> Outcome {
     })?;
     let unread = |source| TransportError::Read { name: name.to_string(), source }.at_its_source();
     let contents = Contents::of(&image).map_err(unread)?;
-    let near = Near::of(&image);
+    let near = Near::of(&image, contents.as_ref());
     if let Some(file) = &args.sbom {
         let none = || InspectError::NoList { image: name.to_string() };
         let contents = contents.as_ref().ok_or_else(none)?;
@@ -152,19 +152,32 @@ struct Near {
     others: Vec<(String, BTreeSet<Digest>)>,
 }
 
+/// What the annotations of an image say of its packages.
+fn packed(annotations: &BTreeMap<String, String>) -> impl Iterator<Item = (String, Digest)> {
+    annotations.iter().filter_map(|(key, value)| {
+        Some((key.strip_prefix(PACKED_ANNOTATION)?.to_owned(), value.parse().ok()?))
+    })
+}
+
 impl Near {
     /// A store that cannot be read knows nothing.
-    fn of(image: &Image) -> Self {
+    fn of(image: &Image, contents: Option<&Contents>) -> Self {
         let mut near = Self::default();
         let Ok(store) = store::local() else { return near };
         for (name, descriptor) in store.list().unwrap_or_default() {
             if descriptor.digest == image.digest() {
-                let packed = descriptor.annotations.iter().filter_map(|(key, value)| {
-                    Some((key.strip_prefix(PACKED_ANNOTATION)?.to_owned(), value.parse().ok()?))
-                });
-                near.packages.extend(packed);
+                near.packages.extend(packed(&descriptor.annotations));
             } else if let (Some(name), Ok(other)) = (name, store.image(&descriptor)) {
-                near.others.push((name, other.diff_ids().into_iter().collect()));
+                let layers: BTreeSet<Digest> = other.diff_ids().into_iter().collect();
+                // What has the very same layers was made of the same package.
+                let is_same = |part: &Part| part.layers.iter().all(|layer| layers.contains(layer));
+                for (name, package) in packed(&descriptor.annotations) {
+                    let part = contents.and_then(|contents| contents.parts.get(&name));
+                    if part.is_some_and(is_same) {
+                        near.packages.entry(name).or_insert(package);
+                    }
+                }
+                near.others.push((name, layers));
             }
         }
         near

@@ -327,9 +327,17 @@ fn is_secret(name: &str, value: &str) -> bool {
     let has_account = value
         .split_once("://")
         .is_some_and(|(_, rest)| rest.split('/').next().is_some_and(|host| host.contains('@')));
+    // As drivers without a scheme have it: `root:pw@tcp(db:3306)/db_tars`.
+    let has_password = !value.contains("://")
+        && value.rsplit_once('@').is_some_and(|(account, _)| {
+            account.split_once(':').is_some_and(|(user, password)| !user.is_empty() && !password.is_empty())
+                && !account.contains(char::is_whitespace)
+        });
     // It names a file with a secret.
     let is_path = name.ends_with("_FILE") && value.starts_with('/');
-    !value.is_empty() && !is_path && (WORDS.iter().any(|word| name.contains(word)) || has_account)
+    !value.is_empty()
+        && !is_path
+        && (WORDS.iter().any(|word| name.contains(word)) || has_account || has_password)
 }
 
 /// Moves secrets into a file of their own: their names, and the file.
@@ -438,6 +446,10 @@ mod tests {
             ("api_token", "x", true),
             ("URL", "mysql://u:p@h/d", true),
             ("URL", "http://h/a@b", false),
+            ("DRIVER", "u:p@tcp(h:3306)/d", true),
+            ("MAIL", "ops@example.org", false),
+            ("NOTE", "mail: ops@example.org", false),
+            ("HOST", "h:3306", false),
             ("MYSQL_ROOT_PASSWORD", "", false),
             ("MYSQL_ROOT_PASSWORD_FILE", "/run/secrets/root", false),
             ("MYSQL_ROOT_PASSWORD_FILE", "r00t", true),

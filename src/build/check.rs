@@ -392,19 +392,22 @@ pub fn on_base(
     recipe: &Path,
 ) -> Result<Tree, CheckError> {
     let mut placed: Option<Tree> = None;
-    // Every folder is a node of the tree, and comes before what is in it.
-    let mut led_to: BTreeMap<&str, String> = BTreeMap::new();
+    // Every folder is a node of the tree, and comes before what is in it; most are led nowhere else.
+    let mut led_to: BTreeMap<String, String> = BTreeMap::new();
     let (layer, base_file) = (|| layer.to_owned(), || file.to_owned());
     for (path, node) in tree.iter() {
+        let path = path.as_str();
         let circle = || CheckError::Circle { layer: layer(), path: path.to_owned(), base: base_file() };
         let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
-        let folder = led_to.get(folder).cloned().unwrap_or_default();
+        let folder = led_to.get(folder).cloned().unwrap_or_else(|| folder.to_owned());
         let led = base.follow(&folder, name).ok_or_else(circle)?;
         let target = if matches!(node, TreeNode::Directory { .. }) {
             if base.files.contains(&led) {
                 return Err(CheckError::OverFile { layer: layer(), path: led, base: base_file() });
             }
-            led_to.insert(path, led.clone());
+            if led != path {
+                led_to.insert(path.to_owned(), led.clone());
+            }
             led
         } else {
             // A link at the very place is replaced by the file, unless it is the way to a folder.
@@ -428,7 +431,7 @@ pub fn on_base(
         let placed = placed.get_or_insert_with(|| {
             let mut same = Tree::default();
             // What went together in one tree goes together in another.
-            let _ = before().try_for_each(|(path, node)| same.insert(path, node.clone()));
+            let _ = before().try_for_each(|(path, node)| same.insert(&path, node.clone()));
             same
         });
         if target.is_empty() {
@@ -450,12 +453,12 @@ pub fn apart<'t>(layers: impl Iterator<Item = (&'t str, &'t Tree)>, recipe: &Pat
         // Every folder above a file is in its tree as well, so that paths alone need be compared.
         for (path, node) in tree.iter() {
             let other =
-                |(_, tree): &&(&str, &Tree)| tree.get(path).is_some_and(|other| !other.goes_with(node));
+                |(_, tree): &&(&str, &Tree)| tree.get(&path).is_some_and(|other| !other.goes_with(node));
             if let Some((first, _)) = layers[..index].iter().find(other) {
                 return Err(CheckError::TwoLayers {
                     first: (*first).to_owned(),
                     second: (*second).to_owned(),
-                    path: path.to_owned(),
+                    path,
                     recipe: recipe.to_owned(),
                 });
             }

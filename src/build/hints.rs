@@ -176,8 +176,8 @@ impl<'t> Listed<'t> {
 
 impl Serialize for Entries<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let entry = |(path, node): (&'_ str, &'_ TreeNode)| {
-            let path = path.to_owned().into();
+        let entry = |(path, node): (String, &'_ TreeNode)| {
+            let path = path.into();
             match node {
                 TreeNode::Directory { mode } => ListedEntry::Directory { path, mode: *mode },
                 TreeNode::File { mode, content } => {

@@ -38,6 +38,7 @@ pub fn key(tree: &Tree, base: &Folders) -> Digest {
     let mut text = HashingWriter::new(io::sink());
     let _ = write!(text, "tarsup layer 1\n{ENCODER}\nmodified {MODIFIED}\n");
     for (path, node) in tree.iter() {
+        let path = path.as_str();
         // Lengths come first where a text could hold anything, so that no two trees read the same.
         let _ = match node {
             TreeNode::Directory { mode } => {
@@ -57,6 +58,7 @@ pub fn key(tree: &Tree, base: &Folders) -> Digest {
 pub fn write(tree: &Tree, base: &Folders, out: &mut dyn Write) -> io::Result<()> {
     let mut buffer = vec![0; 256 * 1024];
     for (path, node) in tree.iter() {
+        let path = path.as_str();
         match node {
             TreeNode::Directory { mode } => {
                 let Folder { mode, uid, gid } = base.get(path).copied().unwrap_or(Folder::new(*mode));

@@ -16,17 +16,17 @@ pub const BELOW: [&str; 2] = ["base", "web"];
 
 /// What is visible of a tree of ours in one layer.
 pub fn part(tree: &Tree, folders: &Folders, diff_id: Digest) -> Part {
-    let entries = entries(tree, folders).map(|(path, entry)| (path.to_owned(), entry));
+    let entries = entries(tree, folders);
     let mut part = Part::new(vec![diff_id], entries.collect());
     part.offers = offers(tree);
     part
 }
 
-fn entries<'t>(tree: &'t Tree, folders: &'t Folders) -> impl Iterator<Item = (&'t str, Entry)> {
+fn entries<'t>(tree: &'t Tree, folders: &'t Folders) -> impl Iterator<Item = (String, Entry)> + 't {
     tree.iter().map(|(path, node)| {
         let entry = match node {
             TreeNode::Directory { mode } => {
-                let known = folders.get(path).copied();
+                let known = folders.get(&path).copied();
                 folder(&known.unwrap_or(Folder { mode: *mode, uid: 0, gid: 0 }))
             }
             TreeNode::File { mode, content } => {
@@ -46,16 +46,19 @@ fn offers(tree: &Tree) -> Option<Offers> {
 
 /// What of a tree a loader may find by its name.
 fn libraries(tree: &Tree) -> BTreeMap<String, Elf> {
-    let found = |(path, node): (&str, &TreeNode)| Some((path.to_owned(), library(path, node)?.clone()));
+    let found = |(path, node): (String, &TreeNode)| {
+        let elf = library(&path, node)?.clone();
+        Some((path, elf))
+    };
     tree.iter().filter_map(found).collect()
 }
 
 /// What else of a tree is machine code.
 fn programs(tree: &Tree) -> BTreeMap<String, Program> {
-    let found = |(path, node): (&str, &TreeNode)| match node {
-        TreeNode::File { content, .. } if library(path, node).is_none() => {
+    let found = |(path, node): (String, &TreeNode)| match node {
+        TreeNode::File { content, .. } if library(&path, node).is_none() => {
             let elf = content.elf.as_deref()?;
-            Some((path.to_owned(), Program { build_id: elf.build_id.clone(), needed: elf.needed.clone() }))
+            Some((path, Program { build_id: elf.build_id.clone(), needed: elf.needed.clone() }))
         }
         _ => None,
     };

@@ -277,7 +277,7 @@ mod tests {
     /// Name → paths on top.
     fn on_top_of(old: &[LayerInput], new: &[LayerInput], base: &BasePaths) -> BTreeMap<String, Vec<String>> {
         let changes = changes(&before(old), new, base, WIDE).unwrap();
-        let paths = |tree: &Tree| tree.iter().map(|(path, _)| path.to_owned()).collect();
+        let paths = |tree: &Tree| tree.iter().map(|(path, _)| path).collect();
         changes.into_iter().filter_map(|change| Some((change.name, paths(&change.layer?.tree)))).collect()
     }
 

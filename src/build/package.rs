@@ -260,10 +260,9 @@ pub fn stale(services: &BTreeMap<Service, (PathBuf, ServiceFiles)>) -> Vec<Strin
 /// The web console's package, and the digest of the bytes that were read: its files lie at the root, or below one folder.
 pub fn read_web(path: &Path) -> Result<(Tree, Option<Digest>), PackageError> {
     let unpacked = unpack::read_archive(path, LIMITS)?;
-    let tops: Vec<&str> =
-        unpacked.tree.iter().map(|(entry, _)| entry).filter(|entry| !entry.contains('/')).collect();
-    let prefix = match tops.as_slice() {
-        [only] if matches!(unpacked.tree.get(only), Some(TreeNode::Directory { .. })) => (*only).to_owned(),
+    let tops = unpacked.tree.iter().filter(|(entry, _)| !entry.contains('/')).take(2);
+    let prefix = match tops.collect::<Vec<_>>().as_slice() {
+        [(only, TreeNode::Directory { .. })] => only.clone(),
         _ => String::new(),
     };
     Ok((unpacked.tree.moved(&prefix, &WEB_PATH[1..]), unpacked.digest))

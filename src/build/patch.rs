@@ -254,13 +254,13 @@ fn apart(patch: &Patch<'_>, made: &Made, input: &LayerInput) -> Result<(), Patch
     for (owner, part) in others {
         let clash = input.tree.iter().find(|(path, node)| {
             let is_folder = matches!(node, TreeNode::Directory { .. });
-            part.entries.get(*path).is_some_and(|entry| !is_folder || entry.kind != Kind::Folder)
+            part.entries.get(path).is_some_and(|entry| !is_folder || entry.kind != Kind::Folder)
         });
         if let Some((path, _)) = clash {
             let service = patch.services.iter().find(|(service, _)| service.name() == input.name);
             return Err(PatchError::Taken {
                 package: service.map(|(_, package)| package.clone()).unwrap_or_default(),
-                path: path.to_owned(),
+                path,
                 owner: owner.clone(),
                 image: patch.name.clone(),
             });

@@ -266,56 +266,116 @@ const ROW: usize = 64;
 const PLACES: usize = 8;
 const BYTES: usize = 512;
 
-/// Some paths, in order. One text for all of them: as many small ones would take a third more, and leave gaps.
+/// Some paths, in order. One text for all of them, and what they begin with alike only once: as many small texts would take
+/// three times as much, and leave gaps.
 #[derive(Clone, Debug, Default)]
 struct Row {
+    /// What every path here begins with.
+    prefix: Box<str>,
+    /// The rests of the paths.
     text: String,
     entries: Vec<Named>,
 }
 
 #[derive(Clone, Debug)]
 struct Named {
-    /// Where the path is in the text.
+    /// Where the rest of its path is in the text.
     from: u32,
     length: u32,
     node: TreeNode,
 }
 
 impl Row {
-    fn path(&self, of: &Named) -> &str {
+    fn rest(&self, of: &Named) -> &str {
         &self.text[of.from as usize..][..of.length as usize]
     }
 
+    fn path(&self, of: &Named) -> String {
+        [&self.prefix, self.rest(of)].concat()
+    }
+
+    /// How the path of an entry compares with this one.
+    fn compare(&self, of: &Named, path: &str) -> std::cmp::Ordering {
+        let (prefix, path) = (self.prefix.as_bytes(), path.as_bytes());
+        let (begin, end) = path.split_at(prefix.len().min(path.len()));
+        prefix.cmp(begin).then_with(|| self.rest(of).as_bytes().cmp(end))
+    }
+
     fn insert(&mut self, at: usize, path: &str, node: TreeNode) {
+        if self.entries.is_empty() {
+            self.prefix = path.into();
+        }
+        let alike = alike(&self.prefix, path);
+        if alike < self.prefix.len() {
+            self.shorten(alike);
+        }
+        self.push(at, &path[alike..], node);
+    }
+
+    fn push(&mut self, at: usize, rest: &str, node: TreeNode) {
         if self.entries.len() == self.entries.capacity() {
             self.entries.reserve_exact(PLACES);
         }
-        if self.text.capacity() - self.text.len() < path.len() {
-            self.text.reserve_exact(path.len().next_multiple_of(BYTES));
+        if self.text.capacity() - self.text.len() < rest.len() {
+            self.text.reserve_exact(rest.len().next_multiple_of(BYTES));
         }
-        let number = |length: usize| u32::try_from(length).expect("names have a limit far below 4 GiB");
-        let (from, length) = (number(self.text.len()), number(path.len()));
-        self.text.push_str(path);
+        let (from, length) = (number(self.text.len()), number(rest.len()));
+        self.text.push_str(rest);
         self.entries.insert(at, Named { from, length, node });
+    }
+
+    /// The same paths with less that they begin with alike.
+    fn shorten(&mut self, length: usize) {
+        let moved = self.prefix[length..].to_owned();
+        let text = std::mem::take(&mut self.text);
+        self.text.reserve_exact((text.len() + moved.len() * self.entries.len()).next_multiple_of(BYTES));
+        for named in &mut self.entries {
+            let from = self.text.len();
+            self.text.push_str(&moved);
+            self.text.push_str(&text[named.from as usize..][..named.length as usize]);
+            (named.from, named.length) = (number(from), number(self.text.len() - from));
+        }
+        self.prefix = self.prefix[..length].into();
     }
 
     /// Its later half.
     fn cut(&mut self) -> Self {
         let row = std::mem::take(self);
+        let (prefix, text) = (row.prefix, row.text);
         let mut rest = Self::default();
+        let middle = row.entries.len().min(ROW / 2);
+        let of = |named: &Named| &text[named.from as usize..][..named.length as usize];
+        for (half, entries) in [(&mut *self, &row.entries[..middle]), (&mut rest, &row.entries[middle..])] {
+            // In order: what the first and the last begin with alike, all do.
+            let (Some(first), Some(last)) = (entries.first(), entries.last()) else { continue };
+            let alike = alike(of(first), of(last));
+            half.prefix = [&prefix, &of(first)[..alike]].concat().into();
+        }
         for (at, named) in row.entries.into_iter().enumerate() {
-            let path = &row.text[named.from as usize..][..named.length as usize];
-            let half = if at < ROW / 2 { &mut *self } else { &mut rest };
-            half.insert(half.entries.len(), path, named.node);
+            let half = if at < middle { &mut *self } else { &mut rest };
+            let inner = half.prefix.len() - prefix.len();
+            let path = &text[named.from as usize..][..named.length as usize];
+            half.push(half.entries.len(), &path[inner..], named.node);
         }
         rest
     }
 
     fn into_entries(self) -> impl Iterator<Item = (Box<str>, TreeNode)> {
-        let Self { text, entries } = self;
-        let path = move |of: &Named| text[of.from as usize..][..of.length as usize].into();
+        let Self { prefix, text, entries } = self;
+        let path =
+            move |of: &Named| [&prefix, &text[of.from as usize..][..of.length as usize]].concat().into();
         entries.into_iter().map(move |named| (path(&named), named.node))
     }
+}
+
+fn number(length: usize) -> u32 {
+    u32::try_from(length).expect("names have a limit far below 4 GiB")
+}
+
+/// How many bytes of whole characters both begin with.
+fn alike(one: &str, other: &str) -> usize {
+    let bytes = one.bytes().zip(other.bytes()).take_while(|(one, other)| one == other).count();
+    (0..=bytes).rev().find(|at| one.is_char_boundary(*at)).unwrap_or_default()
 }
 
 /// Two things want the same path, or one wants to lie below something that is no folder.
@@ -381,10 +441,11 @@ impl Tree {
 
     /// Row and place within: of a path, or where it would stand.
     fn position(&self, path: &str) -> Result<(usize, usize), (usize, usize)> {
-        let begins = |row: &Arc<Row>| row.entries.first().is_some_and(|first| row.path(first) <= path);
+        let begins =
+            |row: &Arc<Row>| row.entries.first().is_some_and(|first| row.compare(first, path).is_le());
         let row = self.rows.partition_point(begins).saturating_sub(1);
         let Some(entries) = self.rows.get(row) else { return Err((0, 0)) };
-        let at = entries.entries.binary_search_by(|named| entries.path(named).cmp(path));
+        let at = entries.entries.binary_search_by(|named| entries.compare(named, path));
         at.map(|at| (row, at)).map_err(|at| (row, at))
     }
 
@@ -394,11 +455,11 @@ impl Tree {
     }
 
     /// All of it, in byte order of the paths.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &TreeNode)> {
+    pub fn iter(&self) -> impl Iterator<Item = (String, &TreeNode)> {
         self.from((0, 0))
     }
 
-    fn from(&self, (row, at): (usize, usize)) -> impl Iterator<Item = (&str, &TreeNode)> {
+    fn from(&self, (row, at): (usize, usize)) -> impl Iterator<Item = (String, &TreeNode)> {
         let rows = self.rows.iter().skip(row);
         rows.flat_map(|row| row.entries.iter().map(|named| (row.path(named), &named.node))).skip(at)
     }
@@ -507,7 +568,7 @@ mod tests {
         for path in ["a/b/c", "a-b", "a/a", "a.b/c"] {
             tree.insert(path, file(path)).unwrap();
         }
-        let paths: Vec<&str> = tree.iter().map(|(path, _)| path).collect();
+        let paths: Vec<String> = tree.iter().map(|(path, _)| path).collect();
         assert_eq!(paths, ["a", "a-b", "a.b", "a.b/c", "a/a", "a/b", "a/b/c"]);
     }
 
@@ -525,13 +586,33 @@ mod tests {
             let mut expected: Vec<String> = (0..20_000).map(path).collect();
             expected.extend((0..7).map(|number| format!("d{number}")));
             expected.sort();
-            assert!(copy.iter().map(|(path, _)| path).eq(expected.iter()), "{step}");
+            assert!(copy.iter().map(|(path, _)| path).eq(expected.iter().cloned()), "{step}");
             assert!((0..20_000).all(|number| copy.get(&path(number)).is_some()), "{step}");
             assert!(copy.get("e").is_none() && tree.get("e").is_some() && copy.get("d3/f").is_none());
             assert!(copy.has_below("d6") && !copy.has_below("d7") && !copy.has_below("d"));
             let moved: Vec<Box<str>> = copy.moved("d3", "a/b").into_entries().map(|(path, _)| path).collect();
             assert_eq!((moved.len(), &*moved[0], &*moved[2]), (2 + 2857, "a", "a/b/f10"), "{step}");
         }
+    }
+
+    #[test]
+    fn names_that_begin_alike_in_the_middle_of_a_character_stay_as_they_are() {
+        // Each begins with the byte 0xC3, and the rests are longer and shorter than what is alike.
+        let mut paths = ["ä", "ä/b", "ää", "ö", "ö/ü/x", "ö/ü/xy", "ü"].map(str::to_owned).to_vec();
+        paths.extend((0..200).map(|number| format!("ö/ü/{}", "é".repeat(number % 9) + &number.to_string())));
+        let mut tree = Tree::default();
+        for path in paths.iter().rev() {
+            tree.put(path, file(path));
+        }
+        paths.push("ö/ü".to_owned());
+        tree.put("ö/ü", TreeNode::Directory { mode: 0o755 });
+        paths.sort();
+        assert!(tree.iter().map(|(path, _)| path).eq(paths.iter().cloned()));
+        assert!(paths.iter().all(|path| tree.get(path).is_some()));
+        for absent in ["", "ö/ü/", "ö/", "a", "ö/üx", "ä/bc"] {
+            assert!(tree.get(absent).is_none(), "{absent:?}");
+        }
+        assert!(tree.into_entries().map(|(path, _)| path.into_string()).eq(paths));
     }
 
     #[test]

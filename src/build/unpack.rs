@@ -306,7 +306,7 @@ impl<'a> Unpacking<'a> {
     pub(super) fn check_links(&self) -> Result<()> {
         for (path, node) in self.unpacked.tree.iter() {
             if let TreeNode::Link { target } = node
-                && leaves(path, target)
+                && leaves(&path, target)
             {
                 let why = format!("is a link to `{}`, which leaves the package", shown(&**target));
                 return Err(self.refuse(path.as_bytes(), &why));

@@ -9,9 +9,9 @@ use crate::tarballs::{Member, gzip, record, tar};
 /// Entries of an archive, at the limit.
 const MOST: usize = 200_000;
 /// In MiB, as docs/limits.md says; the program has no optimisation here, and takes a dozen more than the one that is shipped.
-const OF_ONE: u64 = 112;
+const OF_ONE: u64 = 92;
 /// The same where a package and the base are as large as one may be.
-const OF_BOTH: u64 = 144;
+const OF_BOTH: u64 = 116;
 /// The same for twice what the largest real input has.
 const OF_REAL: u64 = 64;
 

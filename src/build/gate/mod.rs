@@ -3,6 +3,7 @@
 //! ld.so's own order (ld.so(8)): `DT_RPATH`, `LD_LIBRARY_PATH`, `DT_RUNPATH`, its cache, its standard folders. The cache is
 //! the base's: what a layer adds to a folder of `ld.so.conf` is not in it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -69,10 +70,10 @@ pub(super) struct World<'a> {
 }
 
 /// A program or library that is to run.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Program<'a> {
     layer: &'a str,
-    path: &'a str,
+    path: Cow<'a, str>,
     elf: &'a Elf,
 }
 
@@ -82,7 +83,7 @@ pub(super) fn programs<'a>(layer: &'a str, tree: &'a Tree) -> impl Iterator<Item
         TreeNode::File { content, .. } => {
             let elf = content.elf.as_deref()?;
             let is_loaded = elf.interpreter.is_some() || !elf.needed.is_empty();
-            is_loaded.then_some(Program { layer, path, elf })
+            is_loaded.then(|| Program { layer, path: path.into(), elf })
         }
         _ => None,
     })
@@ -91,7 +92,7 @@ pub(super) fn programs<'a>(layer: &'a str, tree: &'a Tree) -> impl Iterator<Item
 impl Program<'_> {
     /// The name of its file: findings are waived by it.
     fn file(&self) -> &str {
-        self.path.rsplit('/').next().unwrap_or(self.path)
+        self.path.rsplit('/').next().unwrap_or(&self.path)
     }
 
     /// What a person calls it: a service's program by the service.
@@ -254,8 +255,8 @@ impl<'a> World<'a> {
         let mut objects: Vec<Object<'_>> = Vec::new();
         let mut is_musl = false;
         let own = Object {
-            chain: own_chain(program.elf, folder_of(program.path)),
-            path: program.path.to_owned(),
+            chain: own_chain(program.elf, folder_of(&program.path)),
+            path: program.path.clone().into_owned(),
             elf: Some(program.elf),
             owner: Owner::Layer(program.layer.to_owned()),
         };

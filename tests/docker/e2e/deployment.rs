@@ -152,9 +152,14 @@ impl Deployment {
         self.write(file, &text.replace(from, to));
     }
 
+    /// `tarsup`, of whatever deployment.
+    pub fn program(&self) -> Command {
+        self.stage.tarsup()
+    }
+
     /// `tarsup WORDS -f compose.yaml`, not started.
     pub fn command(&self, words: &[&str]) -> Command {
-        let mut command = self.stage.tarsup();
+        let mut command = self.program();
         command.args(words).arg("-f").arg(self.path("compose.yaml")).stdin(Stdio::null());
         command
     }

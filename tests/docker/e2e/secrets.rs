@@ -183,7 +183,46 @@ fn life(deployment: &Deployment) {
     }
     all(&[&restore, &["up", "--yes"]]);
     all(looks);
+    adopted(deployment);
     all(&[&["down", "--yes"]]);
+}
+
+/// Containers that somebody made by hand with marks in their environment, adopted: the marks go into files for the owner alone.
+fn adopted(deployment: &Deployment) {
+    let image = deployment.inspect("framework")["Image"].as_str().unwrap().to_owned();
+    let by_hand = "e2e-marked-by-hand";
+    let values = [
+        format!("DB_PASSWORD={MARK}named"),
+        format!("STORE=mysql://root:{MARK}url@h/db"),
+        format!("DRIVER=root:{MARK}driver@tcp(h:3306)/db"),
+        format!("QUOTED_TOKEN={MARK}'\"$x\\"),
+    ];
+    let variables = tempfile::NamedTempFile::new().unwrap();
+    fs::write(&variables, values.join("\n")).unwrap();
+    let create = ["create", "--name", by_hand, "--env-file"];
+    succeed(Command::new("docker").args(create).arg(variables.path()).arg(&image));
+    let folder = deployment.path("adopted");
+    fs::create_dir(&folder).unwrap();
+    let file = folder.join("compose.yaml");
+    let adopt = |words: &[&str]| {
+        let output = deployment.program().args(["adopt", by_hand]).args(words).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && !text.contains(MARK), "adopt {words:?}: {text}");
+        text.into_owned()
+    };
+    assert!(adopt(&[]).contains("x-tars"));
+    adopt(&["--json", "-o", file.to_str().unwrap()]);
+    let found = marked(&folder);
+    assert_eq!(found, [(folder.join(format!("{by_hand}.env")), 0o600)]);
+    let kept = fs::read_to_string(&found[0].0).unwrap();
+    assert_eq!(kept.matches(MARK).count(), values.len(), "each of them, and once: {}", kept.lines().count());
+    for words in [&["config"][..], &["plan"], &["plan", "--json"]] {
+        let output = deployment.program().args(words).arg("-f").arg(&file).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && !text.contains(MARK), "{words:?}: {text}");
+    }
+    succeed(Command::new("docker").args(["rm", by_hand]));
+    fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]

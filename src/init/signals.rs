@@ -71,6 +71,15 @@ impl Stop {
     }
 }
 
+#[cfg(test)]
+impl Stop {
+    /// One that a test tells by setting the flag.
+    pub fn of_a_test() -> (Self, Arc<AtomicBool>) {
+        let told: Arc<AtomicBool> = Arc::default();
+        (Self { told: told.clone(), may_exit: Arc::default(), code: Code::Internal }, told)
+    }
+}
+
 /// Takes the signals from now on and turns them into events. `code` ends a process that is told to stop before it is
 /// through: a container was stopped as told, a migration is not done.
 pub fn listen(log: &StartLog, events: Sender<Event>, code: Code) -> Result<Stop, Failure> {

@@ -94,17 +94,18 @@ impl Node {
     /// In a thread: starts what must run here, and goes on noting what the registries say. To be called once, when tarsnode
     /// listens.
     pub fn start_in_background(self, stop: Stop, log: StartLog) {
-        thread::spawn(move || self.start(&stop, &log));
+        thread::spawn(move || self.start(PATIENCE, &stop, &log));
     }
 
-    fn start(&self, stop: &Stop, log: &StartLog) {
+    /// `patience`: after this time without an answer, what a registry said last counts.
+    fn start(&self, patience: Duration, stop: &Stop, log: &StartLog) {
         let begun = Instant::now();
         let mut from_memory = None;
         let servers = loop {
             match self.ask() {
                 Ok(servers) => break Some(servers),
                 Err(_) if stop.is_requested() => return,
-                Err(why) if begun.elapsed() >= PATIENCE => {
+                Err(why) if begun.elapsed() >= patience => {
                     from_memory = Memory::read(&self.paths, &self.address, SystemTime::now());
                     let what = if from_memory.is_some() {
                         "what one said last counts"
@@ -237,10 +238,14 @@ fn hindrance(server: &Server, place: &Place) -> Option<LeftAlone> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+    use std::net::TcpListener;
     use std::os::unix::fs::PermissionsExt;
+    use std::sync::atomic::Ordering;
 
     use super::*;
     use crate::init::render;
+    use crate::tars::wire::{self, Request};
 
     fn node(root: &std::path::Path) -> Node {
         Node {
@@ -292,6 +297,52 @@ mod tests {
         let unwanted = Server { setting_state: "inactive".to_owned(), ..hello };
         node.stop_unwanted(&only, &[unwanted], &log);
         assert!(place.processes().is_empty());
+    }
+
+    /// Waits for what a thread brings about.
+    fn until(what: &str, is_so: impl Fn() -> bool) {
+        let begun = Instant::now();
+        while !is_so() {
+            assert!(begun.elapsed() < Duration::from_secs(30), "waited in vain until {what}");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    #[test]
+    fn what_a_registry_said_last_counts_where_none_answers_and_until_one_does() {
+        let host = "127.77.9.1";
+        for (age, is_young) in [(Duration::from_mins(9), true), (Duration::from_mins(11), false)] {
+            let root = tempfile::tempdir().unwrap();
+            let node = Node { registries: vec![Endpoint::registry(host)], ..node(root.path()) };
+            let hello = server("HelloServer");
+            let place = left_by_tarsnode(&node, &hello);
+            let said = SystemTime::now() - age;
+            Memory::new(&node.address, vec![hello.clone()], said).write(&node.paths).unwrap();
+            let (stop, told) = Stop::of_a_test();
+            let (starts, begun) = (node.clone(), Instant::now());
+            let patience = Duration::from_millis(500);
+            let runs = thread::spawn(move || starts.start(patience, &stop, &StartLog::begin()));
+            if is_young {
+                until("it is started from memory", || !place.processes().is_empty());
+                assert!(begun.elapsed() >= patience, "a registry may still answer");
+                // One is back, and says that it is not here.
+                let listener = TcpListener::bind((host, REGISTRY_PORT)).unwrap();
+                let answers = thread::spawn(move || {
+                    let (mut stream, _) = listener.accept().unwrap();
+                    let body = wire::read_frame(&mut stream, wire::LARGEST_FRAME).unwrap();
+                    let request = Request::parse(&body).unwrap();
+                    let results = registry::encode_servers("172.25.0.5", &[]);
+                    stream.write_all(&wire::response(request.id, 0, &results)).unwrap();
+                });
+                until("it is stopped again", || place.processes().is_empty());
+                answers.join().unwrap();
+            } else {
+                until("the patience is over", || begun.elapsed() > patience * 3);
+                assert!(place.processes().is_empty(), "what is older says nothing any more");
+            }
+            told.store(true, Ordering::SeqCst);
+            runs.join().unwrap();
+        }
     }
 
     #[test]

@@ -90,7 +90,8 @@ fn container_of(deployment: &Deployment, service: &str) -> String {
     if service.starts_with("e2e-") { service.to_owned() } else { deployment.container(service) }
 }
 
-fn standin() -> String {
+/// The program that plays it, and its clients.
+pub fn standin() -> String {
     std::env::var("TARSUP_TEST_STANDIN")
         .expect("TARSUP_TEST_STANDIN names the stand-ins, as tests/all.sh does")
 }

@@ -73,7 +73,7 @@ pub fn pack(
 ) -> Result<LayerRecord<BasePaths>, BuildError> {
     let _span = tracing::debug_span!("compress", what = "the base").entered();
     let blob = HashingWriter::new(cache.start()?);
-    let gzip = compressors.writer(blob).map_err(BuildError::compress("base"))?;
+    let gzip = compressors.writer(blob);
     let (out, contents) = read(base, HashingWriter::new(gzip), Look::IntoLibraries)?;
     let (gzip, diff_id, tar_size) = out.finish();
     let blob = gzip.finish().map_err(BuildError::compress("base"))?;

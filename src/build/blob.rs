@@ -85,7 +85,7 @@ pub(super) fn pack(
     }
     let _span = tracing::debug_span!("compress", what = input.name).entered();
     let blob = HashingWriter::new(cache.start()?);
-    let mut tar = HashingWriter::new(compressors.writer(blob).map_err(&failed)?);
+    let mut tar = HashingWriter::new(compressors.writer(blob));
     layer::write(&input.tree, &contents.folders, &mut tar).map_err(&failed)?;
     tar.flush().map_err(&failed)?;
     let (gzip, diff_id, tar_size) = tar.finish();

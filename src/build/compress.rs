@@ -1,7 +1,8 @@
-//! Deterministic gzip: one member, compressed in fixed blocks by several threads; the number of threads does not show.
+//! Deterministic gzip: a member for each block, compressed by several threads; the number of threads does not show.
 //!
-//! The encoder is named and pinned (`=` in Cargo.toml): zlib-rs of this version hashes and matches the same on every
-//! CPU (its vector code only compares and slides), so the bytes follow from the content alone.
+//! The encoder is named and pinned (`=` in Cargo.toml): libdeflate of this version matches the same on every CPU (its vector
+//! code only moves its tables), so the bytes follow from the content alone. It has neither dictionaries nor blocks that go on: hence
+//! the members, which every reader of gzip joins (RFC 1952, 2.2).
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -10,19 +11,15 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use zlib_rs::{Deflate, DeflateFlush};
+use libdeflater::{CompressionLvl, Compressor};
+
+use crate::store::size_member;
 
 /// Everything that decides the compressed bytes besides the content: part of every cache key.
-pub const ENCODER: &str =
-    "gzip by zlib-rs 0.6.8, level 6, blocks of 524288 with 32768 before them as dictionary";
+pub const ENCODER: &str = "gzip by libdeflate 1.26.1, level 5, members of 524288, and one that says the size";
 
-const LEVEL: i32 = 6;
+const LEVEL: i32 = 5;
 const BLOCK: usize = 512 * 1024;
-/// What deflate can look back on: the end of the block before serves as dictionary, so blocks cost next to nothing.
-const WINDOW: usize = 32 * 1024;
-const WINDOW_BITS: u8 = 15;
-/// Magic, deflate, no flags, mtime 0, no extra flags, OS 255 (unknown).
-const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 
 /// Threads that compress blocks, whichever layer they belong to.
 pub struct Compressors {
@@ -32,14 +29,7 @@ pub struct Compressors {
 
 struct Job {
     block: Vec<u8>,
-    dictionary: Arc<Vec<u8>>,
-    last: bool,
-    answer: SyncSender<io::Result<Compressed>>,
-}
-
-struct Compressed {
-    bytes: Vec<u8>,
-    checksum: crc32fast::Hasher,
+    answer: SyncSender<io::Result<Vec<u8>>>,
 }
 
 impl Compressors {
@@ -49,11 +39,13 @@ impl Compressors {
         let queue = Arc::new(Mutex::new(queue));
         let work = |queue: Arc<Mutex<Receiver<Job>>>| {
             move || {
+                // Its tables are made with the first block: a thread that has none costs nothing.
+                let mut compressor = None;
                 loop {
                     let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
                     let Ok(job) = job else { break };
                     // Whoever asked may have failed meanwhile and hear no more.
-                    let _ = job.answer.send(compress(&job.block, &job.dictionary, job.last));
+                    let _ = job.answer.send(compress(&mut compressor, &job.block));
                 }
             }
         };
@@ -62,18 +54,8 @@ impl Compressors {
     }
 
     /// A gzip stream into `out`; [`GzipWriter::finish`] ends it.
-    pub fn writer<W: Write>(&self, out: W) -> io::Result<GzipWriter<'_, W>> {
-        let mut out = out;
-        out.write_all(&HEADER)?;
-        Ok(GzipWriter {
-            pool: self,
-            out,
-            block: Vec::with_capacity(BLOCK),
-            dictionary: Arc::default(),
-            pending: VecDeque::new(),
-            checksum: crc32fast::Hasher::new(),
-            size: 0,
-        })
+    pub fn writer<W: Write>(&self, out: W) -> GzipWriter<'_, W> {
+        GzipWriter { pool: self, out, block: Vec::new(), pending: VecDeque::new(), size: 0 }
     }
 }
 
@@ -87,40 +69,34 @@ impl Drop for Compressors {
     }
 }
 
-/// A gzip stream whose blocks are compressed elsewhere and written in order.
+/// A gzip stream whose members are compressed elsewhere and written in order.
 pub struct GzipWriter<'a, W> {
     pool: &'a Compressors,
     out: W,
     block: Vec<u8>,
-    dictionary: Arc<Vec<u8>>,
-    pending: VecDeque<Receiver<io::Result<Compressed>>>,
-    checksum: crc32fast::Hasher,
+    pending: VecDeque<Receiver<io::Result<Vec<u8>>>>,
     size: u64,
 }
 
 impl<W: Write> GzipWriter<'_, W> {
-    /// Ends the stream: last block, checksum and length.
+    /// Ends the stream: the last block, and the size of all.
     pub fn finish(mut self) -> io::Result<W> {
-        self.submit(true)?;
+        if !self.block.is_empty() {
+            self.submit()?;
+        }
         while !self.pending.is_empty() {
             self.write_oldest()?;
         }
-        let checksum = self.checksum.finalize();
-        self.out.write_all(&checksum.to_le_bytes())?;
-        let length = (self.size & u64::from(u32::MAX)).to_le_bytes();
-        self.out.write_all(&length[..4])?;
+        self.out.write_all(&size_member(self.size))?;
         Ok(self.out)
     }
 
-    fn submit(&mut self, last: bool) -> io::Result<()> {
-        let block = std::mem::replace(&mut self.block, Vec::with_capacity(BLOCK));
-        let tail = Arc::new(block[block.len().saturating_sub(WINDOW)..].to_vec());
-        let dictionary = std::mem::replace(&mut self.dictionary, tail);
+    fn submit(&mut self) -> io::Result<()> {
+        let block = std::mem::take(&mut self.block);
         let (answer, receiver) = sync_channel(1);
         self.size += block.len() as u64;
-        let job = Job { block, dictionary, last, answer };
         let jobs = self.pool.jobs.as_ref().ok_or_else(gone)?;
-        jobs.send(job).map_err(|_| gone())?;
+        jobs.send(Job { block, answer }).map_err(|_| gone())?;
         self.pending.push_back(receiver);
         // Bounds the memory: so many blocks are under way for one stream.
         while self.pending.len() > 2 * self.pool.threads.len() {
@@ -132,17 +108,19 @@ impl<W: Write> GzipWriter<'_, W> {
     fn write_oldest(&mut self) -> io::Result<()> {
         let Some(oldest) = self.pending.pop_front() else { return Ok(()) };
         let compressed = oldest.recv().map_err(|_| gone())??;
-        self.checksum.combine(&compressed.checksum);
-        self.out.write_all(&compressed.bytes)
+        self.out.write_all(&compressed)
     }
 }
 
 impl<W: Write> Write for GzipWriter<'_, W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.block.capacity() == 0 {
+            self.block.reserve_exact(BLOCK);
+        }
         let taken = bytes.len().min(BLOCK - self.block.len());
         self.block.extend_from_slice(&bytes[..taken]);
         if self.block.len() == BLOCK {
-            self.submit(false)?;
+            self.submit()?;
         }
         Ok(taken)
     }
@@ -156,24 +134,22 @@ fn gone() -> io::Error {
     io::Error::other("a compressing thread ended early")
 }
 
-/// One block as raw deflate: it ends at a byte boundary, so that blocks can be joined.
-fn compress(block: &[u8], dictionary: &[u8], last: bool) -> io::Result<Compressed> {
-    let failed = |what: &str| io::Error::other(format!("deflate: {what}"));
-    let mut deflate = Deflate::new(LEVEL, false, WINDOW_BITS);
-    if !dictionary.is_empty() {
-        deflate.set_dictionary(dictionary).map_err(|error| failed(error.as_str()))?;
-    }
-    // Deflate never grows data by more than five bytes in 16 KiB.
-    let mut bytes = vec![0; block.len() + block.len() / 64 + 1024];
-    let flush = if last { DeflateFlush::Finish } else { DeflateFlush::SyncFlush };
-    deflate.compress(block, &mut bytes, flush).map_err(|error| failed(error.as_str()))?;
-    if deflate.total_in() != block.len() as u64 {
-        return Err(failed("the block did not fit"));
-    }
-    bytes.truncate(usize::try_from(deflate.total_out()).unwrap_or(usize::MAX));
-    let mut checksum = crc32fast::Hasher::new();
-    checksum.update(block);
-    Ok(Compressed { bytes, checksum })
+/// One block as a member of its own.
+fn compress(compressor: &mut Option<Compressor>, block: &[u8]) -> io::Result<Vec<u8>> {
+    let compressor = match compressor {
+        Some(compressor) => compressor,
+        none => {
+            let level = CompressionLvl::new(LEVEL)
+                .map_err(|error| io::Error::other(format!("libdeflate has no level {LEVEL}: {error:?}")))?;
+            none.insert(Compressor::new(level))
+        }
+    };
+    let mut bytes = vec![0; compressor.gzip_compress_bound(block.len())];
+    let size = compressor.gzip_compress(block, &mut bytes).map_err(io::Error::other)?;
+    bytes.truncate(size);
+    // What waits to be written is to take what it has, not what it might have had.
+    bytes.shrink_to_fit();
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -185,7 +161,7 @@ mod tests {
 
     fn gzip(content: &[u8], threads: usize) -> Vec<u8> {
         let pool = Compressors::new(NonZeroUsize::new(threads).unwrap());
-        let mut writer = pool.writer(Vec::new()).unwrap();
+        let mut writer = pool.writer(Vec::new());
         writer.write_all(content).unwrap();
         writer.finish().unwrap()
     }
@@ -201,11 +177,11 @@ mod tests {
     }
 
     #[test]
-    fn gzip_is_one_member_that_others_read_back() {
+    fn gzip_of_several_members_is_read_back_by_others() {
         for size in [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 77] {
             let content = content(size);
             let mut read = Vec::new();
-            flate2::read::GzDecoder::new(gzip(&content, 3).as_slice()).read_to_end(&mut read).unwrap();
+            flate2::read::MultiGzDecoder::new(gzip(&content, 3).as_slice()).read_to_end(&mut read).unwrap();
             assert!(read == content, "{size}");
         }
     }
@@ -221,7 +197,7 @@ mod tests {
     fn gzip_of_known_content_has_the_known_digest() {
         assert_eq!(
             Digest::of(gzip(&content(2 * BLOCK + 99), 2)).to_string(),
-            "sha256:8e5ca7524fb61018d60c25f3a383e29919f4a0078efac369583ad02ac8c84907"
+            "sha256:c956706620e5d3a743dc3e392a4176d018f7f7f71ba9c9235328fcaa6215a758"
         );
     }
 }

@@ -147,7 +147,7 @@ fn read(base: &BaseImage, layer: &Layer, keep: Option<(&Cache, &Compressors)>) -
     let made = match keep.filter(|_| !is_gzip(layer)) {
         Some((cache, compressors)) => {
             let file = HashingWriter::new(cache.start()?);
-            Made::Gzip(Box::new(compressors.writer(file).map_err(BuildError::compress(BASE))?))
+            Made::Gzip(Box::new(compressors.writer(file)))
         }
         None => Made::Nothing,
     };

@@ -15,7 +15,7 @@ mod unpacked;
 pub use cache::Cache;
 pub use layout::Layout;
 pub use proven::Proven;
-pub use unpacked::unpacked;
+pub use unpacked::{size_member, unpacked};
 
 /// Why the store, the cache or a layout cannot be read or written.
 #[derive(Debug, thiserror::Error)]

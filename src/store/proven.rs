@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -60,6 +60,14 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
         _ => error,
     })?;
     if file.metadata()?.is_file() { Ok(file) } else { Err(irregular("a folder, a pipe or a device")) }
+}
+
+/// Fills `end` with the last bytes of a regular file; false where it has fewer.
+pub fn ends_with(path: &Path, end: &mut [u8]) -> io::Result<bool> {
+    let file = open_regular(path)?;
+    let Some(offset) = file.metadata()?.len().checked_sub(end.len() as u64) else { return Ok(false) };
+    file.read_exact_at(end, offset)?;
+    Ok(true)
 }
 
 fn irregular(what: &str) -> io::Error {

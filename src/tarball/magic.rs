@@ -10,7 +10,7 @@ pub enum Decompressed<R: BufRead> {
     /// Not compressed.
     Tar(R),
     /// gzip, of one member or several.
-    Gzip(MultiGzDecoder<R>),
+    Gzip(Box<MultiGzDecoder<R>>),
     /// zstd, of one frame or several.
     Zstd(zstd::Decoder<'static, R>),
     /// xz, of one stream or several.
@@ -55,7 +55,7 @@ pub fn open<R: BufRead>(mut stream: R) -> Result<Decompressed<R>, MagicError> {
         return Err(MagicError::Other(what));
     }
     Ok(match magic {
-        [0x1f, 0x8b, ..] => Decompressed::Gzip(MultiGzDecoder::new(stream)),
+        [0x1f, 0x8b, ..] => Decompressed::Gzip(Box::new(MultiGzDecoder::new(stream))),
         // A frame, or one of the sixteen skippable ones that parallel compressors write first.
         [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
             Decompressed::Zstd(zstd::Decoder::with_buffer(stream)?)

@@ -244,7 +244,7 @@ fn plain(layer: &Layer) -> Vec<u8> {
         return bytes;
     }
     let mut plain = Vec::new();
-    flate2::read::GzDecoder::new(bytes.as_slice()).read_to_end(&mut plain).unwrap();
+    flate2::read::MultiGzDecoder::new(bytes.as_slice()).read_to_end(&mut plain).unwrap();
     plain
 }
 

@@ -107,7 +107,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 
 fn gunzip(bytes: &[u8]) -> Vec<u8> {
     let mut plain = Vec::new();
-    flate2::read::GzDecoder::new(bytes).read_to_end(&mut plain).unwrap();
+    flate2::read::MultiGzDecoder::new(bytes).read_to_end(&mut plain).unwrap();
     plain
 }
 
@@ -115,7 +115,9 @@ fn gunzip(bytes: &[u8]) -> Vec<u8> {
 fn layer(image: &Image, name: &str) -> Vec<u8> {
     let index = image.layer_names().iter().position(|have| have == name).unwrap();
     let mut tar = Vec::new();
-    flate2::read::GzDecoder::new(image.layers[index].source.open().unwrap()).read_to_end(&mut tar).unwrap();
+    flate2::read::MultiGzDecoder::new(image.layers[index].source.open().unwrap())
+        .read_to_end(&mut tar)
+        .unwrap();
     tar
 }
 

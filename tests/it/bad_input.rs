@@ -53,7 +53,7 @@ fn package_that_is_cut_off_anywhere_is_refused() {
     }
     // A gzip that is whole, around a tar that is not.
     let mut tar = Vec::new();
-    std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(whole.as_slice()), &mut tar).unwrap();
+    std::io::Read::read_to_end(&mut flate2::read::MultiGzDecoder::new(whole.as_slice()), &mut tar).unwrap();
     for length in [tar.len() - 1024, tar.len() - 1536, 1500] {
         gzip(&path, &tar[..length]);
         refused(&workshop, &["tarsstat.tgz", "cut off"]);

@@ -231,7 +231,7 @@ fn base_is_the_same_in_a_layout_an_archive_and_a_gzipped_archive() {
     let (image, _) = built(&workshop, "1");
     for layer in &image.layers {
         assert_eq!(layer.descriptor.media_type.as_ref(), OCI_GZIP);
-        let mut plain = flate2::read::GzDecoder::new(layer.source.open().unwrap());
+        let mut plain = flate2::read::MultiGzDecoder::new(layer.source.open().unwrap());
         let mut tar = Vec::new();
         std::io::Read::read_to_end(&mut plain, &mut tar).unwrap();
         assert_eq!(Digest::of(&tar), layer.diff_id);

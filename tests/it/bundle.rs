@@ -5,13 +5,13 @@ use std::fs;
 use std::io::Read as _;
 use std::path::Path;
 
-use flate2::read::GzDecoder;
+use flate2::read::MultiGzDecoder;
 
 use crate::packages::{RECIPE, Workshop};
 
 /// Path → mode and text.
 fn contents(archive: &Path) -> BTreeMap<String, (u32, String)> {
-    let mut tar = tar::Archive::new(GzDecoder::new(fs::File::open(archive).unwrap()));
+    let mut tar = tar::Archive::new(MultiGzDecoder::new(fs::File::open(archive).unwrap()));
     let entries = tar.entries().unwrap().map(Result::unwrap);
     let files = entries.filter(|entry| entry.header().entry_type().is_file());
     let read = files.map(|mut entry| {

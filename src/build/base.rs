@@ -74,8 +74,7 @@ pub fn pack(
     let _span = tracing::debug_span!("compress", what = "the base").entered();
     let blob = HashingWriter::new(cache.start()?);
     let gzip = compressors.writer(blob);
-    let (out, contents) = read(base, HashingWriter::new(gzip), Look::IntoLibraries)?;
-    let (gzip, diff_id, tar_size) = out.finish();
+    let Whole { out: gzip, diff_id, tar_size, contents } = read(base, gzip, Look::IntoLibraries)?;
     let blob = gzip.finish().map_err(BuildError::compress("base"))?;
     let (file, digest, size) = blob.finish();
     let record = LayerRecord::new(diff_id, digest, size, tar_size, contents);
@@ -86,8 +85,8 @@ pub fn pack(
 /// The diff id of the root file system and its names, without its blob.
 pub fn hash(base: &Rootfs, look: Look) -> Result<(Digest, BasePaths), BuildError> {
     let _span = tracing::debug_span!("hash", what = "the base").entered();
-    let (out, contents) = read(base, HashingWriter::new(io::sink()), look)?;
-    Ok((out.finish().1, contents))
+    let read = read(base, io::sink(), look)?;
+    Ok((read.diff_id, read.contents))
 }
 
 /// What is read of a base beside its names.
@@ -99,8 +98,16 @@ pub enum Look {
     IntoLibraries,
 }
 
+/// A tar that was read to its end.
+struct Whole<W> {
+    out: W,
+    diff_id: Digest,
+    tar_size: u64,
+    contents: BasePaths,
+}
+
 /// Writes the tar to `out`, and reads its names.
-fn read<W: Write>(base: &Rootfs, out: W, look: Look) -> Result<(W, BasePaths), BuildError> {
+fn read<W: Write>(base: &Rootfs, out: W, look: Look) -> Result<Whole<W>, BuildError> {
     let path = base.path.as_path();
     let failed = |source| UnpackError::Read { path: path.to_owned(), source };
     let file = HashingReader::new(limits::open_within(path, &limits::FILE).map_err(failed)?);
@@ -109,6 +116,8 @@ fn read<W: Write>(base: &Rootfs, out: W, look: Look) -> Result<(W, BasePaths), B
         MagicError::Read(source) => failed(source),
         other => unusable(path, &other.to_string()),
     })?;
+    // A file that is not compressed is its own tar: one hash says both.
+    let out = if tar.is_compressed() { Tar::Unpacked(HashingWriter::new(out)) } else { Tar::File(out) };
     let mut tee = Tee { inner: tar, out, broken: None };
     let contents = read_names(path, &mut tee, Kind::Rootfs, look);
     if let Some(error) = tee.broken {
@@ -118,10 +127,37 @@ fn read<W: Write>(base: &Rootfs, out: W, look: Look) -> Result<(W, BasePaths), B
     let mut file = tee.inner.into_inner();
     // What may follow the compressed stream is a part of the file all the same.
     io::copy(&mut file, &mut io::sink()).map_err(failed)?;
-    if file.into_inner().finish().0 != base.digest {
+    let (digest, size) = file.into_inner().finish();
+    if digest != base.digest {
         return Err(unusable(path, "it was changed while the image was being built").into());
     }
-    Ok((tee.out, contents))
+    let (out, diff_id, tar_size) = match tee.out {
+        Tar::Unpacked(out) => out.finish(),
+        Tar::File(out) => (out, digest, size),
+    };
+    Ok(Whole { out, diff_id, tar_size, contents })
+}
+
+/// Where a tar goes, hashed where its file's own hash does not say what it is.
+enum Tar<W> {
+    Unpacked(HashingWriter<W>),
+    File(W),
+}
+
+impl<W: Write> Write for Tar<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Unpacked(out) => out.write(bytes),
+            Self::File(out) => out.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Unpacked(out) => out.flush(),
+            Self::File(out) => out.flush(),
+        }
+    }
 }
 
 /// Passes on what it reads.

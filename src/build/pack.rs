@@ -85,8 +85,9 @@ impl PreparedBuild<'_> {
                 self.assemble(packed, why.as_ref())
             }
         };
-        self.settings.cache.remember();
-        Ok(Built { warnings, refused, ..built? })
+        let built = built?;
+        self.settings.cache.settle()?;
+        Ok(Built { warnings, refused, ..built })
     }
 
     /// Refuses programs that this base cannot run; what else there is to say of them comes back, and in a rehearsal the

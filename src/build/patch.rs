@@ -147,7 +147,7 @@ pub fn patch(
     let files = parts.into_iter().map(|(name, part)| Ok((name, listing::rendered_part(&part)?)));
     let files = files.collect::<Result<_, _>>().map_err(pack::unlisted)?;
     layers.push(pack(&list(&files, patch, &base)?)?);
-    settings.cache.remember();
+    settings.cache.settle()?;
     let config = config(patch, settings, &layers, &digests)
         .map_err(|error| unfit(format!("its config cannot be read: {error}")))?;
     let after = patch.before.chain_id();

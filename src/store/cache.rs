@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::PermissionsExt as _;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -25,6 +27,8 @@ const ABANDONED: Duration = Duration::from_hours(1);
 pub struct Cache {
     root: PathBuf,
     proven: Arc<Proven>,
+    /// Blobs that have their names, and may not be on the disk yet.
+    unsettled: Arc<Mutex<Vec<PathBuf>>>,
     /// What would have been kept, where nothing is: key → record.
     rehearsed: Option<Arc<Mutex<BTreeMap<Digest, String>>>>,
 }
@@ -95,7 +99,7 @@ impl Cache {
     /// The cache in this folder; nothing is made yet.
     pub fn at(root: impl Into<PathBuf>) -> Self {
         let root = root.into();
-        Self { proven: Arc::new(Proven::in_folder(&root)), root, rehearsed: None }
+        Self { proven: Arc::new(Proven::in_folder(&root)), root, unsettled: Arc::default(), rehearsed: None }
     }
 
     /// The same cache, into which nothing is ever written: a build goes as it would, and its blobs go nowhere.
@@ -142,11 +146,24 @@ impl Cache {
         }
     }
 
-    /// Writes down which blobs are proven.
-    pub fn remember(&self) {
-        if !self.rehearses() {
-            self.proven.remember();
+    /// Sees that the blobs are on the disk, then writes down which of them are proven.
+    ///
+    /// All at once, at the end: a disk takes many together in about the time of one. What a loss of power takes before is a
+    /// blob that nobody has proven, or a record that cannot be read: both are made again.
+    ///
+    /// # Errors
+    /// The disk does not take them.
+    pub fn settle(&self) -> Result<(), StoreError> {
+        if self.rehearses() {
+            return Ok(());
         }
+        let mut blobs = std::mem::take(&mut *self.unsettled.lock().unwrap_or_else(PoisonError::into_inner));
+        if !blobs.is_empty() {
+            blobs.push(self.root.join("blobs/sha256"));
+            sync_all(&blobs)?;
+        }
+        self.proven.remember();
+        Ok(())
     }
 
     fn find_rehearsed<E: DeserializeOwned>(&self, key: &Digest) -> Option<LayerRecord<E>> {
@@ -202,6 +219,7 @@ impl Cache {
         let Some(blob) = blob.0 else { return Ok(()) };
         let blob_path = self.blob(&record.digest);
         persist(blob, &blob_path)?;
+        self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).push(blob_path.clone());
         // It was hashed as it was written.
         let _ = self.proven.note(&blob_path, &record.digest);
         let path = self.record(key);
@@ -259,12 +277,27 @@ pub(super) fn sweep(folder: &Path, prefix: &str) {
     }
 }
 
-/// Flushed to the disk before it gets its name; the folder after that.
+/// Gives a finished file its name.
 fn persist(file: NamedTempFile, path: &Path) -> Result<(), StoreError> {
     let failed = |source| StoreError::Io { act: "write", path: path.to_owned(), source };
     file.as_file().set_permissions(fs::Permissions::from_mode(0o644)).map_err(failed)?;
-    file.as_file().sync_all().map_err(failed)?;
     file.persist(path).map_err(|error| failed(error.error))?;
-    let folder = path.parent().unwrap_or(Path::new("."));
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
+    Ok(())
+}
+
+/// Sees that these files and folders are on the disk, side by side.
+pub(super) fn sync_all(paths: &[PathBuf]) -> Result<(), StoreError> {
+    /// So many wait for the disk at once.
+    const TOGETHER: usize = 16;
+    let sync = |path: &PathBuf| {
+        let synced = File::open(path).and_then(|file| file.sync_all());
+        synced.map_err(|source| StoreError::Io { act: "write", path: path.clone(), source })
+    };
+    for some in paths.chunks(TOGETHER) {
+        thread::scope(|scope| {
+            let waiting: Vec<_> = some.iter().map(|path| scope.spawn(move || sync(path))).collect();
+            waiting.into_iter().try_for_each(|one| one.join().unwrap_or_else(|panic| resume_unwind(panic)))
+        })?;
+    }
+    Ok(())
 }

@@ -204,8 +204,10 @@ impl Layout {
     pub fn write(&self, image: &Image, name: &str, progress: &dyn Fn(u64)) -> Result<NewBlobs> {
         self.create()?;
         let mut written = NewBlobs::default();
+        let mut new = Vec::new();
         for layer in &image.layers {
             if self.put_layer(layer)? {
+                new.push(self.blob(&layer.descriptor.digest));
                 written.bytes += layer.descriptor.size;
                 written.layers += 1;
             } else {
@@ -215,10 +217,13 @@ impl Layout {
         }
         for bytes in [&image.config, &image.manifest] {
             if self.put_bytes(bytes)? {
+                new.push(self.blob(&Digest::of(bytes)));
                 written.bytes += bytes.len() as u64;
             }
         }
-        self.sync_blobs()?;
+        // On the disk before a name leads to them.
+        new.push(self.root.join("blobs/sha256"));
+        super::cache::sync_all(&new)?;
         self.proven.remember();
         // A registry's image may have docker's.
         let media_type = Manifest::parse(&image.manifest).map(|manifest| manifest.media_type);
@@ -407,30 +412,18 @@ impl Layout {
 
     fn replace(&self, path: &Path, bytes: &[u8]) -> Result<()> {
         let mut file = self.temporary()?;
-        file.write_all(bytes).map_err(|source| StoreError::Io {
-            act: "write",
-            path: path.to_owned(),
-            source,
-        })?;
+        let failed = |source| StoreError::Io { act: "write", path: path.to_owned(), source };
+        file.write_all(bytes).map_err(failed)?;
+        file.as_file().sync_all().map_err(failed)?;
         Self::persist(file, path)
     }
 
-    /// Flushed to the disk before it gets its name.
+    /// Gives a finished file its name.
     fn persist(file: NamedTempFile, path: &Path) -> Result<()> {
         let failed = |source| StoreError::Io { act: "write", path: path.to_owned(), source };
         file.as_file().set_permissions(fs::Permissions::from_mode(0o644)).map_err(failed)?;
-        file.as_file().sync_all().map_err(failed)?;
         file.persist(path).map_err(|error| failed(error.error))?;
         Ok(())
-    }
-
-    fn sync_blobs(&self) -> Result<()> {
-        let folder = self.root.join("blobs/sha256");
-        File::open(&folder).and_then(|folder| folder.sync_all()).map_err(|source| StoreError::Io {
-            act: "write",
-            path: folder,
-            source,
-        })
     }
 }
 

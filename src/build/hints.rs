@@ -36,6 +36,8 @@ enum Learned {
     Digest(Digest),
     /// Of a package. Trees are shared.
     Services(Vec<(Service, u64, Tree)>),
+    /// Of the web console.
+    Web(Tree),
 }
 
 impl<'a> Hints<'a> {
@@ -83,6 +85,16 @@ impl<'a> Hints<'a> {
         self.learn(listing_key(package), Learned::Services(listing.collect()));
     }
 
+    /// What a web console's package of this digest holds, without the bytes.
+    pub fn web(&self, package: &Digest) -> Option<Tree> {
+        self.cache.recall::<RecalledTree>(&web_key(package))?.0
+    }
+
+    /// Remembers what a web console's package holds.
+    pub fn learn_web(&self, package: &Digest, tree: &Tree) {
+        self.learn(web_key(package), Learned::Web(tree.clone()));
+    }
+
     fn learn(&self, key: Digest, value: Learned) {
         if let Ok(mut learned) = self.learned.lock() {
             learned.push((key, value));
@@ -99,6 +111,7 @@ impl<'a> Hints<'a> {
                 let listed: Vec<Listed<'_>> = services.iter().map(Listed::of).collect();
                 self.cache.note(key, &listed)
             }
+            Learned::Web(tree) => self.cache.note(key, &Entries(tree)),
         })
     }
 }
@@ -106,6 +119,10 @@ impl<'a> Hints<'a> {
 /// What a release makes of a package may differ from what the one before made of it.
 fn listing_key(package: &Digest) -> Digest {
     Digest::of(format!("tarsup package 5 of {}\n{package}\n", env!("CARGO_PKG_VERSION")))
+}
+
+fn web_key(package: &Digest) -> Digest {
+    Digest::of(format!("tarsup web 1 of {}\n{package}\n", env!("CARGO_PKG_VERSION")))
 }
 
 /// `None` for a file that changed a moment ago: it might change again within the clock's grain.

@@ -27,6 +27,7 @@ pub mod glob;
 pub mod hints;
 pub mod host;
 pub mod image;
+mod inputs;
 pub mod layer;
 pub mod listing;
 mod machine;
@@ -49,6 +50,7 @@ use base::{BasePaths, Rootfs};
 use check::CheckError;
 pub use gate::GateError;
 use hints::Hints;
+use inputs::{Inputs, Reading};
 use package::{Package, PackageError, ServiceFiles};
 use recipe::{Base, ImageRole, Recipe, RecipeError};
 use standing::BaseImage;
@@ -290,23 +292,22 @@ impl Diagnose for BuildError {
 
 /// Reads and checks all inputs. Writes nothing that has a name.
 pub fn prepare<'a>(recipe: &'a Recipe, settings: &'a Settings) -> Result<PreparedBuild<'a>, BuildError> {
-    prepare_with(recipe, settings, &|path, hints| package::read_or_recall(path, hints))
+    prepare_with(recipe, settings, Reading::Recalling)
 }
-
-type ReadPackage = dyn Fn(&Path, &Hints<'_>) -> Result<Package, PackageError> + Sync;
 
 fn prepare_with<'a>(
     recipe: &'a Recipe,
     settings: &'a Settings,
-    read: &ReadPackage,
+    reading: Reading,
 ) -> Result<PreparedBuild<'a>, BuildError> {
     check::keys(recipe)?;
     let init = init_of(recipe, settings)?;
     let hints = Hints::new(&settings.cache);
-    let packages = {
+    let Inputs { packages, base: rootfs, web } = {
         let _span = tracing::debug_span!("read", what = "the packages").entered();
-        parallel(settings.threads, &recipe.packages, |path| read(path, &hints))?
+        inputs::read(recipe, settings, &hints, reading)
     };
+    let packages = packages.into_iter().collect::<Result<Vec<Package>, PackageError>>()?;
     let wanted = check::services_of(recipe.role);
     let used = |package: &Package| {
         let layers = package.services.keys().filter(|service| wanted.contains(service));
@@ -335,8 +336,8 @@ fn prepare_with<'a>(
     leave_out(recipe.role, &mut services, &mut warnings);
     let base = match &recipe.base {
         Base::Scratch => None,
-        Base::Rootfs(path) => {
-            let rootfs = Rootfs::find(path, &hints)?;
+        Base::Rootfs(_) => {
+            let rootfs = rootfs.expect("a base that is a file was asked for with the packages")?;
             let cached = settings.cache.find(&rootfs.key()).map(Box::new);
             Some(BaseInput::Rootfs { rootfs, cached })
         }
@@ -351,7 +352,7 @@ fn prepare_with<'a>(
             Some(BaseInput::Image(base))
         }
     };
-    let layers = layers(recipe, services, init.as_deref(), &mut used)?;
+    let layers = layers(recipe, services, web.transpose()?, init.as_deref(), &mut used)?;
     Ok(PreparedBuild { recipe, settings, base, layers, warnings, packages: used, hints, refused })
 }
 
@@ -390,6 +391,7 @@ fn leave_out(
 fn layers(
     recipe: &Recipe,
     services: BTreeMap<Service, (PathBuf, ServiceFiles)>,
+    console: Option<(Tree, Option<Digest>)>,
     init: Option<&Path>,
     used: &mut Vec<UsedPackage>,
 ) -> Result<Vec<LayerInput>, BuildError> {
@@ -399,11 +401,7 @@ fn layers(
             layers.push(LayerInput { name: name.to_owned(), what, tree });
         }
     };
-    if let Some(web) = &recipe.web {
-        let (mut tree, digest) = {
-            let _span = tracing::debug_span!("read", what = "the web console").entered();
-            package::read_web(web)?
-        };
+    if let Some((web, (mut tree, digest))) = recipe.web.as_ref().zip(console) {
         let layers = vec!["web".to_owned()];
         used.extend(digest.map(|digest| UsedPackage { path: web.clone(), digest, layers }));
         check::web(web, &tree)?;

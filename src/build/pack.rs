@@ -9,6 +9,7 @@ use super::base::{self, BasePaths, Look, Rootfs};
 use super::blob::{self, hashed, known_blobs};
 use super::compress::Compressors;
 use super::gate;
+use super::inputs::Reading;
 use super::layer;
 use super::machine;
 use super::ontop::{self, Change, Why};
@@ -16,7 +17,7 @@ use super::standing;
 use super::tree::{Content, Tree};
 use super::{
     BaseInput, BuildError, Built, GateError, LayerInput, Origin, Packed, PreparedBuild, check, image,
-    listing, package, parallel, prepare_with,
+    listing, parallel, prepare_with,
 };
 use crate::contents::{self, Part};
 use crate::oci::Digest;
@@ -47,7 +48,7 @@ impl PreparedBuild<'_> {
         let stack = self.stack(&on_base, layers, contents);
         if stack.inputs().any(|input| self.must_be_read(input, contents)) {
             // The cache knew the package, but has lost the layer: read everything, and once only.
-            let read = prepare_with(self.recipe, self.settings, &|path, _| package::read(path))?;
+            let read = prepare_with(self.recipe, self.settings, Reading::Everything)?;
             return read.build(on_layer);
         }
         let pack = |input: &LayerInput| {

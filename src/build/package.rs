@@ -257,13 +257,25 @@ pub fn stale(services: &BTreeMap<Service, (PathBuf, ServiceFiles)>) -> Vec<Strin
         .collect()
 }
 
-/// The web console's package, and the digest of the bytes that were read: its files lie at the root, or below one folder.
-pub fn read_web(path: &Path) -> Result<(Tree, Option<Digest>), PackageError> {
+/// The web console's package, and the digest of its bytes: its files lie at the root, or below one folder. With hints, what
+/// is known of bytes that were read before is enough.
+pub fn read_web(path: &Path, hints: Option<&Hints<'_>>) -> Result<(Tree, Option<Digest>), PackageError> {
+    let failed = |source| UnpackError::Read { path: path.to_owned(), source };
+    if let Some(hints) = hints.filter(|_| path.is_file()) {
+        let digest = hints.digest(path).map_err(failed)?;
+        if let Some(tree) = hints.web(&digest) {
+            return Ok((tree, Some(digest)));
+        }
+    }
     let unpacked = unpack::read_archive(path, LIMITS)?;
     let tops = unpacked.tree.iter().filter(|(entry, _)| !entry.contains('/')).take(2);
     let prefix = match tops.collect::<Vec<_>>().as_slice() {
         [(only, TreeNode::Directory { .. })] => only.clone(),
         _ => String::new(),
     };
-    Ok((unpacked.tree.moved(&prefix, &WEB_PATH[1..]), unpacked.digest))
+    let tree = unpacked.tree.moved(&prefix, &WEB_PATH[1..]);
+    if let Some((hints, digest)) = hints.zip(unpacked.digest) {
+        hints.learn_web(&digest, &tree);
+    }
+    Ok((tree, unpacked.digest))
 }

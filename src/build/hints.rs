@@ -126,7 +126,7 @@ fn web_key(package: &Digest) -> Digest {
 }
 
 /// `None` for a file that changed a moment ago: it might change again within the clock's grain.
-fn identity(metadata: &fs::Metadata, now: SystemTime) -> Option<Digest> {
+pub(super) fn identity(metadata: &fs::Metadata, now: SystemTime) -> Option<Digest> {
     let changed = UNIX_EPOCH + Duration::from_secs(u64::try_from(metadata.ctime()).ok()?);
     let age = now.duration_since(changed).ok()?;
     let text = format!(

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::diagnose::{Diagnose, Exit, Place, shown};
 use crate::oci::{Digest, Image, Layer};
@@ -40,6 +40,7 @@ pub mod patch;
 mod plain;
 pub mod recipe;
 pub mod refusal;
+pub mod same;
 pub mod skeleton;
 pub mod standing;
 pub mod tree;
@@ -94,6 +95,8 @@ pub struct PreparedBuild<'a> {
     hints: Hints<'a>,
     /// What `--strict` refuses of them; of a rehearsal alone.
     refused: Option<GateError>,
+    /// What the inputs were before they were read.
+    key: Option<Digest>,
 }
 
 /// What the image stands on.
@@ -179,7 +182,7 @@ impl Packed {
 }
 
 /// A package that is a file, as it was read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UsedPackage {
     /// The file.
     pub path: PathBuf,
@@ -301,6 +304,7 @@ fn prepare_with<'a>(
     reading: Reading,
 ) -> Result<PreparedBuild<'a>, BuildError> {
     check::keys(recipe)?;
+    let key = same::key(recipe, settings);
     let init = init_of(recipe, settings)?;
     let hints = Hints::new(&settings.cache);
     let Inputs { packages, base: rootfs, web } = {
@@ -353,7 +357,7 @@ fn prepare_with<'a>(
         }
     };
     let layers = layers(recipe, services, web.transpose()?, init.as_deref(), &mut used)?;
-    Ok(PreparedBuild { recipe, settings, base, layers, warnings, packages: used, hints, refused })
+    Ok(PreparedBuild { recipe, settings, base, layers, warnings, packages: used, hints, refused, key })
 }
 
 /// tars-init: in every image of TARS, in a plain one where the recipe names it.

@@ -13,6 +13,7 @@ use super::inputs::Reading;
 use super::layer;
 use super::machine;
 use super::ontop::{self, Change, Why};
+use super::same;
 use super::standing;
 use super::tree::{Content, Tree};
 use super::{
@@ -88,7 +89,9 @@ impl PreparedBuild<'_> {
         };
         let built = built?;
         self.settings.cache.settle()?;
-        Ok(Built { warnings, refused, ..built })
+        let built = Built { warnings, refused, ..built };
+        same::remember(self, &built);
+        Ok(built)
     }
 
     /// Refuses programs that this base cannot run; what else there is to say of them comes back, and in a rehearsal the

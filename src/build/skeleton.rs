@@ -89,6 +89,12 @@ pub fn deploy(folder: &Path, role: ImageRole) -> Result<Tree, super::BuildError>
     Ok(tree)
 }
 
+/// Whatever [`deploy`] may read of the folder and beside it.
+pub fn inputs_of_deploy(folder: &Path) -> Vec<PathBuf> {
+    let parts = ["conf", "sql", UTIL_FOLDER].map(|part| folder.join(part));
+    parts.into_iter().chain(folder.parent().map(|above| above.join(INSTALL_SCRIPT))).collect()
+}
+
 /// What a person ought to know of a console from which no node can be installed.
 pub fn lacks_node_scripts(folder: &Path) -> Option<String> {
     let scripts = folder.join(UTIL_FOLDER).join("tarsnode/util");

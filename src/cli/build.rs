@@ -145,6 +145,19 @@ pub fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
     let places = Places::new(&args.places);
     let mut settings = settings(args, after(args, &places, ui)?)?;
     let pinned = base::read(args, &recipe, &mut settings, &places, ui)?;
+    if !args.plan
+        && let Some((warnings, built)) = build::same::recall(&recipe, &settings)
+    {
+        for warning in &warnings {
+            ui.warn(warning);
+        }
+        reach(&outputs, &places, ui)?;
+        for layer in &built.layers {
+            say(layer, ui);
+        }
+        let written = Written { built: &built, reference: &recipe.reference, packages: &built.packages };
+        return write(&written, &outputs, &places, ui);
+    }
     let prepared = build::prepare(&recipe, &settings)?;
     for warning in &prepared.warnings {
         ui.warn(warning);

@@ -9,7 +9,7 @@ use super::base::BasePaths;
 use super::listing;
 use super::ontop::Why;
 use crate::contents::{self, Contents};
-use crate::oci::image::BASE;
+use crate::oci::image::{BASE, chain_id};
 use crate::oci::{BlobSource, Digest, Image, Layer, MediaType};
 
 /// What docker calls a gzipped layer.
@@ -115,9 +115,7 @@ impl Predecessor {
 
     /// The chain id of its last layer (image-spec, config.md): the same wherever the image lies.
     pub fn chain_id(&self) -> Option<Digest> {
-        let chain = |below: Digest, diff_id: &Digest| Digest::of(format!("{below} {diff_id}"));
-        let (first, rest) = self.diff_ids.split_first()?;
-        Some(rest.iter().fold(*first, chain))
+        chain_id(&self.diff_ids)
     }
 }
 

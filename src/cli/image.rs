@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use clap::Args;
 
@@ -63,18 +63,31 @@ pub struct DiffArgs {
 /// Where images are read from and written to: an engine, and the registries of one command.
 pub struct Places {
     engine: EngineOptions,
+    /// The engine, once it has said what it is: it is asked that once for a command.
+    connected: OnceLock<Arc<DockerEngine>>,
     registries: Registries,
 }
 
 impl Places {
     /// As the options say.
     pub fn new(options: &ImageOptions) -> Self {
-        Self { engine: options.engine.clone(), registries: Registries::new(&options.insecure_registries) }
+        let registries = Registries::new(&options.insecure_registries);
+        Self { engine: options.engine.clone(), connected: OnceLock::new(), registries }
     }
 
     /// This engine, and registries as they are spoken to where nothing is said.
     pub fn of_engine(engine: &EngineOptions) -> Self {
-        Self { engine: engine.clone(), registries: Registries::default() }
+        Self { engine: engine.clone(), connected: OnceLock::new(), registries: Registries::default() }
+    }
+
+    async fn engine(&self) -> crate::engine::Result<Arc<DockerEngine>> {
+        if let Some(engine) = self.connected.get() {
+            return Ok(Arc::clone(engine));
+        }
+        let EngineOptions { host, context } = &self.engine;
+        let options = ConnectOptions { host: host.clone(), context: context.clone() };
+        let engine = Arc::new(DockerEngine::connect(&options).await?);
+        Ok(Arc::clone(self.connected.get_or_init(|| engine)))
     }
 }
 
@@ -126,10 +139,8 @@ pub fn read_for(name: &ImageName, architecture: &str, places: &Places, ui: &Ui) 
             Ok(saved::read(saved::Archived::plain(file)?, reference.as_ref())?)
         }
         ImageName::Daemon(reference) => {
-            let image = ui.block_on(async {
-                let engine = Arc::new(connect(&places.engine).await?);
-                Daemon::new(engine, reference.clone()).get().await
-            });
+            let image =
+                ui.block_on(async { Daemon::new(places.engine().await?, reference.clone()).get().await });
             Ok(image.map_err(TransportError::runtime)??)
         }
         ImageName::Registry(reference) => {
@@ -148,7 +159,7 @@ pub fn digest_of(reference: &Reference, places: &Places, ui: &Ui) -> Result<Dige
 /// The layers of an image in an engine, which is not read.
 pub fn diff_ids(reference: &Reference, places: &Places, ui: &Ui) -> Result<Vec<Digest>, Failure> {
     let found = ui
-        .block_on(async { connect(&places.engine).await?.inspect_image(&reference.to_string()).await })
+        .block_on(async { places.engine().await?.inspect_image(&reference.to_string()).await })
         .map_err(TransportError::runtime)?
         .map_err(TransportError::from)?;
     let found = found.ok_or_else(|| TransportError::Absent {
@@ -158,14 +169,9 @@ pub fn diff_ids(reference: &Reference, places: &Places, ui: &Ui) -> Result<Vec<D
     Ok(found.diff_ids)
 }
 
-async fn connect(options: &EngineOptions) -> crate::engine::Result<DockerEngine> {
-    let options = ConnectOptions { host: options.host.clone(), context: options.context.clone() };
-    DockerEngine::connect(&options).await
-}
-
 /// Sees whether the engine is there.
 pub fn reach(places: &Places, ui: &Ui) -> Result<(), Failure> {
-    ui.block_on(connect(&places.engine)).map_err(TransportError::runtime)?.map_err(TransportError::from)?;
+    ui.block_on(places.engine()).map_err(TransportError::runtime)?.map_err(TransportError::from)?;
     Ok(())
 }
 
@@ -238,9 +244,7 @@ async fn sink(
             let reference = name.clone().unwrap_or_else(|| reference.clone());
             Box::new(ArchiveFile { file: file.clone(), reference })
         }
-        ImageName::Daemon(reference) => {
-            Box::new(Daemon::new(Arc::new(connect(&places.engine).await?), reference.clone()))
-        }
+        ImageName::Daemon(reference) => Box::new(Daemon::new(places.engine().await?, reference.clone())),
         ImageName::Registry(reference) => Box::new(places.registries.image(reference)),
     })
 }

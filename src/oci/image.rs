@@ -23,6 +23,12 @@ pub const BASE: &str = "base";
 /// The annotation of a manifest that holds the chain id of the image whose order of layers it keeps.
 pub const ANNOTATION_AFTER: &str = "io.tarsup.after";
 
+/// What a classic engine calls a layer with all that lies below it (image-spec, config.md, "Layer ChainID"); `None` for no layers.
+pub fn chain_id(diff_ids: &[Digest]) -> Option<Digest> {
+    let (first, rest) = diff_ids.split_first()?;
+    Some(rest.iter().fold(*first, |below, diff_id| Digest::of(format!("{below} {diff_id}"))))
+}
+
 /// Where the bytes of a blob come from; each call opens them anew.
 pub trait BlobSource: Send + Sync {
     /// A reader from the blob's first byte.

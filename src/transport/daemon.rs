@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
+use futures_util::future::try_join_all;
 use futures_util::{StreamExt as _, stream};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
@@ -13,13 +14,16 @@ use tokio::sync::mpsc;
 
 use super::archive::Archive;
 use super::{Progress, Receipt, Result, Sink, Source, TransportError, saved};
-use crate::engine::{ByteStream, CreateBody, Engine, EngineError, EngineImage, ImageStore};
-use crate::oci::{Digest, Image, Reference};
+use crate::engine::{ByteStream, CreateBody, Engine, EngineError, EngineImage, ImageStore, ImageSummary};
+use crate::oci::image::{ANNOTATION_AFTER, chain_id};
+use crate::oci::{Digest, Image, Manifest, Reference};
 
 /// How much of the archive is sent at once.
 const PIECE: usize = 256 * 1024;
 /// How many pieces may wait for the engine: what an image of any size takes of memory.
 const WAITING: usize = 4;
+/// How many images an engine is asked for at once.
+const TOGETHER: usize = 8;
 
 /// An image of an engine, by name.
 pub struct Daemon {
@@ -51,26 +55,49 @@ impl Daemon {
         Ok(found.filter(|found| is_same(found, image)))
     }
 
-    /// The images of the engine. containerd's store lists none while it has one whose blobs are missing, or that is being
-    /// removed: then nothing is known to be there, and all is sent.
-    async fn images(&self) -> Result<Vec<EngineImage>> {
+    /// The layers, by index, that the engine need not be sent. Of its images those are asked first that may be of the same
+    /// line, until one has all that its predecessor had; the others only where none of these has anything.
+    ///
+    /// containerd's store lists no image while it has one whose blobs are missing, or that is being removed: then nothing is
+    /// known to be there, and all is sent.
+    async fn held(&self, store: ImageStore, image: &Image) -> Result<BTreeSet<usize>> {
         let listed = match self.engine.list_images().await {
-            Err(EngineError::NotFound { .. }) => return Ok(Vec::new()),
+            Err(EngineError::NotFound { .. }) => return Ok(BTreeSet::new()),
             listed => listed?,
         };
-        let mut images = Vec::new();
-        for one in listed {
-            // What went away in between is left out.
-            images.extend(self.engine.inspect_image(&one.id).await?);
+        let wanted = image.diff_ids();
+        let predecessor = predecessor(image);
+        let (near, far): (Vec<ImageSummary>, Vec<ImageSummary>) =
+            listed.into_iter().partition(|one| is_of_the_line(one, &self.reference));
+        let mut held = BTreeSet::new();
+        for some in [near, far] {
+            if !held.is_empty() {
+                break;
+            }
+            let mut asked = stream::iter(some)
+                .map(|one| async move { self.engine.inspect_image(&one.id).await })
+                .buffer_unordered(TOGETHER);
+            let mut images = Vec::new();
+            while let Some(found) = asked.next().await {
+                // What went away in between is left out.
+                let Some(found) = found? else { continue };
+                let is_whole = found.diff_ids == wanted
+                    || predecessor.is_some_and(|chain| chain_id(&found.diff_ids) == Some(chain));
+                if is_whole {
+                    return Ok(held_layers(store, &wanted, &[found]));
+                }
+                images.push(found);
+            }
+            held = held_layers(store, &wanted, &images);
         }
-        Ok(images)
+        Ok(held)
     }
 
     /// Sends the layers that `skipped` does not name, and proves that the engine has the image afterwards.
     async fn load(
         &self,
         image: &Image,
-        skipped: &BTreeSet<usize>,
+        (store, skipped): (ImageStore, &BTreeSet<usize>),
         sent: &mut u64,
         progress: &dyn Progress,
     ) -> Result<()> {
@@ -113,11 +140,11 @@ impl Daemon {
             }
             (answer, Ok(_)) => answer.map(drop)?,
         }
-        self.prove(image).await
+        self.prove(image, store).await
     }
 
     /// A load may fail without saying so: the image is asked for, and where the store takes half of one, mounted.
-    async fn prove(&self, image: &Image) -> Result<()> {
+    async fn prove(&self, image: &Image, store: ImageStore) -> Result<()> {
         let name = self.reference.to_string();
         let not_loaded = |why: String| TransportError::NotLoaded { name: name.clone(), why };
         let found = match self.engine.inspect_image(&name).await? {
@@ -127,7 +154,6 @@ impl Daemon {
             }
             Some(found) => found,
         };
-        let store = self.engine.info().await?.image_store;
         self.prove_whole(&found, &name, image, store).await
     }
 
@@ -228,10 +254,13 @@ impl Sink for Daemon {
     async fn put(&self, image: &Image, progress: &dyn Progress) -> Result<Receipt> {
         let tag = self.tag()?;
         let mut receipt = Receipt::of_nothing(image);
-        let store = self.engine.info().await?.image_store;
+        let names = self.names(image);
+        let info = async { Ok(self.engine.info().await?.image_store) };
+        let asked = names.iter().map(|name| self.holds(name, image));
+        let (store, found) = futures_util::try_join!(info, try_join_all(asked))?;
         let mut skipped = None;
-        for name in self.names(image) {
-            let Some(found) = self.holds(&name, image).await? else { continue };
+        for (name, found) in names.into_iter().zip(found) {
+            let Some(found) = found else { continue };
             // An earlier run may have been killed after it sent the image without a layer, and before it proved it.
             match self.prove_whole(&found, &name, image, store).await {
                 Ok(()) => {
@@ -250,16 +279,16 @@ impl Sink for Daemon {
         }
         let mut skipped = match skipped {
             Some(none) => none,
-            None => held_layers(store, &image.diff_ids(), &self.images().await?),
+            None => self.held(store, image).await?,
         };
-        let mut loaded = self.load(image, &skipped, &mut receipt.bytes_sent, progress).await;
+        let mut loaded = self.load(image, (store, &skipped), &mut receipt.bytes_sent, progress).await;
         if let Err(error) = &loaded
             && !skipped.is_empty()
             && self.is_worth_another_try(error).await
         {
             tracing::info!(image = %self.reference, %error, "the engine lacks more layers than it seemed: sending all");
             skipped.clear();
-            loaded = self.load(image, &skipped, &mut receipt.bytes_sent, progress).await;
+            loaded = self.load(image, (store, &skipped), &mut receipt.bytes_sent, progress).await;
         }
         loaded?;
         Ok(without(image, &skipped, receipt.bytes_sent))
@@ -275,7 +304,7 @@ impl Sink for Daemon {
             }
         }
         let store = self.engine.info().await?.image_store;
-        let skipped = held_layers(store, &image.diff_ids(), &self.images().await?);
+        let skipped = self.held(store, image).await?;
         let includes = |index: usize| !skipped.contains(&index);
         let size = Archive { image, reference: &self.reference, includes: &includes }.size();
         let size =
@@ -299,6 +328,22 @@ fn without(image: &Image, skipped: &BTreeSet<usize>, bytes_sent: u64) -> Receipt
 fn is_same(found: &EngineImage, image: &Image) -> bool {
     let id = found.id.parse::<Digest>().ok();
     (id == Some(image.config_digest()) || id == Some(image.digest())) && found.diff_ids == image.diff_ids()
+}
+
+/// The chain id of the image whose order of layers this one keeps.
+fn predecessor(image: &Image) -> Option<Digest> {
+    Manifest::parse(&image.manifest).ok()?.annotations.get(ANNOTATION_AFTER)?.parse().ok()
+}
+
+/// True for an image that may have layers of this one: of its repository, or made by tarsup, or upon such an image.
+fn is_of_the_line(listed: &ImageSummary, reference: &Reference) -> bool {
+    let same = |tag: &String| {
+        let tag = tag.parse::<Reference>();
+        tag.is_ok_and(|tag| {
+            (tag.registry, tag.repository) == (reference.registry.clone(), reference.repository.clone())
+        })
+    };
+    listed.tags.iter().any(same) || listed.labels.keys().any(|label| label.starts_with("io.tarsup."))
 }
 
 /// The layers, by index, that an engine with these images need not be sent.

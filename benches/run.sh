@@ -194,6 +194,10 @@ asserts a time.
 
 Versions: $(tarsup --version), Docker $(docker version --format '{{.Server.Version}}') with $builder and $(docker info --format '{{.Driver}}').
 
+## The builder
+
+$(cat "$root/benches/builder.md")
+
 ## The same packages into an engine
 
 Stand-in packages of the real sizes (seven \`.tgz\`, 33 MB), a Debian root file system of $(du -mL "$work/base/framework.tar" | cut -f1) MB.

@@ -85,6 +85,22 @@ fn real_upgrade_loses_no_call_of_a_service_on_two_nodes() {
     let from = said(&["inspect", "-f", address, &client.container]);
     let traffic = said(&["exec", &deployment.container("node"), "tars-init", "traffic", "9001"]);
     assert!(traffic.contains(&format!(r#"[{{"port":9001,"peer":"{from}","#)), "{from}: {traffic}");
+    // A tarsnode keeps a connection to each registry of its locator: by that those of other hosts are judged.
+    for registry in ["framework", "slave"] {
+        for (_, host) in nodes {
+            let peer = format!(r#""peer":"{}""#, deployment.address(host));
+            let asked = [
+                "exec",
+                &deployment.container(registry),
+                "tars-init",
+                "traffic",
+                "--connected",
+                "17890",
+                "17891",
+            ];
+            wait_for("the node to be connected to each registry", || said(&asked).contains(&peer));
+        }
+    }
     let ran = deployment.tarsup(&["upgrade", "--to", PATCHED, "--yes"]).exits(0);
     let result = client.stop();
 

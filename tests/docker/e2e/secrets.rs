@@ -79,7 +79,7 @@ fn shown_by_processes(until: &AtomicBool, found: &Mutex<BTreeSet<String>>, looke
             }
         }
         // A pause between two looks, not a wait for something.
-        std::thread::sleep(std::time::Duration::from_millis(5));
+        std::thread::sleep(std::time::Duration::from_millis(20));
     }
 }
 

@@ -324,20 +324,17 @@ fn take_rebuild(asked: &mut Asked) -> Option<String> {
 fn is_secret(name: &str, value: &str) -> bool {
     const WORDS: [&str; 8] = ["PASS", "PWD", "SECRET", "TOKEN", "KEY", "CREDENTIAL", "AUTH", "PRIVATE"];
     let name = name.to_uppercase();
-    let has_account = value
-        .split_once("://")
-        .is_some_and(|(_, rest)| rest.split('/').next().is_some_and(|host| host.contains('@')));
-    // As drivers without a scheme have it: `root:pw@tcp(db:3306)/db_tars`.
-    let has_password = !value.contains("://")
-        && value.rsplit_once('@').is_some_and(|(account, _)| {
+    let has_account = match value.split_once("://") {
+        Some((_, rest)) => rest.split('/').next().is_some_and(|host| host.contains('@')),
+        // As drivers without a scheme have it: `root:pw@tcp(db:3306)/db_tars`.
+        None => value.rsplit_once('@').is_some_and(|(account, _)| {
             account.split_once(':').is_some_and(|(user, password)| !user.is_empty() && !password.is_empty())
                 && !account.contains(char::is_whitespace)
-        });
+        }),
+    };
     // It names a file with a secret.
     let is_path = name.ends_with("_FILE") && value.starts_with('/');
-    !value.is_empty()
-        && !is_path
-        && (WORDS.iter().any(|word| name.contains(word)) || has_account || has_password)
+    !value.is_empty() && !is_path && (WORDS.iter().any(|word| name.contains(word)) || has_account)
 }
 
 /// Moves secrets into a file of their own: their names, and the file.

@@ -295,16 +295,25 @@ impl Diagnose for BuildError {
 
 /// Reads and checks all inputs. Writes nothing that has a name.
 pub fn prepare<'a>(recipe: &'a Recipe, settings: &'a Settings) -> Result<PreparedBuild<'a>, BuildError> {
-    prepare_with(recipe, settings, Reading::Recalling)
+    prepare_keyed(recipe, settings, same::key(recipe, settings))
+}
+
+/// The same with the [`same::key`] that the inputs had a moment ago.
+pub fn prepare_keyed<'a>(
+    recipe: &'a Recipe,
+    settings: &'a Settings,
+    key: Option<Digest>,
+) -> Result<PreparedBuild<'a>, BuildError> {
+    prepare_with(recipe, settings, key, Reading::Recalling)
 }
 
 fn prepare_with<'a>(
     recipe: &'a Recipe,
     settings: &'a Settings,
+    key: Option<Digest>,
     reading: Reading,
 ) -> Result<PreparedBuild<'a>, BuildError> {
     check::keys(recipe)?;
-    let key = same::key(recipe, settings);
     let init = init_of(recipe, settings)?;
     let hints = Hints::new(&settings.cache);
     let Inputs { packages, base: rootfs, web } = {

@@ -49,7 +49,7 @@ impl PreparedBuild<'_> {
         let stack = self.stack(&on_base, layers, contents);
         if stack.inputs().any(|input| self.must_be_read(input, contents)) {
             // The cache knew the package, but has lost the layer: read everything, and once only.
-            let read = prepare_with(self.recipe, self.settings, Reading::Everything)?;
+            let read = prepare_with(self.recipe, self.settings, self.key, Reading::Everything)?;
             return read.build(on_layer);
         }
         let pack = |input: &LayerInput| {

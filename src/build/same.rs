@@ -38,14 +38,10 @@ struct NotedLayer {
     size: u64,
 }
 
-/// An image that was made of the very same inputs, with what there was to say of them; `None` where one of them, or one of its
-/// layers, is another.
-pub fn recall(recipe: &Recipe, settings: &Settings) -> Option<(Vec<String>, Built)> {
-    recall_at(recipe, settings, SystemTime::now())
-}
-
-fn recall_at(recipe: &Recipe, settings: &Settings, now: SystemTime) -> Option<(Vec<String>, Built)> {
-    let noted: Noted = settings.cache.recall(&key_at(recipe, settings, now)?)?;
+/// The image that was made of the inputs with this [`key`], with what there was to say of them; `None` where there is none, or
+/// where one of its layers is gone.
+pub fn recall(key: Digest, settings: &Settings) -> Option<(Vec<String>, Built)> {
+    let noted: Noted = settings.cache.recall(&key)?;
     let layer = |layer: NotedLayer| {
         let NotedLayer { name, what, diff_id, digest, size } = layer;
         let is_here = settings.cache.holds(&digest, size);
@@ -197,7 +193,7 @@ mod tests {
         };
         let (plain, settings) = (recipe(RECIPE), settings(&path("cache")));
         let later = SystemTime::now() + Duration::from_mins(1);
-        let at = |recipe: &Recipe| recall_at(recipe, &settings, later).map(|(_, built)| built);
+        let at = |recipe: &Recipe| Some(recall(key_at(recipe, &settings, later)?, &settings)?.1);
         let build = || {
             let prepared = super::super::prepare(&plain, &settings).unwrap();
             assert_eq!(prepared.key, None, "the files are too young");

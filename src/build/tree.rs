@@ -285,20 +285,23 @@ struct Named {
     node: TreeNode,
 }
 
-impl Row {
-    fn rest(&self, of: &Named) -> &str {
-        &self.text[of.from as usize..][..of.length as usize]
+impl Named {
+    /// The rest of its path, in its row's text.
+    fn rest<'t>(&self, text: &'t str) -> &'t str {
+        &text[self.from as usize..][..self.length as usize]
     }
+}
 
+impl Row {
     fn path(&self, of: &Named) -> String {
-        [&self.prefix, self.rest(of)].concat()
+        [&self.prefix, of.rest(&self.text)].concat()
     }
 
     /// How the path of an entry compares with this one.
     fn compare(&self, of: &Named, path: &str) -> std::cmp::Ordering {
         let (prefix, path) = (self.prefix.as_bytes(), path.as_bytes());
         let (begin, end) = path.split_at(prefix.len().min(path.len()));
-        prefix.cmp(begin).then_with(|| self.rest(of).as_bytes().cmp(end))
+        prefix.cmp(begin).then_with(|| of.rest(&self.text).as_bytes().cmp(end))
     }
 
     fn insert(&mut self, at: usize, path: &str, node: TreeNode) {
@@ -332,7 +335,7 @@ impl Row {
         for named in &mut self.entries {
             let from = self.text.len();
             self.text.push_str(&moved);
-            self.text.push_str(&text[named.from as usize..][..named.length as usize]);
+            self.text.push_str(named.rest(&text));
             (named.from, named.length) = (number(from), number(self.text.len() - from));
         }
         self.prefix = self.prefix[..length].into();
@@ -344,27 +347,24 @@ impl Row {
         let (prefix, text) = (row.prefix, row.text);
         let mut rest = Self::default();
         let middle = row.entries.len().min(ROW / 2);
-        let of = |named: &Named| &text[named.from as usize..][..named.length as usize];
         for (half, entries) in [(&mut *self, &row.entries[..middle]), (&mut rest, &row.entries[middle..])] {
             // In order: what the first and the last begin with alike, all do.
             let (Some(first), Some(last)) = (entries.first(), entries.last()) else { continue };
-            let alike = alike(of(first), of(last));
-            half.prefix = [&prefix, &of(first)[..alike]].concat().into();
+            let (first, last) = (first.rest(&text), last.rest(&text));
+            half.prefix = [&prefix, &first[..alike(first, last)]].concat().into();
         }
         for (at, named) in row.entries.into_iter().enumerate() {
             let half = if at < middle { &mut *self } else { &mut rest };
             let inner = half.prefix.len() - prefix.len();
-            let path = &text[named.from as usize..][..named.length as usize];
-            half.push(half.entries.len(), &path[inner..], named.node);
+            let rest = &named.rest(&text)[inner..];
+            half.push(half.entries.len(), rest, named.node);
         }
         rest
     }
 
     fn into_entries(self) -> impl Iterator<Item = (Box<str>, TreeNode)> {
         let Self { prefix, text, entries } = self;
-        let path =
-            move |of: &Named| [&prefix, &text[of.from as usize..][..of.length as usize]].concat().into();
-        entries.into_iter().map(move |named| (path(&named), named.node))
+        entries.into_iter().map(move |named| ([&prefix, named.rest(&text)].concat().into(), named.node))
     }
 }
 

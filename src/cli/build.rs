@@ -145,9 +145,8 @@ pub fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
     let places = Places::new(&args.places);
     let mut settings = settings(args, after(args, &places, ui)?)?;
     let pinned = base::read(args, &recipe, &mut settings, &places, ui)?;
-    if !args.plan
-        && let Some((warnings, built)) = build::same::recall(&recipe, &settings)
-    {
+    let key = build::same::key(&recipe, &settings);
+    if let Some((warnings, built)) = key.and_then(|key| build::same::recall(key, &settings)) {
         for warning in &warnings {
             ui.warn(warning);
         }
@@ -158,7 +157,7 @@ pub fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
         let written = Written { built: &built, reference: &recipe.reference, packages: &built.packages };
         return write(&written, &outputs, &places, ui);
     }
-    let prepared = build::prepare(&recipe, &settings)?;
+    let prepared = build::prepare_keyed(&recipe, &settings, key)?;
     for warning in &prepared.warnings {
         ui.warn(warning);
     }

@@ -5,7 +5,6 @@ use std::fmt::Write as _;
 use std::sync::{Arc, OnceLock};
 
 use clap::Args;
-
 use serde_json::json;
 
 use super::options::{EngineOptions, ImageOptions};

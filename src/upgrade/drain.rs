@@ -202,11 +202,18 @@ fn find_gaps(planner: &mut Planner<'_>) {
         return;
     }
     let gaps = first_few(&gaps);
-    if planner.desired.policy.refuses_gaps {
-        planner.findings.refuse(Refusal::Gaps { gaps });
-    } else {
-        let text = format!("served nowhere else, and silent while its container is stopped: {gaps}. Go on?");
-        planner.findings.ask(About::Gaps, text);
+    let text = format!("served nowhere else, and silent while its container is stopped: {gaps}. Go on?");
+    planner.ask_about_gaps(text, Refusal::Gaps { gaps });
+}
+
+impl Planner<'_> {
+    /// What clients notice: a question, or refused where nothing may be noticed.
+    pub(super) fn ask_about_gaps(&mut self, question: String, refusal: Refusal) {
+        if self.desired.policy.refuses_gaps {
+            self.findings.refuse(refusal);
+        } else {
+            self.findings.ask(About::Gaps, question);
+        }
     }
 }
 

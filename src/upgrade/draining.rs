@@ -180,8 +180,7 @@ impl Runner<'_> {
         let late = self.await_registries("look", nodes, &[]).await?;
         let Some(first) = late.first() else { return Ok((drained, None)) };
         self.drains.is_late = true;
-        let servers: BTreeSet<String> = late.iter().map(|one| one.server.clone()).collect();
-        let servers: Vec<String> = servers.into_iter().collect();
+        let servers = distinct(late.iter().map(|one| &one.server));
         let registry = &first.registry;
         let words = format!(
             "not drained: {}: {registry} hands it out after {} s: an old registry, or its clock or time zone is off",
@@ -254,9 +253,7 @@ impl Runner<'_> {
                 listens = report.listens;
                 if !report.alone.is_empty() {
                     let alone = listed(&report.alone);
-                    let servers: BTreeSet<String> =
-                        report.alone.iter().map(|place| place.server.clone()).collect();
-                    let servers: Vec<String> = servers.into_iter().collect();
+                    let servers = distinct(report.alone.iter().map(|place| &place.server));
                     self.give_back(nodes, &servers).await;
                     listens.retain(|one| !servers.contains(&one.place.server));
                     let words = "what served in its place serves no more, and its flow is given back";
@@ -306,8 +303,7 @@ impl Runner<'_> {
         if ended.is_empty() {
             return Ok(());
         }
-        let servers: BTreeSet<String> = ended.iter().map(|place| place.server.clone()).collect();
-        let servers: Vec<String> = servers.into_iter().collect();
+        let servers = distinct(ended.iter().map(|place| &place.server));
         let late = self.await_registries("back", &nodes, &servers).await?;
         self.say(&format!("given back: {}", listed(&ended)));
         let _ = self.write(Event::GivenBack { places: pairs(&ended) });
@@ -417,6 +413,11 @@ impl Runner<'_> {
 
 fn pairs(places: &[Place]) -> Vec<(String, String)> {
     places.iter().map(|place| (place.server.clone(), place.node.clone())).collect()
+}
+
+/// Each once, in order.
+fn distinct<'a>(names: impl Iterator<Item = &'a String>) -> Vec<String> {
+    names.collect::<BTreeSet<_>>().into_iter().cloned().collect()
 }
 
 fn listed(places: &[Place]) -> String {

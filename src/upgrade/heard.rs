@@ -7,7 +7,6 @@ use futures_util::{StreamExt as _, stream};
 
 use super::Refusal;
 use super::cluster_probe::has_account;
-use super::finding::About;
 use super::gate::Probe;
 use super::inside::{Inside, probe};
 use super::plan::Planner;
@@ -80,13 +79,9 @@ pub(super) fn find_gaps(planner: &mut Planner<'_>) {
         return;
     }
     let gaps = first_few(&gaps);
-    if planner.desired.policy.refuses_gaps {
-        planner.findings.refuse(Refusal::Undrained { gaps });
-    } else {
-        let text = format!(
-            "the deployment names no account at the database (`x-tars: {{database: {{env_file: FILE}}}}`), so that nothing is drained \
-             and clients notice: {gaps}. Go on?"
-        );
-        planner.findings.ask(About::Gaps, text);
-    }
+    let text = format!(
+        "the deployment names no account at the database (`x-tars: {{database: {{env_file: FILE}}}}`), so that nothing is drained \
+         and clients notice: {gaps}. Go on?"
+    );
+    planner.ask_about_gaps(text, Refusal::Undrained { gaps });
 }

@@ -76,14 +76,10 @@ pub(super) fn find(planner: &mut Planner<'_>) {
         return;
     }
     let nodes = first_few(&found.into_iter().collect::<Vec<_>>());
-    if planner.desired.policy.refuses_gaps {
-        planner.findings.refuse(Refusal::Locators { nodes });
-    } else {
-        let text = format!(
-            "nodes that know no other registry than one that is stopped, and ask nobody meanwhile: {nodes}. Go on?"
-        );
-        planner.findings.ask(About::Gaps, text);
-    }
+    let text = format!(
+        "nodes that know no other registry than one that is stopped, and ask nobody meanwhile: {nodes}. Go on?"
+    );
+    planner.ask_about_gaps(text, Refusal::Locators { nodes });
 }
 
 /// A node of another host.

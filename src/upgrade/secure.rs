@@ -204,8 +204,8 @@ pub(super) fn released(
                 continue;
             }
             let is_foreign = !image.labels.contains_key(IMAGE_ROLE_LABEL);
-            let counts = kept.len() < desired.policy.keep_images && !(is_foreign && let_go);
-            if counts || (is_foreign && !let_go) || needed.contains(&image.id) {
+            let stays = if is_foreign { !let_go } else { kept.len() < desired.policy.keep_images };
+            if stays || needed.contains(&image.id) {
                 kept.insert(&image.id);
             } else {
                 let cause = if is_foreign {

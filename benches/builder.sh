@@ -1,8 +1,9 @@
 #!/bin/sh
 # Measures the builder side by side with what one would run instead, in one go, and prints the rows of docs/performance.md.
 #
-#   builder.sh [--runs N] [--engines LIST] [--write]    N runs of each (default 5); of the engines `20 26 c26` (default: all);
-#                                                       --write puts the rows into benches/builder.md
+#   builder.sh [--runs N] [--engines LIST] [--rows LIST] [--write]
+#             N runs of each (default 5); of the engines `20 26 c26`, and of the rows `layouts engines` (default: all); --write puts
+#             them into benches/builder.md
 #
 # Each row is two commands in turn, A B A B ...; the ratio is the median of the pairs' ratios. The packages are the real
 # framework's, and its web console: they lie beside the project (TARSUP_SHARED names another place than ../shared).
@@ -14,42 +15,14 @@
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
-# shellcheck source=tests/lib.sh
-. "$root/tests/lib.sh"
-
-runs=5 write='' engines='20 26 c26'
-while [ $# -gt 0 ]; do
-    case $1 in
-        --runs) runs=$2; shift ;;
-        --engines) engines=$2; shift ;;
-        --write) write=1 ;;
-        *) sed -n '2,5s/^# *//p' "$0" >&2; exit 2 ;;
-    esac
-    shift
-done
-
-is_root || die "a private engine needs root"
+help=2,6p choices='engines rows' engines='20 26 c26' rows='layouts engines'
+# shellcheck source=benches/lib.sh
+. "$root/benches/lib.sh"
+options "$@"
 real=$(cd "${TARSUP_SHARED:-$root/../shared}/tars/real" && pwd) || die "the real packages are not there"
-install_packages docker.io iptables iproute2 mmdebstrap jq ca-certificates umoci pigz >&2
-# What is measured is what users install: the release build. TARSUP_BENCH_BIN names a folder that has it, and a static tars-init.
-programs=${TARSUP_BENCH_BIN:-}
-if [ -z "$programs" ]; then
-    compile >&2
-    (cd "$root" && cargo build --quiet --release --bin tarsup) >&2
-    programs=$target/release
-fi
-work=$(mktemp -d "${TARSUP_BENCH_DIR:-/var/tmp}/tarsup-bench.XXXXXX")
-running=''
-clean_up() {
-    code=$?
-    trap - EXIT
-    for name in $running; do sh "$root/tests/engine.sh" stop "$name"; done
-    rm -rf "$work"
-    exit "$code"
-}
-trap clean_up EXIT
-trap 'exit 130' INT TERM
-mkdir -p "$work/bin" "$work/base"
+install_packages docker.io iptables iproute2 mmdebstrap jq ca-certificates umoci pigz time >&2
+begin bench
+mkdir -p "$work/base"
 cp "$programs/tarsup" "$work/bin/"
 cp "${init_program:-$programs/tars-init}" "$work/bin/"
 cp -R "$root/images" "$work/"
@@ -58,19 +31,6 @@ export TARSUP_STORE="$work/store" TARSUP_CACHE="$work/cache"
 # BuildKit is a part of Debian's client; newer clients have it in a plugin.
 docker=/usr/bin/docker
 
-note() { printf '%s %s\n' "$(date +%H:%M:%S)" "$*" >&2; }
-median() { sort -n | awk '{ v[NR] = $1 } END { if (NR % 2) print v[(NR + 1) / 2]; else printf "%.3f\n", (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
-# Milliseconds that a command takes, by the clock and of processor; what it says goes to a log.
-took() {
-    start=$(date +%s%N)
-    "$@" >>"$work/log" 2>&1 || { tail -n 30 "$work/log" >&2; die "failed: $*"; }
-    end=$(date +%s%N)
-    # Of this subshell's children: nothing but the command has run in it.
-    times >"$work/times"
-    awk -v a="$start" -v b="$end" '
-        END { split($1, user, /[ms]/); split($2, system, /[ms]/)
-              printf "%.1f %.1f\n", (b - a) / 1e6, 1000 * (60 * (user[1] + system[1]) + user[2] + system[2]) }' "$work/times"
-}
 row() { printf '| %s | %s | %s | %s | %s | %s | %s |\n' "$@"; }
 column() { cut -d' ' -f"$1" "$work/pairs" | median; }
 # pair WHAT PEER GOAL A B [engine]: `A` and `B` are functions; `before_A` and `before_B` set the scene, and are not counted. What an
@@ -136,6 +96,13 @@ tar_up() { # FOLDER TO
 unpack "$work/build/packages" "$work/parts"
 tar_up "$work/parts" "$work/tars"
 
+keep_only() { # FOLDER LIST
+    (cd "$1" && find . -type f | sort | comm -23 - "$2" | xargs -r rm -f)
+}
+size_of() { find "$1/blobs" -type f -printf '%s\n' | awk '{ all += $1 } END { print all }'; }
+peak() { /usr/bin/time -f %M -o "$work/peak" "$@" >>"$work/log" 2>&1 && awk '{ printf "%.0f MiB", $1 / 1024 }' "$work/peak"; }
+bytes_tarsup=- bytes_umoci=- peak_plain=- peak_web=-
+
 # ---- into a layout
 
 forget_all() { rm -rf "$TARSUP_STORE" "$TARSUP_CACHE" "$work/out" "$work/umoci"; sync; }
@@ -159,60 +126,58 @@ from_packages() {
 }
 pigz_all() { cat "$work/base/real.tar" "$work/tars"/*.tar | pigz -n -p "$(nproc)" >"$work/pigz.gz"; }
 before_pigz_all() { sync; }
-pair "fully cold, base included → layout" "umoci from the .tgz" "≤ 0.75, at no more bytes" cold_tarsup cold_umoci
-size_of() { find "$1/blobs" -type f -printf '%s\n' | awk '{ all += $1 } END { print all }'; }
-before_cold_tarsup
-cold_tarsup >>"$work/log" 2>&1
-bytes_tarsup=$(size_of "$work/out")
-rm -rf "$work/umoci"
-cold_umoci >>"$work/log" 2>&1
-bytes_umoci=$(size_of "$work/umoci")
-pair "fully cold, base included → layout" "pigz, the same tars" "" cold_tarsup pigz_all
+layouts() {
+    pair "fully cold, base included → layout" "umoci from the .tgz" "≤ 0.75, at no more bytes" cold_tarsup cold_umoci
+    before_cold_tarsup
+    cold_tarsup >>"$work/log" 2>&1
+    bytes_tarsup=$(size_of "$work/out")
+    rm -rf "$work/umoci"
+    cold_umoci >>"$work/log" 2>&1
+    bytes_umoci=$(size_of "$work/umoci")
+    pair "fully cold, base included → layout" "pigz, the same tars" "" cold_tarsup pigz_all
 
-# The base known: what the cache and umoci's layout have when there is nothing but the base.
-forget_all
-tarsup build "$work/images/base.yaml" -o "oci:$work/known:1" >>"$work/log" 2>&1
-rm -rf "$work/known"
-(cd "$TARSUP_CACHE" && find . -type f | sort) >"$work/cache.list"
-umoci init --layout "$work/umoci" && umoci new --image "$work/umoci:x"
-umoci raw add-layer --image "$work/umoci:x" "$work/base/real.tar"
-cp "$work/umoci/index.json" "$work/umoci.index"
-(cd "$work/umoci" && find . -type f | sort) >"$work/umoci.list"
-keep_only() { # FOLDER LIST
-    (cd "$1" && find . -type f | sort | comm -23 - "$2" | xargs -r rm -f)
-}
-known_tarsup() { by_tarsup; }
-before_known_tarsup() { rm -rf "$work/out"; keep_only "$TARSUP_CACHE" "$work/cache.list"; sync; }
-known_umoci() { from_packages; }
-before_known_umoci() {
-    cp "$work/umoci.index" "$work/umoci/index.json"
-    keep_only "$work/umoci" "$work/umoci.list"
+    # The base known: what the cache and umoci's layout have when there is nothing but the base.
+    forget_all
+    tarsup build "$work/images/base.yaml" -o "oci:$work/known:1" >>"$work/log" 2>&1
+    rm -rf "$work/known"
+    (cd "$TARSUP_CACHE" && find . -type f | sort) >"$work/cache.list"
+    umoci init --layout "$work/umoci" && umoci new --image "$work/umoci:x"
+    umoci raw add-layer --image "$work/umoci:x" "$work/base/real.tar"
+    cp "$work/umoci/index.json" "$work/umoci.index"
+    (cd "$work/umoci" && find . -type f | sort) >"$work/umoci.list"
+    known_tarsup() { by_tarsup; }
+    before_known_tarsup() { rm -rf "$work/out"; keep_only "$TARSUP_CACHE" "$work/cache.list"; sync; }
+    known_umoci() { from_packages; }
+    before_known_umoci() {
+        cp "$work/umoci.index" "$work/umoci/index.json"
+        keep_only "$work/umoci" "$work/umoci.list"
+        rm -rf "$work/from"
+        sync
+    }
+    ready_umoci() { add_layers; }
+    before_ready_umoci() { before_known_umoci; ln -s "$work/tars" "$work/from"; }
+    pair "cold → layout, base known" "umoci from the .tgz" "≤ 0.45" known_tarsup known_umoci
+    pair "cold → layout, base known" "umoci from ready tars" "" known_tarsup ready_umoci
     rm -rf "$work/from"
-    sync
+
+    nothing_tarsup() { by_tarsup; }
+    before_nothing_tarsup() { :; }
+    nothing_web() { tarsup build "$work/images/web.yaml" -o "oci:$work/out-web:3.0.17"; }
+    before_nothing_web() { :; }
+    idle() { tarsup --version; }
+    before_idle() { :; }
+    # Files that changed a moment ago are read again.
+    nothing_tarsup >>"$work/log" 2>&1
+    nothing_web >>"$work/log" 2>&1
+    pair "nothing changed" "a start of the program" "≤ 20 ms" nothing_tarsup idle
+    pair "nothing changed, with the web" "a start of the program" "≤ 20 ms" nothing_web idle
+
+    forget_all
+    peak_plain=$(peak tarsup build "$work/images/framework.yaml" -o "oci:$work/out:1")
+    rm -rf "$TARSUP_CACHE" "$work/out"
+    peak_web=$(peak tarsup build "$work/images/web.yaml" -o "oci:$work/out:1")
 }
-ready_umoci() { add_layers; }
-before_ready_umoci() { before_known_umoci; ln -s "$work/tars" "$work/from"; }
-pair "cold → layout, base known" "umoci from the .tgz" "≤ 0.45" known_tarsup known_umoci
-pair "cold → layout, base known" "umoci from ready tars" "" known_tarsup ready_umoci
-rm -rf "$work/from"
-
-nothing_tarsup() { by_tarsup; }
-before_nothing_tarsup() { :; }
-nothing_web() { tarsup build "$work/images/web.yaml" -o "oci:$work/out-web:3.0.17"; }
-before_nothing_web() { :; }
-idle() { tarsup --version; }
-before_idle() { :; }
-# Files that changed a moment ago are read again.
-nothing_tarsup >>"$work/log" 2>&1
-nothing_web >>"$work/log" 2>&1
-pair "nothing changed" "a start of the program" "≤ 20 ms" nothing_tarsup idle
-pair "nothing changed, with the web" "a start of the program" "≤ 20 ms" nothing_web idle
-
-peak() { /usr/bin/time -f %M -o "$work/peak" "$@" >>"$work/log" 2>&1 && awk '{ printf "%.0f MiB", $1 / 1024 }' "$work/peak"; }
-forget_all
-peak_plain=$(peak tarsup build "$work/images/framework.yaml" -o "oci:$work/out:1")
-rm -rf "$TARSUP_CACHE" "$work/out"
-peak_web=$(peak tarsup build "$work/images/web.yaml" -o "oci:$work/out:1")
+case " $rows " in *" layouts "*) layouts ;; esac
 
 # ---- into engines
 
@@ -281,13 +246,12 @@ before_inspect_tarsup() { :; }
 inspect_docker() { in_engine "$docker" image inspect tars/framework:3.0.17; }
 before_inspect_docker() { :; }
 
+case " $rows " in *" engines "*) ;; *) engines='' ;; esac
 for kind in $engines; do
     engine=bench$kind
     case $kind in 26) option=--new ;; c26) option=--containerd ;; *) option= ;; esac
-    sh "$root/tests/engine.sh" stop "$engine"
     # shellcheck disable=SC2086 # none, or one word
-    sh "$root/tests/engine.sh" start "$engine" $option >&2
-    running="$running $engine"
+    start_engine "$engine" $option
     of="$(docker version --format '{{.Server.Version}}') $([ "$kind" = c26 ] && echo containerd || echo classic)"
     docker import "$(readlink -f "$work/base/real.tar")" bench/base:1 >>"$work/log"
     rm -rf "$TARSUP_CACHE" "$TARSUP_STORE"

@@ -10,51 +10,22 @@
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
-# shellcheck source=tests/lib.sh
-. "$root/tests/lib.sh"
-
-runs=5 write=''
-while [ $# -gt 0 ]; do
-    case $1 in
-        --runs) runs=$2; shift ;;
-        --write) write=1 ;;
-        *) sed -n '2,9s/^# *//p' "$0" >&2; exit 2 ;;
-    esac
-    shift
-done
-
-is_root || die "a private engine needs root"
+help=2,9p choices=''
+# shellcheck source=benches/lib.sh
+. "$root/benches/lib.sh"
+options "$@"
 install_packages docker.io iptables iproute2 mmdebstrap jq ca-certificates >&2
-compile >&2
-work=$(mktemp -d /tmp/tarsup-bench.XXXXXX)
-clean_up() {
-    code=$?
-    trap - EXIT
-    sh "$root/tests/engine.sh" stop bench
-    rm -rf "$work"
-    exit "$code"
-}
-trap clean_up EXIT
-trap 'exit 130' INT TERM
-# What is measured is what users install: the release build.
-(cd "$root" && cargo build --quiet --release --bin tarsup) >&2
+begin bench
+# The stand-ins are needed all the same.
+[ -n "${standin_program:-}" ] || compile >&2
 make_workshop "$work"
-cp -f "$target/release/tarsup" "$work/bin/tarsup"
+cp -f "$programs/tarsup" "$work/bin/tarsup"
 link_bases >&2
-sh "$root/tests/engine.sh" stop bench
-sh "$root/tests/engine.sh" start bench >&2
+start_engine bench
 in_engine() { sh "$root/tests/engine.sh" run bench -- "$@" </dev/null; }
 docker() { in_engine docker "$@"; }
 
-# Milliseconds that a command takes; what it says goes to a log.
-took() {
-    start=$(date +%s%N)
-    "$@" >>"$work/log" 2>&1 || { tail -n 30 "$work/log" >&2; die "failed: $*"; }
-    echo $((($(date +%s%N) - start) / 1000000))
-}
-median() { sort -n | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
 ratio() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.2f", a / b }'; }
-note() { printf '%s %s\n' "$(date +%H:%M:%S)" "$*" >&2; }
 
 # ---- 1. packages into an engine
 

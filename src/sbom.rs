@@ -43,8 +43,8 @@ pub struct MadePart {
     pub others: Vec<Code>,
     /// Bytes of the files that are visible; of a base nobody knows them.
     pub size: Option<u64>,
-    /// Bytes of its layers, as stored.
-    pub compressed: u64,
+    /// Bytes of its layers, as stored; an engine does not tell them.
+    pub compressed: Option<u64>,
     /// Bytes in its layers that later ones cover: dead weight.
     pub covered: u64,
     /// Its layers' content, the lowest first.
@@ -66,21 +66,26 @@ pub struct Code {
     pub is_library: bool,
 }
 
-/// The parts of an image, as their lowest layers lie, without the list itself. `packages`: name of a part → its package.
-pub fn parts(image: &Image, contents: &Contents, packages: &BTreeMap<String, Digest>) -> Vec<MadePart> {
-    let config = image.parsed_config().unwrap_or_default();
+/// The parts of an image, as their lowest layers lie, without the list itself. `layers`: diff ids with the bytes that are stored,
+/// where they are known; `packages`: name of a part → its package.
+pub fn parts(
+    config: &Config,
+    layers: &[(Digest, Option<u64>)],
+    contents: &Contents,
+    packages: &BTreeMap<String, Digest>,
+) -> Vec<MadePart> {
     let place = |part: &Part| {
         let first = part.layers.first();
-        image.layers.iter().position(|layer| Some(&layer.diff_id) == first)
+        layers.iter().position(|(diff_id, _)| Some(diff_id) == first)
     };
     let mut parts: Vec<(&String, &Part)> =
         contents.parts.iter().filter(|(_, part)| !part.entries.is_empty()).collect();
     parts.sort_by_key(|(_, part)| place(part));
-    parts.into_iter().map(|(name, part)| made(image, &config, name, part, packages)).collect()
+    parts.into_iter().map(|(name, part)| made(layers, config, name, part, packages)).collect()
 }
 
 fn made(
-    image: &Image,
+    layers: &[(Digest, Option<u64>)],
     config: &Config,
     name: &str,
     part: &Part,
@@ -99,7 +104,7 @@ fn made(
         ends(&format!("/{name}/bin/{name}")) || ends(&format!("/bin/{name}"))
     };
     let program = others.iter().position(is_own).map(|at| others.remove(at));
-    let stored = image.layers.iter().filter(|layer| part.layers.contains(&layer.diff_id));
+    let stored = layers.iter().filter(|(diff_id, _)| part.layers.contains(diff_id));
     MadePart {
         name: name.to_owned(),
         version: version.filter(|_| name.parse::<Service>().is_ok()).map(str::to_owned),
@@ -108,7 +113,7 @@ fn made(
         program,
         others,
         size: (!is_base).then(|| part.entries.values().map(|entry| entry.size).sum()),
-        compressed: stored.map(|layer| layer.descriptor.size).sum(),
+        compressed: stored.map(|(_, size)| *size).sum(),
         covered: part.covered,
         layers: part.layers.clone(),
     }
@@ -143,7 +148,9 @@ pub fn write(
     contents: &Contents,
     packages: &BTreeMap<String, Digest>,
 ) -> io::Result<()> {
-    let parts = parts(image, contents, packages);
+    let layers: Vec<(Digest, Option<u64>)> =
+        image.layers.iter().map(|layer| (layer.diff_id, Some(layer.descriptor.size))).collect();
+    let parts = parts(&image.parsed_config().unwrap_or_default(), &layers, contents, packages);
     let base = contents.parts.get(BASE);
     let mut bill = Bill { base, components: Vec::new(), dependencies: BTreeMap::new() };
     let own: BTreeMap<&str, String> = parts

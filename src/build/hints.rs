@@ -7,7 +7,7 @@ use std::fmt;
 use std::fs;
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,6 +15,7 @@ use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::package::ServiceFiles;
+use super::same;
 use super::tree::{Content, Tree, TreeNode};
 use crate::elf::Elf;
 use crate::limits;
@@ -36,8 +37,8 @@ enum Learned {
     Digest(Digest),
     /// Of a package. Trees are shared.
     Services(Vec<(Service, u64, Tree)>),
-    /// Of the web console.
-    Web(Tree),
+    /// Of the web console, or of files and folders.
+    Tree(Tree),
 }
 
 impl<'a> Hints<'a> {
@@ -92,7 +93,25 @@ impl<'a> Hints<'a> {
 
     /// Remembers what a web console's package holds.
     pub fn learn_web(&self, package: &Digest, tree: &Tree) {
-        self.learn(web_key(package), Learned::Web(tree.clone()));
+        self.learn(web_key(package), Learned::Tree(tree.clone()));
+    }
+
+    /// What was made of files and folders: without reading them where all that `stat` says of them is as it was.
+    pub fn tree<E>(
+        &self,
+        what: &str,
+        paths: &[PathBuf],
+        make: impl FnOnce() -> Result<Tree, E>,
+    ) -> Result<Tree, E> {
+        let before = tree_key(what, paths);
+        if let Some(tree) = before.and_then(|key| self.cache.recall::<RecalledTree>(&key)?.0) {
+            return Ok(tree);
+        }
+        let tree = make()?;
+        if let Some(key) = before.filter(|before| tree_key(what, paths) == Some(*before)) {
+            self.learn(key, Learned::Tree(tree.clone()));
+        }
+        Ok(tree)
     }
 
     fn learn(&self, key: Digest, value: Learned) {
@@ -111,7 +130,7 @@ impl<'a> Hints<'a> {
                 let listed: Vec<Listed<'_>> = services.iter().map(Listed::of).collect();
                 self.cache.note(key, &listed)
             }
-            Learned::Web(tree) => self.cache.note(key, &Entries(tree)),
+            Learned::Tree(tree) => self.cache.note(key, &Entries(tree)),
         })
     }
 }
@@ -119,6 +138,14 @@ impl<'a> Hints<'a> {
 /// What a release makes of a package may differ from what the one before made of it.
 fn listing_key(package: &Digest) -> Digest {
     Digest::of(format!("tarsup package 5 of {}\n{package}\n", env!("CARGO_PKG_VERSION")))
+}
+
+/// `None` for what is too young to be told by its times.
+fn tree_key(what: &str, paths: &[PathBuf]) -> Option<Digest> {
+    let mut text = format!("tarsup tree 1 of {}\n{what}\n", env!("CARGO_PKG_VERSION"));
+    let now = SystemTime::now();
+    paths.iter().try_for_each(|path| same::told(path, &mut text, now).ok().flatten())?;
+    Some(Digest::of(text))
 }
 
 fn web_key(package: &Digest) -> Digest {

@@ -316,9 +316,9 @@ fn prepare_with<'a>(
     check::keys(recipe)?;
     let init = init_of(recipe, settings)?;
     let hints = Hints::new(&settings.cache);
-    let Inputs { packages, base: rootfs, web } = {
+    let Inputs { packages, base: rootfs, web, deploy, init: skeleton } = {
         let _span = tracing::debug_span!("read", what = "the packages").entered();
-        inputs::read(recipe, settings, &hints, reading)
+        inputs::read((recipe, init.as_deref()), settings, &hints, reading)
     };
     let packages = packages.into_iter().collect::<Result<Vec<Package>, PackageError>>()?;
     let wanted = check::services_of(recipe.role);
@@ -365,7 +365,8 @@ fn prepare_with<'a>(
             Some(BaseInput::Image(base))
         }
     };
-    let layers = layers(recipe, services, web.transpose()?, init.as_deref(), &mut used)?;
+    let console = web.transpose()?;
+    let layers = layers(recipe, services, console, (deploy.transpose()?, skeleton.transpose()?), &mut used)?;
     Ok(PreparedBuild { recipe, settings, base, layers, warnings, packages: used, hints, refused, key })
 }
 
@@ -405,7 +406,7 @@ fn layers(
     recipe: &Recipe,
     services: BTreeMap<Service, (PathBuf, ServiceFiles)>,
     console: Option<(Tree, Option<Digest>)>,
-    init: Option<&Path>,
+    (deploy, init): (Option<Tree>, Option<Tree>),
     used: &mut Vec<UsedPackage>,
 ) -> Result<Vec<LayerInput>, BuildError> {
     let mut layers = Vec::new();
@@ -425,12 +426,10 @@ fn layers(
         add(service.name(), format!("{TARS_PATH}/{service}"), files.tree);
     }
     add("files", "files that the recipe names".to_owned(), skeleton::files(&recipe.plain.files)?);
-    if let Some(deploy) = &recipe.deploy {
-        let tree = skeleton::deploy(deploy, recipe.role)?;
+    if let Some(tree) = deploy {
         add("deploy", format!("configuration templates and SQL at {DEPLOY_PATH}/framework"), tree);
     }
-    if let Some(init) = init {
-        let tree = skeleton::skeleton(init, recipe.role, recipe.base == Base::Scratch)?;
+    if let Some(tree) = init {
         add("tars-init", "PID 1, and the links into the volume".to_owned(), tree);
     }
     Ok(layers)

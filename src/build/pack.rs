@@ -33,7 +33,7 @@ impl PreparedBuild<'_> {
         let compressors = Compressors::new(self.settings.threads);
         let (base, contents) = match &self.base {
             Some(BaseInput::Rootfs { rootfs, cached }) => {
-                let (layer, contents) = self.pack_rootfs(rootfs, cached.is_some(), &compressors)?;
+                let (layer, contents) = self.pack_rootfs(rootfs, cached.as_deref(), &compressors)?;
                 (vec![layer], contents)
             }
             Some(BaseInput::Image(image)) => standing::pack(image, self.settings, &compressors)?,
@@ -198,7 +198,7 @@ impl PreparedBuild<'_> {
     fn pack_rootfs(
         &self,
         base: &Rootfs,
-        may_be_cached: bool,
+        found: Option<&LayerRecord<BasePaths>>,
         compressors: &Compressors,
     ) -> Result<(Packed, BasePaths), BuildError> {
         let cache = &self.settings.cache;
@@ -213,7 +213,8 @@ impl PreparedBuild<'_> {
             origin,
             known,
         };
-        let cached: Option<LayerRecord<BasePaths>> = may_be_cached.then(|| cache.find_proven(&key)).flatten();
+        let cached: Option<LayerRecord<BasePaths>> =
+            found.cloned().and_then(|record| cache.proven(&key, record));
         if let Some(known) = known_blobs(self.settings) {
             let noted = || cache.recall(&hashed(&key));
             let known_names = cached.as_ref().map(|record| (record.diff_id, record.extra.clone()));

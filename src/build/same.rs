@@ -116,7 +116,7 @@ fn key_at(recipe: &Recipe, settings: &Settings, now: SystemTime) -> Option<Diges
 }
 
 /// What is at a path, a link followed, and below it, links as they are; `None` for what is too young to be told by its times.
-fn told(path: &Path, text: &mut String, now: SystemTime) -> io::Result<Option<()>> {
+pub(super) fn told(path: &Path, text: &mut String, now: SystemTime) -> io::Result<Option<()>> {
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => below(path, text, now),
         Ok(metadata) => Ok(identity(&metadata, now).map(|is| line(path, &is.to_string(), text))),

@@ -1,6 +1,7 @@
 //! What an image of TARS holds besides packages: folders, upstream's links into the volume, tars-init, deploy files.
 
 use std::fs;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::check::CheckError;
@@ -137,26 +138,38 @@ pub fn files(placed: &[PlacedFile]) -> Result<Tree, super::BuildError> {
 
 /// True for an ELF program that needs a loader from the base (it has a `PT_INTERP` segment).
 pub fn needs_loader(program: &Path) -> Result<bool, UnpackError> {
-    let bytes = limits::read(program, &limits::PROGRAM)
-        .map_err(|source| UnpackError::Read { path: program.to_owned(), source })?;
+    let failed = |source| UnpackError::Read { path: program.to_owned(), source };
+    // A linker puts the table right behind the header.
+    let mut head = Vec::new();
+    limits::open(program).map_err(failed)?.take(4096).read_to_end(&mut head).map_err(failed)?;
+    let told = has_interpreter(&head);
+    if told.is_some() || !head.starts_with(ELF) {
+        return Ok(told.unwrap_or(false));
+    }
+    let bytes = limits::read(program, &limits::PROGRAM).map_err(failed)?;
     Ok(has_interpreter(&bytes).unwrap_or(false))
 }
 
-/// 64-bit little-endian ELF alone: what tars-init is built for.
+/// 64-bit, little-endian.
+const ELF: &[u8] = b"\x7fELF\x02\x01";
+
+/// Of such an ELF alone, which tars-init is built as; `None` where the table of segments is not in these bytes.
 fn has_interpreter(elf: &[u8]) -> Option<bool> {
     const PT_INTERP: u32 = 3;
     let number = |at: usize, size: usize| -> Option<usize> {
         let bytes = elf.get(at..at + size)?;
         bytes.iter().rev().try_fold(0_usize, |value, byte| Some(value.checked_mul(256)? + usize::from(*byte)))
     };
-    if !elf.starts_with(b"\x7fELF\x02\x01") {
+    if !elf.starts_with(ELF) {
         return None;
     }
     let (table, entry, count) = (number(0x20, 8)?, number(0x36, 2)?, number(0x38, 2)?);
-    (0..count).find_map(|index| {
-        let kind = number(table.checked_add(index * entry)?, 4)?;
-        (kind == PT_INTERP as usize).then_some(true)
-    })
+    for index in 0..count {
+        if number(table.checked_add(index * entry)?, 4)? == PT_INTERP as usize {
+            return Some(true);
+        }
+    }
+    Some(false)
 }
 
 /// The tars-init beside the running program.

@@ -143,6 +143,8 @@ pub fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
     let recipe = Recipe::read(&args.recipe, &overrides).map_err(build::BuildError::from)?;
     let outputs = outputs(args, &recipe.reference)?;
     let places = Places::new(&args.places);
+    let before = args.after.as_ref().and_then(|text| text.parse().ok());
+    places.look_ahead(&outputs, before.as_ref().and_then(ImageName::tag), ui);
     let mut settings = settings(args, after(args, &places, ui)?)?;
     let pinned = base::read(args, &recipe, &mut settings, &places, ui)?;
     let key = build::same::key(&recipe, &settings);
@@ -211,12 +213,8 @@ fn write(written: &Written<'_>, outputs: &[ImageName], places: &Places, ui: &Ui)
     if let Some(note) = &built.note {
         ui.note(note);
     }
-    let mut receipts = Receipts::new();
-    for output in outputs {
-        let receipt = image::send(&built.image, output, reference, places, ui)?;
-        receipts.push((output.to_string(), receipt));
-        note_packages(packages, output)?;
-    }
+    let noted = |output: &ImageName| note_packages(packages, output);
+    let receipts = image::send_all(&built.image, outputs, reference, places, ui, &noted)?;
     report(reference, built, &receipts, ui);
     Ok(Exit::Done)
 }

@@ -1,14 +1,16 @@
 //! `tarsup copy` and `diff`: images by name, wherever they lie.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::Args;
 use serde_json::json;
+use tokio::sync::OnceCell;
+use tokio::task::JoinHandle;
 
 use super::options::{EngineOptions, ImageOptions};
-use super::{Failure, Outcome, Ui, ui};
+use super::{Failure, Outcome, Ui, inspect, ui};
 use crate::compare::{Diff, FileChange, diff};
 use crate::diagnose::{Exit, shown};
 use crate::engine::ConnectOptions;
@@ -18,6 +20,7 @@ use crate::oci::{Digest, Image, Reference, manifest};
 use crate::store;
 use crate::transport::archive::ArchiveFile;
 use crate::transport::daemon::Daemon;
+use crate::transport::held::Ahead;
 use crate::transport::layout::LayoutImage;
 use crate::transport::registry::Registries;
 use crate::transport::{ImageName, Progress, Receipt, Sink, Source as _, TransportError, saved};
@@ -63,7 +66,9 @@ pub struct DiffArgs {
 pub struct Places {
     engine: EngineOptions,
     /// The engine, once it has said what it is: it is asked that once for a command.
-    connected: OnceLock<Arc<DockerEngine>>,
+    connected: Arc<OnceCell<Arc<DockerEngine>>>,
+    /// Repository → what the engine has of it, where that is being asked.
+    ahead: Mutex<BTreeMap<String, JoinHandle<Option<Ahead>>>>,
     registries: Registries,
 }
 
@@ -71,23 +76,71 @@ impl Places {
     /// As the options say.
     pub fn new(options: &ImageOptions) -> Self {
         let registries = Registries::new(&options.insecure_registries);
-        Self { engine: options.engine.clone(), connected: OnceLock::new(), registries }
+        Self { registries, ..Self::of_engine(&options.engine) }
     }
 
     /// This engine, and registries as they are spoken to where nothing is said.
     pub fn of_engine(engine: &EngineOptions) -> Self {
-        Self { engine: engine.clone(), connected: OnceLock::new(), registries: Registries::default() }
+        Self {
+            engine: engine.clone(),
+            connected: Arc::default(),
+            ahead: Mutex::default(),
+            registries: Registries::default(),
+        }
     }
 
-    async fn engine(&self) -> crate::engine::Result<Arc<DockerEngine>> {
-        if let Some(engine) = self.connected.get() {
-            return Ok(Arc::clone(engine));
-        }
-        let EngineOptions { host, context } = &self.engine;
-        let options = ConnectOptions { host: host.clone(), context: context.clone() };
-        let engine = Arc::new(DockerEngine::connect(&options).await?);
-        Ok(Arc::clone(self.connected.get_or_init(|| engine)))
+    /// The engine, connected once.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub async fn engine(&self) -> crate::engine::Result<Arc<DockerEngine>> {
+        connect(&self.connected, &self.engine).await
     }
+
+    /// Begins to ask the engine what it has of these outputs' repositories, which a transfer then need not wait for. What fails is
+    /// asked again by whoever needs it. What lies there under the tag of the predecessor is `likely` that one.
+    pub fn look_ahead(&self, outputs: &[ImageName], likely: Option<&str>, ui: &Ui) {
+        let Ok(transfers) = ui.transfers() else { return };
+        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        for output in outputs {
+            let ImageName::Daemon(reference) = output else { continue };
+            let (connected, options) = (Arc::clone(&self.connected), self.engine.clone());
+            let (of, likely) = (reference.clone(), likely.map(str::to_owned));
+            ahead.entry(reference.familiar_name()).or_insert_with(|| {
+                transfers.spawn(async move {
+                    let engine = connect(&connected, &options).await.ok()?;
+                    Ahead::of(engine.as_ref(), &of, likely.as_deref()).await.ok()
+                })
+            });
+        }
+    }
+
+    /// An image of the engine.
+    async fn daemon(&self, reference: &Reference) -> Result<Daemon, TransportError> {
+        let begun = {
+            let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+            ahead.remove(&reference.familiar_name())
+        };
+        let known = match begun {
+            Some(begun) => begun.await.ok().flatten(),
+            None => None,
+        };
+        Ok(Daemon::new(self.engine().await?, reference.clone()).knowing(known))
+    }
+}
+
+async fn connect(
+    connected: &OnceCell<Arc<DockerEngine>>,
+    EngineOptions { host, context }: &EngineOptions,
+) -> crate::engine::Result<Arc<DockerEngine>> {
+    let options = ConnectOptions { host: host.clone(), context: context.clone() };
+    let asked = async { Ok(Arc::new(DockerEngine::connect(&options).await?)) };
+    connected.get_or_try_init(|| asked).await.map(Arc::clone)
+}
+
+/// Runs what is read or sent to its end.
+pub fn transfer<T>(ui: &Ui, future: impl Future<Output = T>) -> Result<T, TransportError> {
+    Ok(ui.transfers().map_err(TransportError::runtime)?.block_on(future))
 }
 
 /// Copies an image.
@@ -138,29 +191,23 @@ pub fn read_for(name: &ImageName, architecture: &str, places: &Places, ui: &Ui) 
             Ok(saved::read(saved::Archived::plain(file)?, reference.as_ref())?)
         }
         ImageName::Daemon(reference) => {
-            let image =
-                ui.block_on(async { Daemon::new(places.engine().await?, reference.clone()).get().await });
-            Ok(image.map_err(TransportError::runtime)??)
+            Ok(transfer(ui, async { Daemon::new(places.engine().await?, reference.clone()).get().await })??)
         }
         ImageName::Registry(reference) => {
-            let image = ui.block_on(places.registries.image_for(reference, architecture).get());
-            Ok(image.map_err(TransportError::runtime)??)
+            Ok(transfer(ui, places.registries.image_for(reference, architecture).get())??)
         }
     }
 }
 
 /// The digest of what a name of a registry stands for: a manifest, or an index of several.
 pub fn digest_of(reference: &Reference, places: &Places, ui: &Ui) -> Result<Digest, Failure> {
-    let digest = ui.block_on(places.registries.image(reference).digest());
-    Ok(digest.map_err(TransportError::runtime)??)
+    Ok(transfer(ui, places.registries.image(reference).digest())??)
 }
 
 /// The layers of an image in an engine, which is not read.
 pub fn diff_ids(reference: &Reference, places: &Places, ui: &Ui) -> Result<Vec<Digest>, Failure> {
-    let found = ui
-        .block_on(async { places.engine().await?.inspect_image(&reference.to_string()).await })
-        .map_err(TransportError::runtime)?
-        .map_err(TransportError::from)?;
+    let asked = async { places.engine().await?.inspect_image(&reference.to_string()).await };
+    let found = transfer(ui, asked)?.map_err(TransportError::from)?;
     let found = found.ok_or_else(|| TransportError::Absent {
         name: format!("docker-daemon:{reference}"),
         hint: "`docker images` lists what the engine has".to_owned(),
@@ -170,7 +217,7 @@ pub fn diff_ids(reference: &Reference, places: &Places, ui: &Ui) -> Result<Vec<D
 
 /// Sees whether the engine is there.
 pub fn reach(places: &Places, ui: &Ui) -> Result<(), Failure> {
-    ui.block_on(places.engine()).map_err(TransportError::runtime)?.map_err(TransportError::from)?;
+    transfer(ui, places.engine())?.map_err(TransportError::from)?;
     Ok(())
 }
 
@@ -185,14 +232,62 @@ pub fn send(
     let _span = tracing::debug_span!("write", what = %destination).entered();
     let total = image.layers_size();
     let bar = Bar(ui.progress(&destination.to_string(), total));
-    let receipt = ui
-        .block_on(async {
-            let sink = sink(destination, reference, places).await?;
-            sink.put(image, &bar).await
-        })
-        .map_err(TransportError::runtime)?;
+    let receipt = transfer(ui, async {
+        let sink = sink(destination, reference, places).await?;
+        sink.put(image, &bar).await
+    })?;
     bar.0.finish();
-    Ok(receipt.map_err(TransportError::at_its_source)?)
+    let receipt = receipt.map_err(TransportError::at_its_source)?;
+    if matches!(destination, ImageName::Daemon(_)) {
+        inspect::note_sent(image);
+    }
+    Ok(receipt)
+}
+
+/// Writes an image to several places side by side: files, engine and registries do not wait for each other; of one kind the first
+/// that is named comes first. `done` hears of each.
+pub fn send_all(
+    image: &Image,
+    destinations: &[ImageName],
+    reference: &Reference,
+    places: &Places,
+    ui: &Ui,
+    done: &(dyn Fn(&ImageName) -> Result<(), Failure> + Sync),
+) -> Result<Receipts, Failure> {
+    let lane = |destination: &ImageName| match destination {
+        ImageName::Oci { .. } | ImageName::Store(_) | ImageName::Archive { .. } => 0,
+        ImageName::Daemon(_) => 1,
+        ImageName::Registry(_) => 2,
+    };
+    let write = |of: usize| -> Vec<(usize, Result<Receipt, Failure>)> {
+        let mut written = Vec::new();
+        for (index, destination) in destinations.iter().enumerate().filter(|(_, one)| lane(one) == of) {
+            let receipt = send(image, destination, reference, places, ui);
+            let receipt = receipt.and_then(|receipt| done(destination).map(|()| receipt));
+            let failed = receipt.is_err();
+            written.push((index, receipt));
+            if failed {
+                break;
+            }
+        }
+        written
+    };
+    let lanes: BTreeSet<usize> = destinations.iter().map(lane).collect();
+    let mut written: BTreeMap<usize, Result<Receipt, Failure>> = std::thread::scope(|scope| {
+        let write = &write;
+        let running: Vec<_> = lanes.into_iter().map(|of| scope.spawn(move || write(of))).collect();
+        running
+            .into_iter()
+            .flat_map(|one| one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    });
+    let mut receipts = Receipts::new();
+    for (index, destination) in destinations.iter().enumerate() {
+        // A lane ends with its first failure, which comes before what it left out.
+        let Some(receipt) = written.remove(&index) else { continue };
+        receipts.push((destination.to_string(), receipt?));
+    }
+    Ok(receipts)
 }
 
 /// What each destination would be sent, one after another. `reference` names the image where a destination does not.
@@ -218,8 +313,7 @@ pub fn forecast(
         let receipt = if place.is_some_and(|place| !before.insert(place)) {
             Receipt::of_nothing(image)
         } else {
-            ui.block_on(async { sink(destination, reference, places).await?.forecast(image).await })
-                .map_err(TransportError::runtime)?
+            transfer(ui, async { sink(destination, reference, places).await?.forecast(image).await })?
                 .map_err(TransportError::at_its_source)?
         };
         receipts.push((destination.to_string(), receipt));
@@ -243,7 +337,7 @@ async fn sink(
             let reference = name.clone().unwrap_or_else(|| reference.clone());
             Box::new(ArchiveFile { file: file.clone(), reference })
         }
-        ImageName::Daemon(reference) => Box::new(Daemon::new(places.engine().await?, reference.clone())),
+        ImageName::Daemon(reference) => Box::new(places.daemon(reference).await?),
         ImageName::Registry(reference) => Box::new(places.registries.image(reference)),
     })
 }

@@ -1,5 +1,7 @@
 //! `tarsup inspect`: what an image is made of, service by service, and its bill of materials.
 
+mod held;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs::Permissions;
@@ -16,7 +18,7 @@ use super::table::aligned;
 use super::{Failure, Outcome, Ui};
 use crate::contents::{Contents, Part};
 use crate::diagnose::{Diagnose, Exit, Place};
-use crate::oci::{Digest, Image};
+use crate::oci::{Config, Digest, Image};
 use crate::sbom::{self, MadePart, PACKED_ANNOTATION};
 use crate::store;
 use crate::transport::{ImageName, TransportError};
@@ -76,71 +78,150 @@ impl Diagnose for InspectError {
     }
 }
 
+pub use held::note_sent;
+
+/// What is shown of an image, wherever it lies.
+struct Subject {
+    /// Of its manifest; none where an engine does not tell it. The same with the config.
+    digest: Option<Digest>,
+    id: Option<Digest>,
+    config: Config,
+    /// The base first.
+    layers: Vec<SubjectLayer>,
+    contents: Option<Contents>,
+    /// The image itself, where its bytes are at hand.
+    image: Option<Image>,
+}
+
+struct SubjectLayer {
+    name: String,
+    diff_id: Digest,
+    /// What is stored of it, and its bytes; none where an engine does not tell it.
+    stored: Option<(Digest, u64)>,
+    /// Bytes of its files, as an engine has them.
+    unpacked: Option<u64>,
+}
+
+impl Subject {
+    /// An image, and the list that it has.
+    fn of(name: &str, image: Image) -> Result<Self, Failure> {
+        image.parsed_config().map_err(|error| TransportError::Malformed {
+            file: name.into(),
+            why: format!("its config cannot be read: {error}"),
+        })?;
+        let unread = |source| TransportError::Read { name: name.to_owned(), source }.at_its_source();
+        let contents = Contents::of(&image).map_err(unread)?;
+        Ok(Self::with(image, contents))
+    }
+
+    /// The same, where the list is known.
+    fn with(image: Image, contents: Option<Contents>) -> Self {
+        let layer = |(layer, name): (&crate::oci::Layer, String)| SubjectLayer {
+            name,
+            diff_id: layer.diff_id,
+            stored: Some((layer.descriptor.digest, layer.descriptor.size)),
+            unpacked: None,
+        };
+        Self {
+            digest: Some(image.digest()),
+            id: Some(image.config_digest()),
+            config: image.parsed_config().unwrap_or_default(),
+            layers: image.layers.iter().zip(image.layer_names()).map(layer).collect(),
+            contents,
+            image: Some(image),
+        }
+    }
+
+    /// The diff ids with the bytes that are stored of each.
+    fn sizes(&self) -> Vec<(Digest, Option<u64>)> {
+        self.layers.iter().map(|layer| (layer.diff_id, layer.stored.map(|(_, size)| size))).collect()
+    }
+}
+
 /// Shows an image.
 pub fn inspect(args: &InspectArgs, ui: &Ui) -> Outcome {
     let name: ImageName = args.image.parse()?;
-    let image = read(&name, &Places::new(&args.places), ui)?;
-    let config = image.parsed_config().map_err(|error| TransportError::Malformed {
-        file: args.image.clone().into(),
-        why: format!("its config cannot be read: {error}"),
-    })?;
-    let unread = |source| TransportError::Read { name: name.to_string(), source }.at_its_source();
-    let contents = Contents::of(&image).map_err(unread)?;
-    let near = Near::of(&image, contents.as_ref());
+    let places = Places::new(&args.places);
+    let subject = match &name {
+        ImageName::Daemon(reference) => held::subject(reference, args.sbom.is_some(), &places, ui)?,
+        name => Subject::of(&name.to_string(), read(name, &places, ui)?)?,
+    };
+    let near = Near::of(subject.digest, subject.contents.as_ref());
     if let Some(file) = &args.sbom {
         let none = || InspectError::NoList { image: name.to_string() };
-        let contents = contents.as_ref().ok_or_else(none)?;
-        write_bill(file, &image, contents, &near.packages)?;
+        let (image, contents) = subject.image.as_ref().zip(subject.contents.as_ref()).ok_or_else(none)?;
+        write_bill(file, image, contents, &near.packages)?;
     }
-    let labels = &config.config.labels;
-    let services: Vec<&str> = labels
-        .get(crate::build::image::LABEL_IMAGE_SERVICES)
-        .map(|text| text.split(',').collect())
+    let parts = subject
+        .contents
+        .as_ref()
+        .map(|contents| sbom::parts(&subject.config, &subject.sizes(), contents, &near.packages))
         .unwrap_or_default();
-    let mut text = format!(
-        "{name}\n  digest    {}\n  id        {}\n  platform  {}/{}\n  created   {}",
-        image.digest(),
-        image.config_digest(),
-        config.os,
-        config.architecture,
-        config.created
-    );
-    if !services.is_empty() {
-        let _ = write!(text, "\n  services  {}", services.join(" "));
-    }
-    let parts = contents.map(|contents| sbom::parts(&image, &contents, &near.packages)).unwrap_or_default();
-    text += &parts_text(&parts, &near);
-    text += "\n  layers";
-    let names = image.layer_names();
-    for (layer, name) in image.layers.iter().zip(&names) {
-        let size = bytes(layer.descriptor.size);
-        let _ = write!(text, "\n    {name:<18} {size:>10}  {}", layer.diff_id.short());
-    }
-    text += "\n  labels";
-    for (key, value) in labels {
-        let _ = write!(text, "\n    {key}={value}");
-    }
+    let mut text = subject_text(&name, &subject, &parts, &near);
     if let Some(file) = &args.sbom {
         let _ = write!(text, "\nits bill of materials: {}", file.display());
     }
     ui.result(&text);
-    let layers: Vec<_> = image
-        .layers
-        .iter()
-        .zip(&names)
-        .map(|(layer, name)| {
-            json!({ "name": name, "diff_id": layer.diff_id, "digest": layer.descriptor.digest,
-                "size": layer.descriptor.size })
-        })
-        .collect();
-    ui.json(&json!({
-        "image": name.to_string(), "digest": image.digest(), "config_digest": image.config_digest(),
-        "os": config.os, "architecture": config.architecture, "created": config.created, "services": services,
-        "entrypoint": config.config.entrypoint, "ports": config.config.exposed_ports,
-        "volumes": config.config.volumes, "labels": labels, "layers": layers,
-        "parts": parts.iter().map(|part| part_document(part, &near)).collect::<Vec<_>>(),
-    }));
+    ui.json(&document(&name, &subject, &parts, &near));
     Ok(Exit::Done)
+}
+
+/// The services that the image says it has.
+fn services(config: &Config) -> Vec<&str> {
+    let named = config.config.labels.get(crate::build::image::LABEL_IMAGE_SERVICES);
+    named.map(|text| text.split(',').collect()).unwrap_or_default()
+}
+
+fn subject_text(name: &ImageName, subject: &Subject, parts: &[MadePart], near: &Near) -> String {
+    let config = &subject.config;
+    let mut text = name.to_string();
+    for (what, digest) in [("digest", subject.digest), ("id    ", subject.id)] {
+        if let Some(digest) = digest {
+            let _ = write!(text, "\n  {what}    {digest}");
+        }
+    }
+    let _ =
+        write!(text, "\n  platform  {}/{}\n  created   {}", config.os, config.architecture, config.created);
+    let services = services(config);
+    if !services.is_empty() {
+        let _ = write!(text, "\n  services  {}", services.join(" "));
+    }
+    text += &parts_text(parts, near);
+    text += "\n  layers";
+    for layer in &subject.layers {
+        let size = match (layer.stored, layer.unpacked) {
+            (Some((_, size)), _) => bytes(size),
+            (None, Some(size)) => format!("{} unpacked", bytes(size)),
+            (None, None) => "-".to_owned(),
+        };
+        let _ = write!(text, "\n    {:<18} {size:>10}  {}", layer.name, layer.diff_id.short());
+    }
+    text += "\n  labels";
+    for (key, value) in &config.config.labels {
+        let _ = write!(text, "\n    {key}={value}");
+    }
+    text
+}
+
+fn document(name: &ImageName, subject: &Subject, parts: &[MadePart], near: &Near) -> Value {
+    let config = &subject.config;
+    let layers = subject.layers.iter().map(|layer| {
+        let (digest, size) = layer.stored.unzip();
+        let mut document =
+            json!({ "name": layer.name, "diff_id": layer.diff_id, "digest": digest, "size": size });
+        if let Some(unpacked) = layer.unpacked {
+            document["unpacked"] = json!(unpacked);
+        }
+        document
+    });
+    json!({
+        "image": name.to_string(), "digest": subject.digest, "config_digest": subject.id,
+        "os": config.os, "architecture": config.architecture, "created": config.created,
+        "services": services(config), "entrypoint": config.config.entrypoint,
+        "ports": config.config.exposed_ports, "volumes": config.config.volumes, "labels": config.config.labels,
+        "layers": layers.collect::<Vec<_>>(),
+        "parts": parts.iter().map(|part| part_document(part, near)).collect::<Vec<_>>(),
+    })
 }
 
 /// What the local store knows of an image.
@@ -161,11 +242,11 @@ fn packed(annotations: &BTreeMap<String, String>) -> impl Iterator<Item = (Strin
 
 impl Near {
     /// A store that cannot be read knows nothing.
-    fn of(image: &Image, contents: Option<&Contents>) -> Self {
+    fn of(digest: Option<Digest>, contents: Option<&Contents>) -> Self {
         let mut near = Self::default();
         let Ok(store) = store::local() else { return near };
         for (name, descriptor) in store.list().unwrap_or_default() {
-            if descriptor.digest == image.digest() {
+            if Some(descriptor.digest) == digest {
                 near.packages.extend(packed(&descriptor.annotations));
             } else if let (Some(name), Ok(other)) = (name, store.image(&descriptor)) {
                 let layers: BTreeSet<Digest> = other.diff_ids().into_iter().collect();
@@ -213,7 +294,7 @@ fn parts_text(parts: &[MadePart], near: &Near) -> String {
             version,
             build_id.map_or("-".to_owned(), |id| id.chars().take(12).collect()),
             part.size.map_or("-".to_owned(), bytes),
-            bytes(part.compressed),
+            part.compressed.map_or("-".to_owned(), bytes),
             if part.covered == 0 { "-".to_owned() } else { bytes(part.covered) },
             shared,
         ]

@@ -94,21 +94,21 @@ impl Timings {
     }
 }
 
-/// What a span is about: its name, and the field `what`.
+/// What a span is about: its name, and the field `what`; of an engine's `call` what is asked, not of which image or container.
 struct What(String);
 
 impl Visit for What {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if field.name() == "what" {
-            let _ = write!(self.0, " {value:?}");
-        }
+        self.record_str(field, &format!("{value:?}"));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        if field.name() == "what" {
-            self.0 += " ";
-            self.0 += value;
-        }
+        let value = match field.name() {
+            "what" => value,
+            "call" => value.split(' ').next().unwrap_or_default(),
+            _ => return,
+        };
+        let _ = write!(self.0, " {value}");
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::Serialize;
+use tokio::runtime::Runtime;
 
 use super::timings::Timings;
 use crate::diagnose::{Diagnose, Exit, harmless};
@@ -25,6 +26,8 @@ pub struct Ui {
     /// Why a result could not be written.
     unwritten: OnceLock<io::Error>,
     timings: Option<Timings>,
+    /// What images are read and sent on.
+    transfers: OnceLock<Runtime>,
 }
 
 /// The lines of a terminal that go on changing, one for each subject.
@@ -53,8 +56,15 @@ impl Ui {
     /// With `json`, standard output carries one JSON document and nothing else.
     pub fn new(json: bool) -> Self {
         let terminal = io::stderr().is_terminal();
-        let (lines, unwritten) = (Mutex::default(), OnceLock::new());
-        Self { json, terminal, started: Instant::now(), lines, unwritten, timings: None }
+        Self {
+            json,
+            terminal,
+            started: Instant::now(),
+            lines: Mutex::default(),
+            unwritten: OnceLock::new(),
+            timings: None,
+            transfers: OnceLock::new(),
+        }
     }
 
     /// The same, where it is asked where the time goes.
@@ -206,9 +216,22 @@ impl Ui {
 
     /// Runs a future to its end on a runtime of its own.
     pub fn block_on<T>(&self, future: impl Future<Output = T>) -> io::Result<T> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        Ok(runtime.block_on(future))
+        Ok(runtime()?.block_on(future))
     }
+
+    /// The runtime that all transfers of a command share, and with it the connections that they keep open.
+    pub fn transfers(&self) -> io::Result<&Runtime> {
+        if let Some(made) = self.transfers.get() {
+            return Ok(made);
+        }
+        // Two threads may make one each; the other one goes unused.
+        let made = runtime()?;
+        Ok(self.transfers.get_or_init(|| made))
+    }
+}
+
+fn runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
 }
 
 /// A bar that may not be there.

@@ -178,7 +178,7 @@ impl<K: Serialize, V: Serialize, I: Iterator<Item = (K, V)>> Serialize for Strea
 }
 
 /// The list of an image: its parts by name.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contents {
     /// Name of a layer → what is visible of it.
     pub parts: BTreeMap<String, Part>,
@@ -208,12 +208,26 @@ impl Contents {
                 return Ok(None);
             }
         }
-        let known = image.diff_ids();
+        Ok(contents.fitting(&image.diff_ids()))
+    }
+
+    /// The list as it lies in an image of these layers, out of a tar with its folder; in which layer a part lies, nobody tells.
+    ///
+    /// # Errors
+    /// A list that cannot be read, or is none.
+    pub fn of_folder(tar: &mut dyn io::Read, diff_ids: &[Digest]) -> io::Result<Option<Self>> {
+        let mut contents = Self::default();
+        let is_known = contents.take(tar, false)?;
+        Ok(Some(contents).filter(|_| is_known).and_then(|contents| contents.fitting(diff_ids)))
+    }
+
+    /// What a list says of layers that are not there, it does not say of this image.
+    fn fitting(self, diff_ids: &[Digest]) -> Option<Self> {
         let fits = |part: &Part| {
-            part.layers.iter().all(|layer| known.contains(layer))
+            part.layers.iter().all(|layer| diff_ids.contains(layer))
                 && part.entries.values().all(|entry| entry.layer < part.layers.len())
         };
-        Ok(contents.parts.values().all(fits).then_some(contents))
+        self.parts.values().all(fits).then_some(self)
     }
 
     /// Reads the parts of one layer; a later one covers an earlier one. False for a version that is not known.

@@ -8,8 +8,8 @@ use time::format_description::well_known::Rfc3339;
 
 use super::raw::unexpected;
 use super::{
-    Container, ContainerSummary, EngineImage, EngineInfo, Health, ImageStore, ImageSummary, Network,
-    RestartPolicy, Result,
+    Container, ContainerSummary, EngineImage, EngineInfo, Health, HistoryItem, ImageStore, ImageSummary,
+    Network, RestartPolicy, Result,
 };
 
 /// The driver status by which an engine says that containerd keeps its images.
@@ -120,6 +120,11 @@ pub(super) fn image_summary(one: models::ImageSummary) -> ImageSummary {
             .and_then(|time| time.format(&Rfc3339).ok())
             .unwrap_or_default(),
     }
+}
+
+/// One of `GET /images/{name}/history`.
+pub(super) fn history_item(one: models::ImageHistoryResponseItem) -> HistoryItem {
+    HistoryItem { created_by: one.created_by, size: u64::try_from(one.size).unwrap_or_default() }
 }
 
 /// `GET /networks/{name}`.

@@ -25,8 +25,8 @@ use super::patience::{Moved, UNLIMITED, flowing, grow, patience, patience_of_ima
 use super::raw::{ApiRequest, Raw, absent, in_path, in_query, shareable, traced, unexpected, words};
 use super::{
     Attached, ByteStream, Change, ChangeKind, Container, ContainerSummary, CreateBody, Engine, EngineError,
-    EngineImage, EngineInfo, ExecOutput, Executing, ImageSummary, Network, Printed, RestartPolicy, Result,
-    answers,
+    EngineImage, EngineInfo, ExecOutput, Executing, HistoryItem, ImageSummary, Network, Printed,
+    RestartPolicy, Result, answers,
 };
 
 /// The newest API version that is asked for: later ones leave fields out of `inspect` that are read here.
@@ -59,8 +59,10 @@ impl DockerEngine {
     /// [`EngineError::Configuration`] for an address or a context that cannot be used, [`EngineError::Unreachable`]
     /// where no engine answers.
     pub async fn connect(options: &ConnectOptions) -> Result<Self> {
-        let around = Surroundings { variable: &|name| std::env::var(name).ok() };
-        let connection = Connection::open(&address::resolve(options, &around)?)?;
+        let connection = {
+            let around = Surroundings { variable: &|name| std::env::var(name).ok() };
+            Connection::open(&address::resolve(options, &around)?)?
+        };
         let mut raw = Raw { connection, api_version: String::new() };
         let version = raw.json(ApiRequest::new("version", "GET", "/version")).await?;
         let ApiVersion(major, minor) = negotiate(&version)?;
@@ -442,11 +444,26 @@ impl Engine for DockerEngine {
         Ok(listed.into_iter().map(answers::image_summary).collect())
     }
 
+    async fn list_images_of(&self, repository: &str) -> Result<Vec<ImageSummary>> {
+        let filter = in_query(&json!({ "reference": [repository] }).to_string());
+        let path = format!("/images/json?filters={filter}");
+        let call = format!("list images of {repository}");
+        let listed: Vec<_> = self.raw.model(ApiRequest::new(&call, "GET", path)).await?;
+        Ok(listed.into_iter().map(answers::image_summary).collect())
+    }
+
     async fn inspect_image(&self, image: &str) -> Result<Option<EngineImage>> {
         let call = format!("inspect {image}");
         let path = format!("/images/{}/json", in_path(image));
         let found = absent(self.raw.json(ApiRequest::new(&call, "GET", path)).await)?;
         found.map(|raw| answers::image(&call, raw)).transpose()
+    }
+
+    async fn image_history(&self, image: &str) -> Result<Vec<HistoryItem>> {
+        let call = format!("history {image}");
+        let path = format!("/images/{}/history", in_path(image));
+        let told: Vec<_> = self.raw.model(ApiRequest::new(&call, "GET", path)).await?;
+        Ok(told.into_iter().map(answers::history_item).collect())
     }
 
     async fn load_image(&self, tar: ByteStream) -> Result<Vec<String>> {

@@ -202,6 +202,15 @@ pub struct ContainerSummary {
     pub mounts: Value,
 }
 
+/// One of `GET /images/{name}/history`: a layer, or what added none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HistoryItem {
+    /// What made it, in its maker's words.
+    pub created_by: String,
+    /// Bytes of its files, unpacked; 0 for what added no layer, or an empty one.
+    pub size: u64,
+}
+
 /// One of `GET /images/json`, as far as it matters.
 #[derive(Clone, Debug)]
 pub struct ImageSummary {
@@ -498,8 +507,13 @@ pub trait Engine: Send + Sync {
 
     /// `GET /images/json`.
     async fn list_images(&self) -> Result<Vec<ImageSummary>>;
+    /// `GET /images/json`, filtered by `reference`: those of a repository, by its familiar name. containerd's store works long on
+    /// each image that it lists.
+    async fn list_images_of(&self, repository: &str) -> Result<Vec<ImageSummary>>;
     /// `GET /images/{name}/json`; `None` where there is none.
     async fn inspect_image(&self, image: &str) -> Result<Option<EngineImage>>;
+    /// `GET /images/{name}/history`: the newest entry first.
+    async fn image_history(&self, image: &str) -> Result<Vec<HistoryItem>>;
     /// `POST /images/load`: the engine's progress messages; an error in the stream is an error here.
     async fn load_image(&self, tar: ByteStream) -> Result<Vec<String>>;
     /// `GET /images/{name}/get`: a docker-archive.

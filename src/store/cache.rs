@@ -131,10 +131,18 @@ impl Cache {
     /// The record of that key, where the blob is still there and its bytes are what they were. They are read where that
     /// is not known.
     pub fn find_proven<E: DeserializeOwned>(&self, key: &Digest) -> Option<LayerRecord<E>> {
+        self.find_rehearsed(key).or_else(|| self.proven(key, self.find(key)?))
+    }
+
+    /// A record of that key that was found before, where the blob is still there and its bytes are what they were.
+    pub fn proven<E: DeserializeOwned>(
+        &self,
+        key: &Digest,
+        record: LayerRecord<E>,
+    ) -> Option<LayerRecord<E>> {
         if let Some(record) = self.find_rehearsed(key) {
             return Some(record);
         }
-        let record = self.find(key)?;
         let holds = self.proven.holds(&self.blob(&record.digest), &record.digest, record.size);
         match holds {
             Ok(true) => Some(record),

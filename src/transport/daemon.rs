@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -13,28 +13,50 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
 
 use super::archive::Archive;
+use super::held::Ahead;
 use super::{Progress, Receipt, Result, Sink, Source, TransportError, saved};
-use crate::engine::{ByteStream, CreateBody, Engine, EngineError, EngineImage, ImageStore, ImageSummary};
-use crate::oci::image::{ANNOTATION_AFTER, chain_id};
-use crate::oci::{Digest, Image, Manifest, Reference};
+use crate::engine::{ByteStream, CreateBody, Engine, EngineError, EngineImage, EngineInfo, ImageStore};
+use crate::oci::{Digest, Image, Reference};
 
 /// How much of the archive is sent at once.
 const PIECE: usize = 256 * 1024;
 /// How many pieces may wait for the engine: what an image of any size takes of memory.
 const WAITING: usize = 4;
-/// How many images an engine is asked for at once.
-const TOGETHER: usize = 8;
+
+/// What an engine's answer to a load begins with where it has the image, and where it could not unpack it (moby,
+/// daemon/containerd/image_exporter.go).
+const LOADED: &str = "Loaded image";
+const NOT_UNPACKED: &str = "Error unpacking image";
+/// The first of docker's major versions that says so of containerd's store, as far as was tried.
+const SAYS_SO: u32 = 26;
 
 /// An image of an engine, by name.
 pub struct Daemon {
     engine: Arc<dyn Engine>,
     reference: Reference,
+    /// What the engine told before, to be used once.
+    ahead: Mutex<Option<Ahead>>,
 }
 
 impl Daemon {
     /// The image of this name in this engine, whether it is there or not.
     pub fn new(engine: Arc<dyn Engine>, reference: Reference) -> Self {
-        Self { engine, reference }
+        Self { engine, reference, ahead: Mutex::default() }
+    }
+
+    /// The same, where the engine was asked a moment ago. What changed there since costs more bytes, or one load more.
+    #[must_use]
+    pub fn knowing(self, ahead: Option<Ahead>) -> Self {
+        Self { ahead: Mutex::new(ahead), ..self }
+    }
+
+    /// What the engine has of the repository.
+    async fn ahead(&self) -> Result<Ahead> {
+        let known = self.ahead.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match known {
+            Some(known) => Ok(known),
+            None => Ok(Ahead::of(self.engine.as_ref(), &self.reference, None).await?),
+        }
     }
 
     fn tag(&self) -> Result<String> {
@@ -55,49 +77,11 @@ impl Daemon {
         Ok(found.filter(|found| is_same(found, image)))
     }
 
-    /// The layers, by index, that the engine need not be sent. Of its images those are asked first that may be of the same
-    /// line, until one has all that its predecessor had; the others only where none of these has anything.
-    ///
-    /// containerd's store lists no image while it has one whose blobs are missing, or that is being removed: then nothing is
-    /// known to be there, and all is sent.
-    async fn held(&self, store: ImageStore, image: &Image) -> Result<BTreeSet<usize>> {
-        let listed = match self.engine.list_images().await {
-            Err(EngineError::NotFound { .. }) => return Ok(BTreeSet::new()),
-            listed => listed?,
-        };
-        let wanted = image.diff_ids();
-        let predecessor = predecessor(image);
-        let (near, far): (Vec<ImageSummary>, Vec<ImageSummary>) =
-            listed.into_iter().partition(|one| is_of_the_line(one, &self.reference));
-        let mut held = BTreeSet::new();
-        for some in [near, far] {
-            if !held.is_empty() {
-                break;
-            }
-            let mut asked = stream::iter(some)
-                .map(|one| async move { self.engine.inspect_image(&one.id).await })
-                .buffer_unordered(TOGETHER);
-            let mut images = Vec::new();
-            while let Some(found) = asked.next().await {
-                // What went away in between is left out.
-                let Some(found) = found? else { continue };
-                let is_whole = found.diff_ids == wanted
-                    || predecessor.is_some_and(|chain| chain_id(&found.diff_ids) == Some(chain));
-                if is_whole {
-                    return Ok(held_layers(store, &wanted, &[found]));
-                }
-                images.push(found);
-            }
-            held = held_layers(store, &wanted, &images);
-        }
-        Ok(held)
-    }
-
     /// Sends the layers that `skipped` does not name, and proves that the engine has the image afterwards.
     async fn load(
         &self,
         image: &Image,
-        (store, skipped): (ImageStore, &BTreeSet<usize>),
+        (info, skipped): (&EngineInfo, &BTreeSet<usize>),
         sent: &mut u64,
         progress: &dyn Progress,
     ) -> Result<()> {
@@ -132,19 +116,20 @@ impl Daemon {
             *sent += bytes;
             progress.advance(bytes);
         }
-        match (answer, written) {
+        let said = match (answer, written) {
             // An engine that has all it needs may not read the tar's last zeros; one that failed reads no further.
-            (answer, Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => answer.map(drop)?,
+            (answer, Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => answer?,
             (_, Err(source)) => {
                 return Err(TransportError::Read { name: self.reference.to_string(), source });
             }
-            (answer, Ok(_)) => answer.map(drop)?,
-        }
-        self.prove(image, store).await
+            (answer, Ok(_)) => answer?,
+        };
+        self.prove(image, info, &said).await
     }
 
-    /// A load may fail without saying so: the image is asked for, and where the store takes half of one, mounted.
-    async fn prove(&self, image: &Image, store: ImageStore) -> Result<()> {
+    /// A load may fail without saying so: the image is asked for, and where the store takes half of one and the engine does
+    /// not tell, mounted.
+    async fn prove(&self, image: &Image, info: &EngineInfo, said: &[String]) -> Result<()> {
         let name = self.reference.to_string();
         let not_loaded = |why: String| TransportError::NotLoaded { name: name.clone(), why };
         let found = match self.engine.inspect_image(&name).await? {
@@ -154,7 +139,11 @@ impl Daemon {
             }
             Some(found) => found,
         };
-        self.prove_whole(&found, &name, image, store).await
+        match unpacked(info, image, said) {
+            Some(Err(why)) => Err(not_loaded(why)),
+            Some(Ok(())) => Ok(()),
+            None => self.prove_whole(&found, &name, image, info.image_store).await,
+        }
     }
 
     /// Proves that a container can be made of an image that is there.
@@ -255,14 +244,14 @@ impl Sink for Daemon {
         let tag = self.tag()?;
         let mut receipt = Receipt::of_nothing(image);
         let names = self.names(image);
-        let info = async { Ok(self.engine.info().await?.image_store) };
         let asked = names.iter().map(|name| self.holds(name, image));
-        let (store, found) = futures_util::try_join!(info, try_join_all(asked))?;
+        let (ahead, found) = futures_util::try_join!(self.ahead(), try_join_all(asked))?;
+        let info = ahead.info.clone();
         let mut skipped = None;
         for (name, found) in names.into_iter().zip(found) {
             let Some(found) = found else { continue };
             // An earlier run may have been killed after it sent the image without a layer, and before it proved it.
-            match self.prove_whole(&found, &name, image, store).await {
+            match self.prove_whole(&found, &name, image, info.image_store).await {
                 Ok(()) => {
                     if name != self.reference.to_string() {
                         self.engine.tag_image(&name, &self.reference.familiar_name(), &tag).await?;
@@ -279,16 +268,16 @@ impl Sink for Daemon {
         }
         let mut skipped = match skipped {
             Some(none) => none,
-            None => self.held(store, image).await?,
+            None => ahead.layers(self.engine.as_ref(), image, &self.reference).await?,
         };
-        let mut loaded = self.load(image, (store, &skipped), &mut receipt.bytes_sent, progress).await;
+        let mut loaded = self.load(image, (&info, &skipped), &mut receipt.bytes_sent, progress).await;
         if let Err(error) = &loaded
             && !skipped.is_empty()
             && self.is_worth_another_try(error).await
         {
             tracing::info!(image = %self.reference, %error, "the engine lacks more layers than it seemed: sending all");
             skipped.clear();
-            loaded = self.load(image, (store, &skipped), &mut receipt.bytes_sent, progress).await;
+            loaded = self.load(image, (&info, &skipped), &mut receipt.bytes_sent, progress).await;
         }
         loaded?;
         Ok(without(image, &skipped, receipt.bytes_sent))
@@ -298,13 +287,13 @@ impl Sink for Daemon {
     /// whether an image that is there is whole is proven by `put` alone, as only a container tells.
     async fn forecast(&self, image: &Image) -> Result<Receipt> {
         self.tag()?;
-        for name in self.names(image) {
-            if self.holds(&name, image).await?.is_some() {
-                return Ok(Receipt::of_nothing(image));
-            }
+        let names = self.names(image);
+        let asked = names.iter().map(|name| self.holds(name, image));
+        let (ahead, found) = futures_util::try_join!(self.ahead(), try_join_all(asked))?;
+        if found.iter().any(Option::is_some) {
+            return Ok(Receipt::of_nothing(image));
         }
-        let store = self.engine.info().await?.image_store;
-        let skipped = self.held(store, image).await?;
+        let skipped = ahead.layers(self.engine.as_ref(), image, &self.reference).await?;
         let includes = |index: usize| !skipped.contains(&index);
         let size = Archive { image, reference: &self.reference, includes: &includes }.size();
         let size =
@@ -330,42 +319,20 @@ fn is_same(found: &EngineImage, image: &Image) -> bool {
     (id == Some(image.config_digest()) || id == Some(image.digest())) && found.diff_ids == image.diff_ids()
 }
 
-/// The chain id of the image whose order of layers this one keeps.
-fn predecessor(image: &Image) -> Option<Digest> {
-    Manifest::parse(&image.manifest).ok()?.annotations.get(ANNOTATION_AFTER)?.parse().ok()
-}
-
-/// True for an image that may have layers of this one: of its repository, or made by tarsup, or upon such an image.
-fn is_of_the_line(listed: &ImageSummary, reference: &Reference) -> bool {
-    let same = |tag: &String| {
-        let tag = tag.parse::<Reference>();
-        tag.is_ok_and(|tag| {
-            (tag.registry, tag.repository) == (reference.registry.clone(), reference.repository.clone())
-        })
-    };
-    listed.tags.iter().any(same) || listed.labels.keys().any(|label| label.starts_with("io.tarsup."))
-}
-
-/// The layers, by index, that an engine with these images need not be sent.
-///
-/// A classic store looks layers up by chain: what counts is the longest common beginning with any one image. containerd
-/// looks them up by compressed digest, which the engine does not tell; but equal content was compressed by the same
-/// encoder if tarsup built it, and a wrong guess costs one full load. (Where the guess is wrong and the engine has the
-/// same layers unpacked, under the same chain, it runs the image all the same, and only cannot `docker save` it.)
-fn held_layers(store: ImageStore, wanted: &[Digest], images: &[EngineImage]) -> BTreeSet<usize> {
-    match store {
-        ImageStore::Classic => {
-            let common = |image: &EngineImage| {
-                image.diff_ids.iter().zip(wanted).take_while(|(held, wanted)| held == wanted).count()
-            };
-            (0..images.iter().map(common).max().unwrap_or_default()).collect()
-        }
-        ImageStore::Containerd => {
-            let held: BTreeSet<Digest> =
-                images.iter().flat_map(|image| image.diff_ids.iter().copied()).collect();
-            (0..wanted.len()).filter(|index| held.contains(&wanted[*index])).collect()
-        }
+/// What an engine with containerd's store says of the image that it was just sent: it unpacks what is for its own kind of machine,
+/// and then a container can be made of it, or it says why not. `None` where nothing follows from what it says.
+fn unpacked(info: &EngineInfo, image: &Image, said: &[String]) -> Option<std::result::Result<(), String>> {
+    let major: u32 = info.version.split('.').next()?.parse().ok()?;
+    if info.image_store != ImageStore::Containerd || major < SAYS_SO {
+        return None;
     }
+    if let Some(failed) = said.iter().find(|line| line.starts_with(NOT_UNPACKED)) {
+        return Some(Err(failed.clone()));
+    }
+    let config = image.parsed_config().ok()?;
+    let is_for_it =
+        config.os == "linux" && config.architecture == info.architecture && config.variant.is_none();
+    (is_for_it && said.iter().any(|line| line.starts_with(LOADED))).then_some(Ok(()))
 }
 
 /// A writer whose bytes become the pieces of a request's body. It waits while the engine is slower.
@@ -422,40 +389,5 @@ mod tests {
         assert!(
             gone(Err(EngineError::NotFound { call: "remove x".to_owned(), message: String::new() })).is_ok()
         );
-    }
-
-    fn holding(layers: &[&str]) -> EngineImage {
-        EngineImage {
-            id: String::new(),
-            tags: Vec::new(),
-            diff_ids: digests(layers),
-            env: Vec::new(),
-            labels: BTreeMap::new(),
-            size: 0,
-            layer_sizes: Vec::new(),
-            created: String::new(),
-            architecture: String::new(),
-            raw: Value::Null,
-        }
-    }
-
-    fn digests(layers: &[&str]) -> Vec<Digest> {
-        layers.iter().map(Digest::of).collect()
-    }
-
-    #[test]
-    fn classic_store_skips_the_longest_beginning_and_containerd_whatever_it_has() {
-        let images = [holding(&["a", "b", "c"]), holding(&["a", "x"]), holding(&["d"])];
-        for (wanted, classic, containerd) in [
-            (&["a", "b", "n"][..], &[0, 1][..], &[0, 1][..]),
-            (&["a", "n", "c", "d"], &[0], &[0, 2, 3]),
-            (&["n", "a"], &[], &[1]),
-            (&["a", "x"], &[0, 1], &[0, 1]),
-        ] {
-            let held = |store| held_layers(store, &digests(wanted), &images).into_iter().collect::<Vec<_>>();
-            assert_eq!(held(ImageStore::Classic), classic, "{wanted:?}");
-            assert_eq!(held(ImageStore::Containerd), containerd, "{wanted:?}");
-        }
-        assert!(held_layers(ImageStore::Classic, &digests(&["a"]), &[]).is_empty());
     }
 }

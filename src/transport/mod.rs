@@ -15,6 +15,7 @@ use crate::store::StoreError;
 
 pub mod archive;
 pub mod daemon;
+pub mod held;
 pub mod layout;
 pub mod registry;
 pub mod saved;
@@ -58,6 +59,19 @@ impl fmt::Display for ImageName {
             Self::Daemon(reference) => write!(f, "docker-daemon:{reference}"),
             Self::Registry(reference) => write!(f, "docker://{reference}"),
             Self::Store(reference) => write!(f, "{reference}"),
+        }
+    }
+}
+
+impl ImageName {
+    /// The tag that the name ends with, where it has one.
+    pub fn tag(&self) -> Option<&str> {
+        match self {
+            Self::Oci { tag, .. } => tag.as_deref(),
+            Self::Archive { reference, .. } => reference.as_ref()?.tag.as_deref(),
+            Self::Daemon(reference) | Self::Registry(reference) | Self::Store(reference) => {
+                reference.tag.as_deref()
+            }
         }
     }
 }

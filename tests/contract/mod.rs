@@ -188,6 +188,11 @@ pub async fn list_shows_what_inspect_shows(s: &Setting) {
     let listed = listed.iter().find(|listed| listed.id == image.id).expect("it is listed");
     assert!(listed.tags.contains(&s.image), "{:?}", listed.tags);
     assert_eq!(listed.labels, image.labels);
+    let (repository, _) = s.image.rsplit_once(':').expect("it has a tag");
+    let of_it = s.engine.list_images_of(repository).await.unwrap();
+    assert!(of_it.iter().any(|one| one.id == image.id && one.labels == image.labels));
+    let others = s.engine.list_images_of(&format!("{repository}-none")).await.unwrap();
+    assert!(others.is_empty(), "{others:?}");
     let to_the_second = |time: &str| time.get(..19).map(str::to_owned);
     // An image without a date has none with containerd, and the epoch in its list.
     if !image.created.is_empty() {

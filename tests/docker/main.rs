@@ -16,6 +16,7 @@ mod e2e;
 mod engine_contract;
 mod engine_lost;
 mod inspected;
+mod looked_at;
 mod real;
 mod recreate;
 mod run_lines;

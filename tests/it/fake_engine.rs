@@ -175,6 +175,8 @@ async fn every_call_can_be_struck() {
         engine.connect_network("tars", "aa", &json!({})).await,
         engine.list_images().await.map(drop),
         engine.inspect_image("tars/framework:1").await.map(drop),
+        engine.image_history("tars/framework:1").await.map(drop),
+        engine.list_images_of("tars/framework").await.map(drop),
         engine.load_image(nothing).await.map(drop),
         engine.save_image("tars/framework:1").await.map(drop),
         engine.tag_image("tars/framework:1", "x", "1").await,

@@ -24,6 +24,7 @@ pub(super) fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
     }
     let reference = reference.with_tag(&version);
     let outputs = super::outputs(args, &reference)?;
+    places.look_ahead(&outputs, source.tag(), ui);
     super::reach(&outputs, &places, ui)?;
     let before = predecessor(&source, &old, ui)?;
     let settings = settings(args, Some(before.clone()))?;

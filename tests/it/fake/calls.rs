@@ -9,8 +9,8 @@ use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use tarsup::engine::{
     Attached, ByteStream, Change, ChangeKind, Container, ContainerSummary, CreateBody, Engine, EngineError,
-    EngineImage, EngineInfo, ExecOutput, Executing, ImageStore, ImageSummary, Network, RestartPolicy, Result,
-    Status,
+    EngineImage, EngineInfo, ExecOutput, Executing, HistoryItem, ImageStore, ImageSummary, Network,
+    RestartPolicy, Result, Status,
 };
 use tarsup::oci::Digest;
 
@@ -319,10 +319,26 @@ impl Engine for FakeEngine {
         .await
     }
 
+    async fn list_images_of(&self, repository: &str) -> Result<Vec<ImageSummary>> {
+        let prefix = format!("{repository}:");
+        let mut listed = self.list_images().await?;
+        listed.retain(|one| one.tags.iter().any(|tag| tag.starts_with(&prefix)));
+        Ok(listed)
+    }
+
     async fn inspect_image(&self, image: &str) -> Result<Option<EngineImage>> {
         let image = image.to_owned();
         self.call(format!("inspect image {image}"), move |world, _| {
             Ok(world.image_id(&image).and_then(|id| world.images.get(&id).cloned()))
+        })
+        .await
+    }
+
+    async fn image_history(&self, image: &str) -> Result<Vec<HistoryItem>> {
+        let image = image.to_owned();
+        self.call(format!("history {image}"), move |world, call| match world.image_id(&image) {
+            Some(_) => Ok(Vec::new()),
+            None => Err(not_found(call, "no such image")),
         })
         .await
     }

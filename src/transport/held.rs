@@ -1,0 +1,212 @@
+//! What an engine has of an image: asked from lists, the likeliest first, and begun while the image is still being made.
+
+use std::collections::BTreeSet;
+
+use futures_util::{StreamExt as _, stream};
+
+use crate::engine::{Engine, EngineError, EngineImage, EngineInfo, ImageStore, ImageSummary, Result};
+use crate::oci::image::{ANNOTATION_AFTER, chain_id};
+use crate::oci::reference::is_tag;
+use crate::oci::{Digest, Image, Manifest, Reference};
+
+/// How many images an engine is asked for at once.
+const TOGETHER: usize = 8;
+
+/// What an engine tells before there is an image to send: what it is, and what it has of the image's repository.
+#[derive(Clone, Debug)]
+pub struct Ahead {
+    /// The engine.
+    pub info: EngineInfo,
+    /// The images of the repository that were asked for.
+    asked: Vec<EngineImage>,
+    /// The others, where it was asked which there are.
+    unasked: Option<Vec<String>>,
+}
+
+impl Ahead {
+    /// Asks the engine. Where it has the image of the `likely` tag, that one is asked for alone: containerd's store works long on a
+    /// list. Else of a repository with many images the first ones.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub async fn of(engine: &dyn Engine, reference: &Reference, likely: Option<&str>) -> Result<Self> {
+        let images = async {
+            if let Some(tag) = likely.filter(|tag| is_tag(tag))
+                && let Some(found) = engine.inspect_image(&reference.with_tag(tag).to_string()).await?
+            {
+                return Ok((vec![found], None));
+            }
+            let mut listed = list(engine, reference).await?;
+            let rest = listed.split_off(listed.len().min(TOGETHER));
+            Ok((ask(engine, listed, |_| false).await?, Some(rest)))
+        };
+        let (info, (asked, unasked)) = futures_util::try_join!(engine.info(), images)?;
+        Ok(Self { info, asked, unasked })
+    }
+
+    /// How the engine stores images.
+    pub fn store(&self) -> ImageStore {
+        self.info.image_store
+    }
+
+    /// The layers, by index, that the engine need not be sent. Of its images those are asked first that may be of the same
+    /// line, until one has all that its predecessor had; the others only where none of these has anything.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub async fn layers(
+        self,
+        engine: &dyn Engine,
+        image: &Image,
+        reference: &Reference,
+    ) -> Result<BTreeSet<usize>> {
+        let (store, wanted, predecessor) = (self.store(), image.diff_ids(), predecessor(image));
+        let is_whole = |found: &EngineImage| {
+            found.diff_ids == wanted
+                || predecessor.is_some_and(|chain| chain_id(&found.diff_ids) == Some(chain))
+        };
+        let Self { asked: mut images, unasked, .. } = self;
+        let mut seen: BTreeSet<String> = images.iter().map(|image| image.id.clone()).collect();
+        if !images.iter().any(is_whole) {
+            let mut unasked = match unasked {
+                Some(unasked) => unasked,
+                None => list(engine, reference).await?,
+            };
+            unasked.retain(|id| !seen.contains(id));
+            seen.extend(unasked.iter().cloned());
+            images.extend(ask(engine, unasked, is_whole).await?);
+        }
+        if let Some(whole) = images.iter().find(|image| is_whole(image)) {
+            return Ok(held_layers(store, &wanted, std::slice::from_ref(whole)));
+        }
+        let listed = known(engine.list_images().await)?;
+        let (near, far): (Vec<ImageSummary>, Vec<ImageSummary>) = listed
+            .into_iter()
+            .filter(|one| !seen.contains(&one.id))
+            .partition(|one| is_of_the_line(one, reference));
+        for some in [near, far] {
+            let ids = some.into_iter().map(|one| one.id).collect();
+            images.extend(ask(engine, ids, is_whole).await?);
+            if let Some(whole) = images.iter().find(|image| is_whole(image)) {
+                return Ok(held_layers(store, &wanted, std::slice::from_ref(whole)));
+            }
+            let held = held_layers(store, &wanted, &images);
+            if !held.is_empty() {
+                return Ok(held);
+            }
+        }
+        Ok(BTreeSet::new())
+    }
+}
+
+/// The ids of the repository's images.
+async fn list(engine: &dyn Engine, reference: &Reference) -> Result<Vec<String>> {
+    let listed = known(engine.list_images_of(&reference.familiar_name()).await)?;
+    Ok(listed.into_iter().map(|one| one.id).collect())
+}
+
+/// containerd's store lists no image while it has one whose blobs are missing, or that is being removed: then nothing is known
+/// to be there, and all is sent.
+fn known(listed: Result<Vec<ImageSummary>>) -> Result<Vec<ImageSummary>> {
+    match listed {
+        Err(EngineError::NotFound { .. }) => Ok(Vec::new()),
+        listed => listed,
+    }
+}
+
+/// The images of these ids, up to the first that is `enough`. What went away in between is left out.
+async fn ask(
+    engine: &dyn Engine,
+    ids: Vec<String>,
+    enough: impl Fn(&EngineImage) -> bool,
+) -> Result<Vec<EngineImage>> {
+    let mut answers =
+        stream::iter(ids).map(|id| async move { engine.inspect_image(&id).await }).buffer_unordered(TOGETHER);
+    let mut images = Vec::new();
+    while let Some(found) = answers.next().await {
+        let Some(found) = found? else { continue };
+        let ends = enough(&found);
+        images.push(found);
+        if ends {
+            break;
+        }
+    }
+    Ok(images)
+}
+
+/// The chain id of the image whose order of layers this one keeps.
+fn predecessor(image: &Image) -> Option<Digest> {
+    Manifest::parse(&image.manifest).ok()?.annotations.get(ANNOTATION_AFTER)?.parse().ok()
+}
+
+/// True for an image that may have layers of this one: of its repository, or made by tarsup, or upon such an image.
+fn is_of_the_line(listed: &ImageSummary, reference: &Reference) -> bool {
+    let same = |tag: &String| tag.parse::<Reference>().is_ok_and(|tag| tag.same_repository(reference));
+    listed.tags.iter().any(same) || listed.labels.keys().any(|label| label.starts_with("io.tarsup."))
+}
+
+/// The layers, by index, that an engine with these images need not be sent.
+///
+/// A classic store looks layers up by chain: what counts is the longest common beginning with any one image. containerd
+/// looks them up by compressed digest, which the engine does not tell; but equal content was compressed by the same
+/// encoder if tarsup built it, and a wrong guess costs one full load. (Where the guess is wrong and the engine has the
+/// same layers unpacked, under the same chain, it runs the image all the same, and only cannot `docker save` it.)
+fn held_layers(store: ImageStore, wanted: &[Digest], images: &[EngineImage]) -> BTreeSet<usize> {
+    match store {
+        ImageStore::Classic => {
+            let common = |image: &EngineImage| {
+                image.diff_ids.iter().zip(wanted).take_while(|(held, wanted)| held == wanted).count()
+            };
+            (0..images.iter().map(common).max().unwrap_or_default()).collect()
+        }
+        ImageStore::Containerd => {
+            let held: BTreeSet<Digest> =
+                images.iter().flat_map(|image| image.diff_ids.iter().copied()).collect();
+            (0..wanted.len()).filter(|index| held.contains(&wanted[*index])).collect()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    fn holding(layers: &[&str]) -> EngineImage {
+        EngineImage {
+            id: String::new(),
+            tags: Vec::new(),
+            diff_ids: digests(layers),
+            env: Vec::new(),
+            labels: BTreeMap::new(),
+            size: 0,
+            layer_sizes: Vec::new(),
+            created: String::new(),
+            architecture: String::new(),
+            raw: Value::Null,
+        }
+    }
+
+    fn digests(layers: &[&str]) -> Vec<Digest> {
+        layers.iter().map(Digest::of).collect()
+    }
+
+    #[test]
+    fn classic_store_skips_the_longest_beginning_and_containerd_whatever_it_has() {
+        let images = [holding(&["a", "b", "c"]), holding(&["a", "x"]), holding(&["d"])];
+        for (wanted, classic, containerd) in [
+            (&["a", "b", "n"][..], &[0, 1][..], &[0, 1][..]),
+            (&["a", "n", "c", "d"], &[0], &[0, 2, 3]),
+            (&["n", "a"], &[], &[1]),
+            (&["a", "x"], &[0, 1], &[0, 1]),
+        ] {
+            let held = |store| held_layers(store, &digests(wanted), &images).into_iter().collect::<Vec<_>>();
+            assert_eq!(held(ImageStore::Classic), classic, "{wanted:?}");
+            assert_eq!(held(ImageStore::Containerd), containerd, "{wanted:?}");
+        }
+        assert!(held_layers(ImageStore::Classic, &digests(&["a"]), &[]).is_empty());
+    }
+}

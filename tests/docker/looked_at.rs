@@ -1,0 +1,120 @@
+//! `inspect docker-daemon:`: what the engine, the store and the cache tell, and the image itself only where nothing else does.
+
+use std::fs;
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+use tarsup::engine::Engine as _;
+use tempfile::TempDir;
+
+use crate::tiny;
+
+/// A folder with a recipe, a store and a cache of its own.
+struct Bench(TempDir);
+
+impl Bench {
+    fn path(&self, below: &str) -> std::path::PathBuf {
+        self.0.path().join(below)
+    }
+
+    fn run(&self, arguments: &[&str]) -> (Value, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tarsup"));
+        command.args(arguments).arg("--json").current_dir(self.0.path());
+        let places = [("TARSUP_STORE", "store"), ("TARSUP_CACHE", "cache")];
+        let Output { status, stdout, stderr } =
+            command.envs(places.map(|(name, below)| (name, self.path(below)))).output().unwrap();
+        let words = String::from_utf8_lossy(&stderr).into_owned();
+        assert!(status.success(), "{arguments:?}: {words}\n{}", String::from_utf8_lossy(&stdout));
+        (serde_json::from_slice(&stdout).unwrap(), words)
+    }
+
+    /// What is shown of an image, without its name.
+    fn inspect(&self, arguments: &[&str]) -> (Value, String) {
+        let (mut shown, words) = self.run(&[&["inspect"], arguments].concat());
+        shown["image"] = Value::Null;
+        (shown, words)
+    }
+
+    fn forget(&self) {
+        for below in ["store", "cache"] {
+            let _ = fs::remove_dir_all(self.path(below));
+        }
+    }
+}
+
+/// Without what an engine does not tell.
+fn told(shown: &Value) -> Value {
+    let mut shown = shown.clone();
+    for key in ["digest", "config_digest"] {
+        shown[key] = Value::Null;
+    }
+    for layer in shown["layers"].as_array_mut().unwrap() {
+        *layer = json!({"name": layer["name"], "diff_id": layer["diff_id"]});
+    }
+    for part in shown["parts"].as_array_mut().unwrap() {
+        part["compressed"] = Value::Null;
+    }
+    shown
+}
+
+const TAKEN_OUT: &str = "taken out of the engine";
+
+#[tokio::test]
+async fn image_of_an_engine_is_shown_without_being_taken_out_and_taken_out_once_for_its_bill() {
+    let engine = tiny::engine().await;
+    let name = "looked-at:1";
+    tiny::remove_image(name).await;
+    let bench = Bench(TempDir::new().unwrap());
+    fs::write(bench.path("ours"), "of ours\n").unwrap();
+    let recipe = "name: looked-at\nversion: 1\nrole: plain\nbase: scratch\nfiles: {ours: /data/ours}\n\
+                  entrypoint: [/data/ours]\nvolumes: [/data/volume]\nports: [80]\n";
+    fs::write(bench.path("plain.yaml"), recipe).unwrap();
+    let image = format!("docker-daemon:{name}");
+    bench.run(&["build", "plain.yaml", "-o", &image, "-o", "oci:out:1"]);
+    let (whole, _) = bench.inspect(&["oci:out:1"]);
+    assert_eq!(whole["parts"][0]["name"], "files", "{whole:#}");
+
+    // What was sent from here is known, its bytes too.
+    let (sent, words) = bench.inspect(&[&image]);
+    assert_eq!((&sent, words.contains(TAKEN_OUT)), (&whole, false), "{words}");
+    let (sent, words) = bench.inspect(&[&image, "--sbom", "near.json"]);
+    assert_eq!((&sent, words.contains(TAKEN_OUT)), (&whole, false), "{words}");
+
+    // What was sent from elsewhere is told by the engine, and its files by their list in there; the next time by the cache.
+    bench.forget();
+    let (shown, words) = bench.inspect(&[&image]);
+    assert_eq!((told(&shown), words.contains(TAKEN_OUT)), (told(&whole), false), "{words}");
+    let known = |key: &str| shown[key].is_null() || shown[key] == whole[key];
+    assert!(
+        known("digest") && known("config_digest") && shown["digest"] != shown["config_digest"],
+        "{shown:#}"
+    );
+    assert!(shown["layers"][0]["size"].is_null() && shown["layers"][0]["unpacked"].is_u64(), "{shown:#}");
+    assert_eq!(bench.inspect(&[&image]).0, shown);
+    let containers = engine.list_containers(&[]).await.unwrap();
+    assert!(containers.iter().all(|one| !one.name.starts_with("tarsup-look-")), "{containers:?}");
+
+    // A bill tells digests that the engine does not.
+    let (_, words) = bench.inspect(&[&image, "--sbom", "bill.json"]);
+    assert!(words.contains(TAKEN_OUT), "{words}");
+    let bill = fs::read(bench.path("bill.json")).unwrap();
+    let (_, words) = bench.inspect(&[&image, "--sbom", "bill.json"]);
+    assert!(!words.contains(TAKEN_OUT), "{words}");
+    assert_eq!(fs::read(bench.path("bill.json")).unwrap(), bill);
+    tiny::remove_image(name).await;
+}
+
+#[tokio::test]
+async fn image_of_others_is_shown_by_its_layers_alone() {
+    let engine = tiny::engine().await;
+    let base = tiny::actor_image(&engine, "looked-at-actor").await.to_string();
+    let bench = Bench(TempDir::new().unwrap());
+    let image = format!("docker-daemon:{base}");
+    // Nothing of ours is in it: its layers are known, and nobody has a list.
+    let (shown, words) = bench.inspect(&[&image]);
+    assert!(!words.contains(TAKEN_OUT) && shown["parts"] == json!([]), "{words}\n{shown:#}");
+    let found = engine.inspect_image(&base).await.unwrap().unwrap();
+    let layers: Vec<&str> =
+        shown["layers"].as_array().unwrap().iter().map(|layer| layer["diff_id"].as_str().unwrap()).collect();
+    assert_eq!(layers, found.diff_ids.iter().map(ToString::to_string).collect::<Vec<_>>());
+}

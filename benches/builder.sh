@@ -271,7 +271,11 @@ for kind in $engines; do
     done
     pair "inspect docker-daemon: ($of)" "docker image inspect" "≤ 2" inspect_tarsup inspect_docker engine
     # Three hundred images more: of another repository, on the same base.
-    seq 300 | while read -r n; do printf 'FROM bench/base:1\nLABEL n=%s\n' "$n" | docker build -q -t "other/image:$n" - >>"$work/log" 2>&1; done
+    # In one process of the engine's network: each would begin with a shell of its own.
+    # shellcheck disable=SC2016 # expanded by the inner shell
+    in_engine sh -ec 'for n in $(seq 300); do
+        printf "FROM bench/base:1\nLABEL n=%s\n" "$n" | "$0" build -q -t "other/image:$n" -
+    done' "$docker" >>"$work/log" 2>&1 || { tail -n 5 "$work/log" >&2; die "the other images could not be made"; }
     changed=both
     pair "two services changed → engine with 300 images more ($of)" floor "≤ 1.3" changed_tarsup floor engine
     sh "$root/tests/engine.sh" stop "$engine"

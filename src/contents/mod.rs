@@ -243,11 +243,15 @@ impl Contents {
             let mut bytes = Vec::new();
             tar.content(&entry).take(entry.size).read_to_end(&mut bytes)?;
             let unreadable = |error| invalid(format!("the list of {name} cannot be read: {error}"));
-            let head: Version = serde_json::from_slice(&bytes).map_err(unreadable)?;
-            if head.version != VERSION {
-                return Ok(false);
-            }
-            let part = serde_json::from_slice(&bytes).map_err(unreadable)?;
+            // Most are of this version, and read once.
+            let part = match serde_json::from_slice::<Part>(&bytes) {
+                Ok(part) if part.version == VERSION => part,
+                Ok(_) => return Ok(false),
+                Err(error) => {
+                    let head: Version = serde_json::from_slice(&bytes).map_err(unreadable)?;
+                    return if head.version == VERSION { Err(unreadable(error)) } else { Ok(false) };
+                }
+            };
             if lies_below {
                 self.below.insert(name.clone())
             } else {

@@ -462,8 +462,9 @@ impl Engine for DockerEngine {
     async fn image_history(&self, image: &str) -> Result<Vec<HistoryItem>> {
         let call = format!("history {image}");
         let path = format!("/images/{}/history", in_path(image));
-        let told: Vec<_> = self.raw.model(ApiRequest::new(&call, "GET", path)).await?;
-        Ok(told.into_iter().map(answers::history_item).collect())
+        // Go writes an empty list as nothing.
+        let told: Option<Vec<_>> = self.raw.model(ApiRequest::new(&call, "GET", path)).await?;
+        Ok(told.into_iter().flatten().map(answers::history_item).collect())
     }
 
     async fn load_image(&self, tar: ByteStream) -> Result<Vec<String>> {

@@ -181,8 +181,7 @@ impl Cache {
 
     /// The record of that key, where a blob of its size is there.
     pub fn find<E: DeserializeOwned>(&self, key: &Digest) -> Option<LayerRecord<E>> {
-        let text = BufReader::new(File::open(self.record(key)).ok()?);
-        let record: LayerRecord<E> = serde_json::from_reader(text).ok()?;
+        let record: LayerRecord<E> = read_json(&self.record(key)).ok()?;
         let whole =
             fs::metadata(self.blob(&record.digest)).is_ok_and(|metadata| metadata.len() == record.size);
         (record.version == VERSION && whole).then_some(record)
@@ -239,7 +238,7 @@ impl Cache {
 
     /// What was noted under this key.
     pub fn recall<T: DeserializeOwned>(&self, key: &Digest) -> Option<T> {
-        serde_json::from_reader(BufReader::new(File::open(self.noted(key)).ok()?)).ok()
+        read_json(&self.noted(key)).ok()
     }
 
     /// Notes something that can be found out again.
@@ -261,6 +260,18 @@ impl Cache {
     fn record(&self, key: &Digest) -> PathBuf {
         self.root.join("records").join(format!("{}.json", key.hex()))
     }
+}
+
+/// Read whole, which is several times as fast as piece by piece, but where it is long.
+fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
+    const LONG: u64 = 1 << 20;
+    let mut file = File::open(path)?;
+    if file.metadata()?.len() > LONG {
+        return Ok(serde_json::from_reader(BufReader::new(file))?);
+    }
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(serde_json::from_slice(&bytes)?)
 }
 
 /// Written as it is made: it may be long.

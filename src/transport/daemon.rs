@@ -390,4 +390,34 @@ mod tests {
             gone(Err(EngineError::NotFound { call: "remove x".to_owned(), message: String::new() })).is_ok()
         );
     }
+
+    #[test]
+    fn store_of_containerd_is_believed_that_it_unpacked_an_image_for_its_own_machine() {
+        let image = |architecture: &str| {
+            let config = json!({"architecture": architecture, "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}});
+            Image { manifest: Vec::new(), config: config.to_string().into_bytes(), layers: Vec::new() }
+        };
+        let judged = |store, version: &str, architecture: &str, said: &[&str]| {
+            let info = EngineInfo {
+                id: String::new(),
+                version: version.to_owned(),
+                api_version: String::new(),
+                architecture: "amd64".to_owned(),
+                image_store: store,
+                data_root: String::new(),
+                is_near: true,
+            };
+            let said: Vec<String> = said.iter().map(|line| (*line).to_owned()).collect();
+            unpacked(&info, &image(architecture), &said).map(|proven| proven.is_ok())
+        };
+        let (loaded, failed) = ("Loaded image: x:1", "Error unpacking image x:1: not found");
+        let new =
+            |architecture, said: &[&str]| judged(ImageStore::Containerd, "26.1.5+dfsg1", architecture, said);
+        assert_eq!(new("amd64", &[loaded]), Some(true));
+        assert_eq!(new("amd64", &[loaded, failed]), Some(false));
+        assert_eq!(new("amd64", &[]), None, "it says nothing");
+        assert_eq!(new("arm64", &[loaded]), None, "it unpacks nothing for other machines");
+        assert_eq!(judged(ImageStore::Containerd, "25.0.1", "amd64", &[loaded]), None);
+        assert_eq!(judged(ImageStore::Classic, "26.1.5", "amd64", &[loaded]), None);
+    }
 }

@@ -141,12 +141,13 @@ impl<'a> Planner<'a> {
             let runs = nodes.iter().filter(|node| self.runs(node)).count();
             let most = most.unwrap_or(1).max(1);
             if runs > 1 && most > 1 {
-                let text =
-                    format!("what runs on which node is not known: nodes go {most} at a time, as declared");
+                let text = format!(
+                    "what runs on which node is not known: the first goes alone, and then {most} at a time, as declared"
+                );
                 self.plan.notes.push(text);
             }
-            let each: Vec<usize> = (0..nodes.len()).collect();
-            return each.chunks(most).map(<[usize]>::to_vec).collect();
+            let (first, others): (Vec<usize>, Vec<usize>) = (0..nodes.len()).partition(|&at| at == 0);
+            return std::iter::once(first).chain(others.chunks(most).map(<[usize]>::to_vec)).collect();
         };
         let all = known.without(&known.down);
         // Whoever does not tell what runs on it goes alone, like one that has no name.

@@ -75,6 +75,12 @@ struct Trouble {
     registry: String,
 }
 
+impl Trouble {
+    fn place(&self) -> Place {
+        Place { server: self.server.clone(), node: self.node.clone() }
+    }
+}
+
 /// What `tars-init drain` says.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
@@ -180,26 +186,31 @@ impl Runner<'_> {
         let late = self.await_registries("look", nodes, &[]).await?;
         let Some(first) = late.first() else { return Ok((drained, None)) };
         self.drains.is_late = true;
-        let servers = distinct(late.iter().map(|one| &one.server));
         let registry = &first.registry;
+        let places = distinct(late.iter().map(Trouble::place));
         let words = format!(
             "not drained: {}: {registry} hands it out after {} s: an old registry, or its clock or time zone is off",
-            servers.join(", "),
+            listed(&places),
             REGISTRIES.as_secs()
         );
-        self.give_back(nodes, &servers).await;
-        drained.retain(|place| !servers.contains(&place.server));
+        self.give_back(&places).await;
+        drained.retain(|place| !places.contains(place));
         Ok((drained, Some(words)))
     }
 
-    /// Gives the flow of these servers on these nodes back, as far as that can be.
-    async fn give_back(&mut self, nodes: &[String], servers: &[String]) {
-        match self.tell("end", nodes, servers).await {
-            Ok(report) => {
-                self.drains.ahead.retain(|place, _| !report.ended.contains(place));
-                let _ = self.write(Event::GivenBack { places: pairs(&report.ended) });
+    /// Gives the flow of these servers back, as far as that can be.
+    async fn give_back(&mut self, places: &[Place]) {
+        // A server may be drained on two nodes of a batch, for clients of two sets: the other one stays drained.
+        for node in distinct(places.iter().map(|place| place.node.clone())) {
+            let servers = places.iter().filter(|place| place.node == node);
+            let servers: Vec<String> = servers.map(|place| place.server.clone()).collect();
+            match self.tell("end", &[node], &servers).await {
+                Ok(report) => {
+                    self.drains.ahead.retain(|place, _| !report.ended.contains(place));
+                    let _ = self.write(Event::GivenBack { places: pairs(&report.ended) });
+                }
+                Err(why) => self.say(&format!("warning: its flow is not given back yet: {why}")),
             }
-            Err(why) => self.say(&format!("warning: its flow is not given back yet: {why}")),
         }
     }
 
@@ -241,7 +252,8 @@ impl Runner<'_> {
                 passed.as_secs()
             ));
         }
-        let mut ended_once = false;
+        // What somebody else gave back, and is drained once more.
+        let mut again: BTreeSet<Place> = BTreeSet::new();
         let mut noted = Noted::default();
         let mut listens = Vec::new();
         loop {
@@ -250,28 +262,27 @@ impl Runner<'_> {
                 self.rest(left.min(SELDOM)).await?;
             }
             if let Ok(report) = self.tell("look", nodes, &[]).await {
+                let (twice, once): (Vec<Place>, Vec<Place>) =
+                    report.again.into_iter().partition(|place| again.contains(place));
                 listens = report.listens;
-                if !report.alone.is_empty() {
-                    let alone = listed(&report.alone);
-                    let servers = distinct(report.alone.iter().map(|place| &place.server));
-                    self.give_back(nodes, &servers).await;
-                    listens.retain(|one| !servers.contains(&one.place.server));
-                    let words = "what served in its place serves no more, and its flow is given back";
-                    self.gap(patience, format!("not drained: {alone}: {words}"))?;
-                    if report.alone.len() == report.drained.len() {
-                        return Ok(());
+                for (places, words) in [
+                    (&report.alone, "what served in its place serves no more, and its flow is given back"),
+                    (&twice, "somebody else gave it back twice"),
+                ] {
+                    if !places.is_empty() {
+                        self.give_back(places).await;
+                        listens.retain(|one| !places.contains(&one.place));
+                        self.gap(patience, format!("not drained: {}: {words}", listed(places)))?;
                     }
                 }
-                if !report.again.is_empty() {
-                    let again = listed(&report.again);
-                    if ended_once {
-                        return self.gap(
-                            patience,
-                            format!("not drained: {again}: somebody else gave it back twice"),
-                        );
-                    }
-                    self.say(&format!("somebody else gave {again} back: drained again"));
-                    ended_once = true;
+                let is_given_back = |place: &Place| report.alone.contains(place) || twice.contains(place);
+                if report.drained.iter().all(is_given_back) && !report.drained.is_empty() {
+                    return Ok(());
+                }
+                let once: Vec<Place> = once.into_iter().filter(|place| !is_given_back(place)).collect();
+                if !once.is_empty() {
+                    self.say(&format!("somebody else gave {} back: drained again", listed(&once)));
+                    again.extend(once);
                     begun = Instant::now();
                 }
             }
@@ -303,7 +314,7 @@ impl Runner<'_> {
         if ended.is_empty() {
             return Ok(());
         }
-        let servers = distinct(ended.iter().map(|place| &place.server));
+        let servers = distinct(ended.iter().map(|place| place.server.clone()));
         let late = self.await_registries("back", &nodes, &servers).await?;
         self.say(&format!("given back: {}", listed(&ended)));
         let _ = self.write(Event::GivenBack { places: pairs(&ended) });
@@ -416,8 +427,8 @@ fn pairs(places: &[Place]) -> Vec<(String, String)> {
 }
 
 /// Each once, in order.
-fn distinct<'a>(names: impl Iterator<Item = &'a String>) -> Vec<String> {
-    names.collect::<BTreeSet<_>>().into_iter().cloned().collect()
+fn distinct<T: Ord>(all: impl Iterator<Item = T>) -> Vec<T> {
+    all.collect::<BTreeSet<T>>().into_iter().collect()
 }
 
 fn listed(places: &[Place]) -> String {

@@ -340,7 +340,7 @@ impl Deploy<'_> {
         }
         for _ in 0..ROUNDS {
             let observed = self.look(runner).await?;
-            let way_back = unwind(&observed, &runner.record, &self.desired.policy, &proven);
+            let way_back = unwind(&observed, &runner.record, self.desired, &proven);
             if way_back.plan.is_empty() {
                 // Only a look after a call could still take effect proves that nothing is left.
                 if *in_flight != InFlight::Nothing && Instant::now() < landed {

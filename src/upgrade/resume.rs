@@ -91,7 +91,7 @@ impl Deploy<'_> {
             let steps = retire(&desired, &observed, &record.plan.id);
             return Ok(Some(Plan { steps, notes: Vec::new(), ..record.plan }));
         }
-        let way_back = unwind(&observed, &record, &self.desired.policy, &BTreeSet::new());
+        let way_back = unwind(&observed, &record, self.desired, &BTreeSet::new());
         if options.forward {
             let mut observed = self.observe_for(&desired, &record.plan.intent).await?;
             let lost = way_back.lost_services();
@@ -178,7 +178,7 @@ impl Deploy<'_> {
         let _ = runner.run(Way::Do, &steps, 1, steps.len()).await;
         let mut now = self.observe_for(&desired, &runner.record.plan.intent).await?;
         now.facts = facts::ask_again(&mut runner.cluster_probe, self, &desired, &now).await;
-        let lost = unwind(&now, &runner.record, &self.desired.policy, &BTreeSet::new()).lost_services();
+        let lost = unwind(&now, &runner.record, self.desired, &BTreeSet::new()).lost_services();
         let loads_from = now.clone();
         runner.kept.clone_from(&now.kept);
         let rest = self.rest_of(&runner.record, &desired, now, &lost).await?;

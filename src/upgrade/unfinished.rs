@@ -83,7 +83,7 @@ fn from_journal(
         // Nothing but the file and what is parked can be left.
         !desired.images_to_rewrite(&record.images).is_empty()
     } else {
-        let way_back = unwind(observed, &record, &desired.policy, &BTreeSet::new());
+        let way_back = unwind(observed, &record, desired, &BTreeSet::new());
         way_back.changes_something() || !way_back.lost.is_empty()
     };
     let sign = format!("its journal does not say how it ended ({})", state.word());

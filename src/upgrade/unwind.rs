@@ -7,14 +7,15 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::cluster_probe::has_account;
 use super::names::{Part, failed_name, keep_name, migrate_name, old_name, part_of};
 use super::record::DeployRecord;
 use super::state::{by_id, declared_restart, is_fresh, is_up, made, of_service, ours, same_restart};
 use super::step::{Action, After, Before, Plan, Step, Task, Touched};
 use super::{DeployId, Intent, drain, keep, leaning};
-use crate::deploy::Observed;
 use crate::deploy::desired::{DrainPolicy, Policy};
 use crate::deploy::observed::LABEL_TWIN;
+use crate::deploy::{Desired, Observed};
 use crate::engine::{Container, RestartPolicy};
 use crate::tars::Role;
 
@@ -67,10 +68,10 @@ impl WayBack {
 pub fn unwind(
     observed: &Observed,
     record: &DeployRecord,
-    policy: &Policy,
+    desired: &Desired,
     proven: &BTreeSet<String>,
 ) -> WayBack {
-    let plan = &record.plan;
+    let (plan, policy) = (&record.plan, &desired.policy);
     let mut unwinding = Unwinding {
         observed,
         plan,
@@ -92,7 +93,7 @@ pub fn unwind(
     unwinding.one_off(migrate_name(&plan.deployment, &plan.id));
     unwinding.one_off(keep_name(&plan.deployment, &plan.id));
     let Unwinding { mut steps, seen, lost, serving, .. } = unwinding;
-    if policy.drain == DrainPolicy::Auto {
+    if policy.drain == DrainPolicy::Auto && has_account(desired) {
         steps = with_drains(&steps, plan, &serving, &seen, policy);
     }
     // What was not touched is looked at last: nothing that comes back has to wait for it.

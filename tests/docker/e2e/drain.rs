@@ -61,7 +61,6 @@ fn no_call_is_lost_while_the_nodes_of_a_service_are_rolled() {
     administrators_hand(&deployment);
     sets_and_groups(&deployment);
     dies_while_it_is_drained(&deployment);
-    two_deployments_at_once(&deployment);
 }
 
 /// What a plan says of silence, drains and notes.
@@ -128,46 +127,6 @@ fn dies_while_it_is_drained(deployment: &Deployment) {
     );
 }
 
-/// Another deployment with a node of its own over the same database: who comes second waits for the first one's drain. (Both are on one
-/// engine: each has its own lock, and only the database tells one of the other.)
-fn two_deployments_at_once(deployment: &Deployment) {
-    let other = Deployment::new("e2e-drain-two", 97, &[]);
-    let node = deployment.node("node4", 9).replace("e2e-drain-node4", "e2e-drain-two-node4");
-    let node = node.replace("    depends_on: [framework]\n", "");
-    other.write(
-        "db.env",
-        &format!(
-            "MYSQL_HOST={}\nMYSQL_ROOT_PASSWORD={}\n",
-            deployment.address(2),
-            super::deployment::PASSWORD
-        ),
-    );
-    other.write(
-        "compose.yaml",
-        &format!(
-            "name: e2e-drain-two\nx-tars: {{client_refresh: 5s, drain_timeout: 6s, gate_timeout: 90s, dwell: 1s, database: {{env_file: db.env}}}}\n\
-             services:\n{node}networks:\n  default: {{name: {}, external: true}}\nvolumes:\n  node4:\n",
-            deployment.network()
-        ),
-    );
-    other.tarsup(&["up", "--yes"]).exits(0);
-    let pair = Server::new("PairServer", "tcp -p 9031", &[("node", 5), ("e2e-drain-two-node4", 9)]);
-    deploy(deployment, &[pair]);
-    let clients = Clients::start(deployment, &[&pair.object(), HELLO], &CLIENTS);
-    let mut both = [(deployment, "node"), (&other, "node4")]
-        .map(|(one, node)| (one, one.spawn(&["restart", node, "--yes", "--wait"])));
-    let mut told = String::new();
-    for (one, child) in &mut both {
-        let done = child.wait().unwrap();
-        told += &one.read("spawned.log");
-        assert!(done.success(), "{told}");
-    }
-    eprintln!("{told}");
-    assert!(told.contains("waiting"), "one waits for the other: {told}");
-    assert_eq!(told.matches("given back: ").count(), 2, "{told}");
-    clients.lost_nothing(&told);
-}
-
 /// A kill while the first node is replaced, and `resume` that takes it back.
 fn killed_and_resumed(deployment: &Deployment) {
     let clients = Clients::start(deployment, &[HELLO], &CLIENTS);
@@ -200,7 +159,8 @@ fn registry_in_another_zone(deployment: &Deployment) {
     deployment.tarsup(&["up", "--yes"]).exits(0);
     let ran = deployment.tarsup(&["restart", "node", "--yes"]).exits(0);
     let words = format!(
-        "not drained: Demo.HelloServer: tcp -h {} -p 17890 hands it out after",
+        "not drained: Demo.HelloServer on {}: tcp -h {} -p 17890 hands it out after",
+        deployment.address(5),
         deployment.address(4)
     );
     assert!(ran.err.contains(&words), "{}", ran.err);

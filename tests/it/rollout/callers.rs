@@ -1,5 +1,6 @@
 //! Who still calls what is drained is waited for, then named; `--strict-drain` stops there.
 
+use super::batches::{node, with_nodes};
 use super::*;
 use tarsup::diagnose::{Diagnose as _, Exit};
 
@@ -91,7 +92,7 @@ async fn what_nobody_can_tell_is_said_and_not_waited_for() {
 async fn drain_that_does_not_hold_is_a_gap_and_refused_where_nothing_may_go_silent() {
     let place = json!({"server": "Demo.Hello", "node": "slave", "registry": "tcp -h r -p 17890"});
     for (key, words) in [
-        ("late", "not drained: Demo.Hello: tcp -h r -p 17890 hands it out after 60 s"),
+        ("late", "not drained: Demo.Hello on slave: tcp -h r -p 17890 hands it out after 60 s"),
         ("again", "not drained: Demo.Hello on slave: somebody else gave it back twice"),
         ("alone", "not drained: Demo.Hello on slave: what served in its place serves no more"),
     ] {
@@ -110,5 +111,35 @@ async fn drain_that_does_not_hold_is_a_gap_and_refused_where_nothing_may_go_sile
         assert!(failure.hint().unwrap().contains("without --no-gaps"), "{key}");
         assert!(!engine.calls().contains(&"stop tars-slave".to_owned()), "{key}: {said}");
         assert!(!engine.dump().contains("drained "), "{key}: {}", engine.dump());
+    }
+}
+
+/// In one batch for clients of two sets: what becomes of one is nothing that the other one's clients are hurried for.
+#[tokio::test(start_paused = true)]
+async fn what_is_drained_beside_what_does_not_hold_is_waited_for_all_the_same() {
+    for (key, words) in [
+        ("late", "tcp -h r -p 17890 hands it out after 60 s"),
+        ("again", "somebody else gave it back twice"),
+        ("alone", "what served in its place serves no more"),
+    ] {
+        let mut desired = with_nodes();
+        desired.policy.batch = Some(2);
+        desired.policy.client_refresh = Duration::from_secs(25);
+        desired.policy.drain_timeout = Duration::from_secs(40);
+        let engine = running(&desired).await;
+        engine.tell(key, json!([{"server": "Demo.Hello", "node": "node1", "registry": "tcp -h r -p 17890"}]));
+        for of in [1, 2] {
+            engine.call_from(&format!("tars-{}", node(of)), CLIENT, Duration::from_hours(1));
+        }
+        let services = [0, 1, 2].map(node).to_vec();
+        let machine = Machine::new();
+        roll(&engine, &machine, &desired, &id(2), &Intent::Restart { services, ask_with: None })
+            .await
+            .unwrap();
+        let said = machine.said.lock().unwrap().join("\n");
+        assert_eq!(said.matches(&format!("not drained: Demo.Hello on node1: {words}")).count(), 1, "{said}");
+        let still = "stopped all the same: Demo.Hello on node2 by";
+        assert_eq!(said.matches(&format!("{still} {CLIENT}")).count(), 1, "{key}: {said}");
+        assert!(said.ends_with("given back: Demo.Hello on node2"), "only the other one was drained: {said}");
     }
 }

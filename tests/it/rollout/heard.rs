@@ -2,7 +2,7 @@
 
 use super::batches::{node, with_nodes};
 use super::*;
-use crate::fake::Behaviour;
+use crate::fake::{Behaviour, Call, Fault, Moment};
 use tarsup::deploy::desired::DrainPolicy;
 use tarsup::diagnose::{Diagnose as _, Exit};
 use tarsup::upgrade::overview::Silence;
@@ -99,4 +99,21 @@ async fn batches_go_by_what_the_nodes_tell_and_who_tells_nothing_goes_alone() {
     deploy(&engine, &machine, &desired).roll(&offer).await.unwrap();
     assert!(engine.dump().contains("tars-node2 running restart=always image=tars/node:2"));
     assert!(!engine.calls().iter().any(|call| call.contains(" drain ")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn way_back_of_nodes_without_an_account_drains_nothing_either() {
+    let tell = [(0, Some(vec![("Demo.A", true)])), (1, Some(vec![("Demo.A", true)]))];
+    let (engine, desired) = alone(&tell).await;
+    engine.fault(
+        Call::First("start tars-node5".to_owned()),
+        Moment::Before,
+        Fault::Answer(500, "no".to_owned()),
+    );
+    let machine = Machine::new();
+    let failure = roll(&engine, &machine, &desired, &id(9), &to_2(&desired)).await.unwrap_err();
+    assert_eq!(failure.exit(), Exit::RolledBack, "{failure}");
+    let said = machine.said.lock().unwrap().join("\n");
+    assert!(said.contains("undo"), "{said}");
+    assert!(!said.contains("drain"), "nobody can: {said}");
 }

@@ -205,7 +205,7 @@ async fn plan_of_the_way_back_and_of_the_rest() {
     let desired = desired();
     let (engine, record) = cut_off(&desired).await;
     let observed = observe(&engine, &desired).await.unwrap();
-    let back = unwind::unwind(&observed, &record, &desired.policy, &BTreeSet::new());
+    let back = unwind::unwind(&observed, &record, &desired, &BTreeSet::new());
     golden("way_back", &render::titled(&back.plan, "undo upgrade"));
     golden_plan("rest", &engine, &desired, &to_2(&desired)).await;
 }

@@ -49,7 +49,7 @@ sh tests/fuzz.sh "${FUZZ:-3600}"
 # Every hostile input: tests/all.sh runs a third of the large classes.
 TARSUP_EVERY=1 cargo test --quiet --test hostile
 CI=1 TARSUP_EVERY=1 sh tests/engine.sh run long -- cargo test --quiet --features engine-tests --test docker -- --nocapture \
-    real::adopt real::drain e2e::drain e2e::three e2e::beside e2e::engines
+    real::adopt real::beside real::drain e2e::drain e2e::three e2e::beside e2e::engines
 # Three hundred containers with random settings, adopted and replaced: some twenty minutes.
 TARSUP_RECREATE=300 TARSUP_SEED=$seed sh tests/engine.sh run long -- \
     cargo test --quiet --features engine-tests --test docker -- --nocapture recreate::

@@ -11,14 +11,16 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use serde::Serialize;
 
 use crate::tars::catalogue::WEB_PORT;
-use crate::tars::{PROTOCOL, Role, Service};
+use crate::tars::{Instance, PROTOCOL, Role, Service};
 
 use super::address;
 use super::database::{DB_TARS, DatabaseError, Presence, Server};
+use super::deployed::{self, Seen, Served};
 use super::environment::Account;
 use super::facts::Facts;
 use super::failure::{Code, Failure};
 use super::health::{self, ServantAnswer};
+use super::instances;
 use super::probe;
 use super::rows;
 use super::signals;
@@ -58,6 +60,10 @@ struct Asked {
     healthy: bool,
     servants: Vec<ServantAnswer>,
     problems: Vec<String>,
+    /// Whatever else is deployed there and must run, as far as it answers out here.
+    deployed: Vec<Served>,
+    /// The same of those that answer nobody out here: they run, as their tarsnode reported last.
+    untold: Vec<String>,
 }
 
 /// What is asked beside the nodes.
@@ -78,6 +84,14 @@ pub struct Outside {
     pub role: Role,
 }
 
+impl Outside {
+    /// True for what must run there and is no part of the framework that the container starts by itself.
+    fn has_deployed(&self, one: &Instance) -> bool {
+        let own = |service: &Service| one.server.strip_prefix("tars.") == Some(service.name());
+        one.node == self.address && one.setting && !one.runs_beside() && !self.role.services().iter().any(own)
+    }
+}
+
 impl Question {
     /// From the words after `cluster --json`.
     pub fn parse(words: &[&str]) -> Option<Self> {
@@ -95,16 +109,16 @@ impl Question {
 pub fn run(question: Option<&Question>) -> Result<(), Failure> {
     let mut report = ClusterReport { protocol: PROTOCOL, database: "not-asked", ..ClusterReport::default() };
     report.facts = (question == Some(&Question::Facts)).then(Facts::of_this_container);
-    let unwanted = match Account::read() {
-        Ok(None) => BTreeSet::new(),
+    let there = match Account::read() {
+        Ok(None) => There::default(),
         Ok(Some(account)) => ask_database(account, question.cloned(), &mut report),
         Err(failure) => {
             (report.database, report.detail) = ("unknown", failure.message);
-            BTreeSet::new()
+            There::default()
         }
     };
     report.asked = match question {
-        Some(Question::Outside(outside)) => Some(ask(outside, &unwanted)),
+        Some(Question::Outside(outside)) => Some(ask(outside, &there)),
         Some(Question::Facts) | None => None,
     };
     let is_well = matches!(report.database, "exists" | "not-asked")
@@ -118,17 +132,21 @@ struct DatabaseAnswer {
     now: String,
     nodes: Vec<rows::Registration>,
     stopped: Vec<rows::Stopped>,
-    /// The services that an administrator stopped in the container that is asked.
-    unwanted: BTreeSet<Service>,
+    there: There,
     facts: Option<Facts>,
 }
 
+/// What is known of the container that is asked.
+#[derive(Debug, Default)]
+struct There {
+    /// The services that an administrator stopped.
+    unwanted: BTreeSet<Service>,
+    /// What else must run there.
+    deployed: Vec<Instance>,
+}
+
 /// In a thread: a name that does not resolve has no time-out of its own, and whoever asks waits for this document.
-fn ask_database(
-    account: Account,
-    question: Option<Question>,
-    report: &mut ClusterReport,
-) -> BTreeSet<Service> {
+fn ask_database(account: Account, question: Option<Question>, report: &mut ClusterReport) -> There {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         let _ = sender.send(
@@ -147,11 +165,11 @@ fn ask_database(
             report.nodes = known.nodes;
             report.stopped = is_there.then_some(known.stopped);
             report.facts = known.facts.or(report.facts.take());
-            known.unwanted
+            known.there
         }
         Err(why) => {
             (report.database, report.detail) = ("unknown", why);
-            BTreeSet::new()
+            There::default()
         }
     }
 }
@@ -161,14 +179,16 @@ fn query_database(account: &Account, question: Option<&Question>) -> Result<Data
     let presence = session.presence(DB_TARS)?;
     let now: Vec<String> = session.rows("asking for the time", "SELECT CAST(NOW() AS CHAR)", ())?;
     let now = now.into_iter().next().unwrap_or_default();
-    let (nodes, stopped, unwanted) = (Vec::new(), Vec::new(), BTreeSet::new());
-    let mut known = DatabaseAnswer { presence, now, nodes, stopped, unwanted, facts: None };
+    let (nodes, stopped, there) = (Vec::new(), Vec::new(), There::default());
+    let mut known = DatabaseAnswer { presence, now, nodes, stopped, there, facts: None };
     if matches!(presence, Presence::Exists { tables } if tables > 0) {
         known.nodes = rows::registrations(&mut session)?;
         known.stopped = rows::stopped(&mut session)?;
         match question {
             Some(Question::Outside(outside)) => {
-                known.unwanted = rows::unwanted(&mut session, outside.role, &outside.address, &[])?;
+                known.there.unwanted = rows::unwanted(&mut session, outside.role, &outside.address, &[])?;
+                known.there.deployed = instances::all(&mut session)?;
+                known.there.deployed.retain(|one| outside.has_deployed(one));
             }
             Some(Question::Facts) => {
                 let mut facts = Facts::of_this_container();
@@ -182,7 +202,7 @@ fn query_database(account: &Account, question: Option<&Question>) -> Result<Data
 }
 
 /// From outside nobody can tell whose process answers: the address must be the container's own.
-fn ask(question: &Outside, unwanted: &BTreeSet<Service>) -> Asked {
+fn ask(question: &Outside, there: &There) -> Asked {
     let host = question.address.clone();
     // Upstream's framework image has a web console always, and a slave starts none.
     let web = (question.role == Role::Master).then(|| {
@@ -191,18 +211,21 @@ fn ask(question: &Outside, unwanted: &BTreeSet<Service>) -> Asked {
     let servants = health::ping_all(question.role.services(), &question.address);
     let mut problems: Vec<String> = servants
         .iter()
-        .filter(|servant| !servant.ok && !unwanted.contains(&servant.service))
+        .filter(|servant| !servant.ok && !there.unwanted.contains(&servant.service))
         .map(|servant| format!("{} ({})", servant.name, servant.detail))
         .collect();
     if let Some(Ok(Err(why))) = web.map(thread::JoinHandle::join) {
         problems.push(format!("the web console on {WEB_PORT} ({why})"));
     }
+    let Seen { deployed, untold } = deployed::see(&there.deployed);
     Asked {
         address: question.address.clone(),
         role: question.role.name(),
         healthy: problems.is_empty(),
         servants,
         problems,
+        deployed,
+        untold,
     }
 }
 

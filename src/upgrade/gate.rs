@@ -131,6 +131,12 @@ pub struct Asked {
     /// What is wrong, in words.
     #[serde(default)]
     pub problems: Vec<String>,
+    /// What else is deployed there and must run, as far as it answers from outside.
+    #[serde(default)]
+    pub deployed: Vec<Served>,
+    /// What runs there by the word of its tarsnode, and answers nobody outside.
+    #[serde(default)]
+    pub untold: Vec<String>,
 }
 
 /// Node → when it registered last: what a registration is compared with.
@@ -305,12 +311,13 @@ impl Gate {
     }
 
     fn missing(&mut self, sample: &Sample) -> Option<Missing> {
-        // From outside nobody can tell whose server answers.
+        let services = self.services.as_mut()?;
         if matches!(self.proof, Proof::Outside { .. }) {
-            return None;
+            let told = sample.cluster.as_ref().and_then(|said| said.as_ref().ok());
+            return services.judge_from_outside(sample.at, told.and_then(|told| told.asked.as_ref()));
         }
         let probe = sample.probe.as_ref().and_then(|said| said.as_ref().ok());
-        self.services.as_mut()?.judge(sample.at, probe)
+        services.judge(sample.at, probe)
     }
 
     /// Judges a look that failed, because the engine did not answer.
@@ -602,7 +609,8 @@ mod tests {
         assert!(!gate.asks_inside() && gate.asks_cluster());
         let outside = |at, healthy, heard: &str| {
             let problems = vec!["tars.tarsnode.ServerObj (nothing listens)".to_owned()];
-            let asked = Asked { healthy, problems: if healthy { Vec::new() } else { problems } };
+            let problems = if healthy { Vec::new() } else { problems };
+            let asked = Asked { healthy, problems, ..Asked::default() };
             let cluster = Cluster { asked: Some(asked), ..cluster(Some(AFTER), heard) };
             Sample { probe: None, ..with(at, cluster) }
         };

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::gate::Probe;
+use super::gate::{Asked, Probe};
 
 /// A server that must run in a container, as its probe sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -43,6 +43,16 @@ impl Before {
         }
         Some(before)
     }
+
+    /// What is seen from outside of a container that cannot tell; of what answers nobody there its tarsnode's word counts.
+    pub fn seen(asked: &Asked) -> Self {
+        let mut before = Self { served: asked.untold.iter().cloned().collect(), silent: BTreeSet::new() };
+        for one in &asked.deployed {
+            let names = if one.serves { &mut before.served } else { &mut before.silent };
+            names.insert(one.server.clone());
+        }
+        before
+    }
 }
 
 /// Judges whether what served before serves again.
@@ -71,8 +81,19 @@ impl Again {
 
     /// Judges a probe of a container that is well otherwise.
     pub fn judge(&mut self, at: Duration, probe: Option<&Probe>) -> Option<Missing> {
+        let why = self.complaint(probe);
+        self.within(at, why)
+    }
+
+    /// The same of a container without a probe: whoever answers nobody outside is not waited for.
+    pub fn judge_from_outside(&mut self, at: Duration, asked: Option<&Asked>) -> Option<Missing> {
+        let why = asked.and_then(|asked| self.silent(&asked.deployed));
+        self.within(at, why)
+    }
+
+    fn within(&mut self, at: Duration, why: Option<String>) -> Option<Missing> {
         let since = *self.since.get_or_insert(at);
-        let why = self.complaint(probe)?;
+        let why = why?;
         Some(if at.saturating_sub(since) < self.timeout {
             Missing::Yet(why)
         } else {
@@ -90,7 +111,11 @@ impl Again {
             // An older tars-init, such as that of a version that comes back, does not know the question.
             return (!why.is_empty()).then(|| format!("nobody says what is deployed there: {why}"));
         };
-        // What an administrator has stopped or taken away since is not in it, and not waited for.
+        self.silent(deployed)
+    }
+
+    /// What served before and does not. What an administrator has stopped or taken away since is not in it, and not waited for.
+    fn silent(&self, deployed: &[Served]) -> Option<String> {
         let silent: Vec<&Served> =
             deployed.iter().filter(|one| !one.serves && self.before.contains(&one.server)).collect();
         let first = silent.first()?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::cluster_probe::Outside;
-use super::gate::{Cluster, Gate, Proof, Sample, Verdict};
+use super::gate::{Cluster, Database, Gate, Proof, Sample, Verdict};
 use super::inside::{Inside, probe};
 use super::journal::Event;
 use super::record::lines_of;
@@ -37,10 +37,18 @@ impl Runner<'_> {
         if !has_servers || self.served.contains_key(name) {
             return;
         }
-        let before = match probe(self.engine, container).await {
+        let told = match probe(self.engine, container).await {
             Inside::Said(probe) => Before::of(&probe),
             Inside::Silent(_) | Inside::NoInit => None,
         };
+        let before = match (told, role) {
+            (None, Some(role)) => self.seen_from_outside(container, role).await,
+            (told, _) => told,
+        };
+        if before.is_none() {
+            let words = "nobody can tell what else serves on";
+            self.machine.reporter.say(&format!("       {words} {container}: its gate waits for none of it"));
+        }
         let silent = before.iter().flat_map(|before| &before.silent).map(String::as_str).collect::<Vec<_>>();
         if !silent.is_empty() {
             self.machine.reporter.say(&format!(
@@ -49,6 +57,19 @@ impl Runner<'_> {
             ));
         }
         self.served.insert(name.clone(), before);
+    }
+
+    /// What serves in a container that cannot tell by itself, such as upstream's: it is asked from outside, by its address.
+    async fn seen_from_outside(&mut self, container: &str, role: Role) -> Option<Before> {
+        let found = self.engine.inspect_container(container).await.ok()??;
+        let address = known_by(&found)?;
+        let told = self.ask_cluster(Some(Outside { address: &address, role })).await.ok()?;
+        let asked = told.asked.filter(|_| told.database == Database::Exists)?;
+        if !asked.untold.is_empty() {
+            let (words, names) = ("serve by the word of its tarsnode alone", asked.untold.join(", "));
+            self.machine.reporter.say(&format!("       on {container} these {words}: {names}"));
+        }
+        Some(Before::seen(&asked))
     }
 
     /// From now on a service's container gives no answer; one that was silent already still is.

@@ -209,6 +209,31 @@ fn container_is_asked_from_outside_and_an_administrators_stop_is_no_complaint() 
         "UPDATE db_tars.t_server_conf SET setting_state = 'inactive' WHERE server_name = 'tarsnotify'",
     ]);
     assert_eq!(cluster(&asker, &question).0, Some(0));
+    // What else must run there, as far as it answers: nobody listens where the one is to be, and the other one has no adapter.
+    let row = |server_name: &str, setting: &str, more: &str| {
+        format!(
+            "INSERT INTO db_tars.t_server_conf SET application = 'Demo', server_name = '{server_name}', node_name = '{address}', \
+             setting_state = '{setting}', present_state = 'active'{more}"
+        )
+    };
+    server.run(&[
+        &row("Pinged", "active", ""),
+        &row("Bare", "active", ""),
+        &row("Off", "inactive", ""),
+        &row("Beside", "active", ", run_type = 'container'"),
+        &format!(
+            "INSERT INTO db_tars.t_adapter_conf SET application = 'Demo', server_name = 'Pinged', node_name = '{address}', \
+             adapter_name = 'Demo.Pinged.ObjAdapter', endpoint = 'tcp -h {address} -t 60000 -p 9'"
+        ),
+    ]);
+    let (_, document) = cluster(&asker, &question);
+    let asked = &document["asked"];
+    assert_eq!(asked["deployed"].as_array().unwrap().len(), 1, "{document}");
+    assert_eq!(
+        (&asked["deployed"][0]["server"], &asked["deployed"][0]["serves"]),
+        (&"Demo.Pinged".into(), &false.into())
+    );
+    assert_eq!(asked["untold"], serde_json::json!(["Demo.Bare"]), "{document}");
     // A master has a web console, and this container has none.
     let (_, document) = cluster(&asker, &["--ask", &container.address, "--role", "master"]);
     assert!(document["asked"]["problems"].to_string().contains("the web console on 3000"), "{document}");

@@ -5,6 +5,7 @@
 //! crashes later is tarsnode's.
 
 mod memory;
+mod outside;
 mod place;
 mod serving;
 
@@ -31,6 +32,7 @@ use super::signals::Stop;
 use super::start_log::StartLog;
 use super::stopping;
 use memory::Memory;
+pub use outside::{Seen, see};
 pub use place::Place;
 pub use serving::{Served, look};
 
@@ -313,7 +315,9 @@ mod tests {
         let host = "127.77.9.1";
         for (age, is_young) in [(Duration::from_mins(9), true), (Duration::from_mins(11), false)] {
             let root = tempfile::tempdir().unwrap();
-            let node = Node { registries: vec![Endpoint::registry(host)], ..node(root.path()) };
+            // The first one of two never answers.
+            let registries = vec![Endpoint::registry("127.77.9.2"), Endpoint::registry(host)];
+            let node = Node { registries, ..node(root.path()) };
             let hello = server("HelloServer");
             let place = left_by_tarsnode(&node, &hello);
             let said = SystemTime::now() - age;

@@ -17,7 +17,7 @@ use crate::init::output_log;
 use crate::init::own_processes::{OwnProcesses, SocketOwner};
 
 /// For all answers together.
-const PING: Duration = Duration::from_secs(2);
+pub(super) const PING: Duration = Duration::from_secs(2);
 
 /// A server that must run here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

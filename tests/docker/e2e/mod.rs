@@ -1,7 +1,7 @@
 //! The whole path as a user walks it: packages → images → engine → deployment → upgrade, with a real MariaDB.
 
 mod back;
-mod beside;
+pub mod beside;
 pub mod deployment;
 mod drain;
 mod engines;

@@ -4,6 +4,7 @@
 mod abi;
 mod adopt;
 mod backup;
+mod beside;
 mod columns;
 mod costs;
 mod crashes;

@@ -47,6 +47,8 @@ pub struct Behaviour {
     pub shared: Option<String>,
     /// What its probe says that is deployed there, and whether it serves; `None` where it does not tell.
     pub deployed: Option<Vec<(&'static str, bool)>>,
+    /// What of it answers from outside, each so long after a start; the others do so by the word of their tarsnode alone.
+    pub outside: Vec<(&'static str, Duration)>,
     /// How long it takes to stop; killed (137) where the grace period ends before.
     pub stops_after: Duration,
 }
@@ -73,7 +75,8 @@ impl Default for Behaviour {
             cannot_run: Vec::new(),
             runnable_exit: 0,
             shared: Some(String::new()),
-            deployed: None,
+            deployed: Some(Vec::new()),
+            outside: Vec::new(),
             stops_after: Duration::ZERO,
         }
     }

@@ -590,6 +590,18 @@ fn traffic(world: &World, container: &str, protocol: u32, ports: &[&str]) -> Exe
     ExecOutput { exit_code: 0, stdout, stderr: String::new() }
 }
 
+/// What answers of a container's servers from outside, and who does not although it runs.
+fn seen(world: &World, held: &Held) -> (Vec<Value>, Vec<&'static str>) {
+    let behaviour = world.behaviour(held);
+    let outside = behaviour.outside.iter().map(|(server, after)| {
+        let serves = held.is_up() && held.started.is_some_and(|started| world.now() >= started + *after);
+        json!({"server": server, "serves": serves, "detail": if serves { "" } else { "port 9001: nothing listens" }})
+    });
+    let is_asked = |server: &str| behaviour.outside.iter().any(|(asked, _)| *asked == server);
+    let untold = behaviour.deployed.iter().flatten().filter(|(server, serves)| *serves && !is_asked(server));
+    (outside.collect(), untold.map(|(server, _)| *server).collect())
+}
+
 /// What `tars-init cluster --json` prints; a heartbeat moves with every question.
 fn cluster(world: &mut World, protocol: u32, question: &[&str]) -> ExecOutput {
     if protocol < 2 {
@@ -616,7 +628,11 @@ fn cluster(world: &mut World, protocol: u32, question: &[&str]) -> ExecOutput {
             let healthy = held.is_some_and(|held| world.is_healthy(held, world.now()));
             let problems =
                 if healthy { json!([]) } else { json!(["tars.tarsnode.ServerObj (nothing listens)"]) };
-            json!({"address": address, "role": role, "healthy": healthy, "servants": [], "problems": problems})
+            let (deployed, untold) = held.map(|held| seen(world, held)).unwrap_or_default();
+            json!({
+                "address": address, "role": role, "healthy": healthy, "servants": [], "problems": problems,
+                "deployed": deployed, "untold": untold,
+            })
         }
         _ => Value::Null,
     };

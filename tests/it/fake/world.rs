@@ -151,7 +151,7 @@ impl Held {
         ports
     }
 
-    fn is_up(&self) -> bool {
+    pub fn is_up(&self) -> bool {
         matches!(self.status, Status::Running | Status::Paused | Status::Restarting)
     }
 

@@ -3,6 +3,7 @@
 use super::*;
 use crate::fake::{Behaviour, Call, Fault, Moment};
 use tarsup::deploy::observed::LABEL_CLUSTER;
+use tarsup::diagnose::{Diagnose as _, Exit};
 use tarsup::engine::{CreateBody, Engine as _};
 
 async fn fails_with(behaviour: Behaviour) -> (FakeEngine, Desired, String) {
@@ -210,4 +211,69 @@ async fn container_in_which_the_database_was_asked_is_removed_after_a_kill_thoug
     let failure = resume(&engine, &Machine::new(), &desired, false).await.unwrap_err();
     assert!(matches!(failure, DeployFailure::Lost { .. }), "{failure}");
     assert_eq!(probes(&engine, "tars").await, Vec::<String>::new());
+}
+
+/// A node as upstream's image makes it: what serves there is seen from outside, before it is stopped and afterwards.
+#[tokio::test(start_paused = true)]
+async fn what_served_on_a_node_without_tars_init_serves_again_before_its_gate_passes() {
+    let mut desired = desired();
+    desired.policy.services_timeout = Duration::from_secs(30);
+    let engine = running(&desired).await;
+    let upstreams = |after: u64| Behaviour {
+        has_init: false,
+        deployed: Some(vec![("Demo.Udp", true)]),
+        outside: vec![("Demo.Hello", Duration::from_secs(after)), ("Demo.Down", Duration::from_hours(9))],
+        ..Behaviour::default()
+    };
+    let restart = Intent::Restart { services: vec!["node".to_owned()], ask_with: None };
+
+    // tarsnode answers at once, and starts its servers later.
+    engine.behave("tars/node:1", upstreams(12));
+    let (machine, begun) = (Machine::new(), tokio::time::Instant::now());
+    tokio::time::advance(Duration::from_secs(15)).await;
+    roll(&engine, &machine, &desired, &id(2), &restart).await.unwrap();
+    let said = machine.said.lock().unwrap().join("\n");
+    for words in [
+        "on tars-node these serve by the word of its tarsnode alone: Demo.Udp",
+        "down on tars-node before, and not waited for: Demo.Down",
+        "waiting for tars-node: Demo.Hello served before and does not yet: port 9001: nothing listens",
+    ] {
+        assert_eq!(said.matches(words).count(), 1, "{words}: {said}");
+    }
+    assert!(begun.elapsed() >= Duration::from_secs(15 + 12), "{:?}", begun.elapsed());
+
+    // What does not come fails the gate by its name.
+    engine.behave("tars/node:1", upstreams(45));
+    tokio::time::advance(Duration::from_secs(40)).await;
+    let failure = roll(&engine, &Machine::new(), &desired, &id(3), &restart).await.unwrap_err();
+    let words = "Demo.Hello served before and does not yet: port 9001: nothing listens (within 30 s of its own answer)";
+    assert!(failure.to_string().contains(words), "{failure}");
+}
+
+/// From upstream's image to ours: the new container tells by itself what was seen from outside of the old one.
+#[tokio::test(start_paused = true)]
+async fn what_was_seen_on_a_node_of_upstreams_is_asked_of_the_one_of_ours() {
+    let mut desired = desired();
+    desired.policy.services_timeout = Duration::from_secs(30);
+    for (served, told) in [("Demo.Hello", "Demo.Udp"), ("Demo.Udp", "Demo.Hello")] {
+        let engine = running(&desired).await;
+        engine.behave(
+            "tars/node:1",
+            Behaviour {
+                has_init: false,
+                deployed: Some(vec![("Demo.Udp", true)]),
+                outside: vec![("Demo.Hello", Duration::ZERO)],
+                ..Behaviour::default()
+            },
+        );
+        engine.behave(
+            "tars/node:2",
+            Behaviour { deployed: Some(vec![(told, true), (served, false)]), ..Behaviour::default() },
+        );
+        let machine = Machine::new();
+        let failure = roll(&engine, &machine, &desired, &id(2), &to_2(&desired)).await.unwrap_err();
+        let words = format!("{served} served before and does not yet");
+        assert!(failure.to_string().contains(&words), "{failure}");
+        assert_eq!(failure.exit(), Exit::RolledBack);
+    }
 }

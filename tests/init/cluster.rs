@@ -227,13 +227,13 @@ fn container_is_asked_from_outside_and_an_administrators_stop_is_no_complaint() 
         ),
     ]);
     let (_, document) = cluster(&asker, &question);
-    let asked = &document["asked"];
-    assert_eq!(asked["deployed"].as_array().unwrap().len(), 1, "{document}");
+    let seen = &document["asked"];
+    assert_eq!(seen["deployed"].as_array().unwrap().len(), 1, "{document}");
     assert_eq!(
-        (&asked["deployed"][0]["server"], &asked["deployed"][0]["serves"]),
+        (&seen["deployed"][0]["server"], &asked["deployed"][0]["serves"]),
         (&"Demo.Pinged".into(), &false.into())
     );
-    assert_eq!(asked["untold"], serde_json::json!(["Demo.Bare"]), "{document}");
+    assert_eq!(seen["untold"], serde_json::json!(["Demo.Bare"]), "{document}");
     // A master has a web console, and this container has none.
     let (_, document) = cluster(&asker, &["--ask", &container.address, "--role", "master"]);
     assert!(document["asked"]["problems"].to_string().contains("the web console on 3000"), "{document}");

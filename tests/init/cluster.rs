@@ -230,7 +230,7 @@ fn container_is_asked_from_outside_and_an_administrators_stop_is_no_complaint() 
     let seen = &document["asked"];
     assert_eq!(seen["deployed"].as_array().unwrap().len(), 1, "{document}");
     assert_eq!(
-        (&seen["deployed"][0]["server"], &asked["deployed"][0]["serves"]),
+        (&seen["deployed"][0]["server"], &seen["deployed"][0]["serves"]),
         (&"Demo.Pinged".into(), &false.into())
     );
     assert_eq!(seen["untold"], serde_json::json!(["Demo.Bare"]), "{document}");

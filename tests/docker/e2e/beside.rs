@@ -60,8 +60,14 @@ pub fn life(of: &Value) -> [Value; 3] {
     [of["Id"].clone(), of["State"]["Pid"].clone(), of["State"]["StartedAt"].clone()]
 }
 
+/// The engine's socket.
+pub fn socket() -> String {
+    let host = std::env::var("DOCKER_HOST").unwrap();
+    host.strip_prefix("unix://").expect("the engine of these tests has a socket").to_owned()
+}
+
 /// The plan that makes the node says what is missing for it; both are there from now on.
-pub fn mount_socket(deployment: &Deployment, server: &str, new: &str) {
+pub fn mount_socket(deployment: &Deployment, socket: &str, server: &str, new: &str) {
     let plan = deployment.tarsup(&["upgrade", "--to", new, "--dry-run", "--yes"]).exits(0);
     for words in [
         &*format!("`node`: to run in containers beside it, and down already: {server}"),
@@ -70,8 +76,6 @@ pub fn mount_socket(deployment: &Deployment, server: &str, new: &str) {
     ] {
         assert!(plan.out.contains(words), "{words}: {}\n{}", plan.out, plan.err);
     }
-    let host = std::env::var("DOCKER_HOST").unwrap();
-    let socket = host.strip_prefix("unix://").expect("the engine of these tests has a socket");
     let info = succeed(Command::new("docker").args(["info", "--format", "{{.DockerRootDir}}"]));
     let root = String::from_utf8(info.stdout).unwrap().trim().to_owned();
     let volumes = "volumes: [\"node:/data/tars\"]";
@@ -98,7 +102,7 @@ fn server_that_runs_beside_its_node_goes_on_whatever_is_done_to_the_node() {
     deployment.tarsup(&["up", "--yes"]).exits(0);
     Server { row: "run_type = 'container'", ..Server::new("BesideServer", "", &[("node", 5)]) }
         .deploy(deployment);
-    mount_socket(deployment, beside.0, NEW);
+    mount_socket(deployment, &socket(), beside.0, NEW);
     beside.wait();
     beside.goes_on(deployment, NEW);
 

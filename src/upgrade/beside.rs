@@ -26,14 +26,13 @@ pub(super) async fn notes(
     let Some(Ok(facts)) = &observed.facts.cluster else { return Ok(Vec::new()) };
     let mut told = Vec::new();
     let mut all: Option<Vec<ContainerSummary>> = None;
-    for touched in &plan.touched {
-        let Some(service) = desired.service(&touched.service) else { continue };
+    for service in &desired.services {
         let nodes = names_in_database(service);
         let beside: Vec<&Instance> = facts
             .services
             .instances
             .iter()
-            .filter(|one| one.setting && one.run_type == "container" && nodes.contains(&one.node))
+            .filter(|one| one.setting && one.runs_beside() && nodes.contains(&one.node))
             .collect();
         if beside.is_empty() {
             continue;

@@ -65,7 +65,7 @@ pub(super) fn check(desired: &Desired, observed: &Observed, intent: &Intent, fin
     }
     match &observed.facts.cluster {
         Some(Ok(facts)) => {
-            told(facts, findings);
+            told(desired, facts, findings);
             for drained in facts.services.drained(&desired.deployment) {
                 findings.note(About::Gaps, drained);
             }
@@ -81,7 +81,7 @@ pub(super) fn check(desired: &Desired, observed: &Observed, intent: &Intent, fin
     behind(desired, observed, intent, &parts().collect::<Vec<_>>(), findings);
 }
 
-fn told(facts: &ClusterFacts, findings: &mut Findings) {
+fn told(desired: &Desired, facts: &ClusterFacts, findings: &mut Findings) {
     let is_silent = |silent: Option<i64>| silent.is_none_or(|seconds| seconds > SILENT);
     let nodes = facts.nodes.iter().filter(|node| is_silent(node.silent));
     let silent: BTreeSet<&str> = nodes.map(|node| node.node.as_str()).collect();
@@ -91,7 +91,14 @@ fn told(facts: &ClusterFacts, findings: &mut Findings) {
         findings.note(About::Cluster, text);
     }
     // Whatever is on a silent node is set inactive with it.
-    let down = facts.down.iter().filter(|down| !silent.contains(down.node.as_str()));
+    // What runs beside a node of this deployment is the engine's to tell (`beside`): a tarsnode that has just started says at first
+    // that it does not run.
+    let own: BTreeSet<String> = desired.services.iter().flat_map(names).collect();
+    let beside = facts.services.instances.iter().filter(|one| one.runs_beside() && own.contains(&one.node));
+    let beside: BTreeSet<(&str, &str)> = beside.map(|one| (one.server.as_str(), one.node.as_str())).collect();
+    let down = facts.down.iter().filter(|down| {
+        !silent.contains(down.node.as_str()) && !beside.contains(&(&*down.server, &*down.node))
+    });
     let down: Vec<String> = down.map(|down| format!("{} at {}", down.server, down.node)).collect();
     if !down.is_empty() {
         let text = format!("services that are to run and do not: {}", first_few(&down));

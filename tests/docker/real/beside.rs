@@ -68,10 +68,9 @@ fn real_tarsnode_finds_what_it_started_beside_it_whatever_is_done_to_the_node() 
     let inspected = succeed(Command::new("docker").args(["image", "inspect", "-f", "{{.Id}}", &image]));
     let id = String::from_utf8(inspected.stdout).unwrap().trim().to_owned();
     // It runs on the network of the host, which has an address on the deployment's.
-    let format = "{{(index .IPAM.Config 0).Gateway}}";
-    let asked = ["network", "inspect", "-f", format, &deployment.network()];
-    let gateway = String::from_utf8(succeed(Command::new("docker").args(asked)).stdout).unwrap();
-    let host: u8 = gateway.trim().rsplit('.').next().unwrap().parse().unwrap();
+    let of_node = deployment.inspect("node")["NetworkSettings"]["Networks"][deployment.network()].clone();
+    let gateway = of_node["Gateway"].as_str().unwrap();
+    let host: u8 = gateway.rsplit('.').next().unwrap().parse().unwrap();
     // What the console writes for it. An image that is there by this id is not pulled.
     for statement in [
         "INSERT INTO db_tars.t_docker_registry (id, registry) VALUES (1, 'registry.invalid')",

@@ -137,6 +137,11 @@ async fn what_runs_beside_a_node_is_left_alone_and_what_a_node_lacks_for_it_is_s
     let mut desired = desired();
     let engine = running(&desired).await;
     engine.tell("servers", json!([beside()]));
+    // A tarsnode that has just started says so, whatever runs.
+    engine.tell(
+        "down",
+        json!([{"server": "Demo.Hello", "node": beside()["node"]}, {"server": "Demo.Other", "node": "x"}]),
+    );
     let offered = async |engine: &FakeEngine, desired: &Desired| {
         let machine = Machine::new();
         deploy(engine, &machine, desired).offer(&request(&id(2), &to_2(desired))).await.unwrap().plan.notes
@@ -163,7 +168,8 @@ async fn what_runs_beside_a_node_is_left_alone_and_what_a_node_lacks_for_it_is_s
         });
     });
     let notes = offered(&engine, &desired).await;
-    assert!(!notes.iter().any(|note| note.contains("beside it")), "{notes:?}");
+    assert!(!notes.iter().any(|note| note.contains("beside it") || note.contains("Demo.Hello")), "{notes:?}");
+    assert!(says(&notes, "services that are to run and do not: Demo.Other at x"), "{notes:?}");
     // It goes on while its node is stopped: neither silent nor drained, though it is the only one.
     let machine = Machine::new();
     let request = request(&id(2), &to_2(&desired));

@@ -40,7 +40,7 @@ impl Unprivileged {
 }
 
 fn hand_on(mut from: UnixStream, mut to: UnixStream) {
-    let mut bytes = [0; 65_536];
+    let mut bytes = [0; 16_384];
     while let Ok(read @ 1..) = from.read(&mut bytes) {
         let (word, none) = (b"\"Privileged\":true", b"\"Privileged\":null");
         if let Some(at) = bytes[..read].windows(word.len()).position(|here| here == word) {

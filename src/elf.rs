@@ -48,6 +48,19 @@ pub struct Elf {
     pub exports: BTreeSet<String>,
 }
 
+impl Elf {
+    /// What it takes in memory, in bytes, about: each name in a map or list of its own.
+    pub fn weight(&self) -> u64 {
+        /// What a name takes besides its bytes.
+        const BESIDE: u64 = 56;
+        let versions =
+            self.versions.iter().flat_map(|(name, versions)| std::iter::once(name).chain(versions));
+        let names =
+            self.needed.iter().chain(&self.runpath).chain(&self.rpath).chain(&self.exports).chain(versions);
+        names.map(|name| name.len() as u64 + BESIDE).sum::<u64>() + size_of::<Self>() as u64
+    }
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_false(value: &bool) -> bool {
     !*value

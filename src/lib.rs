@@ -18,6 +18,7 @@
 //! | `engine` | the Docker API as one trait, one method per call |
 //! | `init` | PID 1 of the images |
 //! | `limits` | what an input may have at most, each limit by name |
+//! | `paths` | tables of file names that take little memory |
 //! | `cli` | arguments, wiring, reports |
 //! | [`diagnose`] | what an expected error says: exit code, place, hint |
 //!
@@ -46,6 +47,8 @@ pub mod engine;
 pub mod limits;
 #[cfg(feature = "host")]
 pub mod oci;
+#[cfg(feature = "host")]
+pub mod paths;
 #[cfg(feature = "host")]
 pub mod sbom;
 #[cfg(feature = "host")]

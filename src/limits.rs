@@ -34,6 +34,11 @@ impl Limit {
         *self.set.get_or_init(|| set().unwrap_or(self.most))
     }
 
+    /// True where an operator has said a number.
+    pub fn is_set(&self) -> bool {
+        self.value() != self.most
+    }
+
     /// The same for what is counted in memory.
     pub fn count(&self) -> usize {
         usize::try_from(self.value()).unwrap_or(usize::MAX)
@@ -56,6 +61,15 @@ impl Beyond {
         format!("if it is meant, raise the limit: {}={}", self.0.variable, self.0.value().saturating_mul(4))
     }
 }
+
+/// One limit is one variable.
+impl PartialEq for Beyond {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.variable == other.0.variable
+    }
+}
+
+impl Eq for Beyond {}
 
 impl From<Beyond> for io::Error {
     fn from(beyond: Beyond) -> Self {
@@ -85,6 +99,9 @@ pub static PORTS: Limit = Limit::new("TARSUP_LIMIT_PORTS", "ports of a service",
 pub static EXTENDS: Limit = Limit::new("TARSUP_LIMIT_EXTENDS", "services in a chain of `extends`", 64);
 /// Of a package, a base, or a file that goes into an image, as it lies on the disk.
 pub static FILE: Limit = Limit::new("TARSUP_LIMIT_FILE", "bytes of a file or archive", 8 << 30);
+/// Of a package, or of a base or one of its layers. Where nobody raised it, a small archive may unpack to less
+/// (`build::unpack`).
+pub static UNPACKED: Limit = Limit::new("TARSUP_LIMIT_UNPACKED", "bytes of an archive, unpacked", 4 << 30);
 /// Of an archive: a package, a base.
 pub static ENTRIES: Limit = Limit::new("TARSUP_LIMIT_ENTRIES", "entries of an archive", 200_000);
 /// Of the libraries and packages of a base: what they are called, need and offer.
@@ -92,10 +109,11 @@ pub static LIBRARIES: Limit =
     Limit::new("TARSUP_LIMIT_LIBRARIES", "bytes of names in a base's libraries and packages", 8 << 20);
 /// Of one image's programs, where their loaders look.
 pub static LOOKUPS: Limit =
-    Limit::new("TARSUP_LIMIT_LOOKUPS", "places where a library is looked for", 1_000_000);
-/// Of the names and link targets in an archive: they are in memory for as long as a build lasts.
+    Limit::new("TARSUP_LIMIT_LOOKUPS", "places where a library is looked for", 200_000);
+/// Of what is known of the files of all inputs together, close packed (`crate::paths`): names, link targets, digests, what
+/// programs ask and offer. It is in memory for as long as a build lasts.
 pub static NAMES: Limit =
-    Limit::new("TARSUP_LIMIT_NAMES", "bytes of the names and link targets of an archive", 20 << 20);
+    Limit::new("TARSUP_LIMIT_NAMES", "bytes of memory for the names of files", 32 << 20);
 /// Of the layer with the list of an image's files, as stored; a larger one counts as none.
 pub static LIST: Limit =
     Limit::new("TARSUP_LIMIT_LIST", "bytes of the layer with an image's list of files", 8 << 20);
@@ -108,10 +126,10 @@ pub static PROGRAM: Limit = Limit::new("TARSUP_LIMIT_PROGRAM", "bytes of a progr
 pub static THREADS: Limit = Limit::new("TARSUP_LIMIT_THREADS", "threads", 256);
 
 /// Every limit, for the documentation and its test.
-pub fn all() -> [&'static Limit; 18] {
+pub fn all() -> [&'static Limit; 19] {
     [
-        &TEXT, &DOCUMENT, &RECORD, &ANSWER, &IMAGE, &NODES, &EXPANDED, &PORTS, &EXTENDS, &FILE, &ENTRIES,
-        &NAMES, &LIST, &LISTED, &LIBRARIES, &LOOKUPS, &PROGRAM, &THREADS,
+        &TEXT, &DOCUMENT, &RECORD, &ANSWER, &IMAGE, &NODES, &EXPANDED, &PORTS, &EXTENDS, &FILE, &UNPACKED,
+        &ENTRIES, &NAMES, &LIST, &LISTED, &LIBRARIES, &LOOKUPS, &PROGRAM, &THREADS,
     ]
 }
 

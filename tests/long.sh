@@ -46,8 +46,10 @@ sh tests/engine.sh start long
 cargo test --quiet --features engine-tests --test docker --no-run
 TARSUP_EVERY=1 cargo test --quiet --test it rollout::
 sh tests/fuzz.sh "${FUZZ:-3600}"
-# Every hostile input: tests/all.sh runs a third of the large classes.
+# Every hostile input: tests/all.sh runs a third of the large classes. And what the program that is shipped needs of memory.
 TARSUP_EVERY=1 cargo test --quiet --test hostile
+cargo build --quiet --release --bin tarsup
+TARSUP_EVERY=1 TARSUP_TELL=1 TARSUP_HOSTILE=$target/release/tarsup cargo test --quiet --test hostile -- --nocapture memory::
 CI=1 TARSUP_EVERY=1 sh tests/engine.sh run long -- cargo test --quiet --features engine-tests --test docker -- --nocapture \
     real::adopt real::beside real::drain e2e::drain e2e::three e2e::beside e2e::engines
 # Three hundred containers with random settings, adopted and replaced: some twenty minutes.

@@ -1,6 +1,5 @@
 //! The base: a root file system whose tar becomes the first layer as it is, byte for byte.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -13,11 +12,12 @@ use super::layer::{Folder, Folders};
 use super::names;
 use super::offers::Gathering;
 use super::tree::Unkept;
-use super::unpack::{UnpackError, is_cut, quoted};
+use super::unpack::{Bounded, UnpackError, budget, is_cut, is_too_much, quoted};
 use crate::contents::Offers;
 use crate::diagnose::shown_bytes;
 use crate::limits;
 use crate::oci::{Digest, HashingReader, HashingWriter};
+use crate::paths::{self, Paths};
 use crate::store::Cache;
 use crate::store::cache::LayerRecord;
 use crate::tarball::magic::{self, MagicError};
@@ -29,9 +29,9 @@ pub struct BasePaths {
     /// Its folders.
     pub folders: Folders,
     /// Its symbolic links, and where they point.
-    pub links: BTreeMap<String, String>,
+    pub links: Paths<String>,
     /// Whatever else it has: files, devices, pipes.
-    pub files: BTreeSet<String>,
+    pub files: Paths<()>,
     /// What programs find in it; none where that was not looked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offers: Option<Offers>,
@@ -59,7 +59,7 @@ impl Rootfs {
 
     /// The key of its layer: the bytes of the file, and what they become.
     pub fn key(&self) -> Digest {
-        Digest::of(format!("tarsup base 3\n{ENCODER}\n{}\n", self.digest))
+        Digest::of(format!("tarsup base 4\n{ENCODER}\n{}\n", self.digest))
     }
 }
 
@@ -110,7 +110,9 @@ struct Whole<W> {
 fn read<W: Write>(base: &Rootfs, out: W, look: Look) -> Result<Whole<W>, BuildError> {
     let path = base.path.as_path();
     let failed = |source| UnpackError::Read { path: path.to_owned(), source };
-    let file = HashingReader::new(limits::open_within(path, &limits::FILE).map_err(failed)?);
+    let file = limits::open_within(path, &limits::FILE).map_err(failed)?;
+    let packed = file.metadata().map_err(failed)?.len();
+    let file = HashingReader::new(file);
     let file = BufReader::with_capacity(1024 * 1024, file);
     let tar = magic::open(file).map_err(|error| match error {
         MagicError::Read(source) => failed(source),
@@ -118,13 +120,13 @@ fn read<W: Write>(base: &Rootfs, out: W, look: Look) -> Result<Whole<W>, BuildEr
     })?;
     // A file that is not compressed is its own tar: one hash says both.
     let out = if tar.is_compressed() { Tar::Unpacked(HashingWriter::new(out)) } else { Tar::File(out) };
-    let mut tee = Tee { inner: tar, out, broken: None };
+    let mut tee = Tee { inner: Bounded::new(tar, budget(packed)), out, broken: None };
     let contents = read_names(path, &mut tee, Kind::Rootfs, look);
     if let Some(error) = tee.broken {
         return Err(BuildError::Compress { layer: "base".to_owned(), source: error });
     }
     let contents = contents?.finish();
-    let mut file = tee.inner.into_inner();
+    let mut file = tee.inner.inner.into_inner();
     // What may follow the compressed stream is a part of the file all the same.
     io::copy(&mut file, &mut io::sink()).map_err(failed)?;
     let (digest, size) = file.into_inner().finish();
@@ -237,6 +239,11 @@ pub(super) fn read_names(
     };
     let broken = |error: ReadError| match error {
         ReadError::Io(source) if Unkept::is(&source) => UnpackError::Unkept { path: path.to_owned(), source },
+        ReadError::Io(error) if is_too_much(&error) => UnpackError::Archive {
+            path: path.to_owned(),
+            why: "it unpacks to more than a base may hold: a decompression bomb?".to_owned(),
+            hint: limits::Beyond(&limits::UNPACKED).hint(),
+        },
         ReadError::Io(error) if error.kind() == io::ErrorKind::FileTooLarge => unusable(&error.to_string()),
         ReadError::CutIn { name } => {
             unusable(&format!("it is cut off in the middle of `{}`", shown_bytes(&name)))
@@ -254,12 +261,11 @@ pub(super) fn read_names(
     let gathering = (look == Look::IntoLibraries).then(Gathering::default);
     let mut read = Names { gathering, ..Names::default() };
     let mut tar = TarReader::new(stream);
-    let (mut images, mut entries, mut names) = (0, 0, 0);
+    let (mut images, mut entries) = (0, 0);
     while let Some(entry) = tar.next_entry().map_err(broken)? {
         let name = entry.name.as_slice();
         entries += 1;
-        names += (name.len() + entry.target.len()) as u64;
-        let within = limits::ENTRIES.allow(entries).and_then(|()| limits::NAMES.allow(names));
+        let within = limits::ENTRIES.allow(entries).and_then(|()| paths::within());
         within.map_err(|beyond| UnpackError::Archive {
             path: path.to_owned(),
             why: format!("it has {beyond}"),
@@ -332,34 +338,27 @@ impl BasePaths {
             self.links.remove(folder);
             self.files.remove(folder);
         }
-        let inside = if folder.is_empty() { String::new() } else { format!("{folder}/") };
-        let below = |path: &&String| path.starts_with(&inside);
-        let folders: Vec<String> =
-            self.folders.range(inside.clone()..).map(|(path, _)| path).take_while(below).cloned().collect();
-        let links: Vec<String> =
-            self.links.range(inside.clone()..).map(|(path, _)| path).take_while(below).cloned().collect();
-        let files: Vec<String> = self.files.range(inside.clone()..).take_while(below).cloned().collect();
-        for path in &folders {
-            self.folders.remove(path);
+        for path in self.folders.below(folder) {
+            self.folders.remove(&path);
         }
-        for path in &links {
-            self.links.remove(path);
+        for path in self.links.below(folder) {
+            self.links.remove(&path);
         }
-        for path in &files {
-            self.files.remove(path);
+        for path in self.files.below(folder) {
+            self.files.remove(&path);
         }
     }
 
     /// True where something stands at a path.
     pub(super) fn has(&self, path: &str) -> bool {
-        self.folders.contains_key(path) || self.links.contains_key(path) || self.files.contains(path)
+        self.folders.has(path) || self.links.has(path) || self.files.has(path)
     }
 
     /// Why no engine unpacks this entry, or each in its own way.
     fn misfit(&self, entry: &Entry) -> Option<String> {
         let target = || clean(&String::from_utf8_lossy(&entry.target));
         match entry.kind {
-            EntryKind::HardLink if !self.files.contains(&target()) && !self.links.contains_key(&target()) => {
+            EntryKind::HardLink if !self.files.has(&target()) && !self.links.has(&target()) => {
                 Some(format!("is a hard link to `{}`, which is no file before it", quoted(&entry.target)))
             }
             EntryKind::Symlink if entry.target.is_empty() => Some("is a link to nothing".to_owned()),
@@ -384,13 +383,13 @@ impl BasePaths {
         match entry.kind {
             EntryKind::Directory => {
                 let folder = Folder { mode: entry.mode, uid: entry.uid, gid: entry.gid };
-                self.folders.insert(name.to_owned(), folder);
+                self.folders.insert(name, &folder);
             }
             EntryKind::Symlink => {
-                self.links.insert(name.to_owned(), String::from_utf8_lossy(&entry.target).into_owned());
+                self.links.insert(name, &String::from_utf8_lossy(&entry.target).into_owned());
             }
             _ => {
-                self.files.insert(name.to_owned());
+                self.files.insert(name, &());
             }
         }
     }
@@ -398,7 +397,7 @@ impl BasePaths {
     /// Where a name in a folder of this base leads, every link followed, as within the image's root. The folder itself
     /// has been followed already. `None` for links that lead in a circle.
     pub fn follow(&self, folder: &str, name: &str) -> Option<String> {
-        follow(|path| self.links.get(path).map(String::as_str), folder, name)
+        follow(|path| self.links.get(path), folder, name)
     }
 
     /// Where a whole path leads.
@@ -408,7 +407,7 @@ impl BasePaths {
 }
 
 /// Where a name in a folder leads; `link` says where a path points that is a link.
-pub(super) fn follow<'l>(link: impl Fn(&str) -> Option<&'l str>, folder: &str, name: &str) -> Option<String> {
+pub(super) fn follow(link: impl Fn(&str) -> Option<String>, folder: &str, name: &str) -> Option<String> {
     /// As many as the kernel follows.
     const MOST_LINKS: usize = 40;
     let mut followed = 0;
@@ -467,7 +466,7 @@ mod tests {
             ("b", "a"),
             ("chain", "bin/../bin"),
         ];
-        let links = links.into_iter().map(|(link, target)| (link.to_owned(), target.to_owned())).collect();
+        let links = links.into_iter().map(|(link, target)| (link, target.to_owned())).collect();
         let base = BasePaths { links, ..BasePaths::default() };
         for (path, expected) in [
             ("bin/x", Some("usr/bin/x")),

@@ -372,7 +372,7 @@ pub fn node(
         }
         let is_file =
             |tree: &&Tree| matches!(tree.get(&led), Some(TreeNode::File { .. } | TreeNode::Link { .. }));
-        contents.files.contains(&led) || layers.iter().any(is_file)
+        contents.files.has(&led) || layers.iter().any(is_file)
     });
     if recipe.web.is_none() || has_node {
         return Ok(());
@@ -402,7 +402,7 @@ pub fn on_base(
         let folder = led_to.get(folder).cloned().unwrap_or_else(|| folder.to_owned());
         let led = base.follow(&folder, name).ok_or_else(circle)?;
         let target = if matches!(node, TreeNode::Directory { .. }) {
-            if base.files.contains(&led) {
+            if base.files.has(&led) {
                 return Err(CheckError::OverFile { layer: layer(), path: led, base: base_file() });
             }
             if led != path {
@@ -411,7 +411,7 @@ pub fn on_base(
             led
         } else {
             // A link at the very place is replaced by the file, unless it is the way to a folder.
-            if base.folders.contains_key(&led) {
+            if base.folders.has(&led) {
                 return Err(CheckError::OverFolder {
                     layer: layer(),
                     path: path.to_owned(),
@@ -431,13 +431,13 @@ pub fn on_base(
         let placed = placed.get_or_insert_with(|| {
             let mut same = Tree::default();
             // What went together in one tree goes together in another.
-            let _ = before().try_for_each(|(path, node)| same.insert(&path, node.clone()));
+            let _ = before().try_for_each(|(path, node)| same.insert(&path, node));
             same
         });
         if target.is_empty() {
             continue;
         }
-        placed.insert(&target, node.clone()).map_err(|taken| CheckError::Taken {
+        placed.insert(&target, node).map_err(|taken| CheckError::Taken {
             path: format!("/{}", taken.path),
             file: recipe.to_owned(),
         })?;
@@ -453,7 +453,7 @@ pub fn apart<'t>(layers: impl Iterator<Item = (&'t str, &'t Tree)>, recipe: &Pat
         // Every folder above a file is in its tree as well, so that paths alone need be compared.
         for (path, node) in tree.iter() {
             let other =
-                |(_, tree): &&(&str, &Tree)| tree.get(&path).is_some_and(|other| !other.goes_with(node));
+                |(_, tree): &&(&str, &Tree)| tree.get(&path).is_some_and(|other| !other.goes_with(&node));
             if let Some((first, _)) = layers[..index].iter().find(other) {
                 return Err(CheckError::TwoLayers {
                     first: (*first).to_owned(),

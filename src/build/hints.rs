@@ -220,16 +220,16 @@ impl<'t> Listed<'t> {
 
 impl Serialize for Entries<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let entry = |(path, node): (String, &'_ TreeNode)| {
-            let path = path.into();
+        let entry = |(path, node): (String, TreeNode)| {
+            let path: Cow<'static, str> = path.into();
             match node {
-                TreeNode::Directory { mode } => ListedEntry::Directory { path, mode: *mode },
+                TreeNode::Directory { mode } => ListedEntry::Directory { path, mode },
                 TreeNode::File { mode, content } => {
                     let (size, digest, machine) = (content.size, content.digest, content.machine);
-                    let elf = content.elf.as_deref().cloned();
-                    ListedEntry::File { path, mode: *mode, size, digest, machine, elf }
+                    let elf = content.elf.as_ref().map(|known| Elf::clone(known));
+                    ListedEntry::File { path, mode, size, digest, machine, elf }
                 }
-                TreeNode::Link { target } => ListedEntry::Link { path, target: target.to_string().into() },
+                TreeNode::Link { target } => ListedEntry::Link { path, target: target.into_string().into() },
             }
         };
         serializer.collect_seq(self.0.iter().map(entry))
@@ -307,7 +307,7 @@ mod tests {
         let (service, again) = hints.services(&package).unwrap().remove(0);
         assert_eq!((service, again.built), (Service::Log, 7));
         assert!(!again.tree.is_read() && files.tree.is_read());
-        let none = crate::build::layer::Folders::new();
+        let none = crate::build::layer::Folders::default();
         assert_eq!(
             crate::build::layer::key(&again.tree, &none),
             crate::build::layer::key(&files.tree, &none)

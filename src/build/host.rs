@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::tree::{TreeNode, Unkept};
-use super::unpack::{LIMITS, UnpackError, Unpacked, Unpacking, normal_mode};
+use super::unpack::{UnpackError, Unpacked, Unpacking, normal_mode};
 use crate::limits;
 
 type Result<T> = std::result::Result<T, UnpackError>;
@@ -22,7 +22,7 @@ pub enum Modes {
 
 /// Reads a folder; what is no file, folder or link that stays within it is refused.
 pub fn read_folder(root: &Path, modes: Modes) -> Result<Unpacked> {
-    let mut reading = Unpacking::new(root, LIMITS);
+    let mut reading = Unpacking::new(root);
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
         let failed = |source| UnpackError::Read { path: folder.clone(), source };

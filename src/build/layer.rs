@@ -1,6 +1,5 @@
 //! A tree as the tar of a layer: nothing but path, mode and content shows.
 
-use std::collections::BTreeMap;
 use std::io::{self, Read as _, Write};
 
 use serde::{Deserialize, Serialize};
@@ -8,12 +7,13 @@ use serde::{Deserialize, Serialize};
 use super::compress::ENCODER;
 use super::tree::{Tree, TreeNode};
 use crate::oci::{Digest, HashingWriter};
+use crate::paths::{Packed, Paths, put_number, take_number};
 use crate::tarball::EntryKind;
 use crate::tarball::header::{self, Header, MODIFIED};
 
 /// The folders that the base has. Layers repeat them above their files, exactly as they are: an engine would otherwise
 /// make them anew, with modes of its own.
-pub type Folders = BTreeMap<String, Folder>;
+pub type Folders = Paths<Folder>;
 
 /// A folder of the base.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +24,19 @@ pub struct Folder {
     pub uid: u64,
     /// Group.
     pub gid: u64,
+}
+
+impl Packed for Folder {
+    fn pack(&self, out: &mut Vec<u8>) {
+        for number in [self.mode.into(), self.uid, self.gid] {
+            put_number(out, number);
+        }
+    }
+
+    fn unpack(mut bytes: &[u8]) -> Self {
+        let mode = u32::try_from(take_number(&mut bytes)).unwrap_or_default();
+        Self { mode, uid: take_number(&mut bytes), gid: take_number(&mut bytes) }
+    }
 }
 
 impl Folder {
@@ -42,7 +55,7 @@ pub fn key(tree: &Tree, base: &Folders) -> Digest {
         // Lengths come first where a text could hold anything, so that no two trees read the same.
         let _ = match node {
             TreeNode::Directory { mode } => {
-                let Folder { mode, uid, gid } = base.get(path).copied().unwrap_or(Folder::new(*mode));
+                let Folder { mode, uid, gid } = base.get(path).unwrap_or(Folder::new(mode));
                 writeln!(text, "d {mode:o} {uid} {gid} {} {path}", path.len())
             }
             TreeNode::File { mode, content } => {
@@ -61,16 +74,16 @@ pub fn write(tree: &Tree, base: &Folders, out: &mut dyn Write) -> io::Result<()>
         let path = path.as_str();
         match node {
             TreeNode::Directory { mode } => {
-                let Folder { mode, uid, gid } = base.get(path).copied().unwrap_or(Folder::new(*mode));
+                let Folder { mode, uid, gid } = base.get(path).unwrap_or(Folder::new(mode));
                 let name = format!("{path}/");
                 let kind = EntryKind::Directory;
                 header::write(out, &Header { name: &name, target: "", kind, mode, uid, gid, size: 0 })?;
             }
             TreeNode::Link { target } => {
-                header::write(out, &ours(path, target, EntryKind::Symlink, 0o777, 0))?;
+                header::write(out, &ours(path, &target, EntryKind::Symlink, 0o777, 0))?;
             }
             TreeNode::File { mode, content } => {
-                header::write(out, &ours(path, "", EntryKind::File, *mode, content.size))?;
+                header::write(out, &ours(path, "", EntryKind::File, mode, content.size))?;
                 let mut reader = content.open();
                 loop {
                     let read = reader.read(&mut buffer)?;
@@ -115,7 +128,7 @@ mod tests {
         let target = "t".repeat(150);
         tree.insert("usr/link", TreeNode::Link { target: target.clone().into() }).unwrap();
 
-        let bytes = tar_of(&tree, &Folders::new());
+        let bytes = tar_of(&tree, &Folders::default());
         let mut archive = tar::Archive::new(bytes.as_slice());
         let mut files = Vec::new();
         for entry in archive.entries().unwrap() {
@@ -139,7 +152,7 @@ mod tests {
     fn layer_repeats_the_folders_of_the_base_as_they_are() {
         let mut tree = Tree::default();
         tree.insert("usr/local/x", TreeNode::Link { target: "y".into() }).unwrap();
-        let base = Folders::from([("usr/local".to_owned(), Folder { mode: 0o2775, uid: 0, gid: 50 })]);
+        let base = Folders::from_iter([("usr/local", Folder { mode: 0o2775, uid: 0, gid: 50 })]);
         let bytes = tar_of(&tree, &base);
         let mut archive = tar::Archive::new(bytes.as_slice());
         let modes: Vec<(u32, u64)> = archive
@@ -149,6 +162,6 @@ mod tests {
             .map(|header| (header.mode().unwrap(), header.gid().unwrap()))
             .collect();
         assert_eq!(modes, [(0o755, 0), (0o2775, 50), (0o777, 0)]);
-        assert_ne!(key(&tree, &base), key(&tree, &Folders::new()));
+        assert_ne!(key(&tree, &base), key(&tree, &Folders::default()));
     }
 }

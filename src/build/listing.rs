@@ -22,57 +22,53 @@ pub fn part(tree: &Tree, folders: &Folders, diff_id: Digest) -> Part {
     part
 }
 
-fn entries<'t>(tree: &'t Tree, folders: &'t Folders) -> impl Iterator<Item = (String, Entry)> + 't {
+pub(super) fn entries<'t>(
+    tree: &'t Tree,
+    folders: &'t Folders,
+) -> impl Iterator<Item = (String, Entry)> + 't {
     tree.iter().map(|(path, node)| {
-        let entry = match node {
-            TreeNode::Directory { mode } => {
-                let known = folders.get(&path).copied();
-                folder(&known.unwrap_or(Folder { mode: *mode, uid: 0, gid: 0 }))
-            }
-            TreeNode::File { mode, content } => {
-                Entry { mode: *mode, size: content.size, digest: Some(content.digest), ..Entry::default() }
-            }
-            TreeNode::Link { target } => link(target),
-        };
+        let entry = entry(&path, node, folders);
         (path, entry)
     })
 }
 
+/// What shows of one node.
+pub(super) fn entry(path: &str, node: TreeNode, folders: &Folders) -> Entry {
+    match node {
+        TreeNode::Directory { mode } => folder(&folders.get(path).unwrap_or(Folder { mode, uid: 0, gid: 0 })),
+        TreeNode::File { mode, content } => {
+            Entry { mode, size: content.size, digest: Some(content.digest), ..Entry::default() }
+        }
+        TreeNode::Link { target } => link(target.into_string()),
+    }
+}
+
 /// What programs find in a tree.
-fn offers(tree: &Tree) -> Option<Offers> {
+pub(super) fn offers(tree: &Tree) -> Option<Offers> {
     let offers = Offers { libraries: libraries(tree), programs: programs(tree), ..Offers::default() };
     (!offers.is_empty()).then_some(offers)
 }
 
 /// What of a tree a loader may find by its name.
 fn libraries(tree: &Tree) -> BTreeMap<String, Elf> {
-    let found = |(path, node): (String, &TreeNode)| {
-        let elf = library(&path, node)?.clone();
-        Some((path, elf))
-    };
-    tree.iter().filter_map(found).collect()
+    let found = tree.elves().filter(|(path, _)| is_library(file_name(path)));
+    found.map(|(path, elf)| (path, elf.clone())).collect()
 }
 
 /// What else of a tree is machine code.
 fn programs(tree: &Tree) -> BTreeMap<String, Program> {
-    let found = |(path, node): (String, &TreeNode)| match node {
-        TreeNode::File { content, .. } if library(&path, node).is_none() => {
-            let elf = content.elf.as_deref()?;
-            Some((path, Program { build_id: elf.build_id.clone(), needed: elf.needed.clone() }))
-        }
-        _ => None,
-    };
-    tree.iter().filter_map(found).collect()
+    let found = tree.elves().filter(|(path, _)| !is_library(file_name(path)));
+    let told = |elf: &Elf| Program { build_id: elf.build_id.clone(), needed: elf.needed.clone() };
+    found.map(|(path, elf)| (path, told(elf))).collect()
 }
 
-/// A library of one node.
-pub fn library<'n>(path: &str, node: &'n TreeNode) -> Option<&'n Elf> {
-    match node {
-        TreeNode::File { content, .. } if is_library(path.rsplit('/').next().unwrap_or(path)) => {
-            content.elf.as_deref()
-        }
-        _ => None,
-    }
+/// A library at one path.
+pub fn library<'t>(path: &str, tree: &'t Tree) -> Option<&'t Elf> {
+    is_library(file_name(path)).then(|| tree.elf(path)).flatten()
+}
+
+fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
 }
 
 /// The file of the part that [`part`] makes, without the part: there may be many entries.
@@ -90,8 +86,7 @@ pub fn rendered_base(base: &BasePaths, layers: &[Digest]) -> io::Result<Content>
 /// The same for a part that is at hand.
 pub fn rendered_part(part: &Part) -> io::Result<Content> {
     tree::written(|out| {
-        let entries = part.entries.iter().map(|(path, entry)| (path.as_str(), entry));
-        contents::write_part(out, &part.layers, part.covered, entries, part.offers.as_ref())
+        contents::write_part(out, &part.layers, part.covered, part.entries.iter(), part.offers.as_ref())
     })
 }
 
@@ -99,40 +94,39 @@ fn folder(folder: &Folder) -> Entry {
     Entry { kind: Kind::Folder, mode: folder.mode, uid: folder.uid, gid: folder.gid, ..Entry::default() }
 }
 
-fn link(target: &str) -> Entry {
-    Entry { kind: Kind::Link, target: target.to_owned(), ..Entry::default() }
+fn link(target: String) -> Entry {
+    Entry { kind: Kind::Link, target, ..Entry::default() }
 }
 
 /// What later builds have to know of a base: its folders, links and names, and what it offers to programs.
 pub fn base_part(base: &BasePaths, layers: &[Digest]) -> Part {
-    let entries = base_entries(base).map(|(path, entry)| (path.to_owned(), entry));
-    let mut part = Part::new(layers.to_vec(), entries.collect());
+    let mut part = Part::new(layers.to_vec(), base_entries(base).collect());
     part.offers.clone_from(&base.offers);
     part
 }
 
 /// In byte order of the paths.
-fn base_entries(base: &BasePaths) -> impl Iterator<Item = (&str, Entry)> {
-    let folders = base.folders.iter().map(|(path, known)| (path.as_str(), folder(known)));
-    let links = base.links.iter().map(|(path, target)| (path.as_str(), link(target)));
-    let files = base.files.iter().map(|path| (path.as_str(), Entry::default()));
+fn base_entries(base: &BasePaths) -> impl Iterator<Item = (String, Entry)> {
+    let folders = base.folders.iter().map(|(path, known)| (path, folder(&known)));
+    let links = base.links.iter().map(|(path, target)| (path, link(target)));
+    let files = base.files.keys().map(|path| (path, Entry::default()));
     tree::merged(folders, tree::merged(links, files))
 }
 
 /// The base that a part tells of.
 pub fn base_paths(part: &Part) -> BasePaths {
     let mut base = BasePaths { offers: part.offers.clone(), ..BasePaths::default() };
-    for (path, entry) in &part.entries {
+    for (path, entry) in part.entries.iter() {
         match entry.kind {
             Kind::Folder => {
                 let folder = Folder { mode: entry.mode, uid: entry.uid, gid: entry.gid };
-                base.folders.insert(path.clone(), folder);
+                base.folders.insert(&path, &folder);
             }
             Kind::Link => {
-                base.links.insert(path.clone(), entry.target.clone());
+                base.links.insert(&path, &entry.target);
             }
             Kind::File => {
-                base.files.insert(path.clone());
+                base.files.insert(&path, &());
             }
         }
     }
@@ -170,9 +164,9 @@ mod tests {
     #[test]
     fn base_comes_back_out_of_its_part() {
         let mut base = BasePaths::default();
-        base.folders.insert("usr".to_owned(), Folder { mode: 0o2775, uid: 1, gid: 50 });
-        base.links.insert("bin".to_owned(), "usr/bin".to_owned());
-        base.files.insert("usr/x".to_owned());
+        base.folders.insert("usr", &Folder { mode: 0o2775, uid: 1, gid: 50 });
+        base.links.insert("bin", &"usr/bin".to_owned());
+        base.files.insert("usr/x", &());
         assert_eq!(base_paths(&base_part(&base, &[Digest::of("base")])), base);
     }
 }

@@ -32,7 +32,7 @@ fn name(machine: u16) -> String {
 
 /// Refuses a program or library of a layer that this architecture does not run; `origin` is the recipe or the package.
 pub(super) fn check(layer: &str, tree: &Tree, architecture: &str, origin: &Path) -> Result<(), CheckError> {
-    let of = |node: &TreeNode| match node {
+    let of = |node: TreeNode| match node {
         TreeNode::File { content, .. } => content.machine,
         _ => None,
     };

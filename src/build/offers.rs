@@ -50,7 +50,7 @@ impl Gathering {
             }
         } else if is_library(file) {
             if let Some(found) = self.library(content, size)? {
-                self.names += weight(&found);
+                self.names += found.weight();
                 limits::LIBRARIES.allow(self.names)?;
                 self.libraries.insert(name.to_owned(), found);
             }
@@ -210,13 +210,13 @@ impl Search<'_> {
         };
         let Some((folder, names)) = pattern.rsplit_once('/') else { return };
         let Some(folder) = self.base.led(folder) else { return };
-        let within = |path: &&String| {
+        let within = |path: &String| {
             let (at, name) = path.rsplit_once('/').unwrap_or(("", path));
             at == folder && glob::matches(names.as_bytes(), name.as_bytes())
         };
-        let found: BTreeSet<&String> =
-            self.confs.keys().chain(self.base.links.keys()).filter(within).collect();
-        for path in found.into_iter().cloned().collect::<Vec<String>>() {
+        let linked = self.base.links.below(&folder);
+        let found: BTreeSet<String> = self.confs.keys().cloned().chain(linked).filter(within).collect();
+        for path in found {
             self.conf(&path);
         }
     }
@@ -234,13 +234,6 @@ fn is_conf(folder: &str, file: &str) -> bool {
 /// Of a library of a base, whose build its package tells.
 fn of_a_base(elf: Elf) -> Elf {
     Elf { build_id: None, ..elf }
-}
-
-/// What a library takes in a list, about.
-fn weight(elf: &Elf) -> u64 {
-    let versions = elf.versions.iter().flat_map(|(name, versions)| std::iter::once(name).chain(versions));
-    let names = elf.needed.iter().chain(&elf.runpath).chain(&elf.rpath).chain(&elf.exports).chain(versions);
-    names.map(|name| name.len() as u64 + 16).sum()
 }
 
 /// What ld.so searches whatever its configuration says, on Debian and elsewhere, for every machine.

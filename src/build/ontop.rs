@@ -2,7 +2,6 @@
 //!
 //! Why, and when not: docs/0001-layer-order.md.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::Deserialize;
@@ -12,8 +11,9 @@ use super::base::BasePaths;
 use super::listing;
 use super::tree::{Content, Tree, TreeNode};
 use crate::contents::{Contents, Entry, Kind, Part};
-use crate::oci::Digest;
+use crate::limits::Beyond;
 use crate::oci::image::BASE;
+use crate::paths::{self, Paths};
 
 /// What a file is called that deletes another one of the layers below.
 const WHITEOUT: &str = ".wh.";
@@ -51,6 +51,8 @@ pub enum Why {
     Share(u64),
     /// What the base has there would have to show again, and a deleted file hides it.
     Hidden(String),
+    /// Both lists together are larger than may be in memory.
+    Beyond(Beyond),
 }
 
 impl fmt::Display for Why {
@@ -62,6 +64,7 @@ impl fmt::Display for Why {
             Self::Base => f.write_str("the predecessor stands on another base"),
             Self::Layers(layers) => write!(f, "{layers} layers would lie on top"),
             Self::Share(share) => write!(f, "{share} % of what lies above the base would be covered"),
+            Self::Beyond(beyond) => write!(f, "both lists together have {beyond}"),
             Self::Hidden(path) => write!(f, "/{path} of the base would stay hidden"),
         }
     }
@@ -84,15 +87,14 @@ pub(super) fn changes(
     base: &BasePaths,
     limits: Limits,
 ) -> Result<Vec<Change>, Why> {
-    let now = parts(layers, base);
-    let shown = visible(now.iter());
-    let mut changes = compared(before, layers, &now, &shown, base)?;
-    let nothing = Part::default();
+    let shown = Visible { layers, others: Vec::new(), base };
+    let mut changes = compared(before, &shown)?;
     let is_new = |name: &str| layers.iter().any(|layer| layer.name == name);
     for (name, old) in &before.parts {
         if name != BASE && !is_new(name) {
-            let what = "what is there no more";
-            changes.push(change(name, what, old, &nothing, &Tree::default(), &shown, base)?);
+            let what = "what is there no more".to_owned();
+            let gone = LayerInput { name: name.clone(), what, tree: Tree::default() };
+            changes.push(change(old, &gone, &shown)?);
         }
     }
     within(limits, &changes)?;
@@ -105,39 +107,39 @@ pub(super) fn replaced(
     layers: &[LayerInput],
     base: &BasePaths,
 ) -> Result<Vec<Change>, Why> {
-    let now = parts(layers, base);
     let stays = |name: &str| name != BASE && !layers.iter().any(|layer| layer.name == name);
     let others = before.parts.iter().filter(|(name, _)| stays(name));
-    let shown = visible(others.clone().map(|(_, part)| part).chain(&now));
-    let mut changes = compared(before, layers, &now, &shown, base)?;
+    let shown = Visible { layers, others: others.clone().map(|(_, part)| part).collect(), base };
+    let mut changes = compared(before, &shown)?;
     changes.extend(others.map(|(name, part)| Change { name: name.clone(), layer: None, part: part.clone() }));
     Ok(changes)
 }
 
-/// What is visible of each layer. None of them is made yet, so it has no diff id: only entries are compared.
-fn parts(layers: &[LayerInput], base: &BasePaths) -> Vec<Part> {
-    let none = Digest::of([]);
-    layers.iter().map(|layer| listing::part(&layer.tree, &base.folders, none)).collect()
+/// What shows where all of these lie: new layers, over the parts that stay, over the base. Asked path by path, as there may
+/// be many.
+struct Visible<'a> {
+    layers: &'a [LayerInput],
+    others: Vec<&'a Part>,
+    base: &'a BasePaths,
 }
 
-/// What shows where all of these parts lie, the later ones over the earlier.
-fn visible<'p>(parts: impl Iterator<Item = &'p Part>) -> BTreeMap<&'p str, &'p Entry> {
-    parts.flat_map(|part| part.entries.iter().map(|(path, entry)| (path.as_str(), entry))).collect()
+impl Visible<'_> {
+    /// The entry at a path, of a new layer or of a part that stays.
+    fn get(&self, path: &str) -> Option<Entry> {
+        let new = |layer: &LayerInput| {
+            let node = layer.tree.get(path)?;
+            Some(listing::entry(path, node, &self.base.folders))
+        };
+        let old = || self.others.iter().rev().find_map(|part| part.entries.get(path));
+        self.layers.iter().rev().find_map(new).or_else(old)
+    }
 }
 
 /// Each layer against what the predecessor has of its name.
-fn compared(
-    before: &Contents,
-    layers: &[LayerInput],
-    now: &[Part],
-    shown: &BTreeMap<&str, &Entry>,
-    base: &BasePaths,
-) -> Result<Vec<Change>, Why> {
+fn compared(before: &Contents, shown: &Visible<'_>) -> Result<Vec<Change>, Why> {
     let nothing = Part::default();
     let old = |layer: &LayerInput| before.parts.get(&layer.name).unwrap_or(&nothing);
-    let each = layers.iter().zip(now);
-    each.map(|(layer, part)| change(&layer.name, &layer.what, old(layer), part, &layer.tree, shown, base))
-        .collect()
+    shown.layers.iter().map(|layer| change(old(layer), layer, shown)).collect()
 }
 
 /// Which limit is passed.
@@ -159,44 +161,36 @@ fn within(limits: Limits, changes: &[Change]) -> Result<(), Why> {
     if share > limits.share { Err(Why::Share(share)) } else { Ok(()) }
 }
 
-fn change(
-    name: &str,
-    what: &str,
-    old: &Part,
-    new: &Part,
-    tree: &Tree,
-    shown: &BTreeMap<&str, &Entry>,
-    base: &BasePaths,
-) -> Result<Change, Why> {
-    let mut part = Part::new(old.layers.clone(), BTreeMap::new());
+fn change(old: &Part, new: &LayerInput, shown: &Visible<'_>) -> Result<Change, Why> {
+    let LayerInput { name, what, tree } = new;
+    let mut part = Part::new(old.layers.clone(), Paths::default());
     part.covered = old.covered;
-    part.offers.clone_from(&new.offers);
-    let mut changed: BTreeSet<&str> = BTreeSet::new();
-    for (path, entry) in &new.entries {
-        let mut entry = entry.clone();
-        match old.entries.get(path) {
+    part.offers = listing::offers(tree);
+    let (mut changed, mut gone) = (Paths::<()>::default(), Paths::<()>::default());
+    for (path, mut entry) in listing::entries(tree, &shown.base.folders) {
+        match old.entries.get(&path) {
             Some(before) if before.is_same(&entry) => entry.layer = before.layer,
             before => {
                 entry.layer = old.layers.len();
                 part.covered += before.map_or(0, |before| before.size);
-                changed.insert(path);
+                changed.insert(&path, &());
             }
         }
-        part.entries.insert(path.clone(), entry);
+        part.entries.insert(&path, &entry);
+        paths::within().map_err(Why::Beyond)?;
     }
-    let mut gone: BTreeSet<&str> = BTreeSet::new();
-    for (path, entry) in old.entries.iter().filter(|(path, _)| !new.entries.contains_key(*path)) {
+    for (path, entry) in old.entries.iter().filter(|(path, _)| !part.entries.has(path)) {
         part.covered += entry.size;
-        if is_to_be_deleted(path, shown, base)? && !ancestors(path).any(|above| gone.contains(above)) {
-            gone.insert(path);
+        if is_to_be_deleted(&path, shown)? && !ancestors(&path).any(|above| gone.has(above)) {
+            gone.insert(&path, &());
         }
     }
     if changed.is_empty() && gone.is_empty() {
-        return Ok(Change { name: name.to_owned(), layer: None, part });
+        return Ok(Change { name: name.clone(), layer: None, part });
     }
-    let what = if old.layers.is_empty() { what.to_owned() } else { format!("what changed of {what}") };
+    let what = if old.layers.is_empty() { what.clone() } else { format!("what changed of {what}") };
     let tree = on_top(&changed, &gone, tree, shown);
-    Ok(Change { name: name.to_owned(), layer: Some(LayerInput { name: name.to_owned(), what, tree }), part })
+    Ok(Change { name: name.clone(), layer: Some(LayerInput { name: name.clone(), what, tree }), part })
 }
 
 /// The folders above a path, the nearest last.
@@ -205,24 +199,20 @@ fn ancestors(path: &str) -> impl Iterator<Item = &str> {
 }
 
 /// True for what a part no longer has, and nothing else shows in its place.
-fn is_to_be_deleted(path: &str, shown: &BTreeMap<&str, &Entry>, base: &BasePaths) -> Result<bool, Why> {
+fn is_to_be_deleted(path: &str, shown: &Visible<'_>) -> Result<bool, Why> {
+    let base = shown.base;
     let is_folder = |above: &str| shown.get(above).is_none_or(|entry| entry.kind == Kind::Folder);
-    if shown.contains_key(path) || base.folders.contains_key(path) || !ancestors(path).all(is_folder) {
+    if shown.get(path).is_some() || base.folders.has(path) || !ancestors(path).all(is_folder) {
         return Ok(false);
     }
-    if base.files.contains(path) || base.links.contains_key(path) {
+    if base.files.has(path) || base.links.has(path) {
         return Err(Why::Hidden(path.to_owned()));
     }
     Ok(true)
 }
 
 /// The changed nodes, the files that delete, and the folders above both as they are.
-fn on_top(
-    changed: &BTreeSet<&str>,
-    gone: &BTreeSet<&str>,
-    tree: &Tree,
-    shown: &BTreeMap<&str, &Entry>,
-) -> Tree {
+fn on_top(changed: &Paths<()>, gone: &Paths<()>, tree: &Tree, shown: &Visible<'_>) -> Tree {
     let mut top = Tree::default();
     let mut put = |path: &str, node: TreeNode| {
         for above in ancestors(path) {
@@ -232,11 +222,11 @@ fn on_top(
         // Nothing lies at a path twice: both sets are of one tree each, and no name of a tree begins as a whiteout does.
         let _ = top.insert(path, node);
     };
-    for path in changed {
-        put(path, tree.get(path).cloned().unwrap_or(TreeNode::Directory { mode: 0o755 }));
+    for path in changed.keys() {
+        put(&path, tree.get(&path).unwrap_or(TreeNode::Directory { mode: 0o755 }));
     }
-    for path in gone {
-        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+    for path in gone.keys() {
+        let (folder, name) = path.rsplit_once('/').unwrap_or(("", &path));
         let whiteout = format!("{folder}/{WHITEOUT}{name}");
         let content = Content::bytes(Vec::new());
         put(whiteout.trim_start_matches('/'), TreeNode::File { mode: 0o644, content });
@@ -246,7 +236,10 @@ fn on_top(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::oci::Digest;
 
     fn tree(files: &[(&str, &str)]) -> Tree {
         let mut tree = Tree::default();
@@ -312,11 +305,11 @@ mod tests {
         let expected = map(&[("a", &["x", "x/.wh.k", "y"]), ("b", &["x", "x/1"])]);
         assert_eq!(on_top_of(&old, &moved, &base), expected);
         // A folder of the base stays, and only our file in it goes.
-        base.folders.insert("x/k".to_owned(), crate::build::layer::Folder { mode: 0o755, uid: 0, gid: 0 });
+        base.folders.insert("x/k", &crate::build::layer::Folder { mode: 0o755, uid: 0, gid: 0 });
         let expected = map(&[("a", &["x", "x/k", "x/k/.wh.2", "y"]), ("b", &["x", "x/1"])]);
         assert_eq!(on_top_of(&old, &moved, &base), expected);
         // A file of the base would have to show again.
-        base.files.insert("x/k/2".to_owned());
+        base.files.insert("x/k/2", &());
         let why = changes(&before(&old), &moved, &base, WIDE).err();
         assert_eq!(why, Some(Why::Hidden("x/k/2".to_owned())));
         // A folder that becomes a file or a link takes what was in it along.
@@ -344,7 +337,7 @@ mod tests {
                 contents.parts.insert(change.name.clone(), change.part);
             }
             assert_eq!(contents.parts["a"].covered, 10 * (round as u64 + 1));
-            assert_eq!(contents.parts["a"].entries["a"].layer, round + 1);
+            assert_eq!(contents.parts["a"].entries.get("a").unwrap().layer, round + 1);
         }
         let narrow = Limits { share: 100, layers: 2 };
         assert_eq!(changes(&contents, &of("x"), &none, narrow).err(), Some(Why::Layers(3)));

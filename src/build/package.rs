@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::hints::Hints;
 use super::host::{self, Modes};
 use super::tree::{Tree, TreeNode};
-use super::unpack::{self, LIMITS, UnpackError};
+use super::unpack::{self, UnpackError};
 use crate::diagnose::{Diagnose, Exit, Place, shown};
 use crate::oci::Digest;
 use crate::tars::Service;
@@ -107,7 +107,7 @@ pub fn install_tree(folder: &Path) -> Option<PathBuf> {
 pub fn read(path: &Path) -> Result<Package, PackageError> {
     let unpacked = match install_tree(path) {
         Some(servers) => host::read_folder(&servers, Modes::Normal)?,
-        None => unpack::read_archive(path, LIMITS)?,
+        None => unpack::read_archive(path)?,
     };
     let prefix = install_prefix(&unpacked.tree);
     let mut services: BTreeMap<Service, ServiceFiles> = BTreeMap::new();
@@ -267,7 +267,7 @@ pub fn read_web(path: &Path, hints: Option<&Hints<'_>>) -> Result<(Tree, Option<
             return Ok((tree, Some(digest)));
         }
     }
-    let unpacked = unpack::read_archive(path, LIMITS)?;
+    let unpacked = unpack::read_archive(path)?;
     let tops = unpacked.tree.iter().filter(|(entry, _)| !entry.contains('/')).take(2);
     let prefix = match tops.collect::<Vec<_>>().as_slice() {
         [(only, TreeNode::Directory { .. })] => only.clone(),

@@ -207,6 +207,10 @@ impl Recipe {
     pub fn read(path: &Path, overrides: &Overrides) -> Result<Self, RecipeError> {
         let failed = |source| RecipeError::Read { path: path.to_owned(), source };
         let text = limits::read_text(path, &limits::TEXT).map_err(failed)?;
+        if text.starts_with('\u{feff}') {
+            let message = "it begins with a byte order mark: save it as UTF-8 without one".to_owned();
+            return Err(RecipeError::Syntax { place: Place::line(path, 1), message });
+        }
         let folder = std::path::absolute(path).map_err(failed)?;
         let folder = folder.parent().unwrap_or(Path::new("/")).to_owned();
         // The tree knows where each value stands, and its limits end what is no recipe; serde makes typed values.

@@ -117,7 +117,7 @@ pub fn files(placed: &[PlacedFile]) -> Result<Tree, super::BuildError> {
         let mut nodes: Vec<(String, TreeNode)> = Vec::new();
         if fs::metadata(from).is_ok_and(|metadata| metadata.is_dir()) {
             for (path, node) in host::read_folder(from, modes)?.tree.iter() {
-                nodes.push((format!("{target}/{path}"), node.clone()));
+                nodes.push((format!("{target}/{path}"), node));
             }
             nodes.push((target, TreeNode::Directory { mode: 0o755 }));
         } else {

@@ -7,7 +7,7 @@ use super::base::{self, BasePaths, Kind, Look, Names, Tee};
 use super::blob;
 use super::check::CheckError;
 use super::compress::{Compressors, ENCODER, GzipWriter};
-use super::unpack::UnpackError;
+use super::unpack::{Bounded, UnpackError, budget};
 use super::{BuildError, Origin, Packed, Settings};
 use crate::oci::image::BASE;
 use crate::oci::{Digest, HashingReader, HashingWriter, Image, Layer, MediaType};
@@ -28,7 +28,7 @@ impl BaseImage {
     /// The key of what shows of it: its layers decide that.
     pub(super) fn key(&self) -> Digest {
         let layers: Vec<String> = self.image.diff_ids().iter().map(ToString::to_string).collect();
-        Digest::of(format!("tarsup base image 1\n{}\n", layers.join("\n")))
+        Digest::of(format!("tarsup base image 2\n{}\n", layers.join("\n")))
     }
 
     /// Refuses one for another machine, and one that cannot be stood upon.
@@ -151,6 +151,7 @@ fn read(base: &BaseImage, layer: &Layer, keep: Option<(&Cache, &Compressors)>) -
         }
         None => Made::Nothing,
     };
+    let tar = Bounded::new(tar, budget(layer.descriptor.size));
     let mut tee = Tee { inner: tar, out: HashingWriter::new(made), broken: None };
     let names = base::read_names(path, &mut tee, Kind::Layer, Look::IntoLibraries);
     if let Some(source) = tee.broken {
@@ -158,7 +159,7 @@ fn read(base: &BaseImage, layer: &Layer, keep: Option<(&Cache, &Compressors)>) -
     }
     let names = names?;
     let (made, diff_id, tar_size) = tee.out.finish();
-    let mut blob = tee.inner.into_inner();
+    let mut blob = tee.inner.inner.into_inner();
     // What may follow the compressed stream is a part of the blob all the same.
     io::copy(&mut blob, &mut io::sink()).map_err(failed)?;
     let blob = blob.into_inner();
@@ -236,17 +237,17 @@ fn cover(below: &mut Names, mut above: Names) {
         below.paths.hide(path, itself);
     }
     // A file or a link takes the place of a folder with all that is in it, a folder that of a file.
-    for path in above.paths.files.iter().chain(above.paths.links.keys()) {
-        below.paths.hide(path, true);
+    for path in above.paths.files.keys().chain(above.paths.links.keys()) {
+        below.paths.hide(&path, true);
     }
     for path in above.paths.folders.keys() {
-        below.paths.files.remove(path);
-        below.paths.links.remove(path);
+        below.paths.files.remove(&path);
+        below.paths.links.remove(&path);
     }
     let new = above.gathering.take().unwrap_or_default();
     let shows = |path: &str| below.paths.has(path);
     below.gathering.get_or_insert_default().cover(new, shows);
-    below.paths.folders.extend(above.paths.folders);
-    below.paths.links.extend(above.paths.links);
-    below.paths.files.extend(above.paths.files);
+    below.paths.folders.extend(&above.paths.folders);
+    below.paths.links.extend(&above.paths.links);
+    below.paths.files.extend(&above.paths.files);
 }

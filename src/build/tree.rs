@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::iter::Peekable;
+use std::ops::Deref;
 use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::machine;
 use crate::elf::{self, Elf, ReadAt};
 use crate::oci::{Digest, HashingReader, HashingWriter};
+use crate::paths::{Rows, Share, Size, put_number, take_number};
 
 /// Files up to this size may stay in memory.
 const IN_MEMORY: usize = 64 * 1024;
@@ -52,7 +54,7 @@ pub struct Content {
     /// For an ELF file, the machine that it is made for.
     pub machine: Option<u16>,
     /// What a program or library asks and offers.
-    pub elf: Option<Arc<Elf>>,
+    pub elf: Option<Arc<Known>>,
     /// When the file was last changed, seconds since 1970, in 32 bits; 0 where nobody said. Not a part of any layer.
     pub modified: u32,
     place: Stored,
@@ -67,6 +69,28 @@ enum Stored {
     },
     /// Known from before, not read this time.
     Elsewhere,
+}
+
+/// What an ELF file says, with its share of what may be in memory.
+#[derive(Debug)]
+pub struct Known {
+    elf: Elf,
+    /// Until it is dropped.
+    _share: Share,
+}
+
+impl Known {
+    fn of(elf: Elf) -> Arc<Self> {
+        Arc::new(Self { _share: Share::of(elf.weight()), elf })
+    }
+}
+
+impl Deref for Known {
+    type Target = Elf;
+
+    fn deref(&self) -> &Elf {
+        &self.elf
+    }
 }
 
 /// Bytes that count as long as they are in memory.
@@ -94,7 +118,7 @@ impl Content {
             digest: Digest::of(&bytes),
             size: bytes.len() as u64,
             machine: machine::of(&bytes),
-            elf: elf::read(bytes.as_slice(), bytes.len() as u64).ok().flatten().map(Arc::new),
+            elf: elf::read(bytes.as_slice(), bytes.len() as u64).ok().flatten().map(Known::of),
             modified: 0,
             place: Stored::Memory(Arc::new(Held::new(bytes))),
         }
@@ -102,7 +126,7 @@ impl Content {
 
     /// Content of which only this is known. It cannot be opened.
     pub fn known(digest: Digest, size: u64, machine: Option<u16>, elf: Option<Elf>) -> Self {
-        Self { digest, size, machine, elf: elf.map(Arc::new), modified: 0, place: Stored::Elsewhere }
+        Self { digest, size, machine, elf: elf.map(Known::of), modified: 0, place: Stored::Elsewhere }
     }
 
     /// A reader from the first byte.
@@ -174,7 +198,7 @@ impl Spool {
         let room = ALL_IN_MEMORY.saturating_sub(HELD.load(Ordering::Relaxed));
         if head.len() <= IN_MEMORY.min(room) {
             let (digest, size) = reader.finish();
-            let elf = elf::read(head.as_slice(), size)?.map(Arc::new);
+            let elf = elf::read(head.as_slice(), size)?.map(Known::of);
             let place = Stored::Memory(Arc::new(Held::new(head)));
             return Ok(Content { digest, size, machine, elf, modified: 0, place });
         }
@@ -204,7 +228,7 @@ impl Spool {
         }
         let (digest, size) = reader.finish();
         let elf = match machine {
-            Some(_) => elf::read(&Slice { file: &file, offset }, size)?.map(Arc::new),
+            Some(_) => elf::read(&Slice { file: &file, offset }, size)?.map(Known::of),
             None => None,
         };
         Ok(Content { digest, size, machine, elf, modified: 0, place: Stored::Spooled { file, offset } })
@@ -242,140 +266,21 @@ pub fn written(write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> io::
 
 /// Paths without leading slash → what stands there. Parents come before children; every parent is a folder.
 ///
-/// In rows of bounded length, each in order and after the one before: two hundred thousand paths may be in it, and a
-/// B-tree would leave nearly half of its room empty. A copy shares all of its rows.
+/// A copy shares what is in it.
 #[derive(Clone, Debug, Default)]
 pub struct Tree {
-    rows: Vec<Arc<Row>>,
-    size: Names,
+    rows: Rows,
+    places: Arc<Places>,
+    /// Bytes of targets of links.
+    targets: u64,
 }
 
-/// How much a tree holds, without the bytes of its files.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Names {
-    /// Paths.
-    pub count: u64,
-    /// Bytes of paths and of targets of links.
-    pub bytes: u64,
-}
-
-/// A row of more than these is cut in two.
-const ROW: usize = 64;
-/// Rows grow by so many places, and by so many bytes: doubled, half of them might stay empty, and what is given back is
-/// of few sizes, each of which is used again.
-const PLACES: usize = 8;
-const BYTES: usize = 512;
-
-/// Some paths, in order. One text for all of them, and what they begin with alike only once: as many small texts would take
-/// three times as much, and leave gaps.
+/// Where the bytes of files lie, and what their programs say: nodes name them by number.
 #[derive(Clone, Debug, Default)]
-struct Row {
-    /// What every path here begins with.
-    prefix: Box<str>,
-    /// The rests of the paths.
-    text: String,
-    entries: Vec<Named>,
-}
-
-#[derive(Clone, Debug)]
-struct Named {
-    /// Where the rest of its path is in the text.
-    from: u32,
-    length: u32,
-    node: TreeNode,
-}
-
-impl Named {
-    /// The rest of its path, in its row's text.
-    fn rest<'t>(&self, text: &'t str) -> &'t str {
-        &text[self.from as usize..][..self.length as usize]
-    }
-}
-
-impl Row {
-    fn path(&self, of: &Named) -> String {
-        [&self.prefix, of.rest(&self.text)].concat()
-    }
-
-    /// How the path of an entry compares with this one.
-    fn compare(&self, of: &Named, path: &str) -> std::cmp::Ordering {
-        let (prefix, path) = (self.prefix.as_bytes(), path.as_bytes());
-        let (begin, end) = path.split_at(prefix.len().min(path.len()));
-        prefix.cmp(begin).then_with(|| of.rest(&self.text).as_bytes().cmp(end))
-    }
-
-    fn insert(&mut self, at: usize, path: &str, node: TreeNode) {
-        if self.entries.is_empty() {
-            self.prefix = path.into();
-        }
-        let alike = alike(&self.prefix, path);
-        if alike < self.prefix.len() {
-            self.shorten(alike);
-        }
-        self.push(at, &path[alike..], node);
-    }
-
-    fn push(&mut self, at: usize, rest: &str, node: TreeNode) {
-        if self.entries.len() == self.entries.capacity() {
-            self.entries.reserve_exact(PLACES);
-        }
-        if self.text.capacity() - self.text.len() < rest.len() {
-            self.text.reserve_exact(rest.len().next_multiple_of(BYTES));
-        }
-        let (from, length) = (number(self.text.len()), number(rest.len()));
-        self.text.push_str(rest);
-        self.entries.insert(at, Named { from, length, node });
-    }
-
-    /// The same paths with less that they begin with alike.
-    fn shorten(&mut self, length: usize) {
-        let moved = self.prefix[length..].to_owned();
-        let text = std::mem::take(&mut self.text);
-        self.text.reserve_exact((text.len() + moved.len() * self.entries.len()).next_multiple_of(BYTES));
-        for named in &mut self.entries {
-            let from = self.text.len();
-            self.text.push_str(&moved);
-            self.text.push_str(named.rest(&text));
-            (named.from, named.length) = (number(from), number(self.text.len() - from));
-        }
-        self.prefix = self.prefix[..length].into();
-    }
-
-    /// Its later half.
-    fn cut(&mut self) -> Self {
-        let row = std::mem::take(self);
-        let (prefix, text) = (row.prefix, row.text);
-        let mut rest = Self::default();
-        let middle = row.entries.len().min(ROW / 2);
-        for (half, entries) in [(&mut *self, &row.entries[..middle]), (&mut rest, &row.entries[middle..])] {
-            // In order: what the first and the last begin with alike, all do.
-            let (Some(first), Some(last)) = (entries.first(), entries.last()) else { continue };
-            let (first, last) = (first.rest(&text), last.rest(&text));
-            half.prefix = [&prefix, &first[..alike(first, last)]].concat().into();
-        }
-        for (at, named) in row.entries.into_iter().enumerate() {
-            let half = if at < middle { &mut *self } else { &mut rest };
-            let inner = half.prefix.len() - prefix.len();
-            let rest = &named.rest(&text)[inner..];
-            half.push(half.entries.len(), rest, named.node);
-        }
-        rest
-    }
-
-    fn into_entries(self) -> impl Iterator<Item = (Box<str>, TreeNode)> {
-        let Self { prefix, text, entries } = self;
-        entries.into_iter().map(move |named| ([&prefix, named.rest(&text)].concat().into(), named.node))
-    }
-}
-
-fn number(length: usize) -> u32 {
-    u32::try_from(length).expect("names have a limit far below 4 GiB")
-}
-
-/// How many bytes of whole characters both begin with.
-fn alike(one: &str, other: &str) -> usize {
-    let bytes = one.bytes().zip(other.bytes()).take_while(|(one, other)| one == other).count();
-    (0..=bytes).rev().find(|at| one.is_char_boundary(*at)).unwrap_or_default()
+struct Places {
+    files: Vec<Arc<File>>,
+    held: Vec<Arc<Held>>,
+    elves: Vec<Arc<Known>>,
 }
 
 /// Two things want the same path, or one wants to lie below something that is no folder.
@@ -385,88 +290,169 @@ pub struct Collision {
     pub path: String,
 }
 
+const FOLDER: u64 = 0;
+const FILE: u64 = 1;
+const LINK: u64 = 2;
+/// Where a file's bytes lie: nowhere, in memory, in a temporary file.
+const ELSEWHERE: u64 = 0;
+const IN_PLACE: u64 = 1;
+const SPOOLED: u64 = 2;
+
+impl Places {
+    fn pack(this: &mut Arc<Self>, node: &TreeNode) -> Vec<u8> {
+        let mut out = Vec::with_capacity(64);
+        match node {
+            TreeNode::Directory { mode } => {
+                put_number(&mut out, FOLDER);
+                put_number(&mut out, (*mode).into());
+            }
+            TreeNode::Link { target } => {
+                put_number(&mut out, LINK);
+                out.extend_from_slice(target.as_bytes());
+            }
+            TreeNode::File { mode, content } => {
+                put_number(&mut out, FILE);
+                put_number(&mut out, (*mode).into());
+                out.extend_from_slice(content.digest.as_bytes());
+                put_number(&mut out, content.size);
+                put_number(&mut out, content.machine.map_or(0, |machine| u64::from(machine) + 1));
+                put_number(&mut out, content.modified.into());
+                let elf = content.elf.as_ref().map_or(0, |elf| {
+                    Arc::make_mut(this).elves.push(elf.clone());
+                    this.elves.len() as u64
+                });
+                put_number(&mut out, elf);
+                match &content.place {
+                    Stored::Elsewhere => put_number(&mut out, ELSEWHERE),
+                    Stored::Memory(held) => {
+                        put_number(&mut out, IN_PLACE);
+                        put_number(&mut out, this.held.len() as u64);
+                        Arc::make_mut(this).held.push(held.clone());
+                    }
+                    Stored::Spooled { file, offset } => {
+                        put_number(&mut out, SPOOLED);
+                        let known = this.files.iter().rposition(|known| Arc::ptr_eq(known, file));
+                        let number = known.unwrap_or_else(|| {
+                            Arc::make_mut(this).files.push(file.clone());
+                            this.files.len() - 1
+                        });
+                        put_number(&mut out, number as u64);
+                        put_number(&mut out, *offset);
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    fn unpack(&self, mut bytes: &[u8]) -> TreeNode {
+        let bits = |number: u64| u32::try_from(number).unwrap_or_default();
+        let bytes = &mut bytes;
+        match take_number(bytes) {
+            FOLDER => TreeNode::Directory { mode: bits(take_number(bytes)) },
+            LINK => TreeNode::Link { target: String::from_utf8_lossy(bytes).into() },
+            _ => {
+                let mode = bits(take_number(bytes));
+                let digest = Digest::take(bytes);
+                let size = take_number(bytes);
+                let machine =
+                    take_number(bytes).checked_sub(1).and_then(|machine| u16::try_from(machine).ok());
+                let modified = bits(take_number(bytes));
+                let elf =
+                    number_of(take_number(bytes)).checked_sub(1).and_then(|at| self.elves.get(at).cloned());
+                let place = match take_number(bytes) {
+                    IN_PLACE => self.held.get(number_of(take_number(bytes))).cloned().map(Stored::Memory),
+                    SPOOLED => self
+                        .files
+                        .get(number_of(take_number(bytes)))
+                        .map(|file| Stored::Spooled { file: file.clone(), offset: take_number(bytes) }),
+                    _ => None,
+                };
+                let place = place.unwrap_or(Stored::Elsewhere);
+                TreeNode::File { mode, content: Content { digest, size, machine, elf, modified, place } }
+            }
+        }
+    }
+
+    /// What the program or library of a node says, without the node.
+    fn elf(&self, mut bytes: &[u8]) -> Option<&Elf> {
+        let bytes = &mut bytes;
+        if take_number(bytes) != FILE {
+            return None;
+        }
+        let _mode = take_number(bytes);
+        let _digest = Digest::take(bytes);
+        let (_size, _machine, _modified) = (take_number(bytes), take_number(bytes), take_number(bytes));
+        let at = number_of(take_number(bytes)).checked_sub(1)?;
+        self.elves.get(at).map(|known| &known.elf)
+    }
+}
+
+fn number_of(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
 impl Tree {
     /// Puts a node at a path, with folders (0755) above it where there are none.
     ///
     /// The same content or link again, or a folder again, is no collision.
+    #[expect(clippy::needless_pass_by_value, reason = "whoever puts it there has it no more")]
     pub fn insert(&mut self, path: &str, node: TreeNode) -> Result<(), Collision> {
         // From the nearest one up: above a folder that is there, all is well already.
         let mut missing = Vec::new();
         for (at, _) in path.rmatch_indices('/') {
-            match self.get(&path[..at]) {
-                Some(TreeNode::Directory { .. }) => break,
+            match self.kind(&path[..at]) {
+                Some(FOLDER) => break,
                 Some(_) => return Err(Collision { path: path[..at].to_owned() }),
                 None => missing.push(&path[..at]),
             }
         }
         for folder in missing.into_iter().rev() {
-            self.put(folder, TreeNode::Directory { mode: 0o755 });
+            self.put(folder, &TreeNode::Directory { mode: 0o755 });
         }
-        let taken = match (self.get(path), &node) {
-            (Some(old), new) => !old.goes_with(new),
-            (None, _) => false,
-        };
-        if taken {
+        if self.get(path).is_some_and(|old| !old.goes_with(&node)) {
             return Err(Collision { path: path.to_owned() });
         }
-        self.put(path, node);
+        self.put(path, &node);
         Ok(())
     }
 
-    fn put(&mut self, path: &str, node: TreeNode) {
-        let (row, at) = match self.position(path) {
-            Ok((row, at)) => {
-                Arc::make_mut(&mut self.rows[row]).entries[at].node = node;
-                return;
-            }
-            Err(place) => place,
-        };
-        let target = if let TreeNode::Link { target } = &node { target.len() } else { 0 };
-        self.size.count += 1;
-        self.size.bytes += (path.len() + target) as u64;
-        // What comes in order fills its rows.
-        if self.rows.len() <= row || at == ROW && row + 1 == self.rows.len() {
-            let mut entries = Row::default();
-            entries.insert(0, path, node);
-            self.rows.push(Arc::new(entries));
-            return;
+    fn put(&mut self, path: &str, node: &TreeNode) {
+        if let TreeNode::Link { target } = node {
+            self.targets += target.len() as u64;
         }
-        let entries = Arc::make_mut(&mut self.rows[row]);
-        entries.insert(at, path, node);
-        if entries.entries.len() > ROW {
-            let rest = entries.cut();
-            self.rows.insert(row + 1, Arc::new(rest));
-        }
+        let bytes = Places::pack(&mut self.places, node);
+        self.rows.insert(path, &bytes);
     }
 
-    /// Row and place within: of a path, or where it would stand.
-    fn position(&self, path: &str) -> Result<(usize, usize), (usize, usize)> {
-        let begins =
-            |row: &Arc<Row>| row.entries.first().is_some_and(|first| row.compare(first, path).is_le());
-        let row = self.rows.partition_point(begins).saturating_sub(1);
-        let Some(entries) = self.rows.get(row) else { return Err((0, 0)) };
-        let at = entries.entries.binary_search_by(|named| entries.compare(named, path));
-        at.map(|at| (row, at)).map_err(|at| (row, at))
+    fn kind(&self, path: &str) -> Option<u64> {
+        self.rows.get(path).map(|mut bytes| take_number(&mut bytes))
     }
 
     /// What stands at a path.
-    pub fn get(&self, path: &str) -> Option<&TreeNode> {
-        self.position(path).ok().map(|(row, at)| &self.rows[row].entries[at].node)
+    pub fn get(&self, path: &str) -> Option<TreeNode> {
+        self.rows.get(path).map(|bytes| self.places.unpack(bytes))
+    }
+
+    /// What the program or library at a path says of itself.
+    pub fn elf(&self, path: &str) -> Option<&Elf> {
+        self.places.elf(self.rows.get(path)?)
+    }
+
+    /// The programs and libraries in it, in byte order of the paths.
+    pub fn elves(&self) -> impl Iterator<Item = (String, &Elf)> {
+        self.rows.iter().filter_map(|(path, bytes)| Some((path, self.places.elf(bytes)?)))
     }
 
     /// All of it, in byte order of the paths.
-    pub fn iter(&self) -> impl Iterator<Item = (String, &TreeNode)> {
-        self.from((0, 0))
-    }
-
-    fn from(&self, (row, at): (usize, usize)) -> impl Iterator<Item = (String, &TreeNode)> {
-        let rows = self.rows.iter().skip(row);
-        rows.flat_map(|row| row.entries.iter().map(|named| (row.path(named), &named.node))).skip(at)
+    pub fn iter(&self) -> impl Iterator<Item = (String, TreeNode)> {
+        self.rows.iter().map(|(path, bytes)| (path, self.places.unpack(bytes)))
     }
 
     /// The same, taken out of it: what was taken takes no room any more.
-    pub fn into_entries(self) -> impl Iterator<Item = (Box<str>, TreeNode)> {
-        self.rows.into_iter().map(Arc::unwrap_or_clone).flat_map(Row::into_entries)
+    pub fn into_entries(self) -> impl Iterator<Item = (String, TreeNode)> {
+        let places = self.places;
+        self.rows.into_entries().map(move |(path, bytes)| (path, places.unpack(&bytes)))
     }
 
     /// What lies below one folder, or all of it, in another folder: in the same order.
@@ -488,31 +474,30 @@ impl Tree {
 
     /// True where something lies below this folder.
     pub fn has_below(&self, folder: &str) -> bool {
-        let prefix = format!("{folder}/");
-        let place = self.position(&prefix).unwrap_or_else(|place| place);
-        self.from(place).next().is_some_and(|(path, _)| path.starts_with(&prefix))
+        self.rows.has_below(folder)
     }
 
-    /// How many paths there are, and how long. Folders that nobody named count as well.
-    pub fn names(&self) -> Names {
-        self.size
+    /// How many paths there are, and how long with the targets of links. Folders that nobody named count as well.
+    pub fn names(&self) -> Size {
+        let Size { count, bytes } = self.rows.size();
+        Size { count, bytes: bytes + self.targets }
     }
 
     /// True where the bytes of every file are at hand.
     pub fn is_read(&self) -> bool {
         let known = |node: &TreeNode| matches!(node, TreeNode::File { content, .. } if matches!(content.place, Stored::Elsewhere));
-        !self.iter().any(|(_, node)| known(node))
+        !self.iter().any(|(_, node)| known(&node))
     }
 
     /// How many bytes the files hold.
     pub fn size(&self) -> u64 {
-        let size = |node: &TreeNode| if let TreeNode::File { content, .. } = node { content.size } else { 0 };
+        let size = |node: TreeNode| if let TreeNode::File { content, .. } = node { content.size } else { 0 };
         self.iter().map(|(_, node)| size(node)).sum()
     }
 
     /// True where there is nothing.
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.rows.size().count == 0
     }
 }
 
@@ -590,8 +575,12 @@ mod tests {
             assert!((0..20_000).all(|number| copy.get(&path(number)).is_some()), "{step}");
             assert!(copy.get("e").is_none() && tree.get("e").is_some() && copy.get("d3/f").is_none());
             assert!(copy.has_below("d6") && !copy.has_below("d7") && !copy.has_below("d"));
-            let moved: Vec<Box<str>> = copy.moved("d3", "a/b").into_entries().map(|(path, _)| path).collect();
-            assert_eq!((moved.len(), &*moved[0], &*moved[2]), (2 + 2857, "a", "a/b/f10"), "{step}");
+            let moved: Vec<String> = copy.moved("d3", "a/b").into_entries().map(|(path, _)| path).collect();
+            assert_eq!(
+                (moved.len(), moved[0].as_str(), moved[2].as_str()),
+                (2 + 2857, "a", "a/b/f10"),
+                "{step}"
+            );
         }
     }
 
@@ -602,17 +591,17 @@ mod tests {
         paths.extend((0..200).map(|number| format!("ö/ü/{}", "é".repeat(number % 9) + &number.to_string())));
         let mut tree = Tree::default();
         for path in paths.iter().rev() {
-            tree.put(path, file(path));
+            tree.put(path, &file(path));
         }
         paths.push("ö/ü".to_owned());
-        tree.put("ö/ü", TreeNode::Directory { mode: 0o755 });
+        tree.put("ö/ü", &TreeNode::Directory { mode: 0o755 });
         paths.sort();
         assert!(tree.iter().map(|(path, _)| path).eq(paths.iter().cloned()));
         assert!(paths.iter().all(|path| tree.get(path).is_some()));
         for absent in ["", "ö/ü/", "ö/", "a", "ö/üx", "ä/bc"] {
             assert!(tree.get(absent).is_none(), "{absent:?}");
         }
-        assert!(tree.into_entries().map(|(path, _)| path.into_string()).eq(paths));
+        assert!(tree.into_entries().map(|(path, _)| path).eq(paths));
     }
 
     #[test]

@@ -8,22 +8,18 @@ use super::tree::{Spool, Tree, TreeNode, Unkept};
 use crate::diagnose::{Diagnose, Exit, Place, shown, shown_bytes};
 use crate::limits;
 use crate::oci::{Digest, HashingReader};
+use crate::paths;
 use crate::tarball::magic::{self, MagicError};
 use crate::tarball::{Entry, EntryKind, ReadError, TarReader};
 
-/// What an archive may hold at most.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Uncompressed bytes.
-    pub bytes: u64,
-    /// Uncompressed bytes for each compressed one; counts only beyond [`Limits::ratio_from`].
-    pub ratio: u64,
-    /// Uncompressed bytes up to which any ratio is fine.
-    pub ratio_from: u64,
+/// What an archive of so many bytes may unpack to, in bytes: a hundred times as many, or 256 MiB where that is more. Whoever
+/// raises the limit says it for every archive.
+pub(super) fn budget(packed: u64) -> u64 {
+    const RATIO: u64 = 100;
+    const ANY_RATIO: u64 = 256 << 20;
+    let most = limits::UNPACKED.value();
+    if limits::UNPACKED.is_set() { most } else { most.min(packed.saturating_mul(RATIO).max(ANY_RATIO)) }
 }
-
-/// Generous: the largest real input, the web with its modules, has 135 MB in 20,000 files.
-pub const LIMITS: Limits = Limits { bytes: 4 << 30, ratio: 100, ratio_from: 256 << 20 };
 
 /// What was read: names are relative, modes 0755 or 0644.
 #[derive(Debug, Default)]
@@ -127,18 +123,17 @@ impl Diagnose for UnpackError {
 type Result<T> = std::result::Result<T, UnpackError>;
 
 /// Reads a tar, gzipped, in zstd, in xz or plain: its first bytes tell, not its name.
-pub fn read_archive(path: &Path, limits: Limits) -> Result<Unpacked> {
+pub fn read_archive(path: &Path) -> Result<Unpacked> {
     let open = |source| UnpackError::Read { path: path.to_owned(), source };
     let file = limits::open_within(path, &limits::FILE).map_err(open)?;
     let packed = file.metadata().map_err(open)?.len();
     let file = BufReader::with_capacity(256 * 1024, HashingReader::new(file));
-    let unpacking = Unpacking::new(path, limits);
+    let unpacking = Unpacking::new(path);
     let plain = magic::open(file).map_err(|error| match error {
         MagicError::Read(source) => open(source),
         other => unpacking.archive(&other.to_string()),
     })?;
-    let budget = limits.bytes.min((packed.saturating_mul(limits.ratio)).max(limits.ratio_from));
-    let (mut unpacked, stream) = unpacking.read(Bounded { inner: plain, rest: budget, zeros: 0 })?;
+    let (mut unpacked, stream) = unpacking.read(Bounded::new(plain, budget(packed)))?;
     let mut file = stream.inner.into_inner();
     io::copy(&mut file, &mut io::sink()).map_err(open)?;
     unpacked.digest = Some(file.into_inner().finish().0);
@@ -146,14 +141,27 @@ pub fn read_archive(path: &Path, limits: Limits) -> Result<Unpacked> {
 }
 
 /// Reads so much and no more, and counts the zero bytes at the end.
-struct Bounded<R> {
-    inner: R,
+pub(super) struct Bounded<R> {
+    /// What is read.
+    pub inner: R,
     rest: u64,
     zeros: u64,
 }
 
+impl<R> Bounded<R> {
+    /// So many bytes of it.
+    pub fn new(inner: R, most: u64) -> Self {
+        Self { inner, rest: most, zeros: 0 }
+    }
+}
+
 /// What [`Bounded`] fails with; found again by its text, as it passes through readers.
 const TOO_MUCH: &str = "more than a package may hold";
+
+/// True where [`Bounded`] ended a reading.
+pub(super) fn is_too_much(error: &io::Error) -> bool {
+    error.to_string() == TOO_MUCH
+}
 
 impl<R: Read> Read for Bounded<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -175,12 +183,11 @@ pub(super) struct Unpacking<'a> {
     entries: u64,
     /// Bytes of files so far, holes included: what a sparse file unpacks to is not in the tar.
     bytes: u64,
-    limits: Limits,
 }
 
 impl<'a> Unpacking<'a> {
-    pub(super) fn new(path: &'a Path, limits: Limits) -> Self {
-        Self { path, unpacked: Unpacked::default(), spool: Spool::default(), entries: 0, bytes: 0, limits }
+    pub(super) fn new(path: &'a Path) -> Self {
+        Self { path, unpacked: Unpacked::default(), spool: Spool::default(), entries: 0, bytes: 0 }
     }
 
     /// The tree, and the stream at its end.
@@ -224,7 +231,7 @@ impl<'a> Unpacking<'a> {
             EntryKind::Directory => TreeNode::Directory { mode: 0o755 },
             EntryKind::File => {
                 self.bytes = self.bytes.saturating_add(entry.size);
-                if self.bytes > self.limits.bytes {
+                if limits::UNPACKED.allow(self.bytes).is_err() {
                     return Err(self.broken(io::Error::other(TOO_MUCH).into()));
                 }
                 let mut content =
@@ -283,7 +290,7 @@ impl<'a> Unpacking<'a> {
         }
         let key = self.name(target.as_bytes())?.unwrap_or_default();
         match self.unpacked.tree.get(&key) {
-            Some(file @ TreeNode::File { .. }) => Ok(file.clone()),
+            Some(file @ TreeNode::File { .. }) => Ok(file),
             _ => Err(refuse("is no file before it")),
         }
     }
@@ -297,8 +304,7 @@ impl<'a> Unpacking<'a> {
             };
             self.refuse(name.as_bytes(), &why)
         })?;
-        let names = self.unpacked.tree.names();
-        let within = limits::ENTRIES.allow(names.count).and_then(|()| limits::NAMES.allow(names.bytes));
+        let within = limits::ENTRIES.allow(self.unpacked.tree.names().count).and_then(|()| paths::within());
         within.map_err(|beyond| self.beyond(beyond))
     }
 
@@ -306,9 +312,9 @@ impl<'a> Unpacking<'a> {
     pub(super) fn check_links(&self) -> Result<()> {
         for (path, node) in self.unpacked.tree.iter() {
             if let TreeNode::Link { target } = node
-                && leaves(&path, target)
+                && leaves(&path, &target)
             {
-                let why = format!("is a link to `{}`, which leaves the package", shown(&**target));
+                let why = format!("is a link to `{}`, which leaves the package", shown(&*target));
                 return Err(self.refuse(path.as_bytes(), &why));
             }
         }
@@ -354,9 +360,11 @@ impl<'a> Unpacking<'a> {
             ReadError::CutOff => self.archive("it is cut off"),
             ReadError::Entry { name, why } => self.refuse(&name, &why),
             ReadError::Damaged(why) => self.archive(&format!("it is damaged: {why}")),
-            ReadError::Io(error) if error.to_string() == TOO_MUCH => {
-                self.archive(&format!("it unpacks to {TOO_MUCH}: a decompression bomb?"))
-            }
+            ReadError::Io(error) if is_too_much(&error) => UnpackError::Archive {
+                path: self.path.to_owned(),
+                why: format!("it unpacks to {TOO_MUCH}: a decompression bomb?"),
+                hint: limits::Beyond(&limits::UNPACKED).hint(),
+            },
             ReadError::Io(source) if Unkept::is(&source) => {
                 UnpackError::Unkept { path: self.path.to_owned(), source }
             }

@@ -16,6 +16,7 @@ mod quoted;
 pub mod rollout;
 mod services;
 pub mod status;
+mod store;
 mod table;
 pub mod timings;
 pub mod ui;
@@ -55,6 +56,7 @@ enum Command {
     Lock(versions::LockArgs),
     Verify(versions::VerifyArgs),
     Images(versions::ImagesArgs),
+    Store(store::StoreArgs),
     Prune(prune::PruneArgs),
     History(history::HistoryArgs),
     Diff(image::DiffArgs),
@@ -97,6 +99,7 @@ fn run(command: Command, ui: &Ui) -> Outcome {
         Command::Lock(args) => versions::lock(&args, ui),
         Command::Verify(args) => versions::verify(&args, ui),
         Command::Images(args) => versions::images(&args, ui),
+        Command::Store(args) => store::store(&args, ui),
         Command::Prune(args) => prune::prune(&args, ui),
         Command::History(args) => history::history(&args, ui),
         Command::Diff(args) => image::compare(&args, ui),
@@ -148,8 +151,8 @@ fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
 /// Help and version are no errors; wrong usage is exit 2, and JSON where JSON was asked for.
 fn report_usage(error: &clap::Error, json: bool) -> Exit {
     if !error.use_stderr() {
-        let _ = error.print();
-        return Exit::Done;
+        let is_written = error.print().is_ok() && !tarsup_standard_output::was_closed();
+        return if is_written { Exit::Done } else { Exit::Failed };
     }
     if json {
         let text = error.to_string();

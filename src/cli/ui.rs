@@ -56,12 +56,16 @@ impl Ui {
     /// With `json`, standard output carries one JSON document and nothing else.
     pub fn new(json: bool) -> Self {
         let terminal = io::stderr().is_terminal();
+        let unwritten = OnceLock::new();
+        if tarsup_standard_output::was_closed() {
+            let _ = unwritten.set(io::Error::other("it is closed"));
+        }
         Self {
             json,
             terminal,
             started: Instant::now(),
             lines: Mutex::default(),
-            unwritten: OnceLock::new(),
+            unwritten,
             timings: None,
             transfers: OnceLock::new(),
         }

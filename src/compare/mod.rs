@@ -158,7 +158,7 @@ fn size_of(image: &Image, part: &Part) -> u64 {
 /// What a list says of a part; `None` where it does not know the bytes of its files: of a base.
 fn listed(part: &Part) -> Option<BTreeMap<String, LayerFile>> {
     let nothing = Digest::of([]);
-    let file = |(path, entry): (&String, &crate::contents::Entry)| {
+    let file = |(path, entry): (String, crate::contents::Entry)| {
         let kind = match entry.kind {
             Kind::File => EntryKind::File,
             Kind::Folder => EntryKind::Directory,
@@ -170,7 +170,7 @@ fn listed(part: &Part) -> Option<BTreeMap<String, LayerFile>> {
             kind,
             mode: entry.mode,
             owner: (entry.uid, entry.gid),
-            target: entry.target.clone().into_bytes(),
+            target: entry.target.into_bytes(),
             attributes: Vec::new(),
             size: entry.size,
             content,

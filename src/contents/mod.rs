@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::elf::Elf;
 use crate::limits;
 use crate::oci::{Digest, HashingWriter, Image};
+use crate::paths::{self, Packed, Paths, put_number, take_number};
 use crate::tarball::{EntryKind, TarReader, magic};
 
 /// The folder that the list lies in: a file for each part, named as its layer, with `.json`.
@@ -73,6 +74,42 @@ impl Entry {
     }
 }
 
+impl Packed for Entry {
+    fn pack(&self, out: &mut Vec<u8>) {
+        let kind = match self.kind {
+            Kind::File if self.digest.is_some() => 3,
+            Kind::File => 0,
+            Kind::Folder => 1,
+            Kind::Link => 2,
+        };
+        let numbers = [kind, self.mode.into(), self.uid, self.gid, self.size, self.layer as u64];
+        for number in numbers {
+            put_number(out, number);
+        }
+        out.extend(self.digest.iter().flat_map(Digest::as_bytes));
+        out.extend_from_slice(self.target.as_bytes());
+    }
+
+    fn unpack(mut bytes: &[u8]) -> Self {
+        let bytes = &mut bytes;
+        let (kind, has_digest) = match take_number(bytes) {
+            1 => (Kind::Folder, false),
+            2 => (Kind::Link, false),
+            other => (Kind::File, other == 3),
+        };
+        Self {
+            kind,
+            mode: u32::try_from(take_number(bytes)).unwrap_or_default(),
+            uid: take_number(bytes),
+            gid: take_number(bytes),
+            size: take_number(bytes),
+            layer: usize::try_from(take_number(bytes)).unwrap_or_default(),
+            digest: has_digest.then(|| Digest::take(bytes)),
+            target: String::from_utf8_lossy(bytes).into_owned(),
+        }
+    }
+}
+
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
@@ -87,7 +124,7 @@ pub struct Part {
     #[serde(default, skip_serializing_if = "is_default")]
     pub covered: u64,
     /// Path without leading slash → what is there.
-    pub entries: BTreeMap<String, Entry>,
+    pub entries: Paths<Entry>,
     /// What programs find there; none where nobody has looked, or where there is nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offers: Option<Offers>,
@@ -135,7 +172,7 @@ impl Offers {
 
 impl Part {
     /// A part of these layers.
-    pub fn new(layers: Vec<Digest>, entries: BTreeMap<String, Entry>) -> Self {
+    pub fn new(layers: Vec<Digest>, entries: Paths<Entry>) -> Self {
         Self { version: VERSION, layers, covered: 0, entries, offers: None }
     }
 }
@@ -240,17 +277,9 @@ impl Contents {
             };
             let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
             limits::LISTED.allow(entry.size)?;
-            let mut bytes = Vec::new();
-            tar.content(&entry).take(entry.size).read_to_end(&mut bytes)?;
             let unreadable = |error| invalid(format!("the list of {name} cannot be read: {error}"));
-            // Most are of this version, and read once.
-            let part = match serde_json::from_slice::<Part>(&bytes) {
-                Ok(part) if part.version == VERSION => part,
-                Ok(_) => return Ok(false),
-                Err(error) => {
-                    let head: Version = serde_json::from_slice(&bytes).map_err(unreadable)?;
-                    return if head.version == VERSION { Err(unreadable(error)) } else { Ok(false) };
-                }
+            let Some(part) = read_part(tar.content(&entry), entry.size, unreadable)? else {
+                return Ok(false);
             };
             if lies_below {
                 self.below.insert(name.clone())
@@ -265,6 +294,49 @@ impl Contents {
     }
 }
 
+/// So much of a list is read at once; a larger one lies in a temporary file without a name until it is understood.
+const AT_ONCE: u64 = 4 << 20;
+
+/// The part that a file is; `None` for a version that is not known.
+fn read_part(
+    mut file: impl io::Read,
+    size: u64,
+    unreadable: impl Fn(serde_json::Error) -> io::Error,
+) -> io::Result<Option<Part>> {
+    let known = |head: Version| head.version == VERSION;
+    if size <= AT_ONCE {
+        let mut bytes = Vec::new();
+        file.take(size).read_to_end(&mut bytes)?;
+        // Most are of this version, and read once.
+        return match serde_json::from_slice::<Part>(&bytes) {
+            Ok(part) => Ok((part.version == VERSION).then_some(part)),
+            Err(error) => {
+                let is_known = serde_json::from_slice(&bytes).map(known).map_err(&unreadable)?;
+                if is_known { Err(unreadable(error)) } else { Ok(None) }
+            }
+        };
+    }
+    let unkept =
+        |error| io::Error::other(format!("{} takes no more: {error}", std::env::temp_dir().display()));
+    let mut kept = tempfile::tempfile().map_err(unkept)?;
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        let read = file.read(&mut buffer)?;
+        if read == 0 {
+            break;
+        }
+        io::Write::write_all(&mut kept, &buffer[..read]).map_err(unkept)?;
+    }
+    let again = |mut kept| {
+        io::Seek::rewind(&mut kept)?;
+        Ok::<_, io::Error>(BufReader::with_capacity(256 * 1024, kept))
+    };
+    if !serde_json::from_reader(again(&kept)?).map(known).map_err(&unreadable)? {
+        return Ok(None);
+    }
+    serde_json::from_reader(again(&kept)?).map(Some).map_err(unreadable)
+}
+
 /// What is found in an image without a list, by the names of its layers. Every layer is read.
 ///
 /// # Errors
@@ -273,7 +345,7 @@ pub fn folded(image: &Image) -> io::Result<Contents> {
     let mut contents = Contents::default();
     for (name, layer) in image.layer_names().into_iter().zip(&image.layers) {
         let part =
-            contents.parts.entry(name.clone()).or_insert_with(|| Part::new(Vec::new(), BTreeMap::new()));
+            contents.parts.entry(name.clone()).or_insert_with(|| Part::new(Vec::new(), Paths::default()));
         part.layers.push(layer.diff_id);
         let index = part.layers.len() - 1;
         let stream = BufReader::with_capacity(256 * 1024, layer.source.open()?);
@@ -311,7 +383,8 @@ pub fn folded(image: &Image) -> io::Result<Contents> {
                 contents.cover(&path, true);
             }
             if let Some(part) = contents.parts.get_mut(&name) {
-                part.entries.insert(path, entry);
+                part.entries.insert(&path, &entry);
+                paths::within()?;
             }
         }
     }
@@ -325,10 +398,8 @@ const OPAQUE: &str = ".wh..wh..opq";
 impl Contents {
     /// Takes out what lies below a path, and what lies at it.
     fn cover(&mut self, path: &str, itself: bool) {
-        let inside = format!("{path}/");
         for part in self.parts.values_mut() {
-            let below = part.entries.range(inside.clone()..).take_while(|(at, _)| at.starts_with(&inside));
-            let mut gone: Vec<String> = below.map(|(at, _)| at.clone()).collect();
+            let mut gone = part.entries.below(path);
             gone.extend(itself.then(|| path.to_owned()));
             for path in gone {
                 part.covered += part.entries.remove(&path).map_or(0, |entry| entry.size);
@@ -359,7 +430,7 @@ mod tests {
         let file = Entry { mode: 0o755, size: 3, digest: Some(Digest::of("abc")), ..Entry::default() };
         let link = Entry { kind: Kind::Link, target: "x".to_owned(), layer: 1, ..Entry::default() };
         let folder = Entry { kind: Kind::Folder, mode: 0o2775, gid: 50, ..Entry::default() };
-        let entries = [("b", file), ("a", link), ("c", folder)].map(|(path, entry)| (path.to_owned(), entry));
+        let entries = [("b", file), ("a", link), ("c", folder)];
         let part = Part::new(vec![Digest::of("1"), Digest::of("2")], entries.into_iter().collect());
         let mut bytes = Vec::new();
         write_part(&mut bytes, &part.layers, part.covered, part.entries.iter(), None).unwrap();

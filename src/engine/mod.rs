@@ -370,7 +370,7 @@ pub enum EngineError {
         why: String,
     },
     /// 404.
-    #[error("{call}: {message}")]
+    #[error("{call}: {}", first_of(message))]
     NotFound {
         /// The call.
         call: String,
@@ -378,7 +378,7 @@ pub enum EngineError {
         message: String,
     },
     /// 409: a name or a state is in the way.
-    #[error("{call}: {message}")]
+    #[error("{call}: {}", first_of(message))]
     Conflict {
         /// The call.
         call: String,
@@ -386,7 +386,7 @@ pub enum EngineError {
         message: String,
     },
     /// Any other answer that is not success.
-    #[error("{call}: {}{message}", answered(*status))]
+    #[error("{call}: {}{}", answered(*status), first_of(message))]
     Answered {
         /// The call.
         call: String,
@@ -411,6 +411,12 @@ pub enum EngineError {
         /// What to do.
         hint: String,
     },
+}
+
+/// The beginning of what an engine says: no person reads megabytes, and no record keeps them.
+fn first_of(message: &str) -> &str {
+    const MOST: usize = 1000;
+    message.char_indices().nth(MOST).map_or(message, |(at, _)| &message[..at])
 }
 
 /// How an error says a status; there is none for an error inside a stream.

@@ -23,6 +23,20 @@ impl Digest {
         Self(Sha256::digest(bytes.as_ref()).into())
     }
 
+    /// The 32 bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The digest that bytes begin with; of less than 32, the rest is zero.
+    pub fn take(bytes: &mut &[u8]) -> Self {
+        let (own, rest) = bytes.split_at(bytes.len().min(32));
+        *bytes = rest;
+        let mut digest = [0; 32];
+        digest[..own.len()].copy_from_slice(own);
+        Self(digest)
+    }
+
     /// The 64 hexadecimal digits.
     pub fn hex(&self) -> String {
         self.0.iter().fold(String::with_capacity(64), |mut hex, byte| {

@@ -11,11 +11,13 @@ pub mod layout;
 mod origin;
 pub mod proven;
 mod unpacked;
+mod verify;
 
 pub use cache::Cache;
 pub use layout::Layout;
 pub use proven::Proven;
 pub use unpacked::{size_member, unpacked};
+pub use verify::{Damaged, Verified, verify};
 
 /// Why the store, the cache or a layout cannot be read or written.
 #[derive(Debug, thiserror::Error)]

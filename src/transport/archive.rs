@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Progress, Receipt, Result, Sink, TransportError};
+use super::{Progress, Receipt, RegistryError, Result, Sink, TransportError};
 use crate::oci::image::{ANNOTATION_CONTAINERD_NAME, ANNOTATION_REF_NAME};
 use crate::oci::{Descriptor, Digest, HashingReader, Image, Layer, MediaType, Reference};
 
@@ -26,6 +26,47 @@ pub struct Archive<'a> {
     pub reference: &'a Reference,
     /// Whether the layer at this index goes in. An engine that has the others takes the archive all the same.
     pub includes: &'a (dyn Fn(usize) -> bool + Sync),
+}
+
+/// Where an image comes from has not what it says: nothing is wrong with where it goes.
+#[derive(Debug, thiserror::Error)]
+pub enum Unsound {
+    /// Other bytes, or fewer.
+    #[error("the bytes of the layer {wanted} are other ones: {found}")]
+    Other {
+        /// What the manifest names.
+        wanted: Digest,
+        /// What came.
+        found: Digest,
+    },
+    /// None at all.
+    #[error("the bytes of the layer {wanted} cannot be read")]
+    Unreadable {
+        /// What the manifest names.
+        wanted: Digest,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// What a registry says of itself stays as it is.
+fn unsound(wanted: Digest, source: io::Error) -> io::Error {
+    if source.get_ref().is_some_and(|inner| inner.downcast_ref::<RegistryError>().is_some()) {
+        return source;
+    }
+    io::Error::new(io::ErrorKind::InvalidData, Unsound::Unreadable { wanted, source })
+}
+
+/// A layer that is read: whether it is reading or writing that fails must be told apart.
+struct Layered<R> {
+    wanted: Digest,
+    reader: R,
+}
+
+impl<R: Read> Read for Layered<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reader.read(buffer).map_err(|error| unsound(self.wanted, error))
+    }
 }
 
 /// The entry of `manifest.json` (docker's image spec v1.2).
@@ -44,15 +85,17 @@ impl Archive<'_> {
     /// Whatever `out` or the layers' readers fail with; a layer whose bytes are not those that its descriptor names.
     pub fn write(&self, out: &mut dyn Write, progress: &dyn Progress) -> io::Result<u64> {
         self.put_together(&mut Tar { out, size: 0, progress }, &|layer, path, tar| {
-            let digest = layer.descriptor.digest;
-            let mut reader = HashingReader::new(layer.source.open()?);
-            tar.stream(path, layer.descriptor.size, &mut reader)?;
+            let wanted = layer.descriptor.digest;
+            let opened = layer.source.open().map_err(|error| unsound(wanted, error))?;
+            let mut reader = HashingReader::new(Layered { wanted, reader: opened });
+            let written = tar.stream(path, layer.descriptor.size, &mut reader);
             let (found, _) = reader.finish();
-            if found != digest {
-                let why = format!("the bytes of the layer {digest} are other ones: {found}");
-                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+            match written {
+                // Where the bytes end too soon, they are other ones as well.
+                Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => Err(error),
+                Ok(()) if found == wanted => Ok(()),
+                _ => Err(io::Error::new(io::ErrorKind::InvalidData, Unsound::Other { wanted, found })),
             }
-            Ok(())
         })
     }
 

@@ -223,6 +223,9 @@ pub enum TransportError {
         /// What was seen.
         why: String,
     },
+    /// What an image is read from is damaged.
+    #[error(transparent)]
+    Unsound(#[from] archive::Unsound),
     /// A layout or the local store cannot be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -235,13 +238,22 @@ pub enum TransportError {
 }
 
 impl TransportError {
-    /// What is read out of a registry fails where it is written: the registry's own words say more.
+    /// What cannot be read fails where it is written: what its source says of itself is more.
     #[must_use]
     pub fn at_its_source(self) -> Self {
+        let is_unsound = |source: &io::Error| {
+            source.get_ref().is_some_and(|inner| inner.downcast_ref::<archive::Unsound>().is_some())
+        };
         let is_registry = |source: &io::Error| {
             source.get_ref().is_some_and(|inner| inner.downcast_ref::<RegistryError>().is_some())
         };
         match self {
+            Self::Read { source, .. } | Self::Io { source, .. } if is_unsound(&source) => {
+                match source.downcast() {
+                    Ok(error) => Self::Unsound(error),
+                    Err(source) => Self::Read { name: "from its source".to_owned(), source },
+                }
+            }
             Self::Read { source, .. }
             | Self::Io { source, .. }
             | Self::Store(StoreError::Io { source, .. })
@@ -260,7 +272,9 @@ impl TransportError {
 impl Diagnose for TransportError {
     fn exit(&self) -> Exit {
         match self {
-            Self::Name { .. } | Self::Absent { .. } | Self::Malformed { .. } => Exit::Usage,
+            Self::Name { .. } | Self::Absent { .. } | Self::Malformed { .. } | Self::Unsound(_) => {
+                Exit::Usage
+            }
             Self::Io { act: "read", source, .. } if source.kind() == io::ErrorKind::NotFound => Exit::Usage,
             Self::Store(error) => error.exit(),
             Self::Engine(error) => error.exit(),
@@ -279,6 +293,9 @@ impl Diagnose for TransportError {
             Self::Malformed { .. } => Some("make it again, or name another one".to_owned()),
             Self::Io { act: "read", .. } => Some("see whether it exists and may be read".to_owned()),
             Self::Io { .. } => Some("see whether the disk is full and the permissions fit".to_owned()),
+            Self::Unsound(_) => Some(
+                "whatever it is copied from is damaged, or was tampered with: get the image again".to_owned(),
+            ),
             Self::Read { .. } => Some("build the image again: the cache keeps what did not change".to_owned()),
             Self::NotLoaded { .. } => Some("look at the engine's log, then copy it again".to_owned()),
             Self::Store(error) => error.hint(),

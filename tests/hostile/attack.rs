@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -128,7 +128,7 @@ impl Attack {
         let mut command = Command::new("sh");
         command
             .args(["-c", &format!("ulimit -v {ADDRESS_SPACE}; exec \"$0\" \"$@\"")])
-            .arg(env!("CARGO_BIN_EXE_tarsup"))
+            .arg(program())
             .args(&self.arguments)
             .current_dir(self.folder.path())
             .env("TARSUP_STORE", self.folder.path().join("store"))
@@ -181,6 +181,9 @@ impl Attack {
             }
             (code, signal) => faults.push(format!("exit {code:?}, signal {signal:?}")),
         }
+        if std::env::var_os("TARSUP_TELL").is_some() {
+            eprintln!("{}: {} KiB, {:?}", self.name, most, began.elapsed());
+        }
         if most > self.resident {
             faults.push(format!("{most} KiB resident"));
         }
@@ -216,10 +219,15 @@ impl Attack {
     }
 }
 
+/// The program that is attacked: the tests' own, or the one that is shipped (tests/long.sh).
+fn program() -> PathBuf {
+    std::env::var_os("TARSUP_HOSTILE").map_or_else(|| env!("CARGO_BIN_EXE_tarsup").into(), PathBuf::from)
+}
+
 /// The high-water mark of a living process, in KiB. Until it is tarsup it is a copy of whoever began it.
 fn resident(process: &Path) -> u64 {
     let status = fs::read_to_string(process.join("status")).unwrap_or_default();
-    if fs::read_link(process.join("exe")).ok() != fs::canonicalize(env!("CARGO_BIN_EXE_tarsup")).ok() {
+    if fs::read_link(process.join("exe")).ok() != fs::canonicalize(program()).ok() {
         return 0;
     }
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

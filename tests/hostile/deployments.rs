@@ -70,7 +70,7 @@ fn bombs_and_floods_of_yaml_end_soon() {
                 "a long key and its aliases",
                 &format!("{SOUND}x-a: &a {{{scalar}: 1}}\nx-b: [{aliases}]\n"),
             ),
-            with("99,000 keys", &keys).or_taken().within(160),
+            with("99,000 keys", &keys).taken().within(160),
             config("60,000 anchors", &format!("{SOUND}{anchors}")).or_taken(),
             config("merges of merges", &format!("{SOUND}{merges}")).within(160),
             config("aliases that double", &format!("{SOUND}{doubled}")),
@@ -341,9 +341,9 @@ fn numbers_and_durations_beyond_everything_are_refused() {
     let mut attacks = Vec::new();
     for key in keys {
         for value in huge {
-            attacks.push(
-                with(format!("{key} = {value}"), &format!("    {}", key.replace('V', value))).or_taken(),
-            );
+            let attack = with(format!("{key} = {value}"), &format!("    {}", key.replace('V', value)));
+            // The value of a sysctl is any text.
+            attacks.push(if key.starts_with("sysctls") { attack.or_taken() } else { attack });
         }
     }
     for key in [
@@ -383,7 +383,7 @@ fn ports_files_and_chains_without_end_are_refused() {
         with("ports that do not match", "    ports: [\"1-65535:1-3\"]"),
         with("ports backwards", "    ports: [\"9-1:1-9\"]"),
         with("expose of all", "    expose: [\"1-65535\"]"),
-        config("a chain of extends", &chain("")).or_taken(),
+        config("a chain of extends", &chain("")).taken(),
         config("a circle of extends", &chain(", extends: {service: s0}")).saying("s0"),
         config("extends of itself", "services: {a: {image: x, extends: {service: a}}}\n"),
         with("a volume 10,000 deep", &format!("    volumes: [\"./{deep}:/data\"]")),

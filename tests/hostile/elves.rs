@@ -91,7 +91,7 @@ fn many_programs_and_libraries_end_soon() {
     Packer::default().write(&workshop.path("packages/tarsstat.tgz"), files.chain([own]).collect());
     let mut attack =
         Attack::new("2,000 programs, 250 libraries", workshop.folder, &["build", "framework.yaml"])
-            .saying("more than 1000000 places where a library is looked for");
+            .saying("more than 200000 places where a library is looked for");
     attack.leaves.push("cache".to_owned());
     all.push(attack);
 

@@ -6,10 +6,14 @@ use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use serde_json::{Value, json};
+use tarsup::diagnose::{Diagnose as _, Exit, harmless};
+use tarsup::engine::{ConnectOptions, CreateBody, DockerEngine, Engine as _, EngineError, RestartPolicy};
 use tempfile::TempDir;
 
 use crate::attack::{Attack, End, SECRET, all_hold};
@@ -177,6 +181,14 @@ type Request = (String, String);
 
 /// An engine on a socket in this folder. To one request it answers nonsense; all are taken down.
 fn serve(folder: &Path, wrong: Option<(Request, Nonsense)>) -> Arc<Mutex<BTreeSet<Request>>> {
+    serve_that(folder, move |asked| wrong.as_ref().filter(|(at, _)| at == asked).map(|(_, kind)| *kind))
+}
+
+/// The same, where something says which requests.
+fn serve_that(
+    folder: &Path,
+    wrong: impl Fn(&Request) -> Option<Nonsense> + Clone + Send + 'static,
+) -> Arc<Mutex<BTreeSet<Request>>> {
     let listener = UnixListener::bind(folder.join("docker.sock")).unwrap();
     let seen: Arc<Mutex<BTreeSet<Request>>> = Arc::default();
     let noted = seen.clone();
@@ -187,8 +199,8 @@ fn serve(folder: &Path, wrong: Option<(Request, Nonsense)>) -> Arc<Mutex<BTreeSe
                 let mut stream = BufReader::new(stream);
                 while let Some(request) = next_request(&mut stream) {
                     noted.lock().unwrap().insert(request.clone());
-                    if let Some((_, kind)) = wrong.as_ref().filter(|(at, _)| *at == request) {
-                        let _ = say(*kind, stream.get_mut());
+                    if let Some(kind) = wrong(&request) {
+                        let _ = say(kind, stream.get_mut());
                         return;
                     }
                     let (status, body) = sound(&request.0, &request.1);
@@ -309,4 +321,124 @@ fn nonsense_in_answer_to_any_call_is_a_sentence() {
         }
     }
     all_hold("engines", 300, attacks);
+}
+
+type Asked = Pin<Box<dyn Future<Output = Result<(), EngineError>> + Send>>;
+type Ask = fn(Arc<DockerEngine>) -> Asked;
+
+macro_rules! asks {
+    ($($name:ident($($argument:expr),*)),* $(,)?) => {
+        [$((
+            stringify!($name),
+            (|engine| Box::pin(async move { engine.$name($($argument),*).await.map(drop) })) as Ask,
+        )),*]
+    };
+}
+
+/// Every method of the engine, whichever command needs it.
+fn every_call() -> Vec<(&'static str, Ask)> {
+    asks![
+        info(),
+        list_containers(&[]),
+        inspect_container("a"),
+        create_container("a", &CreateBody::default()),
+        start_container("a"),
+        stop_container("a", Duration::from_secs(1)),
+        rename_container("a", "b"),
+        update_restart("a", &RestartPolicy::no()),
+        remove_container("a"),
+        wait_container("a"),
+        attach_container("a"),
+        processes("a"),
+        changes("a"),
+        logs("a", 9),
+        exec("a", &["x"], Duration::from_secs(2)),
+        exec_attached("a", &["x"]),
+        exec_code("a"),
+        put_archive("a", "/", vec![0; 1024]),
+        get_archive("a", "/"),
+        connect_network("a", "b", &json!({})),
+        list_images(),
+        inspect_image("a"),
+        load_image(Box::pin(futures_util::stream::empty())),
+        save_image("a"),
+        remove_image("a"),
+        tag_image("a", "b", "c"),
+        inspect_network("a"),
+        create_network(&json!({})),
+        inspect_volume("a"),
+        list_volumes(&[]),
+        create_volume(&json!({})),
+        remove_volume("a"),
+    ]
+    .into()
+}
+
+/// These last as long as what they wait for, and whoever makes them has an end for it; images have half a minute here.
+const LASTING: [&str; 5] =
+    ["wait_container", "attach_container", "exec_attached", "load_image", "save_image"];
+
+/// One call and its answer: what is wrong with how it ended.
+async fn ended(name: &'static str, ask: Ask, kind: Nonsense) -> Option<String> {
+    let folder = TempDir::new().unwrap();
+    serve_that(folder.path(), move |(_, path)| (path != "/version").then_some(kind));
+    let host = Some(format!("unix://{}", folder.path().join("docker.sock").display()));
+    let engine = DockerEngine::connect(&ConnectOptions { host, context: None }).await.unwrap();
+    let answer = tokio::time::timeout(Duration::from_secs(40), ask(Arc::new(engine))).await;
+    let error = match answer {
+        Err(_) => return Some(format!("{name}, {kind:?}: hangs")),
+        Ok(Ok(())) => return None,
+        Ok(Err(error)) => error,
+    };
+    let said = harmless(&error.to_string()).into_owned();
+    let hint = error.hint().unwrap_or_default();
+    let is_sound =
+        !hint.is_empty() && said.len() < 8 << 10 && matches!(error.exit(), Exit::Failed | Exit::Usage);
+    (!is_sound).then(|| format!("{name}, {kind:?}: {} bytes, {:?}, {hint}: {said}", said.len(), error.exit()))
+}
+
+/// Set in the process that makes the calls: how long an engine may take is read once.
+const INNER: &str = "TARSUP_ENGINE_PATIENCE";
+/// In seconds.
+const PATIENCE: &str = "3";
+
+#[test]
+fn nonsense_in_answer_to_each_method_is_an_error_with_a_hint() {
+    if std::env::var(INNER).as_deref() != Ok(PATIENCE) {
+        let name = "engine::nonsense_in_answer_to_each_method_is_an_error_with_a_hint";
+        let mut inner = std::process::Command::new(std::env::current_exe().unwrap());
+        let output = inner.args(["--exact", name, "--nocapture"]).env(INNER, PATIENCE).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.contains("calls with nonsense"), "{said}");
+        return;
+    }
+    let calls = every_call();
+    let trait_of_engine = include_str!("../../src/engine/mod.rs");
+    let methods: Vec<&str> = trait_of_engine
+        .lines()
+        .filter_map(|line| line.strip_prefix("    async fn ")?.split('(').next())
+        .collect();
+    let mut listed: Vec<&str> = calls.iter().map(|(name, _)| *name).collect();
+    assert_eq!(listed.len(), methods.len(), "{methods:?}");
+    listed.retain(|name| !methods.contains(name));
+    assert!(listed.is_empty(), "{listed:?}");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let (count, wrong) = runtime.block_on(async {
+        let mut tasks = Vec::new();
+        for (name, ask) in calls {
+            let slow: &[Nonsense] = if LASTING.contains(&name) { &[] } else { &SLOW };
+            for kind in QUICK.iter().chain(slow).copied() {
+                tasks.push(ended(name, ask, kind));
+            }
+        }
+        // So many at once that a busy machine still answers within the patience.
+        let (count, mut wrong) = (tasks.len(), Vec::new());
+        let mut tasks = futures_util::stream::iter(tasks).buffer_unordered(40);
+        while let Some(found) = tasks.next().await {
+            wrong.extend(found);
+        }
+        (count, wrong)
+    });
+    eprintln!("{count} calls with nonsense, {} with faults", wrong.len());
+    assert!(count > 350 && wrong.is_empty(), "{}", wrong.join("\n"));
 }

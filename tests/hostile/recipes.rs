@@ -22,6 +22,7 @@ fn recipes_that_mean_nothing_are_refused() {
         ("a key twice", format!("{RECIPE}name: b\n")),
         ("a key of a map twice", format!("{RECIPE}labels: {{a: b, a: c}}\n")),
         ("an unknown key", format!("{RECIPE}unknown: b\n")),
+        ("a BOM", format!("\u{feff}{RECIPE}")),
         ("a BOM in the middle", format!("{RECIPE}\u{feff}labels: {{}}\n")),
         ("two documents", format!("{RECIPE}---\n{RECIPE}")),
         ("nothing", String::new()),

@@ -400,6 +400,11 @@ fn file_below_a_link_of_the_base_lands_where_the_link_leads() {
     assert_eq!(names, ["usr/", "usr/bin/", "usr/bin/x"], "the link itself stays");
     let straight = on_merged_usr("{tars-init: /usr/bin/x}");
     assert_eq!(layer(&built(&through), "files"), layer(&built(&straight), "files"));
+    // However the path is written.
+    for written in ["/./bin/x", "/usr//bin/x", "/usr/./bin//./x", "//bin/x"] {
+        let odd = on_merged_usr(&format!("{{tars-init: {written}}}"));
+        assert_eq!(layer(&built(&odd), "files"), layer(&built(&straight), "files"), "{written}");
+    }
     // The plan knows it too, once the base is known.
     let plan = through.json(&["build", "framework.yaml", "--plan"]);
     assert_eq!(plan["layers"][1]["cached"], true, "{plan}");

@@ -174,7 +174,20 @@ fn decompression_bomb_is_refused() {
     }
     gzip.write_all(&[0; 1024]).unwrap();
     gzip.finish().unwrap();
-    refused(&workshop, &["tarsstat.tgz", "more than a package may hold"]);
+    refused(&workshop, &["tarsstat.tgz", "more than a package may hold", "TARSUP_LIMIT_UNPACKED="]);
+    // A base is bounded as a package is; and whoever means it says so.
+    fs::rename(workshop.path("packages/tarsstat.tgz"), workshop.path("base.tgz")).unwrap();
+    workshop.pack(Packer::default(), Service::Stat, "3.0.17");
+    workshop.write("framework.yaml", &RECIPE.replace("scratch", "rootfs:base.tgz"));
+    let message = workshop.refused(&["build", "framework.yaml"], 2);
+    for part in ["base.tgz", "more than a base may hold", "TARSUP_LIMIT_UNPACKED="] {
+        assert!(message.contains(part), "{message}");
+    }
+    assert!(!workshop.path("store").exists());
+    let mut meant = workshop.command(&["build", "framework.yaml", "--json"]);
+    let output = meant.env("TARSUP_LIMIT_UNPACKED", "1000000000").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("no folder in it"), "it is read to its end: {said}");
 }
 
 #[test]
@@ -195,6 +208,7 @@ fn recipe_that_is_wrong_is_refused_with_its_line() {
         ("init: tars-init", "waive: [abi]", vec!["names no program and what it needs"]),
         ("init: tars-init", "labels: {io.tarsup.role: x}", vec!["tarsup's own"]),
         ("name: tars/framework", "name: [", vec!["framework.yaml"]),
+        ("name: tars", "\u{feff}name: tars", vec!["begins with a byte order mark", "framework.yaml\":1"]),
     ] {
         let workshop = Workshop::new();
         workshop.write("framework.yaml", &RECIPE.replace(from, to));

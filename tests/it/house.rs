@@ -5,19 +5,20 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Module → what it may name of ours. ARCHITECTURE.md explains each line.
-const MAY_IMPORT: [(&str, &[&str]); 19] = [
+const MAY_IMPORT: [(&str, &[&str]); 20] = [
     ("diagnose", &[]),
     ("limits", &[]),
+    ("paths", &["limits"]),
     ("tars", &["diagnose"]),
     ("oci", &["diagnose"]),
     ("tarball", &["limits"]),
     ("elf", &[]),
-    ("contents", &["elf", "limits", "oci", "tarball"]),
+    ("contents", &["elf", "limits", "oci", "paths", "tarball"]),
     ("compare", &["contents", "diagnose", "limits", "oci", "tarball", "tars"]),
     ("sbom", &["contents", "oci", "tars"]),
     ("engine", &["diagnose", "limits", "oci"]),
     ("store", &["diagnose", "limits", "oci", "tars"]),
-    ("build", &["contents", "diagnose", "elf", "limits", "oci", "store", "tarball", "tars", "yaml"]),
+    ("build", &["contents", "diagnose", "elf", "limits", "oci", "paths", "store", "tarball", "tars", "yaml"]),
     ("transport", &["diagnose", "engine", "limits", "oci", "store", "tarball"]),
     ("yaml", &["diagnose", "limits"]),
     ("deploy", &["diagnose", "engine", "limits", "oci", "tars", "yaml"]),

@@ -22,6 +22,7 @@ mod gate;
 mod guard;
 mod house;
 mod listless;
+mod output;
 mod packages;
 mod patch;
 mod plan;

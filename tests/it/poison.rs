@@ -51,11 +51,21 @@ fn copy_of_a_layer_with_wrong_bytes_is_refused_and_the_store_stays_clean() {
         let message = workshop.refused(&["copy", "oci:evil:1", destination], 2);
         assert!(message.contains("the bytes of the layer sha256:"), "{message}");
     }
-    let message = workshop.refused(&["copy", "oci:evil:1", "docker-archive:evil.tar"], 1);
-    assert!(
-        message.contains("the bytes of the layer sha256:") && !workshop.path("evil.tar").exists(),
-        "{message}"
-    );
+    // As well one that ends too soon, or cannot be read: it is the source that is wrong, and never a full disk.
+    let torn = |path: &Path| fs::File::options().write(true).open(path).unwrap().set_len(30).unwrap();
+    for (evil, why) in [
+        (None, "are other ones: sha256:"),
+        (Some(Box::new(torn) as Box<dyn Fn(&Path)>), "are other ones: sha256:"),
+        (Some(Box::new(|path: &Path| drop(fs::remove_file(path)))), "cannot be read"),
+    ] {
+        if let Some(evil) = evil {
+            evil(&blob(&workshop, "evil", &built, 0));
+        }
+        let message = workshop.refused(&["copy", "oci:evil:1", "docker-archive:evil.tar"], 2);
+        assert!(message.contains("the bytes of the layer sha256:") && message.contains(why), "{message}");
+        assert!(message.contains("whatever it is copied from is damaged"), "{message}");
+        assert!(!workshop.path("evil.tar").exists(), "{message}");
+    }
     let genuine = workshop.json(&["build", "framework.yaml"]);
     assert_eq!(genuine["digest"], built["digest"]);
     assert!(all_whole(&workshop.path("store")) && all_whole(&workshop.path("cache")));
@@ -113,6 +123,67 @@ fn poisoned_blob_is_replaced_by_a_copy_of_the_genuine_image() {
     let receipt = workshop.json(&["copy", "docker-archive:genuine.tar", "oci:out:1"]);
     assert_eq!((&receipt["layers_sent"], &receipt["layers_skipped"]), (&1.into(), &13.into()));
     assert!(is_whole(&evil));
+}
+
+#[test]
+fn store_verify_names_whatever_is_not_what_its_name_says_and_a_build_makes_it_again() {
+    let workshop = Workshop::new();
+    let verified = |exit: i32| -> Value {
+        let output = workshop.run(&["store", "verify", "--json"]);
+        assert_eq!(output.status.code(), Some(exit), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    assert_eq!(verified(0)["blobs"], 0, "there is nothing yet");
+    let built = workshop.json(&["build", "framework.yaml"]);
+    // Twice, so that what was proven is remembered: it is read all the same.
+    workshop.json(&["build", "framework.yaml"]);
+    let whole = verified(0);
+    assert_eq!((&whole["blobs"], &whole["damaged"]), (&30.into(), &Value::Array(Vec::new())), "{whole}");
+    let (poisoned, short, gone) = (
+        blob(&workshop, "store", &built, 0),
+        blob(&workshop, "store", &built, 1),
+        blob(&workshop, "store", &built, 2),
+    );
+    let linked = blob(&workshop, "cache", &built, 3);
+    poison(&poisoned);
+    fs::remove_file(&short).unwrap();
+    fs::write(&short, "short").unwrap();
+    fs::remove_file(&gone).unwrap();
+    fs::remove_file(&linked).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", &linked).unwrap();
+    let found = verified(6);
+    let of = |path: &Path| {
+        let damaged = found["damaged"].as_array().unwrap();
+        let of = damaged.iter().find(|damaged| damaged["file"] == path.to_str().unwrap());
+        of.unwrap_or_else(|| panic!("{} is not named: {found}", path.display())).clone()
+    };
+    // Store and cache have one file for each layer: what is poisoned is so in both.
+    assert_eq!(found["damaged"].as_array().unwrap().len(), 5, "{found}");
+    for (path, why) in
+        [(&poisoned, "its bytes are sha256:"), (&short, "its bytes are"), (&gone, "it is not there")]
+    {
+        assert!(of(path)["why"].as_str().unwrap().contains(why), "{found}");
+        assert_eq!(of(path)["images"][0], "tars/framework:3.0.17", "{found}");
+    }
+    assert!(of(&linked)["why"].as_str().unwrap().contains("it is a link"), "{found}");
+    let output = workshop.run(&["store", "verify"]);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("(of tars/framework:3.0.17): its bytes are"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("makes it again"));
+    workshop.json(&["build", "framework.yaml"]);
+    assert_eq!(verified(0)["damaged"], Value::Array(Vec::new()));
+    // Documents count as well, and an image whose own cannot be read.
+    let manifest = built["digest"].as_str().unwrap().trim_start_matches("sha256:");
+    fs::write(workshop.path("store/blobs/sha256").join(manifest), "{}").unwrap();
+    let found = verified(6);
+    assert!(
+        found["damaged"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|damaged| damaged["images"][0] == "tars/framework:3.0.17")
+    );
+    let path = workshop.json(&["store", "path"])["store"].as_str().unwrap().to_owned();
+    assert_eq!(path, workshop.path("store").to_str().unwrap());
 }
 
 #[test]

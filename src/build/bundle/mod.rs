@@ -121,7 +121,7 @@ impl Bundle {
     pub fn write(&self, out: impl Write, threads: NonZeroUsize) -> io::Result<()> {
         let compressors = Compressors::new(threads);
         let mut gzip = compressors.writer(out);
-        layer::write(&self.tree, &Folders::new(), &mut gzip)?;
+        layer::write(&self.tree, &Folders::default(), &mut gzip)?;
         gzip.finish().map(|_| ())
     }
 }

@@ -34,16 +34,16 @@ pub(super) enum Shown<'a> {
 
 impl<'a> Shown<'a> {
     /// What stands at a path, and where it leads.
-    fn at(self, path: &str) -> Option<(Kind, Option<&'a str>)> {
+    fn at(self, path: &str) -> Option<(Kind, Option<String>)> {
         match self {
             Self::Part(part) => {
                 let entry = part.entries.get(path)?;
-                Some((entry.kind, (entry.kind == Kind::Link).then_some(entry.target.as_str())))
+                Some((entry.kind, (entry.kind == Kind::Link).then_some(entry.target)))
             }
             Self::Tree(tree) => Some(match tree.get(path)? {
                 TreeNode::Directory { .. } => (Kind::Folder, None),
                 TreeNode::File { .. } => (Kind::File, None),
-                TreeNode::Link { target } => (Kind::Link, Some(&**target)),
+                TreeNode::Link { target } => (Kind::Link, Some(target.into_string())),
             }),
         }
     }
@@ -52,7 +52,7 @@ impl<'a> Shown<'a> {
     fn library(self, path: &str) -> Option<&'a Elf> {
         match self {
             Self::Part(part) => part.offers.as_ref()?.libraries.get(path),
-            Self::Tree(tree) => listing::library(path, tree.get(path)?),
+            Self::Tree(tree) => listing::library(path, tree),
         }
     }
 }
@@ -79,14 +79,9 @@ pub(super) struct Program<'a> {
 
 /// What of a layer a loader is asked for.
 pub(super) fn programs<'a>(layer: &'a str, tree: &'a Tree) -> impl Iterator<Item = Program<'a>> {
-    tree.iter().filter_map(move |(path, node)| match node {
-        TreeNode::File { content, .. } => {
-            let elf = content.elf.as_deref()?;
-            let is_loaded = elf.interpreter.is_some() || !elf.needed.is_empty();
-            is_loaded.then(|| Program { layer, path: path.into(), elf })
-        }
-        _ => None,
-    })
+    let is_loaded = |elf: &Elf| elf.interpreter.is_some() || !elf.needed.is_empty();
+    let loaded = tree.elves().filter(move |(_, elf)| is_loaded(elf));
+    loaded.map(move |(path, elf)| Program { layer, path: path.into(), elf })
 }
 
 impl Program<'_> {
@@ -210,19 +205,19 @@ struct Found<'a> {
 
 impl<'a> World<'a> {
     /// What stands at a path whose folder has been followed.
-    fn kind(&self, path: &str) -> Option<(Kind, Option<&'a str>, Owner)> {
+    fn kind(&self, path: &str) -> Option<(Kind, Option<String>, Owner)> {
         for (name, part) in &self.parts {
             if let Some((kind, target)) = part.at(path) {
                 return Some((kind, target, Owner::Layer((*name).to_owned())));
             }
         }
-        let target = self.base.links.get(path).map(String::as_str);
+        let target = self.base.links.get(path);
         let kind = if target.is_some() {
             Kind::Link
-        } else if self.base.files.contains(path) {
+        } else if self.base.files.has(path) {
             Kind::File
         } else {
-            self.base.folders.contains_key(path).then_some(Kind::Folder)?
+            self.base.folders.has(path).then_some(Kind::Folder)?
         };
         Some((kind, target, Owner::Base))
     }
@@ -344,7 +339,7 @@ impl<'a> World<'a> {
             let path = format!("{folder}/{name}");
             let Some(found) = look(&path)? else { continue };
             let is_standard = standard_folders_of(program.elf.machine).any(|standard| standard == folder);
-            let in_base = self.base.led(&path).is_some_and(|path| self.base.files.contains(&path));
+            let in_base = self.base.led(&path).is_some_and(|path| self.base.files.has(&path));
             if in_base || is_standard {
                 return Ok(Sought::There(found));
             }

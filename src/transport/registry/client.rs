@@ -1,6 +1,6 @@
 //! One registry: where it is, who asks, and requests that are sent again where that may help.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,8 +33,26 @@ const LARGEST_TOKEN: u64 = 1 << 20;
 /// So often a request is sent on to somewhere else.
 const MOST_REDIRECTS: usize = 5;
 
-/// So often one request is shown another token: several may share one that comes to its end.
-const MOST_RENEWALS: u32 = 3;
+/// So often one request is shown another token where the one before never served anything: then it is not the token.
+const MOST_REFUSALS: u32 = 3;
+/// So often where it had served: it came to its end, and several requests share one.
+const MOST_RENEWALS: u32 = 50;
+
+/// What of a request's tokens was refused so far.
+#[derive(Default)]
+pub(super) struct Renewals {
+    refused: u32,
+    ended: u32,
+}
+
+impl Renewals {
+    /// Counts one more; false where another token is of no use. `has_served` says that the refused one was good before.
+    pub fn may_go_on(&mut self, has_served: bool) -> bool {
+        let count = if has_served { &mut self.ended } else { &mut self.refused };
+        *count += 1;
+        self.refused <= MOST_REFUSALS && self.ended <= MOST_RENEWALS
+    }
+}
 
 /// A body of a request.
 pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -64,6 +82,8 @@ enum Access {
         realm: Uri,
         service: Option<String>,
         tokens: BTreeMap<Scopes, String>,
+        /// Those with which something was done, also where they have ended since.
+        served: BTreeSet<String>,
     },
 }
 
@@ -77,9 +97,9 @@ pub(super) struct Session {
     credential: OnceCell<Option<Credential>>,
     access: Mutex<Access>,
     /// The repositories that this run has written to: where blobs may be had without sending them.
-    pub written: std::sync::Mutex<std::collections::BTreeSet<String>>,
+    pub written: std::sync::Mutex<BTreeSet<String>>,
     /// Blobs that a forecast sees coming, by repository: what follows it in one command finds them there.
-    pub foreseen: std::sync::Mutex<std::collections::BTreeSet<(String, crate::oci::Digest)>>,
+    pub foreseen: std::sync::Mutex<BTreeSet<(String, crate::oci::Digest)>>,
 }
 
 impl Session {
@@ -182,7 +202,7 @@ impl Session {
         if realm.scheme_str() == Some("http") && origin.scheme_str() == Some("https") {
             return Err(wrong("the registry speaks TLS, and that address does not"));
         }
-        Ok(Access::Bearer { realm, service, tokens: BTreeMap::new() })
+        Ok(Access::Bearer { realm, service, tokens: BTreeMap::new(), served: BTreeSet::new() })
     }
 
     /// The address of something in the registry.
@@ -206,7 +226,7 @@ impl Session {
     /// Sends a request until it is answered by something that is no excuse. What is answered may still be a refusal.
     pub async fn call(&self, call: &Call) -> Result<Answer> {
         let mut patience = Patience::new();
-        let mut renewed = 0;
+        let mut renewals = Renewals::default();
         let mut redirects = 0;
         let mut uri = call.uri.clone();
         loop {
@@ -223,12 +243,14 @@ impl Session {
             };
             let status = answer.status();
             if status == StatusCode::UNAUTHORIZED && self.is_own(&uri) {
-                if renewed == MOST_RENEWALS {
+                let has_served = self.renew(answer.headers(), &call.scopes, shown.as_deref()).await?;
+                if !renewals.may_go_on(has_served) {
                     return Err(self.unauthorized(shown.is_some(), &call.act).await);
                 }
-                renewed += 1;
-                self.renew(answer.headers(), &call.scopes, shown.as_deref()).await?;
-            } else if is_transient(status) {
+                continue;
+            }
+            self.served(shown.as_deref()).await;
+            if is_transient(status) {
                 let after = retry_after(answer.headers());
                 patience.wait(after, self.refusal(answer, &call.act).await).await?;
             } else if status.is_redirection() && matches!(call.method, Method::GET | Method::HEAD) {
@@ -243,15 +265,18 @@ impl Session {
         }
     }
 
-    /// Sends a request once, with a body that cannot be sent again. `sent` counts what the body has brought.
-    pub async fn call_once(&self, call: &Call, body: Body, sent: &Arc<AtomicU64>) -> Result<Answer> {
+    /// Sends a request once, with a body that cannot be sent again. `sent` counts what the body has brought. True beside an
+    /// answer that a token has come to its end, and that there is another one.
+    pub async fn call_once(&self, call: &Call, body: Body, sent: &Arc<AtomicU64>) -> Result<(Answer, bool)> {
         let shown = self.authorization(&call.uri, &call.scopes).await?;
         let request = self.request(&call.method, &call.uri, &call.headers, shown.as_deref(), body)?;
         let answer = self.send(request, &call.act, Some(sent)).await?;
         if answer.status() == StatusCode::UNAUTHORIZED && self.is_own(&call.uri) {
-            self.renew(answer.headers(), &call.scopes, shown.as_deref()).await?;
+            let has_served = self.renew(answer.headers(), &call.scopes, shown.as_deref()).await?;
+            return Ok((answer, has_served));
         }
-        Ok(answer)
+        self.served(shown.as_deref()).await;
+        Ok((answer, false))
     }
 
     fn request(
@@ -316,7 +341,7 @@ impl Session {
         match &mut *access {
             Access::Open => Ok(None),
             Access::Basic => Ok(self.credential().await?.and_then(Credential::basic)),
-            Access::Bearer { realm, service, tokens } => {
+            Access::Bearer { realm, service, tokens, .. } => {
                 if let Some(token) = tokens.get(scopes) {
                     return Ok(Some(format!("Bearer {token}")));
                 }
@@ -328,25 +353,41 @@ impl Session {
         }
     }
 
-    /// A token may have come to its end, or the registry wants to know who asks only now.
-    async fn renew(&self, headers: &HeaderMap, scopes: &Scopes, shown: Option<&str>) -> Result<()> {
+    /// Something was done with this token.
+    async fn served(&self, shown: Option<&str>) {
+        let Some(token) = shown.and_then(|shown| shown.strip_prefix("Bearer ")) else { return };
+        if let Access::Bearer { served, .. } = &mut *self.access.lock().await
+            && !served.contains(token)
+        {
+            served.insert(token.to_owned());
+        }
+    }
+
+    /// A token may have come to its end, or the registry wants to know who asks only now. True where the token was good
+    /// before.
+    async fn renew(&self, headers: &HeaderMap, scopes: &Scopes, shown: Option<&str>) -> Result<bool> {
         let challenge = self.challenge(headers)?;
         let origin = self.origin().await?;
         let offered = self.offered(challenge, origin)?;
         let mut access = self.access.lock().await;
         match (&mut *access, offered) {
-            (Access::Bearer { realm, service, tokens }, Access::Bearer { realm: new, service: of, .. }) => {
+            (
+                Access::Bearer { realm, service, tokens, served },
+                Access::Bearer { realm: new, service: of, .. },
+            ) => {
                 (*realm, *service) = (new, of);
+                let shown = shown.and_then(|shown| shown.strip_prefix("Bearer "));
                 // Another request may have a new one by now.
-                let same =
-                    |token: &String| shown.and_then(|shown| shown.strip_prefix("Bearer ")) == Some(token);
-                if tokens.get(scopes).is_some_and(same) {
+                if tokens.get(scopes).is_some_and(|token| shown == Some(token)) {
                     tokens.remove(scopes);
                 }
+                Ok(shown.is_some_and(|shown| served.contains(shown)))
             }
-            (access, offered) => *access = offered,
+            (access, offered) => {
+                *access = offered;
+                Ok(false)
+            }
         }
-        Ok(())
     }
 
     async fn credential(&self) -> Result<Option<&Credential>> {
@@ -414,7 +455,7 @@ impl Session {
     }
 
     /// The registry was shown somebody, or nobody, and still says that it does not know who asks.
-    async fn unauthorized(&self, shown: bool, act: &str) -> RegistryError {
+    pub async fn unauthorized(&self, shown: bool, act: &str) -> RegistryError {
         let bearer = matches!(*self.access.lock().await, Access::Bearer { .. });
         let user = self.credential().await.ok().flatten().and_then(Credential::user);
         match user {
@@ -467,7 +508,7 @@ impl Session {
         let is_full = matches!(status.as_u16(), 413 | 507) || said.to_ascii_lowercase().contains("quota");
         match status {
             _ if is_full => RegistryError::Full { host, what: format!("this (it was asked to {act})"), said },
-            StatusCode::UNAUTHORIZED => self.login(true).await,
+            StatusCode::UNAUTHORIZED => self.unauthorized(true, &act).await,
             StatusCode::FORBIDDEN => {
                 let user = self.credential().await.ok().flatten().and_then(Credential::user);
                 RegistryError::Denied { host, who: user.unwrap_or("anybody").to_owned(), act, said }

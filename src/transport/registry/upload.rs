@@ -15,7 +15,7 @@ use hyper::{Method, StatusCode, Uri};
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::task::spawn_blocking;
 
-use super::client::{Call, Session};
+use super::client::{Call, Renewals, Session};
 use super::error::{RegistryError, Result, is_transient};
 use super::location;
 use super::patience::{Patience, retry_after};
@@ -37,6 +37,7 @@ pub(super) struct Upload<'a> {
     blob: Blob,
     counter: &'a UnboundedSender<u64>,
     patience: Patience,
+    renewals: Renewals,
     sent: Arc<AtomicU64>,
     /// The least that the registry takes at once.
     least: u64,
@@ -48,6 +49,9 @@ enum Step {
     On(Uri, u64),
     /// It is asked how far it is, after a moment.
     Again(RegistryError, Option<Duration>),
+    /// The same, at once: its token was refused, and there is another one. True where the refused one was good before; and
+    /// what to say where no token helps.
+    Renewed(bool, RegistryError),
 }
 
 /// A blob that is read once from beginning to end, and hashed meanwhile.
@@ -90,8 +94,8 @@ impl<'a> Upload<'a> {
         blob: Blob,
         counter: &'a UnboundedSender<u64>,
     ) -> Self {
-        let (patience, sent) = (Patience::new(), Arc::default());
-        Self { session, repository, blob, counter, patience, sent, least: 0 }
+        let (patience, renewals, sent) = (Patience::new(), Renewals::default(), Arc::default());
+        Self { session, repository, blob, counter, patience, renewals, sent, least: 0 }
     }
 
     /// Sends the blob; how many bytes went over the wire. `begun` is where an upload already waits.
@@ -115,8 +119,13 @@ impl<'a> Upload<'a> {
                 };
                 match step {
                     Step::On(next, reached) => (uri, at) = (next, reached),
-                    Step::Again(error, after) => {
-                        self.patience.wait(after, error).await?;
+                    Step::Renewed(has_served, error) if !self.renewals.may_go_on(has_served) => {
+                        return Err(error);
+                    }
+                    again => {
+                        if let Step::Again(error, after) = again {
+                            self.patience.wait(after, error).await?;
+                        }
                         feed = None;
                         match self.reached(&uri).await? {
                             Some((next, reached)) => (uri, at) = (next, reached),
@@ -176,7 +185,7 @@ impl<'a> Upload<'a> {
         let answer = self.session.call_once(&call, body.boxed_unsync(), &self.sent).await;
         let (reader, given) = reading.await.map_err(|error| self.unsendable(&error.to_string()))?;
         given.map_err(|error| self.unreadable(error))?;
-        let answer = match answer {
+        let (answer, has_ended) = match answer {
             Ok(answer) => answer,
             Err(
                 error @ (RegistryError::Lost { .. }
@@ -201,7 +210,7 @@ impl<'a> Upload<'a> {
             }
             // A token came to its end; there is a new one by now.
             StatusCode::UNAUTHORIZED => {
-                Ok(Step::Again(self.session.refusal(answer, &call.act).await, Some(Duration::ZERO)))
+                Ok(Step::Renewed(has_ended, self.session.unauthorized(true, &call.act).await))
             }
             // It is elsewhere than was thought, or has forgotten all of it.
             StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::NOT_FOUND => {

@@ -97,7 +97,7 @@ fn token_is_asked_for_by_what_is_done_and_again_when_it_ends() {
     let both = "service=s&scope=repository:c:pull,push&scope=repository:a/b:pull";
     assert!(asked.iter().any(|query| query == both), "{asked:?}");
 
-    // In the middle of everything.
+    // In the middle of everything. A token that served is renewed as often as it takes, also by requests side by side.
     for serves in [4, 6] {
         let (stub, _) = with_tokens(serves);
         bench.logins(&json!({"auths": {host(&stub): {"auth": BASIC}}}));

@@ -43,12 +43,16 @@ const MOST_RENEWALS: u32 = 50;
 pub(super) struct Renewals {
     refused: u32,
     ended: u32,
+    accepted: u64,
 }
 
 impl Renewals {
-    /// Counts one more; false where another token is of no use. `has_served` says that the refused one was good before.
-    pub fn may_go_on(&mut self, has_served: bool) -> bool {
-        let count = if has_served { &mut self.ended } else { &mut self.refused };
+    /// Counts one more; false where another token is of no use. `has_served` says that the refused one was good before, and
+    /// `accepted` how many answers any token has had: where others go on meanwhile, they have used it up.
+    pub fn may_go_on(&mut self, has_served: bool, accepted: u64) -> bool {
+        let goes_on = has_served || accepted > self.accepted;
+        self.accepted = accepted;
+        let count = if goes_on { &mut self.ended } else { &mut self.refused };
         *count += 1;
         self.refused <= MOST_REFUSALS && self.ended <= MOST_RENEWALS
     }
@@ -96,6 +100,8 @@ pub(super) struct Session {
     origin: OnceCell<Uri>,
     credential: OnceCell<Option<Credential>>,
     access: Mutex<Access>,
+    /// How many answers tokens have had.
+    accepted: AtomicU64,
     /// The repositories that this run has written to: where blobs may be had without sending them.
     pub written: std::sync::Mutex<BTreeSet<String>>,
     /// Blobs that a forecast sees coming, by repository: what follows it in one command finds them there.
@@ -123,6 +129,7 @@ impl Session {
             access: Mutex::new(Access::Open),
             written: std::sync::Mutex::default(),
             foreseen: std::sync::Mutex::default(),
+            accepted: AtomicU64::default(),
         })
     }
 
@@ -244,7 +251,7 @@ impl Session {
             let status = answer.status();
             if status == StatusCode::UNAUTHORIZED && self.is_own(&uri) {
                 let has_served = self.renew(answer.headers(), &call.scopes, shown.as_deref()).await?;
-                if !renewals.may_go_on(has_served) {
+                if !renewals.may_go_on(has_served, self.accepted()) {
                     return Err(self.unauthorized(shown.is_some(), &call.act).await);
                 }
                 continue;
@@ -353,9 +360,15 @@ impl Session {
         }
     }
 
+    /// How many answers tokens have had.
+    pub fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
     /// Something was done with this token.
     async fn served(&self, shown: Option<&str>) {
         let Some(token) = shown.and_then(|shown| shown.strip_prefix("Bearer ")) else { return };
+        self.accepted.fetch_add(1, Ordering::Relaxed);
         if let Access::Bearer { served, .. } = &mut *self.access.lock().await
             && !served.contains(token)
         {
@@ -555,4 +568,20 @@ pub(super) fn empty() -> Body {
 /// How long an answer says that its body is.
 pub(super) fn length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn token_that_others_use_up_is_no_wrong_password() {
+        let mut renewals = Renewals::default();
+        assert!((1..=20).all(|accepted| renewals.may_go_on(false, accepted)));
+        assert!((0..3).all(|_| renewals.may_go_on(false, 20)), "its registry may have been slow");
+        assert!(!renewals.may_go_on(false, 20), "nobody gets on");
+
+        let mut renewals = Renewals::default();
+        assert_eq!((0..1000).take_while(|_| renewals.may_go_on(true, 0)).count(), 50, "and it has an end");
+    }
 }

@@ -119,7 +119,9 @@ impl<'a> Upload<'a> {
                 };
                 match step {
                     Step::On(next, reached) => (uri, at) = (next, reached),
-                    Step::Renewed(has_served, error) if !self.renewals.may_go_on(has_served) => {
+                    Step::Renewed(has_served, error)
+                        if !self.renewals.may_go_on(has_served, self.session.accepted()) =>
+                    {
                         return Err(error);
                     }
                     again => {

@@ -2,41 +2,27 @@
 # Nodes on a private engine: how long a service with one instance gives no answer, and how long a rollout of all nodes takes, by tarsup
 # with drains, with --no-drain, and by hand.
 #
-#   sh benches/nodes.sh [RUNS [NODES]]     RUNS of each (default 3), medians; NODES at once (default 20)
+#   nodes.sh [--runs N] [--nodes M]     N runs of each (default 5), medians; M nodes in the large rollout (default 20)
 #
-# Writes benches/nodes.md, which benches/run.sh puts into docs/performance.md. Root on Debian, as tests/all.sh; some ten minutes.
+# Writes benches/nodes.md, which benches/run.sh puts into docs/performance.md. Root on Debian, as tests/all.sh; some fifteen minutes.
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
-# shellcheck source=tests/lib.sh
-. "$root/tests/lib.sh"
-runs=${1:-3} many=${2:-20}
-
-is_root || die "a private engine needs root"
+help=2,7p choices='nodes' nodes=20
+# shellcheck source=benches/lib.sh
+. "$root/benches/lib.sh"
+options "$@"
+many=$nodes
 install_packages docker.io iptables iproute2 mmdebstrap jq ca-certificates >&2
-compile >&2
-work=$(mktemp -d /tmp/tarsup-bench.XXXXXX)
-clean_up() {
-    code=$?
-    trap - EXIT
-    sh "$root/tests/engine.sh" stop bench-nodes
-    rm -rf "$work"
-    exit "$code"
-}
-trap clean_up EXIT
-trap 'exit 130' INT TERM
-# What is measured is what users install: the release build.
-(cd "$root" && cargo build --quiet --release --bin tarsup) >&2
+begin bench
+[ -n "${standin_program:-}" ] || compile >&2
+tarsup_program=$programs/tarsup
 make_workshop "$work"
-cp -f "$target/release/tarsup" "$work/bin/tarsup"
 link_bases >&2
-sh "$root/tests/engine.sh" stop bench-nodes
-sh "$root/tests/engine.sh" start bench-nodes >&2
+start_engine bench-nodes
 in_engine() { sh "$root/tests/engine.sh" run bench-nodes -- "$@" </dev/null; }
 docker() { in_engine docker "$@"; }
-note() { printf '%s %s\n' "$(date +%H:%M:%S)" "$*" >&2; }
 quiet() { "$@" >>"$work/log" 2>&1 || { tail -n 30 "$work/log" >&2; die "failed: $*"; }; }
-median() { sort -n | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
 
 # ---- a database, a master, and nodes: a service on all of them, and one on the first alone
 
@@ -147,7 +133,7 @@ note "a rollout of 2 nodes with drains"
 seconds tarsup_in restart $(first 2) >"$work/drained-2"
 
 value() { median <"$work/$1"; }
-{
+printed() {
     echo '| a service with one instance gives no answer for, ms | tarsup | by hand | ratio |'
     echo '|---|---|---|---|'
     for what in replaced restarted; do
@@ -159,6 +145,6 @@ value() { median <"$work/$1"; }
     echo '|---|---|---|---|'
     printf '| two nodes | %s | %s | %s |\n' "$(value drained-2)" "$(value undrained-2)" "$(value hand-2)"
     printf '| %s nodes | see below | %s | %s |\n' "$many" "$(value "undrained-$many")" "$(value "hand-$many")"
-} >"$root/benches/nodes.md.new"
-mv "$root/benches/nodes.md.new" "$root/benches/nodes.md"
+}
+printed >"$root/benches/nodes.md"
 cat "$root/benches/nodes.md"

@@ -18,8 +18,8 @@ install_packages docker.io iptables iproute2 mmdebstrap jq ca-certificates >&2
 begin bench
 # The stand-ins are needed all the same.
 [ -n "${standin_program:-}" ] || compile >&2
+tarsup_program=$programs/tarsup
 make_workshop "$work"
-cp -f "$programs/tarsup" "$work/bin/tarsup"
 link_bases >&2
 start_engine bench
 in_engine() { sh "$root/tests/engine.sh" run bench -- "$@" </dev/null; }
@@ -195,7 +195,16 @@ $(row "longest gap" gap-tarsup gap-hand)
 Both stop the old container before the new one starts, because both have the same address. Either way the stop takes what
 the services need to stop, and the start what tarsregistry needs until it answers.
 
-## A rollout of twenty nodes
+## Nodes on an engine
+
+A node whose service has no other instance is restarted, or replaced (\`--no-drain\`), while a client pings that service every 5 ms. Then nodes that share
+another service are restarted one by one: with the default times (65 s for clients, 5 s of dwell) with and without drains, and by hand with
+\`docker stop\` and \`docker start\`, each awaited until it answers. Neither \`--no-drain\` nor the hand spares the clients of what is stopped.
+\`sh benches/nodes.sh\` measures it anew.
+
+$(cat "$root/benches/nodes.md")
+
+## A rollout of twenty nodes, without an engine's own time
 
 A restart with the default times (65 s for clients, 5 s of dwell) on an engine in memory, where nothing but waiting takes time. Without
 overlap the first line would be 1,400 s. \`sh benches/rollout.sh\` measures it anew.

@@ -262,9 +262,18 @@ impl Layout {
         Ok(lacks)
     }
 
-    /// An existing folder with something else in it is refused.
+    /// An existing folder with something else in it is refused, and so is one whose own folders lead elsewhere.
     fn check(&self) -> Result<()> {
         self.check_version()?;
+        for inside in ["blobs", "blobs/sha256"] {
+            let path = self.root.join(inside);
+            let is_folder = fs::symlink_metadata(&path).map(|found| found.is_dir());
+            if matches!(is_folder, Ok(false)) {
+                return Err(malformed(&path, "it is no folder of the layout's own, and no link is followed"));
+            }
+        }
+        // What cannot be named in the end is not brought.
+        self.index()?;
         let marker = self.root.join("oci-layout");
         if !marker.exists() {
             let occupied = fs::read_dir(&self.root).is_ok_and(|mut entries| {

@@ -71,6 +71,7 @@ pub enum StoreError {
 impl Diagnose for StoreError {
     fn exit(&self) -> Exit {
         match self {
+            Self::Io { source, .. } if proven::is_other_kind(source) => Exit::Usage,
             Self::Io { .. } => Exit::Failed,
             Self::Malformed { .. } | Self::WrongBytes { .. } | Self::Absent { .. } | Self::NoHome { .. } => {
                 Exit::Usage
@@ -80,6 +81,10 @@ impl Diagnose for StoreError {
 
     fn hint(&self) -> Option<String> {
         Some(match self {
+            Self::Io { source, .. } if proven::is_other_kind(source) => {
+                "put a file in its place, or name another layout: no link is followed".to_owned()
+            }
+            Self::Io { act: "read", .. } => "see whether it exists and may be read".to_owned(),
             Self::Io { .. } => "see whether the disk is full and the permissions fit".to_owned(),
             Self::Malformed { .. } => {
                 "name an OCI layout, or a folder that is empty or does not exist".to_owned()

@@ -70,6 +70,11 @@ pub fn ends_with(path: &Path, end: &mut [u8]) -> io::Result<bool> {
     Ok(true)
 }
 
+/// True for what [`open_regular`] says of a link, a folder, a pipe or a device.
+pub fn is_other_kind(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::InvalidInput
+}
+
 fn irregular(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, format!("it is {what}, not a regular file"))
 }

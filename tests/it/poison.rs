@@ -82,6 +82,56 @@ fn copied_layers_share_no_file_with_the_folder_that_they_came_from() {
     assert!(is_whole(&ours));
 }
 
+/// A layout that somebody has prepared leads nobody out of itself, and one of another version is no place for an image of this one.
+#[test]
+fn layout_that_leads_elsewhere_or_is_of_another_version_is_left_alone() {
+    use std::os::unix::fs::symlink;
+    let workshop = Workshop::new();
+    workshop.json(&["build", "framework.yaml"]);
+    let away = |part: &'static str| {
+        move |at: &Path| {
+            let moved = at.with_file_name("elsewhere").join("moved");
+            fs::rename(at.join(part), &moved).unwrap();
+            symlink(moved, at.join(part)).unwrap();
+        }
+    };
+    let no_link = "no link is followed";
+    let kinds: [(&str, &str, Box<dyn Fn(&Path)>); 5] = [
+        ("blobs", no_link, Box::new(away("blobs"))),
+        ("blobs/sha256", no_link, Box::new(away("blobs/sha256"))),
+        ("index.json", no_link, Box::new(away("index.json"))),
+        ("oci-layout", no_link, Box::new(away("oci-layout"))),
+        (
+            "another version",
+            "a layout of version 2.0.0, not 1.x",
+            Box::new(|at: &Path| {
+                fs::write(at.join("oci-layout"), br#"{"imageLayoutVersion":"2.0.0"}"#).unwrap();
+            }),
+        ),
+    ];
+    for (what, words, change) in kinds {
+        for part in ["at", "elsewhere"] {
+            let _ = fs::remove_dir_all(workshop.path(part));
+        }
+        fs::create_dir(workshop.path("elsewhere")).unwrap();
+        workshop.json(&["copy", "tars/framework:3.0.17", "oci:at:1"]);
+        // Something is to be brought.
+        let blobs = workshop.path("at/blobs/sha256");
+        let one = fs::read_dir(&blobs).unwrap().next().unwrap().unwrap().path();
+        fs::remove_file(&one).unwrap();
+        change(&workshop.path("at"));
+        let listed = || {
+            let mut find = Command::new("find");
+            find.args(["at", "elsewhere", "-printf", "%p %l %s\n"]).current_dir(workshop.path("."));
+            String::from_utf8(find.output().unwrap().stdout).unwrap()
+        };
+        let before = listed();
+        let message = workshop.refused(&["copy", "tars/framework:3.0.17", "oci:at:2"], 2);
+        assert!(message.contains(words), "{what}: {message}");
+        assert_eq!(listed(), before, "{what}");
+    }
+}
+
 #[test]
 fn poisoned_blob_of_store_or_cache_is_made_again_by_a_build() {
     let workshop = Workshop::new();

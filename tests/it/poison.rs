@@ -96,20 +96,22 @@ fn layout_that_leads_elsewhere_or_is_of_another_version_is_left_alone() {
         }
     };
     let no_link = "no link is followed";
-    let kinds: [(&str, &str, Box<dyn Fn(&Path)>); 5] = [
-        ("blobs", no_link, Box::new(away("blobs"))),
-        ("blobs/sha256", no_link, Box::new(away("blobs/sha256"))),
-        ("index.json", no_link, Box::new(away("index.json"))),
-        ("oci-layout", no_link, Box::new(away("oci-layout"))),
+    let kinds: [(Make<'_>, &str); 5] = [
+        (("blobs", Box::new(away("blobs"))), no_link),
+        (("blobs/sha256", Box::new(away("blobs/sha256"))), no_link),
+        (("index.json", Box::new(away("index.json"))), no_link),
+        (("oci-layout", Box::new(away("oci-layout"))), no_link),
         (
-            "another version",
+            (
+                "another version",
+                Box::new(|at: &Path| {
+                    fs::write(at.join("oci-layout"), br#"{"imageLayoutVersion":"2.0.0"}"#).unwrap();
+                }),
+            ),
             "a layout of version 2.0.0, not 1.x",
-            Box::new(|at: &Path| {
-                fs::write(at.join("oci-layout"), br#"{"imageLayoutVersion":"2.0.0"}"#).unwrap();
-            }),
         ),
     ];
-    for (what, words, change) in kinds {
+    for ((what, change), words) in kinds {
         for part in ["at", "elsewhere"] {
             let _ = fs::remove_dir_all(workshop.path(part));
         }

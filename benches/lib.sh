@@ -44,6 +44,14 @@ begin() {
     mkdir -p "$work/bin"
 }
 
+# A workshop of the release build and the stand-ins, with the root file systems.
+workshop() {
+    [ -n "${standin_program:-}" ] || compile >&2
+    tarsup_program=$programs/tarsup
+    make_workshop "$work"
+    link_bases >&2
+}
+
 start_engine() { # NAME [OPTION]
     sh "$root/tests/engine.sh" stop "$1"
     running="$running $1"

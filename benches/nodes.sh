@@ -15,10 +15,7 @@ options "$@"
 many=$nodes
 install_packages docker.io iptables iproute2 mmdebstrap jq ca-certificates >&2
 begin bench
-[ -n "${standin_program:-}" ] || compile >&2
-tarsup_program=$programs/tarsup
-make_workshop "$work"
-link_bases >&2
+workshop
 start_engine bench-nodes
 in_engine() { sh "$root/tests/engine.sh" run bench-nodes -- "$@" </dev/null; }
 docker() { in_engine docker "$@"; }

@@ -16,11 +16,7 @@ help=2,9p choices=''
 options "$@"
 install_packages docker.io iptables iproute2 mmdebstrap jq ca-certificates >&2
 begin bench
-# The stand-ins are needed all the same.
-[ -n "${standin_program:-}" ] || compile >&2
-tarsup_program=$programs/tarsup
-make_workshop "$work"
-link_bases >&2
+workshop
 start_engine bench
 in_engine() { sh "$root/tests/engine.sh" run bench -- "$@" </dev/null; }
 docker() { in_engine docker "$@"; }

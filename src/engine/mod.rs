@@ -227,7 +227,7 @@ pub struct ImageSummary {
 }
 
 /// `GET /images/{name}/json`, as far as it matters.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct EngineImage {
     /// The image id; on a classic store the digest of the config.
     pub id: String,

@@ -169,25 +169,10 @@ fn held_layers(store: ImageStore, wanted: &[Digest], images: &[EngineImage]) -> 
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use serde_json::Value;
-
     use super::*;
 
     fn holding(layers: &[&str]) -> EngineImage {
-        EngineImage {
-            id: String::new(),
-            tags: Vec::new(),
-            diff_ids: digests(layers),
-            env: Vec::new(),
-            labels: BTreeMap::new(),
-            size: 0,
-            layer_sizes: Vec::new(),
-            created: String::new(),
-            architecture: String::new(),
-            raw: Value::Null,
-        }
+        EngineImage { diff_ids: digests(layers), ..EngineImage::default() }
     }
 
     fn digests(layers: &[&str]) -> Vec<Digest> {

@@ -295,18 +295,8 @@ mod tests {
     use super::*;
 
     fn image(layers: usize) -> EngineImage {
-        EngineImage {
-            id: String::new(),
-            tags: Vec::new(),
-            diff_ids: (0..layers).map(|index| Digest::of(index.to_string())).collect(),
-            env: Vec::new(),
-            labels: BTreeMap::new(),
-            size: 0,
-            layer_sizes: Vec::new(),
-            created: String::new(),
-            architecture: String::new(),
-            raw: Value::Null,
-        }
+        let diff_ids = (0..layers).map(|index| Digest::of(index.to_string())).collect();
+        EngineImage { diff_ids, ..EngineImage::default() }
     }
 
     /// Newest first, as an engine tells it.

@@ -18,6 +18,7 @@
 //! | `engine` | the Docker API as one trait, one method per call |
 //! | `init` | PID 1 of the images |
 //! | `limits` | what an input may have at most, each limit by name |
+//! | `secretive` | a value of an environment, which no text shows |
 //! | `paths` | tables of file names that take little memory |
 //! | `cli` | arguments, wiring, reports |
 //! | [`diagnose`] | what an expected error says: exit code, place, hint |
@@ -51,6 +52,8 @@ pub mod oci;
 pub mod paths;
 #[cfg(feature = "host")]
 pub mod sbom;
+#[cfg(feature = "host")]
+pub mod secretive;
 #[cfg(feature = "host")]
 pub mod store;
 #[cfg(feature = "host")]

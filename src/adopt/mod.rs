@@ -12,10 +12,11 @@ use serde_json::Value;
 
 use crate::deploy::asked::{Asked, shared};
 use crate::deploy::carried::is_carried;
-use crate::deploy::dotenv;
 use crate::deploy::observed::{LABEL_COMPOSE_PROJECT, LABEL_DEPLOYMENT};
+use crate::deploy::{dotenv, guard};
 use crate::engine::{Container, EngineImage, Network, Status};
 use crate::oci::Reference;
+use crate::secretive::Secretive;
 use crate::tars::Role;
 use crate::tars::rebuild::{REBUILD, is_allowed};
 
@@ -50,19 +51,13 @@ pub struct Adoption {
     pub notes: Vec<String>,
 }
 
-/// A file with variables. Its `Debug` shows no value.
-#[derive(PartialEq, Eq)]
+/// A file with variables.
+#[derive(Debug, PartialEq, Eq)]
 pub struct EnvFile {
     /// Its name, beside the deployment file.
     pub name: String,
     /// Its text: secrets.
-    pub text: String,
-}
-
-impl std::fmt::Debug for EnvFile {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.name)
-    }
+    pub text: Secretive,
 }
 
 /// One container as a service.
@@ -140,8 +135,9 @@ pub fn adopt(found: &[Found], networks: &BTreeMap<String, Network>) -> Result<Ad
         remarks.extend(role::doubt(role, &one.processes));
         if let Some(value) = take_rebuild(&mut asked) {
             remarks.push(format!(
-                "`REBUILD` is {value:?} in it, and left out of the file: whoever starts this container again has its \
-                 database dropped"
+                "`REBUILD` is {} in it, and left out of the file: whoever starts this container again has its \
+                 database dropped",
+                guard::switch(&value)
             ));
         }
         let (secrets, env_file) = take_secrets(&mut asked, &name);
@@ -282,13 +278,7 @@ fn remarks(one: &Found) -> Vec<String> {
     if host["AutoRemove"] == true {
         remarks.push("it was made with `--rm`: it is gone once it stops, and a roll refuses it".to_owned());
     }
-    let env = |name: &str| {
-        let prefix = format!("{name}=");
-        one.container
-            .env
-            .iter()
-            .any(|entry| entry.strip_prefix(&prefix).is_some_and(|value| !value.is_empty()))
-    };
+    let env = |name: &str| one.container.env.filled(name).is_some();
     let endpoints = one.container.raw.pointer("/NetworkSettings/Networks").and_then(Value::as_object);
     let is_fixed = endpoints.is_some_and(|networks| {
         networks
@@ -310,10 +300,10 @@ fn remarks(one: &Found) -> Vec<String> {
 }
 
 /// Takes a forbidden `REBUILD` out; its value.
-fn take_rebuild(asked: &mut Asked) -> Option<String> {
+fn take_rebuild(asked: &mut Asked) -> Option<Secretive> {
     let env = asked.said.get_mut("Env")?.as_object_mut()?;
-    let value = env.get(REBUILD)?.as_str()?.to_owned();
-    if is_allowed(Some(&value)) {
+    let value = Secretive::new(REBUILD, env.get(REBUILD)?.as_str()?);
+    if is_allowed(Some(value.expose())) {
         return None;
     }
     env.remove(REBUILD);
@@ -358,7 +348,8 @@ fn take_secrets(asked: &mut Asked, service: &str) -> (Vec<String>, Option<EnvFil
     for name in unwritten {
         asked.beyond.insert(format!("Env {name}"), Value::Null);
     }
-    let file = (!names.is_empty()).then(|| EnvFile { name: format!("{service}.env"), text });
+    let name = format!("{service}.env");
+    let file = (!names.is_empty()).then(|| EnvFile { text: Secretive::new(&name, text), name });
     (names, file)
 }
 
@@ -374,7 +365,7 @@ fn assignment(name: &str, value: &str) -> Option<String> {
     let lines = forms.into_iter().map(|form| format!("{name}={form}\n"));
     lines.into_iter().find(|line| {
         dotenv::parse(line, &|_| None).is_ok_and(|read| {
-            matches!(read.as_slice(), [one] if one.name == name && one.value.as_deref() == Some(value))
+            matches!(read.as_slice(), [one] if one.name == name && one.value.as_ref().is_some_and(|read| *read == *value))
         })
     })
 }
@@ -431,7 +422,7 @@ mod tests {
         ] {
             let line = assignment("A", value).unwrap_or_else(|| panic!("{value:?}"));
             let read = dotenv::parse(&line, &|_| None).unwrap();
-            assert_eq!(read[0].value.as_deref(), Some(value));
+            assert_eq!(read[0].value.as_ref().map(Secretive::expose), Some(value));
         }
     }
 

@@ -1,6 +1,7 @@
 //! What a container is in the framework, guessed from its environment and its processes. A person is shown the guess.
 
 use crate::engine::Container;
+use crate::secretive::Secretive;
 use crate::tars::Role;
 use crate::tars::catalogue::Service;
 
@@ -41,15 +42,7 @@ pub fn doubt(role: Option<Role>, processes: &[String]) -> Option<String> {
 }
 
 fn by_environment(container: &Container) -> Option<(Role, String)> {
-    let value = |name: &str| {
-        let prefix = format!("{name}=");
-        container
-            .env
-            .iter()
-            .rev()
-            .find_map(|entry| entry.strip_prefix(&prefix))
-            .filter(|value| !value.is_empty())
-    };
+    let value = |name: &str| container.env.filled(name).map(Secretive::expose);
     let of_tars = ["SLAVE", "REBUILD", "INET", "DOMAIN"].iter().find(|name| value(name).is_some());
     if let (Some(_), Some(of_tars)) = (value("MYSQL_HOST"), of_tars) {
         return Some(match value("SLAVE") {

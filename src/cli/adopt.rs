@@ -130,7 +130,7 @@ fn refuse_existing(file: &Path) -> Result<(), AdoptError> {
 /// All or nothing: what was made is removed where a later file cannot be written.
 fn write(file: &Path, adoption: &Adoption) -> Result<(), AdoptError> {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let secrets = adoption.env_files.iter().map(|env| (folder.join(&env.name), env.text.as_str()));
+    let secrets = adoption.env_files.iter().map(|env| (folder.join(&env.name), env.text.expose()));
     let files: Vec<_> = secrets.chain([(file.to_owned(), adoption.file.as_str())]).collect();
     for (at, (path, text)) in files.iter().enumerate() {
         if let Err(error) = write_new(path, text) {

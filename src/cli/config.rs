@@ -9,6 +9,8 @@ use super::{Outcome, Ui};
 use crate::deploy::Desired;
 use crate::deploy::desired::{DrainPolicy, Resource, Service};
 use crate::diagnose::Exit;
+use crate::engine::Variable;
+use crate::secretive::Secretive;
 use crate::tars::rebuild::{REBUILD, is_switch};
 use crate::upgrade::mask::{Mask, is_plain};
 
@@ -62,17 +64,19 @@ fn seconds(duration: std::time::Duration) -> String {
 /// A service: what it is to tarsup, and its container in the words of the engine's API.
 fn understood(service: &Service) -> Value {
     let mut body = service.declaration.render().0;
-    let entries = service.declaration.environment.entries();
-    let is_shown = |name: &str, value: &str| if name == REBUILD { is_switch(value) } else { is_plain(name) };
-    let masked = |entry: String| match entry.split_once('=') {
-        Some((name, value)) if !value.is_empty() && !is_shown(name, value) => format!("{name}=***"),
-        _ => entry,
+    let environment = &service.declaration.environment;
+    let is_shown = |name: &str, value: &Secretive| {
+        value.is_empty() || if name == REBUILD { is_switch(value.expose()) } else { is_plain(name) }
+    };
+    let masked = |variable: &Variable| match &variable.value {
+        Some(value) if !is_shown(&variable.name, value) => format!("{}=***", variable.name),
+        _ => variable.expose(),
     };
     if body.contains_key("Env") {
-        body.insert("Env".to_owned(), entries.iter().cloned().map(masked).collect::<Vec<_>>().into());
+        body.insert("Env".to_owned(), environment.0.iter().map(masked).collect::<Vec<_>>().into());
     }
     // A command or a label may hold what the environment holds.
-    let mask = Mask::of_entries(entries);
+    let mask = Mask::of_environments([environment]);
     let body = serde_json::from_str(&mask.hide(&Value::Object(body).to_string())).unwrap_or(Value::Null);
     json!({
         "place": service.place.to_string(),

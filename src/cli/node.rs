@@ -133,9 +133,8 @@ fn registries_of(desired: &Desired) -> Result<Vec<String>, NodeError> {
     let registries: Vec<String> = of(Role::Master)
         .chain(of(Role::Slave))
         .filter_map(|service| {
-            let variable = service.declaration.environment.get("DOMAIN");
-            let domain =
-                variable.and_then(|variable| variable.value.clone()).filter(|domain| !domain.is_empty());
+            let domain = service.declaration.environment.filled("DOMAIN");
+            let domain = domain.map(|domain| domain.expose().to_owned());
             let fixed = service.declaration.endpoints.iter().find_map(|endpoint| endpoint.ipv4.clone());
             domain.or(fixed)
         })

@@ -11,13 +11,20 @@ use super::desired::Service;
 use super::mounts::clean;
 use crate::engine::Container;
 
-/// What was asked for, by the API's keys; `Env`, `Mounts` and `Networks` by name, target and network.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// What was asked for, by the API's keys; `Env`, `Mounts` and `Networks` by name, target and network. Its `Debug` shows
+/// the keys.
+#[derive(Clone, Default, PartialEq)]
 pub struct Asked {
     /// What a compose file can say.
     pub said: BTreeMap<String, Value>,
     /// What it cannot.
     pub beyond: BTreeMap<String, Value>,
+}
+
+impl std::fmt::Debug for Asked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.said.keys().chain(self.beyond.keys())).finish()
+    }
 }
 
 /// Keys of `Config` that a compose file can set as they are.

@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use serde_json::{Map, Value, json};
 
 use super::mounts::{Lies, Mount, MountSource, Mounts, clean};
-use crate::engine::CreateBody;
+use crate::engine::{CreateBody, Environment};
 
 /// Variables that name files without which a container of the framework cannot ask its database.
 const FILES: [&str; 3] = ["MYSQL_ROOT_PASSWORD_FILE", "TARS_ADMIN_PASSWORD_FILE", "MYSQL_SSL_CA"];
@@ -16,8 +16,9 @@ const FILES: [&str; 3] = ["MYSQL_ROOT_PASSWORD_FILE", "TARS_ADMIN_PASSWORD_FILE"
 /// How a namespace of another container is named in the API.
 const CONTAINER: &str = "container:";
 
-/// The declared container of a service, but for its image's id and the labels that a deploy adds.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// The declared container of a service, but for its image's id and the labels that a deploy adds. Its `Debug` shows neither
+/// commands nor labels: variables may have been written into them.
+#[derive(Clone, Default, PartialEq)]
 pub struct Declaration {
     /// What it finds in its environment.
     pub environment: Environment,
@@ -37,19 +38,6 @@ pub struct Declaration {
     pub rest: Map<String, Value>,
     /// Every other key of its `HostConfig`.
     pub host: Map<String, Value>,
-}
-
-/// Variables, in the order in which they are given. Its `Debug` shows no value.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Environment(pub Vec<Variable>);
-
-/// One variable.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Variable {
-    /// Its name.
-    pub name: String,
-    /// Its value; `None` takes it away from what the image brings.
-    pub value: Option<String>,
 }
 
 /// Whose network a container is on.
@@ -104,6 +92,14 @@ pub struct DeclaredMounts {
     pub volumes: Map<String, Value>,
 }
 
+impl std::fmt::Debug for Declaration {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = f.debug_struct("Declaration");
+        shown.field("environment", &self.environment).field("network", &self.network);
+        shown.field("ports", &self.ports).finish_non_exhaustive()
+    }
+}
+
 impl Declaration {
     /// Reads a create body, and the endpoints that are joined after it.
     pub fn of(body: Map<String, Value>, later: Vec<(String, Value)>) -> Self {
@@ -118,7 +114,7 @@ impl Declaration {
         endpoints.extend(first.map(|(network, settings)| Endpoint::of(network, true, settings)));
         endpoints.extend(later.into_iter().map(|(network, settings)| Endpoint::of(network, false, settings)));
         Self {
-            environment: Environment::of(&taken_list(&mut rest, "Env")),
+            environment: Environment::of(taken_list(&mut rest, "Env")),
             entrypoint: taken(&mut rest, "Entrypoint", texts),
             command: taken(&mut rest, "Cmd", texts),
             network,
@@ -141,7 +137,7 @@ impl Declaration {
     /// The create body.
     pub fn render(&self) -> CreateBody {
         let (mut body, mut host) = (self.rest.clone(), self.host.clone());
-        put(&mut body, "Env", self.environment.entries(), |entries| !entries.is_empty());
+        put(&mut body, "Env", self.environment.expose(), |entries| !entries.is_empty());
         put(&mut body, "Entrypoint", json!(self.entrypoint), |_| self.entrypoint.is_some());
         put(&mut body, "Cmd", json!(self.command), |_| self.command.is_some());
         put(&mut body, "Volumes", self.mounts.volumes.clone(), |volumes| !volumes.is_empty());
@@ -226,7 +222,9 @@ impl Declaration {
     fn mounted_files(&self) -> Vec<Value> {
         let declared = self.mounts();
         let mut mounts: Vec<Value> = Vec::new();
-        for path in FILES.iter().filter_map(|name| self.environment.value(name)).map(clean) {
+        for path in
+            FILES.iter().filter_map(|name| self.environment.value(name)).map(|path| clean(path.expose()))
+        {
             let mount = match (declared.source_of(&path), declared.covering(&path)) {
                 (Lies::Host(source), _) => {
                     json!({"Type": "bind", "Source": source, "Target": path, "ReadOnly": true})
@@ -246,49 +244,6 @@ impl Declaration {
             }
         }
         mounts
-    }
-}
-
-impl Environment {
-    /// Entries as the API has them: `NAME=value`, or the name alone.
-    pub fn of(entries: &[String]) -> Self {
-        let variable = |entry: &String| match entry.split_once('=') {
-            Some((name, value)) => Variable { name: name.to_owned(), value: Some(value.to_owned()) },
-            None => Variable { name: entry.clone(), value: None },
-        };
-        Self(entries.iter().map(variable).collect())
-    }
-
-    /// The same the other way round.
-    pub fn entries(&self) -> Vec<String> {
-        let entry = |variable: &Variable| match &variable.value {
-            Some(value) => format!("{}={value}", variable.name),
-            None => variable.name.clone(),
-        };
-        self.0.iter().map(entry).collect()
-    }
-
-    /// What is said of a variable: the last entry counts, as in the engine.
-    pub fn get(&self, name: &str) -> Option<&Variable> {
-        self.0.iter().rev().find(|variable| variable.name == name)
-    }
-
-    /// The value of a variable that has one.
-    pub fn value(&self, name: &str) -> Option<&str> {
-        self.get(name)?.value.as_deref()
-    }
-}
-
-impl std::fmt::Debug for Environment {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let names = self.0.iter().map(|variable| variable.name.as_str());
-        f.debug_list().entries(names).finish()
-    }
-}
-
-impl std::fmt::Debug for Variable {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.name)
     }
 }
 
@@ -429,6 +384,7 @@ fn put<T: Into<Value>>(map: &mut Map<String, Value>, key: &str, value: T, is_sai
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secretive::Secretive;
 
     fn body() -> Value {
         json!({
@@ -476,7 +432,7 @@ mod tests {
     #[test]
     fn what_is_decided_by_is_typed() {
         let declaration = read(&body(), Vec::new());
-        assert_eq!(declaration.environment.value("A"), Some("2=3"));
+        assert_eq!(declaration.environment.value("A").map(Secretive::expose), Some("2=3"));
         assert_eq!(declaration.environment.get("B").map(|variable| variable.value.is_none()), Some(true));
         assert_eq!(declaration.network, Some(NetworkMode::Network("tars".to_owned())));
         let endpoint = declaration.endpoint("tars").unwrap();

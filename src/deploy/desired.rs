@@ -1,7 +1,6 @@
 //! The desired state: a compose file with its `x-tars` roles, resolved into the Docker API's own words.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,8 +10,9 @@ use serde_json::Value;
 use super::container::Declaration;
 use super::observed::{LABEL_SPEC, LABEL_TWIN};
 use crate::diagnose::Place;
-use crate::engine::{Container, RestartPolicy};
+use crate::engine::{Container, Environment, RestartPolicy};
 use crate::oci::{Digest, Reference};
+use crate::secretive::Secretive;
 use crate::tars::Role;
 
 /// The deployment that the files declare.
@@ -39,15 +39,9 @@ pub struct Desired {
     pub notes: Vec<String>,
 }
 
-/// `MYSQL_HOST` and its like, as `NAME=value`. Its `Debug` shows no value.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct DatabaseAccount(pub Vec<String>);
-
-impl fmt::Debug for DatabaseAccount {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} variables", self.0.len())
-    }
-}
+/// `MYSQL_HOST` and its like.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DatabaseAccount(pub Environment);
 
 impl Desired {
     /// The service of that name.
@@ -100,7 +94,7 @@ pub struct Service {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
     /// The value as the container would get it.
-    pub value: String,
+    pub value: Secretive,
     /// The line that the value itself stands on: in a compose file, an `env_file` or `.env`.
     pub place: Place,
     /// How it gets from there into the container, where the line does not show it.
@@ -197,8 +191,8 @@ pub enum ImageOrigin {
     },
 }
 
-/// A network or a volume.
-#[derive(Clone, Debug, PartialEq)]
+/// A network or a volume. Its `Debug` does not show the body: variables may have been written into it.
+#[derive(Clone, PartialEq)]
 pub struct Resource {
     /// The key in the file.
     pub key: String,
@@ -210,6 +204,14 @@ pub struct Resource {
     pub body: Value,
     /// Where it is declared.
     pub place: Place,
+}
+
+impl std::fmt::Debug for Resource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = f.debug_struct("Resource");
+        shown.field("key", &self.key).field("name", &self.name).field("external", &self.external);
+        shown.field("place", &self.place).finish_non_exhaustive()
+    }
 }
 
 /// The rollout's policy: the top-level `x-tars`.

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use super::interpolate::{InterpolationError, interpolate};
 use crate::limits;
+use crate::secretive::Secretive;
 use crate::yaml::Origin;
 
 /// One assignment.
@@ -14,7 +15,7 @@ pub struct Assignment {
     /// The variable.
     pub name: String,
     /// Its value; `None` where the line names it only and the surroundings have no value for it.
-    pub value: Option<String>,
+    pub value: Option<Secretive>,
     /// The line it begins on, counted from 1.
     pub line: u64,
 }
@@ -30,7 +31,7 @@ pub struct DotEnvError {
 }
 
 /// Parses a file. `lookup` is asked before the assignments above for interpolated variables, as compose does.
-pub fn parse(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Vec<Assignment>, DotEnvError> {
+pub fn parse(text: &str, lookup: &dyn Fn(&str) -> Option<Secretive>) -> Result<Vec<Assignment>, DotEnvError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text).replace("\r\n", "\n");
     let mut reader =
         DotenvReader { rest: &text, line: 1, lookup, done: Vec::new(), latest: HashMap::new(), bytes: 0 };
@@ -43,7 +44,7 @@ pub fn parse(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Vec<
 struct DotenvReader<'t> {
     rest: &'t str,
     line: u64,
-    lookup: &'t dyn Fn(&str) -> Option<String>,
+    lookup: &'t dyn Fn(&str) -> Option<Secretive>,
     done: Vec<Assignment>,
     /// Where the latest assignment of a name is.
     latest: HashMap<String, usize>,
@@ -96,15 +97,16 @@ impl DotenvReader<'_> {
         };
         self.bytes += value.as_ref().map_or(0, |value| value.len() as u64);
         limits::EXPANDED.allow(self.bytes).map_err(|beyond| fault(format!("{beyond}; {}", beyond.hint())))?;
-        if value.as_ref().is_some_and(|value| value.contains('\0')) {
+        if value.as_ref().is_some_and(|value| value.expose().contains('\0')) {
             return Err(fault(format!("the value of `{name}` holds a nul byte, which no environment takes")));
         }
+        let value = value.map(|value| value.named(&name));
         self.latest.insert(name.clone(), self.done.len());
         self.done.push(Assignment { name, value, line });
         Ok(())
     }
 
-    fn value(&mut self) -> Result<String, String> {
+    fn value(&mut self) -> Result<Secretive, String> {
         let Some(quote @ ('"' | '\'')) = self.rest.chars().next() else {
             let end = self.rest.find('\n').unwrap_or(self.rest.len());
             let raw = &self.rest[..end];
@@ -130,7 +132,7 @@ impl DotenvReader<'_> {
                 self.line += self.rest[..at].matches('\n').count() as u64;
                 self.rest = &self.rest[at + 1..];
                 self.end_of_line()?;
-                return if quote == '"' { self.expand(&unescape(&raw)) } else { Ok(raw) };
+                return if quote == '"' { self.expand(&unescape(&raw)) } else { Ok(raw.into()) };
             } else {
                 raw.push(c);
             }
@@ -149,7 +151,7 @@ impl DotenvReader<'_> {
         }
     }
 
-    fn expand(&self, raw: &str) -> Result<String, String> {
+    fn expand(&self, raw: &str) -> Result<Secretive, String> {
         let lookup = |name: &str| {
             let earlier = || {
                 let found = self.latest.get(name).and_then(|at| self.done.get(*at));
@@ -207,9 +209,10 @@ mod tests {
     use super::*;
 
     fn values(text: &str) -> Vec<(String, Option<String>, u64)> {
-        let shell = |name: &str| (name == "SHELL_VAR").then(|| "from-shell".to_owned());
+        let shell = |name: &str| (name == "SHELL_VAR").then(|| "from-shell".into());
         let done = parse(text, &shell).unwrap();
-        done.into_iter().map(|one| (one.name, one.value, one.line)).collect()
+        let exposed = |value: Option<Secretive>| value.map(|value| value.expose().to_owned());
+        done.into_iter().map(|one| (one.name, exposed(one.value), one.line)).collect()
     }
 
     #[test]

@@ -6,23 +6,24 @@ use std::collections::{BTreeMap, HashSet};
 
 use crate::diagnose::Place;
 use crate::limits::{self, Beyond};
+use crate::secretive::Secretive;
 use crate::yaml::{Directive, Entry, Node, Origin, Text, Use, Value};
 
 /// `${A:-${B:-...}}` deeper than this is an attack.
 const DEEPEST: usize = 32;
 
 /// The variables that a compose file sees: the shell's win over the `.env` file's.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Variables {
     /// The environment of the command.
-    pub shell: BTreeMap<String, String>,
+    pub shell: BTreeMap<String, Secretive>,
     /// The `.env` file: value and place of each.
-    pub dotenv: BTreeMap<String, (String, Place)>,
+    pub dotenv: BTreeMap<String, (Secretive, Place)>,
 }
 
 impl Variables {
     /// The value of a variable, and where it comes from.
-    pub fn lookup(&self, name: &str) -> (Option<&str>, Origin) {
+    pub fn lookup(&self, name: &str) -> (Option<&Secretive>, Origin) {
         if let Some(value) = self.shell.get(name) {
             (Some(value), Origin::Shell)
         } else if let Some((value, place)) = self.dotenv.get(name) {
@@ -55,30 +56,32 @@ pub enum InterpolationError {
 /// A text with its variables replaced.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Interpolated {
-    /// The text.
-    pub text: String,
+    /// The text, named by the variables that went into it.
+    pub text: Secretive,
     /// The variables that were asked for, in order.
     pub uses: Vec<Use>,
     /// Those that have no value and no default: compose takes an empty text and warns.
     pub blank: Vec<String>,
     /// Names and values that went into it.
-    pub values: Vec<(String, String)>,
+    pub values: Vec<(String, Secretive)>,
     seen: HashSet<String>,
 }
 
 /// Replaces the variables in `text`.
 pub fn interpolate(
     text: &str,
-    lookup: &dyn Fn(&str) -> (Option<String>, Origin),
+    lookup: &dyn Fn(&str) -> (Option<Secretive>, Origin),
 ) -> Result<Interpolated, InterpolationError> {
     let mut result = Interpolated::default();
-    result.text = substitute(text, lookup, &mut result, 0)?;
+    let made = Secretive::from(substitute(text, lookup, &mut result, 0)?);
+    let names: Vec<&str> = result.values.iter().map(|(name, _)| name.as_str()).collect();
+    result.text = if names.is_empty() { made } else { made.named(&names.join(", ")) };
     Ok(result)
 }
 
 fn substitute(
     text: &str,
-    lookup: &dyn Fn(&str) -> (Option<String>, Origin),
+    lookup: &dyn Fn(&str) -> (Option<Secretive>, Origin),
     notes: &mut Interpolated,
     depth: usize,
 ) -> Result<String, InterpolationError> {
@@ -124,7 +127,7 @@ fn substitute(
 fn expand(
     name: &str,
     operator: &str,
-    lookup: &dyn Fn(&str) -> (Option<String>, Origin),
+    lookup: &dyn Fn(&str) -> (Option<Secretive>, Origin),
     notes: &mut Interpolated,
     depth: usize,
 ) -> Result<Option<String>, InterpolationError> {
@@ -145,11 +148,11 @@ fn expand(
         if value.is_none() && !notes.blank.iter().any(|blank| blank == name) {
             notes.blank.push(name.to_owned());
         }
-        return Ok(Some(value.unwrap_or_default()));
+        return Ok(Some(value.map_or_else(String::new, |value| value.expose().to_owned())));
     };
     let present = if kind.starts_with(':') { filled } else { value };
     match (kind.trim_start_matches(':'), present) {
-        ("-" | "?", Some(value)) => Ok(Some(value)),
+        ("-" | "?", Some(value)) => Ok(Some(value.expose().to_owned())),
         ("+", None) => Ok(Some(String::new())),
         ("?", None) => Err(InterpolationError::Required {
             variable: name.to_owned(),
@@ -193,7 +196,7 @@ pub struct Gathered {
     /// Variables without a value, and where.
     pub blank: Vec<(String, Place)>,
     /// Names and values of those that have one: no message may quote a value.
-    pub values: BTreeMap<String, String>,
+    pub values: BTreeMap<String, Secretive>,
     /// Bytes of text that interpolation made.
     bytes: u64,
 }
@@ -205,18 +208,18 @@ pub fn interpolate_tree(
     gathered: &mut Gathered,
 ) -> Result<(), (InterpolationError, Place)> {
     match &mut node.value {
-        Value::Text(text) if text.text.contains('$') => {
+        Value::Text(text) if text.text.expose().contains('$') => {
             let lookup = |name: &str| {
                 let (value, origin) = variables.lookup(name);
-                (value.map(str::to_owned), origin)
+                (value.cloned(), origin)
             };
-            let done = interpolate(&text.text, &lookup).map_err(|error| (error, node.at.place()))?;
+            let done = interpolate(text.text.expose(), &lookup).map_err(|error| (error, node.at.place()))?;
             gathered.bytes += done.text.len() as u64;
             limits::EXPANDED.allow(gathered.bytes).map_err(|beyond| (beyond.into(), node.at.place()))?;
             gathered.blank.extend(done.blank.into_iter().map(|name| (name, node.at.place())));
             gathered.values.extend(done.values);
-            let raw = std::mem::take(&mut text.text);
-            *text = Text { text: done.text, raw: Some(raw), uses: done.uses };
+            let raw = Some(text.text.expose().to_owned());
+            *text = Text { text: done.text, raw, uses: done.uses };
             Ok(())
         }
         Value::List(items) => {
@@ -236,11 +239,11 @@ mod tests {
 
     fn with(text: &str) -> Result<String, InterpolationError> {
         let lookup = |name: &str| match name {
-            "SET" => (Some("value".to_owned()), Origin::Shell),
-            "EMPTY" => (Some(String::new()), Origin::Shell),
+            "SET" => (Some("value".into()), Origin::Shell),
+            "EMPTY" => (Some("".into()), Origin::Shell),
             _ => (None, Origin::Unset),
         };
-        interpolate(text, &lookup).map(|done| done.text)
+        interpolate(text, &lookup).map(|done| done.text.expose().to_owned())
     }
 
     #[test]

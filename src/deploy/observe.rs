@@ -19,8 +19,8 @@ use super::observed::{
     LABEL_SERVICE, LABEL_SPEC, Observed,
 };
 use crate::engine::{
-    Container, ContainerSummary, Engine, EngineError, EngineImage, ImageStore, ImageSummary, RestartPolicy,
-    Result, Status,
+    Container, ContainerSummary, Engine, EngineError, EngineImage, Environment, ImageStore, ImageSummary,
+    RestartPolicy, Result, Status,
 };
 use crate::oci::Reference;
 use crate::tars::catalogue::IMAGE_ROLE_LABEL;
@@ -226,7 +226,8 @@ async fn as_told(
     if (glance.is_parked)(&one.name) {
         // Its policy was taken from it before it was stopped, so that no reboot starts it.
         let stopped = matches!(one.status, Status::Exited | Status::Created);
-        return Ok(stopped.then(|| told(one, one.image.clone(), RestartPolicy::no(), Vec::new(), json!({}))));
+        return Ok(stopped
+            .then(|| told(one, one.image.clone(), RestartPolicy::no(), Environment::default(), json!({}))));
     }
     let service = one.labels.get(LABEL_SERVICE).and_then(|name| desired.service(name));
     let Some(service) = service.filter(|service| service.container == one.name) else { return Ok(None) };
@@ -248,7 +249,7 @@ fn told(
     one: &ContainerSummary,
     image: String,
     restart: RestartPolicy,
-    env: Vec<String>,
+    env: Environment,
     mut raw: Value,
 ) -> Container {
     let one = one.clone();
@@ -273,12 +274,11 @@ fn told(
 }
 
 /// The environment that the engine gave the container: the declared one, and what the image sets beside it.
-fn environment(service: &Service, image: &EngineImage) -> Vec<String> {
-    let name = |entry: &str| entry.split_once('=').map_or(entry, |(name, _)| name).to_owned();
-    let mut env = service.declaration.environment.entries();
-    let names: Vec<String> = env.iter().map(|entry| name(entry)).collect();
-    env.extend(image.env.iter().filter(|entry| !names.contains(&name(entry))).cloned());
-    env
+fn environment(service: &Service, image: &EngineImage) -> Environment {
+    let declared = &service.declaration.environment;
+    let names = declared.names();
+    let baked = image.env.0.iter().filter(|variable| !names.contains(variable.name.as_str()));
+    Environment(declared.0.iter().chain(baked).cloned().collect())
 }
 
 /// The engine's images: listed once, each inspected once where it is asked for.

@@ -108,10 +108,8 @@ fn tls_folder(around: &Surroundings<'_>) -> Option<PathBuf> {
 
 /// Reads an address. With a folder of certificates, TCP means TLS.
 fn parse(host: &str, tls: Option<PathBuf>) -> Result<Address> {
-    if host
-        .split_once("://")
-        .is_some_and(|(scheme, rest)| !matches!(scheme, "unix" | "ssh") && rest.contains('@'))
-    {
+    let (scheme, rest) = host.split_once("://").unwrap_or(("", host));
+    if rest.contains('@') && !matches!(scheme, "unix" | "ssh") {
         // Neither the user nor what may be its password is shown.
         return Err(configuration(
             "the address of the engine names a user, and tarsup speaks to engines over unix:// and tcp:// only".to_owned(),
@@ -244,6 +242,21 @@ mod tests {
             with(&home, &host("tcp://[::1]")).unwrap(),
             Address::Tls("[::1]:2376".to_owned(), PathBuf::from("/home/x/.docker"))
         );
+    }
+
+    #[test]
+    fn account_in_an_address_is_refused_and_not_shown() {
+        for address in [
+            "tcp://root:hunter2@10.0.0.2:2375",
+            "root:hunter2@10.0.0.2:2375",
+            "http://hunter2@h",
+            "x://hunter2@h",
+        ] {
+            let error = with(&[("DOCKER_HOST", address)], &ConnectOptions::default()).unwrap_err();
+            let EngineError::Configuration { what, hint } = &error else { panic!("{address}: {error}") };
+            assert!(what.contains("names a user"), "{address}: {what}");
+            assert!(!format!("{error} {hint} {error:?}").contains("hunter2"), "{address}: {error:?}");
+        }
     }
 
     #[test]

@@ -8,8 +8,8 @@ use time::format_description::well_known::Rfc3339;
 
 use super::raw::unexpected;
 use super::{
-    Container, ContainerSummary, EngineImage, EngineInfo, Health, HistoryItem, ImageStore, ImageSummary,
-    Network, RestartPolicy, Result,
+    Container, ContainerSummary, EngineImage, EngineInfo, Environment, Health, HistoryItem, ImageStore,
+    ImageSummary, Network, RestartPolicy, Result,
 };
 
 /// The driver status by which an engine says that containerd keeps its images.
@@ -41,7 +41,7 @@ pub(super) fn container(call: &str, raw: Value) -> Result<Container> {
                 .unwrap_or_else(|| "no".to_owned()),
             maximum_retry_count: optional(call, &raw, "/HostConfig/RestartPolicy/MaximumRetryCount")?,
         },
-        env: optional(call, &raw, "/Config/Env")?,
+        env: Environment::of(optional::<Vec<String>>(call, &raw, "/Config/Env")?),
         addresses,
         raw,
     })
@@ -61,7 +61,7 @@ pub(super) fn image(call: &str, raw: Value) -> Result<EngineImage> {
         id: required(call, &raw, "/Id")?,
         tags: optional(call, &raw, "/RepoTags")?,
         diff_ids: optional(call, &raw, "/RootFS/Layers")?,
-        env: optional(call, &raw, "/Config/Env")?,
+        env: Environment::of(optional::<Vec<String>>(call, &raw, "/Config/Env")?),
         labels: optional(call, &raw, "/Config/Labels")?,
         size: optional(call, &raw, "/Size")?,
         layer_sizes: Vec::new(),

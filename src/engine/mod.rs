@@ -21,12 +21,14 @@ mod address;
 mod answers;
 mod connection;
 pub mod docker;
+mod environment;
 mod patience;
 mod raw;
 pub(crate) mod tls;
 
 pub use address::ConnectOptions;
 pub use docker::DockerEngine;
+pub use environment::{Environment, Variable};
 pub(crate) use raw::in_query as percent_encoded;
 
 /// The body of `POST /containers/create`, in the API's own words and canonical (sorted) order.
@@ -144,8 +146,8 @@ pub enum Health {
     Unhealthy,
 }
 
-/// `GET /containers/{id}/json`, as far as it matters, and the whole answer beside it.
-#[derive(Clone, Debug)]
+/// `GET /containers/{id}/json`, as far as it matters, and the whole answer beside it, which its `Debug` does not show.
+#[derive(Clone)]
 pub struct Container {
     /// The full id.
     pub id: String,
@@ -171,12 +173,21 @@ pub struct Container {
     pub started_at: String,
     /// `HostConfig.RestartPolicy`.
     pub restart: RestartPolicy,
-    /// The environment, `NAME=value`; secrets included.
-    pub env: Vec<String>,
+    /// The environment; secrets included.
+    pub env: Environment,
     /// Network name → address in use (empty while stopped).
     pub addresses: BTreeMap<String, String>,
     /// The answer of the engine, whole.
     pub raw: Value,
+}
+
+impl std::fmt::Debug for Container {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = f.debug_struct("Container");
+        shown.field("name", &self.name).field("id", &self.id).field("image", &self.image);
+        shown.field("status", &self.status).field("health", &self.health).field("env", &self.env);
+        shown.finish_non_exhaustive()
+    }
 }
 
 /// One of `GET /containers/json`, as far as it matters: no restart policy, no environment, no exit code.
@@ -226,8 +237,8 @@ pub struct ImageSummary {
     pub created: String,
 }
 
-/// `GET /images/{name}/json`, as far as it matters.
-#[derive(Clone, Debug, Default)]
+/// `GET /images/{name}/json`, as far as it matters, and the whole answer beside it, which its `Debug` does not show.
+#[derive(Clone, Default)]
 pub struct EngineImage {
     /// The image id; on a classic store the digest of the config.
     pub id: String,
@@ -236,7 +247,7 @@ pub struct EngineImage {
     /// `RootFS.Layers`.
     pub diff_ids: Vec<Digest>,
     /// `Config.Env`.
-    pub env: Vec<String>,
+    pub env: Environment,
     /// `Config.Labels`.
     pub labels: BTreeMap<String, String>,
     /// Size in bytes.
@@ -249,6 +260,13 @@ pub struct EngineImage {
     pub architecture: String,
     /// The answer of the engine, whole.
     pub raw: Value,
+}
+
+impl std::fmt::Debug for EngineImage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = f.debug_struct("EngineImage");
+        shown.field("id", &self.id).field("tags", &self.tags).field("env", &self.env).finish_non_exhaustive()
+    }
 }
 
 /// What a layer takes, in bytes.

@@ -167,8 +167,9 @@ pub(super) fn note(planner: &mut Planner<'_>) {
             }
         }
         if let Some(value) = differ::forbidden_rebuild(container) {
+            let value = guard::switch(value);
             let text = format!(
-                "runs with `REBUILD` {value:?}: whoever starts this container again has its database dropped"
+                "runs with `REBUILD` {value}: whoever starts this container again has its database dropped"
             );
             planner.note(&service.name, &text);
         }

@@ -6,13 +6,13 @@ use serde_json::{Map, Value, json};
 
 use super::DeployId;
 use super::step::Purpose;
-use crate::deploy::container::{Declaration, Environment, NetworkMode};
+use crate::deploy::container::{Declaration, NetworkMode};
 use crate::deploy::desired::Service;
 use crate::deploy::observed::{
     LABEL_DEPLOY, LABEL_DEPLOYMENT, LABEL_LEANS, LABEL_PREDECESSOR, LABEL_RECORD, LABEL_RESTART, LABEL_ROLE,
     LABEL_SERVICE, LABEL_SPEC,
 };
-use crate::engine::{CreateBody, object};
+use crate::engine::{CreateBody, Environment, object};
 use crate::tars::catalogue::INIT_PATH;
 
 /// How the image's own start is replaced by one run of the migration.
@@ -69,7 +69,7 @@ pub fn create_body(service: &Service, making: &Making, image_volumes: &[String])
         if !making.way_back.is_empty() {
             variables.push(format!("TARSUP_WAY_BACK={}", making.way_back.join(",")));
         }
-        declaration.environment.0.extend(Environment::of(&variables).0);
+        declaration.environment.0.extend(Environment::of(variables).0);
     }
     for volume in making.volumes {
         declaration.mounts.hand_on(volume);
@@ -110,14 +110,14 @@ pub struct ProbeSettings<'a> {
     pub image_volumes: &'a [String],
     /// Its labels, and no other.
     pub labels: &'a [(&'a str, &'a str)],
-    /// Variables beside those of the service, as `NAME=value`.
-    pub variables: &'a [String],
+    /// Variables beside those of the service.
+    pub variables: &'a Environment,
 }
 
 /// The body of the container in which the database is asked: it serves nothing, and starts nothing again.
 pub fn cluster_probe(service: &Service, making: &ProbeSettings<'_>) -> CreateBody {
     let mut declaration = service.declaration.clone().into_one_off(making.command, making.image_volumes);
-    declaration.environment.0.extend(Environment::of(making.variables).0);
+    declaration.environment.0.extend(making.variables.0.clone());
     let mut body = rendered(&declaration, making.image);
     let labels = making.labels.iter().copied().collect::<BTreeMap<_, _>>().into_iter().collect();
     body.0.insert("Labels".to_owned(), labels);

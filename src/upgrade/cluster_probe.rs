@@ -16,7 +16,9 @@ use crate::deploy::desired::Service;
 use crate::deploy::observed::{LABEL_CLUSTER, LABEL_DEPLOYMENT, LABEL_ROLE};
 use crate::deploy::{Desired, Observed};
 use crate::deploy::{guard, subnet};
-use crate::engine::{Container, ContainerSummary, CreateBody, Engine, EngineError, EngineImage, Status};
+use crate::engine::{
+    Container, ContainerSummary, CreateBody, Engine, EngineError, EngineImage, Environment, Status,
+};
 use crate::tars::catalogue::INIT_PATH;
 use crate::tars::{PROTOCOL, Role};
 
@@ -44,8 +46,8 @@ pub struct ClusterProbe {
     is_open: bool,
     /// Images that may have a tars-init, by name or id, in the order in which they are tried.
     images: Vec<String>,
-    /// Variables of another account than the declared one, as `NAME=value`.
-    account: Vec<String>,
+    /// Variables of another account than the declared one.
+    account: Environment,
     /// Its container's name, where it is not the usual one.
     name: Option<String>,
     /// The image that it was made of, while it is open.
@@ -86,7 +88,7 @@ impl ClusterProbe {
     }
 
     /// The same with another account. The name of its container is the same one: one of both is open at a time.
-    pub(super) fn with_account(&self, account: Vec<String>) -> Self {
+    pub(super) fn with_account(&self, account: Environment) -> Self {
         Self { account, ..Self::new(self.images.clone()) }
     }
 
@@ -212,7 +214,7 @@ pub(super) async fn make(
     image: &str,
     name: &str,
 ) -> Result<(), EngineError> {
-    make_with(engine, desired, service, image, name, &[], &body::SERVE).await
+    make_with(engine, desired, service, image, name, &Environment::default(), &body::SERVE).await
 }
 
 /// The same, with more variables and another command that waits.
@@ -222,13 +224,13 @@ pub(super) async fn make_with(
     service: &Service,
     image: &str,
     name: &str,
-    account: &[String],
+    account: &Environment,
     command: &[&str],
 ) -> Result<(), EngineError> {
     let found = image_of(engine, image).await?;
     let own = desired.database.as_ref().filter(|_| service.role == Some(Role::Node));
-    let own = own.map(|account| account.0.as_slice()).unwrap_or_default();
-    let variables = [own, account].concat();
+    let own = own.into_iter().flat_map(|own| &own.0.0);
+    let variables = Environment(own.chain(&account.0).cloned().collect());
     let making = body::ProbeSettings {
         image,
         command,

@@ -8,7 +8,8 @@ use crate::deploy::asked::{Asked, says_nothing, shared};
 use crate::deploy::desired::Service;
 use crate::deploy::observed::{LABEL_SERVICE, LABEL_SPEC};
 use crate::deploy::{Observed, carried};
-use crate::engine::{Container, EngineImage};
+use crate::engine::{Container, EngineImage, Variable};
+use crate::secretive::Secretive;
 use crate::tars::rebuild::{REBUILD, is_allowed};
 
 /// Why the container has to be replaced; `None` where it is as declared.
@@ -46,7 +47,7 @@ fn adopted_difference(service: &Service, container: &Container, observed: &Obser
     let mut keys = has.differences(&wanted);
     keys.extend(namespaces_that_differ(service, container, observed));
     // All that is allowed means the same: no.
-    if is_allowed(service.declaration.environment.value(REBUILD)) {
+    if is_allowed(service.declaration.environment.value(REBUILD).map(Secretive::expose)) {
         keys.remove("Env REBUILD");
     }
     let (variables, keys): (Vec<&str>, Vec<&str>) =
@@ -96,9 +97,9 @@ pub fn unsaid(service: &Service, container: &Container, observed: &Observed) -> 
 }
 
 /// The value of a `REBUILD` that would empty the database, or might.
-pub fn forbidden_rebuild(container: &Container) -> Option<&str> {
-    let values = container.env.iter().filter_map(|entry| entry.split_once('='));
-    values.filter(|(name, _)| *name == REBUILD).map(|(_, value)| value).find(|value| !is_allowed(Some(value)))
+pub fn forbidden_rebuild(container: &Container) -> Option<&Secretive> {
+    let values = container.env.values().filter(|(name, _)| *name == REBUILD);
+    values.map(|(_, value)| value).find(|value| !is_allowed(Some(value.expose())))
 }
 
 fn image_difference(service: &Service, container: &Container, wanted: &EngineImage) -> String {
@@ -153,15 +154,13 @@ fn spec_difference(service: &Service, container: &Container, observed: &Observed
 
 /// The names of variables that were added, changed or taken away; what an image sets does not count.
 fn changed_variables(service: &Service, container: &Container, observed: &Observed) -> BTreeSet<String> {
-    let entries = service.declaration.environment.entries();
-    let wanted: BTreeSet<&str> = entries.iter().map(String::as_str).collect();
-    let has: BTreeSet<&str> = container.env.iter().map(String::as_str).collect();
+    let wanted: BTreeSet<&Variable> = service.declaration.environment.0.iter().collect();
+    let has: BTreeSet<&Variable> = container.env.0.iter().collect();
     let image = observed.image(&container.image_id);
-    let baked: BTreeSet<&str> =
-        image.map(|image| image.env.iter().map(String::as_str).collect()).unwrap_or_default();
-    let name = |entry: &&str| entry.split_once('=').map_or(*entry, |(name, _)| name).to_owned();
+    let baked: BTreeSet<&Variable> = image.map(|image| image.env.0.iter().collect()).unwrap_or_default();
+    let name = |variable: &&Variable| variable.name.clone();
     let added = wanted.difference(&has).map(name);
-    let gone = has.difference(&wanted).filter(|entry| !baked.contains(**entry)).map(name);
+    let gone = has.difference(&wanted).filter(|variable| !baked.contains(**variable)).map(name);
     added.chain(gone).collect()
 }
 

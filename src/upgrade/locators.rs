@@ -127,15 +127,12 @@ fn others(planner: &Planner<'_>, registries: &[(&Service, BTreeSet<String>)]) ->
 /// The hosts of the registries that a node knows; nothing where nobody can tell.
 fn known_to(planner: &Planner<'_>, node: &Service) -> Option<Vec<String>> {
     let now = serving(planner.observed, &planner.desired.deployment, node);
-    let is = |entry: &&String| entry.split_once('=').is_some_and(|(name, _)| name == REGISTRIES);
     // A list shows no environment: what was not inspected is as it is declared.
-    let named = match now.filter(|now| !now.env.is_empty()) {
-        Some(now) => now.env.iter().find(is).and_then(|entry| Some(entry.split_once('=')?.1)),
-        None => node.declaration.environment.value(REGISTRIES),
-    };
+    let env = now.map(|now| &now.env).filter(|env| !env.0.is_empty());
+    let named = env.unwrap_or(&node.declaration.environment).value(REGISTRIES);
     let hosts = named.map_or_else(
         || planner.observed.facts.registries.get(&node.name).cloned(),
-        |text| Some(hosts(text)),
+        |text| Some(hosts(text.expose())),
     )?;
     (!hosts.is_empty()).then_some(hosts)
 }

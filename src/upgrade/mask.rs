@@ -4,9 +4,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::deploy::desired::Service;
 use crate::deploy::{Desired, Observed};
-use crate::engine::percent_encoded;
+use crate::engine::{Environment, percent_encoded};
+use crate::secretive::Secretive;
 
 /// Variables whose values are no secret and stand in every useful message: addresses, switches, names.
 const PLAIN: [&str; 19] = [
@@ -32,14 +32,32 @@ const PLAIN: [&str; 19] = [
 ];
 /// Shorter values would blot out half of every text, and keep no secret.
 const SHORTEST: usize = 3;
-const MASKED: &str = "********";
 /// What stands where tars-init has cut a line.
 const CUT: &str = "…";
 
 /// The values to be masked, the longest first.
 #[derive(Clone, Debug, Default)]
 pub struct Mask {
-    values: Vec<String>,
+    values: Vec<Secretive>,
+}
+
+/// A part of a text: what has been hidden is not looked at again.
+enum Part<'t> {
+    Said(&'t str),
+    Hidden(&'t Secretive),
+}
+
+impl<'t> Part<'t> {
+    /// Its parts without that value.
+    fn without(self, value: &'t Secretive) -> Vec<Self> {
+        let Self::Said(text) = self else { return vec![self] };
+        let mut parts = Vec::new();
+        for said in text.split(value.expose()) {
+            parts.extend([Self::Said(said), Self::Hidden(value)]);
+        }
+        parts.pop();
+        parts
+    }
 }
 
 /// True for a variable whose value is no secret.
@@ -47,63 +65,81 @@ pub fn is_plain(name: &str) -> bool {
     PLAIN.contains(&name)
 }
 
-fn entries(service: &Service) -> Vec<String> {
-    service.declaration.environment.entries()
-}
-
 impl Mask {
     /// Every value that the deployment knows from environments: the declared ones and those of its containers.
     pub fn of(desired: &Desired, observed: &Observed) -> Self {
-        let declared = desired.services.iter().flat_map(entries);
-        let running = observed.containers.iter().flat_map(|container| container.env.clone());
-        let account = desired.database.iter().flat_map(|account| account.0.clone());
-        Self::of_entries(declared.chain(running).chain(account))
+        let declared = desired.services.iter().map(|service| &service.declaration.environment);
+        let running = observed.containers.iter().map(|container| &container.env);
+        let account = desired.database.iter().map(|account| &account.0);
+        Self::of_environments(declared.chain(running).chain(account))
     }
 
-    /// The values of `NAME=value` entries.
-    pub fn of_entries(entries: impl IntoIterator<Item = String>) -> Self {
+    /// The values of these environments.
+    pub fn of_environments<'e>(environments: impl IntoIterator<Item = &'e Environment>) -> Self {
+        Self::of_values(environments.into_iter().flat_map(Environment::values))
+    }
+
+    /// These values, each with the name of its variable.
+    pub fn of_values<'v>(known: impl IntoIterator<Item = (&'v str, &'v Secretive)>) -> Self {
         let mut values = BTreeSet::new();
-        for entry in entries {
-            let Some((name, value)) = entry.split_once('=') else { continue };
+        for (name, value) in known {
             if is_plain(name) {
                 continue;
             }
+            let value = value.expose();
             // As a JSON text and as a part of a URL it looks otherwise.
             let quoted = serde_json::to_string(value).unwrap_or_default();
             for form in [value.to_owned(), quoted.trim_matches('"').to_owned(), percent_encoded(value)] {
                 // A value of several lines may be printed line by line.
+                let lines = form.lines().map(str::trim).chain([form.as_str()]);
                 values.extend(
-                    form.lines().map(str::trim).filter(|line| line.len() >= SHORTEST).map(str::to_owned),
+                    lines.filter(|line| line.len() >= SHORTEST).map(|line| Secretive::new(name, line)),
                 );
-                if form.len() >= SHORTEST {
-                    values.insert(form);
-                }
             }
         }
-        let mut values: Vec<String> = values.into_iter().collect();
+        let mut values: Vec<Secretive> = values.into_iter().collect();
         values.sort_by_key(|value| std::cmp::Reverse(value.len()));
         Self { values }
     }
 
     /// The text without them.
     pub fn hide(&self, text: &str) -> String {
-        let text =
-            self.values.iter().fold(text.to_owned(), |text, value| text.replace(value.as_str(), MASKED));
-        if !text.contains(CUT) {
-            return text;
+        let mut parts = vec![Part::Said(text)];
+        for value in &self.values {
+            parts = parts.into_iter().flat_map(|part| part.without(value)).collect();
         }
-        let pieces: Vec<String> = text.split(CUT).map(|piece| self.without_beginning(piece)).collect();
-        pieces.join(CUT)
+        let mut out = String::with_capacity(text.len());
+        for part in parts {
+            match part {
+                Part::Hidden(value) => out.push_str(&value.to_string()),
+                Part::Said(text) => {
+                    let pieces: Vec<&str> = text.split(CUT).collect();
+                    let (last, cut) = pieces.split_last().unwrap_or((&"", &[]));
+                    for piece in cut {
+                        out.push_str(&self.without_beginning(piece));
+                        out.push_str(CUT);
+                    }
+                    out.push_str(last);
+                }
+            }
+        }
+        out
     }
 
     /// A line that was cut may end in the middle of a value.
     fn without_beginning(&self, piece: &str) -> String {
-        let begun = |value: &String| {
+        let begun = |value: &Secretive| {
+            let value = value.expose();
             let lengths = value.char_indices().map(|(at, _)| at).filter(|at| *at > 0);
             lengths.filter(|length| piece.ends_with(&value[..*length])).max()
         };
-        match self.values.iter().filter_map(begun).max() {
-            Some(length) => format!("{}{MASKED}", &piece[..piece.len() - length]),
+        match self
+            .values
+            .iter()
+            .filter_map(|value| Some((begun(value)?, value)))
+            .max_by_key(|(length, _)| *length)
+        {
+            Some((length, value)) => format!("{}{value}", &piece[..piece.len() - length]),
             None => piece.to_owned(),
         }
     }
@@ -122,7 +158,7 @@ mod tests {
             "MYSQL_USER=root",
             "N=1",
         ];
-        let mask = Mask::of_entries(entries.map(str::to_owned));
+        let mask = Mask::of_environments([&Environment::of(entries)]);
         let said = "Access denied: p@ss \"word; \"p@ss \\\"word\"; mysql://root:p%40ss%20%22word@10.0.0.2; \
                     token p@ss \"word-and-more; 1";
         let hidden = mask.hide(said);
@@ -138,15 +174,15 @@ mod tests {
 
     #[test]
     fn mask_hides_the_beginning_of_a_value_where_a_line_was_cut() {
-        let mask = Mask::of_entries(["A=secret-of-a".to_owned(), "B=séc".to_owned()]);
-        assert_eq!(mask.hide("x A=secret-…\ny B=sé…\nz…"), "x A=********…\ny B=********…\nz…");
-        assert_eq!(mask.hide("A=secret-of-a…"), "A=********…");
+        let mask = Mask::of_environments([&Environment::of(["A=secret-of-a", "B=séc"])]);
+        assert_eq!(mask.hide("x A=secret-…\ny B=sé…\nz…"), "x A=***(A)…\ny B=***(B)…\nz…");
+        assert_eq!(mask.hide("A=secret-of-a…"), "A=***(A)…");
         assert_eq!(mask.hide("secret-"), "secret-", "nothing was cut");
     }
 
     #[test]
     fn mask_hides_each_line_of_a_key() {
-        let mask = Mask::of_entries(["KEY=-----BEGIN\nMIIEow\n-----END".to_owned()]);
-        assert_eq!(mask.hide("first MIIEow then"), "first ******** then");
+        let mask = Mask::of_environments([&Environment::of(["KEY=-----BEGIN\nMIIEow\n-----END"])]);
+        assert_eq!(mask.hide("first MIIEow then"), "first ***(KEY) then");
     }
 }

@@ -14,7 +14,7 @@ use super::state::{by_id, is_up};
 use super::step::{After, Plan, Step, Touched};
 use crate::deploy::desired::Service;
 use crate::deploy::{Desired, Observed, guard};
-use crate::engine::Container;
+use crate::engine::{Container, Environment, Variable};
 use crate::tars::Role;
 use crate::tars::catalogue::WEB_PORT;
 
@@ -156,10 +156,10 @@ fn sentence(asked: &Result<Cluster, String>, node: Option<&str>, then: &str) -> 
 
 /// The name by which the database knows it: `DOMAIN`, else its address, which the engine forgets while it is stopped.
 fn node(service: &Service, container: &Container) -> Option<String> {
-    let domain = container.env.iter().find_map(|entry| entry.strip_prefix("DOMAIN="));
+    let domain = container.env.filled("DOMAIN").map(|name| name.expose().to_owned());
     let declared = || service.declaration.endpoints.iter().find_map(|endpoint| endpoint.ipv4.clone());
     let has = || container.addresses.values().find(|address| !address.is_empty()).cloned();
-    domain.filter(|name| !name.is_empty()).map(str::to_owned).or_else(has).or_else(declared)
+    domain.or_else(has).or_else(declared)
 }
 
 impl Runner<'_> {
@@ -178,19 +178,16 @@ impl Runner<'_> {
             "       asking the database: the own start of {} installs anew where it gets no answer",
             found.image
         ));
-        let own = |name: &str| {
-            let prefix = format!("{name}=");
-            found.env.iter().rev().find(|entry| entry.starts_with(&prefix)).cloned()
-        };
-        let mut account: Vec<String> = ACCOUNT.iter().filter_map(|name| own(name)).collect();
+        let own = |name: &str| found.env.get(name).filter(|variable| variable.value.is_some()).cloned();
+        let mut account: Vec<Variable> = ACCOUNT.iter().filter_map(|name| own(name)).collect();
         if own("MYSQL_ROOT_PASSWORD").is_some() {
             // Both together are refused, and upstream's start knows no file.
-            account.push("MYSQL_ROOT_PASSWORD_FILE=".to_owned());
+            account.push(Variable::of("MYSQL_ROOT_PASSWORD_FILE="));
         }
         // Both have one name.
         let deployment = &self.desired.deployment;
         self.cluster_probe.close(self.engine, deployment).await?;
-        let mut probe = self.cluster_probe.with_account(account);
+        let mut probe = self.cluster_probe.with_account(Environment(account));
         let begun = Instant::now();
         let known = loop {
             if !probe.is_open() {

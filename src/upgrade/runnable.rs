@@ -24,7 +24,7 @@ use crate::deploy::mounts::{MountSource, Mounts};
 use crate::deploy::observed::{Availability, LABEL_CLUSTER, LABEL_DEPLOYMENT};
 use crate::deploy::services::Services;
 use crate::deploy::{Desired, Observed};
-use crate::engine::{Container, Engine, EngineError};
+use crate::engine::{Container, Engine, EngineError, Environment};
 use crate::oci::Reference;
 use crate::tars::Instance;
 
@@ -235,7 +235,7 @@ async fn make(
             (LABEL_CLUSTER, desired.deployment.as_str()),
             (LABEL_DEPLOYMENT, desired.deployment.as_str()),
         ],
-        variables: &[],
+        variables: &Environment::default(),
     };
     let mounts = match one.successor.parked {
         Some(parked) => Mounts::of_container(parked),

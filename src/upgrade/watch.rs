@@ -214,7 +214,6 @@ impl Runner<'_> {
 
 /// The name by which the database knows a container of upstream's: `DOMAIN`, else its address.
 pub(super) fn known_by(container: &Container) -> Option<String> {
-    let domain = container.env.iter().find_map(|entry| entry.strip_prefix("DOMAIN="));
-    let domain = domain.filter(|name| !name.is_empty()).map(str::to_owned);
+    let domain = container.env.filled("DOMAIN").map(|name| name.expose().to_owned());
     domain.or_else(|| container.addresses.values().find(|address| !address.is_empty()).cloned())
 }

@@ -13,6 +13,7 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 
 use crate::diagnose::Place;
 use crate::limits::{self, Beyond, Limit};
+use crate::secretive::Secretive;
 
 /// A tree deeper than this is an attack, not a deployment.
 const DEEPEST: usize = 64;
@@ -81,8 +82,8 @@ pub struct Use {
 /// A text, and how it was written.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Text {
-    /// The text, interpolated.
-    pub text: String,
+    /// The text, interpolated: named by the variables that went into it.
+    pub text: Secretive,
     /// The text as the file has it, where interpolation changed it.
     pub raw: Option<String>,
     /// The variables that went into it, in order.
@@ -144,7 +145,7 @@ pub struct YamlError {
 
 impl Node {
     /// A text that stands at `at`, as if it were written there.
-    pub fn text(text: impl Into<String>, at: At) -> Self {
+    pub fn text(text: impl Into<Secretive>, at: At) -> Self {
         let value = Value::Text(Text { text: text.into(), ..Text::default() });
         Self { value, at, directive: Directive::Merge }
     }
@@ -171,16 +172,16 @@ impl Node {
     pub fn written(&self) -> Option<String> {
         match &self.value {
             Value::Text(Text { raw: Some(raw), .. }) => Some(raw.clone()),
-            _ => self.rendered(),
+            _ => self.rendered().map(|text| text.expose().to_owned()),
         }
     }
 
     /// The scalar as compose writes it into an environment; `None` for null, lists and mappings.
-    pub fn rendered(&self) -> Option<String> {
+    pub fn rendered(&self) -> Option<Secretive> {
         match &self.value {
-            Value::Bool(value) => Some(value.to_string()),
-            Value::Int(value) => Some(value.to_string()),
-            Value::Float(value) => Some(render_float(*value)),
+            Value::Bool(value) => Some(value.to_string().into()),
+            Value::Int(value) => Some(value.to_string().into()),
+            Value::Float(value) => Some(render_float(*value).into()),
             Value::Text(text) => Some(text.text.clone()),
             Value::Null | Value::List(_) | Value::Map(_) => None,
         }
@@ -371,7 +372,7 @@ impl Builder<'_> {
                 Some((key, at)) => entries.push(Entry { key, at, value: node }),
                 // An alias in the place of a key.
                 None => match node.rendered() {
-                    Some(key) => return self.key(key, node.at),
+                    Some(key) => return self.key(key.expose().to_owned(), node.at),
                     None => return Err(error(&node.at, "a key that is no text".to_owned())),
                 },
             },
@@ -458,7 +459,7 @@ fn directive(tag: Option<&Tag>, at: &At) -> Result<Option<Directive>, YamlError>
 fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>, at: At) -> Result<Node, YamlError> {
     let directive = directive(tag, &at)?.unwrap_or(Directive::Merge);
     let core = tag.filter(|tag| tag.is_yaml_core_schema()).map(|tag| tag.suffix.as_str());
-    let as_text = || Value::Text(Text { text: text.to_owned(), ..Text::default() });
+    let as_text = || Value::Text(Text { text: text.into(), ..Text::default() });
     let value = match core {
         Some("str") => as_text(),
         Some(known @ ("int" | "float" | "bool" | "null")) => {
@@ -591,7 +592,11 @@ mod tests {
                 continue;
             }
             let node = tree(&format!("key: {written}\n"));
-            assert_eq!(node.get("key").unwrap().rendered().as_deref(), rendered, "{written}");
+            assert_eq!(
+                node.get("key").unwrap().rendered().as_ref().map(Secretive::expose),
+                rendered,
+                "{written}"
+            );
         }
     }
 
@@ -609,10 +614,10 @@ mod tests {
             "x: &x {a: 1, b: 1}\ny: &y {b: 2, c: 2}\nz:\n  c: 3\n  <<: [*x, *y]\nw:\n  <<: *y\n  b: 4\n",
         );
         let z = node.get("z").unwrap();
-        assert_eq!(z.get("a").unwrap().rendered().as_deref(), Some("1"));
-        assert_eq!(z.get("b").unwrap().rendered().as_deref(), Some("1"));
-        assert_eq!(z.get("c").unwrap().rendered().as_deref(), Some("3"));
-        assert_eq!(node.get("w").unwrap().get("b").unwrap().rendered().as_deref(), Some("4"));
+        assert_eq!(z.get("a").unwrap().rendered().unwrap(), "1");
+        assert_eq!(z.get("b").unwrap().rendered().unwrap(), "1");
+        assert_eq!(z.get("c").unwrap().rendered().unwrap(), "3");
+        assert_eq!(node.get("w").unwrap().get("b").unwrap().rendered().unwrap(), "4");
     }
 
     #[test]

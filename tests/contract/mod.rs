@@ -125,7 +125,10 @@ pub async fn created_container_shows_what_it_was_created_with(s: &Setting) {
     assert_eq!(container.restart, RestartPolicy::no());
     assert_eq!(container.image, s.image);
     assert_eq!(container.labels["io.tarsup.deployment"], s.prefix);
-    assert!(container.env.contains(&"GREETING=hello".to_owned()), "the environment is there");
+    assert!(
+        container.env.value("GREETING").is_some_and(|value| *value == "hello"),
+        "the environment is there"
+    );
     let image = s.engine.inspect_image(&s.image).await.unwrap().expect("the image is there");
     assert_eq!(container.image_id, image.id);
     assert_eq!(s.engine.inspect_container(&id).await.unwrap().expect("found by id").id, id);

@@ -11,7 +11,7 @@ use tarsup::deploy::compose::{LoadOptions, load};
 use tarsup::deploy::observe;
 use tarsup::deploy::observed::Availability;
 use tarsup::deploy::{Desired, Observed};
-use tarsup::engine::{Container, EngineImage, EngineInfo, ImageStore, Network, RestartPolicy};
+use tarsup::engine::{Container, EngineImage, EngineInfo, Environment, ImageStore, Network, RestartPolicy};
 use tarsup::tars::Role;
 use tarsup::upgrade::{Intent, Plan, Refusal, plan, render};
 
@@ -160,7 +160,7 @@ fn read_again(adoption: &Adoption, change: impl FnOnce(String) -> String) -> Des
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("compose.yaml"), change(adoption.file.clone())).unwrap();
     for file in &adoption.env_files {
-        fs::write(folder.path().join(&file.name), &file.text).unwrap();
+        fs::write(folder.path().join(&file.name), file.text.expose()).unwrap();
     }
     let options = LoadOptions { directory: folder.path().to_owned(), ..LoadOptions::default() };
     load(&options).unwrap_or_else(|error| panic!("{error} at {:?}\n{}", error, adoption.file))
@@ -194,7 +194,7 @@ fn container(raw: &Value) -> Container {
         restart_count: 0,
         started_at: text(&raw["State"]["StartedAt"]),
         restart: RestartPolicy { name: text(&policy["Name"]), maximum_retry_count: 0 },
-        env: texts(&raw["Config"]["Env"]),
+        env: Environment::of(texts(&raw["Config"]["Env"])),
         addresses: networks.iter().map(|(name, it)| (name.clone(), text(&it["IPAddress"]))).collect(),
         raw: raw.clone(),
     }
@@ -205,7 +205,7 @@ fn image(raw: &Value) -> EngineImage {
         id: text(&raw["Id"]),
         tags: texts(&raw["RepoTags"]),
         diff_ids: Vec::new(),
-        env: texts(&raw["Config"]["Env"]),
+        env: Environment::of(texts(&raw["Config"]["Env"])),
         labels: pairs(&raw["Config"]["Labels"]),
         size: 0,
         layer_sizes: Vec::new(),
@@ -259,7 +259,7 @@ fn file_of_the_documented_run_lines_says_what_was_asked_for_and_no_secret() {
     assert_eq!(adoption.file, fs::read_to_string(&path).unwrap_or_default());
     assert!(!adoption.file.contains("r00t"));
     let secrets: Vec<_> =
-        adoption.env_files.iter().map(|file| (file.name.as_str(), file.text.as_str())).collect();
+        adoption.env_files.iter().map(|file| (file.name.as_str(), file.text.expose())).collect();
     assert_eq!(
         secrets,
         [
@@ -591,8 +591,7 @@ fn role_is_guessed_by_processes_where_the_environment_says_nothing_and_doubted_w
     let engine = Engine::documented().only(&["tars-node"]);
     let node = container(&engine.containers[0]);
     let adopted = |env: &[&str], processes: &[&str]| {
-        let container =
-            Container { env: env.iter().map(|&entry| entry.to_owned()).collect(), ..node.clone() };
+        let container = Container { env: Environment::of(env), ..node.clone() };
         let processes = processes.iter().map(|&line| line.to_owned()).collect();
         let found = Found { image: None, container, processes, leaders: BTreeMap::new() };
         let service = adopt(&[found], &BTreeMap::new()).unwrap().services.remove(0);
@@ -615,4 +614,23 @@ fn role_is_guessed_by_processes_where_the_environment_says_nothing_and_doubted_w
     assert!(remarks.contains("it looks like node, and it runs mysqld, as a database does"), "{remarks}");
     let (_, _, remarks) = adopted(&["WEB_HOST=x"], &["/x/tarsnode"]);
     assert!(!remarks.contains("it looks like"), "{remarks}");
+}
+
+#[test]
+fn forbidden_rebuild_is_told_and_shown_only_where_it_is_a_switch() {
+    for (value, shown) in
+        [("true", "`REBUILD` is \"true\" in it"), ("hunter2", "`REBUILD` is ***(REBUILD) in it")]
+    {
+        let mut engine = Engine::documented().only(&["tars-framework"]);
+        let env = engine.containers[0]["Config"]["Env"].as_array_mut().unwrap();
+        env.retain(|entry| !entry.as_str().unwrap().starts_with("REBUILD"));
+        env.push(json!(format!("REBUILD={value}")));
+        let adoption = engine.adopt();
+        let remarks = adoption.services[0].remarks.join("\n");
+        assert!(remarks.contains(shown), "{remarks}");
+        assert!(
+            !format!("{adoption:?}").contains("hunter2") && !adoption.file.contains("hunter2"),
+            "{adoption:?}"
+        );
+    }
 }

@@ -9,11 +9,12 @@ use tarsup::deploy::Desired;
 use tarsup::deploy::compose::{ComposeError, LoadOptions, load};
 use tarsup::deploy::desired::{ImageOrigin, Service};
 use tarsup::diagnose::{Diagnose, Place};
+use tarsup::secretive::Secretive;
 
 /// A folder with files, and a shell.
 pub(crate) struct Project {
     folder: tempfile::TempDir,
-    shell: BTreeMap<String, String>,
+    shell: BTreeMap<String, Secretive>,
 }
 
 impl Project {
@@ -31,7 +32,7 @@ impl Project {
 
     /// The same with a variable in the shell.
     pub(crate) fn shell(mut self, name: &str, value: &str) -> Self {
-        self.shell.insert(name.to_owned(), value.to_owned());
+        self.shell.insert(name.to_owned(), Secretive::new(name, value));
         self
     }
 
@@ -264,7 +265,7 @@ fn account_at_the_database_of_nodes_alone_comes_from_an_env_file() {
     };
     let desired = compose("{database: {env_file: db.env}}").load().unwrap();
     let account = desired.database.unwrap();
-    assert_eq!(account.0, ["MYSQL_HOST=172.25.0.2", "MYSQL_ROOT_PASSWORD=s3cret"]);
+    assert_eq!(account.0.expose(), ["MYSQL_HOST=172.25.0.2", "MYSQL_ROOT_PASSWORD=s3cret"]);
     assert!(!format!("{account:?}").contains("s3cret"), "{account:?}");
     assert!(compose("{batch: 1}").load().unwrap().database.is_none());
     for (account, words) in [
@@ -402,14 +403,13 @@ fn project_name_is_there_for_interpolation_wherever_it_comes_from() {
             directory: folder.path(""),
             environment: environment
                 .iter()
-                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .map(|(key, value)| ((*key).to_owned(), (*value).into()))
                 .collect(),
         })
         .unwrap();
         assert_eq!(desired.notes, Vec::<String>::new());
-        let env =
-            desired.services[0].declaration.environment.value("COMPOSE_PROJECT_NAME").map(str::to_owned);
-        assert_eq!(env.as_ref(), Some(&desired.deployment));
+        let env = desired.services[0].declaration.environment.value("COMPOSE_PROJECT_NAME");
+        assert_eq!(env.map(Secretive::expose), Some(desired.deployment.as_str()));
         desired.volumes[0].name.clone()
     };
     assert_eq!(names(text, Some("p"), &[("COMPOSE_PROJECT_NAME", "shell")]), "data-p");
@@ -492,4 +492,31 @@ fn namespaces_in_a_circle_are_refused_and_memory_that_nobody_shares_is_told() {
 ";
     let notes = Project::new(&[("compose.yaml", private)]).load().unwrap().notes;
     assert!(notes.iter().any(|note| note.contains("`b` does not share its memory")), "{notes:?}");
+}
+
+#[test]
+fn value_of_an_environment_is_in_no_text_that_is_made_of_a_deployment() {
+    let file = "services:\n  a:\n    image: i\n    env_file: a.env\n    environment:\n      LITERAL: hunter2-literal\n      \
+                FROM_DOTENV: ${OF_DOTENV}\n      OF_SHELL:\n      JOINED: \"x${OF_DOTENV}y$OF_SHELL\"\n    command: [\"--pw=${OF_SHELL}\"]\n    \
+                labels: {pw: \"${OF_DOTENV}\"}\nx-tars: {database: {env_file: db.env}}\nvolumes:\n  v: {driver_opts: {o: \"password=${OF_SHELL}\"}}\n";
+    let project = Project::new(&[
+        ("compose.yaml", &file.replace("    image: i\n", "    image: i\n    volumes: [\"v:/data\"]\n")),
+        (".env", "OF_DOTENV=hunter2-dotenv\n"),
+        ("a.env", "OF_FILE=hunter2-file\n"),
+        ("db.env", "MYSQL_HOST=10.0.0.2\nMYSQL_ROOT_PASSWORD=hunter2-account\n"),
+    ])
+    .shell("OF_SHELL", "hunter2-shell");
+    let desired = project.load().unwrap();
+    let environment = &desired.services[0].declaration.environment;
+    assert_eq!(environment.value("JOINED").unwrap().expose(), "xhunter2-dotenvyhunter2-shell");
+    let shown = format!("{desired:?}{desired:#?}{:?}{:?}", environment.value("JOINED"), project.shell);
+    assert!(!shown.contains("hunter2"), "{shown}");
+    assert!(shown.contains("***(JOINED)") && shown.contains("***(OF_SHELL)"), "{shown}");
+    // The engine alone is given them.
+    let body = desired.services[0].declaration.render();
+    let sent = Value::Object(body.0.clone()).to_string();
+    for value in ["literal", "dotenv", "shell", "file"] {
+        assert!(sent.contains(&format!("hunter2-{value}")), "{value}: {sent}");
+    }
+    assert!(!format!("{body:?}").contains("hunter2"), "{body:?}");
 }

@@ -143,7 +143,7 @@ async fn use_it(engine: &DockerEngine) {
     engine.info().await.unwrap();
     let listed = engine.list_containers(&[]).await.unwrap();
     assert_eq!((listed[0].name.as_str(), listed[0].health), ("tars", Some(tarsup::engine::Health::Healthy)));
-    assert!(engine.inspect_container("tars").await.unwrap().unwrap().env[0].contains(SECRET));
+    assert!(engine.inspect_container("tars").await.unwrap().unwrap().env.expose()[0].contains(SECRET));
     assert_eq!(engine.create_container("tars2", &body()).await.unwrap(), "f01");
     engine.start_container("tars").await.unwrap();
     engine.update_restart("tars", &no).await.unwrap();

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use tarsup::deploy::{dotenv, guard};
+use tarsup::secretive::Secretive;
 
 use crate::compose::Project;
 
@@ -84,7 +85,8 @@ proptest! {
         let _ = dotenv::parse(&text, &|_| None);
         let done = dotenv::parse(&format!("A='{value}'\n"), &|_| None).unwrap();
         // Line ends are normalised, as compose does.
-        prop_assert_eq!(&done[0].value, &Some(value.replace("\r\n", "\n")));
+        let value = Secretive::from(value.replace("\r\n", "\n"));
+        prop_assert_eq!(&done[0].value, &Some(value));
     }
 
     #[test]
@@ -190,7 +192,7 @@ fn names_come_from_the_option_the_variable_the_file_or_the_folder() {
         ("n/compose.yaml", file),
     ]);
     let name = |folder: &str, option: Option<&str>, variable: Option<&str>| {
-        let environment = variable.map(|name| ("COMPOSE_PROJECT_NAME".to_owned(), name.to_owned()));
+        let environment = variable.map(|name| ("COMPOSE_PROJECT_NAME".to_owned(), name.into()));
         load(&LoadOptions {
             directory: project.path(folder),
             project: option.map(str::to_owned),
@@ -228,7 +230,7 @@ fn deployments_of_the_repository_load_and_pass_the_guard() {
     for file in ["compose.yaml", "demo.yaml"] {
         let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("compose");
         let variables = ["TARS_VERSION", "MYSQL_ROOT_PASSWORD", "DEMO_PASSWORD"];
-        let environment = variables.iter().map(|name| ((*name).to_owned(), "3.0.17".to_owned())).collect();
+        let environment = variables.iter().map(|name| ((*name).to_owned(), "3.0.17".into())).collect();
         let desired =
             load(&LoadOptions { files: vec![file.into()], project: None, directory, environment }).unwrap();
         guard::check(&desired).unwrap();

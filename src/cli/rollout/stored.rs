@@ -9,7 +9,7 @@ use super::super::image::receipt_text;
 use super::super::{Failure, Ui, ui};
 use super::operator::STATE;
 use crate::deploy::Desired;
-use crate::engine::{Engine, EngineImage, LayerSize};
+use crate::engine::{Engine, EngineImage, Environment, LayerSize};
 use crate::oci::{Image, Layer, Reference};
 use crate::store::{self, Layout, StoreError};
 use crate::transport::daemon::Daemon;
@@ -104,7 +104,7 @@ fn as_loaded(image: &Image, reference: &Reference, store: &Layout) -> EngineImag
     EngineImage {
         tags: vec![reference.to_string()],
         diff_ids: image.diff_ids(),
-        env: strings(&inner["Env"]),
+        env: Environment::of(strings(&inner["Env"])),
         labels: inner["Labels"]
             .as_object()
             .into_iter()

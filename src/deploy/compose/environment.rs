@@ -48,7 +48,7 @@ pub(super) fn environment(service: &Node, variables: &Variables) -> Result<Envir
 /// One entry of `environment`; without a value the shell's or `.env`'s, as compose passes it through.
 fn setting(name: &str, node: &Node, variables: &Variables) -> Option<Setting> {
     let here = node.at.place();
-    if let Some(value) = node.rendered() {
+    if let Some(value) = node.rendered().map(|value| value.named(name)) {
         let uses = match &node.value {
             Value::Text(text) => text.uses.as_slice(),
             _ => &[],
@@ -71,12 +71,12 @@ fn setting(name: &str, node: &Node, variables: &Variables) -> Option<Setting> {
     }
     match variables.lookup(name) {
         (Some(value), Origin::DotEnv(place)) => Some(Setting {
-            value: value.to_owned(),
+            value: value.clone().named(name),
             place,
             through: Some(format!("passed through at {here}")),
         }),
         (Some(value), _) => Some(Setting {
-            value: value.to_owned(),
+            value: value.clone().named(name),
             place: here,
             through: Some("passed through from the shell".to_owned()),
         }),
@@ -120,7 +120,7 @@ fn read_env_file(node: &Node, variables: &Variables, environment: &mut Environme
     if !required && !path.exists() {
         return Ok(());
     }
-    let lookup = |name: &str| variables.lookup(name).0.map(str::to_owned);
+    let lookup = |name: &str| variables.lookup(name).0.cloned();
     for one in assignments(&path, Some(&node.at.place()), &lookup)? {
         if let Some(value) = one.value {
             let place = Place::line(&path, one.line);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::deploy::interpolate::InterpolationError;
 use crate::diagnose::{Diagnose, Exit, Place};
+use crate::secretive::Secretive;
 use crate::yaml::{At, YamlError};
 
 /// Why compose files do not give a desired state.
@@ -99,11 +100,11 @@ const SHORTEST: usize = 3;
 const TELLING: usize = 6;
 
 /// The text with `${NAME}` in the place of each value: it came from the surroundings, where passwords are.
-fn without(text: &str, values: &[(&String, &String)]) -> String {
+fn without(text: &str, values: &[(&String, &Secretive)]) -> String {
     let mut text = text.to_owned();
     for (name, value) in values {
         let mut found = 0;
-        while let Some(at) = text[found..].find(value.as_str()).map(|at| at + found) {
+        while let Some(at) = text[found..].find(value.expose()).map(|at| at + found) {
             let end = at + value.len();
             let inner =
                 text[..at].ends_with(char::is_alphanumeric) || text[end..].starts_with(char::is_alphanumeric);
@@ -123,8 +124,8 @@ fn without(text: &str, values: &[(&String, &String)]) -> String {
 
 impl ComposeError {
     /// The same without the values of variables: what was interpolated into the files is shown by its name.
-    pub(super) fn without_values(mut self, values: &BTreeMap<String, String>) -> Self {
-        let mut values: Vec<(&String, &String)> =
+    pub(super) fn without_values(mut self, values: &BTreeMap<String, Secretive>) -> Self {
+        let mut values: Vec<(&String, &Secretive)> =
             values.iter().filter(|(_, value)| value.len() >= SHORTEST).collect();
         values.sort_by_key(|(_, value)| std::cmp::Reverse(value.len()));
         let hide = |text: &mut String| *text = without(text, &values);
@@ -204,8 +205,8 @@ mod tests {
 
     #[test]
     fn values_are_shown_by_the_names_of_their_variables() {
-        let (name, value) = ("PW".to_owned(), "secret-1".to_owned());
-        let (short, word) = ("TAG".to_owned(), "tars".to_owned());
+        let (name, value) = ("PW".to_owned(), Secretive::from("secret-1"));
+        let (short, word) = ("TAG".to_owned(), Secretive::from("tars"));
         let values = [(&name, &value), (&short, &word)];
         for (text, shown) in [
             ("`secret-1` is no port", "`${PW}` is no port"),
@@ -215,7 +216,7 @@ mod tests {
         ] {
             assert_eq!(without(text, &values), shown);
         }
-        let itself = "PW".to_owned();
+        let itself = Secretive::from("PW");
         assert_eq!(without("PWPWPW PW", &[(&name, &itself)]), "PWPWPW ${PW}");
     }
 }

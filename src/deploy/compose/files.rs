@@ -12,6 +12,7 @@ use crate::deploy::dotenv;
 use crate::deploy::interpolate::{Gathered, Variables, interpolate_tree};
 use crate::diagnose::Place;
 use crate::limits;
+use crate::secretive::Secretive;
 use crate::yaml::{self, Directive, Node, SourceFile, Value};
 
 /// What compose looks for, in its order.
@@ -45,7 +46,7 @@ pub(super) struct Merged {
 /// Reads and merges the files of a deployment.
 ///
 /// `known` gets the values of the variables that are interpolated, also where this fails: no message may show one.
-pub(super) fn read(options: &LoadOptions, known: &mut BTreeMap<String, String>) -> Result<Merged> {
+pub(super) fn read(options: &LoadOptions, known: &mut BTreeMap<String, Secretive>) -> Result<Merged> {
     let files = discover(options)?;
     let directory = folder_of(&files);
     refuse_other_env_files(options, &directory)?;
@@ -58,7 +59,7 @@ pub(super) fn read(options: &LoadOptions, known: &mut BTreeMap<String, String>) 
     known.append(&mut gathered.values);
     let deployment = deployment?;
     // Compose names the project first: what is interpolated afterwards may ask for it.
-    variables.shell.insert(PROJECT_NAME.to_owned(), deployment.clone());
+    variables.shell.insert(PROJECT_NAME.to_owned(), Secretive::new(PROJECT_NAME, deployment.clone()));
     let mut reader = FileReader { variables, gathered: Gathered::default() };
     let tree = reader.files(parsed);
     known.append(&mut reader.gathered.values);
@@ -77,7 +78,7 @@ pub(super) fn read(options: &LoadOptions, known: &mut BTreeMap<String, String>) 
 /// Variables that would have compose read other files than the project folder's `.env`.
 fn refuse_other_env_files(options: &LoadOptions, directory: &Path) -> Result<()> {
     for name in ["COMPOSE_ENV_FILES", "COMPOSE_DISABLE_ENV_FILE"] {
-        let set = options.environment.get(name).filter(|value| !matches!(value.as_str(), "" | "0" | "false"));
+        let set = options.environment.get(name).filter(|value| !matches!(value.expose(), "" | "0" | "false"));
         if set.is_some() {
             return Err(ComposeError::Invalid {
                 what: format!(
@@ -118,8 +119,8 @@ pub(super) fn discover(options: &LoadOptions) -> Result<Vec<PathBuf>> {
         value.filter(|value| !value.is_empty())
     };
     if let Some(list) = variable("COMPOSE_FILE") {
-        let separator = variable("COMPOSE_PATH_SEPARATOR").map_or(":", String::as_str);
-        return Ok(list.split(separator).map(|file| within(Path::new(file))).collect());
+        let separator = variable("COMPOSE_PATH_SEPARATOR").map_or(":", Secretive::expose);
+        return Ok(list.expose().split(separator).map(|file| within(Path::new(file))).collect());
     }
     // Compose looks in the folders above, too. What lies in the folder itself keeps its short name.
     let start = within(Path::new(""));
@@ -140,7 +141,10 @@ fn read_file(path: &Path, named: Option<&Place>) -> Result<String> {
 }
 
 /// The `.env` file, where there is one.
-fn read_dotenv(path: &Path, shell: &BTreeMap<String, String>) -> Result<BTreeMap<String, (String, Place)>> {
+fn read_dotenv(
+    path: &Path,
+    shell: &BTreeMap<String, Secretive>,
+) -> Result<BTreeMap<String, (Secretive, Place)>> {
     // A link to nothing is no `.env` that is not there.
     if std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
         return Ok(BTreeMap::new());
@@ -156,7 +160,7 @@ fn read_dotenv(path: &Path, shell: &BTreeMap<String, String>) -> Result<BTreeMap
 pub(super) fn assignments(
     path: &Path,
     named: Option<&Place>,
-    lookup: &dyn Fn(&str) -> Option<String>,
+    lookup: &dyn Fn(&str) -> Option<Secretive>,
 ) -> Result<Vec<dotenv::Assignment>> {
     let text = read_file(path, named)?;
     dotenv::parse(&text, lookup)
@@ -201,7 +205,7 @@ fn project_name(
     let given = options
         .project
         .clone()
-        .or_else(|| variables.lookup(PROJECT_NAME).0.map(str::to_owned))
+        .or_else(|| variables.lookup(PROJECT_NAME).0.map(|name| name.expose().to_owned()))
         .filter(|name| !name.is_empty());
     let (name, at) = match (given, &declared) {
         (Some(name), _) => (name, top),

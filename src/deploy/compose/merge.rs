@@ -115,13 +115,13 @@ pub(super) fn assigned(node: Node) -> Result<Node> {
             return Err(ComposeError::invalid(&item.at, what));
         };
         let at = item.at.clone();
-        let (key, value) = match written.split_once('=') {
-            None => (written, Node::null(at.clone())),
+        let (key, value) = match written.assignment() {
+            None => (written.expose().to_owned(), Node::null(at.clone())),
             Some((key, value)) => {
                 let text = match item.value {
                     // What was interpolated stays known: the guard names the variable.
-                    Value::Text(text) => Text { text: value.to_owned(), ..text },
-                    _ => Text { text: value.to_owned(), ..Text::default() },
+                    Value::Text(text) => Text { text: value, ..text },
+                    _ => Text { text: value, ..Text::default() },
                 };
                 (key.to_owned(), Node { value: Value::Text(text), ..Node::null(at.clone()) })
             }
@@ -137,7 +137,7 @@ pub(super) fn named(node: Node) -> Result<Node> {
     let Value::List(items) = node.value else { return Ok(node) };
     let mut entries: Vec<Entry> = Vec::new();
     for item in items {
-        let Some(key) = item.rendered() else {
+        let Some(key) = item.rendered().map(|key| key.expose().to_owned()) else {
             return Err(ComposeError::invalid(
                 &item.at,
                 format!("a list of names takes texts, not {}", item.kind()),
@@ -175,7 +175,7 @@ pub(super) fn hosts(node: Node) -> Result<Node> {
                 let what = format!("`extra_hosts` takes addresses, not {}", address.kind());
                 return Err(ComposeError::invalid(&address.at, what));
             };
-            items.push(Node::text(format!("{}={text}", entry.key), address.at));
+            items.push(Node::text(format!("{}={}", entry.key, text.expose()), address.at));
         }
     }
     Ok(Node { value: Value::List(items), ..node })

@@ -26,6 +26,8 @@ use error::Result;
 use value::{Handling, check_keys, entries, integer};
 
 use super::desired::{BackupPolicy, DatabaseAccount, Desired, DrainPolicy, Policy};
+use crate::engine::{Environment, Variable};
+use crate::secretive::Secretive;
 use crate::yaml::Node;
 
 /// What to load, and from which surroundings.
@@ -38,14 +40,18 @@ pub struct LoadOptions {
     /// The folder that the command runs in.
     pub directory: PathBuf,
     /// The environment of the command: it wins over `.env`.
-    pub environment: BTreeMap<String, String>,
+    pub environment: BTreeMap<String, Secretive>,
 }
 
 impl LoadOptions {
     /// The process's own folder and environment. Variables that are no text are left out, as they cannot be interpolated.
     pub fn from_process(files: Vec<PathBuf>, project: Option<String>) -> Self {
         let environment = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .filter_map(|(name, value)| {
+                let name = name.into_string().ok()?;
+                let value = Secretive::new(&name, value.into_string().ok()?);
+                Some((name, value))
+            })
             .collect();
         Self { files, project, directory: PathBuf::from("."), environment }
     }
@@ -75,7 +81,7 @@ pub fn load(options: &LoadOptions) -> Result<Desired> {
     desired(options, &mut known).map_err(|error| error.without_values(&known))
 }
 
-fn desired(options: &LoadOptions, known: &mut BTreeMap<String, String>) -> Result<Desired> {
+fn desired(options: &LoadOptions, known: &mut BTreeMap<String, Secretive>) -> Result<Desired> {
     let files::Merged { files, directory, deployment, variables, tree, mut notes } =
         files::read(options, known)?;
     check_keys(&tree, "a compose file", TOP)?;
@@ -134,10 +140,11 @@ fn database(x_tars: &Node, variables: &super::interpolate::Variables) -> Result<
     let Some(node) = x_tars.get("database") else { return Ok(None) };
     check_own_keys(node, "`database` of `x-tars`", DATABASE)?;
     let environment = environment::environment(node, variables)?;
-    let given =
-        environment.into_iter().filter_map(|(name, setting)| Some(format!("{name}={}", setting?.value)));
-    let account = DatabaseAccount(given.collect());
-    if !account.0.iter().any(|variable| variable.starts_with("MYSQL_HOST=")) {
+    let given = environment
+        .into_iter()
+        .filter_map(|(name, setting)| Some(Variable { name, value: Some(setting?.value) }));
+    let account = DatabaseAccount(Environment(given.collect()));
+    if account.0.value("MYSQL_HOST").is_none() {
         let what = "`database` names no account: its `env_file` must set MYSQL_HOST and MYSQL_ROOT_PASSWORD";
         return Err(ComposeError::invalid(&node.at, what));
     }
@@ -159,7 +166,7 @@ fn policy(node: &Node) -> Result<Policy> {
             "client_refresh" => policy.client_refresh = value::duration(value, key)?,
             "drain_timeout" => policy.drain_timeout = value::duration(value, key)?,
             "drain" => {
-                policy.drain = match value.rendered().as_deref() {
+                policy.drain = match value.rendered().as_ref().map(Secretive::expose) {
                     Some("auto") => DrainPolicy::Auto,
                     Some("off") => DrainPolicy::Off,
                     _ => return Err(ComposeError::invalid(&value.at, "`drain` is `auto` or `off`")),

@@ -24,7 +24,7 @@ pub(super) fn host_path(written: &str, at: &At, variables: &Variables) -> Result
                     "set HOME, or write the path in full",
                 )
             })?;
-            format!("{home}{rest}").into()
+            format!("{}{rest}", home.expose()).into()
         }
         Some(_) => return Err(ComposeError::invalid(at, format!("`{written}`: no other user's home"))),
         None => join(at.base(), written),

@@ -16,11 +16,11 @@ use super::resource::{Resources, pairs};
 use super::value::{Handling, Keys, REMOVE, boolean, check_keys, duration, entries, list, text};
 use super::{check_own_keys, value};
 use crate::deploy::container::Declaration;
-use crate::deploy::desired::{ImageOrigin, Service, Written};
+use crate::deploy::desired::{ImageOrigin, Service, Setting, Written};
 use crate::deploy::interpolate::Variables;
 use crate::deploy::observed::{LABEL_DEPLOYMENT, LABEL_ROLE, LABEL_SERVICE};
 use crate::diagnose::Place;
-use crate::engine::RestartPolicy;
+use crate::engine::{Environment as ContainerEnvironment, RestartPolicy, Variable};
 use crate::oci::Reference;
 use crate::oci::reference::is_tag;
 use crate::tars::Role;
@@ -192,9 +192,6 @@ pub(super) fn service(context: &Context, entry: &Entry) -> Result<Service> {
     if let Some(grace) = stop_grace {
         body.insert("StopTimeout".to_owned(), grace.as_secs().into());
     }
-    if !environment.is_empty() {
-        body.insert("Env".to_owned(), env(&environment));
-    }
     body.insert("Labels".to_owned(), labels(context, entry, role)?);
 
     let mut host = host_config(node)?;
@@ -228,6 +225,8 @@ pub(super) fn service(context: &Context, entry: &Entry) -> Result<Service> {
     depends_on
         .extend(shared.services.into_iter().filter(|other| !depends_on.contains(other)).collect::<Vec<_>>());
 
+    let mut declaration = Declaration::of(body, connect);
+    declaration.environment = declared(&environment);
     Ok(Service {
         name: name.to_owned(),
         place: entry.at.place(),
@@ -235,7 +234,7 @@ pub(super) fn service(context: &Context, entry: &Entry) -> Result<Service> {
         role,
         image,
         image_origin,
-        declaration: Declaration::of(body, connect),
+        declaration,
         restart,
         stop_grace: stop_grace.unwrap_or(std::time::Duration::from_secs(10)),
         depends_on,
@@ -245,13 +244,13 @@ pub(super) fn service(context: &Context, entry: &Entry) -> Result<Service> {
     })
 }
 
-/// `Env`: `NAME=value`, or the name alone, which is the API's word for "take it away".
-fn env(environment: &Environment) -> Json {
-    let entries = environment.iter().map(|(name, setting)| match setting {
-        Some(setting) => format!("{name}={}", setting.value),
-        None => name.clone(),
-    });
-    entries.collect::<Vec<_>>().into()
+/// What the container is given: a variable without a value is taken away.
+fn declared(environment: &Environment) -> ContainerEnvironment {
+    let variable = |(name, setting): (&String, &Option<Setting>)| Variable {
+        name: name.clone(),
+        value: setting.as_ref().map(|setting| setting.value.clone()),
+    };
+    ContainerEnvironment(environment.iter().map(variable).collect())
 }
 
 /// The variables of [`UNQUOTED`] whose value holds white space.
@@ -259,7 +258,7 @@ fn blanks(environment: &Environment) -> Vec<(String, Place)> {
     UNQUOTED
         .iter()
         .filter_map(|name| Some((*name, environment.get(*name)?.as_ref()?)))
-        .filter(|(_, setting)| setting.value.contains(char::is_whitespace))
+        .filter(|(_, setting)| setting.value.has_white_space())
         .map(|(name, setting)| (name.to_owned(), setting.place.clone()))
         .collect()
 }
@@ -389,7 +388,7 @@ fn image(service: &Entry) -> Result<(Reference, ImageOrigin)> {
         [one] => match &one.origin {
             Origin::Shell => elsewhere(&format!("`{}` comes from the shell", one.variable)),
             Origin::Unset => elsewhere(&format!("`{}` is not set, its default counts", one.variable)),
-            Origin::DotEnv(line) if is_whole(raw, &one.variable, &text.text) => {
+            Origin::DotEnv(line) if is_whole(raw, &one.variable, text.text.expose()) => {
                 ImageOrigin::DotEnv { variable: one.variable.clone(), place: line.clone() }
             }
             Origin::DotEnv(_) => elsewhere(&format!("`{}` is only a part of the tag", one.variable)),

@@ -22,15 +22,15 @@ pub(super) type Keys = [(&'static str, Handling)];
 
 /// A scalar's text; `what` names the key for people.
 pub(super) fn text(node: &Node, what: &str) -> Result<String> {
-    node.rendered()
-        .ok_or_else(|| ComposeError::invalid(&node.at, format!("`{what}` takes a text, not {}", node.kind())))
+    let text = node.rendered().map(|text| text.expose().to_owned());
+    text.ok_or_else(|| ComposeError::invalid(&node.at, format!("`{what}` takes a text, not {}", node.kind())))
 }
 
 /// `true` or `false`, also as the words that compose takes for them.
 pub(super) fn boolean(node: &Node, what: &str) -> Result<bool> {
     let word = match &node.value {
         Value::Bool(value) => return Ok(*value),
-        Value::Text(text) => text.text.to_lowercase(),
+        Value::Text(text) => text.text.expose().to_lowercase(),
         _ => String::new(),
     };
     match word.as_str() {
@@ -44,7 +44,7 @@ pub(super) fn boolean(node: &Node, what: &str) -> Result<bool> {
 pub(super) fn integer(node: &Node, what: &str) -> Result<i64> {
     let value = match &node.value {
         Value::Int(value) => i64::try_from(*value).ok(),
-        Value::Text(text) => text.text.trim().parse().ok(),
+        Value::Text(text) => text.text.expose().trim().parse().ok(),
         _ => None,
     };
     value.ok_or_else(|| ComposeError::invalid(&node.at, format!("`{what}` takes a whole number")))

@@ -2,6 +2,7 @@
 
 use crate::deploy::desired::Setting;
 use crate::diagnose::{Diagnose, Exit, Place};
+use crate::secretive::Secretive;
 use crate::tars::Role;
 use crate::tars::rebuild::{DROPPED_SCHEMAS, is_switch};
 
@@ -26,7 +27,7 @@ pub enum GuardError {
         /// The image.
         image: String,
         /// The value.
-        value: String,
+        value: Secretive,
     },
     /// A forbidden `REBUILD` in a container that would be started again, or in a create body.
     #[error("the container {container} has `REBUILD` {}: {}", switch(value), consequence(value))]
@@ -34,7 +35,7 @@ pub enum GuardError {
         /// The container's name.
         container: String,
         /// The value.
-        value: String,
+        value: Secretive,
     },
     /// White space where upstream's scripts cannot bear it. The value is not shown: it may be the password.
     #[error(
@@ -169,16 +170,18 @@ fn through(setting: &Setting) -> String {
 }
 
 /// The value of a switch as a message may show it.
-pub(super) fn switch(value: &str) -> String {
-    if is_switch(value) { format!("{value:?}") } else { "`***`".to_owned() }
+pub fn switch(value: &Secretive) -> String {
+    if is_switch(value.expose()) { format!("{:?}", value.expose()) } else { value.to_string() }
 }
 
 /// What a value would do, in upstream's start.
-fn consequence(value: &str) -> String {
+fn consequence(value: &Secretive) -> String {
     let schemas = DROPPED_SCHEMAS.join(", ");
     // Upstream's shell reads it by an unquoted echo: blanks and echo's options fall off.
-    let read =
-        value.split_whitespace().skip_while(|word| matches!(*word, "-n" | "-e" | "-ne" | "-en" | "-E"));
+    let read = value
+        .expose()
+        .split_whitespace()
+        .skip_while(|word| matches!(*word, "-n" | "-e" | "-ne" | "-en" | "-E"));
     if read.collect::<Vec<_>>() == ["true"] {
         format!("upstream's start would drop {schemas} now and at every restart")
     } else {
@@ -270,10 +273,10 @@ mod tests {
     #[test]
     fn values_that_upstream_reads_as_true_are_told_from_the_rest() {
         for value in ["true", " true", "true\n", "-n true", "-e true"] {
-            assert!(consequence(value).contains("would drop db_tars,"), "{value:?}");
+            assert!(consequence(&value.into()).contains("would drop db_tars,"), "{value:?}");
         }
         for value in ["TRUE", "1", "yes", "\"true\"", "False"] {
-            assert!(consequence(value).contains("only unset"), "{value:?}");
+            assert!(consequence(&value.into()).contains("only unset"), "{value:?}");
         }
     }
 }

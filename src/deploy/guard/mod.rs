@@ -14,8 +14,9 @@ mod error;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::diagnose::Place;
-use crate::engine::{Container, CreateBody, EngineImage};
+use crate::engine::{Container, CreateBody, EngineImage, Environment};
 use crate::oci::Reference;
+use crate::secretive::Secretive;
 use crate::tars::Role;
 use crate::tars::catalogue::{DATA_PATH, DEPLOY_PATH, IMAGE_ROLE_LABEL, INIT_PATH, TARS_PATH};
 use crate::tars::rebuild::{REBUILD, UNQUOTED, is_allowed};
@@ -23,7 +24,7 @@ use crate::tars::rebuild::{REBUILD, UNQUOTED, is_allowed};
 use super::container::{Endpoint, NetworkMode, PublishedPort};
 use super::desired::{Desired, Service};
 use super::mounts::{clean, is_within};
-pub use error::GuardError;
+pub use error::{GuardError, switch};
 
 /// Where MySQL and MariaDB keep their data unless `--datadir` says otherwise.
 const MYSQL_DATA: &str = "/var/lib/mysql";
@@ -59,7 +60,7 @@ pub fn find(desired: &Desired) -> Vec<GuardError> {
 
 fn check_declared_environment(service: &Service) -> Result {
     if let Some(setting) = &service.rebuild
-        && !is_allowed(Some(&setting.value))
+        && !is_allowed(Some(setting.value.expose()))
     {
         return Err(GuardError::Rebuild { service: service.name.clone(), setting: setting.clone() });
     }
@@ -67,7 +68,7 @@ fn check_declared_environment(service: &Service) -> Result {
         let (variable, owner) = (variable.clone(), service.name.clone());
         return Err(GuardError::Blank { variable, owner, place: Some(place.clone()) });
     }
-    check_environment(&service.container, &service.declaration.environment.entries())
+    check_environment(&service.container, &service.declaration.environment)
 }
 
 /// What only shows with the image at hand: whether its volumes hide the data, its environment the role.
@@ -116,19 +117,19 @@ pub fn check_image_role(
 pub fn check_body(container: &str, body: &CreateBody) -> Result {
     let entries = body.0.get("Env").and_then(serde_json::Value::as_array);
     let entries = entries.into_iter().flatten().filter_map(serde_json::Value::as_str);
-    check_environment(container, &entries.map(str::to_owned).collect::<Vec<_>>())
+    check_environment(container, &Environment::of(entries))
 }
 
 /// Checks an image's own environment (`Config.Env`).
-pub fn check_image(env: &[String], image: &Reference) -> Result {
-    for entry in env {
-        if let Some((REBUILD, value)) = entry.split_once('=')
-            && !is_allowed(Some(value))
-        {
-            return Err(GuardError::Image { image: image.to_string(), value: value.to_owned() });
-        }
+pub fn check_image(env: &Environment, image: &Reference) -> Result {
+    match env.values().find(|(name, value)| is_forbidden(name, value)) {
+        Some((_, value)) => Err(GuardError::Image { image: image.to_string(), value: value.clone() }),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+fn is_forbidden(name: &str, value: &Secretive) -> bool {
+    name == REBUILD && !is_allowed(Some(value.expose()))
 }
 
 /// Checks a container that is about to be started or restarted.
@@ -137,12 +138,12 @@ pub fn check_container(container: &Container) -> Result {
 }
 
 /// Every entry counts, not only the last of a name: which one wins is the engine's affair.
-fn check_environment(container: &str, entries: &[String]) -> Result {
-    for (name, value) in entries.iter().filter_map(|entry| entry.split_once('=')) {
-        if name == REBUILD && !is_allowed(Some(value)) {
-            return Err(GuardError::Container { container: container.to_owned(), value: value.to_owned() });
+fn check_environment(container: &str, environment: &Environment) -> Result {
+    for (name, value) in environment.values() {
+        if is_forbidden(name, value) {
+            return Err(GuardError::Container { container: container.to_owned(), value: value.clone() });
         }
-        if UNQUOTED.contains(&name) && value.contains(char::is_whitespace) {
+        if UNQUOTED.contains(&name) && value.has_white_space() {
             let (variable, owner) = (name.to_owned(), container.to_owned());
             return Err(GuardError::Blank { variable, owner, place: None });
         }
@@ -178,17 +179,17 @@ fn check_start(service: &Service) -> Result {
 fn check_slave(service: &Service, image: Option<&EngineImage>) -> Result {
     let Some(role @ (Role::Master | Role::Slave)) = service.role else { return Ok(()) };
     let value = match (service.declaration.environment.get(SLAVE), image) {
-        (Some(variable), _) => variable.value.as_deref(),
-        (None, Some(image)) => image.env.iter().rev().find_map(|entry| entry.strip_prefix("SLAVE=")),
+        (Some(variable), _) => variable.value.as_ref(),
+        (None, Some(image)) => image.env.value(SLAVE),
         (None, None) => return Ok(()),
     };
-    let other = match (role, value) {
+    let other = match (role, value.map(Secretive::expose)) {
         (Role::Slave, Some("true")) | (Role::Master, None | Some("" | "false")) => return Ok(()),
         (Role::Slave, _) => Role::Master,
         _ => Role::Slave,
     };
     let found = match value {
-        Some(value) => format!("it is {}, and only exactly `true` makes a slave", error::switch(value)),
+        Some(value) => format!("it is {}, and only exactly `true` makes a slave", switch(value)),
         None => "it is not set".to_owned(),
     };
     let keys = &service.written.keys;
@@ -339,9 +340,8 @@ pub fn data_path(service: &Service) -> Option<String> {
 /// looked for at the old one.
 pub fn may_change_its_name(desired: &Desired, service: &Service) -> bool {
     let declaration = &service.declaration;
-    let is_named = ["DOMAIN", "TARS_DOMAIN"]
-        .iter()
-        .any(|name| declaration.environment.value(name).is_some_and(|value| !value.is_empty()));
+    let is_named =
+        ["DOMAIN", "TARS_DOMAIN"].iter().any(|name| declaration.environment.filled(name).is_some());
     let network = network_of(desired, service);
     let owner = desired.services.iter().find(|other| other.container == network).unwrap_or(service);
     matches!(service.role, Some(Role::Master | Role::Slave | Role::Node))
@@ -358,7 +358,7 @@ mod tests {
     #[test]
     fn image_with_rebuild_is_refused_and_one_without_passes() {
         let image: Reference = "tars/framework:1".parse().unwrap();
-        let env = |entry: &str| vec!["PATH=/bin".to_owned(), entry.to_owned()];
+        let env = |entry: &str| Environment::of(["PATH=/bin", entry]);
         for allowed in ["REBUILD=", "REBUILD=false", "REBUILDX=true", "REBUILD"] {
             assert!(check_image(&env(allowed), &image).is_ok(), "{allowed}");
         }

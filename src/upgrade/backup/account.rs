@@ -5,6 +5,7 @@ use std::io::Read as _;
 use super::BackupError;
 use crate::deploy::Desired;
 use crate::engine::Engine;
+use crate::secretive::Secretive;
 use crate::upgrade::cluster_probe::asker;
 
 /// No password and no certificate is longer.
@@ -13,7 +14,7 @@ const LARGEST: u64 = 64 * 1024;
 /// The account, and where the database is.
 pub(super) struct Account {
     user: String,
-    password: String,
+    password: Secretive,
     host: Option<String>,
     port: Option<String>,
     /// `MYSQL_SSL` asks for TLS, or a CA's certificate is named.
@@ -28,14 +29,11 @@ impl Account {
         let none = |why: &str| BackupError::Account { why: why.to_owned() };
         let service = asker(desired).ok_or_else(|| none("the deployment has no account at the database"))?;
         let named = |name: &str| {
-            let entries = desired.database.iter().flat_map(|account| &account.0);
-            let of_file = entries.filter_map(|entry| entry.split_once('='));
-            let declared = service.declaration.environment.value(name).map(str::to_owned);
-            let value = declared.or_else(|| {
-                of_file.filter(|(key, _)| *key == name).map(|(_, value)| value.to_owned()).next_back()
-            });
+            let of_file = || desired.database.as_ref().and_then(|account| account.0.value(name));
+            let value = service.declaration.environment.value(name).or_else(of_file);
             value.filter(|value| !value.is_empty())
         };
+        let plain = |name: &str| named(name).map(|value| value.expose().to_owned());
         let read = async |path: &str| -> Result<Vec<u8>, BackupError> {
             let archive = engine.get_archive(&service.container, path).await?;
             let lacks = || none(&format!("{path} is not there in `{}`", service.container));
@@ -45,43 +43,44 @@ impl Account {
             })
         };
         let password = match (named("MYSQL_ROOT_PASSWORD"), named("MYSQL_ROOT_PASSWORD_FILE")) {
-            (Some(password), _) => password,
+            (Some(password), _) => password.clone(),
             (None, Some(path)) => {
+                let path = path.expose();
                 let text =
-                    String::from_utf8(read(&path).await?).map_err(|_| none(&format!("{path} is no text")))?;
+                    String::from_utf8(read(path).await?).map_err(|_| none(&format!("{path} is no text")))?;
                 // Editors and `echo` end a line.
                 let text = text.strip_suffix('\n').unwrap_or(&text);
-                text.strip_suffix('\r').unwrap_or(text).to_owned()
+                Secretive::new("MYSQL_ROOT_PASSWORD_FILE", text.strip_suffix('\r').unwrap_or(text))
             }
             (None, None) => return Err(none("MYSQL_ROOT_PASSWORD is not declared, nor is its file")),
         };
-        let ca = named("MYSQL_SSL_CA");
+        let ca = plain("MYSQL_SSL_CA");
         Ok(Self {
-            user: named("MYSQL_USER").unwrap_or_else(|| "root".to_owned()),
+            user: plain("MYSQL_USER").unwrap_or_else(|| "root".to_owned()),
             password,
-            host: named("MYSQL_HOST"),
-            port: named("MYSQL_PORT"),
-            has_tls: ca.is_some() || named("MYSQL_SSL").as_deref() == Some("required"),
+            host: plain("MYSQL_HOST"),
+            port: plain("MYSQL_PORT"),
+            has_tls: ca.is_some() || named("MYSQL_SSL").is_some_and(|word| *word == "required"),
             ca,
         })
     }
 
     /// The password, so that it can be kept out of what is said.
-    pub(super) fn password(&self) -> &str {
+    pub(super) fn password(&self) -> &Secretive {
         &self.password
     }
 
     /// The option file for tools beside the server.
-    pub(super) fn beside_the_server(&self) -> String {
-        format!("[client]\nuser={}\npassword={}\n", quoted(&self.user), quoted(&self.password))
+    pub(super) fn beside_the_server(&self) -> Secretive {
+        format!("[client]\nuser={}\npassword={}\n", quoted(&self.user), quoted(self.password.expose())).into()
     }
 
     /// The option file for tools elsewhere; an error where nobody says where the server is.
-    pub(super) fn elsewhere(&self) -> Result<String, BackupError> {
+    pub(super) fn elsewhere(&self) -> Result<Secretive, BackupError> {
         let Some(host) = &self.host else {
             return Err(BackupError::Account { why: "MYSQL_HOST is not declared".to_owned() });
         };
-        let mut text = format!("{}host={}\n", self.beside_the_server(), quoted(host));
+        let mut text = format!("{}host={}\n", self.beside_the_server().expose(), quoted(host));
         if let Some(port) = &self.port {
             text.extend(["port=", &quoted(port), "\n"]);
         }
@@ -94,7 +93,7 @@ impl Account {
         if let Some(path) = &self.ca {
             text.extend(["ssl-ca=", &quoted(path), "\n"]);
         }
-        Ok(text)
+        Ok(text.into())
     }
 }
 
@@ -132,24 +131,31 @@ mod tests {
 
     fn account(password: &str) -> Account {
         let (user, host) = ("root".to_owned(), Some("10.0.0.2".to_owned()));
-        Account { user, password: password.to_owned(), host, port: None, has_tls: false, ca: None }
+        Account { user, password: password.into(), host, port: None, has_tls: false, ca: None }
     }
 
     #[test]
     fn option_file_keeps_a_password_as_it_is() {
         let text = account("a\\b\"c'd #e;f\n").beside_the_server();
-        assert_eq!(text, "[client]\nuser=\"root\"\npassword=\"a\\\\b\\\"c'd #e;f\\n\"\n");
-        assert!(!text.contains("host"), "beside the server nobody needs one");
+        assert_eq!(text.expose(), "[client]\nuser=\"root\"\npassword=\"a\\\\b\\\"c'd #e;f\\n\"\n");
+        assert!(!text.expose().contains("host"), "beside the server nobody needs one");
     }
 
     #[test]
     fn tools_elsewhere_are_told_how_to_reach_the_server() {
         let mut account = account("x");
-        assert!(account.elsewhere().unwrap().contains("host=\"10.0.0.2\"\nloose-ssl-verify-server-cert=0\n"));
+        assert!(
+            account
+                .elsewhere()
+                .unwrap()
+                .expose()
+                .contains("host=\"10.0.0.2\"\nloose-ssl-verify-server-cert=0\n")
+        );
         account.has_tls = true;
-        assert!(account.elsewhere().unwrap().contains("loose-ssl-mode=REQUIRED\n"));
+        assert!(account.elsewhere().unwrap().expose().contains("loose-ssl-mode=REQUIRED\n"));
         account.ca = Some("/run/ca.pem".to_owned());
         let text = account.elsewhere().unwrap();
+        let text = text.expose();
         assert!(text.contains("VERIFY_IDENTITY") && text.contains("ssl-ca=\"/run/ca.pem\"\n"), "{text}");
         account.host = None;
         assert!(account.elsewhere().is_err());

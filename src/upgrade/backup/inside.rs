@@ -12,7 +12,8 @@ use tokio::sync::watch;
 use super::account::Account;
 use super::{BackupError, Place, backup_name};
 use crate::deploy::Desired;
-use crate::engine::{Attached, Engine, EngineError, Executing, Printed};
+use crate::engine::{Attached, Engine, EngineError, Environment, Executing, Printed};
+use crate::secretive::Secretive;
 use crate::upgrade::DeployId;
 use crate::upgrade::cluster_probe::{self, asker};
 use crate::upgrade::inside::is_missing;
@@ -38,7 +39,7 @@ pub(super) struct Inside<'a> {
     pub(super) container: String,
     /// True where it was made for this.
     is_own: bool,
-    options: String,
+    options: Secretive,
     mask: Mask,
     stop: watch::Receiver<bool>,
 }
@@ -59,7 +60,7 @@ impl<'a> Inside<'a> {
         stop: watch::Receiver<bool>,
     ) -> Result<Self, BackupError> {
         let account = Account::find(engine, desired).await?;
-        let mask = Mask::of_entries([format!("PASSWORD={}", account.password())]);
+        let mask = Mask::of_values([("MYSQL_ROOT_PASSWORD", account.password())]);
         let deployment = desired.deployment.as_str();
         match place {
             Place::Container(name) => Ok(Self {
@@ -77,7 +78,16 @@ impl<'a> Inside<'a> {
                 })?;
                 let (options, name) = (account.elsewhere()?, backup_name(deployment, id));
                 let image = image.to_string();
-                cluster_probe::make_with(engine, desired, service, &image, &name, &[], &WAIT).await?;
+                cluster_probe::make_with(
+                    engine,
+                    desired,
+                    service,
+                    &image,
+                    &name,
+                    &Environment::default(),
+                    &WAIT,
+                )
+                .await?;
                 Ok(Self { engine, deployment, container: name, is_own: true, options, mask, stop })
             }
         }
@@ -110,7 +120,7 @@ impl<'a> Inside<'a> {
         };
         let mut said = Vec::new();
         let feed = async {
-            let options = format!("{}{END}", self.options);
+            let options = format!("{}{END}", self.options.expose());
             let mut is_sent =
                 input.write_all(options.as_bytes()).await.is_ok() && input.flush().await.is_ok();
             if let Some(mut source) = source {

@@ -156,5 +156,5 @@ pub fn names(service: &Service) -> Vec<String> {
     let domains =
         ["DOMAIN", "TARS_DOMAIN"].into_iter().filter_map(|name| declaration.environment.value(name));
     let addresses = declaration.endpoints.iter().filter_map(|endpoint| endpoint.ipv4.clone());
-    domains.map(ToOwned::to_owned).chain(addresses).collect()
+    domains.map(|name| name.expose().to_owned()).chain(addresses).collect()
 }

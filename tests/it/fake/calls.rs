@@ -9,8 +9,8 @@ use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use tarsup::engine::{
     Attached, ByteStream, Change, ChangeKind, Container, ContainerSummary, CreateBody, Engine, EngineError,
-    EngineImage, EngineInfo, ExecOutput, Executing, HistoryItem, ImageStore, ImageSummary, Network,
-    RestartPolicy, Result, Status,
+    EngineImage, EngineInfo, Environment, ExecOutput, Executing, HistoryItem, ImageStore, ImageSummary,
+    Network, RestartPolicy, Result, Status,
 };
 use tarsup::oci::Digest;
 
@@ -726,7 +726,7 @@ fn loaded(id: &str, parsed: &Value) -> EngineImage {
             .iter()
             .filter_map(|text| text.parse().ok())
             .collect(),
-        env: strings(&parsed["config"]["Env"]),
+        env: Environment::of(strings(&parsed["config"]["Env"])),
         labels: labels(&parsed["config"]["Labels"]),
         size: 0,
         layer_sizes: Vec::new(),

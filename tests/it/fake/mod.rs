@@ -25,7 +25,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 pub use behaviour::Behaviour;
-use tarsup::engine::{EngineError, EngineImage, EngineInfo, Result, Status};
+use tarsup::engine::{EngineError, EngineImage, EngineInfo, Environment, Result, Status};
 use tarsup::oci::{Digest, Reference};
 use tarsup::tars::catalogue::IMAGE_ROLE_LABEL;
 use tarsup::upgrade::machine::ImageLoader;
@@ -171,7 +171,7 @@ impl FakeEngine {
             id: id.clone(),
             tags: vec![reference.to_owned()],
             diff_ids: vec![Digest::of(format!("layer {content}"))],
-            env: env.clone(),
+            env: Environment::of(&env),
             labels: role_label(reference),
             size: 1_000_000,
             layer_sizes: Vec::new(),

@@ -8,7 +8,8 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use tarsup::engine::{
-    Container, CreateBody, EngineError, EngineImage, Health, Network, RestartPolicy, Result, Status,
+    Container, CreateBody, EngineError, EngineImage, Environment, Health, Network, RestartPolicy, Result,
+    Status,
 };
 use tarsup::oci::Digest;
 
@@ -617,7 +618,7 @@ impl World {
         env.extend(
             image
                 .into_iter()
-                .flat_map(|image| image.env.clone())
+                .flat_map(|image| image.env.expose())
                 .filter(|entry| !names.contains(env_name(entry))),
         );
         let mut labels = image.map(|image| image.labels.clone()).unwrap_or_default();
@@ -658,7 +659,7 @@ impl World {
             restart_count: held.restart_count,
             started_at: held.started_at(),
             restart: held.restart.clone(),
-            env,
+            env: Environment::of(&env),
             addresses: held
                 .endpoints
                 .keys()

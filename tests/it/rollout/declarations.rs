@@ -5,8 +5,8 @@ use crate::fake::{Call, Fault, Moment};
 use tarsup::deploy::guard;
 use tarsup::deploy::observed::LABEL_SPEC;
 use tarsup::diagnose::{Diagnose as _, Exit};
-use tarsup::engine::CreateBody;
 use tarsup::engine::Engine as _;
+use tarsup::engine::{CreateBody, Variable};
 use tarsup::tars::catalogue::IMAGE_ROLE_LABEL;
 use tarsup::upgrade::render;
 
@@ -235,7 +235,7 @@ async fn role_against_slave_is_refused() {
         assert!(refusal.hint().unwrap().contains("SLAVE"), "{refusal}");
     }
     // What the image sets counts where the file says nothing.
-    engine.edit_image("tars/framework:1", |image| image.env.push("SLAVE=true".to_owned()));
+    engine.edit_image("tars/framework:1", |image| image.env.0.push(Variable::of("SLAVE=true")));
     let desired = with("framework", |service| environment(service, &[]));
     assert!(refused(&engine, &desired).await.to_string().contains("makes it a slave"));
     let desired = with("slave", |service| environment(service, &[]));

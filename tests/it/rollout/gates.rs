@@ -121,7 +121,8 @@ async fn nodes_alone_without_an_account_are_proven_by_their_registry_and_the_pla
 async fn nodes_alone_with_an_account_of_their_own_are_proven_by_the_database() {
     let mut desired = desired();
     desired.services.retain(|service| service.name == "node");
-    desired.database = Some(tarsup::deploy::desired::DatabaseAccount(vec!["MYSQL_HOST=db".to_owned()]));
+    desired.database =
+        Some(tarsup::deploy::desired::DatabaseAccount(tarsup::engine::Environment::of(["MYSQL_HOST=db"])));
     let engine = engine();
     engine.behave("tars/node:1", Behaviour { registers: false, ..Behaviour::default() });
     let failure = roll(&engine, &Machine::new(), &desired, &id(1), &Intent::Up).await.unwrap_err();

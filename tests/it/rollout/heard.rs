@@ -72,7 +72,8 @@ async fn everything_that_would_be_drained_is_a_gap_with_the_reason() {
     let text = render::offer(&offered(&engine, &desired, &nodes).await);
     assert!(!text.contains("is drained"), "{text}");
     desired.policy.drain = DrainPolicy::Auto;
-    desired.database = Some(tarsup::deploy::desired::DatabaseAccount(vec!["MYSQL_HOST=db".to_owned()]));
+    desired.database =
+        Some(tarsup::deploy::desired::DatabaseAccount(tarsup::engine::Environment::of(["MYSQL_HOST=db"])));
     let text = render::offer(&offered(&engine, &desired, &nodes).await);
     assert!(!text.contains("no account") && text.contains("drain what serves"), "{text}");
 }

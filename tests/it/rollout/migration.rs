@@ -235,7 +235,7 @@ async fn migration_is_told_its_image_and_what_an_older_one_may_still_run_on() {
         }
         let made = engine.inspect_container(&format!("tars.migrate.{}", id(n))).await.unwrap().unwrap();
         resume(&engine, &machine.next(), desired, true).await.unwrap();
-        made.env.into_iter().filter(|entry| entry.starts_with("TARSUP_")).collect()
+        made.env.expose().into_iter().filter(|entry| entry.starts_with("TARSUP_")).collect()
     };
     let image = async |tag: &str| {
         let found = engine.inspect_image(&format!("tars/framework:{tag}")).await.unwrap().unwrap();

@@ -313,7 +313,7 @@ async fn refusal_of_a_container_of_another_deployment() {
 #[tokio::test(start_paused = true)]
 async fn refusal_of_rebuild_in_file_image_and_container() {
     let place = Place::line("compose.yaml", 17);
-    let setting = Setting { value: "true".to_owned(), place: place.clone(), through: None };
+    let setting = Setting { value: "true".into(), place: place.clone(), through: None };
     let refusal = refused(|service| service.rebuild = Some(setting)).await;
     assert_eq!((refusal.exit(), refusal.place()), (Exit::Refused, Some(place)));
     assert!(refusal.to_string().contains("db_tars"), "{refusal}");

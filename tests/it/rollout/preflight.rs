@@ -40,7 +40,7 @@ async fn all_that_stands_in_the_way_is_said_at_once_with_places_and_hints() {
     edit(&mut desired, "slave", |slave| at(slave, "172.26.0.4"));
     edit(&mut desired, "node", |node| {
         let place = Place::line("compose.yaml", 40);
-        node.rebuild = Some(Setting { value: "true".to_owned(), place, through: None });
+        node.rebuild = Some(Setting { value: "true".into(), place, through: None });
     });
     let calls = engine.calls().len();
     let machine = Machine::new();

@@ -4,7 +4,7 @@ use super::deploys::without_failed;
 use super::*;
 use crate::fake::{Call, Fault, Moment};
 use proptest::prelude::*;
-use tarsup::deploy::container::Environment;
+use tarsup::engine::Environment;
 
 /// What somebody changes in the file between two commands.
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +37,7 @@ fn edited(edits: &[Edit]) -> Desired {
             }
             Edit::Environment(at) => {
                 if let Some(service) = desired.services.get_mut(at) {
-                    let domain = Environment::of(&["DOMAIN=tars".to_owned()]);
+                    let domain = Environment::of(["DOMAIN=tars"]);
                     service.declaration.environment.0.extend(domain.0);
                 }
             }

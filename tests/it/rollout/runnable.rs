@@ -2,7 +2,7 @@
 
 use super::*;
 use tarsup::diagnose::{Diagnose as _, Exit};
-use tarsup::engine::Engine as _;
+use tarsup::engine::{Engine as _, Environment, Variable};
 use tarsup::upgrade::body::{ProbeSettings, reader};
 
 use crate::fake::Behaviour;
@@ -116,7 +116,7 @@ fn who_is_asked_reads_the_nodes_volumes_and_is_on_no_network() {
         command: &["/usr/local/bin/tars-init", "cluster", "--serve"],
         image_volumes: &volumes,
         labels: &[],
-        variables: &[],
+        variables: &Environment::default(),
     };
     let mount = json!({"Type": "volume", "Source": "tars_node", "Target": "/data/tars", "ReadOnly": true});
     let body = Value::from(reader(node, &making, vec![mount.clone()]).0);
@@ -186,7 +186,7 @@ async fn what_runs_beside_a_node_is_left_alone_and_what_a_node_lacks_for_it_is_s
     let node = engine.inspect_container("tars-node").await.unwrap().unwrap();
     let binds = node.raw["HostConfig"]["Binds"].to_string();
     assert!(binds.contains("/var/run/docker.sock:/var/run/docker.sock"), "{binds}");
-    assert!(node.env.contains(&"TARS_HOSTPATH=/data/tars".to_owned()), "{:?}", node.env);
+    assert!(node.env.0.contains(&Variable::of("TARS_HOSTPATH=/data/tars")), "{:?}", node.env);
 
     // Upgraded once more, its container of before gone: made again, it has both.
     let machine = Machine::new();
@@ -199,7 +199,7 @@ async fn what_runs_beside_a_node_is_left_alone_and_what_a_node_lacks_for_it_is_s
     let again = engine.inspect_container("tars-node").await.unwrap().unwrap();
     assert_ne!(again.id, node.id);
     assert_eq!(again.raw["HostConfig"]["Binds"], node.raw["HostConfig"]["Binds"]);
-    assert!(again.env.contains(&"TARS_HOSTPATH=/data/tars".to_owned()), "{:?}", again.env);
+    assert!(again.env.0.contains(&Variable::of("TARS_HOSTPATH=/data/tars")), "{:?}", again.env);
     let still = engine.inspect_container("Demo.Hello").await.unwrap().unwrap();
     assert_eq!((still.id, still.started_at), (found.id, found.started_at));
 }

@@ -44,6 +44,15 @@ impl Limit {
         usize::try_from(self.value()).unwrap_or(usize::MAX)
     }
 
+    /// What `packed` bytes may unpack to, in bytes: a hundred times as many, or 256 MiB where that is more, and never more than
+    /// this. Whoever raises the limit says it for every archive.
+    pub fn unpacking(&self, packed: u64) -> u64 {
+        const RATIO: u64 = 100;
+        const ANY_RATIO: u64 = 256 << 20;
+        let most = self.value();
+        if self.is_set() { most } else { most.min(packed.saturating_mul(RATIO).max(ANY_RATIO)) }
+    }
+
     /// An error where there are more.
     pub fn allow(&'static self, found: u64) -> Result<(), Beyond> {
         if found > self.value() { Err(Beyond(self)) } else { Ok(()) }
@@ -99,8 +108,7 @@ pub static PORTS: Limit = Limit::new("TARSUP_LIMIT_PORTS", "ports of a service",
 pub static EXTENDS: Limit = Limit::new("TARSUP_LIMIT_EXTENDS", "services in a chain of `extends`", 64);
 /// Of a package, a base, or a file that goes into an image, as it lies on the disk.
 pub static FILE: Limit = Limit::new("TARSUP_LIMIT_FILE", "bytes of a file or archive", 8 << 30);
-/// Of a package, or of a base or one of its layers. Where nobody raised it, a small archive may unpack to less
-/// (`build::unpack`).
+/// Of a package, a base, or a layer. Where nobody raised it, a small archive may unpack to less ([`Limit::unpacking`]).
 pub static UNPACKED: Limit = Limit::new("TARSUP_LIMIT_UNPACKED", "bytes of an archive, unpacked", 4 << 30);
 /// Of an archive: a package, a base.
 pub static ENTRIES: Limit = Limit::new("TARSUP_LIMIT_ENTRIES", "entries of an archive", 200_000);

@@ -12,7 +12,7 @@ use super::layer::{Folder, Folders};
 use super::names;
 use super::offers::Gathering;
 use super::tree::Unkept;
-use super::unpack::{Bounded, UnpackError, budget, is_cut, is_too_much, quoted};
+use super::unpack::{Bounded, UnpackError, is_cut, is_too_much, quoted};
 use crate::contents::Offers;
 use crate::diagnose::shown_bytes;
 use crate::limits;
@@ -120,7 +120,7 @@ fn read<W: Write>(base: &Rootfs, out: W, look: Look) -> Result<Whole<W>, BuildEr
     })?;
     // A file that is not compressed is its own tar: one hash says both.
     let out = if tar.is_compressed() { Tar::Unpacked(HashingWriter::new(out)) } else { Tar::File(out) };
-    let mut tee = Tee { inner: Bounded::new(tar, budget(packed)), out, broken: None };
+    let mut tee = Tee { inner: Bounded::new(tar, limits::UNPACKED.unpacking(packed)), out, broken: None };
     let contents = read_names(path, &mut tee, Kind::Rootfs, look);
     if let Some(error) = tee.broken {
         return Err(BuildError::Compress { layer: "base".to_owned(), source: error });

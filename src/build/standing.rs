@@ -7,8 +7,9 @@ use super::base::{self, BasePaths, Kind, Look, Names, Tee};
 use super::blob;
 use super::check::CheckError;
 use super::compress::{Compressors, ENCODER, GzipWriter};
-use super::unpack::{Bounded, UnpackError, budget};
+use super::unpack::{Bounded, UnpackError};
 use super::{BuildError, Origin, Packed, Settings};
+use crate::limits;
 use crate::oci::image::BASE;
 use crate::oci::{Digest, HashingReader, HashingWriter, Image, Layer, MediaType};
 use crate::store::Cache;
@@ -151,7 +152,7 @@ fn read(base: &BaseImage, layer: &Layer, keep: Option<(&Cache, &Compressors)>) -
         }
         None => Made::Nothing,
     };
-    let tar = Bounded::new(tar, budget(layer.descriptor.size));
+    let tar = Bounded::new(tar, limits::UNPACKED.unpacking(layer.descriptor.size));
     let mut tee = Tee { inner: tar, out: HashingWriter::new(made), broken: None };
     let names = base::read_names(path, &mut tee, Kind::Layer, Look::IntoLibraries);
     if let Some(source) = tee.broken {

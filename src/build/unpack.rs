@@ -12,15 +12,6 @@ use crate::paths;
 use crate::tarball::magic::{self, MagicError};
 use crate::tarball::{Entry, EntryKind, ReadError, TarReader};
 
-/// What an archive of so many bytes may unpack to, in bytes: a hundred times as many, or 256 MiB where that is more. Whoever
-/// raises the limit says it for every archive.
-pub(super) fn budget(packed: u64) -> u64 {
-    const RATIO: u64 = 100;
-    const ANY_RATIO: u64 = 256 << 20;
-    let most = limits::UNPACKED.value();
-    if limits::UNPACKED.is_set() { most } else { most.min(packed.saturating_mul(RATIO).max(ANY_RATIO)) }
-}
-
 /// What was read: names are relative, modes 0755 or 0644.
 #[derive(Debug, Default)]
 pub struct Unpacked {
@@ -133,7 +124,7 @@ pub fn read_archive(path: &Path) -> Result<Unpacked> {
         MagicError::Read(source) => open(source),
         other => unpacking.archive(&other.to_string()),
     })?;
-    let (mut unpacked, stream) = unpacking.read(Bounded::new(plain, budget(packed)))?;
+    let (mut unpacked, stream) = unpacking.read(Bounded::new(plain, limits::UNPACKED.unpacking(packed)))?;
     let mut file = stream.inner.into_inner();
     io::copy(&mut file, &mut io::sink()).map_err(open)?;
     unpacked.digest = Some(file.into_inner().finish().0);

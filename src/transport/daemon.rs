@@ -221,7 +221,8 @@ impl Source for Daemon {
             }
             Err(error) => return Err(error.into()),
         };
-        let unwritable = |source| TransportError::Io { act: "write to", path: std::env::temp_dir(), source };
+        let unwritable =
+            |source| TransportError::Unkept { image: format!("docker-daemon:{name}").into(), source };
         let mut file = tokio::fs::File::from_std(tempfile::tempfile().map_err(unwritable)?);
         while let Some(piece) = tar.next().await {
             let piece = piece.map_err(|source| TransportError::Read { name: name.clone(), source })?;

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::diagnose::{Diagnose, Exit, Place, shown};
 use crate::engine::EngineError;
+use crate::limits::Beyond;
 use crate::oci::{Digest, Image, Reference};
 use crate::store::StoreError;
 
@@ -197,6 +198,24 @@ pub enum TransportError {
         /// What is wrong with it.
         why: String,
     },
+    /// What unpacks to more than it may.
+    #[error("{}: {what} unpacks to more than it may: a decompression bomb?", shown(file))]
+    Bomb {
+        /// The archive.
+        file: PathBuf,
+        /// It, or what of it.
+        what: String,
+        /// The limit.
+        limit: Beyond,
+    },
+    /// What is read cannot be kept until it has been read to its end.
+    #[error("{} cannot be kept meanwhile: {} takes no more", shown(image), std::env::temp_dir().display())]
+    Unkept {
+        /// The image or archive.
+        image: PathBuf,
+        /// The operating system's words.
+        source: io::Error,
+    },
     /// A file that cannot be read or written.
     #[error("cannot {act} {}", shown(path))]
     Io {
@@ -272,14 +291,18 @@ impl TransportError {
 impl Diagnose for TransportError {
     fn exit(&self) -> Exit {
         match self {
-            Self::Name { .. } | Self::Absent { .. } | Self::Malformed { .. } | Self::Unsound(_) => {
-                Exit::Usage
-            }
+            Self::Name { .. }
+            | Self::Absent { .. }
+            | Self::Malformed { .. }
+            | Self::Bomb { .. }
+            | Self::Unsound(_) => Exit::Usage,
             Self::Io { act: "read", source, .. } if source.kind() == io::ErrorKind::NotFound => Exit::Usage,
             Self::Store(error) => error.exit(),
             Self::Engine(error) => error.exit(),
             Self::Registry(error) => error.exit(),
-            Self::Io { .. } | Self::Read { .. } | Self::NotLoaded { .. } => Exit::Failed,
+            Self::Io { .. } | Self::Unkept { .. } | Self::Read { .. } | Self::NotLoaded { .. } => {
+                Exit::Failed
+            }
         }
     }
 
@@ -290,6 +313,8 @@ impl Diagnose for TransportError {
                     .to_owned(),
             ),
             Self::Absent { hint, .. } => Some(hint.clone()),
+            Self::Bomb { limit, .. } => Some(limit.hint()),
+            Self::Unkept { .. } => Some("make room there, or name another folder in TMPDIR".to_owned()),
             Self::Malformed { .. } => Some("make it again, or name another one".to_owned()),
             Self::Io { act: "read", .. } => Some("see whether it exists and may be read".to_owned()),
             Self::Io { .. } => Some("see whether the disk is full and the permissions fit".to_owned()),
@@ -306,7 +331,7 @@ impl Diagnose for TransportError {
 
     fn place(&self) -> Option<Place> {
         match self {
-            Self::Malformed { file, .. } => Some(Place::file(file)),
+            Self::Malformed { file, .. } | Self::Bomb { file, .. } => Some(Place::file(file)),
             Self::Io { path, .. } => Some(Place::file(path)),
             Self::Store(error) => error.place(),
             _ => None,

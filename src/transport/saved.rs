@@ -23,10 +23,6 @@ use crate::oci::{
 };
 use crate::tarball::magic;
 
-/// Bytes for each compressed one that a gzipped archive may unpack to; counts beyond [`RATIO_FROM`] bytes.
-const RATIO: u64 = 100;
-const RATIO_FROM: u64 = 256 << 20;
-
 /// A tar on disk, which lives as long as a layer that is read from it.
 pub struct Archived {
     /// What errors call it.
@@ -56,14 +52,23 @@ impl Archived {
             // What else it is, is found where it is read.
             Ok(_) | Err(_) => return Ok(archived),
         };
-        let most = packed.saturating_mul(RATIO).max(RATIO_FROM).min(limits::IMAGE.value());
-        let mut spool = tempfile::tempfile().map_err(unreadable)?;
-        let copied = io::copy(&mut (&mut stream).take(most + 1), &mut spool);
-        let copied = copied.map_err(|error| archived.malformed(format!("it cannot be unpacked: {error}")))?;
-        if copied > most {
-            return Err(
-                archived.malformed("it unpacks to more than an image may hold: a decompression bomb?")
-            );
+        let unkept = |source| TransportError::Unkept { image: path.to_owned(), source };
+        let mut spool = tempfile::tempfile().map_err(unkept)?;
+        let mut piece = vec![0; 256 * 1024];
+        let mut rest = limits::IMAGE.unpacking(packed);
+        loop {
+            // Which of both failed decides whose fault it is.
+            let read = match stream.read(&mut piece) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                read => {
+                    read.map_err(|error| archived.malformed(format!("it cannot be unpacked: {error}")))?
+                }
+            };
+            if read == 0 {
+                break;
+            }
+            rest = rest.checked_sub(read as u64).ok_or_else(|| archived.bomb("it", &limits::IMAGE))?;
+            spool.write_all(&piece[..read]).map_err(unkept)?;
         }
         Ok(Self { path: archived.path, spool: Some(spool) })
     }
@@ -83,6 +88,11 @@ impl Archived {
 
     fn malformed(&self, why: impl Into<String>) -> TransportError {
         TransportError::Malformed { file: self.path.clone(), why: why.into() }
+    }
+
+    fn bomb(&self, what: &str, limit: &'static limits::Limit) -> TransportError {
+        let limit = limits::Beyond(limit);
+        TransportError::Bomb { file: self.path.clone(), what: what.to_owned(), limit }
     }
 
     fn unreadable(&self, source: io::Error) -> TransportError {
@@ -232,6 +242,8 @@ impl Members {
         let measured = measure(&blob).map_err(|error| {
             self.archived.malformed(format!("its layer {name} cannot be unpacked: {error}"))
         })?;
+        let bomb = || self.archived.bomb(&format!("its layer {}", shown(name)), &limits::UNPACKED);
+        let measured = measured.ok_or_else(bomb)?;
         if measured.diff_id != diff_id {
             return Err(self
                 .archived
@@ -270,13 +282,18 @@ struct Measured {
     media_type: MediaType,
 }
 
-fn measure(blob: &Slice) -> io::Result<Measured> {
+/// Reads all of it; nothing where it unpacks to more than a layer may.
+fn measure(blob: &Slice) -> io::Result<Option<Measured>> {
     let mut magic = [0; 2];
     let is_gzip = blob.open()?.read_exact(&mut magic).is_ok() && magic == [0x1f, 0x8b];
     let mut stored = HashingReader::new(blob.open()?);
     let mut plain = HashingWriter::new(io::sink());
     if is_gzip {
-        io::copy(&mut MultiGzDecoder::new(&mut stored), &mut plain)?;
+        let most = limits::UNPACKED.unpacking(blob.span.size);
+        let mut unpacked = MultiGzDecoder::new(&mut stored).take(most.saturating_add(1));
+        if io::copy(&mut unpacked, &mut plain)? > most {
+            return Ok(None);
+        }
         // What may follow the last member belongs to the blob all the same.
         io::copy(&mut stored, &mut io::sink())?;
     } else {
@@ -285,7 +302,7 @@ fn measure(blob: &Slice) -> io::Result<Measured> {
     plain.flush()?;
     let (_, diff_id, _) = plain.finish();
     let media_type = if is_gzip { MediaType::ImageLayerGzip } else { MediaType::ImageLayer };
-    Ok(Measured { diff_id, digest: stored.finish().0, media_type })
+    Ok(Some(Measured { diff_id, digest: stored.finish().0, media_type }))
 }
 
 /// A member of the tar, read from where it lies.

@@ -418,3 +418,76 @@ fn files_that_cannot_be_kept_meanwhile_are_no_fault_of_their_package() {
         workshop.pack(Packer::default(), Service::Stat, "3.0.17");
     }
 }
+
+/// Runs `tarsup` with a TMPDIR of its own that is full to the last byte; nothing where the machine lets nobody mount.
+fn with_a_full_temporary_folder(workshop: &Workshop, arguments: &[&str]) -> Option<std::process::Output> {
+    const SCRIPT: &str = "mount -t tmpfs -o size=256k none full || exit 99\n\
+                          head -c 1000000 /dev/zero > full/x 2> /dev/null && exit 98\n\
+                          TMPDIR=$PWD/full exec \"$@\"\n";
+    fs::create_dir_all(workshop.path("full")).unwrap();
+    let tarsup = workshop.command(arguments);
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--map-root-user", "--mount", "sh", "-c", SCRIPT, "sh"]).arg(tarsup.get_program());
+    command.args(tarsup.get_args()).current_dir(workshop.folder.path());
+    for (name, value) in tarsup.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.code() == Some(99) || said.contains("unshare:") {
+        assert!(std::env::var_os("CI").is_none(), "no file system can be mounted here: {said}");
+        let skipped = format!("\nSKIPPED full_temporary_folder: no file system can be mounted here: {said}\n");
+        let _ = std::io::stderr().write_all(skipped.as_bytes());
+        return None;
+    }
+    Some(output)
+}
+
+#[test]
+fn full_temporary_folder_is_named_and_leaves_the_store_as_it_was() {
+    let workshop = Workshop::new();
+    workshop.json(&["build", "framework.yaml"]);
+    workshop.json(&["copy", "tars/framework:3.0.17", "docker-archive:image.tar"]);
+    let mut gzip = flate2::write::GzEncoder::new(
+        fs::File::create(workshop.path("image.tgz")).unwrap(),
+        flate2::Compression::fast(),
+    );
+    gzip.write_all(&fs::read(workshop.path("image.tar")).unwrap()).unwrap();
+    gzip.finish().unwrap();
+    let program = Entry::File("tarsstat/tarsstat".to_owned(), vec![7; 200_000], true);
+    Packer::default().write(&workshop.path("packages/tarsstat.tgz"), vec![program]);
+    workshop.write("big", &"x".repeat(200_000));
+    let store =
+        || workshop.listing().into_iter().filter(|path| path.starts_with("store")).collect::<Vec<_>>();
+    let before = store();
+    let file = format!("{RECIPE}files: {{big: /big}}\n");
+    for (recipe, arguments) in [
+        (RECIPE.to_owned(), ["build", "framework.yaml", "--version=2", "--json"]),
+        (file, ["build", "framework.yaml", "--version=2", "--json"]),
+        (
+            RECIPE.replace("scratch", "docker-archive:image.tgz"),
+            ["build", "framework.yaml", "--version=2", "--json"],
+        ),
+        (RECIPE.to_owned(), ["copy", "docker-archive:image.tgz", "oci:out:1", "--json"]),
+    ] {
+        workshop.write("framework.yaml", &recipe);
+        let Some(output) = with_a_full_temporary_folder(&workshop, &arguments) else { return };
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
+        for part in ["full takes no more", "No space left", "another folder in TMPDIR"] {
+            assert!(said.contains(part), "{arguments:?}: {said}");
+        }
+        assert!(
+            !said.contains("damaged") && !said.contains("it cannot be unpacked"),
+            "{arguments:?}: {said}"
+        );
+        assert_eq!(store(), before, "{arguments:?}");
+        assert!(!workshop.path("out").exists(), "{arguments:?}");
+    }
+    workshop.json(&["store", "verify"]);
+    workshop.write("framework.yaml", RECIPE);
+    workshop.json(&["build", "framework.yaml", "--version=2"]);
+}

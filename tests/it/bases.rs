@@ -367,3 +367,76 @@ fn base_of_a_registry_is_pinned_once_and_read_once_and_a_cold_build_after_it_rea
     ]);
     assert_eq!(patched["layers"][0]["name"], "base");
 }
+
+/// A tar of these files, as `docker save` would write it.
+fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (name, bytes) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, name, *bytes).unwrap();
+    }
+    tar.into_inner().unwrap()
+}
+
+#[test]
+fn layer_that_unpacks_to_more_than_it_may_is_refused_by_name_wherever_it_lies() {
+    const LIMIT: u64 = 8 << 20;
+    let workshop = Workshop::new();
+    let bomb = archive(&[("zeros", &vec![0; 2 * usize::try_from(LIMIT).unwrap()])]);
+    let foreign = Foreign { workshop: &workshop, folder: "base" };
+    let layer = (bomb.clone(), gzip(&bomb), OCI_GZIP);
+    foreign.name(foreign.image("amd64", std::slice::from_ref(&layer)));
+    let zstd = Foreign { workshop: &workshop, folder: "zstd" };
+    let other = (bomb.clone(), self::zstd(&bomb), "application/vnd.oci.image.layer.v1.tar+zstd");
+    zstd.name(zstd.image("amd64", &[other]));
+    let config = json!({"architecture": "amd64", "os": "linux", "config": {},
+        "rootfs": {"type": "layers", "diff_ids": [Digest::of(&bomb)]}})
+    .to_string();
+    let named =
+        json!([{"Config": "config.json", "RepoTags": ["x/base:1"], "Layers": ["layer.tar"]}]).to_string();
+    let saved = |layer: &[u8]| {
+        let files =
+            [("manifest.json", named.as_bytes()), ("config.json", config.as_bytes()), ("layer.tar", layer)];
+        archive(&files)
+    };
+    fs::write(workshop.path("layer.tar"), saved(&layer.1)).unwrap();
+    fs::write(workshop.path("whole.tgz"), gzip(&saved(&bomb))).unwrap();
+    pack(&workshop, PROGRAM);
+    fs::create_dir(workshop.path("tmp")).unwrap();
+    // What is known of a package may stay.
+    let listing = || {
+        let mut found = workshop.listing();
+        let folders = ["cache", "cache/blobs", "cache/blobs/sha256", "cache/records", "cache/tmp"];
+        found.retain(|path| !path.starts_with("cache/notes") && !folders.contains(&path.as_str()));
+        found
+    };
+    let before = listing();
+    for (base, said, variable) in [
+        ("oci:base:1", "more than a base may hold: a decompression bomb?", "UNPACKED"),
+        ("oci:zstd:1", "more than a base may hold: a decompression bomb?", "UNPACKED"),
+        ("docker-archive:layer.tar", "its layer layer.tar unpacks to more than it may", "UNPACKED"),
+        ("docker-archive:whole.tgz", "it unpacks to more than it may", "IMAGE"),
+    ] {
+        workshop.write("framework.yaml", &RECIPE.replace("scratch", base));
+        let variable = format!("TARSUP_LIMIT_{variable}");
+        let build = |limit: u64| {
+            let mut build = workshop.command(&["build", "framework.yaml", "-o", "oci:out:1", "--json"]);
+            build.env(&variable, limit.to_string()).env("TMPDIR", workshop.path("tmp")).output().unwrap()
+        };
+        let output = build(LIMIT);
+        let words = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(2), "{base}: {words}");
+        for part in [said, &format!("{variable}={}", 4 * LIMIT), base.split(':').nth(1).unwrap()] {
+            assert!(words.contains(part), "{base}: {words}");
+        }
+        assert_eq!(listing(), before, "{base}: nothing is left");
+        // Whoever means it says so.
+        let words = build(4 * LIMIT).stdout;
+        let words = String::from_utf8_lossy(&words);
+        assert!(!words.contains("unpacks to more"), "{base}: {words}");
+        fs::remove_dir_all(workshop.path("cache")).unwrap();
+        fs::remove_dir_all(workshop.path("out")).ok();
+    }
+}

@@ -1,6 +1,6 @@
 //! A result that reaches nobody is no success, whichever command has it; a person who has seen enough is no failure.
 
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use crate::packages::Workshop;
 
@@ -20,6 +20,15 @@ fn run(workshop: &Workshop, arguments: &str, to: &str) -> Output {
         .env("TARSUP_CACHE", workshop.path("cache"))
         .env("DOCKER_HOST", "unix:///nowhere.sock");
     command.output().unwrap()
+}
+
+/// The same into a pipe that has lost its reader before anything is said: nothing depends on who is sooner.
+fn unread(workshop: &Workshop, arguments: &str) -> Output {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = workshop.command(&arguments.split(' ').collect::<Vec<_>>());
+    command.env("DOCKER_HOST", "unix:///nowhere.sock").stdout(writer).stderr(Stdio::piped());
+    command.spawn().unwrap().wait_with_output().unwrap()
 }
 
 fn workshop() -> Workshop {
@@ -60,7 +69,18 @@ fn document_that_reaches_nobody_is_exit_1_and_says_so() {
         let output = run(&workshop, &format!("{command} --json"), ">/dev/null");
         assert_eq!(output.status.code(), Some(0), "{command}: {}", String::from_utf8_lossy(&output.stderr));
     }
+    // Nobody reads any more, from the beginning: what is written first finds that out.
+    for command in COMMANDS {
+        let output = unread(&workshop, &format!("{command} --json"));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{command}: {said}");
+        assert!(
+            said.contains("the result cannot be written to standard output: Broken pipe"),
+            "{command}: {said}"
+        );
+    }
     // A failure has a code of its own, wherever its document goes.
+    assert_eq!(unread(&workshop, "inspect tars/none:1 --json").status.code(), Some(2));
     for to in [CLOSED, FULL] {
         let output = run(&workshop, "inspect tars/none:1 --json", to);
         assert_eq!(output.status.code(), Some(2), "{to}");

@@ -91,7 +91,7 @@ impl Connection {
         Docker::connect_with_custom_transport(
             transport,
             Some(self.origin.as_str()),
-            patience().as_secs(),
+            patience().as_secs().max(1),
             &version,
         )
         .map_err(|error| {

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{Stream, StreamExt as _, TryFutureExt as _, TryStreamExt as _, stream};
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::address::{self, ConnectOptions, Surroundings, configuration};
 use super::connection::Connection;
@@ -26,7 +26,7 @@ use super::raw::{ApiRequest, Raw, absent, in_path, in_query, shareable, traced, 
 use super::{
     Attached, ByteStream, Change, ChangeKind, Container, ContainerSummary, CreateBody, Engine, EngineError,
     EngineImage, EngineInfo, ExecOutput, Executing, HistoryItem, ImageSummary, Network, Printed,
-    RestartPolicy, Result, answers,
+    RestartPolicy, Result, Status, answers,
 };
 
 /// The newest API version that is asked for: later ones leave fields out of `inspect` that are read here.
@@ -147,19 +147,19 @@ impl DockerEngine {
         let exec = self.typed(call, self.docker.create_exec(&container, options)).await?.id;
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         let start = async {
-            let started = self.docker.start_exec(&exec, None::<StartExecOptions>).await?;
+            let failed = |error| self.raw.failed(call, &error);
+            let started = self.docker.start_exec(&exec, None::<StartExecOptions>).await.map_err(failed)?;
             if let StartExecResults::Attached { mut output, .. } = started {
-                while let Some(piece) = output.try_next().await? {
-                    if let LogOutput::StdErr { message } = piece {
-                        stderr.extend_from_slice(&message);
-                    } else {
-                        stdout.extend_from_slice(&piece.into_bytes());
+                while let Some(piece) = output.try_next().await.map_err(failed)? {
+                    match piece {
+                        LogOutput::StdErr { message } => grow(call, &mut stderr, &message)?,
+                        piece => grow(call, &mut stdout, &piece.into_bytes())?,
                     }
                 }
             }
             Ok(())
         };
-        self.lasting(call, UNLIMITED, start).await?;
+        traced(call, within(call, UNLIMITED, start)).await?;
         loop {
             // The streams end a moment before the engine knows the exit code.
             let state = self.typed(call, self.docker.inspect_exec(&exec)).await?;
@@ -308,21 +308,20 @@ impl Engine for DockerEngine {
 
     async fn wait_container(&self, container: &str) -> Result<i64> {
         let call = format!("wait {container}");
-        let docker = self.patient(UNLIMITED);
-        let container = in_path(container);
-        let wait = async {
-            let mut ended = docker.wait_container(&container, None::<query::WaitContainerOptions>);
-            match ended.next().await {
-                Some(Ok(ended)) => Ok(Some(ended.status_code)),
-                // bollard takes an exit code for a failure of the call.
-                Some(Err(BollardError::DockerContainerWaitError { code, .. })) => Ok(Some(code)),
-                Some(Err(error)) => Err(error),
-                None => Ok(None),
+        let path = format!("/containers/{}/wait", in_path(container));
+        loop {
+            let asked = ApiRequest::new(&call, "POST", path.as_str()).within(UNLIMITED);
+            if let Ok(ended) = timeout(patience(), self.raw.json(asked)).await {
+                let code = ended?["StatusCode"].as_i64();
+                return code.ok_or_else(|| unexpected(&call, "it names no exit code"));
             }
-        };
-        self.lasting(&call, UNLIMITED, wait)
-            .await?
-            .ok_or_else(|| super::raw::lost(&call, "its answer is cut off"))
+            // It runs on, or the engine says nothing any more: that shows with a question that is answered at once.
+            let found = self.inspect_container(container).await?;
+            let found = found.ok_or_else(|| super::raw::lost(&call, "the container is gone"))?;
+            if !matches!(found.status, Status::Running | Status::Paused | Status::Restarting) {
+                return Ok(found.exit_code);
+            }
+        }
     }
 
     async fn attach_container(&self, container: &str) -> Result<Attached> {
@@ -468,22 +467,11 @@ impl Engine for DockerEngine {
     }
 
     async fn load_image(&self, tar: ByteStream) -> Result<Vec<String>> {
-        let docker = self.patient(UNLIMITED);
-        let options = query::ImportImageOptions { quiet: true, platform: None };
-        let mut said = Vec::new();
         let moved = Moved::now();
         let marked = moved.clone();
         let tar: ByteStream = shareable(tar.inspect(move |_| marked.mark()));
-        let load = async {
-            let mut answer = docker.import_image(options, bollard::body_try_stream(tar), None);
-            while let Some(message) = answer.try_next().await? {
-                said.extend(message.stream.map(|line| line.trim_end().to_owned()));
-            }
-            Ok(())
-        };
-        let load = async { load.await.map_err(|error| self.raw.failed("load", &error)) };
-        traced("load", moved.watch("load", patience_of_images(), load)).await?;
-        Ok(said)
+        let load = self.raw.tar("load", "/images/load?quiet=true", tar);
+        traced("load", moved.watch("load", patience_of_images(), load)).await
     }
 
     async fn save_image(&self, image: &str) -> Result<ByteStream> {

@@ -18,12 +18,14 @@ use crate::limits;
 pub(super) const UNLIMITED: Duration = Duration::from_hours(30 * 24);
 
 /// How long the engine may take to begin an answer to a call that does not wait for anything, and to say it.
-/// `TARSUP_ENGINE_PATIENCE` says another number of seconds.
+/// `TARSUP_ENGINE_PATIENCE` says another number of seconds, with a fraction if need be.
 pub(super) fn patience() -> Duration {
     static SET: OnceLock<Duration> = OnceLock::new();
     *SET.get_or_init(|| {
         let set = std::env::var("TARSUP_ENGINE_PATIENCE").ok().and_then(|text| text.trim().parse().ok());
-        set.filter(|seconds| *seconds > 0).map_or(Duration::from_mins(2), Duration::from_secs)
+        set.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+            .filter(|set| !set.is_zero())
+            .unwrap_or(Duration::from_mins(2))
     })
 }
 
@@ -37,7 +39,7 @@ pub(super) async fn within<T>(
 }
 
 /// A whole body, in time, and no more of it than is kept of an answer.
-pub(super) async fn whole(call: &str, mut body: Incoming) -> Result<Bytes> {
+pub(super) async fn whole(call: &str, limit: Duration, mut body: Incoming) -> Result<Bytes> {
     let read = async {
         let mut bytes = Vec::new();
         while let Some(frame) = body.frame().await {
@@ -48,7 +50,7 @@ pub(super) async fn whole(call: &str, mut body: Incoming) -> Result<Bytes> {
         }
         Ok(Bytes::from(bytes))
     };
-    within(call, patience(), read).await
+    within(call, limit, read).await
 }
 
 /// Appends a piece of an answer, within the limit of what is kept.

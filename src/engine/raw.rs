@@ -8,20 +8,23 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Mutex;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bollard::errors::Error as BollardError;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
-use hyper::Request as HttpRequest;
+use http_body_util::BodyExt as _;
+use hyper::{Request as HttpRequest, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::time::timeout;
 use tracing::Instrument as _;
 
 use super::connection::Connection;
 use super::patience::{self, patience};
 use super::{ByteStream, EngineError, Result, tls};
+use crate::limits;
 
 /// One request.
 pub(super) struct ApiRequest<'a> {
@@ -32,15 +35,22 @@ pub(super) struct ApiRequest<'a> {
     pub path: String,
     /// A JSON body; empty for none.
     pub body: Vec<u8>,
+    /// How long the engine may take to begin its answer, and to say it.
+    pub limit: Duration,
 }
 
 impl<'a> ApiRequest<'a> {
     pub fn new(call: &'a str, method: &'static str, path: impl Into<String>) -> Self {
-        Self { call, method, path: path.into(), body: Vec::new() }
+        Self { call, method, path: path.into(), body: Vec::new(), limit: patience() }
     }
 
     pub fn body(mut self, body: Vec<u8>) -> Self {
         self.body = body;
+        self
+    }
+
+    pub fn within(mut self, limit: Duration) -> Self {
+        self.limit = limit;
         self
     }
 }
@@ -61,28 +71,56 @@ impl Raw {
     }
 
     async fn ask(&self, request: ApiRequest<'_>) -> Result<Bytes> {
-        let ApiRequest { call, method, path, body } = request;
-        let version =
-            if self.api_version.is_empty() { String::new() } else { format!("/v{}", self.api_version) };
+        let ApiRequest { call, method, path, body, limit } = request;
         let request = HttpRequest::builder()
             .method(method)
-            .uri(format!("{}{version}{path}", self.connection.origin))
+            .uri(self.address_of(&path))
             .header("content-type", "application/json")
             .body(bollard::body_full(Bytes::from(body)))
             .map_err(|error| unexpected(call, &error.to_string()))?;
-        let answered = match timeout(patience(), self.connection.send(request)).await {
+        let answered = match timeout(limit, self.connection.send(request)).await {
             Err(_) => return Err(lost(call, "it does not answer")),
             Ok(Err(error)) => return Err(self.failed(call, &BollardError::from(error))),
             Ok(Ok(answered)) => answered,
         };
         let status = answered.status();
-        let body = patience::whole(call, answered.into_body()).await?;
+        let body = patience::whole(call, limit, answered.into_body()).await?;
         if status.is_success() || status.as_u16() == 304 {
             return Ok(body);
         }
-        let said = serde_json::from_slice::<Value>(&body).ok();
-        let message = said.as_ref().and_then(|said| said["message"].as_str());
-        Err(refused(call, status.as_u16(), message.unwrap_or(&String::from_utf8_lossy(&body))))
+        Err(refused_by(call, status, &body))
+    }
+
+    fn address_of(&self, path: &str) -> String {
+        let version =
+            if self.api_version.is_empty() { String::new() } else { format!("/v{}", self.api_version) };
+        format!("{}{version}{path}", self.connection.origin)
+    }
+
+    /// Sends a tar, piece by piece, however long that takes; what the engine says meanwhile, message by message. It is the caller
+    /// who ends what stands still.
+    pub async fn tar(&self, call: &str, path: &str, tar: ByteStream) -> Result<Vec<String>> {
+        let request = HttpRequest::builder()
+            .method("POST")
+            .uri(self.address_of(path))
+            .header("content-type", "application/x-tar")
+            .body(bollard::body_try_stream(tar))
+            .map_err(|error| unexpected(call, &error.to_string()))?;
+        let answered = self.connection.send(request).await;
+        let answered = answered.map_err(|error| self.failed(call, &BollardError::from(error)))?;
+        let status = answered.status();
+        let mut body = answered.into_body();
+        if !status.is_success() {
+            return Err(refused_by(call, status, &patience::whole(call, patience(), body).await?));
+        }
+        let mut messages = Messages::default();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| lost(call, &words(&error)))?;
+            if let Ok(piece) = frame.into_data() {
+                messages.add(call, &piece)?;
+            }
+        }
+        messages.end(call)
     }
 
     /// Sends a request; the answer as one of bollard's models.
@@ -146,6 +184,65 @@ pub(super) async fn traced<T>(call: &str, asked: impl Future<Output = Result<T>>
     }
     .instrument(span)
     .await
+}
+
+/// An answer that is no success.
+fn refused_by(call: &str, status: StatusCode, body: &[u8]) -> EngineError {
+    let said = serde_json::from_slice::<Value>(body).ok();
+    let message = said.as_ref().and_then(|said| said["message"].as_str());
+    refused(call, status.as_u16(), message.unwrap_or(&String::from_utf8_lossy(body)))
+}
+
+/// An answer of messages, each a JSON object on a line of its own.
+#[derive(Default)]
+struct Messages {
+    /// The line that is not whole yet.
+    line: Vec<u8>,
+    /// Bytes so far.
+    bytes: u64,
+    said: Vec<String>,
+}
+
+impl Messages {
+    /// A piece of it; an error as soon as a message is one, or where there are more than are kept of an answer.
+    fn add(&mut self, call: &str, piece: &[u8]) -> Result<()> {
+        self.bytes += piece.len() as u64;
+        let within = limits::ANSWER.allow(self.bytes);
+        within.map_err(|beyond| unexpected(call, &format!("{beyond}; {}", beyond.hint())))?;
+        for part in piece.split_inclusive(|byte| *byte == b'\n') {
+            self.line.extend_from_slice(part);
+            if part.ends_with(b"\n") {
+                let line = std::mem::take(&mut self.line);
+                self.message(call, &line)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn end(mut self, call: &str) -> Result<Vec<String>> {
+        let line = std::mem::take(&mut self.line);
+        self.message(call, &line)?;
+        Ok(self.said)
+    }
+
+    fn message(&mut self, call: &str, line: &[u8]) -> Result<()> {
+        for message in serde_json::Deserializer::from_slice(line).into_iter::<Map<String, Value>>() {
+            let message = message.map_err(|error| {
+                if error.is_eof() {
+                    lost(call, "its answer is cut off")
+                } else {
+                    unexpected(call, &error.to_string())
+                }
+            })?;
+            let detail = message.get("errorDetail").and_then(|detail| detail["message"].as_str());
+            if let Some(error) = detail.or_else(|| message.get("error")?.as_str()) {
+                return Err(unexpected(call, error.trim()));
+            }
+            let stream = message.get("stream").and_then(Value::as_str);
+            self.said.extend(stream.map(|stream| stream.trim_end().to_owned()));
+        }
+        Ok(())
+    }
 }
 
 fn refused(call: &str, status: u16, message: &str) -> EngineError {
@@ -219,6 +316,35 @@ impl<S: Stream + Unpin> Stream for Guarded<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn messages_are_read_line_by_line_and_an_error_is_told_at_once() {
+        let read = |pieces: &[&str]| {
+            let mut messages = Messages::default();
+            pieces.iter().try_for_each(|piece| messages.add("load", piece.as_bytes()))?;
+            messages.end("load")
+        };
+        let said = read(&[
+            "{\"stream\":\"a\\n\"}\r",
+            "\n{\"status\":\"x\"}\n{\"stre",
+            "am\":\"b\"}{\"stream\":\"c\"}",
+        ]);
+        assert_eq!(said.unwrap(), ["a", "b", "c"]);
+        for (pieces, part) in [
+            (
+                &["{\"errorDetail\":{\"message\":\"no space\\n\"},\"error\":\"x\"}\n", "{\"cut"][..],
+                "no space",
+            ),
+            (&["{\"error\":\"old words\"}\n"], "old words"),
+            (&["{\"stream\":\"a"], "cut off"),
+            (&["7\n"], "invalid type"),
+        ] {
+            let error = read(pieces).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+        let mut messages = Messages { bytes: limits::ANSWER.most, ..Messages::default() };
+        assert!(messages.add("load", b"[").unwrap_err().to_string().contains("TARSUP_LIMIT_ANSWER"));
+    }
 
     #[test]
     fn names_are_encoded_for_where_they_stand() {

@@ -65,7 +65,7 @@ const TOP: &value::Keys = &[
     ("volumes", Handling::Done),
     ("x-tars", Handling::Done),
     ("include", Handling::Not("name the files with -f instead")),
-    ("secrets", Handling::Not("bind-mount the file under `volumes` of the service instead")),
+    ("secrets", Handling::Not(service::NO_SECRETS)),
     ("configs", Handling::Not("bind-mount the file under `volumes` of the service instead")),
     ("models", Handling::Not("remove it")),
 ];

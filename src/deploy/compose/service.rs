@@ -36,7 +36,10 @@ pub(super) struct Context<'c> {
     pub containers: &'c BTreeMap<String, String>,
 }
 
-const NO_SECRETS: &str = "bind-mount the file under `volumes` instead";
+const NO_CONFIGS: &str = "bind-mount the file under `volumes` instead";
+/// What stands in the place of `secrets`.
+pub(super) const NO_SECRETS: &str = "bind-mount the file read-only under `volumes` instead (`./pw.txt:/run/secrets/pw:ro`), and name it \
+                                     in MYSQL_ROOT_PASSWORD_FILE or TARS_ADMIN_PASSWORD_FILE";
 const NO_DEPLOY: &str =
     "write limits as `mem_limit`, `cpus`, `pids_limit`, and one service for each container";
 const NO_BUILD: &str = "build the image with `tarsup build` and name it under `image`";
@@ -54,7 +57,7 @@ const KEYS: &Keys = {
         ("cgroup", Done),
         ("cgroup_parent", Done),
         ("command", Done),
-        ("configs", Not(NO_SECRETS)),
+        ("configs", Not(NO_CONFIGS)),
         ("container_name", Done),
         ("cpu_count", Not("use `cpus`")),
         ("cpu_percent", Not("use `cpus`")),

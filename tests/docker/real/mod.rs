@@ -14,6 +14,7 @@ mod drain;
 mod dwell;
 mod hello;
 mod kills;
+mod limits;
 mod lines;
 mod machine;
 mod preflight;

@@ -34,6 +34,12 @@ const IN_PAIRS: Runs = |of| vec![format!("Demo.Pair{}", of / 2)];
 
 /// Seconds of a restart of all nodes, and what its plan said.
 async fn restart(nodes: u8, change: impl FnOnce(&mut Desired), runs: Runs) -> (u64, (u64, u64)) {
+    let (took, told, _) = restarted(nodes, change, runs).await;
+    (took, told)
+}
+
+/// The same, and the bytes of its journal.
+async fn restarted(nodes: u8, change: impl FnOnce(&mut Desired), runs: Runs) -> (u64, (u64, u64), u64) {
     let mut desired = with_nodes(nodes);
     let engine = running(&desired).await;
     change(&mut desired);
@@ -57,7 +63,9 @@ async fn restart(nodes: u8, change: impl FnOnce(&mut Desired), runs: Runs) -> (u
     let begun = Instant::now();
     command.roll(&offer).await.unwrap();
     let time = offer.overview.time;
-    (begun.elapsed().as_secs(), (time.shortest.as_secs(), time.longest.as_secs()))
+    let lines =
+        machine.lines().iter().map(|line| serde_json::to_string(line).unwrap().len() as u64 + 1).sum();
+    (begun.elapsed().as_secs(), (time.shortest.as_secs(), time.longest.as_secs()), lines)
 }
 
 #[tokio::test(start_paused = true)]
@@ -92,4 +100,21 @@ async fn rollout_of_twenty_nodes_lasts_as_its_plan_says_and_waits_overlap() {
     assert!(undrained < batches && batches < all && all < 20 * (65 + undrained / 20), "{told:?}");
     assert!(pairs * 2 < pairs_one_by_one, "{told:?}");
     assert!(two >= 2 * 65 && two_undrained * 10 == undrained, "{told:?}");
+}
+
+/// Services of the largest deployment that a journal is made for, of which it is to need a tenth at most.
+const LARGEST: u64 = 400;
+
+#[tokio::test(start_paused = true)]
+async fn journal_of_a_few_hundred_services_is_a_tenth_of_what_one_may_be() {
+    let (few, many) = (20, 80);
+    let (of_few, of_many) =
+        (restarted(few, |_| (), IN_PAIRS).await.2, restarted(many, |_| (), IN_PAIRS).await.2);
+    let (few, many) = (u64::from(few), u64::from(many));
+    // What grows with the square of the services shows between the two, and is taken as what it will be.
+    let square = (of_many / many).saturating_sub(of_few / few) / (many - few);
+    let linear = (of_few / few).saturating_sub(square * few);
+    let needs = linear * LARGEST + square * LARGEST * LARGEST;
+    eprintln!("a journal of {few} nodes has {of_few} bytes, of {many} {of_many}, of {LARGEST} about {needs}");
+    assert!(of_few > 1000 && needs * 10 <= tarsup::limits::RECORD.most, "{of_few}, {of_many}: {needs}");
 }

@@ -1,14 +1,17 @@
 //! What differs between two images: layers by name, files within a changed layer, and what a host would be sent.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, BufReader};
+use std::io::{self, BufReader, Read};
 
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::contents::{Contents, Kind, Part};
+use crate::contents::{Contents, Entry, Kind, Part};
 use crate::diagnose::shown_bytes;
+use crate::limits::{self, Beyond};
 use crate::oci::{Digest, HashingWriter, Image, Layer};
+use crate::paths::{self, Packed, Paths, put_number, take_number};
 use crate::tarball::{EntryKind, TarReader, magic};
 
 /// The differences of two images.
@@ -117,8 +120,8 @@ fn by_lists(from: &Image, old: &Contents, to: &Image, new: &Contents, diff: &mut
             continue;
         }
         let files = match (listed(before), listed(part)) {
-            (Some(before), Some(part)) => file_changes(&before, &part),
-            _ => file_changes(&read(from, before)?, &read(to, part)?),
+            (Some(before), Some(part)) => file_changes(before, part),
+            _ => file_changes(read(from, before)?.iter(), read(to, part)?.iter()),
         };
         if files.is_empty() {
             diff.same.push(now);
@@ -155,35 +158,33 @@ fn size_of(image: &Image, part: &Part) -> u64 {
     layers_of(image, part).map(|layer| layer.descriptor.size).sum()
 }
 
-/// What a list says of a part; `None` where it does not know the bytes of its files: of a base.
-fn listed(part: &Part) -> Option<BTreeMap<String, LayerFile>> {
-    let nothing = Digest::of([]);
-    let file = |(path, entry): (String, crate::contents::Entry)| {
-        let kind = match entry.kind {
-            Kind::File => EntryKind::File,
-            Kind::Folder => EntryKind::Directory,
-            Kind::Link => EntryKind::Symlink,
-        };
-        let content = if entry.kind == Kind::File { entry.digest? } else { nothing };
-        let path = shown_bytes(path.as_bytes()).to_string();
-        let file = LayerFile {
-            kind,
-            mode: entry.mode,
-            owner: (entry.uid, entry.gid),
-            target: entry.target.into_bytes(),
-            attributes: Vec::new(),
-            size: entry.size,
-            content,
-        };
-        Some((path, file))
-    };
-    part.entries.iter().map(file).collect()
+/// What a list says of a part, in order; `None` where it does not know the bytes of its files: of a base.
+fn listed(part: &Part) -> Option<impl Iterator<Item = (String, File)>> {
+    let is_known = |entry: Entry| entry.kind != Kind::File || entry.digest.is_some();
+    part.entries.values().all(is_known).then(|| {
+        part.entries.iter().map(|(path, entry)| {
+            let kind = match entry.kind {
+                Kind::File => EntryKind::File,
+                Kind::Folder => EntryKind::Directory,
+                Kind::Link => EntryKind::Symlink,
+            };
+            let file = LayerFile {
+                kind,
+                mode: entry.mode,
+                owner: (entry.uid, entry.gid),
+                target: entry.target.into_bytes(),
+                attributes: Vec::new(),
+                content: entry.digest.filter(|_| entry.kind == Kind::File),
+            };
+            (path, File { size: entry.size, print: file.print() })
+        })
+    })
 }
 
-fn read(image: &Image, part: &Part) -> io::Result<BTreeMap<String, LayerFile>> {
-    let mut found = BTreeMap::new();
+fn read(image: &Image, part: &Part) -> io::Result<Paths<File>> {
+    let mut found = Paths::default();
     for layer in layers_of(image, part) {
-        found.extend(files(layer)?);
+        files(layer, &mut found)?;
     }
     Ok(found)
 }
@@ -204,11 +205,14 @@ fn by_layers(from: &Image, to: &Image, diff: &mut Diff) -> io::Result<()> {
             diff.same.push(size(name, layer));
         } else if let Some(before) = gone.get(name.as_str()) {
             replaced.insert(name.as_str());
+            let (mut old, mut new) = (Paths::default(), Paths::default());
+            files(before, &mut old)?;
+            files(layer, &mut new)?;
             diff.changed.push(ChangedLayer {
                 name: name.clone(),
                 from: before.descriptor.size,
                 to: layer.descriptor.size,
-                files: file_changes(&files(before)?, &files(layer)?),
+                files: file_changes(old.iter(), new.iter()),
             });
         } else {
             diff.added.push(size(name, layer));
@@ -251,46 +255,107 @@ fn sum<'a>(layers: impl Iterator<Item = &'a Layer>) -> Sent {
 }
 
 /// What is at a path: two that are equal need not be told.
-#[derive(Clone, Debug, PartialEq, Eq)]
 struct LayerFile {
     kind: EntryKind,
     mode: u32,
     owner: (u64, u64),
     target: Vec<u8>,
     attributes: Vec<(String, Vec<u8>)>,
-    size: u64,
-    content: Digest,
+    content: Option<Digest>,
 }
 
-/// Path → what is there; paths are escaped, as they are shown to people.
-fn files(layer: &Layer) -> io::Result<BTreeMap<String, LayerFile>> {
+/// What is kept of it: two images may have hundreds of thousands.
+#[derive(PartialEq, Eq)]
+struct File {
+    size: u64,
+    /// The digest of all else.
+    print: Digest,
+}
+
+impl LayerFile {
+    fn print(&self) -> Digest {
+        let Self { kind, mode, owner, target, attributes, content } = self;
+        Digest::of(format!("{kind:?} {mode} {owner:?} {target:?} {attributes:?} {content:?}"))
+    }
+}
+
+impl Packed for File {
+    fn pack(&self, out: &mut Vec<u8>) {
+        put_number(out, self.size);
+        out.extend_from_slice(self.print.as_bytes());
+    }
+
+    fn unpack(mut bytes: &[u8]) -> Self {
+        let size = take_number(&mut bytes);
+        Self { size, print: Digest::take(&mut bytes) }
+    }
+}
+
+/// A layer's tar, no more of it than one may unpack to.
+struct Within<R> {
+    inner: R,
+    rest: u64,
+}
+
+impl<R: Read> Read for Within<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.rest = self.rest.checked_sub(read as u64).ok_or(Beyond(&limits::UNPACKED))?;
+        Ok(read)
+    }
+}
+
+/// Path → what is there; paths are escaped, as they are shown to people. What lies in a lower layer is replaced.
+fn files(layer: &Layer, found: &mut Paths<File>) -> io::Result<()> {
     let stream = BufReader::with_capacity(256 * 1024, layer.source.open()?);
-    let mut tar = TarReader::new(magic::open(stream).map_err(io::Error::other)?);
-    let mut found = BTreeMap::new();
+    let inner = magic::open(stream).map_err(io::Error::other)?;
+    let mut tar = TarReader::new(Within { inner, rest: limits::UNPACKED.unpacking(layer.descriptor.size) });
+    let mut entries = 0;
     while let Some(entry) = tar.next_entry().map_err(io::Error::other)? {
+        entries += 1;
+        limits::ENTRIES.allow(entries)?;
         let path = shown_bytes(&entry.name).to_string().trim_matches('/').to_owned();
         let mut out = HashingWriter::new(io::sink());
         io::copy(&mut tar.content(&entry), &mut out)?;
         let (_, content, size) = out.finish();
         let owner = (entry.uid, entry.gid);
+        let content = (entry.kind == EntryKind::File).then_some(content);
         let (kind, mode) = (entry.kind, entry.mode);
         let (target, attributes) = (entry.target, entry.attributes);
-        found.insert(path, LayerFile { kind, mode, owner, target, attributes, size, content });
+        let file = LayerFile { kind, mode, owner, target, attributes, content };
+        found.insert(&path, &File { size, print: file.print() });
+        paths::within()?;
     }
-    Ok(found)
+    Ok(())
 }
 
-fn file_changes(old: &BTreeMap<String, LayerFile>, new: &BTreeMap<String, LayerFile>) -> Vec<FileChange> {
-    let paths: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
-    paths
-        .into_iter()
-        .filter(|path| old.get(*path) != new.get(*path))
-        .map(|path| FileChange {
-            path: format!("/{path}"),
-            from: old.get(path).map(|entry| entry.size),
-            to: new.get(path).map(|entry| entry.size),
-        })
-        .collect()
+/// Both in byte order of their paths.
+fn file_changes(
+    old: impl Iterator<Item = (String, File)>,
+    new: impl Iterator<Item = (String, File)>,
+) -> Vec<FileChange> {
+    let (mut old, mut new) = (old.peekable(), new.peekable());
+    let mut changes = Vec::new();
+    loop {
+        let order = match (old.peek(), new.peek()) {
+            (None, None) => return changes,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some((before, _)), Some((now, _))) => before.cmp(now),
+        };
+        let before = old.next_if(|_| order.is_le());
+        let now = new.next_if(|_| order.is_ge());
+        if let (Some((_, before)), Some((_, now))) = (&before, &now)
+            && before == now
+        {
+            continue;
+        }
+        let size = |side: &Option<(String, File)>| side.as_ref().map(|(_, file)| file.size);
+        let (from, to) = (size(&before), size(&now));
+        if let Some((path, _)) = before.or(now) {
+            changes.push(FileChange { path: format!("/{}", shown_bytes(path.as_bytes())), from, to });
+        }
+    }
 }
 
 fn config_changes(from: &Image, to: &Image) -> Vec<ConfigChange> {

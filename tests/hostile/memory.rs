@@ -114,6 +114,11 @@ fn memory_of_a_build_is_bounded_whatever_comes() {
         let mut changed = many(LESS, "tarsstat", Member::file);
         changed.truncate(LESS - 1000);
         attacks.push(after("as large as may be, after another such", &first, &changed).or_taken());
+        let first = build("", &many(LESS, "tarsstat", Member::file), None);
+        let both = after("", &first, &changed);
+        both.run();
+        let differ = ["diff", "tars/framework:3.0.17", "tars/framework:3.0.18"];
+        attacks.push(Attack::new("what differs between two such", both.folder, &differ).taken().slowly());
         attacks.push(build("as many files as may be", &many(LESS, "tarsstat", Member::file), None));
         attacks.push(build("names that begin unlike", &unlike(190_000, 80), None).or_taken());
     }

@@ -27,6 +27,10 @@ fn tenth(folder: &Path, arguments: &[&str]) -> Output {
     succeed(&mut command)
 }
 
+fn lines(count: usize, line: impl Fn(usize) -> String) -> String {
+    (0..count).map(line).collect::<Vec<_>>().concat()
+}
+
 /// A compose file that says of each service what one of production says.
 fn compose() -> String {
     let service = |n: usize| {
@@ -62,11 +66,10 @@ fn compose() -> String {
             last = 20_000 + n * 100 + 99,
         )
     };
-    let services: String = (0..SERVICES).map(service).collect();
-    let volumes: String = (0..SERVICES).map(|n| format!("  node-{n:03}: {{}}\n")).collect();
+    let services = (0..SERVICES).map(service).collect::<Vec<_>>().concat();
+    let volumes = lines(SERVICES, |n| format!("  node-{n:03}: {{}}\n"));
     // A chain of six, of which the last is what the others begin with.
-    let chain: String =
-        (0..6).map(|n| format!("  chain-{n}: {{extends: chain-{}, image: x:1}}\n", n + 1)).collect();
+    let chain = lines(6, |n| format!("  chain-{n}: {{extends: chain-{}, image: x:1}}\n", n + 1));
     format!(
         "services:\n{services}{chain}  chain-6: {{image: x:1}}\nvolumes:\n{volumes}networks: {{tars: {{ipam: {{config: [{{subnet: 172.29.0.0/16}}]}}}}}}\n"
     )
@@ -80,8 +83,7 @@ fn a_tenth_of_every_limit_is_enough_for_the_largest_real_input() {
     let path = |below: &str| folder.path().join(below);
 
     fs::write(path("compose.yaml"), compose()).unwrap();
-    let settings: String =
-        (0..40).map(|n| format!("SETTING_{n}=the value of setting {n}, with some words\n")).collect();
+    let settings = lines(40, |n| format!("SETTING_{n}=the value of setting {n}, with some words\n"));
     fs::write(path("tars.env"), format!("{settings}MYSQL_HOST=172.29.0.2\nMYSQL_ROOT_PASSWORD=x\n")).unwrap();
     fs::write(path(".env"), format!("TARS_VERSION=3.0.17\nKEY={}\n", "0123456789abcdef".repeat(4))).unwrap();
     let understood: Value =
@@ -114,13 +116,12 @@ fn a_tenth_of_every_limit_is_enough_for_the_largest_real_input() {
     fs::remove_dir_all(path("cache")).unwrap();
     tenth(folder.path(), &["build", "framework.yaml", "--version", "2", "--after", "x/framework:1"]);
     tenth(folder.path(), &["diff", "x/framework:1", "x/framework:2"]);
-    tenth(folder.path(), &["copy", "x/framework:2", "oci:out:2"]);
-    tenth(folder.path(), &["copy", "x/framework:2", "docker-archive:out.tar"]);
-    succeed(Command::new("gzip").arg("-1").arg(path("out.tar")));
-    tenth(folder.path(), &["inspect", "docker-archive:out.tar.gz"]);
 
     // A list that is too large counts as none, and fails nobody.
-    let image = tarsup::transport::layout::read(&path("out"), Some("2")).unwrap();
+    let image = tarsup::transport::layout::read(&path("store"), Some("x/framework:2")).unwrap();
+    assert!(
+        image.layers.iter().map(|layer| layer.descriptor.size).sum::<u64>() * 3 <= limits::IMAGE.most / 10
+    );
     let lists = image.layers.iter().zip(image.layer_names()).filter(|(_, name)| name.starts_with("contents"));
     let mut seen = 0;
     for (layer, name) in lists {

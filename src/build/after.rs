@@ -139,6 +139,10 @@ impl BlobSource for Near {
     fn registry(&self) -> Option<(&str, &str)> {
         self.there.registry()
     }
+
+    fn unpacked(&self) -> Option<u64> {
+        self.here.unpacked().or_else(|| self.there.unpacked())
+    }
 }
 
 /// Puts layers into the order in which they are built. `diff_ids` are in canonical order, the first `fixed` (the base)

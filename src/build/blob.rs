@@ -3,11 +3,12 @@
 use std::io::{self, Write as _};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::after::{Near, Predecessor};
 use super::base::BasePaths;
 use super::compress::Compressors;
-use super::layer::{self, Folders};
-use super::tree::Tree;
+use super::layer;
 use super::{BuildError, LayerInput, Origin, Packed, Settings};
 use crate::oci::{Digest, HashingWriter, Layer};
 use crate::store::cache::LayerRecord;
@@ -64,15 +65,9 @@ pub(super) fn pack(
     let failed = BuildError::compress(&input.name);
     let cached = cache.find_proven::<()>(&key);
     if let Some(known) = known_blobs(settings) {
-        let diff_id = match (&cached, cache.recall::<Digest>(&hashed(&key))) {
-            (Some(record), _) => record.diff_id,
-            (None, Some(noted)) => noted,
-            (None, None) => {
-                let _span = tracing::debug_span!("hash", what = input.name).entered();
-                let diff_id = hash(&input.tree, &contents.folders).map_err(&failed)?;
-                cache.note(&hashed(&key), &diff_id)?;
-                diff_id
-            }
+        let diff_id = match &cached {
+            Some(record) => record.diff_id,
+            None => hashed_as(settings, input, contents, &key)?.diff_id,
         };
         if let Some(found) = known.layer(&diff_id) {
             let near = near(settings, found);
@@ -95,14 +90,47 @@ pub(super) fn pack(
     Ok(packed(diff_id, digest, size, Origin::Made, None))
 }
 
-/// The key of what a layer is uncompressed, where no blob of it was made.
-pub(super) fn hashed(key: &Digest) -> Digest {
-    Digest::of(format!("tarsup hashed 1\n{key}\n"))
+/// What a layer is uncompressed.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Hashed {
+    /// The digest of the tar.
+    pub(super) diff_id: Digest,
+    /// Its size in bytes.
+    pub(super) size: u64,
 }
 
-/// The diff id of a tree, without its blob.
-fn hash(tree: &Tree, folders: &Folders) -> io::Result<Digest> {
+/// What a layer is uncompressed: as the cache knows it, else made, and thrown away.
+pub(super) fn hashed(
+    settings: &Settings,
+    input: &LayerInput,
+    contents: &BasePaths,
+) -> Result<Hashed, BuildError> {
+    let key = layer::key(&input.tree, &contents.folders);
+    match settings.cache.find::<()>(&key) {
+        Some(LayerRecord { diff_id, tar_size: size, .. }) => Ok(Hashed { diff_id, size }),
+        None => hashed_as(settings, input, contents, &key),
+    }
+}
+
+fn hashed_as(
+    settings: &Settings,
+    input: &LayerInput,
+    contents: &BasePaths,
+    key: &Digest,
+) -> Result<Hashed, BuildError> {
+    if let Some(noted) = settings.cache.recall(&hashed_key(key)) {
+        return Ok(noted);
+    }
+    let _span = tracing::debug_span!("hash", what = input.name).entered();
     let mut tar = HashingWriter::new(io::sink());
-    layer::write(tree, folders, &mut tar)?;
-    Ok(tar.finish().1)
+    layer::write(&input.tree, &contents.folders, &mut tar).map_err(BuildError::compress(&input.name))?;
+    let (_, diff_id, size) = tar.finish();
+    let hashed = Hashed { diff_id, size };
+    settings.cache.note(&hashed_key(key), &hashed)?;
+    Ok(hashed)
+}
+
+/// The key of what a layer is uncompressed, where no blob of it was made.
+pub(super) fn hashed_key(key: &Digest) -> Digest {
+    Digest::of(format!("tarsup hashed 2\n{key}\n"))
 }

@@ -21,7 +21,7 @@ pub const LABEL_IMAGE_ROLE: &str = crate::tars::catalogue::IMAGE_ROLE_LABEL;
 /// The label with the services in it, joined by commas.
 pub const LABEL_IMAGE_SERVICES: &str = "io.tarsup.image.services";
 
-/// What an image is made of, once its layers are there.
+/// What the config of an image is made of.
 pub struct Parts<'a> {
     /// The recipe.
     pub recipe: &'a Recipe,
@@ -29,20 +29,18 @@ pub struct Parts<'a> {
     pub architecture: &'a str,
     /// Seconds since 1970 for config and history.
     pub created: Option<i64>,
-    /// The layers in their final order.
-    pub layers: &'a [Packed],
+    /// The layers in their final order: what they are called, what they are, and their diff ids.
+    pub layers: Vec<(&'a str, &'a str, Digest)>,
     /// The image that it stands on, whose layers are the first ones.
     pub base: Option<&'a BaseImage>,
-    /// The chain id of the predecessor, where there is one.
-    pub after: Option<Digest>,
 }
 
-/// Puts an image together.
-pub fn assemble(parts: &Parts<'_>, cache: &Cache) -> io::Result<Image> {
+/// The config of an image.
+pub fn config(parts: &Parts<'_>) -> serde_json::Result<Vec<u8>> {
     let created = rfc3339(parts.created);
-    let history = |layer: &Packed| History {
+    let history = |(name, what, _): &(&str, &str, Digest)| History {
         created: created.clone(),
-        created_by: format!("{CREATED_BY}{}: {}", layer.name, layer.what),
+        created_by: format!("{CREATED_BY}{name}: {what}"),
         empty_layer: false,
     };
     let config = Config {
@@ -52,16 +50,15 @@ pub fn assemble(parts: &Parts<'_>, cache: &Cache) -> io::Result<Image> {
         variant: None,
         config: run(parts.recipe),
         rootfs: RootFs {
-            diff_ids: parts.layers.iter().map(|layer| layer.diff_id).collect(),
+            diff_ids: parts.layers.iter().map(|(_, _, diff_id)| *diff_id).collect(),
             ..RootFs::default()
         },
         history: parts.layers.iter().map(history).collect(),
     };
-    let config = match parts.base {
-        Some(base) => inherit(&base.image, parts.recipe.role, &config)?,
-        None => serde_json::to_vec(&config)?,
-    };
-    of_config(config, parts.layers, parts.after, cache)
+    match parts.base {
+        Some(base) => inherit(&base.image, parts.recipe.role, &config),
+        None => serde_json::to_vec(&config),
+    }
 }
 
 /// The config of an image that stands on another one: every key of the base as it is, but for what its successor is.
@@ -163,7 +160,7 @@ pub fn of_config(
     Ok(Image { manifest: serde_json::to_vec(&manifest)?, config, layers })
 }
 
-fn as_layer(layer: &Packed, cache: &Cache) -> Layer {
+pub(super) fn as_layer(layer: &Packed, cache: &Cache) -> Layer {
     Layer {
         diff_id: layer.diff_id,
         descriptor: Descriptor {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde::{Deserialize, Serialize};
 
 use crate::diagnose::{Diagnose, Exit, Place, shown};
-use crate::oci::{Digest, Image, Layer};
+use crate::oci::{Digest, Image, Layer, TarImage};
 use crate::store::cache::LayerRecord;
 use crate::store::{Cache, StoreError};
 use crate::tars::Service;
@@ -37,6 +37,7 @@ pub mod ontop;
 pub mod pack;
 pub mod package;
 pub mod patch;
+mod pieces;
 mod plain;
 pub mod recipe;
 pub mod refusal;
@@ -180,6 +181,27 @@ impl Packed {
         self.origin != Origin::Made
     }
 }
+
+/// Hears of a build while it goes on.
+pub trait Watch: Sync {
+    /// A layer's blob is there.
+    fn layer(&self, layer: &Packed) {
+        let _ = layer;
+    }
+
+    /// Whether somebody wants the image before its layers are compressed.
+    fn wants_tars(&self) -> bool {
+        false
+    }
+
+    /// The image, whose layers are being compressed from now on. That may fail.
+    fn tars(&self, image: TarImage) {
+        let _ = image;
+    }
+}
+
+/// Nobody hears.
+impl Watch for () {}
 
 /// A package that is a file, as it was read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,24 +1,26 @@
 //! Trees become layers: taken from the cache or the predecessor where the content is known, made where it is not.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
 use super::after::{self, Made, Predecessor};
 use super::base::{self, BasePaths, Look, Rootfs};
-use super::blob::{self, hashed, known_blobs};
+use super::blob::{self, Hashed, hashed_key, known_blobs};
 use super::compress::Compressors;
 use super::gate;
 use super::inputs::Reading;
 use super::layer;
 use super::machine;
 use super::ontop::{self, Change, Why};
+use super::pieces::{Piece, Workshop};
 use super::same;
 use super::standing;
 use super::tree::{Content, Tree};
 use super::{
-    BaseInput, BuildError, Built, GateError, LayerInput, Origin, Packed, PreparedBuild, check, image,
-    listing, parallel, prepare_with,
+    BaseInput, BuildError, Built, GateError, LayerInput, Origin, Packed, PreparedBuild, Watch, check, image,
+    listing, prepare_with,
 };
 use crate::contents::{self, Part};
 use crate::oci::Digest;
@@ -28,7 +30,7 @@ use crate::store::cache::LayerRecord;
 impl PreparedBuild<'_> {
     /// Makes what is not known, and puts the image together. With a cache that rehearses all is done as it would be and
     /// nothing kept: the image is the one that would be built, and only its new layers cannot be opened.
-    pub fn build(&self, on_layer: &(dyn Fn(&Packed) + Sync)) -> Result<Built, BuildError> {
+    pub fn build(&self, watch: &dyn Watch) -> Result<Built, BuildError> {
         self.hints.keep()?;
         let compressors = Compressors::new(self.settings.threads);
         let (base, contents) = match &self.base {
@@ -50,44 +52,46 @@ impl PreparedBuild<'_> {
         if stack.inputs().any(|input| self.must_be_read(input, contents)) {
             // The cache knew the package, but has lost the layer: read everything, and once only.
             let read = prepare_with(self.recipe, self.settings, self.key, Reading::Everything)?;
-            return read.build(on_layer);
+            return read.build(watch);
         }
-        let pack = |input: &LayerInput| {
-            let layer = blob::pack(self.settings, input, contents, &compressors)?;
-            on_layer(&layer);
-            Ok::<_, BuildError>(layer)
-        };
+        let early = watch.wants_tars();
+        let shop =
+            Workshop { settings: self.settings, base: contents, compressors: &compressors, watch, early };
         let inputs: Vec<&LayerInput> = stack.inputs().collect();
-        let built = match &stack {
+        let (below, above);
+        let (pieces, why) = match &stack {
             Stack::OnTop(made, changes) => {
                 let kept: Vec<Packed> =
                     made.layers.iter().map(|layer| blob::kept(self.settings, layer)).collect();
-                kept.iter().for_each(on_layer);
-                let tops = parallel(self.settings.threads, &inputs, |input| pack(input))?;
-                let diff_ids: Vec<Digest> = tops.iter().map(|layer| layer.diff_id).collect();
+                kept.iter().for_each(|layer| watch.layer(layer));
+                let tops = shop.pieces(&inputs)?;
+                let diff_ids: Vec<Digest> = tops.iter().map(Piece::diff_id).collect();
                 let parts = files_on_top(made, changes, &diff_ids, &on_base, contents).map_err(unlisted)?;
-                let list = pack(&self.list(contents::LAYER, &parts, contents)?)?;
-                self.assemble(kept.into_iter().chain(tops).chain([list]).collect(), None)
+                above = self.list(contents::LAYER, &parts, contents)?;
+                let list = shop.piece(&above)?;
+                (kept.into_iter().map(Piece::Packed).chain(tops).chain([list]).collect(), None)
             }
             Stack::Canonical(layers, why) => {
-                base.iter().for_each(on_layer);
-                let made = parallel(self.settings.threads, &inputs, |input| pack(input))?;
-                let diff_ids = made.iter().map(|layer| layer.diff_id);
-                let (below, above) =
+                base.iter().for_each(|layer| watch.layer(layer));
+                let made = shop.pieces(&inputs)?;
+                let diff_ids = made.iter().map(Piece::diff_id);
+                let (files_below, files) =
                     parts(&on_base, layers.iter().zip(diff_ids), contents).map_err(unlisted)?;
-                let (low, high): (Vec<Packed>, Vec<Packed>) =
-                    made.into_iter().partition(|layer| below.contains_key(&layer.name));
-                let mut packed: Vec<Packed> = base.into_iter().chain(low).collect();
-                if !below.is_empty() {
-                    packed.push(pack(&self.list(contents::LAYER_BELOW, &below, contents)?)?);
+                let (low, high): (Vec<Piece<'_>>, Vec<Piece<'_>>) =
+                    made.into_iter().partition(|piece| files_below.contains_key(piece.told().0));
+                let mut pieces: Vec<Piece<'_>> = base.into_iter().map(Piece::Packed).chain(low).collect();
+                if !files_below.is_empty() {
+                    below = self.list(contents::LAYER_BELOW, &files_below, contents)?;
+                    pieces.push(shop.piece(&below)?);
                 }
-                packed.extend(high);
-                let mut packed = self.ordered(&packed, on_base.len(), why.as_ref());
-                packed.push(pack(&self.list(contents::LAYER, &above, contents)?)?);
-                self.assemble(packed, why.as_ref())
+                pieces.extend(high);
+                let mut pieces = self.ordered(pieces, on_base.len(), why.as_ref());
+                above = self.list(contents::LAYER, &files, contents)?;
+                pieces.push(shop.piece(&above)?);
+                (pieces, why.as_ref())
             }
         };
-        let built = built?;
+        let built = self.assemble(&shop, &pieces, why)?;
         self.settings.cache.settle()?;
         let built = Built { warnings, refused, ..built };
         same::remember(self, &built);
@@ -106,6 +110,7 @@ impl PreparedBuild<'_> {
         let judged = || layers.iter().filter(|layer| layer.name != "web");
         let world = gate::World {
             base,
+            led: RefCell::default(),
             base_name: self.base.as_ref().map_or(gate::SCRATCH.to_owned(), BaseInput::name),
             parts: judged().map(|layer| (layer.name.as_str(), gate::Shown::Tree(&layer.tree))).collect(),
             library_path: self
@@ -137,12 +142,13 @@ impl PreparedBuild<'_> {
     }
 
     /// `packed` is in canonical order. An engine tells the order of a predecessor, and nothing else of it.
-    fn ordered(&self, packed: &[Packed], base: usize, why: Option<&Why>) -> Vec<Packed> {
+    fn ordered<'p>(&self, packed: Vec<Piece<'p>>, base: usize, why: Option<&Why>) -> Vec<Piece<'p>> {
         let before = self.settings.predecessor.as_ref().map(|predecessor| predecessor.diff_ids.as_slice());
         let before = before.filter(|_| matches!(why, Some(Why::InEngine | Why::Foreign))).unwrap_or_default();
-        let diff_ids: Vec<Digest> = packed.iter().map(|layer| layer.diff_id).collect();
+        let diff_ids: Vec<Digest> = packed.iter().map(Piece::diff_id).collect();
+        let mut packed: Vec<Option<Piece<'p>>> = packed.into_iter().map(Some).collect();
         let order = after::order(&diff_ids, base, before);
-        order.into_iter().map(|index| packed[index].clone()).collect()
+        order.into_iter().filter_map(|index| packed[index].take()).collect()
     }
 
     /// The layers as they come to lie on this base, proven to fit each other.
@@ -188,8 +194,10 @@ impl PreparedBuild<'_> {
         let missing = || {
             let key = layer::key(&input.tree, &contents.folders);
             let cache = &self.settings.cache;
-            let known =
-                known_blobs(self.settings).and_then(|known| known.layer(&cache.recall(&hashed(&key))?));
+            let known = known_blobs(self.settings).and_then(|known| {
+                let hashed: Hashed = cache.recall(&hashed_key(&key))?;
+                known.layer(&hashed.diff_id)
+            });
             known.is_none() && cache.find_proven::<()>(&key).is_none()
         };
         !input.tree.is_read() && missing()
@@ -216,13 +224,13 @@ impl PreparedBuild<'_> {
         let cached: Option<LayerRecord<BasePaths>> =
             found.cloned().and_then(|record| cache.proven(&key, record));
         if let Some(known) = known_blobs(self.settings) {
-            let noted = || cache.recall(&hashed(&key));
+            let noted = || cache.recall(&hashed_key(&key));
             let known_names = cached.as_ref().map(|record| (record.diff_id, record.extra.clone()));
             let (diff_id, mut contents) = if let Some(names) = known_names.or_else(noted) {
                 names
             } else {
                 let read = base::hash(base, Look::AtNames)?;
-                cache.note(&hashed(&key), &read)?;
+                cache.note(&hashed_key(&key), &read)?;
                 read
             };
             if let Some(found) = known.layer(&diff_id) {
@@ -231,7 +239,7 @@ impl PreparedBuild<'_> {
                 }
                 if contents.offers.is_none() {
                     let read = base::hash(base, Look::IntoLibraries)?;
-                    cache.note(&hashed(&key), &read)?;
+                    cache.note(&hashed_key(&key), &read)?;
                     contents = read.1;
                 }
                 let near = blob::near(self.settings, found);
@@ -249,18 +257,25 @@ impl PreparedBuild<'_> {
         Ok((packed, record.extra))
     }
 
-    fn assemble(&self, layers: Vec<Packed>, why: Option<&Why>) -> Result<Built, BuildError> {
+    fn assemble(
+        &self,
+        shop: &Workshop<'_>,
+        pieces: &[Piece<'_>],
+        why: Option<&Why>,
+    ) -> Result<Built, BuildError> {
         let predecessor = self.settings.predecessor.as_ref();
         let parts = image::Parts {
             recipe: self.recipe,
             architecture: &self.settings.architecture,
             created: self.settings.created,
-            layers: &layers,
+            layers: pieces.iter().map(Piece::told).collect(),
             base: self.base.as_ref().and_then(BaseInput::image),
-            after: predecessor.and_then(Predecessor::chain_id),
         };
-        let image =
-            image::assemble(&parts, &self.settings.cache).map_err(BuildError::compress("of the config"))?;
+        let unmade = BuildError::compress("of the config");
+        let config = image::config(&parts).map_err(|error| unmade(error.into()))?;
+        let after = predecessor.and_then(Predecessor::chain_id);
+        let layers = shop.finish(pieces, &config, after)?;
+        let image = image::of_config(config, &layers, after, &self.settings.cache).map_err(unmade)?;
         let before = predecessor.map(|image| image.diff_ids.as_slice()).unwrap_or_default();
         let sent = layers.iter().zip(before).take_while(|(layer, before)| layer.diff_id == **before).count();
         let bytes: u64 = layers.iter().skip(sent).map(|layer| layer.size).sum();

@@ -1,5 +1,6 @@
 //! The next image from one that exists: one service is replaced, without a recipe and without the other packages.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -9,9 +10,10 @@ use super::after::{Made, Predecessor};
 use super::base::BasePaths;
 use super::compress::Compressors;
 use super::package;
+use super::pieces::{Piece, Workshop};
 use super::tree::{Content, TreeNode};
 use super::{
-    BuildError, Built, GateError, LayerInput, Packed, Settings, UsedPackage, blob, check, gate, image,
+    BuildError, Built, GateError, LayerInput, Packed, Settings, UsedPackage, Watch, blob, check, gate, image,
     listing, machine, ontop, pack, standing,
 };
 use crate::contents::{self, Kind, Part};
@@ -106,11 +108,7 @@ impl Diagnose for PatchError {
 type Digests = BTreeMap<Service, Option<Digest>>;
 
 /// Makes the next image: the layers of the old one, and the changed files of the patched services on top.
-pub fn patch(
-    patch: &Patch<'_>,
-    settings: &Settings,
-    on_layer: &(dyn Fn(&Packed) + Sync),
-) -> Result<Built, BuildError> {
+pub fn patch(patch: &Patch<'_>, settings: &Settings, watch: &dyn Watch) -> Result<Built, BuildError> {
     let unfit = |why: String| PatchError::Image { image: patch.name.clone(), why };
     let names = patch.image.layer_names();
     let on_base: Vec<Digest> = names
@@ -126,31 +124,28 @@ pub fn patch(
     let (warnings, refused) = gate(patch, settings, made, &inputs, &base)?;
     let changes = ontop::replaced(&made.contents, &inputs, &base).map_err(|why| unfit(why.to_string()))?;
     let compressors = Compressors::new(settings.threads);
-    let pack = |input: &LayerInput| {
-        let layer = blob::pack(settings, input, &base, &compressors)?;
-        on_layer(&layer);
-        Ok::<_, BuildError>(layer)
-    };
-    let mut layers: Vec<Packed> = made.layers.iter().map(|layer| blob::kept(settings, layer)).collect();
-    layers.iter().for_each(on_layer);
-    let mut tops = Vec::new();
-    for input in changes.iter().filter_map(|change| change.layer.as_ref()) {
-        let layer = pack(input)?;
-        tops.push(layer.diff_id);
-        layers.push(layer);
-    }
-    let mut parts = pack::parts_on_top(made, &changes, &tops, &[], &base);
+    let shop =
+        Workshop { settings, base: &base, compressors: &compressors, watch, early: watch.wants_tars() };
+    let kept: Vec<Packed> = made.layers.iter().map(|layer| blob::kept(settings, layer)).collect();
+    kept.iter().for_each(|layer| watch.layer(layer));
+    let inputs: Vec<&LayerInput> = changes.iter().filter_map(|change| change.layer.as_ref()).collect();
+    let tops = shop.pieces(&inputs)?;
+    let diff_ids: Vec<Digest> = tops.iter().map(Piece::diff_id).collect();
+    let mut parts = pack::parts_on_top(made, &changes, &diff_ids, &[], &base);
     // An image that was read in full has no list of its base.
     let unlisted = made.contents.parts.get(BASE).filter(|_| !made.contents.below.contains(BASE));
     parts.extend(unlisted.map(|part| (BASE.to_owned(), part.clone())));
     parts.extend(learned.map(|part| (BASE.to_owned(), part)));
     let files = parts.into_iter().map(|(name, part)| Ok((name, listing::rendered_part(&part)?)));
     let files = files.collect::<Result<_, _>>().map_err(pack::unlisted)?;
-    layers.push(pack(&list(&files, patch, &base)?)?);
-    settings.cache.settle()?;
-    let config = config(patch, settings, &layers, &digests)
+    let list = list(&files, patch, &base)?;
+    let list = shop.piece(&list)?;
+    let pieces: Vec<Piece<'_>> = kept.into_iter().map(Piece::Packed).chain(tops).chain([list]).collect();
+    let config = config(patch, settings, &pieces, &digests)
         .map_err(|error| unfit(format!("its config cannot be read: {error}")))?;
     let after = patch.before.chain_id();
+    let layers = shop.finish(&pieces, &config, after)?;
+    settings.cache.settle()?;
     let image = image::of_config(config, &layers, after, &settings.cache)
         .map_err(BuildError::compress("of the config"))?;
     let note = ontop::beyond(ontop::Limits::default(), &changes)
@@ -193,6 +188,7 @@ fn gate(
     let environment = config["config"]["Env"].as_array().into_iter().flatten().filter_map(Value::as_str);
     let world = gate::World {
         base,
+        led: RefCell::default(),
         base_name: if made.contents.parts.contains_key(BASE) {
             format!("the base of {}", patch.name)
         } else {
@@ -283,13 +279,13 @@ fn list(
 fn config(
     patch: &Patch<'_>,
     settings: &Settings,
-    layers: &[Packed],
+    layers: &[Piece<'_>],
     digests: &Digests,
 ) -> serde_json::Result<Vec<u8>> {
     let mut config: Value = serde_json::from_slice(&patch.image.config)?;
     let created = image::rfc3339(settings.created);
     config["created"] = json!(created);
-    config["rootfs"]["diff_ids"] = json!(layers.iter().map(|layer| layer.diff_id).collect::<Vec<_>>());
+    config["rootfs"]["diff_ids"] = json!(layers.iter().map(Piece::diff_id).collect::<Vec<_>>());
     // The layers that stay keep their history; that of the list is the last, and goes with it.
     let stay = patch.before.stay();
     let mut history: Vec<Value> = config["history"].as_array().cloned().unwrap_or_default();
@@ -298,7 +294,8 @@ fn config(
         history.pop();
     }
     history.extend(layers.iter().skip(stay).map(|layer| {
-        json!({ "created": created, "created_by": format!("{CREATED_BY}{}: {}", layer.name, layer.what) })
+        let (name, what, _) = layer.told();
+        json!({ "created": created, "created_by": format!("{CREATED_BY}{name}: {what}") })
     }));
     config["history"] = json!(history);
     let labels = &mut config["config"]["Labels"];

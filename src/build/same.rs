@@ -197,7 +197,7 @@ mod tests {
         let build = || {
             let prepared = super::super::prepare(&plain, &settings).unwrap();
             assert_eq!(prepared.key, None, "the files are too young");
-            let built = prepared.build(&|_| {}).unwrap();
+            let built = prepared.build(&()).unwrap();
             assert!(at(&plain).is_none(), "nothing was noted of young files");
             remember_at(key_at(&plain, &settings, later), &prepared, &built, later);
             let again = at(&plain).unwrap();

@@ -17,11 +17,11 @@ use super::options::ImageOptions;
 use super::{Failure, Outcome, Ui};
 use crate::build::after::Predecessor;
 use crate::build::recipe::{Overrides, Recipe, is_waiver};
-use crate::build::{self, Built, Origin, Packed, Settings, UsedPackage, skeleton};
+use crate::build::{self, Built, Origin, Packed, Settings, UsedPackage, Watch, skeleton};
 use crate::deploy::pins::PACKAGE_ANNOTATION;
 use crate::diagnose::{Diagnose, Exit};
 use crate::limits::{self, Beyond};
-use crate::oci::{Digest, Image, Reference};
+use crate::oci::{Digest, Image, Reference, TarImage};
 use crate::sbom::PACKED_ANNOTATION;
 use crate::store::{self, Cache};
 use crate::transport::{ImageName, Receipt, TransportError};
@@ -166,7 +166,7 @@ pub fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
     reach(&outputs, &places, ui)?;
     if args.plan {
         return plan::show(
-            prepared.build(&|_| ())?,
+            prepared.build(&())?,
             &prepared.warnings,
             &recipe.reference,
             &outputs,
@@ -174,7 +174,7 @@ pub fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
             ui,
         );
     }
-    let built = prepared.build(&|layer| say(layer, ui))?;
+    let built = prepared.build(&Telling { outputs: &outputs, places: &places, ui })?;
     pinned.keep(ui)?;
     let written = Written { built: &built, reference: &recipe.reference, packages: &prepared.packages };
     write(&written, &outputs, &places, ui)
@@ -186,6 +186,27 @@ fn reach(outputs: &[ImageName], places: &Places, ui: &Ui) -> Result<(), Failure>
         image::reach(places, ui)?;
     }
     Ok(())
+}
+
+/// Tells a person of each layer, and an engine of the image.
+struct Telling<'a> {
+    outputs: &'a [ImageName],
+    places: &'a Places,
+    ui: &'a Ui,
+}
+
+impl Watch for Telling<'_> {
+    fn layer(&self, layer: &Packed) {
+        say(layer, self.ui);
+    }
+
+    fn wants_tars(&self) -> bool {
+        self.places.may_take_tars(self.outputs)
+    }
+
+    fn tars(&self, image: TarImage) {
+        self.places.send_early(image, self.outputs, self.ui);
+    }
 }
 
 fn say(layer: &Packed, ui: &Ui) {

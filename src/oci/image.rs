@@ -49,6 +49,11 @@ pub trait BlobSource: Send + Sync {
     fn registry(&self) -> Option<(&str, &str)> {
         None
     }
+
+    /// How many bytes the blob unpacks to, where whoever made it said so; only reading it tells for others.
+    fn unpacked(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// One layer: what it is uncompressed (`diff_id`), what is stored (`descriptor`), and its bytes.
@@ -144,6 +149,11 @@ impl Image {
     /// What the layers take together, in bytes, as stored.
     pub fn layers_size(&self) -> u64 {
         self.layers.iter().map(|layer| layer.descriptor.size).sum()
+    }
+
+    /// The chain id of the image whose order of layers this one keeps.
+    pub fn after(&self) -> Option<Digest> {
+        super::Manifest::parse(&self.manifest).ok()?.annotations.get(ANNOTATION_AFTER)?.parse().ok()
     }
 
     /// The diff ids, the base first.

@@ -5,9 +5,11 @@ pub mod digest;
 pub mod image;
 pub mod manifest;
 pub mod reference;
+pub mod tars;
 
 pub use config::Config;
 pub use digest::{Digest, HashingReader, HashingWriter};
 pub use image::{BlobSource, Image, Layer};
 pub use manifest::{Descriptor, Manifest, MediaType};
 pub use reference::Reference;
+pub use tars::{TarImage, TarLayer, TarSource};

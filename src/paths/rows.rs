@@ -210,6 +210,13 @@ impl Row {
         }
     }
 
+    /// Puts an entry after its last one.
+    fn push(&mut self, entry: &[u8]) {
+        let end = self.bytes.len();
+        self.replace(end, end, &[entry]);
+        self.count += 1;
+    }
+
     fn remove(&mut self, item: Item) {
         let mut to = item.end;
         let mut next = Vec::new();
@@ -225,7 +232,7 @@ impl Row {
 }
 
 /// How much a table holds.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Size {
     /// Paths.
     pub count: u64,
@@ -247,7 +254,21 @@ impl<'r> IntoIterator for &'r Rows {
 pub struct Rows {
     rows: Vec<Arc<Row>>,
     size: Size,
+    /// The last path of all: what comes after it is put there without looking for its place.
+    last: Vec<u8>,
 }
+
+impl PartialEq for Rows {
+    fn eq(&self, other: &Self) -> bool {
+        // What was made in the same order lies in the same rows.
+        let same = |one: &Arc<Row>, other: &Arc<Row>| Arc::ptr_eq(one, other) || one.bytes == other.bytes;
+        let is_alike = self.rows.len() == other.rows.len()
+            && self.rows.iter().zip(&other.rows).all(|(one, other)| same(one, other));
+        is_alike || (self.size == other.size && self.iter().eq(other.iter()))
+    }
+}
+
+impl Eq for Rows {}
 
 impl Rows {
     /// How much is in it.
@@ -270,24 +291,38 @@ impl Rows {
 
     /// Puts a path in its place, with what is to be kept of it.
     pub fn insert(&mut self, path: &str, value: &[u8]) {
-        let at = self.row_of(path.as_bytes());
-        let is_last = at + 1 >= self.rows.len();
-        let Some(row) = self.rows.get_mut(at) else {
-            let mut row = Row::new(0, &[]);
-            row.insert(path.as_bytes(), value);
-            self.rows.push(Arc::new(row));
-            self.count(path, true);
+        if self.rows.is_empty() || self.last.as_slice() < path.as_bytes() {
+            self.append(path, value);
             return;
-        };
-        let row = Arc::make_mut(row);
+        }
+        let at = self.row_of(path.as_bytes());
+        let row = Arc::make_mut(&mut self.rows[at]);
         let is_new = row.insert(path.as_bytes(), value);
         if row.bytes.len() > BYTES && row.count > 1 {
-            // What comes in order fills its rows.
-            let is_last = is_last && row.ends_with(path.as_bytes());
-            let later = if is_last { row.cut_last(path.as_bytes(), value) } else { row.cut() };
+            let later = row.cut();
             self.rows.insert(at + 1, Arc::new(later));
         }
         self.count(path, is_new);
+    }
+
+    /// Puts a path after all others. What comes in order fills its rows.
+    fn append(&mut self, path: &str, value: &[u8]) {
+        let shared = alike(&self.last, path.as_bytes());
+        self.last.truncate(shared);
+        self.last.extend_from_slice(&path.as_bytes()[shared..]);
+        let entry = |shared: usize| {
+            let mut bytes = Vec::with_capacity(path.len() + value.len() + 8);
+            head_of(&mut bytes, shared, &path.as_bytes()[shared..]);
+            put_number(&mut bytes, value.len() as u64);
+            bytes.extend_from_slice(value);
+            bytes
+        };
+        let next = entry(shared);
+        match self.rows.last_mut().filter(|row| row.bytes.len() + next.len() <= BYTES) {
+            Some(row) => Arc::make_mut(row).push(&next),
+            None => self.rows.push(Arc::new(Row::new(1, &[&entry(0)]))),
+        }
+        self.count(path, true);
     }
 
     fn count(&mut self, path: &str, is_new: bool) {
@@ -305,9 +340,20 @@ impl Rows {
         if row.count == 0 {
             self.rows.remove(at);
         }
+        if self.last == path.as_bytes() {
+            self.last = self.find_last();
+        }
         self.size.count -= 1;
         self.size.bytes -= path.len() as u64;
         true
+    }
+
+    /// The last path of all; an empty one where there is none.
+    fn find_last(&self) -> Vec<u8> {
+        let last = self.rows.len().saturating_sub(1);
+        let mut iter = Iter { rows: &self.rows[last..], at: 0, path: Vec::new() };
+        while iter.next().is_some() {}
+        iter.path
     }
 
     /// All of it, in byte order of the paths.
@@ -343,24 +389,6 @@ impl Rows {
                 Iter { rows: &rows, at: 0, path: Vec::new() }.map(owned).collect();
             entries
         })
-    }
-}
-
-impl Row {
-    /// True where this is its last path.
-    fn ends_with(&self, path: &[u8]) -> bool {
-        let Place::There(item) = self.find(path) else { return false };
-        item.end == self.bytes.len()
-    }
-
-    /// Its last path, in a row of its own.
-    fn cut_last(&mut self, path: &[u8], value: &[u8]) -> Self {
-        if let Place::There(item) = self.find(path) {
-            *self = Self::new(self.count - 1, &[&self.bytes[..item.start]]);
-        }
-        let mut row = Self::new(0, &[]);
-        row.insert(path, value);
-        row
     }
 }
 

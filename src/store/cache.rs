@@ -10,10 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
 use super::proven::open_regular;
+use super::unpacked::said;
 use super::{Proven, StoreError};
 use crate::oci::{BlobSource, Digest};
 
@@ -56,6 +58,8 @@ struct CacheBlob {
     digest: Digest,
     size: u64,
     proven: Arc<Proven>,
+    /// What it would unpack to, where it was only rehearsed.
+    unpacked: Option<u64>,
 }
 
 impl BlobSource for CacheBlob {
@@ -69,6 +73,10 @@ impl BlobSource for CacheBlob {
         }
         fs::hard_link(&self.path, target)?;
         Ok(true)
+    }
+
+    fn unpacked(&self) -> Option<u64> {
+        self.unpacked.or_else(|| said(&self.path).ok().flatten())
     }
 }
 
@@ -115,7 +123,8 @@ impl Cache {
 
     /// The bytes of a blob.
     pub fn source(&self, digest: Digest, size: u64) -> Arc<dyn BlobSource> {
-        Arc::new(CacheBlob { path: self.blob(&digest), digest, size, proven: Arc::clone(&self.proven) })
+        let (path, proven) = (self.blob(&digest), Arc::clone(&self.proven));
+        Arc::new(CacheBlob { path, digest, size, proven, unpacked: self.unpacked_of_rehearsed(&digest) })
     }
 
     /// True where a blob is there, and its bytes are proven.
@@ -177,6 +186,13 @@ impl Cache {
     fn find_rehearsed<E: DeserializeOwned>(&self, key: &Digest) -> Option<LayerRecord<E>> {
         let rehearsed = self.rehearsed.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
         serde_json::from_str(rehearsed.get(key)?).ok()
+    }
+
+    fn unpacked_of_rehearsed(&self, blob: &Digest) -> Option<u64> {
+        let rehearsed = self.rehearsed.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        let records = rehearsed.values().filter_map(|text| serde_json::from_str(text).ok());
+        let of_it = |record: LayerRecord<IgnoredAny>| (record.digest == *blob).then_some(record.tar_size);
+        records.filter_map(of_it).next()
     }
 
     /// The record of that key, where a blob of its size is there.

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
 use super::proven::open_regular;
+use super::unpacked::said;
 use super::{Proven, StoreError};
 use crate::diagnose::shown;
 use crate::limits::{self, Beyond};
@@ -44,6 +45,10 @@ struct LayoutBlob(PathBuf);
 impl BlobSource for LayoutBlob {
     fn open(&self) -> io::Result<Box<dyn Read + Send>> {
         Ok(Box::new(open_regular(&self.0)?))
+    }
+
+    fn unpacked(&self) -> Option<u64> {
+        said(&self.0).ok().flatten()
     }
 }
 

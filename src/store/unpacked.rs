@@ -1,6 +1,7 @@
 //! What a layer takes once it is unpacked, told from the ends of its file.
 
 use std::io::{self, Read as _};
+use std::path::Path;
 
 use super::Layout;
 use super::proven::{ends_with, open_regular};
@@ -32,14 +33,17 @@ fn size_of_all(end: &[u8; SIZE_MEMBER]) -> Option<u64> {
     Some(u64::from_le_bytes(rest.try_into().ok()?))
 }
 
+/// The size that a blob of ours says of itself.
+pub(super) fn said(path: &Path) -> io::Result<Option<u64>> {
+    let mut end = [0; SIZE_MEMBER];
+    Ok(if ends_with(path, &mut end)? { size_of_all(&end) } else { None })
+}
+
 /// The bytes of a layer's tar; nothing where that cannot be told without reading all of it.
 pub fn unpacked(layout: &Layout, layer: &Descriptor) -> Option<u64> {
     let told = || -> io::Result<Option<u64>> {
         let path = layout.blob(&layer.digest);
-        let mut end = [0; SIZE_MEMBER];
-        if ends_with(&path, &mut end)?
-            && let Some(size) = size_of_all(&end)
-        {
+        if let Some(size) = said(&path)? {
             return Ok(Some(size));
         }
         let (mut magic, mut last) = ([0; 4], [0; 4]);

@@ -50,7 +50,7 @@ pub enum Unsound {
 }
 
 /// What a registry says of itself stays as it is.
-fn unsound(wanted: Digest, source: io::Error) -> io::Error {
+pub(super) fn unsound(wanted: Digest, source: io::Error) -> io::Error {
     if source.get_ref().is_some_and(|inner| inner.downcast_ref::<RegistryError>().is_some()) {
         return source;
     }
@@ -72,10 +72,19 @@ impl<R: Read> Read for Layered<R> {
 /// The entry of `manifest.json` (docker's image spec v1.2).
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct DockerManifest {
+pub(super) struct DockerManifest {
     config: String,
     repo_tags: Vec<String>,
     layers: Vec<String>,
+}
+
+impl DockerManifest {
+    /// `manifest.json` of an image with this name: every layer, whether it is in the archive or not.
+    pub(super) fn of(config: String, reference: &Reference, layers: Vec<String>) -> io::Result<Vec<u8>> {
+        let tag = reference.tag.as_deref().unwrap_or("latest");
+        let repo_tags = vec![format!("{}:{tag}", reference.familiar_name())];
+        Ok(serde_json::to_vec(&[Self { config, repo_tags, layers }])?)
+    }
 }
 
 impl Archive<'_> {
@@ -152,16 +161,9 @@ impl Archive<'_> {
         Ok(serde_json::to_vec(&index)?)
     }
 
-    /// `manifest.json`: every layer, whether it is in the archive or not.
     fn manifest(&self) -> io::Result<Vec<u8>> {
         let layers = self.image.layers.iter().map(|layer| blob_path(&layer.descriptor.digest)).collect();
-        let tag = self.reference.tag.as_deref().unwrap_or("latest");
-        let manifest = DockerManifest {
-            config: blob_path(&self.image.config_digest()),
-            repo_tags: vec![format!("{}:{tag}", self.reference.familiar_name())],
-            layers,
-        };
-        Ok(serde_json::to_vec(&[manifest])?)
+        DockerManifest::of(blob_path(&self.image.config_digest()), self.reference, layers)
     }
 }
 
@@ -230,7 +232,7 @@ fn whole(image: &Image, bytes_sent: u64) -> Receipt {
 }
 
 /// Where a blob lies in an OCI layout.
-fn blob_path(digest: &Digest) -> String {
+pub(super) fn blob_path(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }
 
@@ -240,43 +242,57 @@ fn padding(size: u64) -> u64 {
 }
 
 /// A tar that is written entry by entry, with nothing in its headers that could differ from run to run.
-struct Tar<'a> {
-    out: &'a mut dyn Write,
-    size: u64,
-    progress: &'a dyn Progress,
+pub(super) struct Tar<'a> {
+    /// Where it goes.
+    pub(super) out: &'a mut dyn Write,
+    /// How many bytes it has so far.
+    pub(super) size: u64,
+    /// Hears of them.
+    pub(super) progress: &'a dyn Progress,
 }
 
 impl Tar<'_> {
-    fn directory(&mut self, name: &str) -> io::Result<()> {
+    pub(super) fn directory(&mut self, name: &str) -> io::Result<()> {
         self.header(name, 0, tar::EntryType::Directory, 0o755)
     }
 
-    fn bytes(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+    pub(super) fn bytes(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
         self.stream(name, bytes.len() as u64, &mut &*bytes)
     }
 
     fn stream(&mut self, name: &str, size: u64, reader: &mut dyn Read) -> io::Result<()> {
-        self.header(name, size, tar::EntryType::Regular, 0o644)?;
-        let mut buffer = vec![0; 128 * 1024];
-        let mut rest = size;
-        while rest > 0 {
-            let want = buffer.len().min(usize::try_from(rest).unwrap_or(usize::MAX));
-            let read = reader.read(&mut buffer[..want])?;
-            if read == 0 {
-                return Err(io::Error::new(
-                    io::ErrorKind::UnexpectedEof,
-                    format!("{name} is {rest} bytes short"),
-                ));
+        self.entry(name, size, |out| {
+            let mut buffer = vec![0; 128 * 1024];
+            let mut rest = size;
+            while rest > 0 {
+                let want = buffer.len().min(usize::try_from(rest).unwrap_or(usize::MAX));
+                let read = reader.read(&mut buffer[..want])?;
+                if read == 0 {
+                    let short = format!("{name} is {rest} bytes short");
+                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, short));
+                }
+                out.write_all(&buffer[..read])?;
+                rest -= read as u64;
             }
-            self.write(&buffer[..read])?;
-            rest -= read as u64;
-        }
+            Ok(())
+        })
+    }
+
+    /// An entry of this size, whose bytes `put` writes.
+    pub(super) fn entry(
+        &mut self,
+        name: &str,
+        size: u64,
+        put: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.header(name, size, tar::EntryType::Regular, 0o644)?;
+        put(self)?;
         let padding = usize::try_from(padding(size)).unwrap_or(0);
-        self.write(&[0; 512][..padding])
+        self.write_all(&[0; 512][..padding])
     }
 
     /// Counts an entry whose content is not at hand.
-    fn pass(&mut self, name: &str, size: u64) -> io::Result<()> {
+    pub(super) fn pass(&mut self, name: &str, size: u64) -> io::Result<()> {
         self.header(name, size, tar::EntryType::Regular, 0o644)?;
         self.size += size + padding(size);
         Ok(())
@@ -292,19 +308,25 @@ impl Tar<'_> {
         header.set_mtime(0);
         header.set_size(size);
         header.set_cksum();
-        self.write(header.as_bytes())
+        self.write_all(header.as_bytes())
     }
 
-    fn end(&mut self) -> io::Result<u64> {
-        self.write(&[0; 1024])?;
+    pub(super) fn end(&mut self) -> io::Result<u64> {
+        self.write_all(&[0; 1024])?;
         self.out.flush()?;
         Ok(self.size)
     }
+}
 
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+impl Write for Tar<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.out.write_all(bytes)?;
         self.size += bytes.len() as u64;
         self.progress.advance(bytes.len() as u64);
-        Ok(())
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
     }
 }

@@ -14,9 +14,10 @@ use tokio::sync::mpsc;
 
 use super::archive::Archive;
 use super::held::Ahead;
+use super::tars::{self, TarArchive};
 use super::{Progress, Receipt, Result, Sink, Source, TransportError, saved};
 use crate::engine::{ByteStream, CreateBody, Engine, EngineError, EngineImage, EngineInfo, ImageStore};
-use crate::oci::{Digest, Image, Reference};
+use crate::oci::{Digest, Image, Reference, TarImage};
 
 /// How much of the archive is sent at once.
 const PIECE: usize = 256 * 1024;
@@ -66,33 +67,27 @@ impl Daemon {
         })
     }
 
-    /// What an engine may know the image by.
-    fn names(&self, image: &Image) -> [String; 3] {
-        [self.reference.to_string(), image.config_digest().to_string(), image.digest().to_string()]
-    }
-
     /// What the reference leads to, where that is this very image.
-    async fn holds(&self, name: &str, image: &Image) -> Result<Option<EngineImage>> {
+    async fn holds(&self, name: &str, wanted: &Wanted<'_>) -> Result<Option<EngineImage>> {
         let found = self.engine.inspect_image(name).await?;
-        Ok(found.filter(|found| is_same(found, image)))
+        Ok(found.filter(|found| wanted.is(found)))
     }
 
     /// Sends the layers that `skipped` does not name, and proves that the engine has the image afterwards.
     async fn load(
         &self,
-        image: &Image,
+        wanted: &Wanted<'_>,
         (info, skipped): (&EngineInfo, &BTreeSet<usize>),
         sent: &mut u64,
         progress: &dyn Progress,
     ) -> Result<()> {
         let (pieces, mut receiver) = mpsc::channel(WAITING);
         let (counter, mut progressed) = mpsc::unbounded_channel();
-        let (image_sent, reference, left_out) = (image.clone(), self.reference.clone(), skipped.clone());
+        let (sending, reference, left_out) = (wanted.sent(info), self.reference.clone(), skipped.clone());
         let writer = tokio::task::spawn_blocking(move || {
             let mut out = Pieces { out: pieces, piece: BytesMut::new() };
             let includes = |index: usize| !left_out.contains(&index);
-            let archive = Archive { image: &image_sent, reference: &reference, includes: &includes };
-            let written = archive.write(&mut out, &Counter(counter));
+            let written = sending.write((&reference, &includes), &mut out, &Counter(counter));
             if written.is_err() {
                 // A body that merely ends would look whole to the engine.
                 let _ = out.out.blocking_send(Err(io::Error::other("the image cannot be read")));
@@ -124,41 +119,35 @@ impl Daemon {
             }
             (answer, Ok(_)) => answer?,
         };
-        self.prove(image, info, &said).await
+        self.prove(wanted, info, &said).await
     }
 
     /// A load may fail without saying so: the image is asked for, and where the store takes half of one and the engine does
     /// not tell, mounted.
-    async fn prove(&self, image: &Image, info: &EngineInfo, said: &[String]) -> Result<()> {
+    async fn prove(&self, wanted: &Wanted<'_>, info: &EngineInfo, said: &[String]) -> Result<()> {
         let name = self.reference.to_string();
         let not_loaded = |why: String| TransportError::NotLoaded { name: name.clone(), why };
         let found = match self.engine.inspect_image(&name).await? {
             None => return Err(not_loaded("it is not there afterwards".to_owned())),
-            Some(found) if !is_same(&found, image) => {
+            Some(found) if !wanted.is(&found) => {
                 return Err(not_loaded(format!("the name leads to {}, another image", found.id)));
             }
             Some(found) => found,
         };
-        match unpacked(info, image, said) {
+        match wanted.unpacked(info, said) {
             Some(Err(why)) => Err(not_loaded(why)),
             Some(Ok(())) => Ok(()),
-            None => self.prove_whole(&found, &name, image, info.image_store).await,
+            None => self.prove_whole(&found, &name, info.image_store).await,
         }
     }
 
     /// Proves that a container can be made of an image that is there.
-    async fn prove_whole(
-        &self,
-        found: &EngineImage,
-        name: &str,
-        image: &Image,
-        store: ImageStore,
-    ) -> Result<()> {
+    async fn prove_whole(&self, found: &EngineImage, name: &str, store: ImageStore) -> Result<()> {
         if store == ImageStore::Classic {
             // It shows an image only when it has every layer.
             return Ok(());
         }
-        match self.mount(found, name, image).await {
+        match self.mount(found, name).await {
             Err(error @ (EngineError::Unreachable { .. } | EngineError::Lost { .. })) => Err(error.into()),
             Err(error) => {
                 Err(TransportError::NotLoaded { name: self.reference.to_string(), why: error.to_string() })
@@ -169,7 +158,7 @@ impl Daemon {
 
     /// containerd's store takes an image whose blobs are missing; only a container of it needs them. This one is never
     /// started.
-    async fn mount(&self, found: &EngineImage, name: &str, image: &Image) -> crate::engine::Result<()> {
+    async fn mount(&self, found: &EngineImage, name: &str) -> crate::engine::Result<()> {
         // Otherwise the image's volumes would be made, and stay.
         let volumes = found.raw.pointer("/Config/Volumes").and_then(Value::as_object);
         let tmpfs: BTreeMap<&String, &str> =
@@ -179,7 +168,7 @@ impl Daemon {
             "HostConfig": {"NetworkMode": "none", "Tmpfs": tmpfs},
         });
         let body = CreateBody(body.as_object().cloned().unwrap_or_default());
-        let container = format!("tarsup-load-{}", image.digest().short());
+        let container = format!("tarsup-load-{}", Digest::of(&found.id).short());
         let id = match self.engine.create_container(&container, &body).await {
             // What a run left that was killed right here, or what another load of the same image does right now.
             Err(EngineError::Conflict { .. }) => {
@@ -239,25 +228,70 @@ impl Source for Daemon {
     }
 }
 
-#[async_trait]
-impl Sink for Daemon {
-    async fn put(&self, image: &Image, progress: &dyn Progress) -> Result<Receipt> {
-        let tag = self.tag()?;
-        let mut receipt = Receipt::of_nothing(image);
-        let names = self.names(image);
-        let asked = names.iter().map(|name| self.holds(name, image));
+/// What an engine tells before it is sent an image.
+struct Known {
+    ahead: Ahead,
+    /// The image, by name, where it is there.
+    found: Vec<(String, EngineImage)>,
+}
+
+/// What became of an image in an engine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// The layers, by index, that it was not sent.
+    skipped: BTreeSet<usize>,
+    /// Bytes of the archive.
+    sent: u64,
+}
+
+impl Loaded {
+    /// What is said of it, now that the image has a manifest.
+    pub fn receipt(&self, image: &Image) -> Receipt {
+        without(image, &self.skipped, self.sent)
+    }
+}
+
+impl Daemon {
+    /// Sends an image whose layers are not compressed yet, to an engine that [`takes_tars`].
+    ///
+    /// # Errors
+    /// As [`Sink::put`].
+    pub async fn put_tars(&self, image: TarImage, progress: &dyn Progress) -> Result<Loaded> {
+        let image = tars::inflated(image);
+        let wanted = Wanted::Tars(&image);
+        let known = self.known(&wanted).await?;
+        self.place(&wanted, known, progress).await
+    }
+
+    /// What the engine has of the image's repository, and the names by which it knows the very image.
+    async fn known(&self, wanted: &Wanted<'_>) -> Result<Known> {
+        self.tag()?;
+        let names: Vec<String> = [self.reference.to_string()].into_iter().chain(wanted.ids()).collect();
+        let asked = names.iter().map(|name| self.holds(name, wanted));
         let (ahead, found) = futures_util::try_join!(self.ahead(), try_join_all(asked))?;
+        let found = names.into_iter().zip(found).filter_map(|(name, found)| Some((name, found?)));
+        Ok(Known { ahead, found: found.collect() })
+    }
+
+    /// Sees that the engine has the image under its name.
+    async fn place(
+        &self,
+        wanted: &Wanted<'_>,
+        Known { ahead, found }: Known,
+        progress: &dyn Progress,
+    ) -> Result<Loaded> {
+        let tag = self.tag()?;
         let info = ahead.info.clone();
+        let mut loaded = Loaded { skipped: (0..wanted.diff_ids().len()).collect(), sent: 0 };
         let mut skipped = None;
-        for (name, found) in names.into_iter().zip(found) {
-            let Some(found) = found else { continue };
+        for (name, found) in found {
             // An earlier run may have been killed after it sent the image without a layer, and before it proved it.
-            match self.prove_whole(&found, &name, image, info.image_store).await {
+            match self.prove_whole(&found, &name, info.image_store).await {
                 Ok(()) => {
                     if name != self.reference.to_string() {
                         self.engine.tag_image(&name, &self.reference.familiar_name(), &tag).await?;
                     }
-                    return Ok(receipt);
+                    return Ok(loaded);
                 }
                 Err(error @ TransportError::NotLoaded { .. }) => {
                     tracing::warn!(image = %self.reference, %error, "the engine has the image, but not all of it: sending all");
@@ -267,39 +301,148 @@ impl Sink for Daemon {
                 Err(error) => return Err(error),
             }
         }
-        let mut skipped = match skipped {
+        loaded.skipped = match skipped {
             Some(none) => none,
-            None => ahead.layers(self.engine.as_ref(), image, &self.reference).await?,
+            None => ahead.layers(self.engine.as_ref(), wanted.line(), &self.reference).await?,
         };
-        let mut loaded = self.load(image, (&info, &skipped), &mut receipt.bytes_sent, progress).await;
-        if let Err(error) = &loaded
-            && !skipped.is_empty()
+        let mut answer = self.load(wanted, (&info, &loaded.skipped), &mut loaded.sent, progress).await;
+        if let Err(error) = &answer
+            && !loaded.skipped.is_empty()
             && self.is_worth_another_try(error).await
         {
             tracing::info!(image = %self.reference, %error, "the engine lacks more layers than it seemed: sending all");
-            skipped.clear();
-            loaded = self.load(image, (&info, &skipped), &mut receipt.bytes_sent, progress).await;
+            loaded.skipped.clear();
+            answer = self.load(wanted, (&info, &loaded.skipped), &mut loaded.sent, progress).await;
         }
-        loaded?;
-        Ok(without(image, &skipped, receipt.bytes_sent))
+        answer.map(|()| loaded)
+    }
+}
+
+#[async_trait]
+impl Sink for Daemon {
+    async fn put(&self, image: &Image, progress: &dyn Progress) -> Result<Receipt> {
+        let wanted = Wanted::Stored(image);
+        let known = self.known(&wanted).await?;
+        Ok(self.place(&wanted, known, progress).await?.receipt(image))
     }
 
     /// By what the engine lists. One whose store says that it has a layer and does not is sent all of them after all; and
     /// whether an image that is there is whole is proven by `put` alone, as only a container tells.
     async fn forecast(&self, image: &Image) -> Result<Receipt> {
-        self.tag()?;
-        let names = self.names(image);
-        let asked = names.iter().map(|name| self.holds(name, image));
-        let (ahead, found) = futures_util::try_join!(self.ahead(), try_join_all(asked))?;
-        if found.iter().any(Option::is_some) {
+        let wanted = Wanted::Stored(image);
+        let Known { ahead, found } = self.known(&wanted).await?;
+        if !found.is_empty() {
             return Ok(Receipt::of_nothing(image));
         }
-        let skipped = ahead.layers(self.engine.as_ref(), image, &self.reference).await?;
+        let sending = wanted.sent(&ahead.info);
+        let skipped = ahead.layers(self.engine.as_ref(), wanted.line(), &self.reference).await?;
         let includes = |index: usize| !skipped.contains(&index);
-        let size = Archive { image, reference: &self.reference, includes: &includes }.size();
+        let size = sending.size((&self.reference, &includes));
         let size =
             size.map_err(|source| TransportError::Read { name: self.reference.to_string(), source })?;
         Ok(without(image, &skipped, size))
+    }
+}
+
+/// True for an engine that keeps layers as tars, with no network in between that compressed ones would spare.
+pub fn takes_tars(info: &EngineInfo) -> bool {
+    info.image_store == ImageStore::Classic && info.is_near
+}
+
+/// An image that an engine is to have.
+enum Wanted<'i> {
+    /// Whole, with its manifest.
+    Stored(&'i Image),
+    /// Of which there is no manifest yet.
+    Tars(&'i TarImage),
+}
+
+impl Wanted<'_> {
+    /// What an engine may know it by, besides its name.
+    fn ids(&self) -> Vec<String> {
+        match self {
+            Self::Stored(image) => vec![image.config_digest().to_string(), image.digest().to_string()],
+            Self::Tars(image) => vec![image.config_digest().to_string()],
+        }
+    }
+
+    fn diff_ids(&self) -> Vec<Digest> {
+        match self {
+            Self::Stored(image) => image.diff_ids(),
+            Self::Tars(image) => image.diff_ids(),
+        }
+    }
+
+    /// Its layers, and the chain id of the image whose order of layers it keeps.
+    fn line(&self) -> (Vec<Digest>, Option<Digest>) {
+        let after = match self {
+            Self::Stored(image) => image.after(),
+            Self::Tars(image) => image.after,
+        };
+        (self.diff_ids(), after)
+    }
+
+    /// Identity across stores is content: the config (or, with containerd, the manifest) and the diff ids.
+    fn is(&self, found: &EngineImage) -> bool {
+        self.ids().contains(&found.id) && found.diff_ids == self.diff_ids()
+    }
+
+    /// What this engine is sent of it.
+    fn sent(&self, info: &EngineInfo) -> Sent {
+        match self {
+            Self::Tars(image) => Sent::Tars((*image).clone()),
+            Self::Stored(image) if takes_tars(info) => Sent::Tars(tars::of(image)),
+            Self::Stored(image) => Sent::Stored((*image).clone()),
+        }
+    }
+
+    /// What an engine with containerd's store says of the image that it was just sent: it unpacks what is for its own kind of machine,
+    /// and then a container can be made of it, or it says why not. `None` where nothing follows from what it says.
+    fn unpacked(&self, info: &EngineInfo, said: &[String]) -> Option<std::result::Result<(), String>> {
+        let Self::Stored(image) = self else { return None };
+        let major: u32 = info.version.split('.').next()?.parse().ok()?;
+        if info.image_store != ImageStore::Containerd || major < SAYS_SO {
+            return None;
+        }
+        if let Some(failed) = said.iter().find(|line| line.starts_with(NOT_UNPACKED)) {
+            return Some(Err(failed.clone()));
+        }
+        let config = image.parsed_config().ok()?;
+        let is_for_it =
+            config.os == "linux" && config.architecture == info.architecture && config.variant.is_none();
+        (is_for_it && said.iter().any(|line| line.starts_with(LOADED))).then_some(Ok(()))
+    }
+}
+
+/// An image in the form in which an engine takes it.
+enum Sent {
+    /// As it is stored: an OCI layout too.
+    Stored(Image),
+    /// As tars.
+    Tars(TarImage),
+}
+
+/// The name of an image, and which of its layers go into an archive.
+type Named<'a> = (&'a Reference, &'a (dyn Fn(usize) -> bool + Sync));
+
+impl Sent {
+    fn write(
+        &self,
+        (reference, includes): Named<'_>,
+        out: &mut dyn Write,
+        progress: &dyn Progress,
+    ) -> io::Result<u64> {
+        match self {
+            Self::Stored(image) => Archive { image, reference, includes }.write(out, progress),
+            Self::Tars(image) => TarArchive { image, reference, includes }.write(out, progress),
+        }
+    }
+
+    fn size(&self, (reference, includes): Named<'_>) -> io::Result<u64> {
+        match self {
+            Self::Stored(image) => Archive { image, reference, includes }.size(),
+            Self::Tars(image) => TarArchive { image, reference, includes }.size(),
+        }
     }
 }
 
@@ -312,28 +455,6 @@ fn without(image: &Image, skipped: &BTreeSet<usize>, bytes_sent: u64) -> Receipt
         layers_skipped: skipped.len(),
         bytes_skipped: skipped.iter().map(|index| image.layers[*index].descriptor.size).sum(),
     }
-}
-
-/// Identity across stores is content: the config (or, with containerd, the manifest) and the diff ids.
-fn is_same(found: &EngineImage, image: &Image) -> bool {
-    let id = found.id.parse::<Digest>().ok();
-    (id == Some(image.config_digest()) || id == Some(image.digest())) && found.diff_ids == image.diff_ids()
-}
-
-/// What an engine with containerd's store says of the image that it was just sent: it unpacks what is for its own kind of machine,
-/// and then a container can be made of it, or it says why not. `None` where nothing follows from what it says.
-fn unpacked(info: &EngineInfo, image: &Image, said: &[String]) -> Option<std::result::Result<(), String>> {
-    let major: u32 = info.version.split('.').next()?.parse().ok()?;
-    if info.image_store != ImageStore::Containerd || major < SAYS_SO {
-        return None;
-    }
-    if let Some(failed) = said.iter().find(|line| line.starts_with(NOT_UNPACKED)) {
-        return Some(Err(failed.clone()));
-    }
-    let config = image.parsed_config().ok()?;
-    let is_for_it =
-        config.os == "linux" && config.architecture == info.architecture && config.variant.is_none();
-    (is_for_it && said.iter().any(|line| line.starts_with(LOADED))).then_some(Ok(()))
 }
 
 /// A writer whose bytes become the pieces of a request's body. It waits while the engine is slower.
@@ -409,7 +530,7 @@ mod tests {
                 is_near: true,
             };
             let said: Vec<String> = said.iter().map(|line| (*line).to_owned()).collect();
-            unpacked(&info, &image(architecture), &said).map(|proven| proven.is_ok())
+            Wanted::Stored(&image(architecture)).unpacked(&info, &said).map(|proven| proven.is_ok())
         };
         let (loaded, failed) = ("Loaded image: x:1", "Error unpacking image x:1: not found");
         let new =

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use futures_util::{StreamExt as _, stream};
 
 use crate::engine::{Engine, EngineError, EngineImage, EngineInfo, ImageStore, ImageSummary, Result};
-use crate::oci::image::{ANNOTATION_AFTER, chain_id};
+use crate::oci::image::chain_id;
 use crate::oci::reference::is_tag;
-use crate::oci::{Digest, Image, Manifest, Reference};
+use crate::oci::{Digest, Reference};
 
 /// How many images an engine is asked for at once.
 const TOGETHER: usize = 8;
@@ -49,7 +49,7 @@ impl Ahead {
         self.info.image_store
     }
 
-    /// The layers, by index, that the engine need not be sent. Of its images those are asked first that may be of the same
+    /// The layers of these diff ids, by index, that the engine need not be sent. Of its images those are asked first that may be of the same
     /// line, until one has all that its predecessor had; the others only where none of these has anything.
     ///
     /// # Errors
@@ -57,10 +57,10 @@ impl Ahead {
     pub async fn layers(
         self,
         engine: &dyn Engine,
-        image: &Image,
+        (wanted, predecessor): (Vec<Digest>, Option<Digest>),
         reference: &Reference,
     ) -> Result<BTreeSet<usize>> {
-        let (store, wanted, predecessor) = (self.store(), image.diff_ids(), predecessor(image));
+        let store = self.store();
         let is_whole = |found: &EngineImage| {
             found.diff_ids == wanted
                 || predecessor.is_some_and(|chain| chain_id(&found.diff_ids) == Some(chain))
@@ -132,11 +132,6 @@ async fn ask(
         }
     }
     Ok(images)
-}
-
-/// The chain id of the image whose order of layers this one keeps.
-fn predecessor(image: &Image) -> Option<Digest> {
-    Manifest::parse(&image.manifest).ok()?.annotations.get(ANNOTATION_AFTER)?.parse().ok()
 }
 
 /// True for an image that may have layers of this one: of its repository, or made by tarsup, or upon such an image.

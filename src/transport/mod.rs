@@ -20,6 +20,7 @@ pub mod held;
 pub mod layout;
 pub mod registry;
 pub mod saved;
+pub mod tars;
 
 pub use registry::RegistryError;
 

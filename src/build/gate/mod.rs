@@ -4,6 +4,7 @@
 //! the base's: what a layer adds to a folder of `ld.so.conf` is not in it.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -67,6 +68,8 @@ pub(super) struct World<'a> {
     pub parts: Vec<(&'a str, Shown<'a>)>,
     /// The image's `LD_LIBRARY_PATH`, folder by folder.
     pub library_path: Vec<String>,
+    /// Where folders lead that were asked for before: programs look for their libraries in the same few.
+    pub led: RefCell<BTreeMap<String, Option<String>>>,
 }
 
 /// A program or library that is to run.
@@ -223,8 +226,21 @@ impl<'a> World<'a> {
     }
 
     fn led(&self, path: &str) -> Option<String> {
+        /// So many are kept.
+        const KEPT: usize = 1000;
         let link = |path: &str| self.kind(path)?.1;
-        path.split('/').try_fold(String::new(), |folder, name| base::follow(link, &folder, name))
+        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let known = self.led.borrow().get(folder).cloned();
+        let folder_led = known.unwrap_or_else(|| {
+            let parts = folder.split('/');
+            let led = parts.fold(Some(String::new()), |above, name| base::follow(link, &above?, name));
+            let mut kept = self.led.borrow_mut();
+            if kept.len() < KEPT {
+                kept.insert(folder.to_owned(), led.clone());
+            }
+            led
+        });
+        base::follow(link, &folder_led?, name)
     }
 
     /// The file that a path leads to.

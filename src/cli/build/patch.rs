@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::{BuildArgs, UsageError, Written, predecessor, settings};
+use super::{BuildArgs, Telling, UsageError, Written, predecessor, settings};
 use crate::build::patch::{self, Patch};
 use crate::cli::image::{self, Places};
 use crate::cli::{Outcome, Ui};
@@ -32,10 +32,10 @@ pub(super) fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
     let name = source.to_string();
     let patch = Patch { name, image: &old, before: &before, services, version, on_read: &on_read };
     if args.plan {
-        let built = patch::patch(&patch, &settings, &|_| ())?;
+        let built = patch::patch(&patch, &settings, &())?;
         return super::plan::show(built, &[], &reference, &outputs, &places, ui);
     }
-    let built = patch::patch(&patch, &settings, &|layer| super::say(layer, ui))?;
+    let built = patch::patch(&patch, &settings, &Telling { outputs: &outputs, places: &places, ui })?;
     let written = Written { built: &built, reference: &reference, packages: &built.packages };
     super::write(&written, &outputs, &places, ui)
 }

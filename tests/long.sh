@@ -39,6 +39,9 @@ TARSUP_EVERY=1 TARSUP_PART=$part TARSUP_PARTS=$parts \
     cargo test --quiet --features engine-tests --test init -- --nocapture faults::
 [ "$part" = 1 ] || exit 0
 
+# The bill of materials of the real framework with its console, by CycloneDX's own schema.
+sh tests/bill.sh
+
 trap 'sh tests/engine.sh stop long' EXIT
 trap 'exit 130' INT TERM
 sh tests/engine.sh stop long

@@ -63,23 +63,23 @@ impl PreparedBuild<'_> {
             Stack::OnTop(made, changes) => {
                 let kept: Vec<Packed> =
                     made.layers.iter().map(|layer| blob::kept(self.settings, layer)).collect();
-                kept.iter().for_each(|layer| watch.layer(layer));
+                shop.tell(&kept);
                 let tops = shop.pieces(&inputs)?;
                 let diff_ids: Vec<Digest> = tops.iter().map(Piece::diff_id).collect();
                 let parts = files_on_top(made, changes, &diff_ids, &on_base, contents).map_err(unlisted)?;
                 above = self.list(contents::LAYER, &parts, contents)?;
                 let list = shop.piece(&above)?;
-                (kept.into_iter().map(Piece::Packed).chain(tops).chain([list]).collect(), None)
+                (kept.into_iter().map(Piece::from).chain(tops).chain([list]).collect(), None)
             }
             Stack::Canonical(layers, why) => {
-                base.iter().for_each(|layer| watch.layer(layer));
+                shop.tell(&base);
                 let made = shop.pieces(&inputs)?;
                 let diff_ids = made.iter().map(Piece::diff_id);
                 let (files_below, files) =
                     parts(&on_base, layers.iter().zip(diff_ids), contents).map_err(unlisted)?;
                 let (low, high): (Vec<Piece<'_>>, Vec<Piece<'_>>) =
                     made.into_iter().partition(|piece| files_below.contains_key(piece.told().0));
-                let mut pieces: Vec<Piece<'_>> = base.into_iter().map(Piece::Packed).chain(low).collect();
+                let mut pieces: Vec<Piece<'_>> = base.into_iter().map(Piece::from).chain(low).collect();
                 if !files_below.is_empty() {
                     below = self.list(contents::LAYER_BELOW, &files_below, contents)?;
                     pieces.push(shop.piece(&below)?);

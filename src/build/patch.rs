@@ -127,7 +127,7 @@ pub fn patch(patch: &Patch<'_>, settings: &Settings, watch: &dyn Watch) -> Resul
     let shop =
         Workshop { settings, base: &base, compressors: &compressors, watch, early: watch.wants_tars() };
     let kept: Vec<Packed> = made.layers.iter().map(|layer| blob::kept(settings, layer)).collect();
-    kept.iter().for_each(|layer| watch.layer(layer));
+    shop.tell(&kept);
     let inputs: Vec<&LayerInput> = changes.iter().filter_map(|change| change.layer.as_ref()).collect();
     let tops = shop.pieces(&inputs)?;
     let diff_ids: Vec<Digest> = tops.iter().map(Piece::diff_id).collect();
@@ -140,7 +140,7 @@ pub fn patch(patch: &Patch<'_>, settings: &Settings, watch: &dyn Watch) -> Resul
     let files = files.collect::<Result<_, _>>().map_err(pack::unlisted)?;
     let list = list(&files, patch, &base)?;
     let list = shop.piece(&list)?;
-    let pieces: Vec<Piece<'_>> = kept.into_iter().map(Piece::Packed).chain(tops).chain([list]).collect();
+    let pieces: Vec<Piece<'_>> = kept.into_iter().map(Piece::from).chain(tops).chain([list]).collect();
     let config = config(patch, settings, &pieces, &digests)
         .map_err(|error| unfit(format!("its config cannot be read: {error}")))?;
     let after = patch.before.chain_id();

@@ -14,9 +14,15 @@ use crate::oci::{Digest, TarImage, TarLayer, TarSource};
 /// A layer whose content is known, and its blob perhaps.
 pub(super) enum Piece<'a> {
     /// Its blob is there.
-    Packed(Packed),
+    Packed(Box<Packed>),
     /// It is still to be made, or found.
     Hashed(&'a LayerInput, Hashed),
+}
+
+impl From<Packed> for Piece<'_> {
+    fn from(layer: Packed) -> Self {
+        Self::Packed(Box::new(layer))
+    }
 }
 
 impl Piece<'_> {
@@ -50,12 +56,19 @@ impl Workshop<'_> {
         if self.early && input.tree.is_read() {
             return Ok(Piece::Hashed(input, blob::hashed(self.settings, input, self.base)?));
         }
-        self.pack(input).map(Piece::Packed)
+        self.pack(input).map(Piece::from)
     }
 
     /// The same of several, side by side.
     pub(super) fn pieces<'i>(&self, inputs: &[&'i LayerInput]) -> Result<Vec<Piece<'i>>, BuildError> {
         parallel(self.settings.threads, inputs, |input| self.piece(input))
+    }
+
+    /// Tells of layers that are there.
+    pub(super) fn tell(&self, layers: &[Packed]) {
+        for layer in layers {
+            self.watch.layer(layer);
+        }
     }
 
     fn pack(&self, input: &LayerInput) -> Result<Packed, BuildError> {
@@ -76,7 +89,7 @@ impl Workshop<'_> {
             self.watch.tars(TarImage { config: config.to_vec(), layers, after });
         }
         parallel(self.settings.threads, pieces, |piece| match piece {
-            Piece::Packed(layer) => Ok(layer.clone()),
+            Piece::Packed(layer) => Ok(Packed::clone(layer)),
             Piece::Hashed(input, _) => self.pack(input),
         })
     }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::image::{self, Places, Receipts};
 use super::options::ImageOptions;
-use super::{Failure, Outcome, Ui};
+use super::{Failure, Outcome, Ui, packed};
 use crate::build::after::Predecessor;
 use crate::build::recipe::{Overrides, Recipe, is_waiver};
 use crate::build::{self, Built, Origin, Packed, Settings, UsedPackage, Watch, skeleton};
@@ -236,6 +236,7 @@ fn write(written: &Written<'_>, outputs: &[ImageName], places: &Places, ui: &Ui)
     }
     let noted = |output: &ImageName| note_packages(packages, output);
     let receipts = image::send_all(&built.image, outputs, reference, places, ui, &noted)?;
+    packed::note(packages, &built.layers);
     report(reference, built, &receipts, ui);
     Ok(Exit::Done)
 }

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::image::{Places, bytes, read};
 use super::options::ImageOptions;
 use super::table::aligned;
-use super::{Failure, Outcome, Ui};
+use super::{Failure, Outcome, Ui, packed};
 use crate::contents::{Contents, Part};
 use crate::diagnose::{Diagnose, Exit, Place};
 use crate::oci::{Config, Digest, Image};
@@ -224,7 +224,7 @@ fn document(name: &ImageName, subject: &Subject, parts: &[MadePart], near: &Near
     })
 }
 
-/// What the local store knows of an image.
+/// What the local store and the cache know of an image.
 #[derive(Default)]
 struct Near {
     /// Name of a layer → the package that it was made of.
@@ -234,7 +234,7 @@ struct Near {
 }
 
 /// What the annotations of an image say of its packages.
-fn packed(annotations: &BTreeMap<String, String>) -> impl Iterator<Item = (String, Digest)> {
+fn annotated(annotations: &BTreeMap<String, String>) -> impl Iterator<Item = (String, Digest)> {
     annotations.iter().filter_map(|(key, value)| {
         Some((key.strip_prefix(PACKED_ANNOTATION)?.to_owned(), value.parse().ok()?))
     })
@@ -243,16 +243,24 @@ fn packed(annotations: &BTreeMap<String, String>) -> impl Iterator<Item = (Strin
 impl Near {
     /// A store that cannot be read knows nothing.
     fn of(digest: Option<Digest>, contents: Option<&Contents>) -> Self {
+        let mut near = Self::in_store(digest, contents);
+        for (name, package) in contents.map(packed::of).unwrap_or_default() {
+            near.packages.entry(name).or_insert(package);
+        }
+        near
+    }
+
+    fn in_store(digest: Option<Digest>, contents: Option<&Contents>) -> Self {
         let mut near = Self::default();
         let Ok(store) = store::local() else { return near };
         for (name, descriptor) in store.list().unwrap_or_default() {
             if Some(descriptor.digest) == digest {
-                near.packages.extend(packed(&descriptor.annotations));
+                near.packages.extend(annotated(&descriptor.annotations));
             } else if let (Some(name), Ok(other)) = (name, store.image(&descriptor)) {
                 let layers: BTreeSet<Digest> = other.diff_ids().into_iter().collect();
                 // What has the very same layers was made of the same package.
                 let is_same = |part: &Part| part.layers.iter().all(|layer| layers.contains(layer));
-                for (name, package) in packed(&descriptor.annotations) {
+                for (name, package) in annotated(&descriptor.annotations) {
                     let part = contents.and_then(|contents| contents.parts.get(&name));
                     if part.is_some_and(is_same) {
                         near.packages.entry(name).or_insert(package);

@@ -11,6 +11,7 @@ pub mod image;
 mod inspect;
 mod node;
 pub mod options;
+mod packed;
 mod prune;
 mod quoted;
 pub mod rollout;

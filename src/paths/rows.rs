@@ -252,7 +252,7 @@ impl<'r> IntoIterator for &'r Rows {
 /// Paths and some bytes of each, in byte order. A copy shares all rows.
 #[derive(Clone, Debug, Default)]
 pub struct Rows {
-    rows: Vec<Arc<Row>>,
+    list: Vec<Arc<Row>>,
     size: Size,
     /// The last path of all: what comes after it is put there without looking for its place.
     last: Vec<u8>,
@@ -262,8 +262,8 @@ impl PartialEq for Rows {
     fn eq(&self, other: &Self) -> bool {
         // What was made in the same order lies in the same rows.
         let same = |one: &Arc<Row>, other: &Arc<Row>| Arc::ptr_eq(one, other) || one.bytes == other.bytes;
-        let is_alike = self.rows.len() == other.rows.len()
-            && self.rows.iter().zip(&other.rows).all(|(one, other)| same(one, other));
+        let is_alike = self.list.len() == other.list.len()
+            && self.list.iter().zip(&other.list).all(|(one, other)| same(one, other));
         is_alike || (self.size == other.size && self.iter().eq(other.iter()))
     }
 }
@@ -277,12 +277,12 @@ impl Rows {
     }
 
     fn row_of(&self, path: &[u8]) -> usize {
-        self.rows.partition_point(|row| row.first() <= path).saturating_sub(1)
+        self.list.partition_point(|row| row.first() <= path).saturating_sub(1)
     }
 
     /// What is kept of a path.
     pub fn get(&self, path: &str) -> Option<&[u8]> {
-        let row = self.rows.get(self.row_of(path.as_bytes()))?;
+        let row = self.list.get(self.row_of(path.as_bytes()))?;
         match row.find(path.as_bytes()) {
             Place::There(item) => Some(&row.bytes[item.value..item.end]),
             Place::Before { .. } => None,
@@ -291,16 +291,16 @@ impl Rows {
 
     /// Puts a path in its place, with what is to be kept of it.
     pub fn insert(&mut self, path: &str, value: &[u8]) {
-        if self.rows.is_empty() || self.last.as_slice() < path.as_bytes() {
+        if self.list.is_empty() || self.last.as_slice() < path.as_bytes() {
             self.append(path, value);
             return;
         }
         let at = self.row_of(path.as_bytes());
-        let row = Arc::make_mut(&mut self.rows[at]);
+        let row = Arc::make_mut(&mut self.list[at]);
         let is_new = row.insert(path.as_bytes(), value);
         if row.bytes.len() > BYTES && row.count > 1 {
             let later = row.cut();
-            self.rows.insert(at + 1, Arc::new(later));
+            self.list.insert(at + 1, Arc::new(later));
         }
         self.count(path, is_new);
     }
@@ -318,9 +318,9 @@ impl Rows {
             bytes
         };
         let next = entry(shared);
-        match self.rows.last_mut().filter(|row| row.bytes.len() + next.len() <= BYTES) {
+        match self.list.last_mut().filter(|row| row.bytes.len() + next.len() <= BYTES) {
             Some(row) => Arc::make_mut(row).push(&next),
-            None => self.rows.push(Arc::new(Row::new(1, &[&entry(0)]))),
+            None => self.list.push(Arc::new(Row::new(1, &[&entry(0)]))),
         }
         self.count(path, true);
     }
@@ -333,12 +333,12 @@ impl Rows {
     /// Takes a path out; false where it was not there.
     pub fn remove(&mut self, path: &str) -> bool {
         let at = self.row_of(path.as_bytes());
-        let Some(row) = self.rows.get_mut(at) else { return false };
+        let Some(row) = self.list.get_mut(at) else { return false };
         let Place::There(item) = row.find(path.as_bytes()) else { return false };
         let row = Arc::make_mut(row);
         row.remove(item);
         if row.count == 0 {
-            self.rows.remove(at);
+            self.list.remove(at);
         }
         if self.last == path.as_bytes() {
             self.last = self.find_last();
@@ -350,21 +350,21 @@ impl Rows {
 
     /// The last path of all; an empty one where there is none.
     fn find_last(&self) -> Vec<u8> {
-        let last = self.rows.len().saturating_sub(1);
-        let mut iter = Iter { rows: &self.rows[last..], at: 0, path: Vec::new() };
+        let last = self.list.len().saturating_sub(1);
+        let mut iter = Iter { rows: &self.list[last..], at: 0, path: Vec::new() };
         while iter.next().is_some() {}
         iter.path
     }
 
     /// All of it, in byte order of the paths.
     pub fn iter(&self) -> Iter<'_> {
-        Iter { rows: &self.rows, at: 0, path: Vec::new() }
+        Iter { rows: &self.list, at: 0, path: Vec::new() }
     }
 
     /// From this path on.
     pub fn from(&self, path: &str) -> Iter<'_> {
         let row = self.row_of(path.as_bytes());
-        let mut iter = Iter { rows: self.rows.get(row..).unwrap_or_default(), at: 0, path: Vec::new() };
+        let mut iter = Iter { rows: self.list.get(row..).unwrap_or_default(), at: 0, path: Vec::new() };
         while let Some((next, at)) = iter.peek() {
             if next.as_slice() >= path.as_bytes() {
                 break;
@@ -383,7 +383,7 @@ impl Rows {
     /// The same, taken out of it: what was taken takes no room any more.
     pub fn into_entries(self) -> impl Iterator<Item = (String, Vec<u8>)> {
         let owned = |(path, value): (String, &[u8])| (path, value.to_vec());
-        self.rows.into_iter().flat_map(move |row| {
+        self.list.into_iter().flat_map(move |row| {
             let rows = [row];
             let entries: Vec<(String, Vec<u8>)> =
                 Iter { rows: &rows, at: 0, path: Vec::new() }.map(owned).collect();
@@ -483,7 +483,7 @@ mod tests {
         for number in 0..10_000 {
             rows.insert(&format!("folder/of/many/file-{number:05}"), &[7; 40]);
         }
-        let bytes: usize = rows.rows.iter().map(|row| row.bytes.capacity() + BESIDE).sum();
+        let bytes: usize = rows.list.iter().map(|row| row.bytes.capacity() + BESIDE).sum();
         assert!(bytes < 10_000 * 50, "{bytes}");
     }
 }

@@ -190,9 +190,10 @@ impl Cache {
 
     fn unpacked_of_rehearsed(&self, blob: &Digest) -> Option<u64> {
         let rehearsed = self.rehearsed.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
-        let records = rehearsed.values().filter_map(|text| serde_json::from_str(text).ok());
-        let of_it = |record: LayerRecord<IgnoredAny>| (record.digest == *blob).then_some(record.tar_size);
-        records.filter_map(of_it).next()
+        rehearsed.values().find_map(|text| {
+            let record: LayerRecord<IgnoredAny> = serde_json::from_str(text).ok()?;
+            (record.digest == *blob).then_some(record.tar_size)
+        })
     }
 
     /// The record of that key, where a blob of its size is there.

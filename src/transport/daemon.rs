@@ -231,8 +231,8 @@ impl Source for Daemon {
 /// What an engine tells before it is sent an image.
 struct Known {
     ahead: Ahead,
-    /// The image, by name, where it is there.
-    found: Vec<(String, EngineImage)>,
+    /// The image where it is there, and the first name that leads to it.
+    found: Option<(String, EngineImage)>,
 }
 
 /// What became of an image in an engine.
@@ -269,8 +269,8 @@ impl Daemon {
         let names: Vec<String> = [self.reference.to_string()].into_iter().chain(wanted.ids()).collect();
         let asked = names.iter().map(|name| self.holds(name, wanted));
         let (ahead, found) = futures_util::try_join!(self.ahead(), try_join_all(asked))?;
-        let found = names.into_iter().zip(found).filter_map(|(name, found)| Some((name, found?)));
-        Ok(Known { ahead, found: found.collect() })
+        let found = names.into_iter().zip(found).find_map(|(name, found)| Some((name, found?)));
+        Ok(Known { ahead, found })
     }
 
     /// Sees that the engine has the image under its name.
@@ -284,7 +284,7 @@ impl Daemon {
         let info = ahead.info.clone();
         let mut loaded = Loaded { skipped: (0..wanted.diff_ids().len()).collect(), sent: 0 };
         let mut skipped = None;
-        for (name, found) in found {
+        if let Some((name, found)) = found {
             // An earlier run may have been killed after it sent the image without a layer, and before it proved it.
             match self.prove_whole(&found, &name, info.image_store).await {
                 Ok(()) => {
@@ -296,7 +296,6 @@ impl Daemon {
                 Err(error @ TransportError::NotLoaded { .. }) => {
                     tracing::warn!(image = %self.reference, %error, "the engine has the image, but not all of it: sending all");
                     skipped = Some(BTreeSet::new());
-                    break;
                 }
                 Err(error) => return Err(error),
             }
@@ -331,7 +330,7 @@ impl Sink for Daemon {
     async fn forecast(&self, image: &Image) -> Result<Receipt> {
         let wanted = Wanted::Stored(image);
         let Known { ahead, found } = self.known(&wanted).await?;
-        if !found.is_empty() {
+        if found.is_some() {
             return Ok(Receipt::of_nothing(image));
         }
         let sending = wanted.sent(&ahead.info);

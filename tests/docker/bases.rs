@@ -38,8 +38,12 @@ async fn image_of_an_engine_is_a_base_and_what_stands_on_it_runs() {
         assert!(output.status.success(), "{words}\n{}", String::from_utf8_lossy(&output.stdout));
         serde_json::from_slice(&output.stdout).unwrap()
     };
-    let made = build(&["-o", &format!("docker-daemon:{name}")]);
+    let output = format!("docker-daemon:{name}");
+    let planned = build(&["-o", &output, "--plan"]);
+    let made = build(&["-o", &output]);
     assert_eq!(made["layers"][0]["name"], "base", "{made}");
+    // One that keeps tars is sent them before they are compressed.
+    assert_eq!(made["outputs"], planned["outputs"]);
     // An engine has the layers of the base as it has them; which file they came from does not show.
     fs::remove_dir_all(path("cache")).unwrap();
     assert_eq!(build(&["-o", &format!("docker-daemon:{name}")])["digest"], made["digest"]);

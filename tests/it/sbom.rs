@@ -103,6 +103,12 @@ fn bill_tells_packages_builds_and_libraries_in_the_same_bytes_each_time() {
     // Wherever it lies; and on another machine nobody knows the packages, and all else is the same.
     assert_eq!(bill(&workshop, "oci:out:1").0, bytes);
     fs::remove_dir_all(workshop.path("store")).unwrap();
+    assert_eq!(
+        bill(&workshop, "oci:out:1").0,
+        bytes,
+        "the cache knows the packages of layers that were made here"
+    );
+    fs::remove_dir_all(workshop.path("cache")).unwrap();
     let (_, elsewhere) = bill(&workshop, "oci:out:1");
     let without = |document: &Value| {
         let mut document = document.clone();

@@ -232,8 +232,8 @@ impl<'a> World<'a> {
         let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
         let known = self.led.borrow().get(folder).cloned();
         let folder_led = known.unwrap_or_else(|| {
-            let parts = folder.split('/');
-            let led = parts.fold(Some(String::new()), |above, name| base::follow(link, &above?, name));
+            let mut parts = folder.split('/');
+            let led = parts.try_fold(String::new(), |above, name| base::follow(link, &above, name));
             let mut kept = self.led.borrow_mut();
             if kept.len() < KEPT {
                 kept.insert(folder.to_owned(), led.clone());

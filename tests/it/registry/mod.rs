@@ -6,6 +6,7 @@ mod login;
 pub mod stub;
 
 use std::fs;
+use std::io::Write as _;
 use std::sync::Mutex;
 
 use serde_json::json;
@@ -273,6 +274,31 @@ fn nothing_is_waited_for_without_an_end() {
         let message = refusal(&command.env("TARSUP_REGISTRY_SILENCE", "1").output().unwrap(), 1);
         assert!(message.contains("said nothing for 1 s"), "{message}");
     }
+}
+
+#[test]
+fn layer_that_drips_is_as_good_as_none() {
+    let bench = Bench::new(&[1000]);
+    let layer = bench.layers[0].to_string();
+    // As long as it should be, and a byte now and then: something moves all the time, and it would take for ever.
+    let stub = Stub::that(move |asked, kept| {
+        let of_layer = kept.blobs.iter().find(|((_, digest), _)| *digest == layer);
+        let blob = of_layer.map(|(_, blob)| blob.clone()).filter(|_| asked.is("GET", &layer))?;
+        Some(Act::Odd(Box::new(move |stream| {
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", blob.len());
+            let _ = stream.write_all(head.as_bytes());
+            // It ends where the other side has had enough.
+            let _ = blob.iter().try_for_each(|byte| {
+                std::thread::sleep(std::time::Duration::from_millis(30));
+                stream.write_all(&[*byte])
+            });
+        })))
+    });
+    bench.json(&["copy", "oci:image:1", &stub.name("a:1")]);
+    let mut command = bench.command(&["copy", &stub.name("a:1"), "oci:back:1", "--json"]);
+    let message = refusal(&command.env("TARSUP_REGISTRY_SILENCE", "1").output().unwrap(), 1);
+    assert!(message.contains("said nothing for 1 s"), "{message}");
+    bench.refused(&["inspect", "oci:back:1"], 2);
 }
 
 #[test]

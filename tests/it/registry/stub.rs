@@ -46,7 +46,6 @@ pub enum Act {
     /// Nothing is ever said.
     Silent,
     /// This, whatever it is, and then the connection ends.
-    #[allow(dead_code, reason = "of the hostile registry alone")]
     Odd(Box<dyn FnOnce(&mut TcpStream) + Send>),
 }
 

@@ -19,7 +19,7 @@
 //! | `init` | PID 1 of the images |
 //! | `limits` | what an input may have at most, each limit by name |
 //! | `secretive` | a value of an environment, which no text shows |
-//! | `paths` | tables of file names that take little memory |
+//! | `paths` | a path in an image, and tables of such paths that take little memory |
 //! | `cli` | arguments, wiring, reports |
 //! | [`diagnose`] | what an expected error says: exit code, place, hint |
 //!

@@ -122,8 +122,8 @@ fn made(
 /// What of a part is machine code, by path.
 fn code(part: &Part) -> Vec<Code> {
     let Some(offers) = &part.offers else { return Vec::new() };
-    let code = |path: &String, build_id: &Option<String>, needed: &[String], is_library| Code {
-        path: path.clone(),
+    let code = |path: &str, build_id: &Option<String>, needed: &[String], is_library| Code {
+        path: path.to_owned(),
         digest: part.entries.get(path).and_then(|entry| entry.digest),
         build_id: build_id.clone(),
         needed: needed.to_vec(),
@@ -272,7 +272,7 @@ impl Bill<'_> {
             links.filter(|(path, _)| is_named(path)).find_map(|(path, entry)| {
                 let (folder, _) = path.rsplit_once('/')?;
                 let target = format!("{folder}/{}", entry.target);
-                libraries.contains_key(&target).then_some(target)
+                libraries.get_key_value(target.as_str()).map(|(path, _)| path.clone())
             })
         };
         let path = libraries.keys().find(|path| is_named(path)).cloned().or_else(by_link)?;

@@ -9,15 +9,16 @@ use super::BuildError;
 use super::compress::{Compressors, ENCODER};
 use super::hints::Hints;
 use super::layer::{Folder, Folders};
-use super::names;
 use super::offers::Gathering;
 use super::tree::Unkept;
 use super::unpack::{Bounded, UnpackError, is_cut, is_too_much, quoted};
-use crate::contents::Offers;
+use crate::contents::meeting::{self, Meeting, Outcome};
+use crate::contents::{Kind, Offers};
 use crate::diagnose::shown_bytes;
 use crate::limits;
 use crate::oci::{Digest, HashingReader, HashingWriter};
-use crate::paths::{self, Paths};
+use crate::paths::image::{self, target_fits};
+use crate::paths::{self, ImagePath, ImagePathBuf, LayerName, Lost, Paths, Unfit};
 use crate::store::Cache;
 use crate::store::cache::LayerRecord;
 use crate::tarball::magic::{self, MagicError};
@@ -121,7 +122,7 @@ fn read<W: Write>(base: &Rootfs, out: W, look: Look) -> Result<Whole<W>, BuildEr
     // A file that is not compressed is its own tar: one hash says both.
     let out = if tar.is_compressed() { Tar::Unpacked(HashingWriter::new(out)) } else { Tar::File(out) };
     let mut tee = Tee { inner: Bounded::new(tar, limits::UNPACKED.unpacking(packed)), out, broken: None };
-    let contents = read_names(path, &mut tee, Kind::Rootfs, look);
+    let contents = read_names(path, &mut tee, Tarball::Rootfs, look);
     if let Some(error) = tee.broken {
         return Err(BuildError::Compress { layer: "base".to_owned(), source: error });
     }
@@ -183,7 +184,7 @@ impl<R: Read, W: Write> Read for Tee<R, W> {
 
 /// What a tar of a base is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum Tarball {
     /// A whole root file system.
     Rootfs,
     /// A layer of an image, which may delete what lies below it.
@@ -196,9 +197,9 @@ pub(super) struct Names {
     pub paths: BasePaths,
     pub gathering: Option<Gathering>,
     /// What of the layers below is deleted, with all that is in it (image-spec, layer.md, "Whiteouts").
-    pub gone: Vec<String>,
+    pub gone: Vec<ImagePathBuf>,
     /// Folders of which nothing shows that lies below.
-    pub opaque: Vec<String>,
+    pub opaque: Vec<ImagePathBuf>,
 }
 
 impl Names {
@@ -208,30 +209,30 @@ impl Names {
         self.paths
     }
 
-    /// Notes a file that deletes others; false for any other one.
-    fn whiteout(&mut self, path: &str) -> bool {
-        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
-        match name.strip_prefix(".wh.") {
-            None | Some("") => return false,
-            Some(".wh..opq") => self.opaque.push(folder.to_owned()),
-            // What aufs kept for itself.
-            Some(other) if other.starts_with(".wh.") => {}
-            Some(gone) if folder.is_empty() => self.gone.push(gone.to_owned()),
-            Some(gone) => self.gone.push(format!("{folder}/{gone}")),
+    /// The path of an entry; `None` for one that takes others away, which is noted.
+    fn path(&mut self, name: &[u8], kind: Tarball) -> Result<Option<ImagePathBuf>, Unfit> {
+        if kind == Tarball::Rootfs {
+            return ImagePathBuf::parse(name).map(Some);
         }
-        true
+        match LayerName::parse(name)? {
+            LayerName::Here(path) => return Ok(Some(path)),
+            LayerName::Gone(path) => self.gone.push(path),
+            LayerName::Opaque(folder) => self.opaque.push(folder),
+            LayerName::Nothing => {}
+        }
+        Ok(None)
     }
 }
 
 pub(super) fn read_names(
     path: &Path,
     stream: &mut dyn Read,
-    kind: Kind,
+    kind: Tarball,
     look: Look,
 ) -> Result<Names, UnpackError> {
     let unusable = |why: &str| match kind {
-        Kind::Rootfs => unusable(path, why),
-        Kind::Layer => UnpackError::Archive {
+        Tarball::Rootfs => unusable(path, why),
+        Tarball::Layer => UnpackError::Archive {
             path: path.to_owned(),
             why: format!("a layer of the base: {why}"),
             hint: "get the image again, or take another base".to_owned(),
@@ -253,7 +254,7 @@ pub(super) fn read_names(
         ReadError::Entry { name, why } => refused(path, &name, &why),
         ReadError::Damaged("it is no tar") => unusable("it is no tar"),
         // What a registry says of itself.
-        ReadError::Io(source) if source.get_ref().is_some() && kind == Kind::Layer => {
+        ReadError::Io(source) if source.get_ref().is_some() && kind == Tarball::Layer => {
             UnpackError::Read { path: path.to_owned(), source }
         }
         other => unusable(&format!("it is damaged: {other}")),
@@ -271,36 +272,43 @@ pub(super) fn read_names(
             why: format!("it has {beyond}"),
             hint: beyond.hint(),
         })?;
-        let leads_out = name.split(|byte| *byte == b'/').any(|part| part == b"..");
         // In a layer the first slash is that of the image, for every engine.
-        if leads_out || name.starts_with(b"/") && kind == Kind::Rootfs {
-            return Err(refused(path, name, "leaves the root file system"));
+        if name.starts_with(b"/") && kind == Tarball::Rootfs {
+            return Err(refused(path, name, LEAVES));
         }
-        let clean = clean(&String::from_utf8_lossy(name));
-        if kind == Kind::Layer && read.whiteout(&clean) {
-            continue;
-        }
-        if let Some(why) = names::unfit(name) {
-            return Err(refused(path, name, &why));
-        }
-        images += usize::from(matches!(clean.as_str(), "manifest.json" | "oci-layout" | "repositories"));
+        let clean = match read.path(name, kind) {
+            Ok(Some(clean)) => clean,
+            Ok(None) => continue,
+            Err(Unfit::Climbs) => return Err(refused(path, name, LEAVES)),
+            Err(why) => return Err(refused(path, name, &why.to_string())),
+        };
+        images += usize::from(matches!(&*clean, "manifest.json" | "oci-layout" | "repositories"));
         // A hard link of a layer may lead to what lies below.
-        let is_link_down = kind == Kind::Layer && entry.kind == EntryKind::HardLink;
+        let is_link_down = kind == Tarball::Layer && entry.kind == EntryKind::HardLink;
         if let Some(why) = read.paths.misfit(&entry).filter(|_| !is_link_down) {
             return Err(refused(path, name, &why));
         }
-        read.paths.note(&clean, &entry);
+        if let Some(file) = read.paths.file_above(clean.path()) {
+            let why = format!("lies below `{}`, which is no folder", quoted(file.as_bytes()));
+            return Err(refused(path, name, &why));
+        }
+        if read.paths.note(clean.path(), &entry) {
+            // Where the file was unpacked, a folder of the layers below went.
+            read.gone.push(clean.clone());
+        }
         let Some(gathering) = &mut read.gathering else { continue };
-        gathering.forget(&clean);
+        gathering.forget(clean.path());
         match entry.kind {
             // A sparse file may say that it is of any size, and is no library.
             EntryKind::File if !entry.is_sparse() => {
                 gathering
-                    .take(&clean, entry.size, tar.content(&entry))
+                    .take(clean.path(), entry.size, tar.content(&entry))
                     .map_err(|error| broken(error.into()))?;
             }
             EntryKind::HardLink => {
-                gathering.link(&clean, &self::clean(&String::from_utf8_lossy(&entry.target)));
+                if let Ok(target) = ImagePathBuf::parse(&entry.target) {
+                    gathering.link(clean.path(), target.path());
+                }
             }
             _ => {}
         }
@@ -316,19 +324,17 @@ pub(super) fn read_names(
             length => io::BufRead::consume(&mut rest, length),
         }
     }
-    if images > 0 && kind == Kind::Rootfs {
+    if images > 0 && kind == Tarball::Rootfs {
         return Err(unusable("it is an image archive, not a root file system"));
     }
-    if read.paths.folders.is_empty() && kind == Kind::Rootfs {
+    if read.paths.folders.is_empty() && kind == Tarball::Rootfs {
         return Err(unusable("there is no folder in it"));
     }
     Ok(read)
 }
 
-/// A path without `.` and empty parts.
-fn clean(name: &str) -> String {
-    name.split('/').filter(|part| !matches!(*part, "" | ".")).collect::<Vec<_>>().join("/")
-}
+/// What is said of a name that is no name within a root file system.
+const LEAVES: &str = "leaves the root file system";
 
 impl BasePaths {
     /// Takes out what lies below a folder, and what lies at it; empty is the root.
@@ -349,21 +355,52 @@ impl BasePaths {
         }
     }
 
-    /// True where something stands at a path.
-    pub(super) fn has(&self, path: &str) -> bool {
-        self.folders.has(path) || self.links.has(path) || self.files.has(path)
+    /// What stands at a path. A folder that no entry names, and has something in it, is one all the same.
+    pub(super) fn kind(&self, path: &str) -> Option<Kind> {
+        if self.folders.has(path) {
+            return Some(Kind::Folder);
+        }
+        if self.files.has(path) {
+            return Some(Kind::File);
+        }
+        if self.links.has(path) {
+            return Some(Kind::Link);
+        }
+        let implied =
+            self.files.has_below(path) || self.links.has_below(path) || self.folders.has_below(path);
+        implied.then_some(Kind::Folder)
+    }
+
+    /// Takes out what an engine takes away where it unpacks something of this kind.
+    pub(super) fn make_room(&mut self, path: &str, new: Kind) -> Option<Outcome> {
+        let outcome = meeting::outcome(Meeting::Unpacked, self.kind(path)?, new);
+        match outcome {
+            Outcome::Merges => {}
+            Outcome::Empties => self.hide(path, true),
+            _ => {
+                self.links.remove(path);
+                self.files.remove(path);
+            }
+        }
+        Some(outcome)
+    }
+
+    /// What is no folder, and yet has this path below it: no engine unpacks that. A link may lead to a folder.
+    fn file_above<'p>(&self, path: ImagePath<'p>) -> Option<ImagePath<'p>> {
+        let above = path.ancestors().find(|above| self.files.has(above) || self.folders.has(above));
+        above.filter(|above| self.files.has(above))
     }
 
     /// Why no engine unpacks this entry, or each in its own way.
     fn misfit(&self, entry: &Entry) -> Option<String> {
-        let target = || clean(&String::from_utf8_lossy(&entry.target));
+        let is_file = |path: ImagePathBuf| self.files.has(&path) || self.links.has(&path);
         match entry.kind {
-            EntryKind::HardLink if !self.files.has(&target()) && !self.links.has(&target()) => {
+            EntryKind::HardLink if !ImagePathBuf::parse(&entry.target).is_ok_and(is_file) => {
                 Some(format!("is a hard link to `{}`, which is no file before it", quoted(&entry.target)))
             }
             EntryKind::Symlink if entry.target.is_empty() => Some("is a link to nothing".to_owned()),
             EntryKind::Symlink => {
-                names::unfit_target(&entry.target).map(|why| format!("is a link to a file that {why}"))
+                target_fits(&entry.target).err().map(|why| format!("is a link to a file that {why}"))
             }
             EntryKind::Other(flag) => {
                 Some(format!("is of the kind `{}`, which no engine knows", quoted(&[flag])))
@@ -372,70 +409,43 @@ impl BasePaths {
         }
     }
 
-    /// Of several entries with one name the last one counts, as for whoever unpacks them.
-    fn note(&mut self, name: &str, entry: &Entry) {
-        if name.is_empty() {
-            return;
+    /// Of several entries with one name the last one counts, as for whoever unpacks them. True for a folder in the place of
+    /// something else.
+    fn note(&mut self, path: ImagePath<'_>, entry: &Entry) -> bool {
+        let kind = Kind::of(entry.kind);
+        if path.is_root() {
+            return false;
         }
-        self.folders.remove(name);
-        self.links.remove(name);
-        self.files.remove(name);
-        match entry.kind {
-            EntryKind::Directory => {
+        let outcome = self.make_room(path.as_str(), kind);
+        match kind {
+            Kind::Folder => {
                 let folder = Folder { mode: entry.mode, uid: entry.uid, gid: entry.gid };
-                self.folders.insert(name, &folder);
+                self.folders.insert(path, &folder);
             }
-            EntryKind::Symlink => {
-                self.links.insert(name, &String::from_utf8_lossy(&entry.target).into_owned());
+            Kind::Link => {
+                self.links.insert(path, &String::from_utf8_lossy(&entry.target).into_owned());
             }
-            _ => {
-                self.files.insert(name, &());
-            }
+            Kind::File => self.files.insert(path, &()),
         }
+        kind == Kind::Folder && outcome == Some(Outcome::Replaces)
     }
 
     /// Where a name in a folder of this base leads, every link followed, as within the image's root. The folder itself
-    /// has been followed already. `None` for links that lead in a circle.
-    pub fn follow(&self, folder: &str, name: &str) -> Option<String> {
-        follow(|path| self.links.get(path), folder, name)
+    /// has been followed already.
+    pub fn follow(&self, folder: ImagePath<'_>, name: &str) -> Result<ImagePathBuf, Lost> {
+        image::follow(|path| self.links.get(path), folder, name)
     }
 
     /// Where a whole path leads.
-    pub fn led(&self, path: &str) -> Option<String> {
-        path.split('/').try_fold(String::new(), |folder, name| self.follow(&folder, name))
+    pub fn led(&self, path: &str) -> Option<ImagePathBuf> {
+        led(|path| self.links.get(path), path)
     }
 }
 
-/// Where a name in a folder leads; `link` says where a path points that is a link.
-pub(super) fn follow(link: impl Fn(&str) -> Option<String>, folder: &str, name: &str) -> Option<String> {
-    /// As many as the kernel follows.
-    const MOST_LINKS: usize = 40;
-    let mut followed = 0;
-    let mut rest: Vec<String> = vec![name.to_owned()];
-    let mut reached = folder.to_owned();
-    while let Some(part) = rest.pop() {
-        let end = reached.len();
-        match part.as_str() {
-            "" | "." => continue,
-            ".." => {
-                reached.truncate(reached.rfind('/').unwrap_or(0));
-                continue;
-            }
-            _ if reached.is_empty() => reached.push_str(&part),
-            _ => {
-                reached.push('/');
-                reached.push_str(&part);
-            }
-        }
-        let Some(target) = link(&reached) else { continue };
-        followed += 1;
-        if followed > MOST_LINKS {
-            return None;
-        }
-        reached.truncate(if target.starts_with('/') { 0 } else { end });
-        rest.extend(target.split('/').rev().map(str::to_owned));
-    }
-    Some(reached)
+/// Where a whole path leads, as a program names it; `link` says where a path points that is a link.
+pub(super) fn led(link: impl Fn(&str) -> Option<String>, path: &str) -> Option<ImagePathBuf> {
+    let root = ImagePathBuf::default();
+    path.split('/').try_fold(root, |folder, name| image::follow(&link, folder.path(), name)).ok()
 }
 
 fn refused(path: &Path, entry: &[u8], why: &str) -> UnpackError {
@@ -466,7 +476,8 @@ mod tests {
             ("b", "a"),
             ("chain", "bin/../bin"),
         ];
-        let links = links.into_iter().map(|(link, target)| (link, target.to_owned())).collect();
+        let path = |text: &str| ImagePathBuf::parse(text).unwrap();
+        let links = links.into_iter().map(|(link, target)| (path(link), target.to_owned())).collect();
         let base = BasePaths { links, ..BasePaths::default() };
         for (path, expected) in [
             ("bin/x", Some("usr/bin/x")),
@@ -478,8 +489,7 @@ mod tests {
             ("etc/x", Some("etc/x")),
             ("a/x", None),
         ] {
-            let led = path.split('/').try_fold(String::new(), |folder, name| base.follow(&folder, name));
-            assert_eq!(led.as_deref(), expected, "{path}");
+            assert_eq!(base.led(path).as_deref(), expected, "{path}");
         }
     }
 }

@@ -4,10 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::base::BasePaths;
-use super::names;
+use super::listing;
 use super::recipe::{ImageRole, Recipe};
-use super::tree::{Tree, TreeNode};
+use super::tree::{Content, Tree, TreeNode};
+use crate::contents::meeting::{Meeting, Outcome, outcome};
+use crate::contents::{Kind, LAYER};
 use crate::diagnose::{Diagnose, Exit, Place, shown};
+use crate::paths::{ImagePath, ImagePathBuf, Lost, Unfit};
 use crate::tars::Service;
 use crate::tars::catalogue::WEB_PATH;
 use crate::tars::rebuild::{DROPPED_SCHEMAS, REBUILD, is_allowed};
@@ -140,9 +143,19 @@ pub enum CheckError {
         /// The path in the image.
         path: String,
         /// What is wrong with it.
-        why: String,
+        why: Unfit,
         /// The recipe.
         recipe: PathBuf,
+    },
+    /// The same for one file of the host, or of a folder there.
+    #[error("{} cannot lie at {}, which {why}", shown(&file.as_os_str().to_string_lossy().chars().take(200).collect::<String>()), shown(&path.chars().take(200).collect::<String>()))]
+    Place {
+        /// The file.
+        file: PathBuf,
+        /// The path in the image.
+        path: String,
+        /// What is wrong with it.
+        why: Unfit,
     },
     /// Two layers put different things at one path: which one shows would depend on their order.
     #[error("layers {first} and {second} both have /{}, with different contents", shown(path))]
@@ -257,7 +270,7 @@ impl Diagnose for CheckError {
             Self::BaseImage { .. } => "take another base".to_owned(),
             Self::Circle { .. } => "use a base whose links lead somewhere".to_owned(),
             Self::OverFile { .. } => "choose another path for it".to_owned(),
-            Self::Name { .. } => "give it a name that fits".to_owned(),
+            Self::Name { .. } | Self::Place { .. } => "give it a name that fits".to_owned(),
             Self::TwoLayers { .. } => "leave one of them out: `files` cannot replace what packages and `deploy` bring".to_owned(),
             Self::OverFolder { .. } => "end the path with a file's name".to_owned(),
         })
@@ -281,6 +294,7 @@ impl Diagnose for CheckError {
             | Self::NoInit { path }
             | Self::DynamicInit { path }
             | Self::Taken { file: path, .. }
+            | Self::Place { file: path, .. }
             | Self::Circle { base: path, .. }
             | Self::OverFile { base: path, .. }
             | Self::OverFolder { base: path, .. } => Some(Place::file(path)),
@@ -365,11 +379,7 @@ pub fn node(
     layers: &[&Tree],
 ) -> Result<(), CheckError> {
     let has_node = SEARCH_PATH.iter().any(|folder| {
-        let mut led = String::new();
-        for part in folder.split('/').chain(["node"]) {
-            let Some(next) = contents.follow(&led, part) else { return false };
-            led = next;
-        }
+        let Some(led) = contents.led(&format!("{folder}/node")) else { return false };
         let is_file =
             |tree: &&Tree| matches!(tree.get(&led), Some(TreeNode::File { .. } | TreeNode::Link { .. }));
         contents.files.has(&led) || layers.iter().any(is_file)
@@ -383,7 +393,7 @@ pub fn node(
 /// A layer's tree as it comes to lie on the base: every path follows the links that are there, as `cp` would. `/bin/x` on
 /// a merged-usr system is `/usr/bin/x`; a layer with a folder `/bin` would replace the link, and with it every program.
 ///
-/// Refused is what would replace a folder by a file or a file by a folder.
+/// What may replace what, [`outcome`] says.
 pub fn on_base(
     layer: &str,
     tree: &Tree,
@@ -392,57 +402,109 @@ pub fn on_base(
     recipe: &Path,
 ) -> Result<Tree, CheckError> {
     let mut placed: Option<Tree> = None;
-    // Every folder is a node of the tree, and comes before what is in it; most are led nowhere else.
-    let mut led_to: BTreeMap<String, String> = BTreeMap::new();
-    let (layer, base_file) = (|| layer.to_owned(), || file.to_owned());
+    let mut way = Way { base, led_to: BTreeMap::new(), clear: None };
     for (path, node) in tree.iter() {
-        let path = path.as_str();
-        let circle = || CheckError::Circle { layer: layer(), path: path.to_owned(), base: base_file() };
-        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
-        let folder = led_to.get(folder).cloned().unwrap_or_else(|| folder.to_owned());
-        let led = base.follow(&folder, name).ok_or_else(circle)?;
-        let target = if matches!(node, TreeNode::Directory { .. }) {
-            if base.files.has(&led) {
-                return Err(CheckError::OverFile { layer: layer(), path: led, base: base_file() });
-            }
-            if led != path {
-                led_to.insert(path.to_owned(), led.clone());
-            }
-            led
-        } else {
-            // A link at the very place is replaced by the file, unless it is the way to a folder.
-            if base.folders.has(&led) {
-                return Err(CheckError::OverFolder {
-                    layer: layer(),
-                    path: path.to_owned(),
-                    base: base_file(),
-                });
-            }
-            if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") }
-        };
-        if let Some(why) = names::unfit(target.as_bytes()) {
-            return Err(CheckError::Name { layer: layer(), path: target, why, recipe: recipe.to_owned() });
-        }
+        let path = path.path();
+        let target = way.place(path, node.kind()).map_err(|stray| stray.error(layer, path, file, recipe))?;
         // As long as nothing is led elsewhere, the tree as it is will do: it may be large.
-        if target == path && placed.is_none() {
+        if target.path() == path && placed.is_none() {
             continue;
         }
-        let before = || tree.iter().take_while(|(before, _)| *before != path);
+        let before = || tree.iter().take_while(|(before, _)| before.path() != path);
         let placed = placed.get_or_insert_with(|| {
             let mut same = Tree::default();
             // What went together in one tree goes together in another.
-            let _ = before().try_for_each(|(path, node)| same.insert(&path, node));
+            let _ = before().try_for_each(|(path, node)| same.insert(path.path(), node));
             same
         });
-        if target.is_empty() {
+        if target.path().is_root() {
             continue;
         }
-        placed.insert(&target, node).map_err(|taken| CheckError::Taken {
+        placed.insert(target.path(), node).map_err(|taken| CheckError::Taken {
             path: format!("/{}", taken.path),
             file: recipe.to_owned(),
         })?;
     }
     Ok(placed.unwrap_or_else(|| tree.clone()))
+}
+
+/// The way of a tree's paths through a base. Every folder is a node of the tree, and comes before what is in it.
+struct Way<'b> {
+    base: &'b BasePaths,
+    /// The folders that are led elsewhere: most are not.
+    led_to: BTreeMap<ImagePathBuf, ImagePathBuf>,
+    /// A folder of the tree where the base has nothing: there is nothing to ask of what lies below it.
+    clear: Option<ImagePathBuf>,
+}
+
+/// Why something has no place on a base.
+enum Stray {
+    Lost(Lost),
+    /// What is there, where, and stays.
+    Refused(Kind, ImagePathBuf),
+}
+
+impl From<Lost> for Stray {
+    fn from(lost: Lost) -> Self {
+        Self::Lost(lost)
+    }
+}
+
+impl Way<'_> {
+    /// Where something of this kind comes to lie.
+    fn place(&mut self, path: ImagePath<'_>, kind: Kind) -> Result<ImagePathBuf, Stray> {
+        if self.clear.as_ref().is_some_and(|clear| path.below(clear.path()).is_some()) {
+            return Ok(path.to_buf());
+        }
+        let folder = path.folder();
+        let folder = self.led_to.get(folder.as_str()).map_or(folder, ImagePathBuf::path).to_buf();
+        let led = match self.base.follow(folder.path(), &path.name()) {
+            // A link to what no image can hold is no way to a folder.
+            Err(Lost::Unfit(_)) if kind != Kind::Folder => None,
+            led => Some(led?),
+        };
+        let there = led.as_ref().and_then(|led| self.base.kind(led));
+        // A link at the very place is replaced by a file, unless it is the way to a folder.
+        let place = match led {
+            Some(led) if kind == Kind::Folder => led,
+            _ => folder.path().join(path.name()).map_err(Lost::Unfit)?,
+        };
+        if let Some(old) = there.filter(|old| outcome(Meeting::OnBase, *old, kind) == Outcome::Refused) {
+            return Err(Stray::Refused(old, place));
+        }
+        if kind == Kind::Folder {
+            if place.path() != path {
+                self.led_to.insert(path.to_buf(), place.clone());
+            } else if there.is_none() {
+                self.clear = Some(place.clone());
+            }
+        }
+        Ok(place)
+    }
+}
+
+impl Stray {
+    fn error(self, layer: &str, path: ImagePath<'_>, base: &Path, recipe: &Path) -> CheckError {
+        let (layer, base) = (layer.to_owned(), base.to_owned());
+        match self {
+            Self::Lost(Lost::Circle) => CheckError::Circle { layer, path: path.to_string(), base },
+            Self::Lost(Lost::Unfit(why)) => {
+                CheckError::Name { layer, path: path.to_string(), why, recipe: recipe.to_owned() }
+            }
+            Self::Refused(Kind::Folder, _) => CheckError::OverFolder { layer, path: path.to_string(), base },
+            Self::Refused(_, place) => CheckError::OverFile { layer, path: place.into(), base },
+        }
+    }
+}
+
+/// The files of a layer with these parts of the list.
+pub fn listed(parts: &BTreeMap<String, Content>, recipe: &Path) -> Result<Tree, CheckError> {
+    listing::tree(parts).map_err(|(path, why)| CheckError::Name {
+        layer: LAYER.to_owned(),
+        path,
+        why,
+        recipe: recipe.to_owned(),
+    })
 }
 
 /// Refuses two layers that have different things at one path: `--after` changes the order of layers, and may not change
@@ -458,7 +520,7 @@ pub fn apart<'t>(layers: impl Iterator<Item = (&'t str, &'t Tree)>, recipe: &Pat
                 return Err(CheckError::TwoLayers {
                     first: (*first).to_owned(),
                     second: (*second).to_owned(),
-                    path,
+                    path: path.into(),
                     recipe: recipe.to_owned(),
                 });
             }

@@ -20,6 +20,7 @@ use super::tree::{Content, Tree, TreeNode};
 use crate::elf::Elf;
 use crate::limits;
 use crate::oci::{Digest, HashingReader};
+use crate::paths::ImagePathBuf;
 use crate::store::{Cache, StoreError};
 use crate::tars::Service;
 
@@ -193,11 +194,11 @@ struct RecalledTree(Option<Tree>);
 #[serde(rename_all = "lowercase")]
 enum ListedEntry<'t> {
     Directory {
-        path: Cow<'t, str>,
+        path: ImagePathBuf,
         mode: u32,
     },
     File {
-        path: Cow<'t, str>,
+        path: ImagePathBuf,
         mode: u32,
         size: u64,
         digest: Digest,
@@ -207,7 +208,7 @@ enum ListedEntry<'t> {
         elf: Option<Elf>,
     },
     Link {
-        path: Cow<'t, str>,
+        path: ImagePathBuf,
         target: Cow<'t, str>,
     },
 }
@@ -220,17 +221,14 @@ impl<'t> Listed<'t> {
 
 impl Serialize for Entries<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let entry = |(path, node): (String, TreeNode)| {
-            let path: Cow<'static, str> = path.into();
-            match node {
-                TreeNode::Directory { mode } => ListedEntry::Directory { path, mode },
-                TreeNode::File { mode, content } => {
-                    let (size, digest, machine) = (content.size, content.digest, content.machine);
-                    let elf = content.elf.as_ref().map(|known| Elf::clone(known));
-                    ListedEntry::File { path, mode, size, digest, machine, elf }
-                }
-                TreeNode::Link { target } => ListedEntry::Link { path, target: target.into_string().into() },
+        let entry = |(path, node): (ImagePathBuf, TreeNode)| match node {
+            TreeNode::Directory { mode } => ListedEntry::Directory { path, mode },
+            TreeNode::File { mode, content } => {
+                let (size, digest, machine) = (content.size, content.digest, content.machine);
+                let elf = content.elf.as_ref().map(|known| Elf::clone(known));
+                ListedEntry::File { path, mode, size, digest, machine, elf }
             }
+            TreeNode::Link { target } => ListedEntry::Link { path, target: target.into_string().into() },
         };
         serializer.collect_seq(self.0.iter().map(entry))
     }
@@ -259,7 +257,7 @@ impl<'de> Deserialize<'de> for RecalledTree {
                             (path, TreeNode::Link { target: target.into_owned().into() })
                         }
                     };
-                    tree = tree.and_then(|mut tree| tree.insert(&path, node).ok().map(|()| tree));
+                    tree = tree.and_then(|mut tree| tree.insert(path.path(), node).ok().map(|()| tree));
                 }
                 Ok(RecalledTree(tree))
             }
@@ -271,6 +269,7 @@ impl<'de> Deserialize<'de> for RecalledTree {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::paths::ImagePath;
 
     #[test]
     fn identity_of_a_file_moves_with_any_change_and_is_none_while_it_is_young() {
@@ -297,8 +296,8 @@ mod tests {
         let cache = Cache::at(folder.path());
         let mut files = ServiceFiles { built: 7, ..ServiceFiles::default() };
         let content = Content::bytes(&b"x"[..]);
-        files.tree.insert("usr/bin/x", TreeNode::File { mode: 0o755, content }).unwrap();
-        files.tree.insert("usr/bin/y", TreeNode::Link { target: "x".into() }).unwrap();
+        files.tree.insert(ImagePath::known("usr/bin/x"), TreeNode::File { mode: 0o755, content }).unwrap();
+        files.tree.insert(ImagePath::known("usr/bin/y"), TreeNode::Link { target: "x".into() }).unwrap();
         let hints = Hints::new(&cache);
         let package = Digest::of("package");
         hints.learn_services(&package, [(&Service::Log, &files)].into_iter());

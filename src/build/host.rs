@@ -44,7 +44,7 @@ fn take(reading: &mut Unpacking<'_>, root: &Path, path: &Path, modes: Modes) -> 
     let Some(name) = reading.name(relative)? else { return Ok(None) };
     let metadata = fs::symlink_metadata(path).map_err(failed)?;
     if metadata.is_dir() {
-        reading.insert(&name, TreeNode::Directory { mode: 0o755 })?;
+        reading.insert(name.path(), TreeNode::Directory { mode: 0o755 })?;
         return Ok(Some(path.to_owned()));
     }
     let node = if metadata.is_symlink() {
@@ -61,7 +61,7 @@ fn take(reading: &mut Unpacking<'_>, root: &Path, path: &Path, modes: Modes) -> 
     } else {
         return Err(reading.refuse(relative, "is no file, folder or link"));
     };
-    reading.insert(&name, node)?;
+    reading.insert(name.path(), node)?;
     Ok(None)
 }
 

@@ -110,6 +110,11 @@ mod tests {
 
     use super::*;
     use crate::build::tree::Content;
+    use crate::paths::ImagePathBuf;
+
+    fn path(text: &str) -> ImagePathBuf {
+        ImagePathBuf::parse(text).unwrap()
+    }
 
     fn tar_of(tree: &Tree, base: &Folders) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -121,12 +126,12 @@ mod tests {
     fn layer_is_read_back_with_long_and_foreign_names() {
         let long = format!("usr/{}/{}", "d".repeat(90), "f".repeat(120));
         let mut tree = Tree::default();
-        for path in [long.as_str(), "usr/ü/中文", "usr/bin/x"] {
-            tree.insert(path, TreeNode::File { mode: 0o755, content: Content::bytes(path.as_bytes()) })
-                .unwrap();
+        for name in [long.as_str(), "usr/ü/中文", "usr/bin/x"] {
+            let file = TreeNode::File { mode: 0o755, content: Content::bytes(name.as_bytes()) };
+            tree.insert(path(name).path(), file).unwrap();
         }
         let target = "t".repeat(150);
-        tree.insert("usr/link", TreeNode::Link { target: target.clone().into() }).unwrap();
+        tree.insert(path("usr/link").path(), TreeNode::Link { target: target.clone().into() }).unwrap();
 
         let bytes = tar_of(&tree, &Folders::default());
         let mut archive = tar::Archive::new(bytes.as_slice());
@@ -151,8 +156,8 @@ mod tests {
     #[test]
     fn layer_repeats_the_folders_of_the_base_as_they_are() {
         let mut tree = Tree::default();
-        tree.insert("usr/local/x", TreeNode::Link { target: "y".into() }).unwrap();
-        let base = Folders::from_iter([("usr/local", Folder { mode: 0o2775, uid: 0, gid: 50 })]);
+        tree.insert(path("usr/local/x").path(), TreeNode::Link { target: "y".into() }).unwrap();
+        let base = Folders::from_iter([(path("usr/local"), Folder { mode: 0o2775, uid: 0, gid: 50 })]);
         let bytes = tar_of(&tree, &base);
         let mut archive = tar::Archive::new(bytes.as_slice());
         let modes: Vec<(u32, u64)> = archive

@@ -7,9 +7,11 @@ use super::base::BasePaths;
 use super::layer::{Folder, Folders};
 use super::offers::is_library;
 use super::tree::{self, Content, Tree, TreeNode};
+use crate::contents::meeting::{self, Meeting, Outcome};
 use crate::contents::{self, Entry, FOLDER, Kind, Offers, Part, Program};
 use crate::elf::Elf;
 use crate::oci::Digest;
+use crate::paths::{ImagePath, ImagePathBuf, Unfit};
 
 /// Layers whose parts lie above them, and not in the last layer: they are large, and change seldom.
 pub const BELOW: [&str; 2] = ["base", "web"];
@@ -25,7 +27,7 @@ pub fn part(tree: &Tree, folders: &Folders, diff_id: Digest) -> Part {
 pub(super) fn entries<'t>(
     tree: &'t Tree,
     folders: &'t Folders,
-) -> impl Iterator<Item = (String, Entry)> + 't {
+) -> impl Iterator<Item = (ImagePathBuf, Entry)> + 't {
     tree.iter().map(|(path, node)| {
         let entry = entry(&path, node, folders);
         (path, entry)
@@ -43,6 +45,15 @@ pub(super) fn entry(path: &str, node: TreeNode, folders: &Folders) -> Entry {
     }
 }
 
+/// True where a node may stand where an image has this entry: as two of ours do.
+pub(super) fn goes_with(path: &str, node: &TreeNode, there: &Entry, base: &BasePaths) -> bool {
+    match meeting::outcome(Meeting::AmongOurs, there.kind, node.kind()) {
+        Outcome::Merges => true,
+        Outcome::MustBeSame => entry(path, node.clone(), &base.folders).is_same(there),
+        _ => false,
+    }
+}
+
 /// What programs find in a tree.
 pub(super) fn offers(tree: &Tree) -> Option<Offers> {
     let offers = Offers { libraries: libraries(tree), programs: programs(tree), ..Offers::default() };
@@ -50,13 +61,13 @@ pub(super) fn offers(tree: &Tree) -> Option<Offers> {
 }
 
 /// What of a tree a loader may find by its name.
-fn libraries(tree: &Tree) -> BTreeMap<String, Elf> {
+fn libraries(tree: &Tree) -> BTreeMap<ImagePathBuf, Elf> {
     let found = tree.elves().filter(|(path, _)| is_library(file_name(path)));
     found.map(|(path, elf)| (path, elf.clone())).collect()
 }
 
 /// What else of a tree is machine code.
-fn programs(tree: &Tree) -> BTreeMap<String, Program> {
+fn programs(tree: &Tree) -> BTreeMap<ImagePathBuf, Program> {
     let found = tree.elves().filter(|(path, _)| !is_library(file_name(path)));
     let told = |elf: &Elf| Program { build_id: elf.build_id.clone(), needed: elf.needed.clone() };
     found.map(|(path, elf)| (path, told(elf))).collect()
@@ -106,7 +117,7 @@ pub fn base_part(base: &BasePaths, layers: &[Digest]) -> Part {
 }
 
 /// In byte order of the paths.
-fn base_entries(base: &BasePaths) -> impl Iterator<Item = (String, Entry)> {
+fn base_entries(base: &BasePaths) -> impl Iterator<Item = (ImagePathBuf, Entry)> {
     let folders = base.folders.iter().map(|(path, known)| (path, folder(&known)));
     let links = base.links.iter().map(|(path, target)| (path, link(target)));
     let files = base.files.keys().map(|path| (path, Entry::default()));
@@ -120,13 +131,13 @@ pub fn base_paths(part: &Part) -> BasePaths {
         match entry.kind {
             Kind::Folder => {
                 let folder = Folder { mode: entry.mode, uid: entry.uid, gid: entry.gid };
-                base.folders.insert(&path, &folder);
+                base.folders.insert(path.path(), &folder);
             }
             Kind::Link => {
-                base.links.insert(&path, &entry.target);
+                base.links.insert(path.path(), &entry.target);
             }
             Kind::File => {
-                base.files.insert(&path, &());
+                base.files.insert(path.path(), &());
             }
         }
     }
@@ -139,21 +150,29 @@ pub fn purpose(parts: &BTreeMap<String, Content>) -> String {
     format!("the list of the files of {}", names.join(", "))
 }
 
+/// The place of the lists in an image.
+const PLACE: ImagePath<'static> = ImagePath::known(FOLDER);
+
 /// The files of a layer with these parts.
-pub fn tree(parts: &BTreeMap<String, Content>) -> Tree {
+///
+/// # Errors
+/// A part whose name, with `.json`, no file can have.
+pub fn tree(parts: &BTreeMap<String, Content>) -> Result<Tree, (String, Unfit)> {
     let mut tree = Tree::default();
     for (name, content) in parts {
-        // Parts are named as layers, no two alike, and without a slash.
+        // Parts are named as layers, no two alike.
         let file = TreeNode::File { mode: 0o644, content: content.clone() };
-        let _ = tree.insert(&format!("{}/{name}.json", &FOLDER[1..]), file);
+        let written = format!("{PLACE}/{name}.json");
+        let path = ImagePathBuf::parse(&written).map_err(|why| (written, why))?;
+        let _ = tree.insert(path.path(), file);
     }
-    tree
+    Ok(tree)
 }
 
 /// The place of the lists, to be kept free by every other layer.
 pub fn place() -> Tree {
     let mut tree = Tree::default();
-    let _ = tree.insert(&FOLDER[1..], TreeNode::Directory { mode: 0o755 });
+    let _ = tree.insert(PLACE, TreeNode::Directory { mode: 0o755 });
     tree
 }
 
@@ -164,9 +183,9 @@ mod tests {
     #[test]
     fn base_comes_back_out_of_its_part() {
         let mut base = BasePaths::default();
-        base.folders.insert("usr", &Folder { mode: 0o2775, uid: 1, gid: 50 });
-        base.links.insert("bin", &"usr/bin".to_owned());
-        base.files.insert("usr/x", &());
+        base.folders.insert(ImagePath::known("usr"), &Folder { mode: 0o2775, uid: 1, gid: 50 });
+        base.links.insert(ImagePath::known("bin"), &"usr/bin".to_owned());
+        base.files.insert(ImagePath::known("usr/x"), &());
         assert_eq!(base_paths(&base_part(&base, &[Digest::of("base")])), base);
     }
 }

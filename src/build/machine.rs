@@ -43,7 +43,7 @@ pub(super) fn check(layer: &str, tree: &Tree, architecture: &str, origin: &Path)
     match foreign {
         Some((path, machine)) => Err(CheckError::Machine {
             layer: layer.to_owned(),
-            path,
+            path: path.into(),
             machine,
             architecture: architecture.to_owned(),
             origin: origin.to_owned(),

@@ -31,7 +31,6 @@ mod inputs;
 pub mod layer;
 pub mod listing;
 mod machine;
-pub mod names;
 mod offers;
 pub mod ontop;
 pub mod pack;

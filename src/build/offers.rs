@@ -13,6 +13,7 @@ use super::tree::{Slice, unkept};
 use crate::contents::Offers;
 use crate::elf::{self, Elf};
 use crate::limits;
+use crate::paths::{ImagePath, ImagePathBuf};
 
 /// The most of one file of a loader's configuration; of such files, of folders that they name, and of their `include`.
 const LARGEST_CONF: u64 = 16 * 1024;
@@ -26,8 +27,8 @@ const PIECE: usize = 64 * 1024;
 /// What is known of a base while it is being read.
 #[derive(Default)]
 pub(super) struct Gathering {
-    libraries: BTreeMap<String, Elf>,
-    confs: BTreeMap<String, Vec<String>>,
+    libraries: BTreeMap<ImagePathBuf, Elf>,
+    confs: BTreeMap<ImagePathBuf, Vec<String>>,
     packages: BTreeMap<String, String>,
     /// True where dpkg's own list was read, which is whole.
     has_status: bool,
@@ -38,21 +39,21 @@ pub(super) struct Gathering {
 }
 
 impl Gathering {
-    /// Reads a file of the base, where it is one that counts; `name` is without `./`.
-    pub(super) fn take(&mut self, name: &str, size: u64, content: impl Read) -> io::Result<()> {
-        let (folder, file) = name.rsplit_once('/').unwrap_or(("", name));
+    /// Reads a file of the base, where it is one that counts.
+    pub(super) fn take(&mut self, path: ImagePath<'_>, size: u64, content: impl Read) -> io::Result<()> {
+        let (name, folder, file) = (path.as_str(), path.folder().as_str(), path.name().as_str());
         if is_conf(folder, file) {
             if self.confs.len() < MOST_CONFS {
                 let mut text = Vec::new();
                 content.take(LARGEST_CONF).read_to_end(&mut text)?;
                 let lines = String::from_utf8_lossy(&text).lines().map(str::to_owned).collect();
-                self.confs.insert(name.to_owned(), lines);
+                self.confs.insert(path.to_buf(), lines);
             }
         } else if is_library(file) {
             if let Some(found) = self.library(content, size)? {
                 self.names += found.weight();
                 limits::LIBRARIES.allow(self.names)?;
-                self.libraries.insert(name.to_owned(), found);
+                self.libraries.insert(path.to_buf(), found);
             }
         } else if name == "var/lib/dpkg/status" || folder == "var/lib/dpkg/status.d" {
             if name == "var/lib/dpkg/status" {
@@ -65,16 +66,16 @@ impl Gathering {
     }
 
     /// Another name of a file.
-    pub(super) fn link(&mut self, name: &str, target: &str) {
-        if let Some(found) = self.libraries.get(target).cloned() {
-            self.libraries.insert(name.to_owned(), found);
+    pub(super) fn link(&mut self, path: ImagePath<'_>, target: ImagePath<'_>) {
+        if let Some(found) = self.libraries.get(target.as_str()).cloned() {
+            self.libraries.insert(path.to_buf(), found);
         }
     }
 
     /// Of several entries with one name the last one counts.
-    pub(super) fn forget(&mut self, name: &str) {
-        self.libraries.remove(name);
-        self.confs.remove(name);
+    pub(super) fn forget(&mut self, path: ImagePath<'_>) {
+        self.libraries.remove(path.as_str());
+        self.confs.remove(path.as_str());
     }
 
     /// What a layer above has; `shows` is what of this one is not hidden by it.
@@ -148,45 +149,44 @@ impl Gathering {
     pub(super) fn finish(self, base: &BasePaths) -> Offers {
         let mut search =
             Search { confs: &self.confs, base, folders: Vec::new(), seen: BTreeSet::new(), includes: 0 };
-        search.conf("etc/ld.so.conf");
+        search.conf(ImagePath::known("etc/ld.so.conf"));
         let folders = search.folders;
         let named = folders.iter().filter_map(|folder| base.led(folder));
-        let searched: BTreeSet<String> =
+        let searched: BTreeSet<ImagePathBuf> =
             named.chain(standard_folders().filter_map(|folder| base.led(folder))).collect();
         // Elsewhere a search path may lead to what is called as libraries are; what is not is a module of some program.
-        let is_found = |path: &str| {
-            let (folder, file) = path.rsplit_once('/').unwrap_or(("", path));
-            file.starts_with("lib") || searched.contains(folder)
-        };
+        let is_found =
+            |path: ImagePath<'_>| path.name().starts_with("lib") || searched.contains(path.folder().as_str());
         let mut libraries = self.libraries;
-        libraries.retain(|path, _| is_found(path));
+        // What lay in a folder that is none any more is no file of the base.
+        libraries.retain(|path, _| is_found(path.path()) && base.files.has(path));
         Offers { libraries, folders, packages: self.packages, ..Offers::default() }
     }
 }
 
 /// A loader's configuration (ld.so.conf(5)), each file of it read once.
 struct Search<'a> {
-    confs: &'a BTreeMap<String, Vec<String>>,
+    confs: &'a BTreeMap<ImagePathBuf, Vec<String>>,
     base: &'a BasePaths,
     /// The folders that it names, in order.
     folders: Vec<String>,
-    seen: BTreeSet<String>,
+    seen: BTreeSet<ImagePathBuf>,
     includes: usize,
 }
 
 impl Search<'_> {
-    fn conf(&mut self, path: &str) {
-        if !self.seen.insert(path.to_owned()) {
+    fn conf(&mut self, path: ImagePath<'_>) {
+        if !self.seen.insert(path.to_buf()) {
             return;
         }
-        let conf = self.base.led(path).unwrap_or_default();
-        let is_new = conf == path || self.seen.insert(conf.clone());
+        let conf = self.base.led(&path).unwrap_or_default();
+        let is_new = conf.path() == path || self.seen.insert(conf.clone());
         let confs = self.confs;
         let Some(lines) = confs.get(&conf).filter(|_| is_new) else { return };
         for line in lines.iter().map(|line| line.split('#').next().unwrap_or_default().trim()) {
             if let Some(patterns) = line.strip_prefix("include ").or_else(|| line.strip_prefix("include\t")) {
                 for pattern in patterns.split_whitespace() {
-                    self.include(&conf, pattern);
+                    self.include(conf.path(), pattern);
                 }
             } else if line.starts_with('/') && self.folders.len() < MOST_CONFS {
                 // The kind that may follow (`=libc6`) is of the past.
@@ -198,26 +198,26 @@ impl Search<'_> {
         }
     }
 
-    fn include(&mut self, conf: &str, pattern: &str) {
+    fn include(&mut self, conf: ImagePath<'_>, pattern: &str) {
         self.includes += 1;
         if self.includes > MOST_CONFS {
             return;
         }
-        let beside = conf.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let beside = conf.folder();
         let pattern = match pattern.strip_prefix('/') {
             Some(absolute) => absolute.to_owned(),
             None => format!("{beside}/{pattern}"),
         };
         let Some((folder, names)) = pattern.rsplit_once('/') else { return };
         let Some(folder) = self.base.led(folder) else { return };
-        let within = |path: &String| {
-            let (at, name) = path.rsplit_once('/').unwrap_or(("", path));
-            at == folder && glob::matches(names.as_bytes(), name.as_bytes())
+        let within = |path: &ImagePathBuf| {
+            let path = path.path();
+            path.folder() == folder.path() && glob::matches(names.as_bytes(), path.name().as_bytes())
         };
         let linked = self.base.links.below(&folder);
-        let found: BTreeSet<String> = self.confs.keys().cloned().chain(linked).filter(within).collect();
+        let found: BTreeSet<ImagePathBuf> = self.confs.keys().cloned().chain(linked).filter(within).collect();
         for path in found {
-            self.conf(&path);
+            self.conf(path.path());
         }
     }
 }

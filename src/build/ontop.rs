@@ -9,14 +9,11 @@ use serde::Deserialize;
 use super::LayerInput;
 use super::base::BasePaths;
 use super::listing;
-use super::tree::{Content, Tree, TreeNode};
+use super::tree::{Tree, TreeNode};
 use crate::contents::{Contents, Entry, Kind, Part};
 use crate::limits::Beyond;
 use crate::oci::image::BASE;
-use crate::paths::{self, Paths};
-
-/// What a file is called that deletes another one of the layers below.
-const WHITEOUT: &str = ".wh.";
+use crate::paths::{self, ImagePath, Paths};
 
 /// How much an image may carry that nobody sees, before its layers are put into canonical order again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -173,16 +170,17 @@ fn change(old: &Part, new: &LayerInput, shown: &Visible<'_>) -> Result<Change, W
             before => {
                 entry.layer = old.layers.len();
                 part.covered += before.map_or(0, |before| before.size);
-                changed.insert(&path, &());
+                changed.insert(path.path(), &());
             }
         }
-        part.entries.insert(&path, &entry);
+        part.entries.insert(path.path(), &entry);
         paths::within().map_err(Why::Beyond)?;
     }
     for (path, entry) in old.entries.iter().filter(|(path, _)| !part.entries.has(path)) {
         part.covered += entry.size;
-        if is_to_be_deleted(&path, shown)? && !ancestors(&path).any(|above| gone.has(above)) {
-            gone.insert(&path, &());
+        let path = path.path();
+        if is_to_be_deleted(path, shown)? && !path.ancestors().any(|above| gone.has(&above)) {
+            gone.insert(path, &());
         }
     }
     if changed.is_empty() && gone.is_empty() {
@@ -193,43 +191,38 @@ fn change(old: &Part, new: &LayerInput, shown: &Visible<'_>) -> Result<Change, W
     Ok(Change { name: name.clone(), layer: Some(LayerInput { name: name.clone(), what, tree }), part })
 }
 
-/// The folders above a path, the nearest last.
-fn ancestors(path: &str) -> impl Iterator<Item = &str> {
-    path.match_indices('/').map(|(at, _)| &path[..at])
-}
-
 /// True for what a part no longer has, and nothing else shows in its place.
-fn is_to_be_deleted(path: &str, shown: &Visible<'_>) -> Result<bool, Why> {
+fn is_to_be_deleted(path: ImagePath<'_>, shown: &Visible<'_>) -> Result<bool, Why> {
     let base = shown.base;
-    let is_folder = |above: &str| shown.get(above).is_none_or(|entry| entry.kind == Kind::Folder);
-    if shown.get(path).is_some() || base.folders.has(path) || !ancestors(path).all(is_folder) {
+    let is_folder = |above: ImagePath<'_>| shown.get(&above).is_none_or(|entry| entry.kind == Kind::Folder);
+    if shown.get(&path).is_some() || !path.ancestors().all(is_folder) {
         return Ok(false);
     }
-    if base.files.has(path) || base.links.has(path) {
-        return Err(Why::Hidden(path.to_owned()));
+    match base.kind(&path) {
+        None => Ok(true),
+        Some(Kind::Folder) => Ok(false),
+        Some(Kind::File | Kind::Link) => Err(Why::Hidden(path.to_string())),
     }
-    Ok(true)
 }
 
 /// The changed nodes, the files that delete, and the folders above both as they are.
 fn on_top(changed: &Paths<()>, gone: &Paths<()>, tree: &Tree, shown: &Visible<'_>) -> Tree {
     let mut top = Tree::default();
-    let mut put = |path: &str, node: TreeNode| {
-        for above in ancestors(path) {
-            let mode = shown.get(above).map_or(0o755, |entry| entry.mode);
+    let folders_above = |top: &mut Tree, path: ImagePath<'_>| {
+        for above in path.ancestors() {
+            let mode = shown.get(&above).map_or(0o755, |entry| entry.mode);
             let _ = top.insert(above, TreeNode::Directory { mode });
         }
-        // Nothing lies at a path twice: both sets are of one tree each, and no name of a tree begins as a whiteout does.
-        let _ = top.insert(path, node);
     };
+    // Nothing lies at a path twice: both sets are of one tree each, and no path is a whiteout's.
     for path in changed.keys() {
-        put(&path, tree.get(&path).unwrap_or(TreeNode::Directory { mode: 0o755 }));
+        folders_above(&mut top, path.path());
+        let node = tree.get(&path).unwrap_or(TreeNode::Directory { mode: 0o755 });
+        let _ = top.insert(path.path(), node);
     }
     for path in gone.keys() {
-        let (folder, name) = path.rsplit_once('/').unwrap_or(("", &path));
-        let whiteout = format!("{folder}/{WHITEOUT}{name}");
-        let content = Content::bytes(Vec::new());
-        put(whiteout.trim_start_matches('/'), TreeNode::File { mode: 0o644, content });
+        folders_above(&mut top, path.path());
+        let _ = top.delete(path.path());
     }
     top
 }
@@ -239,7 +232,9 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::build::tree::Content;
     use crate::oci::Digest;
+    use crate::paths::ImagePathBuf;
 
     fn tree(files: &[(&str, &str)]) -> Tree {
         let mut tree = Tree::default();
@@ -248,7 +243,7 @@ mod tests {
                 Some(target) => TreeNode::Link { target: (*target).into() },
                 None => TreeNode::File { mode: 0o644, content: Content::bytes(text.as_bytes()) },
             };
-            tree.insert(path, node).unwrap();
+            tree.insert(ImagePathBuf::parse(path).unwrap().path(), node).unwrap();
         }
         tree
     }
@@ -270,7 +265,7 @@ mod tests {
     /// Name → paths on top.
     fn on_top_of(old: &[LayerInput], new: &[LayerInput], base: &BasePaths) -> BTreeMap<String, Vec<String>> {
         let changes = changes(&before(old), new, base, WIDE).unwrap();
-        let paths = |tree: &Tree| tree.iter().map(|(path, _)| path).collect();
+        let paths = |tree: &Tree| tree.iter().map(|(path, _)| path.into()).collect();
         changes.into_iter().filter_map(|change| Some((change.name, paths(&change.layer?.tree)))).collect()
     }
 
@@ -305,11 +300,12 @@ mod tests {
         let expected = map(&[("a", &["x", "x/.wh.k", "y"]), ("b", &["x", "x/1"])]);
         assert_eq!(on_top_of(&old, &moved, &base), expected);
         // A folder of the base stays, and only our file in it goes.
-        base.folders.insert("x/k", &crate::build::layer::Folder { mode: 0o755, uid: 0, gid: 0 });
+        base.folders
+            .insert(ImagePath::known("x/k"), &crate::build::layer::Folder { mode: 0o755, uid: 0, gid: 0 });
         let expected = map(&[("a", &["x", "x/k", "x/k/.wh.2", "y"]), ("b", &["x", "x/1"])]);
         assert_eq!(on_top_of(&old, &moved, &base), expected);
         // A file of the base would have to show again.
-        base.files.insert("x/k/2", &());
+        base.files.insert(ImagePath::known("x/k/2"), &());
         let why = changes(&before(&old), &moved, &base, WIDE).err();
         assert_eq!(why, Some(Why::Hidden("x/k/2".to_owned())));
         // A folder that becomes a file or a link takes what was in it along.

@@ -183,7 +183,7 @@ impl PreparedBuild<'_> {
         parts: &BTreeMap<String, Content>,
         contents: &BasePaths,
     ) -> Result<LayerInput, BuildError> {
-        let tree = if parts.is_empty() { listing::place() } else { listing::tree(parts) };
+        let tree = if parts.is_empty() { listing::place() } else { check::listed(parts, &self.recipe.file)? };
         let mut input = LayerInput { name: name.to_owned(), what: listing::purpose(parts), tree };
         input.tree = self.place(&input, contents)?;
         Ok(input)

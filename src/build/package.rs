@@ -9,6 +9,7 @@ use super::tree::{Tree, TreeNode};
 use super::unpack::{self, UnpackError};
 use crate::diagnose::{Diagnose, Exit, Place, shown};
 use crate::oci::Digest;
+use crate::paths::{ImagePath, ImagePathBuf, Unfit};
 use crate::tars::Service;
 use crate::tars::catalogue::{DEPLOY_PATH, TARS_PATH, WEB_PATH};
 
@@ -112,8 +113,8 @@ pub fn read(path: &Path) -> Result<Package, PackageError> {
     let prefix = install_prefix(&unpacked.tree);
     let mut services: BTreeMap<Service, ServiceFiles> = BTreeMap::new();
     for (entry, node) in unpacked.tree.into_entries() {
-        let Some(inner) = within(&entry, prefix) else { continue };
-        place(path, &entry, inner, node, &mut services)?;
+        let Some(inner) = entry.path().below(prefix) else { continue };
+        place(path, entry.path(), inner, node, &mut services)?;
     }
     for (service, files) in &mut services {
         let binary = binary_path(*service);
@@ -150,37 +151,28 @@ fn binary_path(service: Service) -> String {
     format!("{}/{service}/bin/{service}", &TARS_PATH[1..])
 }
 
-/// What stands before the services in a packed install tree; nothing in every other layout.
-fn install_prefix(tree: &Tree) -> &'static str {
-    ["framework/servers", "deploy/framework/servers"]
-        .into_iter()
-        .find(|prefix| tree.has_below(prefix))
-        .unwrap_or("")
-}
-
-/// The entry's name below the prefix; `None` for what lies elsewhere.
-fn within<'a>(entry: &'a str, prefix: &str) -> Option<&'a str> {
-    if prefix.is_empty() {
-        return Some(entry);
-    }
-    entry.strip_prefix(prefix)?.strip_prefix('/')
+/// What stands before the services in a packed install tree; the root in every other layout.
+fn install_prefix(tree: &Tree) -> ImagePath<'static> {
+    const PREFIXES: [ImagePath<'static>; 2] =
+        [ImagePath::known("framework/servers"), ImagePath::known("deploy/framework/servers")];
+    PREFIXES.into_iter().find(|prefix| tree.has_below(prefix)).unwrap_or(ImagePath::ROOT)
 }
 
 /// Puts one entry to its place in the image.
 fn place(
     path: &Path,
-    entry: &str,
-    inner: &str,
+    entry: ImagePath<'_>,
+    inner: ImagePath<'_>,
     mut node: TreeNode,
     services: &mut BTreeMap<Service, ServiceFiles>,
 ) -> Result<(), PackageError> {
     let layout = |why: String, hint: &str| PackageError::Layout {
         path: path.to_owned(),
-        entry: entry.to_owned(),
+        entry: unpack::quoted(entry.as_bytes()),
         why,
         hint: hint.to_owned(),
     };
-    let (name, rest) = inner.split_once('/').unwrap_or((inner, ""));
+    let (name, rest) = inner.as_str().split_once('/').unwrap_or((inner.as_str(), ""));
     let service: Service = name.parse().map_err(|_| {
         layout(
             format!("belongs to `{name}`, which is not a TARS framework service"),
@@ -194,15 +186,16 @@ fn place(
             _ => Err(layout("is no folder".to_owned(), "make the package again with `make X-tar`")),
         };
     }
-    let target = image_path(service, rest, &node);
-    if target == binary_path(service)
+    let target = image_path(service, rest, &node)
+        .map_err(|why| layout(format!("{why}, where it lies in the image"), "give it a shorter name"))?;
+    if *target == *binary_path(service)
         && let TreeNode::File { mode, content } = &mut node
     {
         // A program is a program, whatever the umask of whoever packed it.
         *mode = 0o755;
         files.built = content.modified.into();
     }
-    files.tree.insert(&target, node).map_err(|taken| {
+    files.tree.insert(target.path(), node).map_err(|taken| {
         layout(
             format!("wants the place of another one, /{}", taken.path),
             "the package mixes two layouts: make it again from a clean folder",
@@ -212,14 +205,15 @@ fn place(
 
 /// `X/X` and whatever stands beside it goes to `bin`; `data` to the installer's tree, as `tarsnode/data` is a link
 /// into the volume; everything else keeps its name.
-fn image_path(service: Service, rest: &str, node: &TreeNode) -> String {
+fn image_path(service: Service, rest: &str, node: &TreeNode) -> Result<ImagePathBuf, Unfit> {
     let first = rest.split('/').next().unwrap_or(rest);
-    let app = &TARS_PATH[1..];
+    let app = TARS_PATH;
     if first == "data" {
-        return format!("{}/framework/servers/{service}/{rest}", &DEPLOY_PATH[1..]);
+        return ImagePathBuf::parse(format!("{DEPLOY_PATH}/framework/servers/{service}/{rest}"));
     }
     let beside_the_program = !rest.contains('/') && !matches!(node, TreeNode::Directory { .. });
-    if beside_the_program { format!("{app}/{service}/bin/{rest}") } else { format!("{app}/{service}/{rest}") }
+    let folder = if beside_the_program { "/bin" } else { "" };
+    ImagePathBuf::parse(format!("{app}/{service}{folder}/{rest}"))
 }
 
 /// One service, one package.
@@ -257,6 +251,8 @@ pub fn stale(services: &BTreeMap<Service, (PathBuf, ServiceFiles)>) -> Vec<Strin
         .collect()
 }
 
+const WEB: ImagePath<'static> = ImagePath::known(WEB_PATH);
+
 /// The web console's package, and the digest of its bytes: its files lie at the root, or below one folder. With hints, what
 /// is known of bytes that were read before is enough.
 pub fn read_web(path: &Path, hints: Option<&Hints<'_>>) -> Result<(Tree, Option<Digest>), PackageError> {
@@ -271,9 +267,14 @@ pub fn read_web(path: &Path, hints: Option<&Hints<'_>>) -> Result<(Tree, Option<
     let tops = unpacked.tree.iter().filter(|(entry, _)| !entry.contains('/')).take(2);
     let prefix = match tops.collect::<Vec<_>>().as_slice() {
         [(only, TreeNode::Directory { .. })] => only.clone(),
-        _ => String::new(),
+        _ => ImagePathBuf::default(),
     };
-    let tree = unpacked.tree.moved(&prefix, &WEB_PATH[1..]);
+    let tree = unpacked.tree.moved(prefix.path(), WEB).map_err(|(entry, why)| PackageError::Layout {
+        path: path.to_owned(),
+        entry: unpack::quoted(entry.as_bytes()),
+        why: format!("{why}, where it lies in the image"),
+        hint: "give it a shorter name".to_owned(),
+    })?;
     if let Some((hints, digest)) = hints.zip(unpacked.digest) {
         hints.learn_web(&digest, &tree);
     }

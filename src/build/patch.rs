@@ -11,12 +11,12 @@ use super::base::BasePaths;
 use super::compress::Compressors;
 use super::package;
 use super::pieces::{Piece, Workshop};
-use super::tree::{Content, TreeNode};
+use super::tree::Content;
 use super::{
     BuildError, Built, GateError, LayerInput, Packed, Settings, UsedPackage, Watch, blob, check, gate, image,
     listing, machine, ontop, pack, standing,
 };
-use crate::contents::{self, Kind, Part};
+use crate::contents::{self, Part};
 use crate::diagnose::{Diagnose, Exit, shown};
 use crate::oci::image::{BASE, CREATED_BY, VERSION_LABEL};
 use crate::oci::{Digest, Image};
@@ -238,25 +238,24 @@ fn inputs(
         inputs.push(LayerInput { name: service.name().to_owned(), what, tree });
     }
     for input in &inputs {
-        apart(patch, made, input)?;
+        apart(patch, made, input, base)?;
     }
     Ok((inputs, digests))
 }
 
 /// Refuses what another part of the image has at the same place.
-fn apart(patch: &Patch<'_>, made: &Made, input: &LayerInput) -> Result<(), PatchError> {
+fn apart(patch: &Patch<'_>, made: &Made, input: &LayerInput, base: &BasePaths) -> Result<(), PatchError> {
     let patched = |name: &str| patch.services.keys().any(|service| service.name() == name);
     let others = made.contents.parts.iter().filter(|(name, _)| *name != BASE && !patched(name));
     for (owner, part) in others {
         let clash = input.tree.iter().find(|(path, node)| {
-            let is_folder = matches!(node, TreeNode::Directory { .. });
-            part.entries.get(path).is_some_and(|entry| !is_folder || entry.kind != Kind::Folder)
+            part.entries.get(path).is_some_and(|entry| !listing::goes_with(path, node, &entry, base))
         });
         if let Some((path, _)) = clash {
             let service = patch.services.iter().find(|(service, _)| service.name() == input.name);
             return Err(PatchError::Taken {
                 package: service.map(|(_, package)| package.clone()).unwrap_or_default(),
-                path,
+                path: path.into(),
                 owner: owner.clone(),
                 image: patch.name.clone(),
             });
@@ -271,7 +270,7 @@ fn list(
     base: &BasePaths,
 ) -> Result<LayerInput, BuildError> {
     let image = Path::new(&patch.name);
-    let tree = check::on_base(contents::LAYER, &listing::tree(parts), base, image, image)?;
+    let tree = check::on_base(contents::LAYER, &check::listed(parts, image)?, base, image, image)?;
     Ok(LayerInput { name: contents::LAYER.to_owned(), what: listing::purpose(parts), tree })
 }
 

@@ -1,6 +1,7 @@
 //! What an image's config may hold: values that no engine takes, or each in its own way, are found before they are built in.
 
 use super::recipe::StartCommand;
+use crate::paths::{ImagePathBuf, Unfit};
 
 /// A value that cannot be: the key that it belongs to, the value, and why not.
 pub(super) struct Misfit {
@@ -40,17 +41,33 @@ pub(super) fn label(name: &str, value: &str) -> Option<Misfit> {
     value.contains('\0').then(|| misfit("labels", name, NUL, "write a text"))
 }
 
-/// A path of the image that containers start in or mount something at.
+/// Where a file goes; otherwise why not, and what to do.
+pub(super) fn place(written: &str) -> Result<ImagePathBuf, (String, &'static str)> {
+    let plain = written.starts_with('/') && !written.chars().any(char::is_control);
+    match ImagePathBuf::parse(written) {
+        Ok(path) if plain && !path.path().is_root() => Ok(path),
+        Ok(_) | Err(Unfit::Climbs | Unfit::Nul) => {
+            let why =
+                "where a file goes is an absolute path in the image, without `..` and control characters";
+            Err((why.to_owned(), "begin it with `/`"))
+        }
+        Err(why) => Err((format!("it {why}"), "give it a name that fits")),
+    }
+}
+
+/// A path of the image that containers start in or mount something at: its root too.
 pub(super) fn path(key: &'static str, path: &str) -> Option<Misfit> {
-    let climbs = path.split('/').any(|part| part == "..");
     let why = if !path.starts_with('/') {
         "a path in the image is absolute"
-    } else if climbs {
-        "a path in the image has no `..`"
     } else if path.chars().any(char::is_control) {
         "a path in the image has no control characters"
     } else {
-        return None;
+        match ImagePathBuf::parse(path) {
+            Ok(_) => return None,
+            Err(Unfit::Climbs) => "a path in the image has no `..`",
+            Err(Unfit::Long(_) | Unfit::LongPart(_)) => "it is longer than a path can be",
+            Err(_) => "it has a name that deletes files in an image (`.wh.`)",
+        }
     };
     Some(misfit(key, path, why, "begin it with `/`, and write where it leads"))
 }

@@ -14,6 +14,7 @@ use crate::diagnose::{Place, shown};
 use crate::limits;
 use crate::oci::Reference;
 use crate::oci::reference::is_tag;
+use crate::paths::ImagePathBuf;
 use crate::yaml;
 
 /// What an image is for: decides ports, health, volume, environment and start.
@@ -111,8 +112,8 @@ pub struct PlainImage {
 pub struct PlacedFile {
     /// On the host.
     pub from: PathBuf,
-    /// In the image, absolute.
-    pub to: String,
+    /// In the image.
+    pub to: ImagePathBuf,
     /// Permission bits; by default 0755 or 0644, as the file is executable or not.
     pub mode: Option<u32>,
 }
@@ -464,13 +465,7 @@ impl Resolver<'_> {
             Placement::Path(path) => (path, None, entry.to_vec()),
             Placement::Full { path, mode } => (path, mode, vec![files, key, PathStep::Key("path")]),
         };
-        let climbs = to.split('/').any(|part| part == "..");
-        let nowhere = to.split('/').all(|part| matches!(part, "" | "."));
-        if !to.starts_with('/') || climbs || nowhere || to.chars().any(char::is_control) {
-            let why =
-                "where a file goes is an absolute path in the image, without `..` and control characters";
-            return Err(self.bad(&way, "files", &to, why, "begin it with `/`"));
-        }
+        let to = plain::place(&to).map_err(|(why, hint)| self.bad(&way, "files", &to, &why, hint))?;
         let octal = |text: String| match u32::from_str_radix(text.trim_start_matches("0o"), 8) {
             Ok(mode) if mode <= 0o7777 => Ok(mode),
             _ => Err(self.bad(

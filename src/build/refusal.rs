@@ -40,6 +40,7 @@ pub enum RecipeError {
 }
 
 fn quoted(key: &str, value: &str) -> String {
+    let value: String = value.chars().take(200).collect();
     if value.is_empty() { format!("`{key}`") } else { format!("`{key}: {value}`") }
 }
 

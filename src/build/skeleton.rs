@@ -11,10 +11,18 @@ use super::tree::{Tree, TreeNode};
 use super::unpack::UnpackError;
 use crate::diagnose::shown;
 use crate::limits;
+use crate::paths::{ImagePath, ImagePathBuf, Unfit};
 use crate::tars::Service;
 use crate::tars::catalogue::{
     DATA_PATH, DEPLOY_PATH, INIT_PATH, INSTALL_SCRIPT, PATCHS_PATH, TARS_PATH, UTIL_FOLDER, WEB_PATH,
 };
+
+const INIT: ImagePath<'static> = ImagePath::known(INIT_PATH);
+const DATA: ImagePath<'static> = ImagePath::known(DATA_PATH);
+const TARS: ImagePath<'static> = ImagePath::known(TARS_PATH);
+const PATCHS: ImagePath<'static> = ImagePath::known(PATCHS_PATH);
+const WEB: ImagePath<'static> = ImagePath::known(WEB_PATH);
+const TMP: ImagePath<'static> = ImagePath::known("/tmp");
 
 /// tars-init, the volume's folder, and the links into it. Source: upstream's images.
 pub fn skeleton(init: &Path, role: ImageRole, on_scratch: bool) -> Result<Tree, UnpackError> {
@@ -22,39 +30,47 @@ pub fn skeleton(init: &Path, role: ImageRole, on_scratch: bool) -> Result<Tree, 
     let TreeNode::File { content, .. } = host::read_file(init, Modes::Normal)? else {
         return Err(host::no_file(init));
     };
-    put(&mut tree, INIT_PATH, TreeNode::File { mode: 0o755, content });
+    put(&mut tree, INIT, TreeNode::File { mode: 0o755, content });
     if role == ImageRole::Plain {
         return Ok(tree);
     }
-    put(&mut tree, DATA_PATH, TreeNode::Directory { mode: 0o755 });
-    for (link, folder) in [
-        (format!("{TARS_PATH}/app_log"), "app_log"),
-        (format!("{TARS_PATH}/remote_app_log"), "remote_app_log"),
-        (format!("{TARS_PATH}/tarsnode/data"), "tarsnode-data"),
-        (PATCHS_PATH.to_owned(), "patchs"),
+    put(&mut tree, DATA, TreeNode::Directory { mode: 0o755 });
+    for (folder, link, target) in [
+        (TARS, ImagePath::known("app_log"), "app_log"),
+        (TARS, ImagePath::known("remote_app_log"), "remote_app_log"),
+        (TARS, ImagePath::known("tarsnode/data"), "tarsnode-data"),
+        (PATCHS, ImagePath::ROOT, "patchs"),
     ] {
-        put(&mut tree, &link, TreeNode::Link { target: format!("{DATA_PATH}/{folder}").into() });
+        put_link(&mut tree, folder, link, target);
     }
     if on_scratch {
-        put(&mut tree, "/tmp", TreeNode::Directory { mode: 0o1777 });
+        put(&mut tree, TMP, TreeNode::Directory { mode: 0o1777 });
     }
     Ok(tree)
 }
 
 /// The web's log folders are links into the volume too; they come with the web.
 pub fn link_web_logs(tree: &mut Tree) {
-    for (link, folder) in [("log", "web_log"), ("demo/log", "demo_log")] {
-        let path = format!("{WEB_PATH}/{link}");
-        if tree.get(&path[1..]).is_none() && !tree.has_below(&path[1..]) {
-            put(tree, &path, TreeNode::Link { target: format!("{DATA_PATH}/{folder}").into() });
+    for (link, target) in [(ImagePath::known("log"), "web_log"), (ImagePath::known("demo/log"), "demo_log")] {
+        let Ok(path) = WEB.join(link) else { continue };
+        if tree.get(&path).is_none() && !tree.has_below(&path) {
+            put_link(tree, WEB, link, target);
         }
     }
 }
 
+/// A link into the volume.
+fn put_link(tree: &mut Tree, folder: ImagePath<'_>, link: ImagePath<'_>, target: &str) {
+    // Two constants are never too long together.
+    if let Ok(path) = folder.join(link) {
+        put(tree, path.path(), TreeNode::Link { target: format!("{DATA_PATH}/{target}").into() });
+    }
+}
+
 /// A path that only this module writes, or one that is taken already and then stays.
-fn put(tree: &mut Tree, path: &str, node: TreeNode) {
+fn put(tree: &mut Tree, path: ImagePath<'_>, node: TreeNode) {
     // Two of our own paths never collide: a test holds it.
-    let _ = tree.insert(path.trim_start_matches('/'), node);
+    let _ = tree.insert(path, node);
 }
 
 /// `conf/` and `sql/` of the recipe's `deploy` folder, at their place in the image; for a framework also what nodes made
@@ -80,14 +96,25 @@ pub fn deploy(folder: &Path, role: ImageRole) -> Result<Tree, super::BuildError>
             continue;
         }
         for (path, node) in host::read_folder(&from, Modes::Normal)?.tree.into_entries() {
-            put(&mut tree, &format!("{DEPLOY_PATH}/framework/{part}/{path}"), node);
+            let place = format!("{DEPLOY_PATH}/framework/{part}/{path}");
+            put(&mut tree, placed(&from.join(&*path), &place)?.path(), node);
         }
     }
     let script = folder.parent().map(|above| above.join(INSTALL_SCRIPT)).filter(|script| script.is_file());
     if let Some(script) = script.filter(|_| role == ImageRole::Framework) {
-        put(&mut tree, &format!("{DEPLOY_PATH}/{INSTALL_SCRIPT}"), host::read_file(&script, Modes::Normal)?);
+        let place = format!("{DEPLOY_PATH}/{INSTALL_SCRIPT}");
+        put(&mut tree, placed(&script, &place)?.path(), host::read_file(&script, Modes::Normal)?);
     }
     Ok(tree)
+}
+
+/// Where a file of the host lies in the image.
+fn placed(file: &Path, place: &str) -> Result<ImagePathBuf, CheckError> {
+    ImagePathBuf::parse(place).map_err(|why| CheckError::Place {
+        file: file.to_owned(),
+        path: place.to_owned(),
+        why,
+    })
 }
 
 /// Whatever [`deploy`] may read of the folder and beside it.
@@ -112,22 +139,26 @@ pub fn lacks_node_scripts(folder: &Path) -> Option<String> {
 pub fn files(placed: &[PlacedFile]) -> Result<Tree, super::BuildError> {
     let mut tree = Tree::default();
     for PlacedFile { from, to, mode } in placed {
-        let target = to.trim_matches('/').to_owned();
         let modes = if mode.is_some() { Modes::Given } else { Modes::Normal };
-        let mut nodes: Vec<(String, TreeNode)> = Vec::new();
+        let mut nodes: Vec<(ImagePathBuf, TreeNode)> = Vec::new();
         if fs::metadata(from).is_ok_and(|metadata| metadata.is_dir()) {
             for (path, node) in host::read_folder(from, modes)?.tree.iter() {
-                nodes.push((format!("{target}/{path}"), node));
+                let unfit = |why: Unfit| CheckError::Place {
+                    file: from.join(&*path),
+                    path: format!("/{to}/{path}"),
+                    why,
+                };
+                nodes.push((to.path().join(path.path()).map_err(unfit)?, node));
             }
-            nodes.push((target, TreeNode::Directory { mode: 0o755 }));
+            nodes.push((to.clone(), TreeNode::Directory { mode: 0o755 }));
         } else {
-            nodes.push((target, host::read_file(from, modes)?));
+            nodes.push((to.clone(), host::read_file(from, modes)?));
         }
         for (path, mut node) in nodes {
             if let (TreeNode::File { mode: bits, .. }, Some(mode)) = (&mut node, mode) {
                 *bits = *mode;
             }
-            tree.insert(&path, node).map_err(|taken| CheckError::Taken {
+            tree.insert(path.path(), node).map_err(|taken| CheckError::Taken {
                 path: format!("/{}", taken.path),
                 file: from.clone(),
             })?;

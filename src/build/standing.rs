@@ -3,12 +3,13 @@
 use std::io::{self, BufReader};
 use std::path::Path;
 
-use super::base::{self, BasePaths, Kind, Look, Names, Tee};
+use super::base::{self, BasePaths, Look, Names, Tarball, Tee};
 use super::blob;
 use super::check::CheckError;
 use super::compress::{Compressors, ENCODER, GzipWriter};
 use super::unpack::{Bounded, UnpackError};
 use super::{BuildError, Origin, Packed, Settings};
+use crate::contents::Kind;
 use crate::limits;
 use crate::oci::image::BASE;
 use crate::oci::{Digest, HashingReader, HashingWriter, Image, Layer, MediaType};
@@ -154,7 +155,7 @@ fn read(base: &BaseImage, layer: &Layer, keep: Option<(&Cache, &Compressors)>) -
     };
     let tar = Bounded::new(tar, limits::UNPACKED.unpacking(layer.descriptor.size));
     let mut tee = Tee { inner: tar, out: HashingWriter::new(made), broken: None };
-    let names = base::read_names(path, &mut tee, Kind::Layer, Look::IntoLibraries);
+    let names = base::read_names(path, &mut tee, Tarball::Layer, Look::IntoLibraries);
     if let Some(source) = tee.broken {
         return Err(BuildError::Compress { layer: BASE.to_owned(), source });
     }
@@ -231,22 +232,23 @@ fn unfit(base: &BaseImage, why: &str) -> UnpackError {
 
 /// Puts a layer over what lies below it, as an engine does (image-spec, layer.md).
 fn cover(below: &mut Names, mut above: Names) {
-    let mut hidden: Vec<(&str, bool)> = Vec::new();
-    hidden.extend(above.gone.iter().map(|path| (path.as_str(), true)));
-    hidden.extend(above.opaque.iter().map(|folder| (folder.as_str(), false)));
-    for (path, itself) in hidden {
-        below.paths.hide(path, itself);
+    for path in &above.gone {
+        below.paths.hide(path, true);
     }
-    // A file or a link takes the place of a folder with all that is in it, a folder that of a file.
-    for path in above.paths.files.keys().chain(above.paths.links.keys()) {
-        below.paths.hide(&path, true);
+    for folder in &above.opaque {
+        below.paths.hide(folder, false);
+    }
+    for path in above.paths.files.keys() {
+        below.paths.make_room(&path, Kind::File);
+    }
+    for path in above.paths.links.keys() {
+        below.paths.make_room(&path, Kind::Link);
     }
     for path in above.paths.folders.keys() {
-        below.paths.files.remove(&path);
-        below.paths.links.remove(&path);
+        below.paths.make_room(&path, Kind::Folder);
     }
     let new = above.gathering.take().unwrap_or_default();
-    let shows = |path: &str| below.paths.has(path);
+    let shows = |path: &str| below.paths.files.has(path);
     below.gathering.get_or_insert_default().cover(new, shows);
     below.paths.folders.extend(&above.paths.folders);
     below.paths.links.extend(&above.paths.links);

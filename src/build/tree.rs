@@ -9,9 +9,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::machine;
+use crate::contents::Kind;
+use crate::contents::meeting::{self, Meeting, Outcome};
 use crate::elf::{self, Elf, ReadAt};
 use crate::oci::{Digest, HashingReader, HashingWriter};
-use crate::paths::{Rows, Share, Size, put_number, take_number};
+use crate::paths::{ImagePath, ImagePathBuf, Rows, Share, Size, Unfit, put_number, take_number};
 
 /// Files up to this size may stay in memory.
 const IN_MEMORY: usize = 64 * 1024;
@@ -264,7 +266,7 @@ pub fn written(write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> io::
     })
 }
 
-/// Paths without leading slash → what stands there. Parents come before children; every parent is a folder.
+/// Path → what stands there. Parents come before children; every parent is a folder.
 ///
 /// A copy shares what is in it.
 #[derive(Clone, Debug, Default)]
@@ -287,7 +289,7 @@ struct Places {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Collision {
     /// The path that is taken.
-    pub path: String,
+    pub path: ImagePathBuf,
 }
 
 const FOLDER: u64 = 0;
@@ -397,27 +399,41 @@ impl Tree {
     ///
     /// The same content or link again, or a folder again, is no collision.
     #[expect(clippy::needless_pass_by_value, reason = "whoever puts it there has it no more")]
-    pub fn insert(&mut self, path: &str, node: TreeNode) -> Result<(), Collision> {
-        // From the nearest one up: above a folder that is there, all is well already.
-        let mut missing = Vec::new();
-        for (at, _) in path.rmatch_indices('/') {
-            match self.kind(&path[..at]) {
-                Some(FOLDER) => break,
-                Some(_) => return Err(Collision { path: path[..at].to_owned() }),
-                None => missing.push(&path[..at]),
-            }
-        }
-        for folder in missing.into_iter().rev() {
-            self.put(folder, &TreeNode::Directory { mode: 0o755 });
-        }
-        if self.get(path).is_some_and(|old| !old.goes_with(&node)) {
-            return Err(Collision { path: path.to_owned() });
+    pub fn insert(&mut self, path: ImagePath<'_>, node: TreeNode) -> Result<(), Collision> {
+        self.room_above(path)?;
+        if self.get(&path).is_some_and(|old| !old.goes_with(&node)) {
+            return Err(Collision { path: path.to_buf() });
         }
         self.put(path, &node);
         Ok(())
     }
 
-    fn put(&mut self, path: &str, node: &TreeNode) {
+    /// Puts the file there that takes a path away from the layers below.
+    pub fn delete(&mut self, path: ImagePath<'_>) -> Result<(), Collision> {
+        self.room_above(path)?;
+        let content = Content::bytes(Vec::new());
+        self.put(path.whiteout().path(), &TreeNode::File { mode: 0o644, content });
+        Ok(())
+    }
+
+    /// Folders above a path.
+    fn room_above(&mut self, path: ImagePath<'_>) -> Result<(), Collision> {
+        // From the nearest one up: above a folder that is there, all is well already.
+        let mut missing = Vec::new();
+        for folder in path.ancestors() {
+            match self.kind(&folder) {
+                Some(FOLDER) => break,
+                Some(_) => return Err(Collision { path: folder.to_buf() }),
+                None => missing.push(folder),
+            }
+        }
+        for folder in missing.into_iter().rev() {
+            self.put(folder, &TreeNode::Directory { mode: 0o755 });
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, path: ImagePath<'_>, node: &TreeNode) {
         if let TreeNode::Link { target } = node {
             self.targets += target.len() as u64;
         }
@@ -440,36 +456,34 @@ impl Tree {
     }
 
     /// The programs and libraries in it, in byte order of the paths.
-    pub fn elves(&self) -> impl Iterator<Item = (String, &Elf)> {
+    pub fn elves(&self) -> impl Iterator<Item = (ImagePathBuf, &Elf)> {
         self.rows.iter().filter_map(|(path, bytes)| Some((path, self.places.elf(bytes)?)))
     }
 
     /// All of it, in byte order of the paths.
-    pub fn iter(&self) -> impl Iterator<Item = (String, TreeNode)> {
+    pub fn iter(&self) -> impl Iterator<Item = (ImagePathBuf, TreeNode)> {
         self.rows.iter().map(|(path, bytes)| (path, self.places.unpack(bytes)))
     }
 
     /// The same, taken out of it: what was taken takes no room any more.
-    pub fn into_entries(self) -> impl Iterator<Item = (String, TreeNode)> {
+    pub fn into_entries(self) -> impl Iterator<Item = (ImagePathBuf, TreeNode)> {
         let places = self.places;
         self.rows.into_entries().map(move |(path, bytes)| (path, places.unpack(&bytes)))
     }
 
     /// What lies below one folder, or all of it, in another folder: in the same order.
-    #[must_use]
-    pub fn moved(self, from: &str, to: &str) -> Self {
+    ///
+    /// # Errors
+    /// A path that does not fit there, as it was.
+    pub fn moved(self, from: ImagePath<'_>, to: ImagePath<'_>) -> Result<Self, (ImagePathBuf, Unfit)> {
         let mut tree = Self::default();
         for (path, node) in self.into_entries() {
-            let inner = match from {
-                "" => Some(&*path),
-                _ => path.strip_prefix(from).and_then(|rest| rest.strip_prefix('/')),
-            };
-            if let Some(inner) = inner {
-                // Two paths of one tree stay two.
-                let _ = tree.insert(&format!("{to}/{inner}"), node);
-            }
+            let Some(inner) = path.path().below(from) else { continue };
+            let target = to.join(inner).map_err(|why| (path.clone(), why))?;
+            // Two paths of one tree stay two.
+            let _ = tree.insert(target.path(), node);
         }
-        tree
+        Ok(tree)
     }
 
     /// True where something lies below this folder.
@@ -502,14 +516,31 @@ impl Tree {
 }
 
 impl TreeNode {
+    /// What it is.
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Directory { .. } => Kind::Folder,
+            Self::File { .. } => Kind::File,
+            Self::Link { .. } => Kind::Link,
+        }
+    }
+
     /// True where both may stand at one path: the same thing, or two folders.
     pub fn goes_with(&self, other: &Self) -> bool {
+        match meeting::outcome(Meeting::AmongOurs, self.kind(), other.kind()) {
+            Outcome::Merges => true,
+            Outcome::MustBeSame => self.is_same(other),
+            _ => false,
+        }
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::File { content: old, mode: one }, Self::File { content: new, mode: other }) => {
                 old.digest == new.digest && one == other
             }
             (Self::Link { target: old }, Self::Link { target: new }) => old == new,
-            (one, other) => matches!((one, other), (Self::Directory { .. }, Self::Directory { .. })),
+            _ => false,
         }
     }
 }
@@ -547,35 +578,40 @@ mod tests {
         TreeNode::File { mode: 0o644, content: Content::bytes(text.as_bytes()) }
     }
 
+    fn path(text: &str) -> ImagePathBuf {
+        ImagePathBuf::parse(text).unwrap()
+    }
+
     #[test]
     fn tree_keeps_parents_before_children_whatever_the_order() {
         let mut tree = Tree::default();
-        for path in ["a/b/c", "a-b", "a/a", "a.b/c"] {
-            tree.insert(path, file(path)).unwrap();
+        for name in ["a/b/c", "a-b", "a/a", "a.b/c"] {
+            tree.insert(path(name).path(), file(name)).unwrap();
         }
-        let paths: Vec<String> = tree.iter().map(|(path, _)| path).collect();
+        let paths: Vec<String> = tree.iter().map(|(path, _)| path.into()).collect();
         assert_eq!(paths, ["a", "a-b", "a.b", "a.b/c", "a/a", "a/b", "a/b/c"]);
     }
 
     #[test]
     fn tree_is_in_order_however_many_come_in_whatever_order() {
-        let path = |number: usize| format!("d{}/f{number}", number % 7);
+        let name = |number: usize| format!("d{}/f{number}", number % 7);
         for step in [1, 7_919, 19_999] {
             let mut tree = Tree::default();
             for number in (0..20_000).map(|number| number * step % 20_000) {
-                tree.insert(&path(number), file("x")).unwrap();
+                tree.insert(path(&name(number)).path(), file("x")).unwrap();
             }
             let copy = tree.clone();
-            tree.insert("d0/f0/../x", file("y")).unwrap_err();
-            tree.insert("e", file("y")).unwrap();
-            let mut expected: Vec<String> = (0..20_000).map(path).collect();
+            tree.insert(path("d0/f0/x").path(), file("y")).unwrap_err();
+            tree.insert(path("e").path(), file("y")).unwrap();
+            let mut expected: Vec<String> = (0..20_000).map(name).collect();
             expected.extend((0..7).map(|number| format!("d{number}")));
             expected.sort();
-            assert!(copy.iter().map(|(path, _)| path).eq(expected.iter().cloned()), "{step}");
-            assert!((0..20_000).all(|number| copy.get(&path(number)).is_some()), "{step}");
+            assert!(copy.iter().map(|(path, _)| String::from(path)).eq(expected.iter().cloned()), "{step}");
+            assert!((0..20_000).all(|number| copy.get(&name(number)).is_some()), "{step}");
             assert!(copy.get("e").is_none() && tree.get("e").is_some() && copy.get("d3/f").is_none());
             assert!(copy.has_below("d6") && !copy.has_below("d7") && !copy.has_below("d"));
-            let moved: Vec<String> = copy.moved("d3", "a/b").into_entries().map(|(path, _)| path).collect();
+            let moved = copy.moved(path("d3").path(), path("a/b").path()).unwrap();
+            let moved: Vec<String> = moved.into_entries().map(|(path, _)| path.into()).collect();
             assert_eq!(
                 (moved.len(), moved[0].as_str(), moved[2].as_str()),
                 (2 + 2857, "a", "a/b/f10"),
@@ -590,28 +626,29 @@ mod tests {
         let mut paths = ["ä", "ä/b", "ää", "ö", "ö/ü/x", "ö/ü/xy", "ü"].map(str::to_owned).to_vec();
         paths.extend((0..200).map(|number| format!("ö/ü/{}", "é".repeat(number % 9) + &number.to_string())));
         let mut tree = Tree::default();
-        for path in paths.iter().rev() {
-            tree.put(path, &file(path));
+        for name in paths.iter().rev() {
+            tree.put(path(name).path(), &file(name));
         }
         paths.push("ö/ü".to_owned());
-        tree.put("ö/ü", &TreeNode::Directory { mode: 0o755 });
+        tree.put(path("ö/ü").path(), &TreeNode::Directory { mode: 0o755 });
         paths.sort();
-        assert!(tree.iter().map(|(path, _)| path).eq(paths.iter().cloned()));
+        assert!(tree.iter().map(|(path, _)| String::from(path)).eq(paths.iter().cloned()));
         assert!(paths.iter().all(|path| tree.get(path).is_some()));
         for absent in ["", "ö/ü/", "ö/", "a", "ö/üx", "ä/bc"] {
             assert!(tree.get(absent).is_none(), "{absent:?}");
         }
-        assert!(tree.into_entries().map(|(path, _)| path).eq(paths));
+        assert!(tree.into_entries().map(|(path, _)| String::from(path)).eq(paths));
     }
 
     #[test]
     fn tree_refuses_two_things_at_one_path_and_anything_below_a_file() {
         let mut tree = Tree::default();
-        tree.insert("a/b", file("1")).unwrap();
-        tree.insert("a/b", file("1")).unwrap();
-        assert_eq!(tree.insert("a/b", file("2")), Err(Collision { path: "a/b".to_owned() }));
-        assert_eq!(tree.insert("a/b/c", file("2")), Err(Collision { path: "a/b".to_owned() }));
-        assert_eq!(tree.insert("a", file("2")), Err(Collision { path: "a".to_owned() }));
+        let mut insert = |name: &str, text| tree.insert(path(name).path(), file(text));
+        insert("a/b", "1").unwrap();
+        insert("a/b", "1").unwrap();
+        assert_eq!(insert("a/b", "2"), Err(Collision { path: path("a/b") }));
+        assert_eq!(insert("a/b/c", "2"), Err(Collision { path: path("a/b") }));
+        assert_eq!(insert("a", "2"), Err(Collision { path: path("a") }));
     }
 
     #[test]

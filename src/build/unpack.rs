@@ -3,12 +3,12 @@
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use super::names;
 use super::tree::{Spool, Tree, TreeNode, Unkept};
 use crate::diagnose::{Diagnose, Exit, Place, shown, shown_bytes};
 use crate::limits;
 use crate::oci::{Digest, HashingReader};
-use crate::paths;
+use crate::paths::image::target_fits;
+use crate::paths::{self, ImagePath, ImagePathBuf, Unfit};
 use crate::tarball::magic::{self, MagicError};
 use crate::tarball::{Entry, EntryKind, ReadError, TarReader};
 
@@ -234,11 +234,11 @@ impl<'a> Unpacking<'a> {
             EntryKind::HardLink => self.hard_link(&name, entry)?,
             other => return Err(self.refuse(name.as_bytes(), &format!("is {}", describe(other)))),
         };
-        self.insert(&name, node)
+        self.insert(name.path(), node)
     }
 
-    /// The name without `./` and trailing `/`; `None` for the root itself.
-    pub(super) fn name(&self, raw: &[u8]) -> Result<Option<String>> {
+    /// The path that a name in a package means; `None` for the root itself. What a layer of ours writes is text.
+    pub(super) fn name(&self, raw: &[u8]) -> Result<Option<ImagePathBuf>> {
         let Ok(text) = std::str::from_utf8(raw) else {
             return Err(self.refuse(raw, "has a name that is not UTF-8"));
         };
@@ -248,14 +248,11 @@ impl<'a> Unpacking<'a> {
         if text.chars().any(char::is_control) {
             return Err(self.refuse(raw, "has control characters in its name"));
         }
-        if text.split('/').any(|part| part == "..") {
-            return Err(self.refuse(raw, "climbs out of the package with `..`"));
+        match ImagePathBuf::parse(text) {
+            Ok(path) => Ok(Some(path).filter(|path| !path.path().is_root())),
+            Err(Unfit::Climbs) => Err(self.refuse(raw, "climbs out of the package with `..`")),
+            Err(why) => Err(self.refuse(raw, &why.to_string())),
         }
-        if let Some(why) = names::unfit(raw) {
-            return Err(self.refuse(raw, &why));
-        }
-        let parts: Vec<&str> = text.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
-        Ok((!parts.is_empty()).then(|| parts.join("/")))
     }
 
     pub(super) fn target(&self, name: &str, raw: &[u8]) -> Result<Box<str>> {
@@ -265,9 +262,9 @@ impl<'a> Unpacking<'a> {
             let why = format!("is a link to `{}`, a name that cannot be written", shown_bytes(raw));
             self.refuse(name.as_bytes(), &why)
         })?;
-        match names::unfit(raw) {
-            Some(why) => Err(self.refuse(name.as_bytes(), &format!("is a link to a file that {why}"))),
-            None => Ok(text.into()),
+        match target_fits(raw) {
+            Err(why) => Err(self.refuse(name.as_bytes(), &format!("is a link to a file that {why}"))),
+            Ok(()) => Ok(text.into()),
         }
     }
 
@@ -276,22 +273,23 @@ impl<'a> Unpacking<'a> {
         let target = self.target(name, &entry.target)?;
         let refuse =
             |why: &str| self.refuse(name.as_bytes(), &format!("is a hard link to `{target}`, which {why}"));
-        if target.starts_with('/') || target.split('/').any(|part| part == "..") {
-            return Err(refuse("leaves the package"));
-        }
-        let key = self.name(target.as_bytes())?.unwrap_or_default();
+        let key = match ImagePathBuf::parse(&*target) {
+            Ok(key) if !target.starts_with('/') => key,
+            Ok(_) | Err(Unfit::Climbs) => return Err(refuse("leaves the package")),
+            Err(why) => return Err(refuse(&why.to_string())),
+        };
         match self.unpacked.tree.get(&key) {
             Some(file @ TreeNode::File { .. }) => Ok(file),
             _ => Err(refuse("is no file before it")),
         }
     }
 
-    pub(super) fn insert(&mut self, name: &str, node: TreeNode) -> Result<()> {
+    pub(super) fn insert(&mut self, name: ImagePath<'_>, node: TreeNode) -> Result<()> {
         self.unpacked.tree.insert(name, node).map_err(|taken| {
-            let why = if taken.path == name {
+            let why = if taken.path.path() == name {
                 "is there twice, with different contents".to_owned()
             } else {
-                format!("lies below `{}`, which is no folder", shown(&taken.path))
+                format!("lies below `{}`, which is no folder", shown(&*taken.path))
             };
             self.refuse(name.as_bytes(), &why)
         })?;

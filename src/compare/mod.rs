@@ -11,7 +11,7 @@ use crate::contents::{Contents, Entry, Kind, Part};
 use crate::diagnose::shown_bytes;
 use crate::limits::{self, Beyond};
 use crate::oci::{Digest, HashingWriter, Image, Layer};
-use crate::paths::{self, Packed, Paths, put_number, take_number};
+use crate::paths::{self, ImagePathBuf, LayerName, Packed, Paths, put_number, take_number};
 use crate::tarball::{EntryKind, TarReader, magic};
 
 /// The differences of two images.
@@ -159,7 +159,7 @@ fn size_of(image: &Image, part: &Part) -> u64 {
 }
 
 /// What a list says of a part, in order; `None` where it does not know the bytes of its files: of a base.
-fn listed(part: &Part) -> Option<impl Iterator<Item = (String, File)>> {
+fn listed(part: &Part) -> Option<impl Iterator<Item = (ImagePathBuf, File)>> {
     let is_known = |entry: Entry| entry.kind != Kind::File || entry.digest.is_some();
     part.entries.values().all(is_known).then(|| {
         part.entries.iter().map(|(path, entry)| {
@@ -305,7 +305,7 @@ impl<R: Read> Read for Within<R> {
     }
 }
 
-/// Path → what is there; paths are escaped, as they are shown to people. What lies in a lower layer is replaced.
+/// Path → what is there, and what takes something away. What lies in a lower layer is replaced.
 fn files(layer: &Layer, found: &mut Paths<File>) -> io::Result<()> {
     let stream = BufReader::with_capacity(256 * 1024, layer.source.open()?);
     let inner = magic::open(stream).map_err(io::Error::other)?;
@@ -314,7 +314,7 @@ fn files(layer: &Layer, found: &mut Paths<File>) -> io::Result<()> {
     while let Some(entry) = tar.next_entry().map_err(io::Error::other)? {
         entries += 1;
         limits::ENTRIES.allow(entries)?;
-        let path = shown_bytes(&entry.name).to_string().trim_matches('/').to_owned();
+        let Some(path) = LayerName::read(&entry.name)?.in_layer() else { continue };
         let mut out = HashingWriter::new(io::sink());
         io::copy(&mut tar.content(&entry), &mut out)?;
         let (_, content, size) = out.finish();
@@ -323,7 +323,7 @@ fn files(layer: &Layer, found: &mut Paths<File>) -> io::Result<()> {
         let (kind, mode) = (entry.kind, entry.mode);
         let (target, attributes) = (entry.target, entry.attributes);
         let file = LayerFile { kind, mode, owner, target, attributes, content };
-        found.insert(&path, &File { size, print: file.print() });
+        found.insert(path.path(), &File { size, print: file.print() });
         paths::within()?;
     }
     Ok(())
@@ -331,8 +331,8 @@ fn files(layer: &Layer, found: &mut Paths<File>) -> io::Result<()> {
 
 /// Both in byte order of their paths.
 fn file_changes(
-    old: impl Iterator<Item = (String, File)>,
-    new: impl Iterator<Item = (String, File)>,
+    old: impl Iterator<Item = (ImagePathBuf, File)>,
+    new: impl Iterator<Item = (ImagePathBuf, File)>,
 ) -> Vec<FileChange> {
     let (mut old, mut new) = (old.peekable(), new.peekable());
     let mut changes = Vec::new();
@@ -350,7 +350,7 @@ fn file_changes(
         {
             continue;
         }
-        let size = |side: &Option<(String, File)>| side.as_ref().map(|(_, file)| file.size);
+        let size = |side: &Option<(ImagePathBuf, File)>| side.as_ref().map(|(_, file)| file.size);
         let (from, to) = (size(&before), size(&now));
         if let Some((path, _)) = before.or(now) {
             changes.push(FileChange { path: format!("/{}", shown_bytes(path.as_bytes())), from, to });

@@ -11,8 +11,12 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::elf::Elf;
 use crate::limits;
 use crate::oci::{Digest, HashingWriter, Image};
-use crate::paths::{self, Packed, Paths, put_number, take_number};
+use crate::paths::{self, ImagePath, ImagePathBuf, LayerName, Packed, Paths, put_number, take_number};
 use crate::tarball::{EntryKind, TarReader, magic};
+
+pub mod meeting;
+
+use meeting::{Meeting, Outcome};
 
 /// The folder that the list lies in: a file for each part, named as its layer, with `.json`.
 pub const FOLDER: &str = "/usr/share/tarsup/contents";
@@ -34,6 +38,17 @@ pub enum Kind {
     Folder,
     /// A symbolic link.
     Link,
+}
+
+impl Kind {
+    /// What an entry of an archive is, where it is unpacked.
+    pub const fn of(entry: EntryKind) -> Self {
+        match entry {
+            EntryKind::Directory => Self::Folder,
+            EntryKind::Symlink => Self::Link,
+            _ => Self::File,
+        }
+    }
 }
 
 /// What is visible at a path.
@@ -136,10 +151,10 @@ pub struct Part {
 pub struct Offers {
     /// Path → library: of a base, those in the folders that a loader searches, and elsewhere those that are called `lib*`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub libraries: BTreeMap<String, Elf>,
+    pub libraries: BTreeMap<ImagePathBuf, Elf>,
     /// Path → whatever else of a layer of ours is made of machine code. None of a base: its packages tell.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub programs: BTreeMap<String, Program>,
+    pub programs: BTreeMap<ImagePathBuf, Program>,
     /// Further folders that a loader searches, as `ld.so.conf` names them, without leading slash.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub folders: Vec<String>,
@@ -351,39 +366,34 @@ pub fn folded(image: &Image) -> io::Result<Contents> {
         let stream = BufReader::with_capacity(256 * 1024, layer.source.open()?);
         let mut tar = TarReader::new(magic::open(stream).map_err(io::Error::other)?);
         while let Some(read) = tar.next_entry().map_err(io::Error::other)? {
-            let path =
-                String::from_utf8_lossy(&read.name).trim_start_matches("./").trim_matches('/').to_owned();
-            let (folder, last) = path.rsplit_once('/').unwrap_or(("", &path));
-            if last == OPAQUE {
-                contents.cover(folder, false);
-                continue;
-            }
-            if let Some(gone) = last.strip_prefix(WHITEOUT) {
-                contents.cover(format!("{folder}/{gone}").trim_start_matches('/'), true);
-                continue;
-            }
-            if path.is_empty() || path == "." {
-                continue;
-            }
-            let mut entry = Entry { uid: read.uid, gid: read.gid, layer: index, ..Entry::default() };
-            match read.kind {
-                EntryKind::Directory => (entry.kind, entry.mode) = (Kind::Folder, read.mode),
-                EntryKind::Symlink => {
-                    entry.kind = Kind::Link;
-                    entry.target = String::from_utf8_lossy(&read.target).into_owned();
+            let path = match LayerName::read(&read.name)? {
+                LayerName::Here(path) if path.path().is_root() => continue,
+                LayerName::Here(path) => path,
+                LayerName::Opaque(folder) => {
+                    contents.hide(folder.path(), false, (&name, index));
+                    continue;
                 }
-                _ => {
+                LayerName::Gone(path) => {
+                    contents.hide(path.path(), true, (&name, index));
+                    continue;
+                }
+                LayerName::Nothing => continue,
+            };
+            let kind = Kind::of(read.kind);
+            let mut entry = Entry { kind, uid: read.uid, gid: read.gid, layer: index, ..Entry::default() };
+            match kind {
+                Kind::Folder => entry.mode = read.mode,
+                Kind::Link => entry.target = String::from_utf8_lossy(&read.target).into_owned(),
+                Kind::File => {
                     let mut out = HashingWriter::new(io::sink());
                     io::copy(&mut tar.content(&read), &mut out)?;
                     let (_, digest, size) = out.finish();
                     (entry.mode, entry.size, entry.digest) = (read.mode, size, Some(digest));
                 }
             }
-            if entry.kind != Kind::Folder {
-                contents.cover(&path, true);
-            }
+            contents.make_room(path.path(), kind);
             if let Some(part) = contents.parts.get_mut(&name) {
-                part.entries.insert(&path, &entry);
+                part.entries.insert(path.path(), &entry);
                 paths::within()?;
             }
         }
@@ -391,20 +401,45 @@ pub fn folded(image: &Image) -> io::Result<Contents> {
     Ok(contents)
 }
 
-/// What a file that deletes others begins with (image-spec, layer.md), and the one that deletes all in its folder.
-const WHITEOUT: &str = ".wh.";
-const OPAQUE: &str = ".wh..wh..opq";
-
 impl Contents {
-    /// Takes out what lies below a path, and what lies at it.
-    fn cover(&mut self, path: &str, itself: bool) {
+    /// Takes out what an engine takes away where it unpacks something of this kind.
+    fn make_room(&mut self, path: ImagePath<'_>, new: Kind) {
         for part in self.parts.values_mut() {
-            let mut gone = part.entries.below(path);
-            gone.extend(itself.then(|| path.to_owned()));
-            for path in gone {
-                part.covered += part.entries.remove(&path).map_or(0, |entry| entry.size);
+            let entry = part.entries.get(path.as_str());
+            // A folder that no entry names is one all the same.
+            let implied = || part.entries.has_below(path.as_str()).then_some(Kind::Folder);
+            let Some(old) = entry.map(|entry| entry.kind).or_else(implied) else { continue };
+            match meeting::outcome(Meeting::Unpacked, old, new) {
+                Outcome::Merges => {}
+                Outcome::Empties => part.cover(path, true, |_| false),
+                _ => part.take(path.as_str()),
             }
         }
+    }
+
+    /// Takes out what lies below a path, and what lies at it, but what is of this layer of a part: what takes away is heard of the
+    /// layers below alone, wherever it stands in its own.
+    fn hide(&mut self, path: ImagePath<'_>, itself: bool, (of, layer): (&str, usize)) {
+        for (name, part) in &mut self.parts {
+            let is_own = |entry: &Entry| name == of && entry.layer == layer;
+            part.cover(path, itself, is_own);
+        }
+    }
+}
+
+impl Part {
+    fn cover(&mut self, path: ImagePath<'_>, itself: bool, stays: impl Fn(&Entry) -> bool) {
+        let mut gone = self.entries.below(path.as_str());
+        gone.extend(itself.then(|| path.to_buf()));
+        for path in gone {
+            if self.entries.get(&path).is_some_and(|entry| !stays(&entry)) {
+                self.take(&path);
+            }
+        }
+    }
+
+    fn take(&mut self, path: &str) {
+        self.covered += self.entries.remove(path).map_or(0, |entry| entry.size);
     }
 }
 
@@ -415,10 +450,11 @@ struct Version {
 
 /// The name of the part that a file of a layer is; the base's links may have led its folder elsewhere.
 fn part_name(path: &[u8]) -> Option<String> {
-    let path = std::str::from_utf8(path).ok()?;
+    let path = ImagePathBuf::parse(path).ok()?;
     let (folder, file) = path.rsplit_once('/')?;
-    let inner = FOLDER.strip_prefix("/usr/share/").unwrap_or(FOLDER);
-    file.strip_suffix(".json").filter(|_| folder.ends_with(inner)).map(str::to_owned)
+    let inner = FOLDER.strip_prefix("/usr/share").unwrap_or(FOLDER);
+    let is_inner = folder.ends_with(inner) || folder == &inner[1..];
+    file.strip_suffix(".json").filter(|_| is_inner).map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -431,7 +467,10 @@ mod tests {
         let link = Entry { kind: Kind::Link, target: "x".to_owned(), layer: 1, ..Entry::default() };
         let folder = Entry { kind: Kind::Folder, mode: 0o2775, gid: 50, ..Entry::default() };
         let entries = [("b", file), ("a", link), ("c", folder)];
-        let part = Part::new(vec![Digest::of("1"), Digest::of("2")], entries.into_iter().collect());
+        let part = Part::new(
+            vec![Digest::of("1"), Digest::of("2")],
+            entries.into_iter().map(|(path, entry)| (ImagePathBuf::parse(path).unwrap(), entry)).collect(),
+        );
         let mut bytes = Vec::new();
         write_part(&mut bytes, &part.layers, part.covered, part.entries.iter(), None).unwrap();
         let text = String::from_utf8(bytes).unwrap();
@@ -450,6 +489,9 @@ mod tests {
             ("./opt/data/tarsup/contents/base.json", Some("base")),
             ("usr/share/tarsup/contents/x.txt", None),
             ("usr/share/tarsup/base.json", None),
+            ("tarsup/contents/base.json", Some("base")),
+            ("usr/share/not-tarsup/contents/base.json", None),
+            ("usr/share/tarsup/contents/../base.json", None),
             ("contents/base.json", None),
         ] {
             assert_eq!(part_name(path.as_bytes()).as_deref(), name, "{path}");

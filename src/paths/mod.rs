@@ -1,4 +1,4 @@
-//! Paths in order, close together: what is known of some hundred thousand files takes a few bytes more than their names.
+//! Paths in images, and tables of them, in order and close together: what is known of some hundred thousand files takes a few bytes more than their names.
 //!
 //! All tables of the program have one account, and one limit ([`crate::limits::NAMES`]): whatever comes, they take so much
 //! memory and no more.
@@ -12,8 +12,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::limits::{self, Beyond};
 
+pub mod image;
 mod rows;
 
+pub use image::{ImagePath, ImagePathBuf, LayerName, Lost, Unfit};
 pub use rows::{Iter, Rows, Size};
 
 /// Bytes that all tables take now.
@@ -122,8 +124,8 @@ impl<V: Packed> Paths<V> {
         self.rows.get(path).is_some()
     }
 
-    /// Puts it there.
-    pub fn insert(&mut self, path: &str, value: &V) {
+    /// Puts it there. Of the root nothing is kept.
+    pub fn insert(&mut self, path: ImagePath<'_>, value: &V) {
         let mut bytes = Vec::new();
         value.pack(&mut bytes);
         self.rows.insert(path, &bytes);
@@ -137,12 +139,12 @@ impl<V: Packed> Paths<V> {
     }
 
     /// All of it, in byte order of the paths.
-    pub fn iter(&self) -> impl Iterator<Item = (String, V)> {
+    pub fn iter(&self) -> impl Iterator<Item = (ImagePathBuf, V)> {
         self.rows.iter().map(|(path, value)| (path, V::unpack(value)))
     }
 
     /// The paths alone.
-    pub fn keys(&self) -> impl Iterator<Item = String> {
+    pub fn keys(&self) -> impl Iterator<Item = ImagePathBuf> {
         self.rows.iter().map(|(path, _)| path)
     }
 
@@ -152,10 +154,15 @@ impl<V: Packed> Paths<V> {
     }
 
     /// The paths below a folder; the empty one is the root, below which is all.
-    pub fn below(&self, folder: &str) -> Vec<String> {
+    pub fn below(&self, folder: &str) -> Vec<ImagePathBuf> {
         let inside = if folder.is_empty() { String::new() } else { format!("{folder}/") };
         let paths = self.rows.from(&inside).map(|(path, _)| path);
         paths.take_while(|path| path.starts_with(&inside)).collect()
+    }
+
+    /// True where something lies below this folder.
+    pub fn has_below(&self, folder: &str) -> bool {
+        self.rows.has_below(folder)
     }
 
     /// True where there is nothing.
@@ -166,7 +173,7 @@ impl<V: Packed> Paths<V> {
     /// Adds all of another one.
     pub fn extend(&mut self, other: &Self) {
         for (path, value) in &other.rows {
-            self.rows.insert(&path, value);
+            self.rows.insert(path.path(), value);
         }
     }
 }
@@ -180,11 +187,11 @@ impl<V: Packed> PartialEq for Paths<V> {
 
 impl<V: Packed> Eq for Paths<V> {}
 
-impl<P: AsRef<str>, V: Packed> FromIterator<(P, V)> for Paths<V> {
-    fn from_iter<I: IntoIterator<Item = (P, V)>>(entries: I) -> Self {
+impl<V: Packed> FromIterator<(ImagePathBuf, V)> for Paths<V> {
+    fn from_iter<I: IntoIterator<Item = (ImagePathBuf, V)>>(entries: I) -> Self {
         let mut paths = Self::default();
         for (path, value) in entries {
-            paths.insert(path.as_ref(), &value);
+            paths.insert(path.path(), &value);
         }
         paths
     }
@@ -208,8 +215,8 @@ impl<'de, V: Packed + Deserialize<'de>> Deserialize<'de> for Paths<V> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Paths<V>, A::Error> {
                 let mut paths = Paths::default();
-                while let Some((path, value)) = map.next_entry::<String, V>()? {
-                    paths.insert(&path, &value);
+                while let Some((path, value)) = map.next_entry::<ImagePathBuf, V>()? {
+                    paths.insert(path.path(), &value);
                     within().map_err(serde::de::Error::custom)?;
                 }
                 Ok(paths)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Share, put_number, take_number};
+use super::{ImagePath, ImagePathBuf, Share, put_number, take_number};
 
 /// A row of more bytes than this is cut in two. All rows are given so many: what is given back is taken again as it is, where
 /// rows of many sizes would leave gaps that fit nothing.
@@ -241,7 +241,7 @@ pub struct Size {
 }
 
 impl<'r> IntoIterator for &'r Rows {
-    type Item = (String, &'r [u8]);
+    type Item = (ImagePathBuf, &'r [u8]);
     type IntoIter = Iter<'r>;
 
     fn into_iter(self) -> Iter<'r> {
@@ -289,10 +289,13 @@ impl Rows {
         }
     }
 
-    /// Puts a path in its place, with what is to be kept of it.
-    pub fn insert(&mut self, path: &str, value: &[u8]) {
+    /// Puts a path in its place, with what is to be kept of it. Of the root nothing is kept.
+    pub fn insert(&mut self, path: ImagePath<'_>, value: &[u8]) {
+        if path.is_root() {
+            return;
+        }
         if self.list.is_empty() || self.last.as_slice() < path.as_bytes() {
-            self.append(path, value);
+            self.append(&path, value);
             return;
         }
         let at = self.row_of(path.as_bytes());
@@ -302,7 +305,7 @@ impl Rows {
             let later = row.cut();
             self.list.insert(at + 1, Arc::new(later));
         }
-        self.count(path, is_new);
+        self.count(&path, is_new);
     }
 
     /// Puts a path after all others. What comes in order fills its rows.
@@ -376,16 +379,27 @@ impl Rows {
 
     /// True where something lies below this folder; everything lies below the root.
     pub fn has_below(&self, folder: &str) -> bool {
+        if folder.is_empty() {
+            return self.size.count > 0;
+        }
         let prefix = format!("{folder}/");
-        self.from(&prefix).next().is_some_and(|(path, _)| path.starts_with(&prefix))
+        let prefix = prefix.as_bytes();
+        let at = self.row_of(prefix);
+        let Some(row) = self.list.get(at) else { return false };
+        match row.find(prefix) {
+            Place::There(_) => true,
+            Place::Before { at: next, alike, .. } if next < row.bytes.len() => alike >= prefix.len(),
+            // What comes after all of its row is the first of the next one.
+            Place::Before { .. } => self.list.get(at + 1).is_some_and(|row| row.first().starts_with(prefix)),
+        }
     }
 
     /// The same, taken out of it: what was taken takes no room any more.
-    pub fn into_entries(self) -> impl Iterator<Item = (String, Vec<u8>)> {
-        let owned = |(path, value): (String, &[u8])| (path, value.to_vec());
+    pub fn into_entries(self) -> impl Iterator<Item = (ImagePathBuf, Vec<u8>)> {
+        let owned = |(path, value): (ImagePathBuf, &[u8])| (path, value.to_vec());
         self.list.into_iter().flat_map(move |row| {
             let rows = [row];
-            let entries: Vec<(String, Vec<u8>)> =
+            let entries: Vec<(ImagePathBuf, Vec<u8>)> =
                 Iter { rows: &rows, at: 0, path: Vec::new() }.map(owned).collect();
             entries
         })
@@ -411,7 +425,7 @@ impl Iter<'_> {
 }
 
 impl<'r> Iterator for Iter<'r> {
-    type Item = (String, &'r [u8]);
+    type Item = (ImagePathBuf, &'r [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
@@ -424,9 +438,7 @@ impl<'r> Iterator for Iter<'r> {
             self.path.truncate(item.shared);
             self.path.extend_from_slice(&row.bytes[item.rest..item.rest_end]);
             self.at = item.end;
-            // Two paths may differ in the middle of a character; each is whole.
-            let path = String::from_utf8_lossy(&self.path).into_owned();
-            return Some((path, &row.bytes[item.value..item.end]));
+            return Some((ImagePathBuf::of_row(&self.path), &row.bytes[item.value..item.end]));
         }
     }
 }
@@ -445,7 +457,7 @@ mod tests {
             usize::try_from(state >> 33).unwrap() % below
         };
         let words =
-            ["a", "ab", "ä", "ö", "ü", "b", "", "a/b", "lib", "x".repeat(200).as_str()].map(str::to_owned);
+            ["a", "ab", "ä", "ö", "ü", "b", "a-", "a/b", "lib", "x".repeat(200).as_str()].map(str::to_owned);
         let (mut rows, mut map) = (Rows::default(), BTreeMap::new());
         for round in 0..40_000 {
             let length = 1 + random(4);
@@ -455,7 +467,7 @@ mod tests {
                 assert_eq!(rows.remove(&path), map.remove(&path).is_some(), "{round}: {path}");
             } else {
                 let value = "v".repeat(random(300));
-                rows.insert(&path, value.as_bytes());
+                rows.insert(ImagePathBuf::parse(&path).unwrap().path(), value.as_bytes());
                 map.insert(path.clone(), value);
             }
             assert_eq!(
@@ -464,14 +476,19 @@ mod tests {
             );
             if round % 1000 == 0 {
                 let all: Vec<(String, Vec<u8>)> =
-                    rows.iter().map(|(path, value)| (path, value.to_vec())).collect();
+                    rows.iter().map(|(path, value)| (path.into(), value.to_vec())).collect();
                 let expected = map.iter().map(|(path, value)| (path.clone(), value.clone().into_bytes()));
                 assert!(all.iter().cloned().eq(expected), "{round}");
-                let from = rows.from(&path).map(|(path, _)| path);
+                let from = rows.from(&path).map(|(path, _)| String::from(path));
                 assert!(from.eq(map.range(path.clone()..).map(|(path, _)| path.clone())), "{round}: {path}");
                 let bytes: usize = map.keys().map(String::len).sum();
                 assert_eq!((rows.size().count, rows.size().bytes), (map.len() as u64, bytes as u64));
-                assert!(rows.clone().into_entries().eq(all));
+                assert!(rows.clone().into_entries().map(|(path, value)| (path.into(), value)).eq(all));
+                for folder in ["a", "ab", "ä/ö", "x", "lib", path.as_str()] {
+                    let below = format!("{folder}/");
+                    let expected = map.keys().any(|path| path.starts_with(&below));
+                    assert_eq!(rows.has_below(folder), expected, "{round}: {folder}");
+                }
             }
         }
         assert!(map.len() > 2000, "{}", map.len());
@@ -481,7 +498,8 @@ mod tests {
     fn rows_are_full_where_paths_come_in_order() {
         let mut rows = Rows::default();
         for number in 0..10_000 {
-            rows.insert(&format!("folder/of/many/file-{number:05}"), &[7; 40]);
+            let path = ImagePathBuf::parse(format!("folder/of/many/file-{number:05}")).unwrap();
+            rows.insert(path.path(), &[7; 40]);
         }
         let bytes: usize = rows.list.iter().map(|row| row.bytes.capacity() + BESIDE).sum();
         assert!(bytes < 10_000 * 50, "{bytes}");

@@ -235,7 +235,8 @@ fn names_that_no_file_system_takes_are_refused_by_name() {
     let pax = vec![("path", name.into_bytes())];
     let message = workshop_with(&[Raw { pax, flag: b'5', content: b"", ..Raw::default() }])
         .refused(&["build", "framework.yaml"], 2);
-    assert!(message.contains("layer tarsstat: /usr/local/app"), "{message}");
+    assert!(message.contains("entry `tarsstat/conf/d/"), "{message}");
+    assert!(message.contains("bytes; no path has more than 4095, where it lies in the image"), "{message}");
 }
 
 #[test]
@@ -370,7 +371,7 @@ fn crc32(bytes: &[u8]) -> u32 {
     }) ^ !0
 }
 
-/// A base with `/bin -> usr/bin`, `/etc`, `/usr/bin/old` and a link in a circle.
+/// A base with `/bin -> usr/bin`, `/etc`, `/usr/bin/old`, `/opt/implied/x` and a link in a circle.
 fn merged_usr() -> Vec<u8> {
     let mut tar = Vec::new();
     let folder = |name| Raw { name, flag: b'5', mode: "0000755", content: b"", ..Raw::default() };
@@ -381,6 +382,8 @@ fn merged_usr() -> Vec<u8> {
     link(b"bin", b"usr/bin").write(&mut tar);
     link(b"round", b"round").write(&mut tar);
     Raw { name: b"usr/bin/old", ..Raw::default() }.write(&mut tar);
+    // Whose folders no entry names.
+    Raw { name: b"opt/implied/x", ..Raw::default() }.write(&mut tar);
     tar.extend([0; 1024]);
     tar
 }
@@ -426,7 +429,9 @@ fn file_that_would_replace_what_the_base_has_is_refused() {
         ("{deploy/sql: /bin/old/below}", "/usr/bin/old, which is a file in the base"),
         ("{tars-init: /round/x}", "lead in a circle"),
         ("{tars-init: /bin/x, deploy/sql/db_tars.sql: /usr/bin/x}", "the place /usr/bin/x is taken"),
+        ("{tars-init: /opt/implied}", "/opt/implied, which is a folder in the base"),
         ("{tars-init: /etc/.wh.passwd}", ".wh."),
+        ("{tars-init: /etc/.wh.passwd}", "give it a name that fits | \"framework.yaml\":5"),
     ] {
         let message = on_merged_usr(files).refused(&["build", "framework.yaml"], 2);
         assert!(message.contains(why), "{files}: {message}");
@@ -453,6 +458,7 @@ fn base_with_names_that_delete_files_or_fit_nowhere_is_refused_by_name() {
         (b".wh..wh..opq", "deletes files"),
         (long.as_bytes(), "256 bytes"),
         (b"../x", "leaves the root file system"),
+        (b"usr/bin/old/x", "lies below `usr/bin/old`, which is no folder"),
     ] {
         let workshop = on_merged_usr("{tars-init: /x}");
         let mut tar = merged_usr();

@@ -111,3 +111,26 @@ fn patch_says_what_is_wrong_with_it() {
     let output = workshop.run(&["build", "--patch", &good, image]);
     assert_eq!(output.status.code(), Some(2), "a version is required");
 }
+
+#[test]
+fn patch_may_bring_what_another_layer_has_where_it_is_the_same_to_the_byte() {
+    let workshop = Workshop::new();
+    let place = "/usr/local/app/tars/tarsstat/conf/shared.conf";
+    workshop.write("shared.conf", "shared");
+    workshop.write("framework.yaml", &format!("{RECIPE}files: {{shared.conf: {place}}}\n"));
+    workshop.json(&["build", "framework.yaml"]);
+    let pack = |text: &str| {
+        let mut files = entries(Service::Stat, "patched");
+        files.push(Entry::File("tarsstat/conf/shared.conf".to_owned(), text.into(), false));
+        Packer::default().write(&workshop.path("patched.tgz"), files);
+    };
+    let patch = ["build", "--patch", "tarsstat=patched.tgz", "--version", "1", "tars/framework:3.0.17"];
+    pack("another");
+    let message = workshop.refused(&patch, 2);
+    assert!(message.contains(&format!("the place {place} belongs to files")), "{message}");
+    pack("shared");
+    workshop.json(&patch);
+    // A build from the recipe says the same.
+    fs::rename(workshop.path("patched.tgz"), workshop.path("packages/tarsstat.tgz")).unwrap();
+    workshop.json(&["build", "framework.yaml", "--version", "2"]);
+}

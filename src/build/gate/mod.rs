@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::base::{self, BasePaths};
+use super::base::{BasePaths, led};
 use super::listing;
 use super::offers::standard_folders_of;
 use super::tree::{Tree, TreeNode};
@@ -16,6 +16,8 @@ use crate::contents::{Kind, Part};
 use crate::diagnose::first_few;
 use crate::elf::Elf;
 use crate::limits;
+use crate::paths::ImagePathBuf;
+use crate::paths::image::follow;
 use crate::tars::catalogue::TARS_PATH;
 
 mod debian;
@@ -69,7 +71,7 @@ pub(super) struct World<'a> {
     /// The image's `LD_LIBRARY_PATH`, folder by folder.
     pub library_path: Vec<String>,
     /// Where folders lead that were asked for before: programs look for their libraries in the same few.
-    pub led: RefCell<BTreeMap<String, Option<String>>>,
+    pub led: RefCell<BTreeMap<String, Option<ImagePathBuf>>>,
 }
 
 /// A program or library that is to run.
@@ -84,7 +86,7 @@ pub(super) struct Program<'a> {
 pub(super) fn programs<'a>(layer: &'a str, tree: &'a Tree) -> impl Iterator<Item = Program<'a>> {
     let is_loaded = |elf: &Elf| elf.interpreter.is_some() || !elf.needed.is_empty();
     let loaded = tree.elves().filter(move |(_, elf)| is_loaded(elf));
-    loaded.map(move |(path, elf)| Program { layer, path: path.into(), elf })
+    loaded.map(move |(path, elf)| Program { layer, path: String::from(path).into(), elf })
 }
 
 impl Program<'_> {
@@ -215,32 +217,26 @@ impl<'a> World<'a> {
             }
         }
         let target = self.base.links.get(path);
-        let kind = if target.is_some() {
-            Kind::Link
-        } else if self.base.files.has(path) {
-            Kind::File
-        } else {
-            self.base.folders.has(path).then_some(Kind::Folder)?
-        };
+        let kind = if target.is_some() { Kind::Link } else { self.base.kind(path)? };
         Some((kind, target, Owner::Base))
     }
 
-    fn led(&self, path: &str) -> Option<String> {
+    /// Where a path leads, as a program names it.
+    fn led(&self, path: &str) -> Option<ImagePathBuf> {
         /// So many are kept.
         const KEPT: usize = 1000;
         let link = |path: &str| self.kind(path)?.1;
         let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
         let known = self.led.borrow().get(folder).cloned();
         let folder_led = known.unwrap_or_else(|| {
-            let mut parts = folder.split('/');
-            let led = parts.try_fold(String::new(), |above, name| base::follow(link, &above, name));
+            let led = led(link, folder);
             let mut kept = self.led.borrow_mut();
             if kept.len() < KEPT {
                 kept.insert(folder.to_owned(), led.clone());
             }
             led
         });
-        base::follow(link, &folder_led?, name)
+        follow(link, folder_led?.path(), name).ok()
     }
 
     /// The file that a path leads to.
@@ -248,10 +244,10 @@ impl<'a> World<'a> {
         let path = self.led(path)?;
         let (kind, _, owner) = self.kind(&path)?;
         let elf = match &owner {
-            Owner::Base => self.base.offers.as_ref().and_then(|offers| offers.libraries.get(&path)),
+            Owner::Base => self.base.offers.as_ref().and_then(|offers| offers.libraries.get(&*path)),
             Owner::Layer(name) => self.parts.iter().find(|(known, _)| known == name)?.1.library(&path),
         };
-        (kind == Kind::File).then_some(Found { path, elf, owner })
+        (kind == Kind::File).then_some(Found { path: path.into(), elf, owner })
     }
 
     fn has_folder(&self, path: &str) -> bool {

@@ -64,20 +64,7 @@ impl<'p> ImagePath<'p> {
             [b'/', ..] => path.split_at(1).1,
             _ => path,
         };
-        let (bytes, mut start, mut at) = (path.as_bytes(), 0, 0);
-        while at <= bytes.len() {
-            if at == bytes.len() || bytes[at] == b'/' {
-                let (_, from) = bytes.split_at(start);
-                let (part, _) = from.split_at(at - start);
-                assert!(!matches!(part, b"" | b"." | b".." | [b'.', b'w', b'h', b'.', ..]), "no path");
-                assert!(part.len() <= LONGEST_PART, "no path");
-                start = at + 1;
-            } else {
-                assert!(bytes[at] != 0, "no path");
-            }
-            at += 1;
-        }
-        assert!(bytes.len() <= LONGEST, "no path");
+        assert!(is_path(path.as_bytes()), "no path");
         ImagePath(path)
     }
 
@@ -153,6 +140,10 @@ impl ImagePathBuf {
     /// No image can hold a file of this name.
     pub fn parse(written: impl AsRef<[u8]>) -> Result<Self, Unfit> {
         let text = String::from_utf8_lossy(written.as_ref());
+        // Most are written as they are meant.
+        if is_path(text.as_bytes()) {
+            return Ok(Self(text.into_owned()));
+        }
         let mut path = Self(String::with_capacity(text.len()));
         for part in text.split('/').filter(|part| !matches!(*part, "" | ".")) {
             fits(part)?;
@@ -205,6 +196,31 @@ impl ImagePathBuf {
     pub(super) fn of_row(path: &[u8]) -> Self {
         // Two paths of a row may differ in the middle of a character; each is whole.
         Self(String::from_utf8_lossy(path).into_owned())
+    }
+}
+
+/// True for what is in the form of a path already, and short enough at that: what [`ImagePathBuf::parse`] leaves as it is.
+const fn is_path(text: &[u8]) -> bool {
+    if text.is_empty() || text.len() > LONGEST {
+        return text.is_empty();
+    }
+    let (mut start, mut at) = (0, 0);
+    loop {
+        if at == text.len() || text[at] == b'/' {
+            let (_, rest) = text.split_at(start);
+            let (part, _) = rest.split_at(at - start);
+            let is_other = matches!(part, b"" | b"." | b".." | [b'.', b'w', b'h', b'.', ..]);
+            if is_other || part.len() > LONGEST_PART {
+                return false;
+            }
+            if at == text.len() {
+                return true;
+            }
+            start = at + 1;
+        } else if text[at] == 0 {
+            return false;
+        }
+        at += 1;
     }
 }
 
@@ -406,6 +422,9 @@ impl Serialize for ImagePathBuf {
 impl<'de> Deserialize<'de> for ImagePathBuf {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let written = String::deserialize(deserializer)?;
+        if is_path(written.as_bytes()) {
+            return Ok(Self(written));
+        }
         let unfit = |why| serde::de::Error::custom(format!("`{}` {why}", written.escape_debug()));
         Self::parse(&written).map_err(unfit)
     }
@@ -462,6 +481,41 @@ mod tests {
         }
         let half = ImagePathBuf::parse(path(2049)).unwrap();
         assert_eq!(half.path().join(half.path()), Err(Unfit::Long(4099)));
+    }
+
+    #[test]
+    fn what_is_a_path_already_is_left_as_it_is_and_nothing_else() {
+        let part = |length| "x".repeat(length);
+        for text in [
+            "",
+            "a",
+            "a/b",
+            "..a/.w/...",
+            &part(255),
+            &format!("{}/a", part(255)),
+            &"a/".repeat(2047).replace("//", "/"),
+        ] {
+            let is_same = ImagePathBuf::parse(text).is_ok_and(|path| path.as_str() == text);
+            assert_eq!(is_path(text.as_bytes()), is_same, "{text}");
+        }
+        for text in [
+            "/",
+            "/a",
+            "a/",
+            "a//b",
+            "./a",
+            "a/.",
+            "a/./b",
+            "..",
+            "a/..",
+            "../a",
+            ".wh.a",
+            "a/.wh.b/c",
+            "a\0",
+            &part(256),
+        ] {
+            assert!(!is_path(text.as_bytes()), "{text}");
+        }
     }
 
     #[test]

@@ -568,5 +568,17 @@ mod tests {
         ] {
             assert_eq!(LayerName::parse(written.as_bytes()), expected, "{written}");
         }
+        for (written, path) in [
+            ("./usr//x/", Some("usr/x")),
+            ("usr/./.wh.x", Some("usr/.wh.x")),
+            ("/usr/.wh..wh..opq/", Some("usr/.wh..wh..opq")),
+            (".wh..wh..opq", Some(".wh..wh..opq")),
+            (".wh..wh.plnk", None),
+        ] {
+            let found = LayerName::read(written.as_bytes()).unwrap().in_layer();
+            assert_eq!(found.as_deref(), path, "{written}");
+        }
+        let message = LayerName::read(b"usr/\x1b/../x").unwrap_err().to_string();
+        assert_eq!(message, "entry `usr/\\u{1b}/../x` has `..` in its name");
     }
 }

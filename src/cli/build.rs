@@ -5,6 +5,7 @@ mod patch;
 mod plan;
 
 use std::fmt::Write as _;
+use std::mem::ManuallyDrop;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -12,8 +13,9 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::image::{self, Places, Receipts};
+use super::image::{self, Receipts};
 use super::options::ImageOptions;
+use super::places::Places;
 use super::{Failure, Outcome, Ui, packed};
 use crate::build::after::Predecessor;
 use crate::build::recipe::{Overrides, Recipe, is_waiver};
@@ -145,7 +147,8 @@ pub fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
     let places = Places::new(&args.places);
     let before = args.after.as_ref().and_then(|text| text.parse().ok());
     places.look_ahead(&outputs, before.as_ref().and_then(ImageName::tag), ui);
-    let mut settings = settings(args, after(args, &places, ui)?)?;
+    // The process ends with it: what is known of thousands of files need not be given back one by one.
+    let mut settings = ManuallyDrop::new(settings(args, after(args, &places, ui)?)?);
     let pinned = base::read(args, &recipe, &mut settings, &places, ui)?;
     let key = build::same::key(&recipe, &settings);
     if let Some((warnings, built)) = key.and_then(|key| build::same::recall(key, &settings)) {
@@ -159,7 +162,7 @@ pub fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
         let written = Written { built: &built, reference: &recipe.reference, packages: &built.packages };
         return write(&written, &outputs, &places, ui);
     }
-    let prepared = build::prepare_keyed(&recipe, &settings, key)?;
+    let prepared = ManuallyDrop::new(build::prepare_keyed(&recipe, &settings, key)?);
     for warning in &prepared.warnings {
         ui.warn(warning);
     }

@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::image::{Places, bytes, read};
+use super::image::{bytes, read};
 use super::options::ImageOptions;
+use super::places::Places;
 use super::table::aligned;
 use super::{Failure, Outcome, Ui, packed};
 use crate::contents::{Contents, Part};

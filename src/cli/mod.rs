@@ -12,6 +12,7 @@ mod inspect;
 mod node;
 pub mod options;
 mod packed;
+pub mod places;
 mod prune;
 mod quoted;
 pub mod rollout;

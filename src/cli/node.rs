@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::image;
 use super::options::DeploymentOptions;
+use super::places::Places;
 use super::rollout::desired;
 use super::{Outcome, Ui};
 use crate::build::bundle::Bundle;
@@ -98,7 +99,7 @@ fn bundle(args: &BundleArgs, ui: &Ui) -> Outcome {
         _ => args.registry.iter().map(|registry| endpoint(registry)).collect::<Result<Vec<_>, _>>()?,
     };
     let registries = registries.join(":");
-    let image = image::read(&name, &image::Places::of_engine(&args.deployment.engine), ui)?;
+    let image = image::read(&name, &Places::of_engine(&args.deployment.engine), ui)?;
     let bundle = Bundle::of(&image, &name.to_string(), &registries)?;
     let (digest, size) = write(&bundle, &args.output)
         .map_err(|source| NodeError::Write { file: args.output.clone(), source })?;

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use super::{BuildArgs, Telling, UsageError, Written, predecessor, settings};
 use crate::build::patch::{self, Patch};
-use crate::cli::image::{self, Places};
+use crate::cli::image;
+use crate::cli::places::Places;
 use crate::cli::{Outcome, Ui};
 use crate::oci::reference::is_tag;
 use crate::tars::Service;

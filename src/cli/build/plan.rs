@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::output_report;
 use crate::build::{Built, Origin, Packed};
-use crate::cli::image::{self, Places};
+use crate::cli::image;
+use crate::cli::places::Places;
 use crate::cli::{Failure, Outcome, Ui};
 use crate::diagnose::Exit;
 use crate::oci::Reference;

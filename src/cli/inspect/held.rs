@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{Subject, SubjectLayer};
-use crate::cli::image::{self, Places};
+use crate::cli::image;
+use crate::cli::places::Places;
 use crate::cli::{Failure, Ui};
 use crate::contents::{self, Contents};
 use crate::engine::{CreateBody, Engine, EngineError, EngineImage, HistoryItem};

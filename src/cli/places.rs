@@ -1,0 +1,172 @@
+//! Where images of one command lie: an engine that is asked, and may be sent an image, while that is still being made; and registries.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use tokio::sync::OnceCell;
+use tokio::task::JoinHandle;
+
+use super::Ui;
+use super::image::{Bar, transfer};
+use super::options::{EngineOptions, ImageOptions};
+use crate::engine::ConnectOptions;
+use crate::engine::docker::DockerEngine;
+use crate::oci::{Digest, Image, Reference, TarImage};
+use crate::transport::daemon::{Daemon, Loaded, takes_tars};
+use crate::transport::held::Ahead;
+use crate::transport::registry::Registries;
+use crate::transport::{ImageName, Receipt, TransportError};
+
+/// Where images are read from and written to: an engine, and the registries of one command.
+pub struct Places {
+    engine: EngineOptions,
+    /// The engine, once it has said what it is: it is asked that once for a command.
+    connected: Arc<OnceCell<Arc<DockerEngine>>>,
+    /// Repository → what the engine has of it, where that is being asked.
+    ahead: Mutex<BTreeMap<String, JoinHandle<Option<Ahead>>>>,
+    /// Whether the engine takes tars, once it has told.
+    takes_tars: Arc<OnceLock<bool>>,
+    /// An image that the engine is being sent before its layers are compressed.
+    early: Mutex<Option<Early>>,
+    pub(super) registries: Registries,
+}
+
+/// A load that was begun while the image was still being made.
+struct Early {
+    /// Its name in the engine.
+    reference: Reference,
+    /// The digest of its config.
+    id: Digest,
+    /// What the engine told, where it takes no tars.
+    loading: JoinHandle<Result<Result<Loaded, Ahead>, TransportError>>,
+}
+
+impl Places {
+    /// As the options say.
+    pub fn new(options: &ImageOptions) -> Self {
+        let registries = Registries::new(&options.insecure_registries);
+        Self { registries, ..Self::of_engine(&options.engine) }
+    }
+
+    /// This engine, and registries as they are spoken to where nothing is said.
+    pub fn of_engine(engine: &EngineOptions) -> Self {
+        Self {
+            engine: engine.clone(),
+            connected: Arc::default(),
+            ahead: Mutex::default(),
+            takes_tars: Arc::default(),
+            early: Mutex::default(),
+            registries: Registries::default(),
+        }
+    }
+
+    /// The engine, connected once.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub async fn engine(&self) -> crate::engine::Result<Arc<DockerEngine>> {
+        connect(&self.connected, &self.engine).await
+    }
+
+    /// Begins to ask the engine what it has of these outputs' repositories, which a transfer then need not wait for. What fails is
+    /// asked again by whoever needs it. What lies there under the tag of the predecessor is `likely` that one.
+    pub fn look_ahead(&self, outputs: &[ImageName], likely: Option<&str>, ui: &Ui) {
+        let Ok(transfers) = ui.transfers() else { return };
+        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        for output in outputs {
+            let ImageName::Daemon(reference) = output else { continue };
+            let (connected, options) = (Arc::clone(&self.connected), self.engine.clone());
+            let told = Arc::clone(&self.takes_tars);
+            let (of, likely) = (reference.clone(), likely.map(str::to_owned));
+            ahead.entry(reference.familiar_name()).or_insert_with(|| {
+                transfers.spawn(async move {
+                    let engine = connect(&connected, &options).await.ok()?;
+                    let ahead = Ahead::of(engine.as_ref(), &of, likely.as_deref()).await.ok()?;
+                    let _ = told.set(takes_tars(&ahead.info));
+                    Some(ahead)
+                })
+            });
+        }
+    }
+
+    /// True where an engine is among the outputs that takes tars, as far as it has told.
+    pub fn may_take_tars(&self, outputs: &[ImageName]) -> bool {
+        let has_engine = outputs.iter().any(|output| matches!(output, ImageName::Daemon(_)));
+        has_engine && self.takes_tars.get() != Some(&false)
+    }
+
+    /// Begins to send an image to the first engine among the outputs, where that takes one whose layers are not compressed yet.
+    pub fn send_early(&self, image: TarImage, outputs: &[ImageName], ui: &Ui) {
+        let Ok(transfers) = ui.transfers() else { return };
+        let first = outputs.iter().find_map(|output| match output {
+            ImageName::Daemon(reference) => Some(reference.clone()),
+            _ => None,
+        });
+        let Some(reference) = first else { return };
+        let total = image.layers.iter().map(|layer| layer.bytes().1).sum();
+        let bar = Bar(ui.progress(&ImageName::Daemon(reference.clone()).to_string(), total));
+        let (id, begun) = (image.config_digest(), self.begun(&reference));
+        let (connected, options, name) =
+            (Arc::clone(&self.connected), self.engine.clone(), reference.clone());
+        let loading = transfers.spawn(async move {
+            let engine = connect(&connected, &options).await?;
+            let ahead = match known(begun).await {
+                Some(ahead) => ahead,
+                None => Ahead::of(engine.as_ref(), &name, None).await?,
+            };
+            if !takes_tars(&ahead.info) {
+                return Ok(Err(ahead));
+            }
+            let loaded = Daemon::new(engine, name).knowing(Some(ahead)).put_tars(image, &bar).await?;
+            bar.0.finish();
+            Ok(Ok(loaded))
+        });
+        let mut early = self.early.lock().unwrap_or_else(PoisonError::into_inner);
+        *early = Some(Early { reference, id, loading });
+    }
+
+    /// What became of an image that was begun to be sent. One that the engine did not take is sent as any other.
+    pub(super) fn sent_early(&self, image: &Image, reference: &Reference, ui: &Ui) -> Option<Receipt> {
+        let is_it = |early: &mut Early| early.reference == *reference && early.id == image.config_digest();
+        let early = self.early.lock().unwrap_or_else(PoisonError::into_inner).take_if(is_it)?;
+        match transfer(ui, early.loading).ok()?.ok()? {
+            Ok(Ok(loaded)) => Some(loaded.receipt(image)),
+            Ok(Err(known)) => {
+                let known = ui.transfers().ok()?.spawn(async move { Some(known) });
+                let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+                ahead.insert(reference.familiar_name(), known);
+                None
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the engine did not take the image before it was compressed");
+                None
+            }
+        }
+    }
+
+    /// What is being asked of a repository.
+    fn begun(&self, reference: &Reference) -> Option<JoinHandle<Option<Ahead>>> {
+        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        ahead.remove(&reference.familiar_name())
+    }
+
+    /// An image of the engine.
+    pub(super) async fn daemon(&self, reference: &Reference) -> Result<Daemon, TransportError> {
+        let known = known(self.begun(reference)).await;
+        Ok(Daemon::new(self.engine().await?, reference.clone()).knowing(known))
+    }
+}
+
+/// What an engine told, where it was asked.
+async fn known(begun: Option<JoinHandle<Option<Ahead>>>) -> Option<Ahead> {
+    begun?.await.ok().flatten()
+}
+
+async fn connect(
+    connected: &OnceCell<Arc<DockerEngine>>,
+    EngineOptions { host, context }: &EngineOptions,
+) -> crate::engine::Result<Arc<DockerEngine>> {
+    let options = ConnectOptions { host: host.clone(), context: context.clone() };
+    let asked = async { Ok(Arc::new(DockerEngine::connect(&options).await?)) };
+    connected.get_or_try_init(|| asked).await.map(Arc::clone)
+}

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::fs;
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -143,10 +143,11 @@ fn listing_key(package: &Digest) -> Digest {
 
 /// `None` for what is too young to be told by its times.
 fn tree_key(what: &str, paths: &[PathBuf]) -> Option<Digest> {
-    let mut text = format!("tarsup tree 1 of {}\n{what}\n", env!("CARGO_PKG_VERSION"));
+    let mut text = same::Text::new(io::sink());
+    writeln!(text, "tarsup tree 1 of {}\n{what}", env!("CARGO_PKG_VERSION")).ok()?;
     let now = SystemTime::now();
     paths.iter().try_for_each(|path| same::told(path, &mut text, now).ok().flatten())?;
-    Some(Digest::of(text))
+    Some(text.finish().1)
 }
 
 fn web_key(package: &Digest) -> Digest {

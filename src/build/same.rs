@@ -3,9 +3,9 @@
 //! An input is the same where all that its files' `stat` says is as it was, as with the hints. What stands on a predecessor or
 //! on another image is not noted: it is read for other reasons.
 
-use std::fmt::Write as _;
+use std::ffi::OsStr;
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -17,7 +17,7 @@ use super::hints::identity;
 use super::recipe::{Base, Recipe};
 use super::{Built, Origin, Packed, PreparedBuild, Settings, UsedPackage, image, init_of, skeleton};
 use crate::limits::{self, Limit};
-use crate::oci::Digest;
+use crate::oci::{Digest, HashingWriter};
 
 /// What is remembered of an image.
 #[derive(Serialize, Deserialize)]
@@ -96,7 +96,8 @@ fn key_at(recipe: &Recipe, settings: &Settings, now: SystemTime) -> Option<Diges
         return None;
     }
     let Settings { architecture, created, strict, waive, .. } = settings;
-    let mut text = format!("tarsup image 1 of {}\n{ENCODER}\n", env!("CARGO_PKG_VERSION"));
+    let mut text = Text::new(io::sink());
+    let _ = writeln!(text, "tarsup image 1 of {}\n{ENCODER}", env!("CARGO_PKG_VERSION"));
     let _ = writeln!(
         text,
         "{recipe:?}\n{architecture} {created:?} {strict} {waive:?}\n{:?}",
@@ -112,11 +113,14 @@ fn key_at(recipe: &Recipe, settings: &Settings, now: SystemTime) -> Option<Diges
     // Another tarsup may make something else of them.
     inputs.push(std::env::current_exe().ok()?);
     inputs.iter().try_for_each(|input| told(input, &mut text, now).ok().flatten())?;
-    Some(Digest::of(text))
+    Some(text.finish().1)
 }
 
+/// A text that is only hashed: of a folder with a hundred thousand files it is long.
+pub(super) type Text = HashingWriter<io::Sink>;
+
 /// What is at a path, a link followed, and below it, links as they are; `None` for what is too young to be told by its times.
-pub(super) fn told(path: &Path, text: &mut String, now: SystemTime) -> io::Result<Option<()>> {
+pub(super) fn told(path: &Path, text: &mut Text, now: SystemTime) -> io::Result<Option<()>> {
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => below(path, text, now),
         Ok(metadata) => Ok(identity(&metadata, now).map(|is| line(path, &is.to_string(), text))),
@@ -128,11 +132,14 @@ pub(super) fn told(path: &Path, text: &mut String, now: SystemTime) -> io::Resul
     }
 }
 
-fn below(folder: &Path, text: &mut String, now: SystemTime) -> io::Result<Option<()>> {
-    let mut paths = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
-    paths.sort();
-    line(folder, &format!("has {}", paths.len()), text);
-    for path in paths {
+fn below(folder: &Path, text: &mut Text, now: SystemTime) -> io::Result<Option<()>> {
+    // The names alone: there may be a hundred thousand.
+    let names = fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().into_boxed_os_str()));
+    let mut names = names.collect::<io::Result<Vec<Box<OsStr>>>>()?;
+    names.sort();
+    line(folder, &format!("has {}", names.len()), text);
+    for name in names {
+        let path = folder.join(&*name);
         let metadata = fs::symlink_metadata(&path)?;
         if metadata.is_dir() {
             if below(&path, text, now)?.is_none() {
@@ -147,7 +154,7 @@ fn below(folder: &Path, text: &mut String, now: SystemTime) -> io::Result<Option
 }
 
 /// The length comes first: a name may hold anything.
-fn line(path: &Path, is: &str, text: &mut String) {
+fn line(path: &Path, is: &str, text: &mut Text) {
     let name = path.as_os_str().as_bytes();
     let _ = writeln!(text, "{} {} {is}", name.len(), name.escape_ascii());
 }

@@ -140,28 +140,26 @@ pub fn files(placed: &[PlacedFile]) -> Result<Tree, super::BuildError> {
     let mut tree = Tree::default();
     for PlacedFile { from, to, mode } in placed {
         let modes = if mode.is_some() { Modes::Given } else { Modes::Normal };
-        let mut nodes: Vec<(ImagePathBuf, TreeNode)> = Vec::new();
+        let mut put = |path: ImagePath<'_>, mut node: TreeNode| {
+            if let (TreeNode::File { mode: bits, .. }, Some(mode)) = (&mut node, mode) {
+                *bits = *mode;
+            }
+            tree.insert(path, node)
+                .map_err(|taken| CheckError::Taken { path: format!("/{}", taken.path), file: from.clone() })
+        };
         if fs::metadata(from).is_ok_and(|metadata| metadata.is_dir()) {
-            for (path, node) in host::read_folder(from, modes)?.tree.iter() {
+            // One by one: a folder may have many.
+            for (path, node) in host::read_folder(from, modes)?.tree.into_entries() {
                 let unfit = |why: Unfit| CheckError::Place {
                     file: from.join(&*path),
                     path: format!("/{to}/{path}"),
                     why,
                 };
-                nodes.push((to.path().join(path.path()).map_err(unfit)?, node));
+                put(to.path().join(path.path()).map_err(unfit)?.path(), node)?;
             }
-            nodes.push((to.clone(), TreeNode::Directory { mode: 0o755 }));
+            put(to.path(), TreeNode::Directory { mode: 0o755 })?;
         } else {
-            nodes.push((to.clone(), host::read_file(from, modes)?));
-        }
-        for (path, mut node) in nodes {
-            if let (TreeNode::File { mode: bits, .. }, Some(mode)) = (&mut node, mode) {
-                *bits = *mode;
-            }
-            tree.insert(path.path(), node).map_err(|taken| CheckError::Taken {
-                path: format!("/{}", taken.path),
-                file: from.clone(),
-            })?;
+            put(to.path(), host::read_file(from, modes)?)?;
         }
     }
     Ok(tree)

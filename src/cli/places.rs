@@ -117,9 +117,9 @@ impl Places {
             if !takes_tars(&ahead.info) {
                 return Ok(Err(ahead));
             }
-            let loaded = Daemon::new(engine, name).knowing(Some(ahead)).put_tars(image, &bar).await?;
+            let loaded = Daemon::new(engine, name).knowing(Some(ahead)).put_tars(image, &bar).await;
             bar.0.finish();
-            Ok(Ok(loaded))
+            loaded.map(Ok)
         });
         let mut early = self.early.lock().unwrap_or_else(PoisonError::into_inner);
         *early = Some(Early { reference, id, loading });

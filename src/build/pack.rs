@@ -54,26 +54,19 @@ impl PreparedBuild<'_> {
             let read = prepare_with(self.recipe, self.settings, self.key, Reading::Everything)?;
             return read.build(watch);
         }
-        let early = watch.wants_tars();
-        let shop =
-            Workshop { settings: self.settings, base: contents, compressors: &compressors, watch, early };
-        let inputs: Vec<&LayerInput> = stack.inputs().collect();
+        let shop = Workshop::new(self.settings, contents, &compressors, watch);
         let (below, above);
         let (pieces, why) = match &stack {
             Stack::OnTop(made, changes) => {
-                let kept: Vec<Packed> =
-                    made.layers.iter().map(|layer| blob::kept(self.settings, layer)).collect();
-                shop.tell(&kept);
-                let tops = shop.pieces(&inputs)?;
-                let diff_ids: Vec<Digest> = tops.iter().map(Piece::diff_id).collect();
-                let parts = files_on_top(made, changes, &diff_ids, &on_base, contents).map_err(unlisted)?;
+                let (mut pieces, tops) = shop.on_top(made, changes)?;
+                let parts = files_on_top(made, changes, &tops, &on_base, contents).map_err(unlisted)?;
                 above = self.list(contents::LAYER, &parts, contents)?;
-                let list = shop.piece(&above)?;
-                (kept.into_iter().map(Piece::from).chain(tops).chain([list]).collect(), None)
+                pieces.push(shop.piece(&above)?);
+                (pieces, None)
             }
             Stack::Canonical(layers, why) => {
                 shop.tell(&base);
-                let made = shop.pieces(&inputs)?;
+                let made = shop.pieces(&layers.iter().collect::<Vec<_>>())?;
                 let diff_ids = made.iter().map(Piece::diff_id);
                 let (files_below, files) =
                     parts(&on_base, layers.iter().zip(diff_ids), contents).map_err(unlisted)?;

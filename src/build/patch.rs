@@ -13,8 +13,8 @@ use super::package;
 use super::pieces::{Piece, Workshop};
 use super::tree::Content;
 use super::{
-    BuildError, Built, GateError, LayerInput, Packed, Settings, UsedPackage, Watch, blob, check, gate, image,
-    listing, machine, ontop, pack, standing,
+    BuildError, Built, GateError, LayerInput, Settings, UsedPackage, Watch, check, gate, image, listing,
+    machine, ontop, pack, standing,
 };
 use crate::contents::{self, Part};
 use crate::diagnose::{Diagnose, Exit, shown};
@@ -124,14 +124,9 @@ pub fn patch(patch: &Patch<'_>, settings: &Settings, watch: &dyn Watch) -> Resul
     let (warnings, refused) = gate(patch, settings, made, &inputs, &base)?;
     let changes = ontop::replaced(&made.contents, &inputs, &base).map_err(|why| unfit(why.to_string()))?;
     let compressors = Compressors::new(settings.threads);
-    let shop =
-        Workshop { settings, base: &base, compressors: &compressors, watch, early: watch.wants_tars() };
-    let kept: Vec<Packed> = made.layers.iter().map(|layer| blob::kept(settings, layer)).collect();
-    shop.tell(&kept);
-    let inputs: Vec<&LayerInput> = changes.iter().filter_map(|change| change.layer.as_ref()).collect();
-    let tops = shop.pieces(&inputs)?;
-    let diff_ids: Vec<Digest> = tops.iter().map(Piece::diff_id).collect();
-    let mut parts = pack::parts_on_top(made, &changes, &diff_ids, &[], &base);
+    let shop = Workshop::new(settings, &base, &compressors, watch);
+    let (mut pieces, tops) = shop.on_top(made, &changes)?;
+    let mut parts = pack::parts_on_top(made, &changes, &tops, &[], &base);
     // An image that was read in full has no list of its base.
     let unlisted = made.contents.parts.get(BASE).filter(|_| !made.contents.below.contains(BASE));
     parts.extend(unlisted.map(|part| (BASE.to_owned(), part.clone())));
@@ -139,8 +134,7 @@ pub fn patch(patch: &Patch<'_>, settings: &Settings, watch: &dyn Watch) -> Resul
     let files = parts.into_iter().map(|(name, part)| Ok((name, listing::rendered_part(&part)?)));
     let files = files.collect::<Result<_, _>>().map_err(pack::unlisted)?;
     let list = list(&files, patch, &base)?;
-    let list = shop.piece(&list)?;
-    let pieces: Vec<Piece<'_>> = kept.into_iter().map(Piece::from).chain(tops).chain([list]).collect();
+    pieces.push(shop.piece(&list)?);
     let config = config(patch, settings, &pieces, &digests)
         .map_err(|error| unfit(format!("its config cannot be read: {error}")))?;
     let after = patch.before.chain_id();

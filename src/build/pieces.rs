@@ -3,10 +3,12 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
+use super::after::Made;
 use super::base::BasePaths;
 use super::blob::{self, Hashed};
 use super::compress::Compressors;
 use super::layer::{self, Folders};
+use super::ontop::Change;
 use super::tree::Tree;
 use super::{BuildError, LayerInput, Packed, Settings, Watch, image, parallel};
 use crate::oci::{Digest, TarImage, TarLayer, TarSource};
@@ -41,16 +43,25 @@ impl Piece<'_> {
 
 /// What makes layers, and whom it tells.
 pub(super) struct Workshop<'a> {
-    pub(super) settings: &'a Settings,
+    settings: &'a Settings,
     /// What of the base decides the bytes of a layer.
-    pub(super) base: &'a BasePaths,
-    pub(super) compressors: &'a Compressors,
-    pub(super) watch: &'a dyn Watch,
+    base: &'a BasePaths,
+    compressors: &'a Compressors,
+    watch: &'a dyn Watch,
     /// The image is wanted before its blobs.
-    pub(super) early: bool,
+    early: bool,
 }
 
-impl Workshop<'_> {
+impl<'a> Workshop<'a> {
+    pub(super) fn new(
+        settings: &'a Settings,
+        base: &'a BasePaths,
+        compressors: &'a Compressors,
+        watch: &'a dyn Watch,
+    ) -> Self {
+        Self { settings, base, compressors, watch, early: watch.wants_tars() }
+    }
+
     /// A layer that is there, or hashed where that is what is waited for.
     pub(super) fn piece<'i>(&self, input: &'i LayerInput) -> Result<Piece<'i>, BuildError> {
         if self.early && input.tree.is_read() {
@@ -62,6 +73,20 @@ impl Workshop<'_> {
     /// The same of several, side by side.
     pub(super) fn pieces<'i>(&self, inputs: &[&'i LayerInput]) -> Result<Vec<Piece<'i>>, BuildError> {
         parallel(self.settings.threads, inputs, |input| self.piece(input))
+    }
+
+    /// The layers that stay, what the changes put on top of them, and the diff ids of that.
+    pub(super) fn on_top<'i>(
+        &self,
+        made: &Made,
+        changes: &'i [Change],
+    ) -> Result<(Vec<Piece<'i>>, Vec<Digest>), BuildError> {
+        let kept: Vec<Packed> = made.layers.iter().map(|layer| blob::kept(self.settings, layer)).collect();
+        self.tell(&kept);
+        let inputs: Vec<&LayerInput> = changes.iter().filter_map(|change| change.layer.as_ref()).collect();
+        let tops = self.pieces(&inputs)?;
+        let diff_ids = tops.iter().map(Piece::diff_id).collect();
+        Ok((kept.into_iter().map(Piece::from).chain(tops).collect(), diff_ids))
     }
 
     /// Tells of layers that are there.

@@ -185,7 +185,7 @@ pub fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
 
 /// An engine that is not there ends the build before its work, not after.
 fn reach(outputs: &[ImageName], places: &Places, ui: &Ui) -> Result<(), Failure> {
-    if outputs.iter().any(|output| matches!(output, ImageName::Daemon(_))) {
+    if outputs.iter().any(|output| output.of_engine().is_some()) {
         image::reach(places, ui)?;
     }
     Ok(())

@@ -148,7 +148,7 @@ pub fn send(
     ui: &Ui,
 ) -> Result<Receipt, Failure> {
     let _span = tracing::debug_span!("write", what = %destination).entered();
-    if let ImageName::Daemon(reference) = destination
+    if let Some(reference) = destination.of_engine()
         && let Some(receipt) = places.sent_early(image, reference, ui)
     {
         inspect::note_sent(image);
@@ -162,7 +162,7 @@ pub fn send(
     })?;
     bar.0.finish();
     let receipt = receipt.map_err(TransportError::at_its_source)?;
-    if matches!(destination, ImageName::Daemon(_)) {
+    if destination.of_engine().is_some() {
         inspect::note_sent(image);
     }
     Ok(receipt)

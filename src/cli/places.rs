@@ -73,8 +73,7 @@ impl Places {
     pub fn look_ahead(&self, outputs: &[ImageName], likely: Option<&str>, ui: &Ui) {
         let Ok(transfers) = ui.transfers() else { return };
         let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
-        for output in outputs {
-            let ImageName::Daemon(reference) = output else { continue };
+        for reference in outputs.iter().filter_map(ImageName::of_engine) {
             let (connected, options) = (Arc::clone(&self.connected), self.engine.clone());
             let told = Arc::clone(&self.takes_tars);
             let (of, likely) = (reference.clone(), likely.map(str::to_owned));
@@ -91,18 +90,13 @@ impl Places {
 
     /// True where an engine is among the outputs that takes tars, as far as it has told.
     pub fn may_take_tars(&self, outputs: &[ImageName]) -> bool {
-        let has_engine = outputs.iter().any(|output| matches!(output, ImageName::Daemon(_)));
-        has_engine && self.takes_tars.get() != Some(&false)
+        outputs.iter().any(|output| output.of_engine().is_some()) && self.takes_tars.get() != Some(&false)
     }
 
     /// Begins to send an image to the first engine among the outputs, where that takes one whose layers are not compressed yet.
     pub fn send_early(&self, image: TarImage, outputs: &[ImageName], ui: &Ui) {
         let Ok(transfers) = ui.transfers() else { return };
-        let first = outputs.iter().find_map(|output| match output {
-            ImageName::Daemon(reference) => Some(reference.clone()),
-            _ => None,
-        });
-        let Some(reference) = first else { return };
+        let Some(reference) = outputs.iter().find_map(ImageName::of_engine).cloned() else { return };
         let total = image.layers.iter().map(|layer| layer.bytes().1).sum();
         let bar = Bar(ui.progress(&ImageName::Daemon(reference.clone()).to_string(), total));
         let (id, begun) = (image.config_digest(), self.begun(&reference));

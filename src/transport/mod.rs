@@ -66,6 +66,11 @@ impl fmt::Display for ImageName {
 }
 
 impl ImageName {
+    /// The image's name in an engine, where that is where it lies.
+    pub fn of_engine(&self) -> Option<&Reference> {
+        if let Self::Daemon(reference) = self { Some(reference) } else { None }
+    }
+
     /// The tag that the name ends with, where it has one.
     pub fn tag(&self) -> Option<&str> {
         match self {

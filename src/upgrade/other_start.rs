@@ -12,6 +12,7 @@ use super::plan::Planner;
 use super::run::{Runner, StepError};
 use super::state::{by_id, is_up};
 use super::step::{After, Plan, Step, Touched};
+use super::watch::known_by;
 use crate::deploy::desired::Service;
 use crate::deploy::{Desired, Observed, guard};
 use crate::engine::{Container, Environment, Variable};
@@ -156,10 +157,8 @@ fn sentence(asked: &Result<Cluster, String>, node: Option<&str>, then: &str) -> 
 
 /// The name by which the database knows it: `DOMAIN`, else its address, which the engine forgets while it is stopped.
 fn node(service: &Service, container: &Container) -> Option<String> {
-    let domain = container.env.filled("DOMAIN").map(|name| name.expose().to_owned());
     let declared = || service.declaration.endpoints.iter().find_map(|endpoint| endpoint.ipv4.clone());
-    let has = || container.addresses.values().find(|address| !address.is_empty()).cloned();
-    domain.or_else(has).or_else(declared)
+    known_by(container).or_else(declared)
 }
 
 impl Runner<'_> {

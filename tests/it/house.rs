@@ -53,7 +53,7 @@ const LONGEST_FILE: usize = 600;
 
 /// Files that may reach the value inside a `Secretive`, and what for. None of them puts it into a text that leaves, but for an
 /// `env_file` or option file that only its owner reads, and the engine's own call.
-const MAY_EXPOSE: [(&str, &str); 27] = [
+const MAY_EXPOSE: [(&str, &str); 26] = [
     ("src/adopt/mod.rs", "whether a `REBUILD` is allowed"),
     ("src/adopt/role.rs", "`SLAVE` and what else tells a role"),
     ("src/cli/adopt.rs", "writes an `env_file` that only its owner reads"),
@@ -77,7 +77,6 @@ const MAY_EXPOSE: [(&str, &str); 27] = [
     ("src/upgrade/differ.rs", "whether a `REBUILD` is allowed"),
     ("src/upgrade/locators.rs", "`TARS_REGISTRY_ADDRESS`, addresses"),
     ("src/upgrade/mask.rs", "takes values out of what containers print"),
-    ("src/upgrade/other_start.rs", "`DOMAIN`, an address"),
     ("src/upgrade/preflight/cluster.rs", "`DOMAIN`, an address"),
     ("src/upgrade/watch.rs", "`DOMAIN`, an address"),
     ("src/yaml/mod.rs", "keys, and numbers and texts as the file has them"),

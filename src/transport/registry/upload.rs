@@ -124,10 +124,10 @@ impl<'a> Upload<'a> {
                     {
                         return Err(error);
                     }
-                    again => {
-                        if let Step::Again(error, after) = again {
-                            self.patience.wait(after, error).await?;
-                        }
+                    // Nothing of it was taken. To ask how far it is would use up the new token as well, where others share it.
+                    Step::Renewed(..) => feed = None,
+                    Step::Again(error, after) => {
+                        self.patience.wait(after, error).await?;
                         feed = None;
                         match self.reached(&uri).await? {
                             Some((next, reached)) => (uri, at) = (next, reached),

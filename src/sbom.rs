@@ -11,6 +11,7 @@ use cyclonedx_bom::models::tool::Tools;
 use cyclonedx_bom::prelude::{Bom, Component, Components, DateTime, Metadata, Purl, SpecVersion};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use crate::contents::summary::{Summaries, Summary, is_own_program};
 use crate::contents::{Contents, Kind, Part};
 use crate::oci::image::{BASE, VERSION_LABEL};
 use crate::oci::{Config, Digest, Image};
@@ -52,7 +53,7 @@ pub struct MadePart {
 }
 
 /// A program or library.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Code {
     /// Where it lies, without leading slash.
     pub path: String,
@@ -84,6 +85,46 @@ pub fn parts(
     parts.into_iter().map(|(name, part)| made(layers, config, name, part, packages)).collect()
 }
 
+/// The same of an image whose list nobody has read, by what its history tells. Of its programs nothing but a build id is known.
+/// `layers`: their names, and as above.
+pub fn summarized(
+    config: &Config,
+    layers: &[(&str, Digest, Option<u64>)],
+    summaries: &Summaries,
+) -> Vec<MadePart> {
+    let place = |name: &str| layers.iter().position(|(of, ..)| *of == name);
+    let mut parts: Vec<(&String, &Summary)> = summaries.iter().collect();
+    parts.sort_by_key(|(name, _)| place(name));
+    let made = |(name, summary): (&String, &Summary)| {
+        let own = layers.iter().filter(|(of, ..)| of == name);
+        let (patched, version) = version(config, name);
+        let program = summary.build_id.clone().map(|id| Code { build_id: Some(id), ..Code::default() });
+        MadePart {
+            name: name.clone(),
+            version,
+            package: None,
+            patched,
+            program,
+            others: Vec::new(),
+            size: summary.size,
+            compressed: own.clone().map(|(_, _, size)| *size).sum(),
+            covered: summary.covered,
+            layers: own.map(|(_, diff_id, _)| *diff_id).collect(),
+        }
+    };
+    parts.into_iter().map(made).collect()
+}
+
+/// The image that was patched for a part, and the version that a service has.
+fn version(config: &Config, name: &str) -> (Option<String>, Option<String>) {
+    let labels = &config.config.labels;
+    let patched = labels.get(&format!("{PATCH_LABEL}{name}")).cloned();
+    let framework = config.config.env.iter().find_map(|variable| variable.strip_prefix(FRAMEWORK_VERSION));
+    let own = labels.get(VERSION_LABEL).map(String::as_str);
+    let version = if patched.is_some() { own } else { framework.or(own) };
+    (patched, version.filter(|_| name.parse::<Service>().is_ok()).map(str::to_owned))
+}
+
 fn made(
     layers: &[(Digest, Option<u64>)],
     config: &Config,
@@ -91,28 +132,20 @@ fn made(
     part: &Part,
     packages: &BTreeMap<String, Digest>,
 ) -> MadePart {
-    let labels = &config.config.labels;
-    let patched = labels.get(&format!("{PATCH_LABEL}{name}")).cloned();
-    let framework = config.config.env.iter().find_map(|variable| variable.strip_prefix(FRAMEWORK_VERSION));
-    let own = labels.get(VERSION_LABEL).map(String::as_str);
-    let version = if patched.is_some() { own } else { framework.or(own) };
+    let (patched, version) = version(config, name);
     let of_patch = || patched.as_ref()?.split(' ').next()?.parse().ok();
     let is_base = name == BASE;
     let mut others = if is_base { Vec::new() } else { code(part) };
-    let is_own = |code: &Code| {
-        let ends = |end: &str| code.path.ends_with(end);
-        ends(&format!("/{name}/bin/{name}")) || ends(&format!("/bin/{name}"))
-    };
-    let program = others.iter().position(is_own).map(|at| others.remove(at));
+    let program = others.iter().position(|code| is_own_program(name, &code.path)).map(|at| others.remove(at));
     let stored = layers.iter().filter(|(diff_id, _)| part.layers.contains(diff_id));
     MadePart {
         name: name.to_owned(),
-        version: version.filter(|_| name.parse::<Service>().is_ok()).map(str::to_owned),
+        version,
         package: of_patch().or_else(|| packages.get(name).copied()),
         patched,
         program,
         others,
-        size: (!is_base).then(|| part.entries.values().map(|entry| entry.size).sum()),
+        size: (!is_base).then(|| part.size()),
         compressed: stored.map(|(_, size)| *size).sum(),
         covered: part.covered,
         layers: part.layers.clone(),

@@ -9,6 +9,10 @@ use super::Packed;
 use super::check::services_of;
 use super::recipe::{HealthcheckRecipe, ImageRole, Recipe, StartCommand};
 use super::standing::BaseImage;
+use crate::contents::{
+    self,
+    summary::{self, Summaries},
+};
 use crate::oci::config::{Healthcheck, History, RootFs, Run};
 use crate::oci::image::{ANNOTATION_AFTER, ANNOTATION_LAYER, CREATED_BY};
 use crate::oci::{Config, Descriptor, Digest, Image, Layer, Manifest, MediaType};
@@ -31,6 +35,8 @@ pub struct Parts<'a> {
     pub created: Option<i64>,
     /// The layers in their final order: what they are called, what they are, and their diff ids.
     pub layers: Vec<(&'a str, &'a str, Digest)>,
+    /// What the history tells of its parts.
+    pub summaries: Summaries,
     /// The image that it stands on, whose layers are the first ones.
     pub base: Option<&'a BaseImage>,
 }
@@ -38,9 +44,11 @@ pub struct Parts<'a> {
 /// The config of an image.
 pub fn config(parts: &Parts<'_>) -> serde_json::Result<Vec<u8>> {
     let created = rfc3339(parts.created);
+    let comment = summary::to_comment(&parts.summaries)?;
     let history = |(name, what, _): &(&str, &str, Digest)| History {
         created: created.clone(),
         created_by: format!("{CREATED_BY}{name}: {what}"),
+        comment: if *name == contents::LAYER { comment.clone() } else { String::new() },
         empty_layer: false,
     };
     let config = Config {

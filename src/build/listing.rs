@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::io;
 
+use super::LayerInput;
 use super::base::BasePaths;
 use super::layer::{Folder, Folders};
 use super::offers::is_library;
 use super::tree::{self, Content, Tree, TreeNode};
 use crate::contents::meeting::{self, Meeting, Outcome};
+use crate::contents::summary::Summary;
 use crate::contents::{self, Entry, FOLDER, Kind, Offers, Part, Program};
 use crate::elf::Elf;
 use crate::oci::Digest;
@@ -52,6 +54,12 @@ pub(super) fn goes_with(path: &str, node: &TreeNode, there: &Entry, base: &BaseP
         Outcome::MustBeSame => entry(path, node.clone(), &base.folders).is_same(there),
         _ => false,
     }
+}
+
+/// What the image's history tells of a layer that is new.
+pub(super) fn summary(layer: &LayerInput) -> (String, Summary) {
+    let LayerInput { name, tree, .. } = layer;
+    (name.clone(), Summary::new(name, tree.size(), 0, offers(tree).as_ref()))
 }
 
 /// What programs find in a tree.

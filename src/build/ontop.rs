@@ -10,6 +10,7 @@ use super::LayerInput;
 use super::base::BasePaths;
 use super::listing;
 use super::tree::{Tree, TreeNode};
+use crate::contents::summary::{Summaries, Summary};
 use crate::contents::{Contents, Entry, Kind, Part};
 use crate::limits::Beyond;
 use crate::oci::image::BASE;
@@ -112,6 +113,12 @@ pub(super) fn replaced(
     Ok(changes)
 }
 
+/// What the image's history tells of the parts after the changes.
+pub(super) fn summaries(changes: &[Change]) -> Summaries {
+    let visible = changes.iter().filter(|change| !change.part.entries.is_empty());
+    visible.map(|change| (change.name.clone(), Summary::of(&change.name, &change.part))).collect()
+}
+
 /// What shows where all of these lie: new layers, over the parts that stay, over the base. Asked path by path, as there may
 /// be many.
 struct Visible<'a> {
@@ -152,8 +159,7 @@ fn within(limits: Limits, changes: &[Change]) -> Result<(), Why> {
         return Err(Why::Layers(layers));
     }
     let covered: u64 = changes.iter().map(|change| change.part.covered).sum();
-    let visible = |change: &Change| change.part.entries.values().map(|entry| entry.size).sum::<u64>();
-    let all = covered + changes.iter().map(visible).sum::<u64>();
+    let all = covered + changes.iter().map(|change| change.part.size()).sum::<u64>();
     let share = (covered * 100).div_ceil(all.max(1));
     if share > limits.share { Err(Why::Share(share)) } else { Ok(()) }
 }

@@ -22,6 +22,7 @@ use super::{
     BaseInput, BuildError, Built, GateError, LayerInput, Origin, Packed, PreparedBuild, Watch, check, image,
     listing, prepare_with,
 };
+use crate::contents::summary::{Summaries, Summary};
 use crate::contents::{self, Part};
 use crate::oci::Digest;
 use crate::oci::image::BASE;
@@ -84,7 +85,7 @@ impl PreparedBuild<'_> {
                 (pieces, why.as_ref())
             }
         };
-        let built = self.assemble(&shop, &pieces, why)?;
+        let built = self.assemble(&shop, &pieces, stack.summaries(!on_base.is_empty()), why)?;
         self.settings.cache.settle()?;
         let built = Built { warnings, refused, ..built };
         same::remember(self, &built);
@@ -254,6 +255,7 @@ impl PreparedBuild<'_> {
         &self,
         shop: &Workshop<'_>,
         pieces: &[Piece<'_>],
+        summaries: Summaries,
         why: Option<&Why>,
     ) -> Result<Built, BuildError> {
         let predecessor = self.settings.predecessor.as_ref();
@@ -262,6 +264,7 @@ impl PreparedBuild<'_> {
             architecture: &self.settings.architecture,
             created: self.settings.created,
             layers: pieces.iter().map(Piece::told).collect(),
+            summaries,
             base: self.base.as_ref().and_then(BaseInput::image),
         };
         let unmade = BuildError::compress("of the config");
@@ -298,6 +301,16 @@ impl Stack<'_> {
             Self::OnTop(_, changes) => Box::new(changes.iter().filter_map(|change| change.layer.as_ref())),
             Self::Canonical(layers, _) => Box::new(layers.iter()),
         }
+    }
+
+    /// What the image's history tells of its parts.
+    fn summaries(&self, has_base: bool) -> Summaries {
+        let base = has_base.then(|| (BASE.to_owned(), Summary::default()));
+        let parts: Summaries = match self {
+            Self::OnTop(_, changes) => ontop::summaries(changes),
+            Self::Canonical(layers, _) => layers.iter().map(listing::summary).collect(),
+        };
+        parts.into_iter().chain(base).collect()
     }
 }
 

@@ -16,6 +16,7 @@ use super::{
     BuildError, Built, GateError, LayerInput, Settings, UsedPackage, Watch, check, gate, image, listing,
     machine, ontop, pack, standing,
 };
+use crate::contents::summary::{self, Summaries, Summary};
 use crate::contents::{self, Part};
 use crate::diagnose::{Diagnose, Exit, shown};
 use crate::oci::image::{BASE, CREATED_BY, VERSION_LABEL};
@@ -135,7 +136,9 @@ pub fn patch(patch: &Patch<'_>, settings: &Settings, watch: &dyn Watch) -> Resul
     let files = files.collect::<Result<_, _>>().map_err(pack::unlisted)?;
     let list = list(&files, patch, &base)?;
     pieces.push(shop.piece(&list)?);
-    let config = config(patch, settings, &pieces, &digests)
+    let on_base = (!on_base.is_empty()).then(|| (BASE.to_owned(), Summary::default()));
+    let summaries = ontop::summaries(&changes).into_iter().chain(on_base).collect();
+    let config = config(patch, settings, &pieces, (&digests, &summaries))
         .map_err(|error| unfit(format!("its config cannot be read: {error}")))?;
     let after = patch.before.chain_id();
     let layers = shop.finish(&pieces, &config, after)?;
@@ -273,7 +276,7 @@ fn config(
     patch: &Patch<'_>,
     settings: &Settings,
     layers: &[Piece<'_>],
-    digests: &Digests,
+    (digests, summaries): (&Digests, &Summaries),
 ) -> serde_json::Result<Vec<u8>> {
     let mut config: Value = serde_json::from_slice(&patch.image.config)?;
     let created = image::rfc3339(settings.created);
@@ -290,6 +293,10 @@ fn config(
         let (name, what, _) = layer.told();
         json!({ "created": created, "created_by": format!("{CREATED_BY}{name}: {what}") })
     }));
+    // The last one is the list's.
+    if let Some(list) = history.last_mut() {
+        list["comment"] = json!(summary::to_comment(summaries)?);
+    }
     config["history"] = json!(history);
     let labels = &mut config["config"]["Labels"];
     labels[VERSION_LABEL] = json!(patch.version);

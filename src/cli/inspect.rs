@@ -17,6 +17,7 @@ use super::options::ImageOptions;
 use super::places::Places;
 use super::table::aligned;
 use super::{Failure, Outcome, Ui, packed};
+use crate::contents::summary::Summaries;
 use crate::contents::{Contents, Part};
 use crate::diagnose::{Diagnose, Exit, Place};
 use crate::oci::{Config, Digest, Image};
@@ -81,6 +82,17 @@ impl Diagnose for InspectError {
 
 pub use held::note_sent;
 
+/// What is asked of an image, beside its config: each is more than the one before, and takes longer to get out of an engine.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Needed {
+    /// What its parts are.
+    Parts,
+    /// The list of its files.
+    List,
+    /// Its own bytes.
+    Bytes,
+}
+
 /// What is shown of an image, wherever it lies.
 struct Subject {
     /// Of its manifest; none where an engine does not tell it. The same with the config.
@@ -90,6 +102,8 @@ struct Subject {
     /// The base first.
     layers: Vec<SubjectLayer>,
     contents: Option<Contents>,
+    /// What the history tells, where nobody has read the list.
+    summaries: Option<Summaries>,
     /// The image itself, where its bytes are at hand.
     image: Option<Image>,
 }
@@ -129,13 +143,25 @@ impl Subject {
             config: image.parsed_config().unwrap_or_default(),
             layers: image.layers.iter().zip(image.layer_names()).map(layer).collect(),
             contents,
+            summaries: None,
             image: Some(image),
         }
     }
 
-    /// The diff ids with the bytes that are stored of each.
-    fn sizes(&self) -> Vec<(Digest, Option<u64>)> {
-        self.layers.iter().map(|layer| (layer.diff_id, layer.stored.map(|(_, size)| size))).collect()
+    /// Its parts, as its list tells them, or else its history. `packages`: name of a part → its package.
+    fn parts(&self, packages: &BTreeMap<String, Digest>) -> Vec<MadePart> {
+        let size = |layer: &SubjectLayer| layer.stored.map(|(_, size)| size);
+        if let Some(contents) = &self.contents {
+            let sizes: Vec<_> = self.layers.iter().map(|layer| (layer.diff_id, size(layer))).collect();
+            return sbom::parts(&self.config, &sizes, contents, packages);
+        }
+        let told = |summaries: &Summaries| {
+            let layers = self.layers.iter();
+            let layers: Vec<_> =
+                layers.map(|layer| (layer.name.as_str(), layer.diff_id, size(layer))).collect();
+            sbom::summarized(&self.config, &layers, summaries)
+        };
+        self.summaries.as_ref().map(told).unwrap_or_default()
     }
 }
 
@@ -143,8 +169,13 @@ impl Subject {
 pub fn inspect(args: &InspectArgs, ui: &Ui) -> Outcome {
     let name: ImageName = args.image.parse()?;
     let places = Places::new(&args.places);
+    let needed = match &args.sbom {
+        Some(_) => Needed::Bytes,
+        None if ui.is_json() => Needed::List,
+        None => Needed::Parts,
+    };
     let subject = match &name {
-        ImageName::Daemon(reference) => held::subject(reference, args.sbom.is_some(), &places, ui)?,
+        ImageName::Daemon(reference) => held::subject(reference, needed, &places, ui)?,
         name => Subject::of(&name.to_string(), read(name, &places, ui)?)?,
     };
     let near = Near::of(subject.digest, subject.contents.as_ref());
@@ -153,11 +184,7 @@ pub fn inspect(args: &InspectArgs, ui: &Ui) -> Outcome {
         let (image, contents) = subject.image.as_ref().zip(subject.contents.as_ref()).ok_or_else(none)?;
         write_bill(file, image, contents, &near.packages)?;
     }
-    let parts = subject
-        .contents
-        .as_ref()
-        .map(|contents| sbom::parts(&subject.config, &subject.sizes(), contents, &near.packages))
-        .unwrap_or_default();
+    let parts = subject.parts(&near.packages);
     let mut text = subject_text(&name, &subject, &parts, &near);
     if let Some(file) = &args.sbom {
         let _ = write!(text, "\nits bill of materials: {}", file.display());

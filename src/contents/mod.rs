@@ -10,11 +10,12 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::elf::Elf;
 use crate::limits;
-use crate::oci::{Digest, HashingWriter, Image};
+use crate::oci::{Digest, HashingWriter, Image, sizes};
 use crate::paths::{self, ImagePath, ImagePathBuf, LayerName, Packed, Paths, put_number, take_number};
 use crate::tarball::{EntryKind, TarReader, magic};
 
 pub mod meeting;
+pub mod summary;
 
 use meeting::{Meeting, Outcome};
 
@@ -190,6 +191,11 @@ impl Part {
     pub fn new(layers: Vec<Digest>, entries: Paths<Entry>) -> Self {
         Self { version: VERSION, layers, covered: 0, entries, offers: None }
     }
+
+    /// Bytes of the files that are visible.
+    pub fn size(&self) -> u64 {
+        self.entries.values().map(|entry| entry.size).sum()
+    }
 }
 
 /// Writes the file of a part: the same part, the same bytes. Entries come in order, and are not kept.
@@ -273,8 +279,11 @@ impl Contents {
         Ok(Some(contents).filter(|_| is_known).and_then(|contents| contents.fitting(diff_ids)))
     }
 
-    /// What a list says of layers that are not there, it does not say of this image.
+    /// What a list says of layers that are not there, or of more bytes than there can be, it does not say of this image.
     fn fitting(self, diff_ids: &[Digest]) -> Option<Self> {
+        let sizes =
+            |part: &Part| sizes::sum(part.entries.values().map(|entry| entry.size).chain([part.covered]));
+        sizes::sum(self.parts.values().map(|part| sizes(part).unwrap_or(u64::MAX)))?;
         let fits = |part: &Part| {
             part.layers.iter().all(|layer| diff_ids.contains(layer))
                 && part.entries.values().all(|entry| entry.layer < part.layers.len())

@@ -124,7 +124,8 @@ pub(super) fn image_summary(one: models::ImageSummary) -> ImageSummary {
 
 /// One of `GET /images/{name}/history`.
 pub(super) fn history_item(one: models::ImageHistoryResponseItem) -> HistoryItem {
-    HistoryItem { created_by: one.created_by, size: u64::try_from(one.size).unwrap_or_default() }
+    let size = u64::try_from(one.size).unwrap_or_default();
+    HistoryItem { created_by: one.created_by, comment: one.comment, size }
 }
 
 /// `GET /networks/{name}`.

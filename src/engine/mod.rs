@@ -218,6 +218,8 @@ pub struct ContainerSummary {
 pub struct HistoryItem {
     /// What made it, in its maker's words.
     pub created_by: String,
+    /// What its maker has to say of it.
+    pub comment: String,
     /// Bytes of its files, unpacked; 0 for what added no layer, or an empty one.
     pub size: u64,
 }

@@ -111,6 +111,9 @@ pub struct History {
     /// By which command.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub created_by: String,
+    /// What its maker has to say of it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub comment: String,
     /// True where it made no layer.
     #[serde(skip_serializing_if = "is_false")]
     pub empty_layer: bool,

@@ -9,7 +9,7 @@ use oci_spec::image as spec;
 pub use oci_spec::image::MediaType;
 use serde::{Deserialize, Serialize};
 
-use super::Digest;
+use super::{Digest, sizes};
 
 /// A content descriptor (image-spec, descriptor.md).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,11 +67,15 @@ impl Manifest {
         let read: spec::ImageManifest = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         let descriptor =
             |read: &spec::Descriptor| Descriptor::try_from(read.clone()).map_err(|error| error.to_string());
+        let config = descriptor(read.config())?;
+        let layers: Vec<Descriptor> = read.layers().iter().map(descriptor).collect::<Result<_, _>>()?;
+        sizes::sum(layers.iter().chain([&config]).map(|part| part.size))
+            .ok_or("its sizes are more than there can be")?;
         Ok(Self {
             schema_version: read.schema_version(),
             media_type: read.media_type().clone().unwrap_or(MediaType::ImageManifest),
-            config: descriptor(read.config())?,
-            layers: read.layers().iter().map(descriptor).collect::<Result<_, _>>()?,
+            config,
+            layers,
             annotations: read.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
         })
     }
@@ -152,6 +156,20 @@ mod tests {
         ];
         assert!(order.windows(2).all(|pair| place(pair[0]) < place(pair[1])), "{written}");
         assert_eq!(Manifest::parse(written.as_bytes()), Manifest::parse(text.as_bytes()));
+    }
+
+    #[test]
+    fn sizes_that_no_disk_holds_are_refused() {
+        let layer = descriptor("application/vnd.oci.image.layer.v1.tar+gzip", "");
+        let config = descriptor("application/vnd.oci.image.config.v1+json", "");
+        let of = |size: u64| {
+            let layer = layer.replace("\"size\":7", &format!("\"size\":{size}"));
+            format!(r#"{{"schemaVersion":2,"layers":[{layer},{layer}],"config":{config}}}"#)
+        };
+        assert!(Manifest::parse(of(1 << 40).as_bytes()).is_ok());
+        for size in [1 << 56, i64::MAX as u64] {
+            assert!(Manifest::parse(of(size).as_bytes()).is_err(), "{size}");
+        }
     }
 
     #[test]

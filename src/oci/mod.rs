@@ -5,6 +5,7 @@ pub mod digest;
 pub mod image;
 pub mod manifest;
 pub mod reference;
+pub mod sizes;
 pub mod tars;
 
 pub use config::Config;

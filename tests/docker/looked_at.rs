@@ -35,6 +35,28 @@ impl Bench {
         (shown, words)
     }
 
+    /// What a person is shown of an image, from its parts on; without digests and what an engine does not tell.
+    fn parts(&self, image: &str) -> Vec<Vec<String>> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tarsup"));
+        let places = [("TARSUP_STORE", "store"), ("TARSUP_CACHE", "cache")];
+        command.args(["inspect", image]).envs(places.map(|(name, below)| (name, self.path(below))));
+        let output = command.current_dir(self.0.path()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        let lines = text.lines().map(str::trim).skip_while(|line| *line != "parts").skip(2);
+        let lines = lines.take_while(|line| *line != "layers");
+        // Name, version, build id and size; the next column an engine does not tell.
+        lines
+            .map(|line| {
+                line.split("  ")
+                    .filter(|word| !word.is_empty())
+                    .take(4)
+                    .map(|word| word.trim().to_owned())
+                    .collect()
+            })
+            .collect()
+    }
+
     fn forget(&self) {
         for below in ["store", "cache"] {
             let _ = fs::remove_dir_all(self.path(below));
@@ -80,8 +102,13 @@ async fn image_of_an_engine_is_shown_without_being_taken_out_and_taken_out_once_
     let (sent, words) = bench.inspect(&[&image, "--sbom", "near.json"]);
     assert_eq!((&sent, words.contains(TAKEN_OUT)), (&whole, false), "{words}");
 
-    // What was sent from elsewhere is told by the engine, and its files by their list in there; the next time by the cache.
+    // What was sent from elsewhere is told by the engine. To a person at once, and nothing is read for it:
+    let parts = bench.parts("oci:out:1");
+    assert_eq!(parts.len(), 1, "{parts:?}");
     bench.forget();
+    assert_eq!(bench.parts(&image), parts);
+    assert!(!bench.path("cache").exists(), "the list was read");
+    // to a program with all of its list, out of a container; the next time by the cache.
     let (shown, words) = bench.inspect(&[&image]);
     assert_eq!((told(&shown), words.contains(TAKEN_OUT)), (told(&whole), false), "{words}");
     let known = |key: &str| shown[key].is_null() || shown[key] == whole[key];

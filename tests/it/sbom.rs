@@ -1,12 +1,14 @@
 //! `inspect` and its bill of materials: what is visible, where it comes from, and the same bytes each time.
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use cyclonedx_bom::prelude::{Bom, SpecVersion, Validate as _};
 use serde_json::Value;
 use tarsup::oci::Digest;
+use tarsup::tars::Service;
 
-use crate::packages::{Entry, Packer, RECIPE, Workshop};
+use crate::packages::{Entry, Packer, RECIPE, Workshop, entries};
 use crate::programs::{LIBRARY, Lies, PROGRAM, Program, debian, write_base};
 
 const STAT: Program<'static> =
@@ -175,6 +177,63 @@ fn bill_and_parts_speak_of_what_is_visible_and_count_what_is_covered() {
         assert!(row.contains(word), "{row}");
     }
     assert!(words.contains("covered by later ones"), "{words}");
+}
+
+/// What the list's history entry tells of an image is what `inspect` learns of the list itself.
+fn assert_summarized(workshop: &Workshop, image: &str) {
+    let inspected = workshop.json(&["inspect", image]);
+    let id = inspected["config_digest"].as_str().unwrap().trim_start_matches("sha256:");
+    let config: Value =
+        serde_json::from_slice(&fs::read(workshop.path("store/blobs/sha256").join(id)).unwrap()).unwrap();
+    let history = config["history"].as_array().unwrap();
+    let list = history.last().unwrap();
+    assert!(list["created_by"].as_str().unwrap().starts_with("tarsup build contents: "), "{list}");
+    let mut told: BTreeMap<String, Value> = serde_json::from_str(list["comment"].as_str().unwrap()).unwrap();
+    for part in inspected["parts"].as_array().unwrap() {
+        let told =
+            told.remove(part["name"].as_str().unwrap()).unwrap_or_else(|| panic!("{part} is not told"));
+        assert_eq!(told["size"], part["size"], "{image}: {part}");
+        assert_eq!(told["covered"].as_u64().unwrap_or(0), part["covered"], "{image}: {part}");
+        assert_eq!(told["build_id"], part["build_id"], "{image}: {part}");
+    }
+    assert_eq!(told, BTreeMap::new(), "{image}");
+    assert!(history.iter().rev().skip(1).all(|entry| entry["comment"].is_null()), "{history:?}");
+}
+
+#[test]
+fn history_tells_of_the_parts_what_their_list_does() {
+    let workshop = workshop();
+    workshop.json(&["build", "framework.yaml"]);
+    assert_summarized(&workshop, "tars/framework:3.0.17");
+    let other = Program { build_id: b"\x11\x22", ..STAT };
+    pack(&workshop, other);
+    fs::remove_file(workshop.path("packages/tarslog.tgz")).unwrap();
+    Packer::default().write(&workshop.path("packages/tarslog.tgz"), entries(Service::Log, "other"));
+    workshop.json(&["build", "framework.yaml", "--version", "1", "--after", "tars/framework:3.0.17"]);
+    assert_summarized(&workshop, "tars/framework:1");
+    pack(&workshop, STAT);
+    let patch =
+        ["build", "--patch", "tarsstat=packages/tarsstat.tgz", "--version", "1-1", "tars/framework:1"];
+    workshop.json(&patch);
+    assert_summarized(&workshop, "tars/framework:1-1");
+    // A plain image on one of ours tells of itself.
+    workshop.write(
+        "plain.yaml",
+        "name: plain\nversion: 1\nrole: plain\nbase: scratch\nfiles: {plain.yaml: /x}\n",
+    );
+    workshop.json(&["build", "plain.yaml", "-o", "oci:out:1", "-o", "plain:1"]);
+    workshop.write(
+        "above.yaml",
+        "name: above\nversion: 1\nrole: plain\nbase: oci:out:1\nfiles: {plain.yaml: /y}\n",
+    );
+    workshop.json(&["build", "above.yaml"]);
+    let inspected = workshop.json(&["inspect", "above:1"]);
+    let id = inspected["config_digest"].as_str().unwrap().trim_start_matches("sha256:");
+    let config = fs::read(workshop.path("store/blobs/sha256").join(id)).unwrap();
+    let config: Value = serde_json::from_slice(&config).unwrap();
+    let last = config["history"].as_array().unwrap().last().unwrap();
+    let size = fs::metadata(workshop.path("plain.yaml")).unwrap().len();
+    assert_eq!(last["comment"], format!(r#"{{"base":{{}},"files":{{"size":{size}}}}}"#), "{last}");
 }
 
 #[test]

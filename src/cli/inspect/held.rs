@@ -9,11 +9,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Subject, SubjectLayer};
+use super::{Needed, Subject, SubjectLayer};
 use crate::cli::image;
 use crate::cli::places::Places;
 use crate::cli::{Failure, Ui};
-use crate::contents::{self, Contents};
+use crate::contents::{self, Contents, summary};
 use crate::engine::{CreateBody, Engine, EngineError, EngineImage, HistoryItem};
 use crate::oci::image::{BASE, CREATED_BY};
 use crate::oci::{BlobSource, Config, Digest, Image, Layer, Manifest, Reference};
@@ -91,10 +91,10 @@ fn key(id: &Digest) -> Digest {
     Digest::of(format!("tarsup image of an engine 1\n{id}\n"))
 }
 
-/// Shows an image of the engine. One whose bytes must be there is read whole where nothing near has it.
+/// Shows an image of the engine. One whose bytes are needed is read whole where nothing near has it.
 pub(super) fn subject(
     reference: &Reference,
-    needs_bytes: bool,
+    needed: Needed,
     places: &Places,
     ui: &Ui,
 ) -> Result<Subject, Failure> {
@@ -125,33 +125,39 @@ pub(super) fn subject(
         read.as_ref().map_or(List::Unread, List::from)
     };
     let mut listed = seen.list.or_else(of_cache);
-    if known.is_none() && needs_bytes {
+    if known.is_none() && needed == Needed::Bytes {
         return whole(reference, places, ui);
     }
-    let mut layers = Vec::new();
+    let (mut layers, mut told) = (Vec::new(), None);
     if known.is_none() || matches!(listed, List::Unread) {
         let history = history.map_err(TransportError::from)?;
-        let Some(told) = layers_of(&found, &history) else { return whole(reference, places, ui) };
-        layers = told;
+        let Some(named) = layers_of(&found, &history) else { return whole(reference, places, ui) };
+        layers = named;
+        told = history.first().and_then(|newest| summary::from_comment(&newest.comment));
     }
+    let mut summaries = None;
     if matches!(listed, List::Unread) && layers.last().is_some_and(|layer| layer.name == contents::LAYER) {
-        listed = match image::transfer(ui, list(engine.as_ref(), &found))? {
-            Ok(contents) => List::from(&contents),
-            Err(error) => {
-                tracing::debug!(%error, "the list of its files cannot be read in the engine");
-                return whole(reference, places, ui);
+        summaries = told.filter(|_| needed == Needed::Parts);
+        if summaries.is_none() {
+            listed = match image::transfer(ui, list(engine.as_ref(), &found))? {
+                Ok(contents) => List::from(&contents),
+                Err(error) => {
+                    tracing::debug!(%error, "the list of its files cannot be read in the engine");
+                    return whole(reference, places, ui);
+                }
+            };
+            if let Some(id) = id {
+                keep(&id, &Seen { version: VERSION, image: seen.image, list: listed.clone() });
             }
-        };
-        if let Some(id) = id {
-            keep(&id, &Seen { version: VERSION, image: seen.image, list: listed.clone() });
         }
     }
     let contents = listed.contents();
     if let Some(image) = known {
-        return Ok(Subject::with(image, contents));
+        return Ok(Subject { summaries, ..Subject::with(image, contents) });
     }
     let told = Told(found);
-    Ok(Subject { digest: told.digest(), id: told.id(), config: told.config(), layers, contents, image: None })
+    let (digest, id, config) = (told.digest(), told.id(), told.config());
+    Ok(Subject { digest, id, config, layers, contents, summaries, image: None })
 }
 
 /// The image whole, out of the engine; noted, so that it is not taken out again.
@@ -302,7 +308,11 @@ mod tests {
 
     /// Newest first, as an engine tells it.
     fn named(count: usize, history: &[(&str, u64)]) -> Option<Vec<(String, Option<u64>)>> {
-        let item = |(by, size): &(&str, u64)| HistoryItem { created_by: (*by).to_owned(), size: *size };
+        let item = |(by, size): &(&str, u64)| HistoryItem {
+            created_by: (*by).to_owned(),
+            comment: String::new(),
+            size: *size,
+        };
         let history: Vec<HistoryItem> = history.iter().map(item).collect();
         let layers = layers_of(&image(count), &history)?;
         Some(layers.into_iter().map(|layer| (layer.name, layer.unpacked)).collect())

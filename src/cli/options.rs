@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::transport::registry::Mirror;
+
 /// Which engine: `-H`, `--context`, and the environment as docker reads it.
 #[derive(Clone, Debug, Default, Args)]
 pub struct EngineOptions {
@@ -31,6 +33,15 @@ pub struct ImageOptions {
         value_delimiter = ','
     )]
     pub insecure_registries: Vec<String>,
+
+    /// What is read of a registry is asked for at its mirror first, REGISTRY=MIRROR[/PREFIX]; nothing is written there
+    #[arg(
+        long = "registry-mirror",
+        value_name = "REGISTRY=MIRROR",
+        env = "TARSUP_REGISTRY_MIRRORS",
+        value_delimiter = ','
+    )]
+    pub registry_mirrors: Vec<Mirror>,
 }
 
 /// Which deployment: `-f`, `-p`, and which engine it runs on.

@@ -44,7 +44,7 @@ struct Early {
 impl Places {
     /// As the options say.
     pub fn new(options: &ImageOptions) -> Self {
-        let registries = Registries::new(&options.insecure_registries);
+        let registries = Registries::new(&options.insecure_registries, &options.registry_mirrors);
         Self { registries, ..Self::of_engine(&options.engine) }
     }
 

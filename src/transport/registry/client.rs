@@ -96,6 +96,8 @@ pub(super) struct Session {
     /// Its host, as references have it.
     pub host: String,
     may_be_plain: bool,
+    /// Somebody else has the same: it is not waited for as long.
+    is_mirror: bool,
     http: Client<HttpsConnector<HttpConnector>, Body>,
     origin: OnceCell<Uri>,
     credential: OnceCell<Option<Credential>>,
@@ -110,7 +112,7 @@ pub(super) struct Session {
 
 impl Session {
     /// A registry that has not been spoken to.
-    pub fn new(registry: &str, may_be_plain: bool) -> Result<Self> {
+    pub fn new(registry: &str, may_be_plain: bool, is_mirror: bool) -> Result<Self> {
         let host = if registry == "docker.io" { "registry-1.docker.io" } else { registry };
         let mut connector = HttpConnector::new();
         connector.enforce_http(false);
@@ -123,6 +125,7 @@ impl Session {
             host: registry.to_owned(),
             // A registry that certificates were laid out for speaks TLS.
             may_be_plain: may_be_plain && trust::folders(host).is_empty(),
+            is_mirror,
             http,
             origin: OnceCell::new(),
             credential: OnceCell::new(),
@@ -131,6 +134,11 @@ impl Session {
             foreseen: std::sync::Mutex::default(),
             accepted: AtomicU64::default(),
         })
+    }
+
+    /// How long it is waited for.
+    pub fn patience(&self) -> Patience {
+        if self.is_mirror { Patience::brief() } else { Patience::new() }
     }
 
     /// Scheme and authority of the registry. It is asked once, and says then who may ask.
@@ -165,7 +173,7 @@ impl Session {
     async fn ping(&self, origin: &Uri) -> Result<()> {
         let act = "say that it is a registry";
         let uri = location::join(origin, "/v2/").ok_or_else(|| self.malformed("its name", "no address"))?;
-        let mut patience = Patience::new();
+        let mut patience = self.patience();
         loop {
             let request = self.request(&Method::GET, &uri, &[], None, empty());
             let answer = match self.send(request?, act, None).await {
@@ -232,7 +240,7 @@ impl Session {
 
     /// Sends a request until it is answered by something that is no excuse. What is answered may still be a refusal.
     pub async fn call(&self, call: &Call) -> Result<Answer> {
-        let mut patience = Patience::new();
+        let mut patience = self.patience();
         let mut renewals = Renewals::default();
         let mut redirects = 0;
         let mut uri = call.uri.clone();
@@ -429,7 +437,7 @@ impl Session {
         };
         let uri = uri.ok_or_else(|| self.malformed("the address of its tokens", "no address"))?;
         let shown = credential.and_then(Credential::basic);
-        let mut patience = Patience::new();
+        let mut patience = self.patience();
         let answer = loop {
             let body = Full::new(body.clone()).map_err(|never| match never {}).boxed_unsync();
             let request = self.request(&method, &uri, &headers, shown.as_deref(), body)?;

@@ -19,6 +19,7 @@ mod client;
 mod credentials;
 pub mod error;
 mod location;
+mod mirror;
 mod patience;
 mod pull;
 mod push;
@@ -26,6 +27,7 @@ mod trust;
 mod upload;
 
 pub use error::RegistryError;
+pub use mirror::Mirror;
 
 use client::Session;
 
@@ -37,9 +39,11 @@ pub struct Registries(Arc<Shared>);
 struct Shared {
     /// Registries that need not speak TLS.
     insecure: Vec<String>,
+    mirrors: Vec<Mirror>,
     /// Connections outlive the call that opened them: all of them belong here.
     runtime: Mutex<Option<Runtime>>,
-    sessions: Mutex<BTreeMap<String, Arc<Session>>>,
+    /// By host; a mirror is waited for less long than the same host by its own name.
+    sessions: Mutex<BTreeMap<(String, bool), Arc<Session>>>,
 }
 
 impl Drop for Shared {
@@ -53,10 +57,11 @@ impl Drop for Shared {
 }
 
 impl Registries {
-    /// Registries, of which these (`HOST` or `HOST:PORT`), and those of this machine, may be spoken to without TLS.
-    pub fn new(insecure: &[String]) -> Self {
+    /// Registries, of which these (`HOST` or `HOST:PORT`), and those of this machine, may be spoken to without TLS; and mirrors.
+    pub fn new(insecure: &[String], mirrors: &[Mirror]) -> Self {
         Self(Arc::new(Shared {
             insecure: insecure.to_vec(),
+            mirrors: mirrors.to_vec(),
             runtime: Mutex::default(),
             sessions: Mutex::default(),
         }))
@@ -74,13 +79,29 @@ impl Registries {
     }
 
     fn session(&self, registry: &str) -> Result<Arc<Session>> {
+        self.session_of(registry, false)
+    }
+
+    fn session_of(&self, registry: &str, is_mirror: bool) -> Result<Arc<Session>> {
         let mut sessions = self.0.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(session) = sessions.get(registry) {
+        let key = (registry.to_owned(), is_mirror);
+        if let Some(session) = sessions.get(&key) {
             return Ok(session.clone());
         }
-        let session = Arc::new(Session::new(registry, self.may_be_plain(registry))?);
-        sessions.insert(registry.to_owned(), session.clone());
+        let session = Arc::new(Session::new(registry, self.may_be_plain(registry), is_mirror)?);
+        sessions.insert(key, session.clone());
         Ok(session)
+    }
+
+    /// Where an image is read: at its mirrors, and then in its own registry.
+    fn places(&self, reference: &Reference) -> Result<Vec<pull::Place>> {
+        let mirrored =
+            self.0.mirrors.iter().filter_map(|mirror| mirror.of(reference)).map(|there| (there, true));
+        let places = mirrored.chain([(reference.clone(), false)]);
+        let place = |(reference, is_mirror): (Reference, bool)| {
+            Ok(pull::Place { session: self.session_of(&reference.registry, is_mirror)?, reference })
+        };
+        places.map(place).collect()
     }
 
     /// As docker has it: a registry of this machine, or one that was named.
@@ -140,9 +161,8 @@ pub struct RegistryImage {
 impl RegistryImage {
     /// The digest of what the name stands for: a manifest, or an index of several.
     pub async fn digest(&self) -> Result<Digest> {
-        let session = self.registries.session(&self.reference.registry)?;
-        let reference = self.reference.clone();
-        self.registries.run(async move { pull::digest(&session, &reference).await }).await
+        let places = self.registries.places(&self.reference)?;
+        self.registries.run(async move { pull::first(places, pull::digest).await }).await
     }
 }
 
@@ -150,13 +170,13 @@ impl RegistryImage {
 impl Source for RegistryImage {
     /// Manifest and config are read; the layers when they are opened.
     async fn get(&self) -> Result<Image> {
-        let session = self.registries.session(&self.reference.registry)?;
-        let (registries, reference) = (self.registries.clone(), self.reference.clone());
-        let architecture = self.architecture.clone();
+        let places = self.registries.places(&self.reference)?;
+        let (registries, architecture) = (self.registries.clone(), self.architecture.clone());
         let handle = self.registries.handle()?;
-        self.registries
-            .run(async move { pull::image(&session, &reference, &architecture, &registries, &handle).await })
-            .await
+        let own = places[places.len() - 1].clone();
+        let read =
+            move |at| pull::image(at, own.clone(), architecture.clone(), registries.clone(), handle.clone());
+        self.registries.run(pull::first(places, read)).await
     }
 }
 
@@ -190,7 +210,7 @@ mod tests {
 
     #[test]
     fn only_this_machine_and_what_is_named_may_be_spoken_to_without_tls() {
-        let registries = Registries::new(&["a".to_owned(), "b:5000".to_owned()]);
+        let registries = Registries::new(&["a".to_owned(), "b:5000".to_owned()], &[]);
         for (registry, wanted) in [
             ("localhost", true),
             ("localhost:5000", true),

@@ -30,6 +30,11 @@ impl Patience {
         Self { tries: 0, left: silence() * LONGEST.0 / LONGEST.1 }
     }
 
+    /// For what may be had elsewhere: one more try, and soon.
+    pub fn brief() -> Self {
+        Self { tries: MOST - 1, left: FIRST * 2_u32.pow(MOST) }
+    }
+
     /// Waits, as long as the registry says where it does. The error where it was tried often enough, or it asks for too much.
     pub async fn wait(&mut self, after: Option<Duration>, error: RegistryError) -> Result<()> {
         let pause = after.unwrap_or(FIRST * 2_u32.pow(self.tries));

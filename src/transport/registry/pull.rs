@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use super::Registries;
 use super::client::{Answer, Call, Scopes, Session, length};
 use super::error::{RegistryError, Result};
-use super::patience::{Pace, Patience, silence};
+use super::patience::{Pace, silence};
 use crate::oci::{
     BlobSource, Config, Descriptor, Digest, HashingReader, Image, Layer, Manifest, Reference, manifest,
 };
@@ -34,9 +34,35 @@ pub(super) fn scopes(repository: &str) -> Scopes {
     vec![format!("repository:{repository}:pull")]
 }
 
+/// Where an image may be read.
+#[derive(Clone)]
+pub(super) struct Place {
+    pub session: Arc<Session>,
+    /// Its name there.
+    pub reference: Reference,
+}
+
+/// What the first of these places tells that tells anything; the last one's error.
+pub(super) async fn first<T, F>(places: Vec<Place>, ask: impl Fn(Place) -> F) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    let mut places = places.into_iter().peekable();
+    let mut at = places.next().expect("an image has a registry");
+    while places.peek().is_some() {
+        let host = at.session.host.clone();
+        match ask(at).await {
+            Ok(told) => return Ok(told),
+            Err(error) => tracing::debug!(%error, host, "what the mirror lacks its registry may have"),
+        }
+        at = places.next().expect("there is one more");
+    }
+    ask(at).await
+}
+
 /// The digest of what this name stands for.
-pub(super) async fn digest(session: &Session, reference: &Reference) -> Result<Digest> {
-    Ok(Digest::of(named(session, reference).await?))
+pub(super) async fn digest(place: Place) -> Result<Digest> {
+    Ok(Digest::of(named(&place.session, &place.reference).await?))
 }
 
 /// What this name stands for: a manifest or an index.
@@ -49,14 +75,15 @@ async fn named(session: &Session, reference: &Reference) -> Result<Vec<u8>> {
     manifest(session, repository, &wanted, reference.digest, scopes(repository)).await
 }
 
-/// The image of this name.
+/// The image of this name, as it lies in one place. Its layers are read there, and in its `own` registry where that breaks.
 pub(super) async fn image(
-    session: &Arc<Session>,
-    reference: &Reference,
-    architecture: &str,
-    registries: &Registries,
-    handle: &Handle,
+    place: Place,
+    own: Place,
+    architecture: String,
+    registries: Registries,
+    handle: Handle,
 ) -> Result<Image> {
+    let Place { session, reference } = &place;
     let repository = &reference.repository;
     let name = format!("docker://{reference}");
     let mut bytes = named(session, reference).await?;
@@ -66,7 +93,7 @@ pub(super) async fn image(
         if depth > DEEPEST {
             return Err(session.malformed("an index", "it leads on and on"));
         }
-        let chosen = manifest::for_platform(&bytes, architecture)
+        let chosen = manifest::for_platform(&bytes, &architecture)
             .map_err(|why| session.malformed("an index", &why))?;
         let chosen = chosen.map_err(|present| RegistryError::Platform {
             name: name.clone(),
@@ -96,8 +123,9 @@ pub(super) async fn image(
         let blob = RegistryBlob {
             _registries: registries.clone(),
             handle: handle.clone(),
-            session: session.clone(),
-            repository: repository.clone(),
+            mirror: (!Arc::ptr_eq(session, &own.session))
+                .then(|| Place { session: session.clone(), reference: reference.clone() }),
+            own: own.clone(),
             digest,
             size,
         };
@@ -193,8 +221,10 @@ struct RegistryBlob {
     /// Keeps the runtime of the connections.
     _registries: Registries,
     handle: Handle,
-    session: Arc<Session>,
-    repository: String,
+    /// Where it is read first.
+    mirror: Option<Place>,
+    /// The registry that the image was named in.
+    own: Place,
     digest: Digest,
     size: u64,
 }
@@ -203,24 +233,32 @@ impl BlobSource for RegistryBlob {
     fn open(&self) -> io::Result<Box<dyn Read + Send>> {
         let (pieces, receiver) = mpsc::channel();
         let room = Arc::new(Semaphore::new(WAITING));
-        let (session, repository, blob) =
-            (self.session.clone(), self.repository.clone(), (self.digest, self.size));
+        let (mirror, own, blob) = (self.mirror.clone(), self.own.clone(), (self.digest, self.size));
         let sender = Sender { pieces, room: room.clone() };
         self.handle.spawn(async move {
-            if let Err(error) = download(&session, &repository, blob, &sender).await {
+            let mut at = 0;
+            if let Some(mirror) = mirror {
+                match download(&mirror, blob, &mut at, &sender).await {
+                    Ok(()) => return,
+                    Err(error) => {
+                        tracing::debug!(%error, at, "what the mirror does not send its registry may");
+                    }
+                }
+            }
+            if let Err(error) = download(&own, blob, &mut at, &sender).await {
                 let _ = sender.pieces.send(Err(error));
             }
         });
         let pieces = Pieces { receiver, room, piece: Bytes::new() };
         Ok(Box::new(Proving {
-            host: self.session.host.clone(),
+            host: self.mirror.as_ref().unwrap_or(&self.own).session.host.clone(),
             wanted: (self.digest, self.size),
             pieces: Some(HashingReader::new(pieces)),
         }))
     }
 
     fn registry(&self) -> Option<(&str, &str)> {
-        Some((&self.session.host, &self.repository))
+        Some((&self.own.session.host, &self.own.reference.repository))
     }
 }
 
@@ -298,25 +336,26 @@ impl Sender {
     }
 }
 
-/// Brings exactly the bytes of a blob, and goes on where it was when a connection breaks.
+/// Brings exactly the bytes of a blob from the place `at` on, and goes on where it was when a connection breaks.
 async fn download(
-    session: &Session,
-    repository: &str,
+    Place { session, reference }: &Place,
     (digest, size): (Digest, u64),
+    at: &mut u64,
     to: &Sender,
 ) -> Result<()> {
+    let repository = &reference.repository;
     let uri = session.at(&format!("/v2/{repository}/blobs/{digest}")).await?;
     let mut call = blob_call(repository, &digest, uri);
-    let (mut at, mut patience) = (0, Patience::new());
+    let mut patience = session.patience();
     loop {
-        if at > 0 {
+        if *at > 0 {
             call.headers = vec![(RANGE, format!("bytes={at}-"))];
         }
         let answer = session.call(&call).await?;
         let begins = match answer.status() {
             StatusCode::OK => 0,
-            StatusCode::PARTIAL_CONTENT if at > 0 => match begin(answer.headers()) {
-                Some(begin) if begin <= at => begin,
+            StatusCode::PARTIAL_CONTENT if *at > 0 => match begin(answer.headers()) {
+                Some(begin) if begin <= *at => begin,
                 _ => {
                     return Err(
                         session.malformed("a part of a layer", "it is another part than was asked for")
@@ -328,7 +367,7 @@ async fn download(
         if length(answer.headers()).is_some_and(|length| begins.checked_add(length) != Some(size)) {
             return Err(session.malformed("a layer", &format!("it has not the {size} bytes of the manifest")));
         }
-        match pass(session, answer, at - begins, &mut at, size, to, &call.act).await? {
+        match pass(session, answer, *at - begins, at, size, to, &call.act).await? {
             Ended::Whole | Ended::Unread => return Ok(()),
             Ended::Broken(error) => patience.wait(None, error).await?,
         }

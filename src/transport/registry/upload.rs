@@ -94,7 +94,7 @@ impl<'a> Upload<'a> {
         blob: Blob,
         counter: &'a UnboundedSender<u64>,
     ) -> Self {
-        let (patience, renewals, sent) = (Patience::new(), Renewals::default(), Arc::default());
+        let (patience, renewals, sent) = (session.patience(), Renewals::default(), Arc::default());
         Self { session, repository, blob, counter, patience, renewals, sent, least: 0 }
     }
 

@@ -86,7 +86,8 @@ impl Bench {
             .env("DOCKER_CONFIG", self.path("home/.docker"))
             .env("XDG_CONFIG_HOME", self.path("home/.config"))
             .env_remove("DOCKER_HOST")
-            .env_remove("TARSUP_INSECURE_REGISTRIES");
+            .env_remove("TARSUP_INSECURE_REGISTRIES")
+            .env_remove("TARSUP_REGISTRY_MIRRORS");
         command
     }
 

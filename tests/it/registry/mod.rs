@@ -3,6 +3,7 @@
 pub mod cold;
 pub mod image;
 mod login;
+mod mirror;
 pub mod stub;
 
 use std::fs;

@@ -14,6 +14,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
+use super::hold::{Held, hold};
 use super::proven::open_regular;
 use super::unpacked::said;
 use super::{Proven, StoreError};
@@ -23,6 +24,8 @@ use crate::oci::{BlobSource, Digest};
 const VERSION: u32 = 1;
 /// A temporary file of this age belongs to a run that was killed.
 const ABANDONED: Duration = Duration::from_hours(1);
+/// That a document is used is taken down once in so long.
+const USED: Duration = Duration::from_hours(1);
 
 /// A folder with `records/<key>.json`, `notes/<key>.json` and `blobs/sha256/<digest>`. All of it may be deleted at any time.
 #[derive(Clone, Debug)]
@@ -31,6 +34,8 @@ pub struct Cache {
     proven: Arc<Proven>,
     /// Blobs that have their names, and may not be on the disk yet.
     unsettled: Arc<Mutex<Vec<PathBuf>>>,
+    /// Nothing of it is cleared out before this and every source of a blob is dropped.
+    held: Arc<Mutex<Option<Held>>>,
     /// What would have been kept, where nothing is: key → record.
     rehearsed: Option<Arc<Mutex<BTreeMap<Digest, String>>>>,
 }
@@ -60,6 +65,7 @@ struct CacheBlob {
     proven: Arc<Proven>,
     /// What it would unpack to, where it was only rehearsed.
     unpacked: Option<u64>,
+    _held: Option<Held>,
 }
 
 impl BlobSource for CacheBlob {
@@ -101,13 +107,19 @@ impl<E> LayerRecord<E> {
     pub fn new(diff_id: Digest, digest: Digest, size: u64, tar_size: u64, extra: E) -> Self {
         Self { version: VERSION, diff_id, digest, size, tar_size, extra }
     }
+
+    /// False for what another release wrote: it is made anew.
+    pub(super) fn is_of_this_version(&self) -> bool {
+        self.version == VERSION
+    }
 }
 
 impl Cache {
     /// The cache in this folder; nothing is made yet.
     pub fn at(root: impl Into<PathBuf>) -> Self {
         let root = root.into();
-        Self { proven: Arc::new(Proven::in_folder(&root)), root, unsettled: Arc::default(), rehearsed: None }
+        let proven = Arc::new(Proven::in_folder(&root));
+        Self { root, proven, unsettled: Arc::default(), held: Arc::default(), rehearsed: None }
     }
 
     /// The same cache, into which nothing is ever written: a build goes as it would, and its blobs go nowhere.
@@ -124,7 +136,8 @@ impl Cache {
     /// The bytes of a blob.
     pub fn source(&self, digest: Digest, size: u64) -> Arc<dyn BlobSource> {
         let (path, proven) = (self.blob(&digest), Arc::clone(&self.proven));
-        Arc::new(CacheBlob { path, digest, size, proven, unpacked: self.unpacked_of_rehearsed(&digest) })
+        let (unpacked, held) = (self.unpacked_of_rehearsed(&digest), self.hold());
+        Arc::new(CacheBlob { path, digest, size, proven, unpacked, _held: held })
     }
 
     /// True where a blob is there, and its bytes are proven.
@@ -134,7 +147,17 @@ impl Cache {
 
     /// Where a blob lies.
     fn blob(&self, digest: &Digest) -> PathBuf {
+        self.hold();
         self.root.join("blobs/sha256").join(digest.hex())
+    }
+
+    /// What is there stays from the first look on. `gc` waits, and so does this where it is at work.
+    fn hold(&self) -> Option<Held> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.is_none() {
+            *held = hold(&self.root);
+        }
+        held.clone()
     }
 
     /// The record of that key, where the blob is still there and its bytes are what they were. They are read where that
@@ -198,10 +221,10 @@ impl Cache {
 
     /// The record of that key, where a blob of its size is there.
     pub fn find<E: DeserializeOwned>(&self, key: &Digest) -> Option<LayerRecord<E>> {
-        let record: LayerRecord<E> = read_json(&self.record(key)).ok()?;
+        let record: LayerRecord<E> = self.read(&self.record(key))?;
         let whole =
             fs::metadata(self.blob(&record.digest)).is_ok_and(|metadata| metadata.len() == record.size);
-        (record.version == VERSION && whole).then_some(record)
+        (record.is_of_this_version() && whole).then_some(record)
     }
 
     /// A place for a blob that is being made.
@@ -219,6 +242,8 @@ impl Cache {
                 source,
             })?;
         }
+        // Before anything lies in a folder that was just made.
+        self.hold();
         sweep(&folder, "");
         NamedTempFile::new_in(&folder).map_err(|source| StoreError::Io {
             act: "write in",
@@ -255,10 +280,22 @@ impl Cache {
 
     /// What was noted under this key.
     pub fn recall<T: DeserializeOwned>(&self, key: &Digest) -> Option<T> {
-        read_json(&self.noted(key)).ok()
+        self.read(&self.noted(key))
     }
 
-    /// Notes something that can be found out again.
+    /// A document, which is used from now on: `gc` leaves it for a while.
+    fn read<T: DeserializeOwned>(&self, path: &Path) -> Option<T> {
+        let (value, file) = read_json(path).ok()?;
+        let modified = file.metadata().and_then(|metadata| metadata.modified()).ok()?;
+        if !self.rehearses() && modified.elapsed().is_ok_and(|age| age > USED) {
+            // Another user's, or on a disk that is only read: it goes a little early.
+            let _ = file.set_modified(SystemTime::now());
+        }
+        Some(value)
+    }
+
+    /// Notes something that can be found out again. What needs blobs of the cache lists them, with `digest` and `size`, under
+    /// `layers`: `gc` leaves those while it leaves the note.
     pub fn note<T: Serialize>(&self, key: &Digest, value: &T) -> Result<(), StoreError> {
         if self.rehearses() {
             return Ok(());
@@ -271,24 +308,26 @@ impl Cache {
     }
 
     fn noted(&self, key: &Digest) -> PathBuf {
+        self.hold();
         self.root.join("notes").join(format!("{}.json", key.hex()))
     }
 
     fn record(&self, key: &Digest) -> PathBuf {
+        self.hold();
         self.root.join("records").join(format!("{}.json", key.hex()))
     }
 }
 
 /// Read whole, which is several times as fast as piece by piece, but where it is long.
-fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
+fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<(T, File)> {
     const LONG: u64 = 1 << 20;
     let mut file = File::open(path)?;
     if file.metadata()?.len() > LONG {
-        return Ok(serde_json::from_reader(BufReader::new(file))?);
+        return Ok((serde_json::from_reader(BufReader::new(&file))?, file));
     }
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;
-    Ok(serde_json::from_slice(&bytes)?)
+    Ok((serde_json::from_slice(&bytes)?, file))
 }
 
 /// Written as it is made: it may be long.

@@ -14,6 +14,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
+use super::hold::{self, Held};
 use super::proven::open_regular;
 use super::unpacked::said;
 use super::{Proven, StoreError};
@@ -29,7 +30,7 @@ type Result<T> = std::result::Result<T, StoreError>;
 /// `oci-layout` has one line.
 const LARGEST_MARKER: u64 = 4096;
 /// What the name of a blob begins with while it is being written.
-const TEMPORARY: &str = ".tarsup-";
+pub(super) const TEMPORARY: &str = ".tarsup-";
 
 /// A folder that is, or will be, an OCI layout.
 #[derive(Clone, Debug)]
@@ -40,15 +41,19 @@ pub struct Layout {
 
 /// A blob of a layout, whoever wrote it: read, never linked.
 #[derive(Clone, Debug)]
-struct LayoutBlob(PathBuf);
+struct LayoutBlob {
+    path: PathBuf,
+    /// Not cleared out before it is read.
+    _held: Option<Held>,
+}
 
 impl BlobSource for LayoutBlob {
     fn open(&self) -> io::Result<Box<dyn Read + Send>> {
-        Ok(Box::new(open_regular(&self.0)?))
+        Ok(Box::new(open_regular(&self.path)?))
     }
 
     fn unpacked(&self) -> Option<u64> {
-        said(&self.0).ok().flatten()
+        said(&self.path).ok().flatten()
     }
 }
 
@@ -125,6 +130,8 @@ impl Layout {
     /// The same for this architecture, where there is one for several.
     pub fn read_for(&self, name: Option<&str>, architecture: &str) -> Result<Image> {
         self.check_version()?;
+        // From before the name is looked up until the image is dropped.
+        let _held = self.hold();
         let images = self.list()?;
         let names = || images.iter().filter_map(|(name, _)| name.clone()).collect::<Vec<_>>().join(", ");
         let absent = || StoreError::Absent {
@@ -177,12 +184,14 @@ impl Layout {
                 ),
             ));
         }
+        let held = self.hold();
         let layers = manifest
             .layers
             .into_iter()
             .zip(config.rootfs.diff_ids)
             .map(|(descriptor, diff_id)| {
-                let source = Arc::new(LayoutBlob(self.blob(&descriptor.digest)));
+                let source =
+                    Arc::new(LayoutBlob { path: self.blob(&descriptor.digest), _held: held.clone() });
                 Layer { diff_id, descriptor, source }
             })
             .collect();
@@ -205,9 +214,24 @@ impl Layout {
         Ok(bytes)
     }
 
+    /// A manifest or an index, whoever wrote it and for whatever.
+    pub(super) fn document(&self, digest: &Digest) -> Result<Value> {
+        let path = self.blob(digest);
+        let most = limits::DOCUMENT.value();
+        let failed = |source| StoreError::Io { act: "read", path: path.clone(), source };
+        let bytes = read_regular(&path, most.saturating_add(1)).map_err(failed)?;
+        if bytes.len() as u64 > most {
+            return Err(too_much(&path, Beyond(&limits::DOCUMENT)));
+        }
+        if Digest::of(&bytes) != *digest {
+            return Err(malformed(&path, "the bytes are not those that its name says"));
+        }
+        serde_json::from_slice(&bytes).map_err(|error| malformed(&path, &error.to_string()))
+    }
+
     /// Writes an image under a name, which it takes away from another. Blobs that are there already stay.
     pub fn write(&self, image: &Image, name: &str, progress: &dyn Fn(u64)) -> Result<NewBlobs> {
-        self.create()?;
+        let _held = self.create()?;
         let mut written = NewBlobs::default();
         let mut new = Vec::new();
         for layer in &image.layers {
@@ -268,7 +292,7 @@ impl Layout {
     }
 
     /// An existing folder with something else in it is refused, and so is one whose own folders lead elsewhere.
-    fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         self.check_version()?;
         for inside in ["blobs", "blobs/sha256"] {
             let path = self.root.join(inside);
@@ -292,8 +316,8 @@ impl Layout {
         Ok(())
     }
 
-    /// The folders and `oci-layout`.
-    fn create(&self) -> Result<()> {
+    /// The folders and `oci-layout`; nothing of it is cleared out until what comes back is dropped.
+    fn create(&self) -> Result<Option<Held>> {
         self.check()?;
         let io = |act, path: &Path| {
             let path = path.to_owned();
@@ -302,11 +326,17 @@ impl Layout {
         let marker = self.root.join("oci-layout");
         let blobs = self.root.join("blobs/sha256");
         fs::create_dir_all(&blobs).map_err(io("create", &blobs))?;
+        let held = self.hold();
         super::cache::sweep(&blobs, TEMPORARY);
         if !marker.exists() {
             self.replace(&marker, br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         }
-        Ok(())
+        Ok(held)
+    }
+
+    /// What is there stays, until what comes back is dropped.
+    fn hold(&self) -> Option<Held> {
+        hold::hold(&self.root.join("blobs"))
     }
 
     /// True where the layer was not there. A blob that is there under its name, with other bytes, is replaced.
@@ -394,7 +424,7 @@ impl Layout {
         self.replace(&path, &bytes)
     }
 
-    fn index(&self) -> Result<Value> {
+    pub(super) fn index(&self) -> Result<Value> {
         let path = self.root.join("index.json");
         let most = limits::DOCUMENT.value();
         match read_regular(&path, most.saturating_add(1)) {
@@ -408,7 +438,7 @@ impl Layout {
     }
 
     /// Held until it is dropped. The folder itself is locked: no file is left behind.
-    fn lock(&self) -> Result<File> {
+    pub(super) fn lock(&self) -> Result<File> {
         let failed = |source| StoreError::Io { act: "lock", path: self.root.clone(), source };
         let folder = File::open(&self.root).map_err(failed)?;
         flock(&folder, FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;

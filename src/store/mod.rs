@@ -7,6 +7,8 @@ use crate::diagnose::{Diagnose, Exit, Place, shown};
 use crate::oci::Digest;
 
 pub mod cache;
+pub mod gc;
+mod hold;
 pub mod layout;
 mod origin;
 pub mod proven;
@@ -58,6 +60,14 @@ pub enum StoreError {
         /// The names that there are, joined by commas.
         present: String,
     },
+    /// An image of which nobody can say what it needs.
+    #[error("what the image {} needs is not known, so nothing is removed", shown(image))]
+    Unknown {
+        /// Its name, or its digest.
+        image: String,
+        /// Its document that cannot be read.
+        source: Box<StoreError>,
+    },
     /// Neither a variable nor a home says where the store is.
     #[error("there is no home folder to keep {what} in")]
     NoHome {
@@ -73,9 +83,11 @@ impl Diagnose for StoreError {
         match self {
             Self::Io { source, .. } if proven::is_other_kind(source) => Exit::Usage,
             Self::Io { .. } => Exit::Failed,
-            Self::Malformed { .. } | Self::WrongBytes { .. } | Self::Absent { .. } | Self::NoHome { .. } => {
-                Exit::Usage
-            }
+            Self::Malformed { .. }
+            | Self::WrongBytes { .. }
+            | Self::Absent { .. }
+            | Self::Unknown { .. }
+            | Self::NoHome { .. } => Exit::Usage,
         }
     }
 
@@ -96,6 +108,9 @@ impl Diagnose for StoreError {
                 "there is none in it yet: `tarsup build` makes one".to_owned()
             }
             Self::Absent { present, .. } => format!("there are: {present}"),
+            Self::Unknown { .. } => {
+                "build or copy the image again; `tarsup store verify` names all that is damaged".to_owned()
+            }
             Self::NoHome { variable, .. } => format!("set {variable}"),
         })
     }
@@ -104,6 +119,7 @@ impl Diagnose for StoreError {
         match self {
             Self::Io { path, .. } | Self::Malformed { path, .. } => Some(Place::file(path)),
             Self::Absent { layout, .. } => Some(Place::file(layout)),
+            Self::Unknown { source, .. } => source.place(),
             Self::WrongBytes { .. } | Self::NoHome { .. } => None,
         }
     }

@@ -44,6 +44,7 @@ const MAY_IMPORT: [(&str, &[&str]); 21] = [
             "tars",
             "transport",
             "upgrade",
+            "yaml",
         ],
     ),
 ];

@@ -21,6 +21,7 @@ mod engine_tls;
 mod fake_contract;
 mod fake_engine;
 mod gate;
+mod gc;
 mod guard;
 mod house;
 mod listless;

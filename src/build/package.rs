@@ -253,8 +253,8 @@ pub fn stale(services: &BTreeMap<Service, (PathBuf, ServiceFiles)>) -> Vec<Strin
 
 const WEB: ImagePath<'static> = ImagePath::known(WEB_PATH);
 
-/// The web console's package, and the digest of its bytes: its files lie at the root, or below one folder. With hints, what
-/// is known of bytes that were read before is enough.
+/// The web console's package, and the digest of its bytes, or a folder: its files lie at the root, or below one folder. With
+/// hints, what is known of bytes that were read before is enough.
 pub fn read_web(path: &Path, hints: Option<&Hints<'_>>) -> Result<(Tree, Option<Digest>), PackageError> {
     let failed = |source| UnpackError::Read { path: path.to_owned(), source };
     if let Some(hints) = hints.filter(|_| path.is_file()) {
@@ -263,20 +263,33 @@ pub fn read_web(path: &Path, hints: Option<&Hints<'_>>) -> Result<(Tree, Option<
             return Ok((tree, Some(digest)));
         }
     }
+    if path.is_dir() {
+        let make = || console(path, host::read_folder(path, Modes::Normal)?.tree);
+        let tree = match hints {
+            Some(hints) => hints.tree("web", &[path.to_owned()], make),
+            None => make(),
+        };
+        return Ok((tree?, None));
+    }
     let unpacked = unpack::read_archive(path)?;
-    let tops = unpacked.tree.iter().filter(|(entry, _)| !entry.contains('/')).take(2);
-    let prefix = match tops.collect::<Vec<_>>().as_slice() {
-        [(only, TreeNode::Directory { .. })] => only.clone(),
-        _ => ImagePathBuf::default(),
-    };
-    let tree = unpacked.tree.moved(prefix.path(), WEB).map_err(|(entry, why)| PackageError::Layout {
-        path: path.to_owned(),
-        entry: unpack::quoted(entry.as_bytes()),
-        why: format!("{why}, where it lies in the image"),
-        hint: "give it a shorter name".to_owned(),
-    })?;
+    let tree = console(path, unpacked.tree)?;
     if let Some((hints, digest)) = hints.zip(unpacked.digest) {
         hints.learn_web(&digest, &tree);
     }
     Ok((tree, unpacked.digest))
+}
+
+/// The files of a console at their place in the image.
+fn console(path: &Path, tree: Tree) -> Result<Tree, PackageError> {
+    let tops = tree.iter().filter(|(entry, _)| !entry.contains('/')).take(2);
+    let prefix = match tops.collect::<Vec<_>>().as_slice() {
+        [(only, TreeNode::Directory { .. })] => only.clone(),
+        _ => ImagePathBuf::default(),
+    };
+    tree.moved(prefix.path(), WEB).map_err(|(entry, why)| PackageError::Layout {
+        path: path.to_owned(),
+        entry: unpack::quoted(entry.as_bytes()),
+        why: format!("{why}, where it lies in the image"),
+        hint: "give it a shorter name".to_owned(),
+    })
 }

@@ -400,6 +400,73 @@ fn web_is_the_first_layer_with_its_logs_in_the_volume() {
 }
 
 #[test]
+fn web_folder_is_the_same_layer_as_its_package_and_is_read_again_once_it_changes() {
+    let workshop = Workshop::new();
+    let file = |name: &str, executable| Entry::File(name.to_owned(), name.as_bytes().to_vec(), executable);
+    let link = |name: &str, to: &str| Entry::Link(name.to_owned(), to.to_owned());
+    let entries = vec![
+        Entry::Folder("web/".to_owned()),
+        Entry::Folder("web/files/".to_owned()),
+        file("web/package.json", false),
+        file("web/bin/www", true),
+        file("web/sql/db_base.sql", false),
+        file("web/node_modules/ä/index.js", false),
+        link("web/node_modules/.bin/www", "../../bin/www"),
+    ];
+    Packer::default().write(&workshop.path("web.tgz"), entries);
+    let unpack = |into: &str| {
+        let mut tar = std::process::Command::new("tar");
+        fs::create_dir_all(workshop.path(into)).unwrap();
+        let tar = tar.args(["-xzf", "web.tgz", "-C", into]).current_dir(workshop.folder.path()).status();
+        assert!(tar.unwrap().success());
+    };
+    let build = |web: &str| {
+        let recipe = format!("{RECIPE}web: {web}\nfiles: {{tars-init: /usr/bin/node}}\n");
+        workshop.write("framework.yaml", &recipe);
+        workshop.json(&["build", "framework.yaml"])
+    };
+    let packed = build("web.tgz");
+    unpack(".");
+    unpack("around");
+    // Who made the folder, and when, does not show.
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    fs::set_permissions(workshop.path("web/bin/www"), private).unwrap();
+    for folder in ["web", "around", "web/"] {
+        let image = build(folder);
+        assert_eq!(image["digest"], packed["digest"], "{folder}");
+        assert_eq!(image["layers"][0]["cached"], true, "{folder}");
+    }
+    // Once its files are old enough to be told by their times, nothing is read, and every change is seen.
+    let is_noted = || {
+        let notes = fs::read_dir(workshop.path("cache/notes")).unwrap().map(|note| note.unwrap().path());
+        notes.into_iter().any(|note| fs::read_to_string(note).is_ok_and(|text| text.contains("\"warnings\"")))
+    };
+    while !is_noted() {
+        assert_eq!(build("web")["digest"], packed["digest"]);
+    }
+    assert_eq!(build("web")["digest"], packed["digest"]);
+    workshop.write("web/node_modules/ä/index.js", "other");
+    let changed = build("web");
+    assert_ne!(changed["layers"][0]["diff_id"], packed["layers"][0]["diff_id"]);
+    workshop.write("web/node_modules/ä/index.js", "web/node_modules/ä/index.js");
+    assert_eq!(build("web")["digest"], packed["digest"]);
+    fs::remove_dir(workshop.path("web/files")).unwrap();
+    assert_ne!(build("web")["digest"], packed["digest"]);
+
+    // What has no place in a package has none in a folder.
+    std::os::unix::fs::symlink("/etc/passwd", workshop.path("web/passwd")).unwrap();
+    let message = workshop.refused(&["build", "framework.yaml"], 2);
+    assert!(
+        message.contains("entry `passwd` is a link to `/etc/passwd`, which leaves the package"),
+        "{message}"
+    );
+    fs::remove_file(workshop.path("web/passwd")).unwrap();
+    fs::remove_dir_all(workshop.path("web/node_modules")).unwrap();
+    let message = workshop.refused(&["build", "framework.yaml"], 2);
+    assert!(message.contains("web: there is no `node_modules` in it"), "{message}");
+}
+
+#[test]
 fn build_takes_what_nodes_are_installed_from_and_says_when_it_is_not_there() {
     let workshop = Workshop::new();
     let file = |name: &str| Entry::File(name.to_owned(), b"x".to_vec(), true);

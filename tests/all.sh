@@ -22,7 +22,7 @@ passed=0 failed=0 skipped=0 began=$(now)
 results=$(mktemp -d)
 clean_up() {
     trap - EXIT INT TERM
-    [ -n "$fast" ] || for engine in all all-new; do sh "$root/tests/engine.sh" stop "$engine" || true; done
+    [ -n "$fast" ] || for engine in all all-new all-classic; do sh "$root/tests/engine.sh" stop "$engine" || true; done
     rm -rf "$results"
 }
 trap clean_up EXIT
@@ -60,7 +60,7 @@ real_bases() { [ ! -d "${TARSUP_SHARED:-../shared}/tars/real" ] || echo real web
 if [ -z "$fast" ]; then
     is_root || die "the tests with an engine need root: run this as root, or with --fast for the others"
     command -v apt-get >/dev/null || die "the tests with an engine need Debian: run this with --fast for the others"
-    install_packages docker.io docker-compose iptables iproute2 util-linux mmdebstrap mariadb-server nodejs skopeo umoci jq busybox-static ca-certificates docker-registry
+    install_packages docker.io docker-compose iptables iproute2 util-linux mmdebstrap mariadb-server nodejs skopeo umoci jq busybox-static ca-certificates docker-registry python3-jsonschema golang-github-opencontainers-image-spec-dev
     compile
     # Those of the real framework where its packages lie beside the project.
     # shellcheck disable=SC2046 # a list of words, or none
@@ -88,12 +88,19 @@ else
     count "a real Docker engine: images, upgrades, crashes, the guard" \
         sh tests/engine.sh run all -- cargo test --features engine-tests --test docker -- --test-threads=$(($(nproc) * 2 + 1))
     if sh tests/engine.sh start all-new --containerd; then
-        count "images, the engine's contract and adoption on Docker 26.1 with containerd's image store" \
-            sh tests/engine.sh run all-new -- cargo test --features engine-tests --test docker -- daemon_copy engine_contract run_lines:: recreate:: shapes:: compose_beside:: bases::
+        count "images, the engine's contract, adoption and an upgrade on Docker 26.1 with containerd's image store" \
+            sh tests/engine.sh run all-new -- cargo test --features engine-tests --test docker -- daemon_copy engine_contract run_lines:: recreate:: shapes:: compose_beside:: bases:: looked_at:: upgrade_replaces_every_role
     else
         failed=$((failed + 1))
     fi
     sh tests/engine.sh stop all-new
+    if sh tests/engine.sh start all-classic --new; then
+        count "images and an upgrade on Docker 26.1 with its classic store" \
+            sh tests/engine.sh run all-classic -- cargo test --features engine-tests --test docker -- daemon_copy bases:: looked_at:: upgrade_replaces_every_role
+    else
+        failed=$((failed + 1))
+    fi
+    sh tests/engine.sh stop all-classic
     printf '\n== the demo\n'
     if sh tests/demo.sh </dev/null; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
 fi

@@ -10,6 +10,7 @@ mod image;
 #[path = "../it/packages.rs"]
 #[allow(dead_code, reason = "what the tests without a registry use as well")]
 mod packages;
+mod read_back;
 mod recipes;
 mod server;
 

@@ -77,6 +77,12 @@ fn releases(script: &str, registry: &Registry, variables: &[(&str, &str)], versi
         let output = inspect_it.args(inspect).env("DOCKER_CONFIG", logins).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        // The same as on this machine, with another umask, home, environment and root file system.
+        let own = ["build", "framework.yaml", "--version", now];
+        let predecessor = format!("tars/framework:{previous}");
+        let after = ["--after", &predecessor];
+        let own = [&own[..], if previous.is_empty() { &[] } else { &after }].concat();
+        assert_eq!(runner.workshop.json(&own)["digest"], document["digest"], "{now}");
         let layers = document["layers"].as_array().unwrap().iter();
         layers.map(|layer| layer["digest"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };

@@ -2,7 +2,7 @@
 # Measures the builder side by side with what one would run instead, in one go, and prints the rows of docs/performance.md.
 #
 #   builder.sh [--runs N] [--engines LIST] [--rows LIST] [--write]
-#             N runs of each (default 5); of the engines `20 26 c26`, and of the rows `layouts engines` (default: all); --write puts
+#             N runs of each (default 5); of the engines `20 26 c26`, and of the rows `layouts runner engines` (default: all); --write puts
 #             them into benches/builder.md
 #
 # Each row is two commands in turn, A B A B ...; the ratio is the median of the pairs' ratios. The packages are the real
@@ -11,16 +11,17 @@
 #   pigz       compresses the same tars, and does nothing else
 #   BuildKit   the same packages, unpacked, by a Dockerfile with one COPY a service (DOCKER_BUILDKIT=1)
 #   floor      `docker load` of an archive with the changed layers alone, made before
+#   least      what a cold runner cannot do without: sha256sum of the packages, and pigz of the one service that changed
 # Root on Debian, as tests/all.sh.
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
-help=2,6p choices='engines rows' engines='20 26 c26' rows='layouts engines'
+help=2,6p choices='engines rows' engines='20 26 c26' rows='layouts runner engines'
 # shellcheck source=benches/lib.sh
 . "$root/benches/lib.sh"
 options "$@"
 real=$(cd "${TARSUP_SHARED:-$root/../shared}/tars/real" && pwd) || die "the real packages are not there"
-install_packages docker.io iptables iproute2 mmdebstrap jq ca-certificates umoci pigz time >&2
+install_packages docker.io iptables iproute2 mmdebstrap jq ca-certificates umoci pigz time curl docker-registry >&2
 begin bench
 mkdir -p "$work/base"
 cp "$programs/tarsup" "$work/bin/"
@@ -178,6 +179,40 @@ layouts() {
     peak_web=$(peak tarsup build "$work/images/web.yaml" -o "oci:$work/out:1")
 }
 case " $rows " in *" layouts "*) layouts ;; esac
+
+# ---- a cold runner: no cache, no store, one registry that has the predecessor
+
+runner() {
+    registry=127.0.0.1:$((20000 + $$ % 20000))
+    mkdir -p "$work/registry"
+    printf 'version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: %s}\n' "$work/registry" "$registry" \
+        >"$work/registry.yml"
+    docker-registry serve "$work/registry.yml" >>"$work/log" 2>&1 &
+    registry_pid=$!
+    of="docker://$registry/tars/framework"
+    until curl -fs "http://$registry/v2/" >/dev/null; do kill -0 "$registry_pid" || die "no registry"; sleep 0.1; done
+    forget_all
+    tarsup build "$work/images/base.yaml" -o "docker://$registry/bench/base:1" >>"$work/log" 2>&1
+    sed "s#rootfs:.*#docker://$registry/bench/base:1#" "$work/images/framework.yaml" >"$work/images/above.yaml"
+    for recipe in framework above; do
+        (cd "$work" && tarsup build "images/$recipe.yaml" --version 3.0.17 -o "$of-$recipe:3.0.17") >>"$work/log" 2>&1
+    done
+    runs_cold() { (cd "$work" && tarsup build "images/$1.yaml" --packages "$work/build/stat" --version 3.0.17-1 --after "$of-$1:3.0.17" -o "$of-$1:$next"); }
+    before_runs_cold() { forget_all; next=3.0.17-$(date +%N); }
+    above() { runs_cold above; }
+    before_above() { before_runs_cold; }
+    rootfs() { runs_cold framework; }
+    before_rootfs() { before_runs_cold; }
+    least() { sha256sum "$work/build/stat"/*.tgz && pigz -n -c "$work/tars/tarsstat.tar" >"$work/pigz.gz"; }
+    before_least() { :; }
+    least_with_base() { least && sha256sum "$work/base/real.tar"; }
+    before_least_with_base() { :; }
+    pair "a cold runner, one service changed → registry; the base in the registry" least "≤ 1.5" above least
+    pair "the same; the base a root file system" "least, and the base's sha256sum" "≤ 1.5" rootfs least_with_base
+    kill "$registry_pid"
+    wait "$registry_pid" || :
+}
+case " $rows " in *" runner "*) runner ;; esac
 
 # ---- into engines
 

@@ -136,6 +136,25 @@ fn built(workshop: &Workshop, tag: &str) -> (Image, Value) {
 const BUILD: [&str; 4] = ["build", "framework.yaml", "-o", "oci:out:1"];
 
 #[test]
+fn date_is_that_of_what_is_added_and_never_of_the_base() {
+    let workshop = workshop("oci:base:1");
+    let output = workshop.command(&BUILD).env("SOURCE_DATE_EPOCH", "1700000000").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let (image, config) = built(&workshop, "1");
+    let ours = "2023-11-14T22:13:20Z";
+    assert_eq!(config["created"], ours);
+    let history = config["history"].as_array().unwrap();
+    assert_eq!(history[0]["created"], "2001-01-01T00:00:00Z");
+    let made =
+        |entry: &&serde_json::Value| entry["created_by"].as_str().unwrap().starts_with("tarsup build ");
+    assert!(history.iter().filter(made).all(|entry| entry["created"] == ours), "{history:#?}");
+    assert!(history.iter().any(|entry| made(&entry)), "{history:#?}");
+    for (layer, (_, blob, _)) in image.layers.iter().zip(&layers()) {
+        assert_eq!(layer.descriptor.digest, Digest::of(blob));
+    }
+}
+
+#[test]
 fn image_as_base_stays_as_it_is_and_what_shows_of_it_counts() {
     let workshop = workshop("oci:base:1");
     workshop.json(&BUILD);

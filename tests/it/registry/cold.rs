@@ -93,6 +93,33 @@ fn cold_machine_makes_and_sends_what_changed_and_nothing_else() {
 }
 
 #[test]
+fn patch_of_an_image_in_a_registry_reads_its_lists_alone() {
+    let (stub, workshop) = (Stub::honest(), workshop());
+    let (one, two) = (stub.name("tars/framework:1"), stub.name("tars/framework:2"));
+    let first = workshop.json(&["build", "framework.yaml", "-o", &one]);
+    pack_stat(&workshop, 2);
+    let patch = "tarsstat=packages/tarsstat.tgz";
+    for gone in ["cache", "deploy", "store"] {
+        let _ = fs::remove_dir_all(workshop.path(gone));
+    }
+    let before = stub.kept.lock().unwrap().given;
+    let built = workshop.json(&["build", "--patch", patch, "--version", "2", &one, "-o", &two]);
+    assert_eq!(built["outputs"][0]["layers_sent"], 2, "{built}");
+    let mut changed =
+        ["tarsstat", "contents"].map(|name| layer(&built, name)["digest"].as_str().unwrap().to_owned());
+    changed.sort();
+    assert_eq!(made(&workshop), changed, "nothing else was compressed");
+    let kept = stub.kept.lock().unwrap();
+    let given = kept.given - before;
+    let manifests = |tag: &str| kept.manifests[&("tars/framework".to_owned(), tag.to_owned())].1.len();
+    let config =
+        kept.blobs[&("tars/framework".to_owned(), first["config_digest"].as_str().unwrap().to_owned())].len();
+    let lists = size(&first, "contents") + size(&first, "contents-below");
+    let most = manifests("1") + 2 * manifests("2") + config + lists;
+    assert!(given <= most && given > lists, "{given} from it, and {most} are the most");
+}
+
+#[test]
 fn diff_of_two_images_in_a_registry_reads_their_lists_alone() {
     let (stub, workshop) = (Stub::honest(), workshop());
     let (one, two) = (stub.name("tars/framework:1"), stub.name("tars/framework:2"));

@@ -179,6 +179,15 @@ fn download_goes_on_where_a_connection_broke() {
 }
 
 #[test]
+fn blobs_go_side_by_side() {
+    let (stub, bench) = (Stub::honest(), Bench::new(&[8 * MIB, 8 * MIB, 8 * MIB, 8 * MIB]));
+    bench.json(&["copy", "oci:image:1", &stub.name("a:1")]);
+    let kept = stub.kept.lock().unwrap();
+    let begun = kept.asked.iter().take_while(|asked| !asked.is("PUT", "/uploads/"));
+    assert!(begun.filter(|asked| asked.is("POST", "/uploads/")).count() > 1, "one after the other");
+}
+
+#[test]
 fn tag_is_not_there_before_all_of_the_image_is() {
     let bench = Bench::new(&[1000, 2000, 3000]);
     let last = bench.layers[2].to_string();

@@ -56,6 +56,25 @@ impl Secretive {
     }
 }
 
+/// True for what is taken for a secret, where the name of a key or variable and its value are all that is known: what
+/// `adopt` writes into a file that only its owner reads, and `diff` does not show.
+pub fn is_secret(name: &str, value: &str) -> bool {
+    const WORDS: [&str; 8] = ["PASS", "PWD", "SECRET", "TOKEN", "KEY", "CREDENTIAL", "AUTH", "PRIVATE"];
+    // Who wrote an image is no secret (image-spec, annotations.md).
+    let name = name.to_uppercase().replace("AUTHORS", "");
+    let has_account = match value.split_once("://") {
+        Some((_, rest)) => rest.split('/').next().is_some_and(|host| host.contains('@')),
+        // As drivers without a scheme have it: `root:pw@tcp(db:3306)/db_tars`.
+        None => value.rsplit_once('@').is_some_and(|(account, _)| {
+            account.split_once(':').is_some_and(|(user, password)| !user.is_empty() && !password.is_empty())
+                && !account.contains(char::is_whitespace)
+        }),
+    };
+    // It names a file with a secret.
+    let is_path = name.ends_with("_FILE") && value.starts_with('/');
+    !value.is_empty() && !is_path && (WORDS.iter().any(|word| name.contains(word)) || has_account)
+}
+
 impl From<Box<str>> for Secretive {
     fn from(value: Box<str>) -> Self {
         Self { value, name: None }
@@ -149,5 +168,28 @@ mod tests {
         let (name, value) = pair.assignment().unwrap();
         assert_eq!((name, value.expose(), value.to_string()), ("A", "b=c", "***(A)".to_owned()));
         assert!(Secretive::from("A").assignment().is_none());
+    }
+
+    #[test]
+    fn secrets_are_told_by_their_names_and_by_an_account_in_an_address() {
+        for (name, value, secret) in [
+            ("MYSQL_ROOT_PASSWORD", "x", true),
+            ("MYSQL_PASS", "x", true),
+            ("api_token", "x", true),
+            ("URL", "mysql://u:p@h/d", true),
+            ("URL", "http://h/a@b", false),
+            ("DRIVER", "u:p@tcp(h:3306)/d", true),
+            ("MAIL", "ops@example.org", false),
+            ("NOTE", "mail: ops@example.org", false),
+            ("HOST", "h:3306", false),
+            ("MYSQL_ROOT_PASSWORD", "", false),
+            ("MYSQL_ROOT_PASSWORD_FILE", "/run/secrets/root", false),
+            ("MYSQL_ROOT_PASSWORD_FILE", "r00t", true),
+            ("MYSQL_HOST", "172.25.0.2", false),
+            ("org.opencontainers.image.authors", "x", false),
+            ("AUTHORIZATION", "x", true),
+        ] {
+            assert_eq!(is_secret(name, value), secret, "{name}={value}");
+        }
     }
 }

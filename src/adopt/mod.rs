@@ -16,7 +16,7 @@ use crate::deploy::observed::{LABEL_COMPOSE_PROJECT, LABEL_DEPLOYMENT};
 use crate::deploy::{dotenv, guard};
 use crate::engine::{Container, EngineImage, Network, Status};
 use crate::oci::Reference;
-use crate::secretive::Secretive;
+use crate::secretive::{Secretive, is_secret};
 use crate::tars::Role;
 use crate::tars::rebuild::{REBUILD, is_allowed};
 
@@ -310,23 +310,6 @@ fn take_rebuild(asked: &mut Asked) -> Option<Secretive> {
     Some(value)
 }
 
-/// True for what belongs into a file that only its owner reads.
-fn is_secret(name: &str, value: &str) -> bool {
-    const WORDS: [&str; 8] = ["PASS", "PWD", "SECRET", "TOKEN", "KEY", "CREDENTIAL", "AUTH", "PRIVATE"];
-    let name = name.to_uppercase();
-    let has_account = match value.split_once("://") {
-        Some((_, rest)) => rest.split('/').next().is_some_and(|host| host.contains('@')),
-        // As drivers without a scheme have it: `root:pw@tcp(db:3306)/db_tars`.
-        None => value.rsplit_once('@').is_some_and(|(account, _)| {
-            account.split_once(':').is_some_and(|(user, password)| !user.is_empty() && !password.is_empty())
-                && !account.contains(char::is_whitespace)
-        }),
-    };
-    // It names a file with a secret.
-    let is_path = name.ends_with("_FILE") && value.starts_with('/');
-    !value.is_empty() && !is_path && (WORDS.iter().any(|word| name.contains(word)) || has_account)
-}
-
 /// Moves secrets into a file of their own: their names, and the file.
 fn take_secrets(asked: &mut Asked, service: &str) -> (Vec<String>, Option<EnvFile>) {
     let mut text = String::new();
@@ -423,27 +406,6 @@ mod tests {
             let line = assignment("A", value).unwrap_or_else(|| panic!("{value:?}"));
             let read = dotenv::parse(&line, &|_| None).unwrap();
             assert_eq!(read[0].value.as_ref().map(Secretive::expose), Some(value));
-        }
-    }
-
-    #[test]
-    fn secrets_are_told_by_their_names_and_by_an_account_in_an_address() {
-        for (name, value, secret) in [
-            ("MYSQL_ROOT_PASSWORD", "x", true),
-            ("MYSQL_PASS", "x", true),
-            ("api_token", "x", true),
-            ("URL", "mysql://u:p@h/d", true),
-            ("URL", "http://h/a@b", false),
-            ("DRIVER", "u:p@tcp(h:3306)/d", true),
-            ("MAIL", "ops@example.org", false),
-            ("NOTE", "mail: ops@example.org", false),
-            ("HOST", "h:3306", false),
-            ("MYSQL_ROOT_PASSWORD", "", false),
-            ("MYSQL_ROOT_PASSWORD_FILE", "/run/secrets/root", false),
-            ("MYSQL_ROOT_PASSWORD_FILE", "r00t", true),
-            ("MYSQL_HOST", "172.25.0.2", false),
-        ] {
-            assert_eq!(is_secret(name, value), secret, "{name}={value}");
         }
     }
 }

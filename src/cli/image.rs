@@ -1,7 +1,6 @@
-//! `tarsup copy` and `diff`: images by name, wherever they lie.
+//! `tarsup copy`: images by name, wherever they lie.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 
 use clap::Args;
 use serde_json::json;
@@ -9,7 +8,6 @@ use serde_json::json;
 use super::options::ImageOptions;
 use super::places::Places;
 use super::{Failure, Outcome, Ui, inspect, ui};
-use crate::compare::{Diff, FileChange, diff};
 use crate::diagnose::{Exit, shown};
 use crate::engine::Engine as _;
 use crate::oci::{Digest, Image, Reference, manifest};
@@ -38,19 +36,6 @@ pub struct CopyArgs {
     /// Show at the end where the time went
     #[arg(long)]
     pub timings: bool,
-
-    #[command(flatten)]
-    places: ImageOptions,
-}
-
-/// Show what differs between two images, and what a host that has the first would be sent
-#[derive(Debug, Args)]
-pub struct DiffArgs {
-    /// The first image: NAME:VERSION of the local store, oci:DIR[:TAG], docker-archive:FILE, docker-daemon:REF or docker://REF
-    from: String,
-
-    /// The second image
-    to: String,
 
     #[command(flatten)]
     places: ImageOptions,
@@ -293,55 +278,6 @@ pub fn name_of(source: &ImageName, image: &Image) -> Reference {
             digest: None,
         }),
     }
-}
-
-/// Compares two images.
-pub fn compare(args: &DiffArgs, ui: &Ui) -> Outcome {
-    let (from, to): (ImageName, ImageName) = (args.from.parse()?, args.to.parse()?);
-    let places = Places::new(&args.places);
-    let (old, new) = (read(&from, &places, ui)?, read(&to, &places, ui)?);
-    let diff = diff(&old, &new)
-        .map_err(|source| TransportError::Read { name: format!("{from} or {to}"), source }.at_its_source())?;
-    ui.result(&diff_text(&from, &to, &diff));
-    ui.json(&diff);
-    Ok(Exit::Done)
-}
-
-fn diff_text(from: &ImageName, to: &ImageName, diff: &Diff) -> String {
-    let mut text = format!("{from} -> {to}");
-    let same: u64 = diff.same.iter().map(|layer| layer.size).sum();
-    let _ = write!(text, "\n  = {} layers the same, {}", diff.same.len(), bytes(same));
-    for layer in &diff.changed {
-        let _ = write!(text, "\n  ~ {:<18} {} -> {}", layer.name, bytes(layer.from), bytes(layer.to));
-        for FileChange { path, from, to } in &layer.files {
-            let _ = match (from, to) {
-                (None, Some(size)) => write!(text, "\n      + {path}  {}", bytes(*size)),
-                (Some(size), None) => write!(text, "\n      - {path}  {}", bytes(*size)),
-                (from, to) => {
-                    let (from, to) = (from.unwrap_or(0), to.unwrap_or(0));
-                    write!(text, "\n      ~ {path}  {} -> {}", bytes(from), bytes(to))
-                }
-            };
-        }
-    }
-    for (sign, layers) in [('+', &diff.added), ('-', &diff.removed)] {
-        for layer in layers {
-            let _ = write!(text, "\n  {sign} {:<18} {}", layer.name, bytes(layer.size));
-        }
-    }
-    for change in &diff.config {
-        let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "(not set)".to_owned());
-        let _ = write!(text, "\n  config {}: {} -> {}", change.key, shown(&change.from), shown(&change.to));
-    }
-    let _ = write!(
-        text,
-        "\nan engine that has the first is sent {} layers, {} (with containerd's store: {}, {})",
-        diff.classic.layers,
-        bytes(diff.classic.bytes),
-        diff.containerd.layers,
-        bytes(diff.containerd.bytes)
-    );
-    text
 }
 
 /// `1 layer sent, 1.3 MB; 13 skipped, 74.7 MB`.

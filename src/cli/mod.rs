@@ -4,6 +4,7 @@ mod adopt;
 mod backup;
 pub mod build;
 mod config;
+pub mod diff;
 pub mod failure;
 mod framework;
 mod history;
@@ -61,7 +62,7 @@ enum Command {
     Store(store::StoreArgs),
     Prune(prune::PruneArgs),
     History(history::HistoryArgs),
-    Diff(image::DiffArgs),
+    Diff(diff::DiffArgs),
     Config(config::ConfigArgs),
     Plan(rollout::PlanArgs),
     Up(rollout::UpArgs),
@@ -104,7 +105,7 @@ fn run(command: Command, ui: &Ui) -> Outcome {
         Command::Store(args) => store::store(&args, ui),
         Command::Prune(args) => prune::prune(&args, ui),
         Command::History(args) => history::history(&args, ui),
-        Command::Diff(args) => image::compare(&args, ui),
+        Command::Diff(args) => diff::compare(&args, ui),
         Command::Config(args) => config::config(&args, ui),
         Command::Plan(args) => rollout::plan(&args, ui),
         Command::Up(args) => rollout::up(&args, ui),

@@ -15,7 +15,7 @@ const MAY_IMPORT: [(&str, &[&str]); 21] = [
     ("tarball", &["limits"]),
     ("elf", &[]),
     ("contents", &["elf", "limits", "oci", "paths", "tarball"]),
-    ("compare", &["contents", "diagnose", "limits", "oci", "paths", "tarball", "tars"]),
+    ("compare", &["contents", "diagnose", "elf", "limits", "oci", "paths", "secretive", "tarball", "tars"]),
     ("sbom", &["contents", "oci", "tars"]),
     ("engine", &["diagnose", "limits", "oci", "secretive"]),
     ("store", &["diagnose", "limits", "oci", "tars"]),

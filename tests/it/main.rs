@@ -14,6 +14,7 @@ mod fake;
 #[macro_use]
 #[path = "../contract/mod.rs"]
 mod contract;
+mod differ;
 mod doors;
 mod early;
 mod engine_http;

@@ -1,0 +1,172 @@
+//! `tarsup diff`: what it says of programs, libraries, settings, statements, environment and packing, and what it never says.
+
+use serde_json::{Value, json};
+use tarsup::tars::Service;
+
+use crate::packages::{Entry, Packer, RECIPE, Workshop};
+use crate::programs::{LIBRARY, Lies, PROGRAM, Program, debian, write_base};
+
+const SECRET: &str = "hunter2";
+
+/// What the diff of two images says, as a document and as a text; neither tells the secret.
+fn differ(workshop: &Workshop, from: &str, to: &str) -> (Value, String) {
+    let document = workshop.json(&["diff", from, to]);
+    let output = workshop.run(&["diff", from, to]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}");
+    assert!(!text.contains(SECRET) && !document.to_string().contains(SECRET), "{text}\n{document}");
+    (document, text)
+}
+
+/// The change of one file.
+fn file<'d>(diff: &'d Value, end: &str) -> &'d Value {
+    let files = diff["changed"].as_array().unwrap().iter().flat_map(|part| part["files"].as_array().unwrap());
+    let found: Vec<&Value> = files.filter(|file| file["path"].as_str().unwrap().ends_with(end)).collect();
+    assert_eq!(found.len(), 1, "{end}: {diff}");
+    found[0]
+}
+
+/// Packs a service with these files.
+fn pack(workshop: &Workshop, service: Service, files: Vec<(&str, Vec<u8>)>) {
+    let entries =
+        files.into_iter().map(|(name, bytes)| Entry::File(format!("{service}/{name}"), bytes, true));
+    Packer::default().write(&workshop.path(&format!("packages/{service}.tgz")), entries.collect());
+}
+
+/// A framework on a small Debian.
+fn on_debian() -> Workshop {
+    let workshop = Workshop::new();
+    write_base(&workshop.path("base.tar"), &debian(vec![]));
+    workshop.write("framework.yaml", &RECIPE.replace("scratch", "rootfs:base.tar"));
+    workshop
+}
+
+const STAT: Program<'static> = Program { needed: &["libc.so.6"], build_id: &[1, 2, 3], ..PROGRAM };
+
+#[test]
+fn program_is_told_with_its_build_id_and_libraries_with_what_they_export_no_more() {
+    let workshop = on_debian();
+    let library = Program { exports: &["libx.so.1", "X_1", "X_2"], ..LIBRARY };
+    let files = |program: Program<'_>, library: Program<'_>| {
+        vec![
+            ("bin/tarsstat", program.bytes()),
+            ("lib/libx.so.1", library.bytes()),
+            ("util/x.sh", b"a\n".to_vec()),
+        ]
+    };
+    pack(&workshop, Service::Stat, files(STAT, library));
+    workshop.json(&["build", "framework.yaml"]);
+    let program = Program { build_id: &[4, 5, 6], needed: &["libstdc++.so.6"], ..STAT };
+    let library = Program { exports: &["libx.so.1", "X_1", "X_3"], ..LIBRARY };
+    pack(&workshop, Service::Stat, files(program, library));
+    workshop.json(&["build", "framework.yaml", "--version", "2"]);
+    let (diff, text) = differ(&workshop, "tars/framework:3.0.17", "tars/framework:2");
+    let changed = diff["changed"].as_array().unwrap();
+    assert_eq!((changed.len(), &changed[0]["name"]), (1, &json!("tarsstat")), "{diff}");
+    assert_eq!(changed[0]["files"].as_array().unwrap().len(), 2, "the script is the same: {diff}");
+    let program = file(&diff, "/bin/tarsstat");
+    assert_eq!(program["kind"], "program");
+    assert_eq!(program["build_id"], json!({"from": "010203", "to": "040506"}));
+    assert_eq!(program["needed"], json!({"added": ["libstdc++.so.6"], "removed": ["libc.so.6"]}));
+    assert!(program.get("abi_break").is_none(), "{program}");
+    let library = file(&diff, "/libx.so.1");
+    assert_eq!((&library["kind"], &library["abi_break"]), (&json!("library"), &json!(true)));
+    assert_eq!(library["exports"], json!({"added": ["X_3"], "removed": ["X_2"]}));
+    for line in [
+        "  ~ tarsstat ",
+        "      ~ program /usr/local/app/tars/tarsstat/bin/tarsstat  ",
+        "\n          build id 010203 -> 040506\n",
+        "\n          linked with + libstdc++.so.6 - libc.so.6\n",
+        "\n          ABI break: exports no more X_2\n",
+        "\n          exports + X_3\n",
+    ] {
+        assert!(text.contains(line), "{line}\n{text}");
+    }
+}
+
+#[test]
+fn base_is_told_by_its_packages_and_by_the_libraries_that_take_the_place_of_others() {
+    let workshop = on_debian();
+    workshop.json(&["build", "framework.yaml"]);
+    let exports = ["libstdc++.so.6", "GLIBCXX_3.4", "GLIBCXX_3.4.9", "GLIBCXX_3.4.30", "GLIBCXX_3.4.32"];
+    let newer = Program { exports: &exports, needed: &["libc.so.6"], ..LIBRARY };
+    let mut entries =
+        debian(vec![("usr/lib/x86_64-linux-gnu/libstdc++.so.6.0.32", Lies::File(newer.bytes()))]);
+    entries.retain(|(name, _)| !name.ends_with("libstdc++.so.6.0.30"));
+    for (name, lies) in &mut entries {
+        match *name {
+            "var/lib/dpkg/status" => {
+                *lies = Lies::File(crate::programs::STATUS.replace("12.2.0-14", "13.1.0-1").into_bytes());
+            }
+            "usr/lib/x86_64-linux-gnu/libstdc++.so.6" => *lies = Lies::Link("libstdc++.so.6.0.32"),
+            _ => {}
+        }
+    }
+    write_base(&workshop.path("base.tar"), &entries);
+    workshop.json(&["build", "framework.yaml", "--version", "2"]);
+    let (diff, text) = differ(&workshop, "tars/framework:3.0.17", "tars/framework:2");
+    assert_eq!(
+        diff["changed"][0]["packages"],
+        json!([{"key": "libstdc++6", "from": "12.2.0-14", "to": "13.1.0-1"}]),
+        "{diff}"
+    );
+    let library = file(&diff, "libstdc++.so.6.0.32");
+    assert_eq!(library["replaces"], "/usr/lib/x86_64-linux-gnu/libstdc++.so.6.0.30");
+    assert_eq!(library["exports"], json!({"added": ["GLIBCXX_3.4.32"], "removed": ["CXXABI_1.3"]}));
+    assert!(file(&diff, "libstdc++.so.6.0.30").get("abi_break").is_none(), "{diff}");
+    let link = file(&diff, "libstdc++.so.6");
+    assert_eq!(link["kind"], "link");
+    assert_eq!(link["target"], json!({"from": "libstdc++.so.6.0.30", "to": "libstdc++.so.6.0.32"}));
+    assert!(text.contains("ABI break: exports no more CXXABI_1.3"), "{text}");
+    assert!(text.contains("~ Debian package libstdc++6: 12.2.0-14 -> 13.1.0-1"), "{text}");
+}
+
+#[test]
+fn environment_labels_and_ports_are_told_but_for_secrets() {
+    let workshop = Workshop::new();
+    workshop.write("x", "x");
+    let recipe = |version: u32, more: &str| {
+        workshop.write(
+            "p.yaml",
+            &format!("name: p\nversion: {version}\nrole: plain\nbase: scratch\nfiles: {{x: /x}}\n{more}"),
+        );
+        workshop.json(&["build", "p.yaml"]);
+    };
+    recipe(
+        1,
+        "env: {A: one, DB_PASSWORD: hunter2, GONE: x, REBUILD: \"false\", DSN: \"mysql://u:hunter2@h/d\"}\n\
+         ports: [80, 81]\nlabels: {team: blue, api_token: hunter2}\ncmd: [run, --password=hunter2]\n",
+    );
+    recipe(
+        2,
+        "env: {A: two, DB_PASSWORD: hunter22, NEW: \"\", REBUILD: \"\", DSN: \"mysql://u:hunter23@h/d\"}\n\
+         ports: [80, 82]\nlabels: {team: red, api_token: hunter23}\ncmd: [run, --password=hunter24]\n",
+    );
+    let (diff, text) = differ(&workshop, "p:1", "p:2");
+    let change = |key: &str| {
+        let found = diff["config"].as_array().unwrap().iter().find(|change| change["key"] == key);
+        found.map(|change| (change["from"].clone(), change["to"].clone())).unwrap()
+    };
+    assert_eq!(change("Env.A"), (json!("one"), json!("two")));
+    assert_eq!(change("Env.GONE"), (json!("x"), Value::Null));
+    assert_eq!(change("Env.NEW"), (Value::Null, json!("")));
+    assert_eq!(change("Env.REBUILD"), (json!("false"), json!("")));
+    assert_eq!(change("Labels.team"), (json!("blue"), json!("red")));
+    assert_eq!(change("ExposedPorts.81/tcp").1, Value::Null);
+    for masked in ["Env.DB_PASSWORD", "Env.DSN", "Labels.api_token", "Cmd"] {
+        assert_eq!(change(masked), (json!("***"), json!("***")), "{masked}");
+    }
+    for line in [
+        "~ environment A: one -> two",
+        "~ environment DB_PASSWORD: *** -> ***",
+        "~ environment REBUILD: false -> (empty)",
+        "- environment GONE: x",
+        "+ environment NEW",
+        "- port 81/tcp",
+        "+ port 82/tcp",
+        "~ label team: blue -> red",
+        "~ config Cmd: *** -> ***",
+    ] {
+        assert!(text.contains(&format!("\n  {line}\n")), "{line}\n{text}");
+    }
+}

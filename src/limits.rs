@@ -128,16 +128,19 @@ pub static LIST: Limit =
 /// Of the list of one part of an image, uncompressed.
 pub static LISTED: Limit =
     Limit::new("TARSUP_LIMIT_LISTED", "bytes of the list of the files of a part", 64 << 20);
+/// Of a layer out of which a diff reads settings, templates, SQL and libraries, as stored; what differs in a larger one is told by size.
+pub static LOOKED: Limit =
+    Limit::new("TARSUP_LIMIT_LOOKED", "bytes of a layer that a diff looks into", 32 << 20);
 /// Of a tars-init or another program that is read whole.
 pub static PROGRAM: Limit = Limit::new("TARSUP_LIMIT_PROGRAM", "bytes of a program", 256 << 20);
 /// Of threads that compress.
 pub static THREADS: Limit = Limit::new("TARSUP_LIMIT_THREADS", "threads", 256);
 
 /// Every limit, for the documentation and its test.
-pub fn all() -> [&'static Limit; 19] {
+pub fn all() -> [&'static Limit; 20] {
     [
         &TEXT, &DOCUMENT, &RECORD, &ANSWER, &IMAGE, &NODES, &EXPANDED, &PORTS, &EXTENDS, &FILE, &UNPACKED,
-        &ENTRIES, &NAMES, &LIST, &LISTED, &LIBRARIES, &LOOKUPS, &PROGRAM, &THREADS,
+        &ENTRIES, &NAMES, &LIST, &LISTED, &LOOKED, &LIBRARIES, &LOOKUPS, &PROGRAM, &THREADS,
     ]
 }
 

@@ -51,7 +51,7 @@ impl FileKind {
 }
 
 /// The part with the web console.
-const WEB: &str = "web";
+pub(super) const WEB: &str = "web";
 /// Where templates lie, below the framework's folder.
 const TEMPLATES: &str = "sql/template/";
 /// What files with settings end with.

@@ -14,12 +14,16 @@ mod config;
 mod details;
 mod kind;
 mod layers;
+mod settings;
+mod statements;
+mod texts;
 mod told;
 
 pub use config::ValueChange;
 pub use details::{Change, Details, Names, TableChange, TableState};
 pub use kind::FileKind;
 use layers::File;
+use texts::Wanted;
 
 /// The differences of two images.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -112,15 +116,17 @@ pub fn diff(from: &Image, to: &Image) -> io::Result<Diff> {
 }
 
 /// One image's side of a part that both have.
-#[derive(Clone, Copy)]
 struct Side<'i> {
+    /// Its layers, the lowest first.
+    layers: Vec<&'i Layer>,
     /// What its list knows of machine code.
     offers: Option<&'i Offers>,
     /// What its list says of each path.
     entries: Option<&'i Paths<Entry>>,
 }
 
-/// What is visible, by the lists that both images carry: no layer is opened but a base that differs.
+/// What is visible, by the lists that both images carry: no layer is opened but a base that differs, and those with settings or
+/// statements that differ.
 fn by_lists(from: &Image, old: &Contents, to: &Image, new: &Contents, diff: &mut Diff) -> io::Result<()> {
     for (name, part) in in_order(to, new) {
         let now = LayerSize { name: name.to_owned(), size: size_of(to, part) };
@@ -132,11 +138,14 @@ fn by_lists(from: &Image, old: &Contents, to: &Image, new: &Contents, diff: &mut
             diff.same.push(now);
             continue;
         }
-        let sides =
-            [before, part].map(|part| Side { offers: part.offers.as_ref(), entries: Some(&part.entries) });
+        let sides = [(from, before), (to, part)].map(|(image, part)| Side {
+            layers: layers_of(image, part),
+            offers: part.offers.as_ref(),
+            entries: Some(&part.entries),
+        });
         let files = match (layers::listed(before), layers::listed(part)) {
-            (Some(before), Some(part)) => file_changes(name, sides, before, part),
-            _ => file_changes(name, sides, read(from, before)?.iter(), read(to, part)?.iter()),
+            (Some(before), Some(part)) => file_changes(name, &sides, before, part),
+            _ => file_changes(name, &sides, read(&sides[0])?.iter(), read(&sides[1])?.iter()),
         };
         if files.is_empty() {
             diff.same.push(now);
@@ -166,17 +175,19 @@ fn in_order<'c>(image: &Image, contents: &'c Contents) -> Vec<(&'c str, &'c Part
     parts
 }
 
-fn layers_of<'i>(image: &'i Image, part: &'i Part) -> impl Iterator<Item = &'i Layer> {
-    image.layers.iter().filter(|layer| part.layers.contains(&layer.diff_id))
+/// The layers of a part, as its entries count them.
+fn layers_of<'i>(image: &'i Image, part: &Part) -> Vec<&'i Layer> {
+    let named = |id: &Digest| image.layers.iter().find(|layer| layer.diff_id == *id);
+    part.layers.iter().filter_map(named).collect()
 }
 
 fn size_of(image: &Image, part: &Part) -> u64 {
-    layers_of(image, part).map(|layer| layer.descriptor.size).sum()
+    layers_of(image, part).into_iter().map(|layer| layer.descriptor.size).sum()
 }
 
-fn read(image: &Image, part: &Part) -> io::Result<Paths<File>> {
+fn read(side: &Side<'_>) -> io::Result<Paths<File>> {
     let mut found = Paths::default();
-    for (index, layer) in layers_of(image, part).enumerate() {
+    for (index, layer) in side.layers.iter().enumerate() {
         layers::read(layer, index, &mut found)?;
     }
     Ok(found)
@@ -212,14 +223,14 @@ fn by_layers(from: &Image, to: &Image, diff: &mut Diff) -> io::Result<()> {
             diff.same.push(size(name, layer));
         } else if let Some(before) = gone.get(name.as_str()) {
             replaced.insert(name.as_str());
-            let (mut old, mut new) = (Paths::default(), Paths::default());
-            layers::read(before, 0, &mut old)?;
-            layers::read(layer, 0, &mut new)?;
+            let sides =
+                [*before, *layer].map(|layer| Side { layers: vec![layer], offers: None, entries: None });
+            let files = file_changes(name, &sides, read(&sides[0])?.iter(), read(&sides[1])?.iter());
             diff.changed.push(ChangedLayer {
                 name: name.clone(),
                 from: before.descriptor.size,
                 to: layer.descriptor.size,
-                files: file_changes(name, [Side { offers: None, entries: None }; 2], old.iter(), new.iter()),
+                files,
                 packages: Vec::new(),
             });
         } else {
@@ -237,21 +248,24 @@ fn by_layers(from: &Image, to: &Image, diff: &mut Diff) -> io::Result<()> {
 /// Both in byte order of their paths.
 fn file_changes(
     part: &str,
-    sides: [Side<'_>; 2],
+    sides: &[Side<'_>; 2],
     old: impl Iterator<Item = (ImagePathBuf, File)>,
     new: impl Iterator<Item = (ImagePathBuf, File)>,
 ) -> Vec<FileChange> {
-    let mut changes = Vec::new();
+    let mut changes: Vec<FileChange> = Vec::new();
+    let mut wanted = Vec::new();
+    let offers = [0, 1].map(|side: usize| sides[side].offers);
     layers::changes(old, new, &mut |path, before, now| {
-        let [was, is] = [(&before, sides[0]), (&now, sides[1])]
+        let [was, is] = [(&before, &sides[0]), (&now, &sides[1])]
             .map(|(file, side)| file.as_ref().map(|file| kind::of(part, &path, file, side.offers)));
         let Some(kind) = is.or(was) else { return };
         let mut details = Details::of_entries(before.as_ref(), now.as_ref());
         details.was = was.filter(|was| is.is_some() && *was != kind);
         if kind == FileKind::Link && was == is {
-            details.link(sides.map(|side| Some(side.entries?.get(&path)?.target)));
+            details.link([0, 1].map(|side: usize| Some(sides[side].entries?.get(&path)?.target)));
         }
-        details.code(&path, [&before, &now].map(Option::is_some), sides.map(|side| side.offers));
+        details.code(&path, [&before, &now].map(Option::is_some), offers);
+        wanted.extend(Wanted::of(part, &path, kind, [before.as_ref(), now.as_ref()], changes.len()));
         changes.push(FileChange {
             path: format!("/{}", shown_bytes(path.as_bytes())),
             kind,
@@ -260,6 +274,7 @@ fn file_changes(
             details: details.boxed(),
         });
     });
+    texts::look(wanted, [&sides[0].layers, &sides[1].layers], &mut changes);
     changes
 }
 

@@ -4,7 +4,7 @@ use crate::diagnose::shown;
 use crate::secretive::is_secret;
 
 /// What stands in the place of a secret.
-const MASKED: &str = "***";
+pub(super) const MASKED: &str = "***";
 /// Words after which, in the middle of a value, a secret follows: `--password=x`, `user=u;pwd=x`, `"token": "x"`.
 const WORDS: [&str; 7] = ["pass", "pwd", "secret", "token", "key", "credential", "private"];
 
@@ -16,6 +16,11 @@ pub(super) fn text(written: &str) -> String {
 /// The value of a key, or `***`.
 pub(super) fn value(key: &str, value: &str) -> String {
     if is_secret(key, value) || holds_secret(value) { MASKED.to_owned() } else { text(value) }
+}
+
+/// True for the name of something that holds a secret, whatever it is.
+pub(super) fn is_of_secret(name: &str) -> bool {
+    is_secret(name, "?")
 }
 
 /// True where a value seems to have a secret somewhere within.

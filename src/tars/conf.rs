@@ -63,6 +63,9 @@ impl Domain {
     }
 }
 
+/// Blocks within blocks; upstream's lie five deep. Whatever walks through them goes as deep.
+const DEEPEST: usize = 200;
+
 /// Reads a whole configuration; the answer is a block without a name.
 pub fn parse(text: &str) -> Result<Domain, ConfError> {
     let mut open = vec![Domain::default()];
@@ -70,6 +73,9 @@ pub fn parse(text: &str) -> Result<Domain, ConfError> {
         let wrong = |what: String| ConfError { line: at + 1, what };
         match read_line(line).map_err(wrong)? {
             ConfLine::Nothing => {}
+            ConfLine::Open(_) if open.len() > DEEPEST => {
+                return Err(wrong(format!("blocks lie more than {DEEPEST} deep")));
+            }
             ConfLine::Open(name) => open.push(Domain { name: name.to_owned(), entries: Vec::new() }),
             ConfLine::Close(name) => {
                 let domain = open.pop().unwrap_or_default();
@@ -374,6 +380,14 @@ mod tests {
         );
         assert_eq!(parse("</b>\n").unwrap_err().line, 1);
         assert_eq!(parse("<a\n").unwrap_err().to_string(), "line 1: `<a` has no `>`");
+    }
+
+    #[test]
+    fn blocks_within_blocks_have_an_end() {
+        let nested = |depth: usize| format!("{}{}", "<a>\n".repeat(depth), "</a>\n".repeat(depth));
+        assert!(parse(&nested(200)).is_ok());
+        assert_eq!(parse(&nested(201)).unwrap_err().to_string(), "line 201: blocks lie more than 200 deep");
+        assert!(parse(&nested(200_000)).is_err(), "and no stack either");
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod ping;
 pub mod protocol;
 pub mod rebuild;
 pub mod registry;
+pub mod sql;
 pub mod version;
 pub mod wire;
 

@@ -1,9 +1,11 @@
 //! `tarsup diff`: what it says of programs, libraries, settings, statements, environment and packing, and what it never says.
 
+use std::fs;
+
 use serde_json::{Value, json};
 use tarsup::tars::Service;
 
-use crate::packages::{Entry, Packer, RECIPE, Workshop};
+use crate::packages::{Entry, Packer, RECIPE, Workshop, document};
 use crate::programs::{LIBRARY, Lies, PROGRAM, Program, debian, write_base};
 
 const SECRET: &str = "hunter2";
@@ -169,4 +171,160 @@ fn environment_labels_and_ports_are_told_but_for_secrets() {
     ] {
         assert!(text.contains(&format!("\n  {line}\n")), "{line}\n{text}");
     }
+}
+
+/// A framework whose deploy folder has these files besides, and its image with this version.
+fn deploy(workshop: &Workshop, version: &str, files: &[(&str, &str)]) {
+    for (name, text) in files {
+        let path = workshop.path(&format!("deploy/{name}"));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    workshop.json(&["build", "framework.yaml", "--version", version]);
+}
+
+const CONF: &str = "conf/tarslog/conf/tars.tarslog.config.conf";
+
+#[test]
+fn settings_are_told_key_by_key_and_templates_by_name() {
+    let workshop = Workshop::new();
+    let conf = "<tars>\n<application>\n<server>\nlogsize=10M\ndbpass=hunter2\nkept=1\n</server>\n</application>\n</tars>\n";
+    let template = "<tars>\n<x>\na=1\n</x>\n</tars>\n";
+    deploy(
+        &workshop,
+        "1",
+        &[(CONF, conf), ("sql/template/tars.default", template), ("sql/template/tars.x", "<a>\nk=v\n</a>\n")],
+    );
+    let changed =
+        conf.replace("10M", "50M").replace("hunter2", "hunter23").replace("</server>", "new=2\n</server>");
+    deploy(
+        &workshop,
+        "2",
+        &[
+            (CONF, &changed),
+            ("sql/template/tars.default", &template.replace("a=1", "a=2\ntoken=hunter2")),
+            ("sql/template/tars.x", "# a comment\n<a>\n  k = v\n</a>\n"),
+        ],
+    );
+    let (diff, text) = differ(&workshop, "tars/framework:1", "tars/framework:2");
+    let conf = file(&diff, "tars.tarslog.config.conf");
+    assert_eq!(conf["kind"], "configuration");
+    let key = |key: &str, from: &str, to: &str| json!({"key": key, "from": from, "to": to});
+    assert_eq!(
+        conf["keys"],
+        json!([
+            key("/tars/application/server/dbpass", "***", "***"),
+            key("/tars/application/server/logsize", "10M", "50M"),
+            {"key": "/tars/application/server/new", "from": null, "to": "2"},
+        ])
+    );
+    let template = file(&diff, "/template/tars.default");
+    assert_eq!(template["kind"], "template");
+    assert_eq!(
+        template["keys"],
+        json!([key("/tars/x/a", "1", "2"), {"key": "/tars/x/token", "from": null, "to": "***"}])
+    );
+    let same = file(&diff, "/template/tars.x");
+    assert_eq!(same["note"], "comments, white space or order alone differ");
+    assert!(same.get("keys").is_none(), "{same}");
+    for line in [
+        "          ~ /tars/application/server/logsize: 10M -> 50M\n",
+        "          ~ /tars/application/server/dbpass: *** -> ***\n",
+        "          + /tars/x/token: ***\n",
+        "      ~ template /usr/local/tars/cpp/deploy/framework/sql/template/tars.default  ",
+    ] {
+        assert!(text.contains(line), "{line}\n{text}");
+    }
+    // Read from another place, and against an image in which the layer on top has the file.
+    workshop.json(&["copy", "tars/framework:2", "docker-archive:two.tar"]);
+    assert_eq!(differ(&workshop, "tars/framework:1", "docker-archive:two.tar").0["changed"], diff["changed"]);
+    workshop.json(&[
+        "build",
+        "framework.yaml",
+        "--version",
+        "3",
+        "--after",
+        "tars/framework:1",
+        "-o",
+        "oci:out:3",
+    ]);
+    let on_top = differ(&workshop, "tars/framework:1", "oci:out:3").0;
+    assert_eq!(on_top["changed"][0]["files"], diff["changed"][0]["files"]);
+    assert_eq!(on_top["classic"]["layers"], 2, "{on_top}");
+}
+
+#[test]
+fn statements_are_told_by_table_and_column_and_their_values_never() {
+    let workshop = Workshop::new();
+    let old = "CREATE TABLE t (a INT, b INT);\nINSERT INTO t (a, b) VALUES (1, 2);\n";
+    deploy(&workshop, "1", &[("sql/db_tars.sql", old)]);
+    let new = "CREATE TABLE t (a BIGINT, c INT);\nCREATE TABLE u (a INT);\nINSERT INTO t (a, c) VALUES (1, 'hunter2');\n";
+    deploy(&workshop, "2", &[("sql/db_tars.sql", new)]);
+    let (diff, text) = differ(&workshop, "tars/framework:1", "tars/framework:2");
+    let sql = file(&diff, "/db_tars.sql");
+    assert_eq!(sql["kind"], "sql");
+    let column = |key: &str, from: Value, to: Value| json!({"key": key, "from": from, "to": to});
+    assert_eq!(
+        sql["tables"],
+        json!([
+            {"table": "t", "change": "changed", "columns": [
+                column("a", "INT".into(), "BIGINT".into()),
+                column("b", "INT".into(), Value::Null),
+                column("c", Value::Null, "INT".into()),
+            ]},
+            {"table": "u", "change": "created"},
+        ])
+    );
+    assert_eq!(
+        sql["statements"],
+        json!({"added": ["INSERT INTO t(a, c) VALUES …"], "removed": ["INSERT INTO t(a, b) VALUES …"]})
+    );
+    for line in [
+        "\n          ~ table t:\n              ~ a: INT -> BIGINT\n              - b: INT\n",
+        "\n          + table u\n",
+    ] {
+        assert!(text.contains(line), "{line}\n{text}");
+    }
+}
+
+#[test]
+fn text_that_lies_or_lies_too_deep_in_a_large_layer_is_told_by_its_size_and_breaks_nothing() {
+    let workshop = Workshop::new();
+    let fine = "<a>\nk=1\n</a>\n";
+    let names = ["one", "two", "three", "four", "five"].map(|name| format!("conf/tarslog/conf/{name}.conf"));
+    let texts = |texts: [&str; 5]| -> Vec<(String, Vec<u8>)> {
+        names.iter().cloned().zip(texts.map(|text| text.as_bytes().to_vec())).collect()
+    };
+    let put = |files: Vec<(String, Vec<u8>)>, version: &str| {
+        for (name, bytes) in files {
+            fs::write(workshop.path(&format!("deploy/{name}")), bytes).unwrap();
+        }
+        workshop.json(&["build", "framework.yaml", "--version", version]);
+    };
+    put(texts([fine; 5]), "1");
+    let deep = format!("{}{}", "<a>\n".repeat(100_000), "</a>\n".repeat(100_000));
+    let huge = format!("<a>\n{}</a>\n", "k=hunter2\n".repeat(200_000));
+    let mut lies = texts(["<a>\n<hunter2\n</a>\n", &deep, &huge, "", "<a>\nk=2\n</a>\n"]);
+    lies[3].1 = b"\x7f\xff\0hunter2".to_vec();
+    put(lies, "2");
+    let (diff, text) = differ(&workshop, "tars/framework:1", "tars/framework:2");
+    let note =
+        |name: &str| file(&diff, &format!("/{name}.conf"))["note"].as_str().unwrap_or_default().to_owned();
+    assert_eq!(note("one"), "not compared within: line 2 is not as a configuration of TARS has it");
+    assert_eq!(note("two"), "not compared within: line 201 is not as a configuration of TARS has it");
+    assert_eq!(note("three"), format!("not looked into: it has {} bytes, 1048576 are the most", huge.len()));
+    assert_eq!(note("four"), "not looked into: it is no text");
+    assert_eq!(file(&diff, "/five.conf")["keys"], json!([{"key": "/a/k", "from": "1", "to": "2"}]));
+    assert!(text.contains("\n          not looked into: it is no text\n"), "{text}");
+
+    let mut command = workshop.command(&["diff", "tars/framework:1", "tars/framework:2", "--json"]);
+    let small = document(&command.env("TARSUP_LIMIT_LOOKED", "10").output().unwrap());
+    let fifth = file(&small, "/five.conf");
+    let said = fifth["note"].as_str().unwrap();
+    assert!(
+        said.starts_with("not looked into: its layer has ")
+            && said.ends_with("(TARSUP_LIMIT_LOOKED raises that)"),
+        "{said}"
+    );
+    assert!(fifth.get("keys").is_none(), "{fifth}");
 }

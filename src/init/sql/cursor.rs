@@ -1,7 +1,7 @@
 //! Where a reader stands in a statement's tokens.
 
-use super::lexer::Token;
 use super::table;
+use crate::tars::sql::Token;
 
 /// What keeps a statement from being sent, in a few words.
 pub type Reason = String;

@@ -1,8 +1,8 @@
 //! Columns, keys, table options and values: what may stand inside of a statement.
 
 use super::cursor::{Cursor, Reason};
-use super::lexer::{self, Token};
 use super::table::{Column, Key, KeyKind, Type};
+use crate::tars::sql::{self as lexer, Token};
 
 const TYPES: [&str; 36] = [
     "BIGINT",

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::cursor::{Cursor, Reason};
 use super::definitions::{self, Defined};
-use super::lexer::{Sentence, Token};
 use super::{FilePurpose, Rows, StatementKind};
+use crate::tars::sql::{Sentence, Token};
 
 /// The kind of a statement.
 pub fn kind(sentence: &Sentence, purpose: FilePurpose) -> Result<StatementKind, Reason> {

@@ -6,9 +6,10 @@
 mod cursor;
 mod definitions;
 mod grammar;
-mod lexer;
 mod table;
 
+use crate::tars::sql as lexer;
+pub use crate::tars::sql::SqlRefusal;
 pub use definitions::{column, installed_type};
 pub use table::{Column, Comparison, Key, KeyKind, Type};
 
@@ -93,31 +94,6 @@ pub enum FilePurpose {
     Schema,
     /// It registers a node, at every start, in one transaction of ours.
     Registration,
-}
-
-/// Why a file is not sent.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("line {line}: `{begins}` is refused: {why}")]
-pub struct SqlRefusal {
-    /// The line of the file, counted from 1.
-    pub line: usize,
-    /// The statement's first words.
-    pub begins: String,
-    /// What it has that is not allowed.
-    pub why: String,
-}
-
-/// How much of a statement a refusal shows, in characters; the values of an insert are further on.
-const SHOWN: usize = 60;
-
-impl SqlRefusal {
-    fn new(line: usize, statement: &str, why: &str) -> Self {
-        let mut begins: String = statement.chars().take(SHOWN).collect();
-        if begins.len() < statement.len() {
-            begins.push('…');
-        }
-        Self { line, begins, why: why.to_owned() }
-    }
 }
 
 /// Judges all statements of a file; one that is refused refuses the file.

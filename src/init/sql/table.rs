@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::lexer::Token;
 use super::name;
+use crate::tars::sql::Token;
 
 /// A column.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,7 +1,31 @@
 //! A dump as tokens, strictly: whatever our reading and a server's could differ on is refused, and what is sent is made
 //! of the very tokens that were judged, so that a comment can neither hide a statement nor cut one off.
 
-use super::SqlRefusal;
+/// Why a file is not sent.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: `{begins}` is refused: {why}")]
+pub struct SqlRefusal {
+    /// The line of the file, counted from 1.
+    pub line: usize,
+    /// The statement's first words.
+    pub begins: String,
+    /// What it has that is not allowed.
+    pub why: String,
+}
+
+/// How much of a statement a refusal shows, in characters; the values of an insert are further on.
+const SHOWN: usize = 60;
+
+impl SqlRefusal {
+    /// With what a refusal shows of the statement.
+    pub fn new(line: usize, statement: &str, why: &str) -> Self {
+        let mut begins: String = statement.chars().take(SHOWN).collect();
+        if begins.len() < statement.len() {
+            begins.push('…');
+        }
+        Self { line, begins, why: why.to_owned() }
+    }
+}
 
 /// One word of SQL.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! The image that the next one is built after: its order of layers, and the blobs that need not be made again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
@@ -8,9 +8,11 @@ use std::sync::Arc;
 use super::base::BasePaths;
 use super::listing;
 use super::ontop::Why;
+use super::patch::PATCH_LABEL;
 use crate::contents::{self, Contents};
 use crate::oci::image::{BASE, chain_id};
 use crate::oci::{BlobSource, Digest, Image, Layer, MediaType};
+use crate::tars::Service;
 
 /// What docker calls a gzipped layer.
 pub(super) const DOCKER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
@@ -23,6 +25,8 @@ pub struct Predecessor {
     blobs: BTreeMap<Digest, Layer>,
     /// Names, purposes and blobs of its layers, and what is visible in them.
     made: Option<Made>,
+    /// Services of it that were replaced without a recipe.
+    pub patched: BTreeSet<Service>,
     /// Its layers are not to stay.
     pub relayer: bool,
 }
@@ -72,7 +76,10 @@ impl Predecessor {
             None
         };
         let blobs = image.layers.iter().filter(is_gzip).map(|layer| (layer.diff_id, layer.clone())).collect();
-        Ok(Self { diff_ids: image.diff_ids(), blobs, made, relayer: false })
+        let labels = image.parsed_config().map(|config| config.config.labels).unwrap_or_default();
+        let patched =
+            labels.keys().filter_map(|label| label.strip_prefix(PATCH_LABEL)?.parse().ok()).collect();
+        Ok(Self { diff_ids: image.diff_ids(), blobs, made, patched, relayer: false })
     }
 
     /// An image of which only this is known: an engine does not tell what its layers were compressed to.

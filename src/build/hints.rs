@@ -17,6 +17,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::package::ServiceFiles;
 use super::same;
 use super::tree::{Content, Tree, TreeNode};
+use super::version::Version;
 use crate::elf::Elf;
 use crate::limits;
 use crate::oci::{Digest, HashingReader};
@@ -138,7 +139,7 @@ impl<'a> Hints<'a> {
 
 /// What a release makes of a package may differ from what the one before made of it.
 fn listing_key(package: &Digest) -> Digest {
-    Digest::of(format!("tarsup package 5 of {}\n{package}\n", env!("CARGO_PKG_VERSION")))
+    Digest::of(format!("tarsup package 6 of {}\n{package}\n", env!("CARGO_PKG_VERSION")))
 }
 
 /// `None` for what is too young to be told by its times.
@@ -206,7 +207,9 @@ enum ListedEntry<'t> {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         machine: Option<u16>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        elf: Option<Elf>,
+        elf: Option<Box<Elf>>,
+        #[serde(default, skip_serializing_if = "<[Version]>::is_empty")]
+        versions: Box<[Version]>,
     },
     Link {
         path: ImagePathBuf,
@@ -226,8 +229,10 @@ impl Serialize for Entries<'_> {
             TreeNode::Directory { mode } => ListedEntry::Directory { path, mode },
             TreeNode::File { mode, content } => {
                 let (size, digest, machine) = (content.size, content.digest, content.machine);
-                let elf = content.elf.as_ref().map(|known| Elf::clone(known));
-                ListedEntry::File { path, mode, size, digest, machine, elf }
+                let elf = content.elf.as_ref().map(|known| Box::new(Elf::clone(known)));
+                let versions =
+                    content.elf.as_ref().map_or_else(Box::default, |known| known.versions().into());
+                ListedEntry::File { path, mode, size, digest, machine, elf, versions }
             }
             TreeNode::Link { target } => ListedEntry::Link { path, target: target.into_string().into() },
         };
@@ -250,7 +255,8 @@ impl<'de> Deserialize<'de> for RecalledTree {
                 while let Some(entry) = entries.next_element::<ListedEntry<'static>>()? {
                     let (path, node) = match entry {
                         ListedEntry::Directory { path, mode } => (path, TreeNode::Directory { mode }),
-                        ListedEntry::File { path, mode, size, digest, machine, elf } => {
+                        ListedEntry::File { path, mode, size, digest, machine, elf, versions } => {
+                            let elf = elf.map(|elf| (*elf, versions));
                             let content = Content::known(digest, size, machine, elf);
                             (path, TreeNode::File { mode, content })
                         }

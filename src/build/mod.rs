@@ -31,6 +31,7 @@ mod inputs;
 pub mod layer;
 pub mod listing;
 mod machine;
+pub mod mixture;
 mod offers;
 pub mod ontop;
 pub mod pack;
@@ -45,6 +46,8 @@ pub mod skeleton;
 pub mod standing;
 pub mod tree;
 pub mod unpack;
+pub mod version;
+mod written;
 
 use after::Predecessor;
 use base::{BasePaths, Rootfs};
@@ -52,6 +55,7 @@ use check::CheckError;
 pub use gate::GateError;
 use hints::Hints;
 use inputs::{Inputs, Reading};
+use mixture::ListedError;
 use package::{Package, PackageError, ServiceFiles};
 use recipe::{Base, ImageRole, Recipe, RecipeError};
 use standing::BaseImage;
@@ -93,8 +97,8 @@ pub struct PreparedBuild<'a> {
     /// The packages that are files.
     pub packages: Vec<UsedPackage>,
     hints: Hints<'a>,
-    /// What `--strict` refuses of them; of a rehearsal alone.
-    refused: Option<GateError>,
+    /// What the gates refuse of the inputs; of a rehearsal alone.
+    refused: Vec<GateError>,
     /// What the inputs were before they were read.
     key: Option<Digest>,
 }
@@ -244,6 +248,9 @@ pub enum BuildError {
     /// The parts do not fit together.
     #[error(transparent)]
     Check(#[from] CheckError),
+    /// The recipe lists versions that are not there.
+    #[error(transparent)]
+    Listed(#[from] ListedError),
     /// Something of it would not run.
     #[error(transparent)]
     Gate(#[from] GateError),
@@ -285,6 +292,7 @@ impl BuildError {
             Self::Package(error) => Some(error),
             Self::Input(error) => Some(error),
             Self::Check(error) => Some(error),
+            Self::Listed(error) => Some(error),
             Self::Gate(error) => Some(error),
             Self::Patch(error) => Some(error),
             Self::Store(error) => Some(error),
@@ -350,8 +358,9 @@ fn prepare_with<'a>(
     };
     let mut used: Vec<UsedPackage> = packages.iter().filter_map(used).collect();
     let mut services = package::by_service(packages)?;
-    let mut warnings = package::stale(&services);
-    let refused = settings.allow(gate::strict(&warnings, settings.strict, &recipe.file))?;
+    let mut warnings: Vec<String> = package::stale(&services).into_iter().collect();
+    let strict = settings.allow(gate::strict(&warnings, settings.strict, &recipe.file))?;
+    let mut refused: Vec<GateError> = strict.into_iter().collect();
     if let Some(path) = init.as_deref().filter(|_| recipe.base != Base::Scratch)
         && skeleton::needs_loader(path)?
     {
@@ -367,6 +376,11 @@ fn prepare_with<'a>(
         warnings.push(doubt);
     }
     check::complete(recipe, &services.keys().copied().collect::<BTreeSet<_>>())?;
+    let patched = settings.predecessor.as_ref().map(|before| before.patched.clone()).unwrap_or_default();
+    let (mixtures, notes) = mixture::judge(recipe, &services, wanted, &patched)?;
+    let of_one_release = if mixtures.is_empty() { Ok(()) } else { Err(GateError::Mixed { mixtures }) };
+    refused.extend(settings.allow(of_one_release)?);
+    warnings.extend(notes);
     leave_out(recipe.role, &mut services, &mut warnings);
     let base = match &recipe.base {
         Base::Scratch => None,

@@ -147,7 +147,7 @@ pub fn read_or_recall(path: &Path, hints: &Hints<'_>) -> Result<Package, Package
 }
 
 /// Where the program of a service lies in the image, without leading slash.
-fn binary_path(service: Service) -> String {
+pub(super) fn binary_path(service: Service) -> String {
     format!("{}/{service}/bin/{service}", &TARS_PATH[1..])
 }
 
@@ -232,23 +232,45 @@ pub fn by_service(
     Ok(services)
 }
 
-/// Services whose program is days older than the newest one: `make X-tar` leaves an existing package alone, so it may be
-/// of the version before.
-pub fn stale(services: &BTreeMap<Service, (PathBuf, ServiceFiles)>) -> Vec<String> {
-    const DAY: u64 = 24 * 3600;
-    let newest = services.values().map(|(_, files)| files.built).max().unwrap_or(0);
-    services
-        .iter()
-        .filter(|(_, (_, files))| files.built > 0 && newest - files.built > DAY)
-        .map(|(service, (path, files))| {
-            let days = (newest - files.built) / DAY;
-            format!(
-                "{}: {service} was built {days} days before the newest of the services; \
-                 if it ought to be of the same build, delete the package and run `make {service}-tar`",
-                shown(&path)
-            )
-        })
-        .collect()
+/// Services whose program is older than the newest one by more than a build takes: `make X-tar` leaves an existing package
+/// alone, so it may be of the version before.
+pub fn stale(services: &BTreeMap<Service, (PathBuf, ServiceFiles)>) -> Option<String> {
+    // All of them are made in minutes; an hour is for a slow machine.
+    const HOUR: u64 = 3600;
+    let newest = services.values().map(|(_, files)| files.built).max()?;
+    let age = |built: u64| newest - built;
+    let old = services.iter().filter(|(_, (_, files))| files.built > 0 && age(files.built) > HOUR);
+    let old: Vec<(&Service, &PathBuf, u64)> =
+        old.map(|(service, (path, files))| (service, path, age(files.built))).collect();
+    match old.as_slice() {
+        [] => None,
+        [(service, path, age)] => Some(format!(
+            "{}: {service} was built {} before the newest of the services; if it ought to be of the same build, delete the \
+             package and run `make {service}-tar`",
+            shown(path),
+            span(*age)
+        )),
+        several => {
+            let names: Vec<&str> = several.iter().map(|(service, _, _)| service.name()).collect();
+            let ages = || several.iter().map(|(_, _, age)| *age);
+            let (least, most) = (span(ages().min().unwrap_or(0)), span(ages().max().unwrap_or(0)));
+            let ages = if least == most { least } else { format!("{least} to {most}") };
+            Some(format!(
+                "{} were built {ages} before the newest of the services; if they ought to be of the same build, delete \
+                 their packages and run `make SERVICE-tar` for each",
+                names.join(", ")
+            ))
+        }
+    }
+}
+
+/// A time in seconds, as a person says it.
+fn span(seconds: u64) -> String {
+    match seconds / 3600 {
+        1 => "1 hour".to_owned(),
+        hours @ ..48 => format!("{hours} hours"),
+        hours => format!("{} days", hours / 24),
+    }
 }
 
 const WEB: ImagePath<'static> = ImagePath::known(WEB_PATH);

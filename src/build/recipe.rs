@@ -3,18 +3,21 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
 use super::ontop::Limits;
-use super::plain::{self, Misfit};
+use super::plain;
 pub use super::refusal::RecipeError;
+use super::version::{self, Version};
+pub use super::written::{HealthcheckRecipe, StartCommand};
+use super::written::{Placement, RecipeFile, misfit};
 use crate::diagnose::{Place, shown};
 use crate::limits;
 use crate::oci::Reference;
 use crate::oci::reference::is_tag;
 use crate::paths::ImagePathBuf;
+use crate::tars::Service;
 use crate::yaml;
 
 /// What an image is for: decides ports, health, volume, environment and start.
@@ -78,6 +81,8 @@ pub struct Recipe {
     pub relayer: Limits,
     /// Findings of the gate that are none here: `tarsstat:libmariadb.so.3`.
     pub waive: Vec<String>,
+    /// Services that are of another version than the others, on purpose; and the lines that say so.
+    pub versions: BTreeMap<Service, (Version, u64)>,
     /// What a plain image's config holds.
     pub plain: PlainImage,
 }
@@ -116,82 +121,6 @@ pub struct PlacedFile {
     pub to: ImagePathBuf,
     /// Permission bits; by default 0755 or 0644, as the file is executable or not.
     pub mode: Option<u32>,
-}
-
-/// How to ask for health, as compose writes it.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct HealthcheckRecipe {
-    /// A program with arguments, or a line for the shell.
-    pub test: StartCommand,
-    /// Between two checks.
-    #[serde(default, deserialize_with = "duration")]
-    pub interval: Option<Duration>,
-    /// For one check.
-    #[serde(default, deserialize_with = "duration")]
-    pub timeout: Option<Duration>,
-    /// Before failures count.
-    #[serde(default, deserialize_with = "duration")]
-    pub start_period: Option<Duration>,
-    /// Failures in a row.
-    pub retries: Option<u32>,
-}
-
-/// A program with its arguments, or a line for the shell.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(untagged, expecting = "neither a list of words nor a line for the shell")]
-pub enum StartCommand {
-    /// Program and arguments.
-    Words(Vec<String>),
-    /// A line for `/bin/sh -c`.
-    Line(String),
-}
-
-/// The file as written.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RecipeFile {
-    name: String,
-    version: String,
-    role: ImageRole,
-    base: String,
-    #[serde(default)]
-    packages: Vec<String>,
-    deploy: Option<PathBuf>,
-    web: Option<PathBuf>,
-    init: Option<PathBuf>,
-    #[serde(default)]
-    labels: BTreeMap<String, String>,
-    #[serde(default)]
-    relayer: Limits,
-    #[serde(default)]
-    waive: Vec<String>,
-    entrypoint: Option<StartCommand>,
-    cmd: Option<StartCommand>,
-    #[serde(default)]
-    env: BTreeMap<String, String>,
-    user: Option<String>,
-    workdir: Option<String>,
-    #[serde(default)]
-    ports: Vec<String>,
-    #[serde(default)]
-    volumes: Vec<String>,
-    stop_signal: Option<String>,
-    healthcheck: Option<HealthcheckRecipe>,
-    #[serde(default)]
-    files: BTreeMap<String, Placement>,
-}
-
-/// Where a file goes: a path, or a path with a mode.
-#[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "neither a path in the image nor a mapping with `path` and `mode`")]
-enum Placement {
-    Path(String),
-    Full {
-        path: String,
-        #[serde(default)]
-        mode: Option<String>,
-    },
 }
 
 /// What the command line says instead of the recipe.
@@ -260,8 +189,6 @@ impl Resolver<'_> {
                 "write it as the gate's hint has it, such as tarsstat:libmariadb.so.3",
             ));
         }
-        let version = overrides.version.clone().unwrap_or_else(|| written.version.clone());
-        let reference = self.reference(&written.name, &version)?;
         if written.role != ImageRole::Plain {
             self.refuse_plain_keys(&written)?;
         }
@@ -270,6 +197,12 @@ impl Resolver<'_> {
         } else {
             Self::packages_in(&overrides.packages)?
         };
+        let deploy = written.deploy.as_ref().map(|path| self.folder.join(path));
+        let version = match overrides.version.as_ref().or(written.version.as_ref()) {
+            Some(version) => version.clone(),
+            None => self.version_of(&packages, deploy.as_deref())?,
+        };
+        let reference = self.reference(&written.name, &version)?;
         Ok(Recipe {
             file: self.path.to_owned(),
             reference,
@@ -277,14 +210,57 @@ impl Resolver<'_> {
             role: written.role,
             base: self.base(&written.base)?,
             packages,
-            deploy: written.deploy.as_ref().map(|path| self.folder.join(path)),
+            deploy,
             web: written.web.as_ref().map(|path| self.folder.join(path)),
             init: written.init.as_ref().map(|path| self.folder.join(path)),
             labels: written.labels.clone(),
             relayer: written.relayer,
             waive: written.waive.clone(),
+            versions: self.versions(&written.versions)?,
             plain: self.plain(written)?,
         })
+    }
+
+    /// What the tree says that packages or `deploy` are of, where the recipe says nothing.
+    fn version_of(&self, packages: &[PathBuf], deploy: Option<&Path>) -> Result<String, RecipeError> {
+        let mut found: Option<(PathBuf, Version)> = None;
+        for file in version::files_beside(packages, deploy) {
+            let place = Place::file(&file);
+            let bad = |message: String| RecipeError::Syntax { place: place.clone(), message };
+            let Some(read) = version::read(&file).map_err(|error| bad(error.to_string()))? else { continue };
+            match &found {
+                Some((first, version)) if *version != read => {
+                    let why = format!(
+                        "it says {read}, and {} {version}: which it is, `version` says",
+                        shown(first)
+                    );
+                    return Err(bad(why));
+                }
+                _ => found = Some((file, read)),
+            }
+        }
+        let message =
+            || "missing field `version`, and no tree with a FRAMEWORK_VERSION.txt says it".to_owned();
+        let missing = || RecipeError::Syntax { place: Place::line(self.path, 1), message: message() };
+        found.map(|(_, version)| version.to_string()).ok_or_else(missing)
+    }
+
+    fn versions(
+        &self,
+        written: &BTreeMap<String, String>,
+    ) -> Result<BTreeMap<Service, (Version, u64)>, RecipeError> {
+        let listed = |(name, value): (&String, &String)| {
+            let way = [PathStep::Key("versions"), PathStep::Key(name)];
+            let hint = "list a service that is of another version on purpose, such as tarsstat: 2.4.23";
+            let service: Service = name
+                .parse()
+                .map_err(|_| self.bad(&way, "versions", name, "not a service of the framework", hint))?;
+            let version = value.parse();
+            let version =
+                version.map_err(|()| self.bad(&way, "versions", value, "not three numbers", hint))?;
+            Ok((service, (version, self.line(&way))))
+        };
+        written.iter().map(listed).collect()
     }
 
     fn reference(&self, name: &str, version: &str) -> Result<Reference, RecipeError> {
@@ -550,45 +526,4 @@ impl Resolver<'_> {
 /// True for the name of a finding: a program's file, and what it needs.
 pub fn is_waiver(text: &str) -> bool {
     text.split_once(':').is_some_and(|(program, need)| !program.is_empty() && !need.is_empty())
-}
-
-/// The first value that no engine takes.
-fn misfit(written: &RecipeFile) -> Option<Misfit> {
-    let words = |key, command: &Option<StartCommand>| {
-        let words = command.clone().map(StartCommand::into_words).unwrap_or_default();
-        words.iter().find_map(|word| plain::text(key, word))
-    };
-    let volume = |(index, path): (usize, &String)| {
-        plain::path("volumes", path).map(|misfit| Misfit { index: Some(index), ..misfit })
-    };
-    let test = written.healthcheck.as_ref().map(|check| &check.test);
-    let mut found = written.env.iter().find_map(|(name, value)| plain::variable(name, value));
-    found = found.or_else(|| written.labels.iter().find_map(|(name, value)| plain::label(name, value)));
-    found = found.or_else(|| written.volumes.iter().enumerate().find_map(volume));
-    found = found.or_else(|| written.workdir.as_ref().and_then(|path| plain::path("workdir", path)));
-    found = found.or_else(|| written.user.as_ref().and_then(|user| plain::text("user", user)));
-    found = found.or_else(|| words("entrypoint", &written.entrypoint));
-    found = found.or_else(|| words("cmd", &written.cmd));
-    found = found.or_else(|| written.stop_signal.as_ref().and_then(|signal| plain::signal(signal)));
-    found.or_else(|| test.and_then(plain::test))
-}
-
-impl StartCommand {
-    /// As an entrypoint or command of an image: a line becomes `/bin/sh -c LINE`.
-    pub fn into_words(self) -> Vec<String> {
-        match self {
-            Self::Words(words) => words,
-            Self::Line(line) => vec!["/bin/sh".to_owned(), "-c".to_owned(), line],
-        }
-    }
-}
-
-/// `10s`, `1m30s`, `500ms`: of what compose takes, whole hours, minutes, seconds and milliseconds, with their unit.
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let is_plain = text != "0" && text.bytes().all(|byte| byte.is_ascii_digit() || b"hms".contains(&byte));
-    match yaml::duration::parse(&text).filter(|_| is_plain) {
-        Some(read) => Ok(Some(read)),
-        None => Err(serde::de::Error::custom(format!("`{text}` is not a duration such as 10s or 1m30s"))),
-    }
 }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::compress::ENCODER;
 use super::hints::identity;
 use super::recipe::{Base, Recipe};
-use super::{Built, Origin, Packed, PreparedBuild, Settings, UsedPackage, image, init_of, skeleton};
+use super::{Built, Origin, Packed, PreparedBuild, Settings, UsedPackage, image, init_of, skeleton, version};
 use crate::limits::{self, Limit};
 use crate::oci::{Digest, HashingWriter};
 
@@ -109,6 +109,7 @@ fn key_at(recipe: &Recipe, settings: &Settings, now: SystemTime) -> Option<Diges
     }
     inputs.extend(init_of(recipe, settings).ok()?);
     inputs.extend(recipe.deploy.iter().flat_map(|folder| skeleton::inputs_of_deploy(folder)));
+    inputs.extend(version::files_of(recipe));
     inputs.extend(recipe.plain.files.iter().map(|placed| placed.from.clone()));
     // Another tarsup may make something else of them.
     inputs.push(std::env::current_exe().ok()?);

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::machine;
+use super::version::{Search, Version};
 use crate::contents::Kind;
 use crate::contents::meeting::{self, Meeting, Outcome};
 use crate::elf::{self, Elf, ReadAt};
@@ -77,13 +78,19 @@ enum Stored {
 #[derive(Debug)]
 pub struct Known {
     elf: Elf,
+    versions: Box<[Version]>,
     /// Until it is dropped.
     _share: Share,
 }
 
 impl Known {
-    fn of(elf: Elf) -> Arc<Self> {
-        Arc::new(Self { _share: Share::of(elf.weight()), elf })
+    fn of(elf: Elf, versions: Box<[Version]>) -> Arc<Self> {
+        Arc::new(Self { _share: Share::of(elf.weight() + size_of_val(&*versions) as u64), elf, versions })
+    }
+
+    /// The versions that are compiled into it.
+    pub fn versions(&self) -> &[Version] {
+        &self.versions
     }
 }
 
@@ -120,15 +127,24 @@ impl Content {
             digest: Digest::of(&bytes),
             size: bytes.len() as u64,
             machine: machine::of(&bytes),
-            elf: elf::read(bytes.as_slice(), bytes.len() as u64).ok().flatten().map(Known::of),
+            elf: elf::read(bytes.as_slice(), bytes.len() as u64)
+                .ok()
+                .flatten()
+                .map(|elf| Known::of(elf, Search::of(&bytes))),
             modified: 0,
             place: Stored::Memory(Arc::new(Held::new(bytes))),
         }
     }
 
     /// Content of which only this is known. It cannot be opened.
-    pub fn known(digest: Digest, size: u64, machine: Option<u16>, elf: Option<Elf>) -> Self {
-        Self { digest, size, machine, elf: elf.map(Known::of), modified: 0, place: Stored::Elsewhere }
+    pub fn known(
+        digest: Digest,
+        size: u64,
+        machine: Option<u16>,
+        elf: Option<(Elf, Box<[Version]>)>,
+    ) -> Self {
+        let elf = elf.map(|(elf, versions)| Known::of(elf, versions));
+        Self { digest, size, machine, elf, modified: 0, place: Stored::Elsewhere }
     }
 
     /// A reader from the first byte.
@@ -200,7 +216,7 @@ impl Spool {
         let room = ALL_IN_MEMORY.saturating_sub(HELD.load(Ordering::Relaxed));
         if head.len() <= IN_MEMORY.min(room) {
             let (digest, size) = reader.finish();
-            let elf = elf::read(head.as_slice(), size)?.map(Known::of);
+            let elf = elf::read(head.as_slice(), size)?.map(|elf| Known::of(elf, Search::of(&head)));
             let place = Stored::Memory(Arc::new(Held::new(head)));
             return Ok(Content { digest, size, machine, elf, modified: 0, place });
         }
@@ -215,7 +231,11 @@ impl Spool {
         let offset = *end;
         let is_whole = head.len() <= IN_MEMORY;
         let mut buffer = head;
+        let mut search = Search::default();
         loop {
+            if machine.is_some() {
+                search.feed(&buffer);
+            }
             file.write_all_at(&buffer, *end).map_err(unkept)?;
             *end += buffer.len() as u64;
             if is_whole {
@@ -230,7 +250,9 @@ impl Spool {
         }
         let (digest, size) = reader.finish();
         let elf = match machine {
-            Some(_) => elf::read(&Slice { file: &file, offset }, size)?.map(Known::of),
+            Some(_) => {
+                elf::read(&Slice { file: &file, offset }, size)?.map(|elf| Known::of(elf, search.finish()))
+            }
             None => None,
         };
         Ok(Content { digest, size, machine, elf, modified: 0, place: Stored::Spooled { file, offset } })

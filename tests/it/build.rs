@@ -278,6 +278,21 @@ fn build_warns_of_a_package_that_is_much_older_than_the_others() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.contains("tarslog was built 1157 days before"), "{stderr}");
     assert_eq!(stderr.matches("warning").count(), 1, "{stderr}");
+
+    // Half an hour is one build; three are not, and all are named in one sentence.
+    let earlier = |seconds| Packer { mtime: Packer::default().mtime - seconds, ..Packer::default() };
+    workshop.pack(earlier(1800), Service::Log, "3.0.17");
+    let strict = ["build", "framework.yaml", "--strict"];
+    assert!(workshop.run(&strict).status.success());
+    workshop.pack(earlier(3 * 3600 + 1), Service::Stat, "3.0.17");
+    let message = workshop.refused(&strict, 3);
+    assert!(message.contains("tarsstat was built 3 hours before the newest of the services"), "{message}");
+    workshop.pack(earlier(50 * 3600), Service::Log, "3.0.17");
+    let message = workshop.refused(&strict, 3);
+    assert!(
+        message.contains("tarsstat, tarslog were built 3 hours to 2 days before the newest of the services;"),
+        "{message}"
+    );
 }
 
 #[test]

@@ -6,6 +6,8 @@ mod archives;
 mod backup_tools;
 mod bad_input;
 mod bases;
+#[path = "../beside/mod.rs"]
+mod beside;
 mod build;
 mod bundle;
 mod compose;
@@ -26,6 +28,7 @@ mod gc;
 mod guard;
 mod house;
 mod listless;
+mod mixture;
 mod output;
 mod packages;
 mod patch;

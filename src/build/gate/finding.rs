@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::debian;
+use crate::build::mixture::Mixture;
 use crate::diagnose::{Diagnose, Exit, Place, first_few, shown};
 use crate::limits::Beyond;
 
@@ -216,7 +217,7 @@ impl Diagnose for Finding {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum GateError {
     /// Something that the base cannot run.
-    #[error("{}", lacks(findings))]
+    #[error("{}", first_of(findings))]
     Lacks {
         /// Each thing that is lacking.
         findings: Vec<Finding>,
@@ -233,14 +234,20 @@ pub enum GateError {
         /// The recipe, or the image that is patched.
         origin: PathBuf,
     },
+    /// Parts of different releases.
+    #[error("{}", first_of(mixtures))]
+    Mixed {
+        /// What does not go with what.
+        mixtures: Vec<Mixture>,
+    },
     /// Libraries that need each other without an end.
     #[error("its programs cannot be judged: {0}")]
     Beyond(Beyond),
 }
 
-fn lacks(findings: &[Finding]) -> String {
-    let first = findings.first().map(ToString::to_string).unwrap_or_default();
-    match findings.len().saturating_sub(1) {
+fn first_of(all: &[impl fmt::Display]) -> String {
+    let first = all.first().map(ToString::to_string).unwrap_or_default();
+    match all.len().saturating_sub(1) {
         0 => first,
         more => format!("{first} (and {more} more findings)"),
     }
@@ -254,6 +261,7 @@ impl Diagnose for GateError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Lacks { findings, .. } => findings.first().and_then(Diagnose::hint),
+            Self::Mixed { mixtures } => mixtures.first().and_then(Diagnose::hint),
             Self::Strict { .. } => Some("see to it, or build without --strict".to_owned()),
             Self::Beyond(beyond) => Some(beyond.hint()),
         }
@@ -262,6 +270,7 @@ impl Diagnose for GateError {
     fn place(&self) -> Option<Place> {
         match self {
             Self::Lacks { origin, .. } | Self::Strict { origin, .. } => Some(Place::file(origin)),
+            Self::Mixed { mixtures } => mixtures.first().and_then(Diagnose::place),
             Self::Beyond(_) => None,
         }
     }
@@ -270,6 +279,9 @@ impl Diagnose for GateError {
         match self {
             Self::Lacks { findings, .. } if findings.len() > 1 => {
                 findings.iter().map(|finding| finding as &dyn Diagnose).collect()
+            }
+            Self::Mixed { mixtures } if mixtures.len() > 1 => {
+                mixtures.iter().map(|mixture| mixture as &dyn Diagnose).collect()
             }
             _ => Vec::new(),
         }

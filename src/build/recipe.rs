@@ -10,8 +10,8 @@ use super::ontop::Limits;
 use super::plain;
 pub use super::refusal::RecipeError;
 use super::version::{self, Version};
+use super::written::{FullPlacement, Placement, RecipeFile, misfit};
 pub use super::written::{HealthcheckRecipe, StartCommand};
-use super::written::{Placement, RecipeFile, misfit};
 use crate::diagnose::{Place, shown};
 use crate::limits;
 use crate::oci::Reference;
@@ -439,7 +439,9 @@ impl Resolver<'_> {
         let [files, key] = entry;
         let (to, mode, way) = match placement {
             Placement::Path(path) => (path, None, entry.to_vec()),
-            Placement::Full { path, mode } => (path, mode, vec![files, key, PathStep::Key("path")]),
+            Placement::Full(FullPlacement { path, mode }) => {
+                (path, mode, vec![files, key, PathStep::Key("path")])
+            }
         };
         let to = plain::place(&to).map_err(|(why, hint)| self.bad(&way, "files", &to, &why, hint))?;
         let octal = |text: String| match u32::from_str_radix(text.trim_start_matches("0o"), 8) {

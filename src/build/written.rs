@@ -1,9 +1,12 @@
 //! The recipe as it is written: its keys, and the values that YAML may have for them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::ontop::Limits;
@@ -49,15 +52,41 @@ pub(super) struct RecipeFile {
 }
 
 /// Where a file goes: a path, or a path with a mode.
-#[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "neither a path in the image nor a mapping with `path` and `mode`")]
+#[derive(Debug)]
 pub(super) enum Placement {
     Path(String),
-    Full {
-        path: String,
-        #[serde(default)]
-        mode: Option<String>,
-    },
+    Full(FullPlacement),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FullPlacement {
+    pub path: String,
+    #[serde(default)]
+    pub mode: Option<String>,
+}
+
+/// By hand: a choice that serde derives forgets where a wrong key stands, and takes unknown ones.
+impl<'de> Deserialize<'de> for Placement {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reading;
+        impl<'de> Visitor<'de> for Reading {
+            type Value = Placement;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("neither a path in the image nor a mapping with `path` and `mode`")
+            }
+
+            fn visit_str<E: de::Error>(self, path: &str) -> Result<Placement, E> {
+                Ok(Placement::Path(path.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Placement, A::Error> {
+                FullPlacement::deserialize(MapAccessDeserializer::new(map)).map(Placement::Full)
+            }
+        }
+        deserializer.deserialize_any(Reading)
+    }
 }
 
 /// How to ask for health, as compose writes it.

@@ -239,6 +239,10 @@ fn every_refusal_of_a_recipe_has_the_line_of_the_value() {
         ("ports:\n  - [80]\n", 7, "ports"),
         ("cmd:\n  a: b\n", 6, "`cmd` is neither a list"),
         ("files:\n  a: /b\n  c: [d]\n", 8, "`files.c` is neither a path"),
+        ("files:\n  a: /b\n  b:\n    path: /c\n    moed: '0755'\n", 10, "unknown field `moed`"),
+        ("files:\n  a: {path: /b, mode: [7]}\n", 7, "files.a.mode"),
+        ("files:\n  a: {mode: '0755'}\n", 7, "missing field `path`"),
+        ("relayer:\n  shaer: 3\n", 7, "unknown field `shaer`"),
         ("labels:\n  a: &a [x, x]\n  b: *nowhere\n", 8, "unknown anchor"),
     ] {
         let workshop = Workshop::new();

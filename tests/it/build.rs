@@ -261,6 +261,32 @@ fn build_keeps_a_services_data_out_of_the_volumes_place() {
 }
 
 #[test]
+fn node_brings_what_business_services_run_on() {
+    let workshop = Workshop::new();
+    fs::create_dir_all(workshop.path("jdk/bin")).unwrap();
+    workshop.write("jdk/bin/java", "#!/bin/sh\n");
+    workshop.write("java.sh", "PATH=$PATH:/opt/jdk/bin\n");
+    let recipe = RECIPE.replace("role: framework", "role: node");
+    workshop.write(
+        "node.yaml",
+        &format!(
+            "{recipe}files: {{jdk: /opt/jdk, jdk/bin/java: {{path: /usr/bin/java, mode: '0755'}}, java.sh: /etc/profile.d/java.sh}}\n\
+             env: {{JAVA_HOME: /opt/jdk}}\n"
+        ),
+    );
+    let built = workshop.json(&["build", "node.yaml", "-o", "oci:out:1"]);
+    assert_eq!(names(&built), ["tarsnode", "files", "deploy", "tars-init", "contents"]);
+    let image = layout::read(&workshop.path("out"), None).unwrap();
+    let files = contents(&image, "files");
+    assert_eq!(files["usr/bin/java"].1, 0o755);
+    assert_eq!(files["opt/jdk/bin/java"].3, b"#!/bin/sh\n");
+    assert_eq!(files["etc/profile.d/java.sh"].3, b"PATH=$PATH:/opt/jdk/bin\n");
+    let config = image.parsed_config().unwrap().config;
+    assert!(config.env.contains(&"JAVA_HOME=/opt/jdk".to_owned()), "{:?}", config.env);
+    assert_eq!(config.entrypoint, ["/usr/local/bin/tars-init", "node"], "the role stays what it is");
+}
+
+#[test]
 fn build_of_a_node_from_the_bundle_takes_tarsnode_alone_and_says_so() {
     let workshop = Workshop::new();
     workshop.write("node.yaml", &RECIPE.replace("role: framework", "role: node"));

@@ -29,6 +29,8 @@ pub struct Predecessor {
     pub patched: BTreeSet<Service>,
     /// Its layers are not to stay.
     pub relayer: bool,
+    /// Some of its layers are there, and not gzipped.
+    is_raw: bool,
 }
 
 /// An image that was made of layers of ours.
@@ -79,7 +81,8 @@ impl Predecessor {
         let labels = image.parsed_config().map(|config| config.config.labels).unwrap_or_default();
         let patched =
             labels.keys().filter_map(|label| label.strip_prefix(PATCH_LABEL)?.parse().ok()).collect();
-        Ok(Self { diff_ids: image.diff_ids(), blobs, made, patched, relayer: false })
+        let is_raw = !image.layers.iter().all(|layer| is_gzip(&layer));
+        Ok(Self { diff_ids: image.diff_ids(), blobs, made, patched, relayer: false, is_raw })
     }
 
     /// An image of which only this is known: an engine does not tell what its layers were compressed to.
@@ -91,6 +94,9 @@ impl Predecessor {
     pub fn that_stays(&self, base: &[Digest]) -> Result<&Made, Why> {
         if self.relayer {
             return Err(Why::Asked);
+        }
+        if self.is_raw {
+            return Err(Why::Raw);
         }
         if self.blobs.is_empty() {
             return Err(Why::InEngine);

@@ -39,7 +39,9 @@ pub enum Why {
     Asked,
     /// The predecessor is in an engine, which tells no more than its order.
     InEngine,
-    /// The predecessor was not made of layers of ours, or not gzipped.
+    /// Layers of the predecessor are not gzipped, and nobody near has them so.
+    Raw,
+    /// The predecessor was not made of layers of ours.
     Foreign,
     /// It stands on another base.
     Base,
@@ -58,6 +60,9 @@ impl fmt::Display for Why {
         match self {
             Self::Asked => f.write_str("as --relayer asks for"),
             Self::InEngine => f.write_str("an engine does not tell what is in its layers"),
+            Self::Raw => f.write_str(
+                "the predecessor's layers are not compressed, and neither the store nor the cache knows what they were compressed to",
+            ),
             Self::Foreign => f.write_str("the predecessor's layers are not such as tarsup makes"),
             Self::Base => f.write_str("the predecessor stands on another base"),
             Self::Layers(layers) => write!(f, "{layers} layers would lie on top"),

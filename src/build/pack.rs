@@ -138,7 +138,9 @@ impl PreparedBuild<'_> {
     /// `packed` is in canonical order. An engine tells the order of a predecessor, and nothing else of it.
     fn ordered<'p>(&self, packed: Vec<Piece<'p>>, base: usize, why: Option<&Why>) -> Vec<Piece<'p>> {
         let before = self.settings.predecessor.as_ref().map(|predecessor| predecessor.diff_ids.as_slice());
-        let before = before.filter(|_| matches!(why, Some(Why::InEngine | Why::Foreign))).unwrap_or_default();
+        let before = before
+            .filter(|_| matches!(why, Some(Why::InEngine | Why::Raw | Why::Foreign)))
+            .unwrap_or_default();
         let diff_ids: Vec<Digest> = packed.iter().map(Piece::diff_id).collect();
         let mut packed: Vec<Option<Piece<'p>>> = packed.into_iter().map(Some).collect();
         let order = after::order(&diff_ids, base, before);

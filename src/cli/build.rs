@@ -1,6 +1,7 @@
 //! `tarsup build`: a recipe becomes an image, in the local store or wherever `-o` says.
 
 mod base;
+mod near;
 mod patch;
 mod plan;
 
@@ -277,7 +278,7 @@ fn after(args: &BuildArgs, places: &Places, ui: &Ui) -> Result<Option<Predecesso
     let mut before = match text.parse()? {
         // Its layers would have to be taken out of the engine, all of them.
         ImageName::Daemon(reference) => Predecessor::of_diff_ids(image::diff_ids(&reference, places, ui)?),
-        name => predecessor(&name, &image::read(&name, places, ui)?, ui)?,
+        name => predecessor(&name, &near::gzipped(image::read(&name, places, ui)?), ui)?,
     };
     before.relayer = args.relayer;
     Ok(Some(before))

@@ -227,6 +227,26 @@ impl Cache {
         (record.is_of_this_version() && whole).then_some(record)
     }
 
+    /// The gzipped blobs of these contents: diff id → digest and size. Every record is read, as they are found by what goes in
+    /// otherwise.
+    pub fn blobs_of(&self, diff_ids: &[Digest]) -> BTreeMap<Digest, (Digest, u64)> {
+        self.hold();
+        let records = fs::read_dir(self.root.join("records")).into_iter().flatten().flatten();
+        let mut records: Vec<PathBuf> = records.map(|entry| entry.path()).collect();
+        // Whichever has a content first is the one, each time.
+        records.sort();
+        let mut found = BTreeMap::new();
+        for path in records {
+            // To look is not to use.
+            let Ok((record, _)) = read_json::<LayerRecord<IgnoredAny>>(&path) else { continue };
+            let is_wanted = record.is_of_this_version() && diff_ids.contains(&record.diff_id);
+            if is_wanted && !found.contains_key(&record.diff_id) && self.holds(&record.digest, record.size) {
+                found.insert(record.diff_id, (record.digest, record.size));
+            }
+        }
+        found
+    }
+
     /// A place for a blob that is being made.
     pub fn start(&self) -> Result<Draft, StoreError> {
         if self.rehearses() { Ok(Draft(None)) } else { self.temporary().map(|file| Draft(Some(file))) }

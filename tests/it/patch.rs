@@ -1,10 +1,12 @@
 //! `tarsup build --patch`: the next image from one that exists, without a recipe and without the other packages.
 
 use std::fs;
+use std::io::Read as _;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tarsup::oci::Digest;
 use tarsup::tars::Service;
+use tarsup::transport::layout;
 
 use crate::packages::{Entry, Packer, RECIPE, Workshop, entries};
 
@@ -133,4 +135,68 @@ fn patch_may_bring_what_another_layer_has_where_it_is_the_same_to_the_byte() {
     // A build from the recipe says the same.
     fs::rename(workshop.path("patched.tgz"), workshop.path("packages/tarsstat.tgz")).unwrap();
     workshop.json(&["build", "framework.yaml", "--version", "2"]);
+}
+
+/// What `docker save` writes of an image: layers as they are uncompressed.
+fn save(workshop: &Workshop, layout: &str) -> String {
+    let image = layout::read(&workshop.path(layout), None).unwrap();
+    let mut tar = tar::Builder::new(fs::File::create(workshop.path("saved.tar")).unwrap());
+    let mut append = |name: &str, bytes: &[u8]| {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, name, bytes).unwrap();
+    };
+    let mut names = Vec::new();
+    for (number, layer) in image.layers.iter().enumerate() {
+        let mut bytes = Vec::new();
+        let mut stream = flate2::read::MultiGzDecoder::new(layer.source.open().unwrap());
+        stream.read_to_end(&mut bytes).unwrap();
+        names.push(format!("{number}/layer.tar"));
+        append(&names[number], &bytes);
+    }
+    append("config.json", &image.config);
+    let manifest =
+        json!([{ "Config": "config.json", "RepoTags": ["tars/framework:3.0.17"], "Layers": names }]);
+    append("manifest.json", manifest.to_string().as_bytes());
+    tar.finish().unwrap();
+    "docker-archive:saved.tar".to_owned()
+}
+
+#[test]
+fn image_that_an_engine_saved_is_built_upon_where_its_layers_are_known_and_said_so_where_not() {
+    let workshop = Workshop::new();
+    workshop.json(&["build", "framework.yaml", "-o", "tars/framework:3.0.17", "-o", "oci:out:1"]);
+    let saved = save(&workshop, "out");
+    workshop.pack(Packer::default(), Service::Log, "3.0.18");
+    let package = format!("tarsstat={}", pack(&workshop, Service::Stat, "patched"));
+    let after = |image: &str| {
+        workshop.json(&["build", "framework.yaml", "--version=2", "--after", image, "-ooci:next:2"])
+    };
+    let patch =
+        |image: &str| workshop.json(&["build", "--patch", &package, "--version=3", image, "-ooci:next:3"]);
+    let (next, patched) = (after("tars/framework:3.0.17"), patch("tars/framework:3.0.17"));
+    let kept =
+        |built: &Value| built["layers"].as_array().unwrap()[..13].iter().all(|layer| layer["cached"] == true);
+    assert!(kept(&next) && next["layers"].as_array().unwrap().len() == 15, "{next}");
+    // The store has the image.
+    assert_eq!(after(&saved)["digest"], next["digest"]);
+    assert_eq!(patch(&saved)["digest"], patched["digest"]);
+    // The cache alone has its layers.
+    fs::remove_dir_all(workshop.path("store")).unwrap();
+    assert_eq!(after(&saved)["digest"], next["digest"]);
+    assert_eq!(patch(&saved)["layers"][12], patched["layers"][12]);
+    // Nobody has.
+    fs::remove_dir_all(workshop.path("cache")).unwrap();
+    let words = "are not compressed, and neither the store nor the cache knows what they were compressed to";
+    let output = workshop.run(&["build", "framework.yaml", "--version=2", "--after", &saved, "-ooci:next:4"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains(words), "{said}");
+    // What the build just made is none of the archive's list, which stays unknown.
+    fs::remove_dir_all(workshop.path("cache")).unwrap();
+    let message = workshop.refused(&["build", "--patch", &package, "--version=3", &saved], 2);
+    assert!(
+        message.contains(words) && message.contains("in the local store, a layout or a registry"),
+        "{message}"
+    );
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::{BuildArgs, Telling, UsageError, Written, predecessor, settings};
+use super::{BuildArgs, Telling, UsageError, Written, near, predecessor, settings};
 use crate::build::patch::{self, Patch};
 use crate::cli::image;
 use crate::cli::places::Places;
@@ -18,7 +18,7 @@ pub(super) fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
     let version = args.version.clone().filter(|version| is_tag(version)).ok_or(UsageError::PatchVersion)?;
     let source: ImageName = args.recipe.to_string_lossy().parse()?;
     let places = Places::new(&args.places);
-    let old = image::read(&source, &places, ui)?;
+    let old = near::gzipped(image::read(&source, &places, ui)?);
     let reference = image::name_of(&source, &old);
     if reference.tag.as_deref() == Some(version.as_str()) {
         return Err(UsageError::SameVersion(version).into());

@@ -11,7 +11,7 @@ use super::hints::Hints;
 use super::layer::{Folder, Folders};
 use super::offers::Gathering;
 use super::tree::Unkept;
-use super::unpack::{Bounded, UnpackError, is_cut, is_too_much, quoted};
+use super::unpack::{Bounded, UnpackError, is_too_much, quoted};
 use crate::contents::meeting::{self, Meeting, Outcome};
 use crate::contents::{Kind, Offers};
 use crate::diagnose::shown_bytes;
@@ -21,7 +21,7 @@ use crate::paths::image::{self, target_fits};
 use crate::paths::{self, ImagePath, ImagePathBuf, LayerName, Lost, Paths, Unfit};
 use crate::store::Cache;
 use crate::store::cache::LayerRecord;
-use crate::tarball::magic::{self, MagicError};
+use crate::tarball::magic::{self, Follows, MagicError, is_cut};
 use crate::tarball::{Entry, EntryKind, ReadError, TarReader};
 
 /// What is remembered of a root file system beside its layer: where other layers may put something.
@@ -250,6 +250,7 @@ pub(super) fn read_names(
             unusable(&format!("it is cut off in the middle of `{}`", shown_bytes(&name)))
         }
         ReadError::CutOff => unusable("it is cut off"),
+        ReadError::Io(error) if Follows::is(&error) => unusable(&error.to_string()),
         ReadError::Io(error) if is_cut(&error) => unusable("it is cut off"),
         ReadError::Entry { name, why } => refused(path, &name, &why),
         ReadError::Damaged("it is no tar") => unusable("it is no tar"),

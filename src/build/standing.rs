@@ -161,6 +161,9 @@ fn read(base: &BaseImage, layer: &Layer, keep: Option<(&Cache, &Compressors)>) -
     }
     let names = names?;
     let (made, diff_id, tar_size) = tee.out.finish();
+    if tee.inner.inner.is_filled() {
+        return Err(unfit(base, "zeros follow the end of its gzip, which no engine takes").into());
+    }
     let mut blob = tee.inner.inner.into_inner();
     // What may follow the compressed stream is a part of the blob all the same.
     io::copy(&mut blob, &mut io::sink()).map_err(failed)?;

@@ -9,7 +9,7 @@ use crate::limits;
 use crate::oci::{Digest, HashingReader};
 use crate::paths::image::target_fits;
 use crate::paths::{self, ImagePath, ImagePathBuf, Unfit};
-use crate::tarball::magic::{self, MagicError};
+use crate::tarball::magic::{self, MagicError, is_cut};
 use crate::tarball::{Entry, EntryKind, ReadError, TarReader};
 
 /// What was read: names are relative, modes 0755 or 0644.
@@ -357,6 +357,7 @@ impl<'a> Unpacking<'a> {
             ReadError::Io(source) if Unkept::is(&source) => {
                 UnpackError::Unkept { path: self.path.to_owned(), source }
             }
+            ReadError::Io(error) if magic::Follows::is(&error) => self.archive(&error.to_string()),
             ReadError::Io(error) if is_cut(&error) => self.archive("it is cut off"),
             ReadError::Io(error) => self.archive(&format!("it is damaged: {error}")),
         }
@@ -366,15 +367,6 @@ impl<'a> Unpacking<'a> {
 /// A name as a message quotes it, and no more than fits on a few lines.
 pub(super) fn quoted(entry: &[u8]) -> String {
     shown_bytes(entry).to_string().chars().take(200).collect()
-}
-
-/// True where a stream ends too soon, whichever decoder says so.
-pub fn is_cut(error: &io::Error) -> bool {
-    let text = error.to_string();
-    // libzstd says it in words alone.
-    error.kind() == io::ErrorKind::UnexpectedEof
-        || text.contains("unexpected end")
-        || text.contains("incomplete frame")
 }
 
 /// Executable for its owner, or not: nothing else of a mode survives.

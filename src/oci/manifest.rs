@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 use oci_spec::image as spec;
 pub use oci_spec::image::MediaType;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{Digest, sizes};
+use crate::diagnose::shown;
 
 /// A content descriptor (image-spec, descriptor.md).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +81,48 @@ impl Manifest {
             annotations: read.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
         })
     }
+}
+
+/// What stands where a manifest belongs, and is none of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instead {
+    /// What it is, as a sentence.
+    pub what: String,
+    /// What to do.
+    pub hint: &'static str,
+}
+
+/// What these bytes are, which no image can be read of; `None` where nothing is known of them.
+pub fn instead(bytes: &[u8]) -> Option<Instead> {
+    let Ok(document) = serde_json::from_slice::<Value>(bytes) else {
+        let is_page = bytes.trim_ascii_start().starts_with(b"<");
+        let what =
+            if is_page { "a web page stands where its manifest belongs" } else { "its manifest is no JSON" };
+        let hint =
+            "see that a registry answers there: a proxy, or the page of a login, may answer in its place";
+        return Some(Instead { what: what.to_owned(), hint });
+    };
+    if document["schemaVersion"] == 1 {
+        let what = "its manifest is of schema 1, which is no longer read".to_owned();
+        let hint = "push it again with a docker of today, or convert it: `skopeo copy --format oci docker://OLD docker://NEW`";
+        return Some(Instead { what, hint });
+    }
+    let text = |pointer: &str| document.pointer(pointer).and_then(Value::as_str);
+    let of_image = |kind: &&str| {
+        !matches!(
+            *kind,
+            "application/vnd.oci.image.config.v1+json" | "application/vnd.docker.container.image.v1+json"
+        )
+    };
+    let kind = text("/artifactType").or_else(|| {
+        text("/config/mediaType")
+            .or_else(|| text("/mediaType").filter(|kind| kind.contains("artifact")))
+            .filter(of_image)
+    })?;
+    Some(Instead {
+        what: format!("it is an artifact of the type {}", shown(&kind)),
+        hint: "name an image; an artifact (a chart, a signature, a bill of materials) is read by the program that made it",
+    })
 }
 
 /// The architecture of this machine, as images name it.
@@ -169,6 +213,39 @@ mod tests {
         assert!(Manifest::parse(of(1 << 40).as_bytes()).is_ok());
         for size in [1 << 56, i64::MAX as u64] {
             assert!(Manifest::parse(of(size).as_bytes()).is_err(), "{size}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_manifest_of_an_image_is_known_by_its_kind() {
+        let what = |bytes: &str| instead(bytes.as_bytes()).map(|instead| instead.what);
+        let image = format!(
+            r#"{{"schemaVersion":2,"config":{},"layers":[]}}"#,
+            descriptor("application/vnd.oci.image.config.v1+json", "")
+        );
+        assert_eq!(what(&image), None);
+        assert_eq!(what(&image.replace("oci.image.config.v1+json", "docker.container.image.v1+json")), None);
+        assert_eq!(what(r#"{"schemaVersion":2,"manifests":[]}"#), None);
+        for (bytes, part) in [
+            (" \n<!DOCTYPE html><html>", "a web page"),
+            ("", "is no JSON"),
+            ("404 page not found", "is no JSON"),
+            (r#"{"schemaVersion":1,"name":"x","fsLayers":[]}"#, "of schema 1"),
+            (
+                &image.replace("oci.image.config", "cncf.helm.config"),
+                "artifact of the type application/vnd.cncf.helm",
+            ),
+            (
+                r#"{"schemaVersion":2,"artifactType":"x/y","config":{"mediaType":"application/vnd.oci.empty.v1+json"}}"#,
+                "artifact of the type x/y",
+            ),
+            (
+                r#"{"mediaType":"application/vnd.oci.artifact.manifest.v1+json","blobs":[]}"#,
+                "artifact of the type application/vnd.oci.artifact",
+            ),
+        ] {
+            let found = what(bytes).unwrap_or_else(|| panic!("{bytes}"));
+            assert!(found.contains(part), "{bytes}: {found}");
         }
     }
 

@@ -169,11 +169,14 @@ impl Layout {
             }
             return self.image_for(&chosen, architecture, depth + 1);
         }
+        let or_what_it_is = |why: String| {
+            unreadable(manifest::instead(&bytes).map_or(why, |instead| format!("no image: {}", instead.what)))
+        };
         let manifest =
-            Manifest::parse(&bytes).map_err(|error| unreadable(format!("no OCI manifest: {error}")))?;
+            Manifest::parse(&bytes).map_err(|error| or_what_it_is(format!("no OCI manifest: {error}")))?;
         let config_bytes = self.read_blob(&manifest.config)?;
         let config: Config = serde_json::from_slice(&config_bytes)
-            .map_err(|error| unreadable(format!("its config cannot be read: {error}")))?;
+            .map_err(|error| or_what_it_is(format!("its config cannot be read: {error}")))?;
         if config.rootfs.diff_ids.len() != manifest.layers.len() {
             return Err(malformed(
                 &self.blob(&descriptor.digest),

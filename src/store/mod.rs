@@ -82,6 +82,9 @@ impl Diagnose for StoreError {
     fn exit(&self) -> Exit {
         match self {
             Self::Io { source, .. } if proven::is_other_kind(source) => Exit::Usage,
+            Self::Io { act: "read", source, .. } if source.kind() == io::ErrorKind::NotADirectory => {
+                Exit::Usage
+            }
             Self::Io { .. } => Exit::Failed,
             Self::Malformed { .. }
             | Self::WrongBytes { .. }
@@ -95,6 +98,10 @@ impl Diagnose for StoreError {
         Some(match self {
             Self::Io { source, .. } if proven::is_other_kind(source) => {
                 "put a file in its place, or name another layout: no link is followed".to_owned()
+            }
+            Self::Io { act: "read", source, .. } if source.kind() == io::ErrorKind::NotADirectory => {
+                "name the folder of an OCI layout; a file that `docker save` wrote is `docker-archive:FILE`"
+                    .to_owned()
             }
             Self::Io { act: "read", .. } => "see whether it exists and may be read".to_owned(),
             Self::Io { .. } => "see whether the disk is full and the permissions fit".to_owned(),

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, Read};
 
-use flate2::bufread::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 use lzma_rust2::XzReader;
 
 /// A stream whose compression was found out. Each variant yields the tar's bytes.
@@ -10,11 +10,117 @@ pub enum Decompressed<R: BufRead> {
     /// Not compressed.
     Tar(R),
     /// gzip, of one member or several.
-    Gzip(Box<MultiGzDecoder<R>>),
+    Gzip(Box<Gzip<R>>),
     /// zstd, of one frame or several.
     Zstd(zstd::Decoder<'static, R>),
     /// xz, of one stream or several.
     Xz(Box<XzReader<R>>),
+}
+
+/// gzip, of one member or several (RFC 1952). Zeros behind the last one, which fill up a tape or a block, are passed over, as GNU
+/// gzip does.
+pub struct Gzip<R> {
+    /// Always there, but while one member follows another.
+    member: Option<GzDecoder<R>>,
+    /// True between the end of a member and whatever follows it.
+    has_ended: bool,
+    /// True in a member behind the first one.
+    is_behind: bool,
+    is_filled: bool,
+}
+
+/// Why there is a decoder.
+const KEPT: &str = "a decoder takes the place of the one before at once";
+
+impl<R: BufRead> Gzip<R> {
+    /// Reads from the first member.
+    pub fn new(stream: R) -> Self {
+        Self { member: Some(GzDecoder::new(stream)), has_ended: false, is_behind: false, is_filled: false }
+    }
+
+    /// True where zeros follow the last member, as far as was read: an engine takes no layer that ends so.
+    pub fn is_filled(&self) -> bool {
+        self.is_filled
+    }
+
+    /// The stream below.
+    fn into_inner(self) -> R {
+        self.member.expect(KEPT).into_inner()
+    }
+
+    /// Looks at what is behind a member: false at the end of all.
+    fn goes_on(&mut self) -> io::Result<bool> {
+        loop {
+            let stream = self.member.as_mut().expect(KEPT).get_mut();
+            let rest = stream.fill_buf()?;
+            let zeros = rest.iter().take_while(|byte| **byte == 0).count();
+            match rest.get(zeros) {
+                None if zeros == 0 => return Ok(false),
+                // The second byte may not be there yet.
+                Some(0x1f)
+                    if zeros == 0 && !self.is_filled && rest.get(1).is_none_or(|byte| *byte == 0x8b) =>
+                {
+                    let stream = self.member.take().expect(KEPT).into_inner();
+                    self.member = Some(GzDecoder::new(stream));
+                    (self.has_ended, self.is_behind) = (false, true);
+                    return Ok(true);
+                }
+                Some(_) => return Err(Follows::error("gzip")),
+                None => {
+                    stream.consume(zeros);
+                    self.is_filled = true;
+                }
+            }
+        }
+    }
+}
+
+impl<R: BufRead> Read for Gzip<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            if self.has_ended && !self.goes_on()? {
+                return Ok(0);
+            }
+            let member = self.member.as_mut().expect(KEPT);
+            let begins = self.is_behind && member.header().is_none();
+            match member.read(buffer) {
+                Ok(0) => self.has_ended = true,
+                // Its first byte was that of a member, and the second was not.
+                Err(error) if begins && error.kind() == io::ErrorKind::InvalidInput => {
+                    return Err(Follows::error("gzip"));
+                }
+                read => return read,
+            }
+        }
+    }
+}
+
+/// What a decoder fails with where something stands behind the end of what it decodes.
+#[derive(Debug, thiserror::Error)]
+#[error("something follows the end of its {0}")]
+pub struct Follows(&'static str);
+
+impl Follows {
+    fn error(of: &'static str) -> io::Error {
+        io::Error::new(io::ErrorKind::InvalidData, Self(of))
+    }
+
+    /// True for this error, whatever passed it on.
+    pub fn is(error: &io::Error) -> bool {
+        error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<Self>)
+    }
+}
+
+/// True where a stream ends too soon, whichever decoder says so.
+pub fn is_cut(error: &io::Error) -> bool {
+    let text = error.to_string();
+    // libzstd says it in words alone.
+    error.kind() == io::ErrorKind::UnexpectedEof
+        || text.contains("unexpected end")
+        || text.contains("incomplete frame")
 }
 
 /// What a decoder of xz may take, in KiB: as much as one of zstd takes. `xz -9` asks for half of it.
@@ -55,7 +161,7 @@ pub fn open<R: BufRead>(mut stream: R) -> Result<Decompressed<R>, MagicError> {
         return Err(MagicError::Other(what));
     }
     Ok(match magic {
-        [0x1f, 0x8b, ..] => Decompressed::Gzip(Box::new(MultiGzDecoder::new(stream))),
+        [0x1f, 0x8b, ..] => Decompressed::Gzip(Box::new(Gzip::new(stream))),
         // A frame, or one of the sixteen skippable ones that parallel compressors write first.
         [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
             Decompressed::Zstd(zstd::Decoder::with_buffer(stream)?)
@@ -82,6 +188,11 @@ impl<R: BufRead> Decompressed<R> {
             Self::Xz(decoder) => decoder.into_inner(),
         }
     }
+
+    /// True where zeros follow the end of its gzip.
+    pub fn is_filled(&self) -> bool {
+        matches!(self, Self::Gzip(decoder) if decoder.is_filled())
+    }
 }
 
 impl<R: BufRead> Read for Decompressed<R> {
@@ -89,7 +200,14 @@ impl<R: BufRead> Read for Decompressed<R> {
         match self {
             Self::Tar(stream) => stream.read(buffer),
             Self::Gzip(decoder) => decoder.read(buffer),
-            Self::Zstd(decoder) => decoder.read(buffer),
+            // The first frame was told by its magic.
+            Self::Zstd(decoder) => decoder.read(buffer).map_err(|error| {
+                if error.to_string().contains("Unknown frame descriptor") {
+                    Follows::error("zstd")
+                } else {
+                    error
+                }
+            }),
             Self::Xz(decoder) => decoder.read(buffer).map_err(|error| match error.kind() {
                 io::ErrorKind::OutOfMemory => {
                     let most = MOST_MEMORY / 1024;
@@ -139,6 +257,44 @@ mod tests {
             plain.read_to_end(&mut content).unwrap();
             assert_eq!(content, b"one two");
         }
+    }
+
+    #[test]
+    fn what_follows_a_stream_is_said_and_zeros_behind_gzip_are_passed_over_as_gnu_gzip_does() {
+        let read = |bytes: &[u8], room: usize| -> io::Result<Vec<u8>> {
+            let mut content = Vec::new();
+            let stream = io::BufReader::with_capacity(room, bytes);
+            open(stream).map_err(io::Error::other)?.read_to_end(&mut content).map(|_| content)
+        };
+        let packed = [gzip(b"one "), gzip(b"two")].concat();
+        for room in [13, 1 << 16] {
+            for zeros in [0, 1, 511, 70_000] {
+                let filled = [packed.clone(), vec![0; zeros]].concat();
+                assert_eq!(read(&filled, room).unwrap(), b"one two", "{room} {zeros}");
+            }
+            let garbage: [&[u8]; 6] = [
+                b"x",
+                b"\x1fx",
+                b"\x1f\x1f\x1f",
+                b"garbage, more than a header has",
+                b"\0\0x",
+                b"\0\x1f\x8b",
+            ];
+            for garbage in garbage {
+                let error = read(&[&packed, garbage].concat(), room).unwrap_err();
+                assert_eq!(error.to_string(), "something follows the end of its gzip", "{room} {garbage:?}");
+                assert!(Follows::is(&error));
+            }
+            for cut in [packed.len() - 1, packed.len() - 9, gzip(b"one ").len() + 3] {
+                assert!(is_cut(&read(&packed[..cut], room).unwrap_err()), "{room} {cut}");
+            }
+        }
+        let zstd = [zstd::encode_all(&b"one"[..], 3).unwrap(), b"garbage".to_vec()].concat();
+        let error = read(&zstd, 1 << 16).unwrap_err();
+        assert!(
+            Follows::is(&error) && error.to_string() == "something follows the end of its zstd",
+            "{error}"
+        );
     }
 
     #[test]

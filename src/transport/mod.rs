@@ -301,8 +301,8 @@ impl Diagnose for TransportError {
             | Self::Absent { .. }
             | Self::Malformed { .. }
             | Self::Bomb { .. }
-            | Self::Unsound(_) => Exit::Usage,
-            Self::Io { act: "read", source, .. } if source.kind() == io::ErrorKind::NotFound => Exit::Usage,
+            | Self::Unsound(_)
+            | Self::Io { act: "read", .. } => Exit::Usage,
             Self::Store(error) => error.exit(),
             Self::Engine(error) => error.exit(),
             Self::Registry(error) => error.exit(),
@@ -322,6 +322,9 @@ impl Diagnose for TransportError {
             Self::Bomb { limit, .. } => Some(limit.hint()),
             Self::Unkept { .. } => Some("make room there, or name another folder in TMPDIR".to_owned()),
             Self::Malformed { .. } => Some("make it again, or name another one".to_owned()),
+            Self::Io { act: "read", path, .. } if path.is_dir() => {
+                Some("name a file; an OCI layout, which is a folder, is `oci:DIR`".to_owned())
+            }
             Self::Io { act: "read", .. } => Some("see whether it exists and may be read".to_owned()),
             Self::Io { .. } => Some("see whether the disk is full and the permissions fit".to_owned()),
             Self::Unsound(_) => Some(

@@ -10,7 +10,6 @@ use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use flate2::read::MultiGzDecoder;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -21,7 +20,8 @@ use crate::oci::{
     BlobSource, Descriptor, Digest, HashingReader, HashingWriter, Image, Layer, Manifest, MediaType,
     Reference,
 };
-use crate::tarball::magic;
+use crate::tarball::magic::{self, Follows, Gzip, MagicError, is_cut};
+use crate::tarball::{BLOCK, padding};
 
 /// A tar on disk, which lives as long as a layer that is read from it.
 pub struct Archived {
@@ -49,8 +49,9 @@ impl Archived {
         let file = io::BufReader::with_capacity(256 * 1024, file);
         let mut stream = match magic::open(file) {
             Ok(stream) if stream.is_compressed() => stream,
-            // What else it is, is found where it is read.
-            Ok(_) | Err(_) => return Ok(archived),
+            Ok(_) => return Ok(archived),
+            Err(MagicError::Read(error)) => return Err(unreadable(error)),
+            Err(other) => return Err(archived.malformed(other.to_string())),
         };
         let unkept = |source| TransportError::Unkept { image: path.to_owned(), source };
         let mut spool = tempfile::tempfile().map_err(unkept)?;
@@ -60,6 +61,8 @@ impl Archived {
             // Which of both failed decides whose fault it is.
             let read = match stream.read(&mut piece) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if is_cut(&error) => return Err(archived.malformed("it is cut off")),
+                Err(error) if Follows::is(&error) => return Err(archived.malformed(error.to_string())),
                 read => {
                     read.map_err(|error| archived.malformed(format!("it cannot be unpacked: {error}")))?
                 }
@@ -194,12 +197,35 @@ struct Members {
 impl Members {
     fn scan(archived: &Arc<Archived>) -> Result<Self> {
         let unreadable = |error| archived.unreadable(error);
-        let not_tar = |error: io::Error| archived.malformed(format!("it is no tar, or cut off: {error}"));
-        let mut tar = tar::Archive::new(archived.open().map_err(unreadable)?);
+        let file = archived.open().map_err(unreadable)?;
+        let length = file.metadata().map_err(unreadable)?.len();
+        let not_tar = |error: io::Error| {
+            let words = error.to_string();
+            archived.malformed(match words.as_str() {
+                _ if length < BLOCK as u64 => "it is no tar".to_owned(),
+                // A header that is not all there.
+                "failed to read entire block" => "it is cut off".to_owned(),
+                _ if is_cut(&error) => "it is cut off".to_owned(),
+                _ => format!("it is no tar, or damaged: {words}"),
+            })
+        };
+        let mut end = 0;
+        let mut tar = tar::Archive::new(file);
         let mut found = Self { archived: archived.clone(), files: BTreeMap::new(), links: BTreeMap::new() };
         for entry in tar.entries_with_seek().map_err(not_tar)? {
             let entry = entry.map_err(not_tar)?;
             let name = entry.path().map_err(not_tar)?.to_string_lossy().trim_start_matches("./").to_owned();
+            let stored = if entry.header().entry_type().is_gnu_sparse() {
+                entry.header().entry_size().map_err(not_tar)?
+            } else {
+                entry.size()
+            };
+            end = entry.raw_file_position().saturating_add(stored);
+            if end > length {
+                let name = shown(&name);
+                return Err(archived.malformed(format!("it is cut off in the middle of `{name}`")));
+            }
+            end = end.saturating_add(padding(stored));
             match entry.header().entry_type() {
                 tar::EntryType::Regular => {
                     found.files.insert(name, Span { offset: entry.raw_file_position(), size: entry.size() });
@@ -211,6 +237,13 @@ impl Members {
                 }
                 _ => {}
             }
+        }
+        // Every writer ends a tar with zeros: what stood behind the last entry that is there may be gone.
+        if length < end.saturating_add(BLOCK as u64) {
+            return Err(archived.malformed(match length {
+                0 => "it is empty",
+                _ => "it is cut off: the tar has no end",
+            }));
         }
         Ok(found)
     }
@@ -240,7 +273,11 @@ impl Members {
     fn layer(&self, name: &str, diff_id: Digest) -> Result<Layer> {
         let blob = self.blob(self.span(name)?);
         let measured = measure(&blob).map_err(|error| {
-            self.archived.malformed(format!("its layer {name} cannot be unpacked: {error}"))
+            let name = shown(name);
+            self.archived.malformed(match error {
+                error if is_cut(&error) => format!("its layer {name} is cut off"),
+                error => format!("its layer {name} cannot be unpacked: {error}"),
+            })
         })?;
         let bomb = || self.archived.bomb(&format!("its layer {}", shown(name)), &limits::UNPACKED);
         let measured = measured.ok_or_else(bomb)?;
@@ -290,7 +327,8 @@ fn measure(blob: &Slice) -> io::Result<Option<Measured>> {
     let mut plain = HashingWriter::new(io::sink());
     if is_gzip {
         let most = limits::UNPACKED.unpacking(blob.span.size);
-        let mut unpacked = MultiGzDecoder::new(&mut stored).take(most.saturating_add(1));
+        let unpacked = Gzip::new(io::BufReader::with_capacity(128 * 1024, &mut stored));
+        let mut unpacked = unpacked.take(most.saturating_add(1));
         if io::copy(&mut unpacked, &mut plain)? > most {
             return Ok(None);
         }
@@ -423,7 +461,8 @@ mod tests {
             (b"no tar at all".repeat(100), "it is no tar"),
             (written(&image, &|index| index == 0), "it has no blobs/sha256/"),
             (written(&swapped, &|_| true), "is not the one that its config names"),
-            (whole[..1024].to_vec(), "it has no manifest.json"),
+            (whole[..1024].to_vec(), "it is cut off: the tar has no end"),
+            (vec![0; 1024], "it has no manifest.json"),
         ] {
             match read_back(&tar, None).unwrap_err() {
                 TransportError::Malformed { why: said, .. } => assert!(said.contains(why), "{said}"),

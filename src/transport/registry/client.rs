@@ -195,6 +195,9 @@ impl Session {
                     let after = retry_after(answer.headers());
                     patience.wait(after, self.refusal(answer, act).await).await?;
                 }
+                status if status.is_redirection() || matches!(status.as_u16(), 404 | 405 | 410 | 501) => {
+                    return Err(RegistryError::NoRegistry { host: self.host.clone(), status });
+                }
                 _ => return Err(self.refusal(answer, act).await),
             }
         }

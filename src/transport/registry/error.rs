@@ -64,6 +64,24 @@ pub enum RegistryError {
         /// What it says, with a colon before it.
         said: String,
     },
+    /// Something else answers there.
+    #[error("{host} is no registry: it answers {status} where a registry says that it is one (/v2/)")]
+    NoRegistry {
+        /// The registry's host.
+        host: String,
+        /// The status.
+        status: StatusCode,
+    },
+    /// Something has the name, and it is no image.
+    #[error("{name} is no image: {what}")]
+    NoImage {
+        /// The image's name.
+        name: String,
+        /// What it is.
+        what: String,
+        /// What to do.
+        hint: &'static str,
+    },
     /// There is no such repository, tag or blob.
     #[error("{host} has no {what}{said}")]
     Absent {
@@ -186,6 +204,8 @@ impl Diagnose for RegistryError {
     fn exit(&self) -> Exit {
         match self {
             Self::UnknownHost { .. }
+            | Self::NoRegistry { .. }
+            | Self::NoImage { .. }
             | Self::Absent { .. }
             | Self::Malformed { .. }
             | Self::WrongBytes { .. }
@@ -219,6 +239,11 @@ impl Diagnose for RegistryError {
             Self::Denied { .. } => {
                 "see what this user may do there, and how the repository is spelt".to_owned()
             }
+            Self::NoRegistry { .. } => {
+                "see how host and port are spelt: what answers there is another kind of server, or a proxy"
+                    .to_owned()
+            }
+            Self::NoImage { hint, .. } => (*hint).to_owned(),
             Self::Absent { .. } => "see how repository and tag are spelt".to_owned(),
             Self::Full { .. } => "make room there, or have its limit raised".to_owned(),
             Self::Answered { status, .. } if is_transient(*status) => "try again later".to_owned(),

@@ -94,7 +94,7 @@ pub(super) async fn image(
             return Err(session.malformed("an index", "it leads on and on"));
         }
         let chosen = manifest::for_platform(&bytes, &architecture)
-            .map_err(|why| session.malformed("an index", &why))?;
+            .map_err(|why| no_image(&name, &bytes, &format!("its index cannot be read: {why}")))?;
         let chosen = chosen.map_err(|present| RegistryError::Platform {
             name: name.clone(),
             wanted: format!("linux/{architecture}"),
@@ -109,10 +109,11 @@ pub(super) async fn image(
         )
         .await?;
     }
-    let read = Manifest::parse(&bytes).map_err(|why| session.malformed("a manifest", &why))?;
+    let read = Manifest::parse(&bytes)
+        .map_err(|why| no_image(&name, &bytes, &format!("its manifest cannot be read: {why}")))?;
     let config = small_blob(session, repository, &read.config).await?;
-    let parsed: Config =
-        serde_json::from_slice(&config).map_err(|error| session.malformed("a config", &error.to_string()))?;
+    let parsed: Config = serde_json::from_slice(&config)
+        .map_err(|error| no_image(&name, &bytes, &format!("its config cannot be read: {error}")))?;
     let (layers, named) = (read.layers.len(), parsed.rootfs.diff_ids.len());
     if layers != named {
         let why = format!("it has {layers} layers, and its config names {named}");
@@ -133,6 +134,18 @@ pub(super) async fn image(
     };
     let layers = read.layers.into_iter().zip(parsed.rootfs.diff_ids).map(layer).collect();
     Ok(Image { manifest: bytes, config, layers })
+}
+
+/// What the name stands for, which is no image, or a damaged one.
+fn no_image(name: &str, bytes: &[u8], why: &str) -> RegistryError {
+    let (what, hint) = match manifest::instead(bytes) {
+        Some(instead) => (instead.what, instead.hint),
+        None => (
+            why.to_owned(),
+            "the registry is damaged, or somebody is in between: get the image from elsewhere",
+        ),
+    };
+    RegistryError::NoImage { name: name.to_owned(), what, hint }
 }
 
 /// True for an index, OCI's or docker's, whatever the registry calls it.

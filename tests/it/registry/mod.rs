@@ -391,6 +391,58 @@ fn index_is_followed_to_what_fits_and_no_further() {
     for text in ["", "[]", "{}", r#"{"manifests": 7}"#] {
         put("odd", text.to_owned());
         let message = bench.refused(&["inspect", &stub.name("a:odd")], 2);
-        assert!(message.contains("not what it should be"), "{text}: {message}");
+        assert!(message.contains("a:odd is no image: its "), "{text}: {message}");
+    }
+}
+
+#[test]
+fn what_is_no_registry_or_no_image_is_said_with_its_name() {
+    let bench = Bench::new(&[10]);
+    for status in [404, 405, 302] {
+        let server = Stub::that(move |_, _| {
+            let headers = vec![("Location", "/login".to_owned()), ("Content-Type", "text/html".to_owned())];
+            Some(Act::Answer(status, headers, b"<html>nothing here</html>".to_vec()))
+        });
+        for arguments in [
+            ["inspect", &server.name("a:1"), ""].as_slice().split_last().unwrap().1,
+            &["copy", "oci:image:1", &server.name("a:1")],
+        ] {
+            let message = bench.refused(arguments, 2);
+            let words = format!("127.0.0.1:{} is no registry: it answers {status}", server.port);
+            assert!(message.contains(&words) && message.contains("how host and port are spelt"), "{message}");
+        }
+    }
+    let config = |kind: &str| json!({ "mediaType": kind, "digest": bench.config, "size": bench.blob(&bench.config).len() });
+    let helm = json!({ "schemaVersion": 2, "config": { "mediaType": "application/vnd.cncf.helm.config.v1+json",
+        "digest": Digest::of("{}"), "size": 2 }, "layers": [] });
+    let signature = json!({ "schemaVersion": 2, "artifactType": "application/x.signature",
+        "config": { "mediaType": "application/vnd.oci.empty.v1+json", "digest": Digest::of("{}"), "size": 2 }, "layers": [] });
+    let old = json!({ "mediaType": "application/vnd.oci.artifact.manifest.v1+json", "artifactType": "x/sbom", "blobs": [] });
+    let schema1 = json!({ "schemaVersion": 1, "name": "a", "tag": "1", "fsLayers": [], "history": [], "signatures": [] });
+    let other = json!({ "schemaVersion": 2, "config": config("application/vnd.oci.image.config.v1+json") });
+    for (answer, what, hint) in [
+        ("<!DOCTYPE html>\n<title>Sign in</title>".to_owned(), "a web page stands", "the page of a login"),
+        ("nothing".to_owned(), "its manifest is no JSON", "see that a registry answers there"),
+        (schema1.to_string(), "its manifest is of schema 1", "skopeo copy"),
+        (helm.to_string(), "it is an artifact of the type application/vnd.cncf.helm", "name an image"),
+        (signature.to_string(), "it is an artifact of the type application/x.signature", "name an image"),
+        (old.to_string(), "it is an artifact of the type x/sbom", "name an image"),
+        (
+            other.to_string(),
+            "its manifest cannot be read: missing field `layers`",
+            "get the image from elsewhere",
+        ),
+    ] {
+        let stub = Stub::that(move |asked, _| {
+            let body = if asked.path.contains("/manifests/") { answer.clone() } else { "{}".to_owned() };
+            (asked.method == "GET" && asked.path != "/v2/")
+                .then(|| Act::Answer(200, Vec::new(), body.into_bytes()))
+        });
+        let name = stub.name("a:1");
+        for arguments in [&["inspect", &name][..], &["copy", &name, "oci:back:1"]] {
+            let message = bench.refused(arguments, 2);
+            assert!(message.contains(&format!("{name} is no image: {what}")), "{message}");
+            assert!(message.contains(hint), "{message}");
+        }
     }
 }

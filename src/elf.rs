@@ -8,12 +8,13 @@ use std::io;
 
 use ::elf::abi;
 use ::elf::dynamic::Dyn;
-use ::elf::endian::AnyEndian;
+use ::elf::endian::{AnyEndian, EndianParse as _};
 use ::elf::file::{Class, ELF32_EHDR_TAILSIZE, ELF64_EHDR_TAILSIZE, FileHeader, parse_ident};
 use ::elf::gnu_symver::{VerDefIterator, VerNeedIterator};
 use ::elf::note::{Note, NoteGnuBuildId, NoteIterator};
 use ::elf::parse::{ParseAt, ParsingTable};
 use ::elf::segment::ProgramHeader;
+use ::elf::symbol::Symbol;
 use serde::{Deserialize, Serialize};
 
 /// A program or library. Names are as written in the file.
@@ -97,6 +98,31 @@ const MOST_NAMES: usize = 4096;
 /// What all names of one file may take together, in bytes; less in a small file, where only overlapping ones could.
 const MOST_TEXT: u64 = 64 * 1024;
 
+/// The most symbols of one library that are read, and what their names may take together, in bytes.
+const MOST_SYMBOLS: u64 = 100_000;
+const MOST_SYMBOL_TEXT: u64 = 16 << 20;
+
+/// What a library offers to whatever is linked with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Offered {
+    /// `DT_SONAME`: the name under which it is asked for.
+    pub soname: Option<String>,
+    /// The names that it defines for others, as the linker knows them.
+    pub symbols: BTreeSet<String>,
+}
+
+/// What a library offers; `None` for what no loader takes, and for more symbols than are read.
+///
+/// # Errors
+/// What reading fails with.
+pub fn offered<R: ReadAt + ?Sized>(file: &R, size: u64) -> io::Result<Option<Offered>> {
+    match Reading::new(file, size).and_then(Reading::offered) {
+        Ok(offered) => Ok(Some(offered)),
+        Err(Problem::Unfit) => Ok(None),
+        Err(Problem::Io(error)) => Err(error),
+    }
+}
+
 /// What a program or library says of itself; `None` for what no loader takes: another kind of file, or one that is damaged.
 ///
 /// # Errors
@@ -143,6 +169,10 @@ struct Dynamic {
     strings: Option<u64>,
     needs: (Option<u64>, u64),
     defines: (Option<u64>, u64),
+    soname: Option<u64>,
+    symbols: Option<u64>,
+    hash: Option<u64>,
+    gnu_hash: Option<u64>,
 }
 
 impl<'f, R: ReadAt + ?Sized> Reading<'f, R> {
@@ -197,6 +227,75 @@ impl<'f, R: ReadAt + ?Sized> Reading<'f, R> {
         Ok(elf)
     }
 
+    fn offered(mut self) -> Result<Offered> {
+        self.text = self.file.size.min(MOST_SYMBOL_TEXT);
+        let mut offered = Offered::default();
+        let segment = self.segments.iter().find(|segment| segment.p_type == abi::PT_DYNAMIC).copied();
+        let Some(segment) = segment.filter(|segment| segment.p_filesz > 0) else { return Ok(offered) };
+        let dynamic = self.dynamic(&segment)?;
+        let Some(strings) = dynamic.strings else { return Ok(offered) };
+        self.strings = self.place(strings).ok_or(Problem::Unfit)?.0;
+        offered.soname = dynamic.soname.map(|name| self.name(name)).transpose()?;
+        let Some(table) = dynamic.symbols else { return Ok(offered) };
+        let table = self.place(table).ok_or(Problem::Unfit)?.0;
+        let count = self.symbol_count(&dynamic)?;
+        if count > MOST_SYMBOLS {
+            return Err(Problem::Unfit);
+        }
+        let (endian, class) = (self.header.endianness, self.header.class);
+        let entry = Symbol::size_for(class) as u64;
+        let at_once = LARGEST_TABLE / entry;
+        for from in (0..count).step_by(usize::try_from(at_once).unwrap_or(1)) {
+            let length = at_once.min(count - from) * entry;
+            let bytes = self.file.table(table.checked_add(from * entry).ok_or(Problem::Unfit)?, length)?;
+            for symbol in ParsingTable::<_, Symbol>::new(endian, class, &bytes).iter() {
+                let is_for_others = matches!(symbol.st_bind(), abi::STB_GLOBAL | abi::STB_WEAK)
+                    && matches!(symbol.st_vis(), abi::STV_DEFAULT | abi::STV_PROTECTED);
+                if is_for_others && !symbol.is_undefined() {
+                    let name = self.strings.checked_add(symbol.st_name.into()).ok_or(Problem::Unfit)?;
+                    offered.symbols.insert(self.text(name)?);
+                }
+            }
+        }
+        Ok(offered)
+    }
+
+    /// How many symbols there are, the tables to find them by say: a table of symbols has no end of its own (gABI, chapter 5).
+    fn symbol_count(&self, dynamic: &Dynamic) -> Result<u64> {
+        if let Some(hash) = dynamic.hash {
+            return Ok(self.words(self.place(hash).ok_or(Problem::Unfit)?.0, 2)?[1].into());
+        }
+        let Some(hash) = dynamic.gnu_hash else { return Ok(0) };
+        let at = self.place(hash).ok_or(Problem::Unfit)?.0;
+        let head = self.words(at, 3)?;
+        let [buckets, first, bloom] = [0, 1, 2].map(|index: usize| u64::from(head[index]));
+        let word = if self.header.class == Class::ELF32 { 4 } else { 8 };
+        let start = at.checked_add(16 + bloom * word).ok_or(Problem::Unfit)?;
+        let mut last = 0;
+        for from in (0..buckets.min(MOST_SYMBOLS)).step_by(1024) {
+            let words = self.words(start + from * 4, 1024.min(buckets - from))?;
+            last = words.into_iter().map(u64::from).fold(last, u64::max);
+        }
+        if last < first {
+            return Ok(0);
+        }
+        // The chain of the last bucket ends where its lowest bit is set.
+        let chains = start.checked_add(buckets * 4).ok_or(Problem::Unfit)?;
+        while last <= MOST_SYMBOLS {
+            if self.words(chains + (last - first) * 4, 1)?[0] & 1 == 1 {
+                return Ok(last + 1);
+            }
+            last += 1;
+        }
+        Err(Problem::Unfit)
+    }
+
+    fn words(&self, at: u64, count: u64) -> Result<Vec<u32>> {
+        let bytes = self.file.table(at, count * 4)?;
+        let mut offset = 0;
+        (0..count).map(|_| Ok(self.header.endianness.parse_u32_at(&mut offset, &bytes)?)).collect()
+    }
+
     /// A loader does not ask for notes: what is damaged in them is no reason to take a file for none.
     fn build_id(&self) -> Result<Option<String>> {
         let notes = self.segments.iter().filter(|segment| segment.p_type == abi::PT_NOTE);
@@ -234,6 +333,10 @@ impl<'f, R: ReadAt + ?Sized> Reading<'f, R> {
                 abi::DT_VERNEEDNUM => dynamic.needs.1 = value,
                 abi::DT_VERDEF => dynamic.defines.0 = Some(value),
                 abi::DT_VERDEFNUM => dynamic.defines.1 = value,
+                abi::DT_SONAME => dynamic.soname = Some(value),
+                abi::DT_SYMTAB => dynamic.symbols = Some(value),
+                abi::DT_HASH => dynamic.hash = Some(value),
+                abi::DT_GNU_HASH => dynamic.gnu_hash = Some(value),
                 _ => {}
             }
         }
@@ -380,11 +483,27 @@ mod tests {
     }
 
     #[test]
+    fn names_that_a_library_defines_for_others_are_told() {
+        let library = loaded("libc.so");
+        let libc = offered(library.as_slice(), library.len() as u64).unwrap().unwrap();
+        assert_eq!(libc.soname.as_deref(), Some("libc.so.6"));
+        for name in ["printf", "malloc", "environ"] {
+            assert!(libc.symbols.contains(name), "{name}");
+        }
+        // By GNU's table alone, as linkers write it by default.
+        let library = loaded("libgcc_s");
+        let gcc = offered(library.as_slice(), library.len() as u64).unwrap().unwrap();
+        assert!(gcc.symbols.contains("_Unwind_Resume") && gcc.symbols.len() > 50, "{gcc:?}");
+        assert!(!gcc.symbols.contains("malloc"), "it only asks for that");
+    }
+
+    #[test]
     fn damaged_file_is_no_program_and_costs_nothing() {
         let whole = loaded("libc.so");
         for length in (0..4096.min(whole.len())).chain([whole.len() / 2, whole.len() - whole.len() / 4]) {
             // Whatever comes of it: an answer.
             let _ = read_all(&whole[..length]);
+            let _ = offered(&whole[..length], length as u64);
         }
         assert_eq!(read_all(&whole[..63]), None);
         let mut noise = whole[..whole.len().min(1 << 20)].to_vec();
@@ -397,6 +516,7 @@ mod tests {
             }
             noise[..6].copy_from_slice(b"\x7fELF\x02\x01");
             let _ = read_all(&noise);
+            let _ = offered(noise.as_slice(), noise.len() as u64);
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::tars::Service;
 /// follows. They are no part of the image, whose bytes depend on the packages' content alone.
 pub const PACKED_ANNOTATION: &str = "io.tarsup.packed.";
 /// The label of a patched service, before its name; the value begins with the package's digest.
-const PATCH_LABEL: &str = "io.tarsup.patch.";
+pub const PATCH_LABEL: &str = "io.tarsup.patch.";
 /// The variable that says which version of the framework is in an image.
 const FRAMEWORK_VERSION: &str = "TARSUP_VERSION=";
 /// What a package URL keeps as it is (purl-spec, "Character encoding").

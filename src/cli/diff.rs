@@ -8,8 +8,13 @@ use super::image::{bytes, read};
 use super::options::ImageOptions;
 use super::places::Places;
 use super::{Outcome, Ui};
-use crate::compare::{self, Change, Details, Diff, FileChange, Names, TableState, ValueChange};
+use crate::compare::{
+    self, Change, Details, Diff, FileChange, Names, Packages, Packing, TableState, ValueChange,
+};
 use crate::diagnose::Exit;
+use crate::oci::Image;
+use crate::sbom::{PACKED_ANNOTATION, PATCH_LABEL};
+use crate::store;
 use crate::transport::{ImageName, TransportError};
 
 /// So many lines of one list are shown; the document of `--json` has all.
@@ -35,17 +40,48 @@ pub fn compare(args: &DiffArgs, ui: &Ui) -> Outcome {
     let (from, to): (ImageName, ImageName) = (args.from.parse()?, args.to.parse()?);
     let places = Places::new(&args.places);
     let (old, new) = (read(&from, &places, ui)?, read(&to, &places, ui)?);
-    let diff = compare::diff(&old, &new)
+    let packages = [(&from, &old), (&to, &new)].map(|(name, image)| packages(name, image));
+    let diff = compare::diff(&old, &new, [&packages[0], &packages[1]])
         .map_err(|source| TransportError::Read { name: format!("{from} or {to}"), source }.at_its_source())?;
     ui.result(&text(&from, &to, &diff));
     ui.json(&diff);
     Ok(Exit::Done)
 }
 
+/// The packages that an image was made of: as the local store has noted beside it, and as it says itself of what was patched. What
+/// the cache knows of a layer is not asked: that is who made it last here, not who made this image.
+fn packages(name: &ImageName, image: &Image) -> Packages {
+    let mut packages = Packages::new();
+    let (digest, own) = (image.digest(), name.to_string());
+    let known = store::local().and_then(|store| store.list()).unwrap_or_default();
+    let mut known: Vec<_> = known.into_iter().filter(|(_, descriptor)| descriptor.digest == digest).collect();
+    // Of two names of one image, the one that was asked for has the last word.
+    known.sort_by_key(|(name, _)| name.as_deref() == Some(&own));
+    for (_, descriptor) in known {
+        let noted = descriptor.annotations.iter().filter_map(|(key, package)| {
+            Some((key.strip_prefix(PACKED_ANNOTATION)?.to_owned(), package.parse().ok()?))
+        });
+        packages.extend(noted);
+    }
+    let labels = image.parsed_config().map(|config| config.config.labels).unwrap_or_default();
+    packages.extend(labels.iter().filter_map(|(key, value)| {
+        Some((key.strip_prefix(PATCH_LABEL)?.to_owned(), value.split(' ').next()?.parse().ok()?))
+    }));
+    packages
+}
+
 fn text(from: &ImageName, to: &ImageName, diff: &Diff) -> String {
     let mut text = format!("{from} -> {to}");
     let same: u64 = diff.same.iter().map(|layer| layer.size).sum();
     let _ = write!(text, "\n  = {} the same, {}", layers(diff.same.len()), bytes(same));
+    for Packing { name, package, .. } in &diff.packing {
+        let what = match package {
+            Some(_) => "another package",
+            None => "other layers",
+        };
+        let _ = write!(text, "\n  = {name:<18} {what}, the same files: differs in packing only");
+        list(&mut text, 6, package.iter().map(|change| one("package", change)).collect());
+    }
     for layer in &diff.changed {
         let _ = write!(text, "\n  ~ {:<18} {} -> {}", layer.name, bytes(layer.from), bytes(layer.to));
         for file in &layer.files {
@@ -130,13 +166,16 @@ fn tell(text: &mut String, details: &Details) {
     }
     lines.extend(details.replaces.as_ref().map(|path| format!("in the place of {path}")));
     lines.extend(names("linked with", &details.needed));
-    if details.abi_break && details.exports.removed.is_empty() {
+    lines.extend(details.soname.as_ref().map(|change| one("ABI break: its name is", change)));
+    let gone = [&details.exports, &details.symbols].map(|names| &names.removed);
+    if details.abi_break && details.soname.is_none() && gone.iter().all(|names| names.is_empty()) {
         lines.push("ABI break: the library is gone".to_owned());
-    } else if details.abi_break {
-        lines.push(format!("ABI break: exports no more {}", few(&details.exports.removed)));
     }
-    if !details.exports.added.is_empty() {
-        lines.push(format!("exports + {}", few(&details.exports.added)));
+    for names in gone.into_iter().filter(|names| !names.is_empty()) {
+        lines.push(format!("ABI break: exports no more {}", few(names)));
+    }
+    for Names { added, .. } in [&details.exports, &details.symbols] {
+        lines.extend((!added.is_empty()).then(|| format!("exports + {}", few(added))));
     }
     list(text, 10, lines);
     list(text, 10, details.keys.iter().map(|change| value("", change)).collect());

@@ -8,7 +8,7 @@ use super::config::ValueChange;
 use super::kind::FileKind;
 use super::layers::File;
 use crate::contents::{Offers, Program};
-use crate::elf::Elf;
+use crate::elf::{Elf, Offered};
 use crate::paths::ImagePathBuf;
 
 /// What differs in a file, besides its size. What does not differ, or is not known, is left out.
@@ -36,6 +36,12 @@ pub struct Details {
     /// Versions of symbols that a library defines.
     #[serde(skip_serializing_if = "Names::is_empty")]
     pub exports: Names,
+    /// The name under which a library is asked for (`DT_SONAME`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub soname: Option<Change>,
+    /// Names that a library defines for others, as the linker knows them.
+    #[serde(skip_serializing_if = "Names::is_empty")]
+    pub symbols: Names,
     /// The library whose place this one takes, under another name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replaces: Option<String>,
@@ -172,6 +178,27 @@ impl Details {
                 self.library(old.map(|(_, elf)| elf), Some(new));
             }
             (old, new) => self.library(old, new),
+        }
+    }
+
+    /// What a program or library says of itself, and a library offers.
+    pub(super) fn inside(&mut self, elves: [Option<&Elf>; 2], offered: [Option<&Offered>; 2]) {
+        if elves.iter().any(Option::is_some)
+            && self.build_id.is_none()
+            && self.needed.is_empty()
+            && self.exports.is_empty()
+        {
+            let breaks = self.abi_break;
+            self.library(elves[0], elves[1]);
+            // A program that is one no more is no library that is gone.
+            self.abi_break = breaks || !self.exports.removed.is_empty();
+        }
+        if let [Some(old), Some(new)] = offered {
+            let soname = |offered: &Offered| offered.soname.as_deref().map(super::told::text);
+            self.soname = Change::of(soname(old), soname(new));
+            self.symbols = Names::between(&old.symbols, &new.symbols);
+            self.abi_break |=
+                !self.symbols.removed.is_empty() || (self.soname.is_some() && old.soname.is_some());
         }
     }
 

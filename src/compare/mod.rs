@@ -12,18 +12,18 @@ use crate::paths::{ImagePathBuf, Paths};
 
 mod config;
 mod details;
+mod inside;
 mod kind;
 mod layers;
 mod settings;
 mod statements;
-mod texts;
 mod told;
 
 pub use config::ValueChange;
 pub use details::{Change, Details, Names, TableChange, TableState};
+use inside::Wanted;
 pub use kind::FileKind;
 use layers::File;
-use texts::Wanted;
 
 /// The differences of two images.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -36,12 +36,27 @@ pub struct Diff {
     pub added: Vec<LayerSize>,
     /// Layers that only the first has.
     pub removed: Vec<LayerSize>,
+    /// Parts whose files are the same, and that are packed otherwise.
+    pub packing: Vec<Packing>,
     /// What differs in the config besides layers, history and dates.
     pub config: Vec<ValueChange>,
     /// What a classic engine that has the first is sent: it needs everything after the first difference.
     pub classic: Sent,
     /// What an engine with containerd's store is sent: the blobs that it lacks.
     pub containerd: Sent,
+}
+
+/// A part with the same files, which somebody packed anew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Packing {
+    /// The name of its layers.
+    pub name: String,
+    /// The digests of the packages that it was made of, where both are known and differ.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub package: Option<Change>,
+    /// The diff ids of its layers, the lowest first, where these differ: in times or order, or in what lies in which.
+    #[serde(skip_serializing_if = "Names::is_empty")]
+    pub layers: Names,
 }
 
 /// A layer, or all layers of one name, and its size as stored.
@@ -94,16 +109,20 @@ pub struct Sent {
     pub bytes: u64,
 }
 
-/// Compares two images.
+/// Name of a layer → the package that it was made of, where that is known.
+pub type Packages = BTreeMap<String, Digest>;
+
+/// Compares two images. `packages`: what is known of each beside its bytes.
 ///
 /// # Errors
 /// A layer that differs and cannot be read.
-pub fn diff(from: &Image, to: &Image) -> io::Result<Diff> {
+pub fn diff(from: &Image, to: &Image, packages: [&Packages; 2]) -> io::Result<Diff> {
     let mut diff = Diff {
         same: Vec::new(),
         changed: Vec::new(),
         added: Vec::new(),
         removed: Vec::new(),
+        packing: Vec::new(),
         config: config::changes(from, to),
         classic: after_common_chain(from, to),
         containerd: missing_blobs(from, to),
@@ -111,6 +130,17 @@ pub fn diff(from: &Image, to: &Image) -> io::Result<Diff> {
     match (Contents::of(from)?, Contents::of(to)?) {
         (Some(old), Some(new)) => by_lists(from, &old, to, &new, &mut diff)?,
         _ => by_layers(from, to, &mut diff)?,
+    }
+    for LayerSize { name, .. } in &diff.same {
+        let [old, new] = packages.map(|packages| packages.get(name).map(Digest::to_string));
+        if old.is_none() || new.is_none() || old == new {
+            continue;
+        }
+        let package = Some(Change { from: old, to: new });
+        match diff.packing.iter_mut().find(|packing| packing.name == *name) {
+            Some(packing) => packing.package = package,
+            None => diff.packing.push(Packing { name: name.clone(), package, layers: Names::default() }),
+        }
     }
     Ok(diff)
 }
@@ -148,6 +178,7 @@ fn by_lists(from: &Image, old: &Contents, to: &Image, new: &Contents, diff: &mut
             _ => file_changes(name, &sides, read(&sides[0])?.iter(), read(&sides[1])?.iter()),
         };
         if files.is_empty() {
+            diff.packing.push(packed_anew(name, &before.layers, &part.layers));
             diff.same.push(now);
             continue;
         }
@@ -226,6 +257,11 @@ fn by_layers(from: &Image, to: &Image, diff: &mut Diff) -> io::Result<()> {
             let sides =
                 [*before, *layer].map(|layer| Side { layers: vec![layer], offers: None, entries: None });
             let files = file_changes(name, &sides, read(&sides[0])?.iter(), read(&sides[1])?.iter());
+            if files.is_empty() {
+                diff.packing.push(packed_anew(name, &[before.diff_id], &[layer.diff_id]));
+                diff.same.push(size(name, layer));
+                continue;
+            }
             diff.changed.push(ChangedLayer {
                 name: name.clone(),
                 from: before.descriptor.size,
@@ -265,7 +301,13 @@ fn file_changes(
             details.link([0, 1].map(|side: usize| Some(sides[side].entries?.get(&path)?.target)));
         }
         details.code(&path, [&before, &now].map(Option::is_some), offers);
-        wanted.extend(Wanted::of(part, &path, kind, [before.as_ref(), now.as_ref()], changes.len()));
+        wanted.extend(Wanted::of(
+            part,
+            &path,
+            kind,
+            [before.as_ref(), now.as_ref()],
+            (changes.len(), sides[1].entries.is_some()),
+        ));
         changes.push(FileChange {
             path: format!("/{}", shown_bytes(path.as_bytes())),
             kind,
@@ -274,8 +316,16 @@ fn file_changes(
             details: details.boxed(),
         });
     });
-    texts::look(wanted, [&sides[0].layers, &sides[1].layers], &mut changes);
+    inside::look(wanted, [&sides[0].layers, &sides[1].layers], &mut changes);
     changes
+}
+
+fn packed_anew(name: &str, old: &[Digest], new: &[Digest]) -> Packing {
+    let told = |layers: &[Digest], others: &[Digest]| {
+        layers.iter().filter(|layer| !others.contains(layer)).map(Digest::to_string).collect()
+    };
+    let layers = Names { added: told(new, old), removed: told(old, new) };
+    Packing { name: name.to_owned(), package: None, layers }
 }
 
 fn named(image: &Image) -> Vec<(String, &Layer)> {

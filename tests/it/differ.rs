@@ -3,8 +3,11 @@
 use std::fs;
 
 use serde_json::{Value, json};
+use tarsup::oci::Digest;
 use tarsup::tars::Service;
 
+use crate::beside;
+use crate::listless::take_lists_out;
 use crate::packages::{Entry, Packer, RECIPE, Workshop, document};
 use crate::programs::{LIBRARY, Lies, PROGRAM, Program, debian, write_base};
 
@@ -48,7 +51,8 @@ const STAT: Program<'static> = Program { needed: &["libc.so.6"], build_id: &[1, 
 #[test]
 fn program_is_told_with_its_build_id_and_libraries_with_what_they_export_no_more() {
     let workshop = on_debian();
-    let library = Program { exports: &["libx.so.1", "X_1", "X_2"], ..LIBRARY };
+    let symbols = ["x_open", "x_read"];
+    let library = Program { exports: &["libx.so.1", "X_1", "X_2"], symbols: &symbols, ..LIBRARY };
     let files = |program: Program<'_>, library: Program<'_>| {
         vec![
             ("bin/tarsstat", program.bytes()),
@@ -59,7 +63,8 @@ fn program_is_told_with_its_build_id_and_libraries_with_what_they_export_no_more
     pack(&workshop, Service::Stat, files(STAT, library));
     workshop.json(&["build", "framework.yaml"]);
     let program = Program { build_id: &[4, 5, 6], needed: &["libstdc++.so.6"], ..STAT };
-    let library = Program { exports: &["libx.so.1", "X_1", "X_3"], ..LIBRARY };
+    let symbols = ["x_open", "x_write"];
+    let library = Program { exports: &["libx.so.1", "X_1", "X_3"], symbols: &symbols, ..LIBRARY };
     pack(&workshop, Service::Stat, files(program, library));
     workshop.json(&["build", "framework.yaml", "--version", "2"]);
     let (diff, text) = differ(&workshop, "tars/framework:3.0.17", "tars/framework:2");
@@ -74,13 +79,16 @@ fn program_is_told_with_its_build_id_and_libraries_with_what_they_export_no_more
     let library = file(&diff, "/libx.so.1");
     assert_eq!((&library["kind"], &library["abi_break"]), (&json!("library"), &json!(true)));
     assert_eq!(library["exports"], json!({"added": ["X_3"], "removed": ["X_2"]}));
+    assert_eq!(library["symbols"], json!({"added": ["x_write"], "removed": ["x_read"]}));
     for line in [
         "  ~ tarsstat ",
         "      ~ program /usr/local/app/tars/tarsstat/bin/tarsstat  ",
         "\n          build id 010203 -> 040506\n",
         "\n          linked with + libstdc++.so.6 - libc.so.6\n",
         "\n          ABI break: exports no more X_2\n",
+        "\n          ABI break: exports no more x_read\n",
         "\n          exports + X_3\n",
+        "\n          exports + x_write\n",
     ] {
         assert!(text.contains(line), "{line}\n{text}");
     }
@@ -327,4 +335,177 @@ fn text_that_lies_or_lies_too_deep_in_a_large_layer_is_told_by_its_size_and_brea
         "{said}"
     );
     assert!(fifth.get("keys").is_none(), "{fifth}");
+}
+
+#[test]
+fn library_without_versions_breaks_by_its_name_and_by_what_it_defines_no_more() {
+    let workshop = on_debian();
+    let library = Program { soname: "libx.so.1", symbols: &["x_open"], ..LIBRARY };
+    let image = |library: Program<'_>, version: &str| {
+        pack(
+            &workshop,
+            Service::Stat,
+            vec![("bin/tarsstat", STAT.bytes()), ("lib/libx.so", library.bytes())],
+        );
+        workshop.json(&["build", "framework.yaml", "--version", version]);
+    };
+    image(library, "1");
+    image(Program { symbols: &["x_open", "x_more"], ..library }, "2");
+    image(Program { soname: "libx.so.2", ..library }, "3");
+    let more = differ(&workshop, "tars/framework:1", "tars/framework:2").0;
+    let more = file(&more, "/libx.so");
+    assert_eq!(more["symbols"], json!({"added": ["x_more"], "removed": []}));
+    assert!(more.get("abi_break").is_none(), "more is no break: {more}");
+    let (named, text) = differ(&workshop, "tars/framework:1", "tars/framework:3");
+    let named = file(&named, "/libx.so");
+    assert_eq!(named["soname"], json!({"from": "libx.so.1", "to": "libx.so.2"}));
+    assert_eq!(named["abi_break"], true);
+    assert!(text.contains("\n          ABI break: its name is libx.so.1 -> libx.so.2\n"), "{text}");
+}
+
+#[test]
+fn part_with_the_same_files_differs_in_packing_only() {
+    let workshop = on_debian();
+    workshop.json(&["build", "framework.yaml"]);
+    workshop.pack(Packer { mtime: 1_600_000_000, ..Packer::default() }, Service::Stat, "3.0.17");
+    // Another order is another layer of a base.
+    let mut entries = debian(vec![]);
+    let last = entries.len() - 1;
+    entries.swap(last, last - 2);
+    write_base(&workshop.path("base.tar"), &entries);
+    workshop.json(&["build", "framework.yaml", "--version", "2"]);
+    let (diff, text) = differ(&workshop, "tars/framework:3.0.17", "tars/framework:2");
+    assert_eq!(diff["changed"], json!([]), "{diff}");
+    let packing = diff["packing"].as_array().unwrap();
+    let of = |name: &str| packing.iter().find(|packing| packing["name"] == name).unwrap();
+    assert_eq!(packing.len(), 2, "{diff}");
+    let package = &of("tarsstat")["package"];
+    assert_ne!(package["from"], package["to"]);
+    assert_eq!(
+        package["to"],
+        Digest::of(fs::read(workshop.path("packages/tarsstat.tgz")).unwrap()).to_string()
+    );
+    assert!(of("tarsstat").get("layers").is_none(), "{diff}");
+    let layers = &of("base")["layers"];
+    assert_eq!([&layers["added"], &layers["removed"]].map(|layers| layers.as_array().unwrap().len()), [1, 1]);
+    for line in ["tarsstat           another package", "base               other layers"] {
+        let line = format!("\n  = {line}, the same files: differs in packing only\n");
+        assert!(text.contains(&line), "{line}\n{text}");
+    }
+    // What nobody noted is not told: an image out of the store says nothing of its packages.
+    workshop.json(&["copy", "tars/framework:2", "oci:out:2"]);
+    fs::remove_dir_all(workshop.path("store")).unwrap();
+    assert_eq!(differ(&workshop, "oci:out:2", "oci:out:2").0["packing"], json!([]));
+}
+
+/// Builds a real release; its packages are linked with what `base: scratch` has not.
+fn release(workshop: &Workshop, version: &str, packages: &std::path::Path, deploy: &std::path::Path) {
+    let out = workshop.path(&format!("real-{version}"));
+    fs::create_dir_all(&out).unwrap();
+    let unpacked =
+        std::process::Command::new("tar").arg("-xzf").arg(deploy).arg("-C").arg(&out).status().unwrap();
+    assert!(unpacked.success());
+    let waived =
+        ["ld-linux-x86-64.so.2", "libc.so.6", "libstdc++.so.6", "libgcc_s.so.1", "libm.so.6", "libz.so.1"];
+    let waived: Vec<String> = waived.iter().map(|name| format!("\"*:{name}\"")).collect();
+    workshop.write(
+        "real.yaml",
+        &format!(
+            "name: tars/real\nversion: {version}\nrole: framework\nbase: scratch\npackages: [{0}/t*.tgz, {0}/framework.tgz]\n\
+             deploy: {1}/deploy/framework\ninit: tars-init\nwaive: [{2}]\n",
+            packages.display(),
+            out.display(),
+            waived.join(", ")
+        ),
+    );
+    workshop.json(&["build", "real.yaml", "--version", version]);
+}
+
+#[test]
+fn real_releases_are_told_by_their_build_ids_tables_and_templates() {
+    const NAME: &str = "real_releases_are_told_by_their_build_ids_tables_and_templates";
+    let Some(real) = beside::folder("real", NAME) else { return };
+    let workshop = Workshop::new();
+    for version in ["2.4.17", "3.0.17"] {
+        let folder = real.join(format!("v{version}"));
+        release(&workshop, version, &folder, &folder.join("deploy.tgz"));
+    }
+    // The release with two patched services.
+    let patched = workshop.path("patched");
+    fs::create_dir(&patched).unwrap();
+    for folder in ["v3.0.17", "v3.0.17-patched"] {
+        for entry in fs::read_dir(real.join(folder)).unwrap().map(|entry| entry.unwrap()) {
+            let to = patched.join(entry.file_name());
+            let _ = fs::remove_file(&to);
+            fs::copy(entry.path(), to).unwrap();
+        }
+    }
+    release(&workshop, "3.0.17-1", &patched, &real.join("v3.0.17/deploy.tgz"));
+    let (diff, _) = differ(&workshop, "tars/real:3.0.17", "tars/real:3.0.17-1");
+    let mut names: Vec<&str> =
+        diff["changed"].as_array().unwrap().iter().map(|part| part["name"].as_str().unwrap()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["tarsnotify", "tarsstat"], "{diff}");
+    for name in names {
+        let program = file(&diff, &format!("/{name}/bin/{name}"));
+        let id = &program["build_id"];
+        assert_eq!(program["kind"], "program");
+        assert!(id["from"].is_string() && id["to"].is_string() && id["from"] != id["to"], "{program}");
+        assert!(program.get("needed").is_none() && program.get("note").is_none(), "{program}");
+    }
+    assert_eq!(diff["packing"], json!([]), "{diff}");
+
+    let (diff, text) = differ(&workshop, "tars/real:2.4.17", "tars/real:3.0.17");
+    let tables = file(&diff, "/sql/db_tars.sql")["tables"].as_array().unwrap();
+    let table = |name: &str| tables.iter().find(|table| table["table"] == name).unwrap();
+    assert_eq!(table("t_base_image")["change"], "created");
+    assert_eq!(table("t_ats_cases")["change"], "gone");
+    let columns = table("t_server_conf")["columns"].as_array().unwrap();
+    let added: Vec<&str> = columns
+        .iter()
+        .filter(|column| column["from"].is_null())
+        .map(|column| column["key"].as_str().unwrap())
+        .collect();
+    assert_eq!(added, ["base_image_id", "run_type", "source"]);
+    let keys = &file(&diff, "/sql/template/tars.default")["keys"];
+    assert_eq!(
+        *keys,
+        json!([
+            {"key": "/tars/application/server/activating-timeout", "from": "10000", "to": "60000"},
+            {"key": "/tars/application/server/nodename", "from": null, "to": "${nodename}"},
+        ])
+    );
+    assert!(
+        file(&diff, "/template/tars.tarspatch")["note"]
+            .as_str()
+            .unwrap()
+            .starts_with("comments, white space")
+    );
+    assert!(!text.contains("not looked into") && !text.contains("not compared"), "{text}");
+}
+
+#[test]
+fn image_without_a_list_is_told_by_what_lies_in_its_layers() {
+    let workshop = on_debian();
+    let library = Program { symbols: &["x_open", "x_read"], exports: &["libx.so.1", "X_1"], ..LIBRARY };
+    let files = |program: Program<'_>, library: Program<'_>| {
+        vec![("bin/tarsstat", program.bytes()), ("lib/libx.so.1", library.bytes())]
+    };
+    pack(&workshop, Service::Stat, files(STAT, library));
+    workshop.write(&format!("deploy/{CONF}"), "<tars>\n</tars>\n");
+    workshop.json(&["build", "framework.yaml", "-o", "oci:out:1"]);
+    take_lists_out(&workshop);
+    let program = Program { build_id: &[4], needed: &["libstdc++.so.6"], ..STAT };
+    pack(&workshop, Service::Stat, files(program, Program { symbols: &["x_open"], exports: &[], ..library }));
+    deploy(&workshop, "2", &[(CONF, "<tars>\n<x>\npassword=hunter2\n</x>\n</tars>\n")]);
+    let (diff, _) = differ(&workshop, "oci:out:old", "tars/framework:2");
+    let program = file(&diff, "/bin/tarsstat");
+    assert_eq!(program["build_id"], json!({"from": "010203", "to": "04"}), "{diff}");
+    assert_eq!(program["needed"], json!({"added": ["libstdc++.so.6"], "removed": ["libc.so.6"]}));
+    assert!(program.get("symbols").is_none() && program.get("abi_break").is_none(), "{program}");
+    let library = file(&diff, "/libx.so.1");
+    assert_eq!(library["exports"], json!({"added": [], "removed": ["X_1"]}));
+    assert_eq!((&library["symbols"]["removed"], &library["abi_break"]), (&json!(["x_read"]), &json!(true)));
+    let keys = file(&diff, "tars.tarslog.config.conf")["keys"].as_array().unwrap();
+    assert!(keys.contains(&json!({"key": "/tars/x/password", "from": null, "to": "***"})), "{keys:?}");
 }

@@ -10,7 +10,7 @@ use crate::packages::{Packer, Workshop, document};
 use crate::registry::cold;
 
 /// Takes the lists out of `oci:out:1`; what is left is `oci:out:old`.
-fn take_lists_out(workshop: &Workshop) {
+pub fn take_lists_out(workshop: &Workshop) {
     let blobs = workshop.path("out/blobs/sha256");
     let read = |digest: &Value| -> Value {
         let hex = digest.as_str().unwrap().trim_start_matches("sha256:");

@@ -17,6 +17,10 @@ pub struct Program<'a> {
     pub versions: &'a [(&'a str, &'a [&'a str])],
     /// Versions that it defines.
     pub exports: &'a [&'a str],
+    /// `DT_SONAME`.
+    pub soname: &'a str,
+    /// The names that it defines for others.
+    pub symbols: &'a [&'a str],
     /// `e_machine`.
     pub machine: u16,
     /// The build id of GNU's linkers; none where it is empty.
@@ -34,6 +38,8 @@ pub const LIBRARY: Program<'static> = Program {
     rpath: "",
     versions: &[],
     exports: &[],
+    soname: "",
+    symbols: &[],
     machine: 62,
     build_id: &[],
 };
@@ -79,7 +85,13 @@ impl Program<'_> {
         }
         let mut dynamic: Vec<(u64, u64)> =
             self.needed.iter().map(|name| (1, names.add(name).into())).collect();
-        for (tag, folders) in [(29, self.runpath), (15, self.rpath)] {
+        let mut symbols = if self.symbols.is_empty() { Vec::new() } else { vec![0; 24] };
+        for symbol in self.symbols {
+            // A function of the first section that all see.
+            symbols.extend([word(names.add(symbol)), [0x12, 0, 1, 0]].concat());
+            symbols.extend([0; 16]);
+        }
+        for (tag, folders) in [(29, self.runpath), (15, self.rpath), (14, self.soname)] {
             if !folders.is_empty() {
                 dynamic.push((tag, names.add(folders).into()));
             }
@@ -89,7 +101,15 @@ impl Program<'_> {
         let strings = start;
         let needs_at = (strings + names.0.len()).next_multiple_of(8);
         let defines_at = needs_at + needs.len();
-        let dynamic_at = (defines_at + defines.len()).next_multiple_of(8);
+        let symbols_at = (defines_at + defines.len()).next_multiple_of(8);
+        let hash_at = symbols_at + symbols.len();
+        // No bucket, and as many chains as there are symbols.
+        let count = u32::try_from(symbols.len() / 24).unwrap();
+        let hash = if symbols.is_empty() { Vec::new() } else { [word(0), word(count)].concat() };
+        if !symbols.is_empty() {
+            dynamic.extend([(6, symbols_at as u64), (4, hash_at as u64)]);
+        }
+        let dynamic_at = (hash_at + hash.len()).next_multiple_of(8);
         dynamic.push((5, strings as u64));
         if !needs.is_empty() {
             dynamic.extend([(0x6fff_fffe, needs_at as u64), (0x6fff_ffff, self.versions.len() as u64)]);
@@ -135,6 +155,9 @@ impl Program<'_> {
         file.resize(needs_at, 0);
         file.extend(needs);
         file.extend(defines);
+        file.resize(symbols_at, 0);
+        file.extend(symbols);
+        file.extend(hash);
         file.resize(dynamic_at, 0);
         for (tag, value) in dynamic {
             file.extend([tag.to_le_bytes(), value.to_le_bytes()].concat());

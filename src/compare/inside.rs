@@ -1,15 +1,17 @@
-//! The texts that a diff looks into: settings, templates and SQL, out of the layers that hold one that differs.
+//! What a diff looks into: settings, templates, SQL and libraries, out of the layers that hold one that differs.
 //!
 //! A list says that such a file differs; what of it, its bytes alone say. No other layer is read for that, and none beyond a size.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read as _};
+use std::os::unix::fs::FileExt as _;
 
 use super::details::Details;
 use super::kind::FileKind;
 use super::layers::{self, File};
 use super::{FileChange, settings, statements};
 use crate::contents::Kind;
+use crate::elf::{self, Elf, Offered, ReadAt};
 use crate::limits;
 use crate::oci::Layer;
 use crate::oci::image::BASE;
@@ -17,6 +19,8 @@ use crate::paths::{ImagePathBuf, LayerName};
 
 /// A larger text is not looked into, in bytes.
 const LARGEST: u64 = 1 << 20;
+/// And no larger library.
+const LARGEST_CODE: u64 = 256 << 20;
 
 /// A file to be looked into.
 pub(super) struct Wanted {
@@ -29,19 +33,25 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    /// `None` for what is no text that a diff understands, for what is gone, and for what has the same bytes.
+    /// `is_known`: a list tells of the machine code in it.
+    /// `None` for what no diff understands, for what is gone, and for what has the same bytes.
     pub fn of(
         part: &str,
         path: &ImagePathBuf,
         kind: FileKind,
         [old, new]: [Option<&File>; 2],
-        index: usize,
+        (index, is_known): (usize, bool),
     ) -> Option<Self> {
-        let is_text = matches!(kind, FileKind::Configuration | FileKind::Template | FileKind::Sql);
+        let is_understood = match kind {
+            FileKind::Configuration | FileKind::Template | FileKind::Sql => true,
+            FileKind::Library => old.is_some(),
+            FileKind::Program => !is_known && old.is_some(),
+            _ => false,
+        };
         // Settings of a system, and the modules of a console, are none of TARS.
         let is_ours = part != BASE && part != super::kind::WEB;
         let new = new?;
-        if !is_text || !is_ours || old.is_some_and(|old| old.print == new.print) {
+        if !is_understood || !is_ours || old.is_some_and(|old| old.print == new.print) {
             return None;
         }
         let layer = |file: &File| (file.kind == Kind::File).then_some(file.layer);
@@ -50,8 +60,14 @@ impl Wanted {
     }
 }
 
-/// The text of each file on one side, or why there is none.
-type Texts = BTreeMap<ImagePathBuf, Result<String, String>>;
+/// What a file is within.
+enum Content {
+    Text(String),
+    Code(Option<Elf>, Option<Offered>),
+}
+
+/// The content of each file on one side, or why there is none.
+type Found = BTreeMap<ImagePathBuf, Result<Content, String>>;
 
 /// Tells what differs in the files that are wanted. `layers`: those of the part in each image, the lowest first.
 pub(super) fn look(wanted: Vec<Wanted>, layers: [&[&Layer]; 2], changes: &mut [FileChange]) {
@@ -62,7 +78,17 @@ pub(super) fn look(wanted: Vec<Wanted>, layers: [&[&Layer]; 2], changes: &mut [F
         let before = layers[0].map(|_| old.remove(&path).unwrap_or_else(absent)).transpose();
         let mut details = changes[index].details.take().unwrap_or_default();
         match before.and_then(|before| Ok((before, now?))) {
-            Ok((before, now)) => compare(kind, &path, before.as_deref(), &now, &mut details),
+            Ok((Some(Content::Code(was, old)), Content::Code(is, new))) => {
+                details.inside([was.as_ref(), is.as_ref()], [old.as_ref(), new.as_ref()]);
+            }
+            Ok((before, Content::Text(now))) => {
+                let before = before.and_then(|before| match before {
+                    Content::Text(text) => Some(text),
+                    Content::Code(..) => None,
+                });
+                compare(kind, &path, before.as_deref(), &now, &mut details);
+            }
+            Ok(_) => {}
             Err(why) => details.note = Some(format!("not looked into: {why}")),
         }
         changes[index].details = details.boxed();
@@ -87,36 +113,31 @@ fn compare(kind: FileKind, path: &str, before: Option<&str>, now: &str, details:
 }
 
 /// Reads what is wanted of one side, layer by layer.
-fn read(wanted: &[Wanted], side: usize, layers: &[&Layer]) -> Texts {
-    let mut by_layer: BTreeMap<usize, Vec<&ImagePathBuf>> = BTreeMap::new();
+fn read(wanted: &[Wanted], side: usize, layers: &[&Layer]) -> Found {
+    let mut by_layer: BTreeMap<usize, Vec<&Wanted>> = BTreeMap::new();
     for one in wanted {
         if let Some(layer) = one.layers[side] {
-            by_layer.entry(layer).or_default().push(&one.path);
+            by_layer.entry(layer).or_default().push(one);
         }
     }
-    let mut texts = Texts::new();
+    let mut found = Found::new();
     // Of all files of one side together.
     let mut room = limits::TEXT.value();
-    for (index, paths) in by_layer {
+    for (index, files) in by_layer {
         let read = match layers.get(index) {
-            Some(layer) => read_layer(layer, &paths, &mut room, &mut texts),
+            Some(layer) => read_layer(layer, &files, &mut room, &mut found),
             None => Err("its layer is not there".to_owned()),
         };
         if let Err(why) = read {
-            for path in paths {
-                texts.entry(path.clone()).or_insert_with(|| Err(why.clone()));
+            for file in files {
+                found.entry(file.path.clone()).or_insert_with(|| Err(why.clone()));
             }
         }
     }
-    texts
+    found
 }
 
-fn read_layer(
-    layer: &Layer,
-    paths: &[&ImagePathBuf],
-    room: &mut u64,
-    texts: &mut Texts,
-) -> Result<(), String> {
+fn read_layer(layer: &Layer, files: &[&Wanted], room: &mut u64, found: &mut Found) -> Result<(), String> {
     if limits::LOOKED.allow(layer.descriptor.size).is_err() {
         return Err(format!(
             "its layer has {} bytes, {} are the most ({} raises that)",
@@ -125,10 +146,19 @@ fn read_layer(
             limits::LOOKED.variable
         ));
     }
-    read_entries(layer, paths, room, texts).map_err(|error| format!("its layer cannot be read: {error}"))
+    read_entries(layer, files, room, found).map_err(|error| format!("its layer cannot be read: {error}"))
 }
 
-fn read_entries(layer: &Layer, paths: &[&ImagePathBuf], room: &mut u64, texts: &mut Texts) -> io::Result<()> {
+/// Machine code out of a layer, in a file without a name.
+struct Spooled(std::fs::File);
+
+impl ReadAt for Spooled {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read_at(buffer, offset)
+    }
+}
+
+fn read_entries(layer: &Layer, files: &[&Wanted], room: &mut u64, found: &mut Found) -> io::Result<()> {
     let mut tar = layers::open(layer)?;
     let mut entries = 0;
     while let Some(entry) = tar.next_entry().map_err(io::Error::other)? {
@@ -136,24 +166,30 @@ fn read_entries(layer: &Layer, paths: &[&ImagePathBuf], room: &mut u64, texts: &
         limits::ENTRIES.allow(entries)?;
         let Some(path) = LayerName::read(&entry.name)?.in_layer() else { continue };
         // In order, as the changes are.
-        if paths.binary_search(&&path).is_err() || Kind::of(entry.kind) != Kind::File {
+        let Ok(at) = files.binary_search_by(|file| file.path.cmp(&path)) else { continue };
+        if Kind::of(entry.kind) != Kind::File {
             continue;
         }
-        let most = LARGEST.min(*room);
-        let text = if entry.size > most {
+        let is_code = matches!(files[at].kind, FileKind::Library | FileKind::Program);
+        let most = if is_code { LARGEST_CODE } else { LARGEST.min(*room) };
+        let content = if entry.size > most {
             Err(format!("it has {} bytes, {most} are the most", entry.size))
+        } else if is_code {
+            let mut file = Spooled(tempfile::tempfile()?);
+            let size = io::copy(&mut tar.content(&entry), &mut file.0)?;
+            let offered = match files[at].kind {
+                FileKind::Library => elf::offered(&file, size)?,
+                _ => None,
+            };
+            Ok(Content::Code(elf::read(&file, size)?, offered))
         } else {
             *room -= entry.size;
             let mut bytes = Vec::new();
-            tar.content(&entry).take(most).read_to_end(&mut bytes)?;
-            String::from_utf8(bytes).map_err(|_| "it is no text".to_owned())
+            tar.content(&entry).read_to_end(&mut bytes)?;
+            let text = String::from_utf8(bytes).ok().filter(|text| !text.contains('\0'));
+            text.map(Content::Text).ok_or_else(|| "it is no text".to_owned())
         };
-        texts.insert(
-            path,
-            text.and_then(
-                |text| if text.contains('\0') { Err("it is no text".to_owned()) } else { Ok(text) },
-            ),
-        );
+        found.insert(path, content);
     }
     // To its end, so that the bytes are proven.
     io::copy(&mut tar.into_inner(), &mut io::sink())?;

@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::after::{Near, Predecessor};
 use super::base::BasePaths;
-use super::compress::Compressors;
+use super::compress::{Compressors, ENCODER};
 use super::layer;
 use super::{BuildError, LayerInput, Origin, Packed, Settings};
-use crate::oci::{Digest, HashingWriter, Layer};
+use crate::oci::{Digest, HashingReader, HashingWriter, Layer};
+use crate::store::Cache;
 use crate::store::cache::LayerRecord;
 
 /// The predecessor, where it may spare the making of a layer.
@@ -88,6 +89,31 @@ pub(super) fn pack(
     let record = LayerRecord::new(diff_id, digest, size, tar_size, ());
     cache.keep(&key, file, &record)?;
     Ok(packed(diff_id, digest, size, Origin::Made, None))
+}
+
+/// Gzips a layer of another image that is not, as it would have been made here, and keeps that.
+///
+/// # Errors
+/// A layer that cannot be read or is not what the image says, and a cache that takes no more.
+pub fn gzip(layer: &Layer, cache: &Cache, compressors: &Compressors) -> Result<(Digest, u64), BuildError> {
+    let name = layer.diff_id.short();
+    let failed = BuildError::compress(&name);
+    let mut tar = HashingReader::new(layer.source.open().map_err(&failed)?);
+    let mut gzip = compressors.writer(HashingWriter::new(cache.start()?));
+    io::copy(&mut tar, &mut gzip).map_err(&failed)?;
+    let (diff_id, tar_size) = tar.finish();
+    if diff_id != layer.diff_id {
+        let why = format!("its bytes are other ones, {diff_id}");
+        return Err(failed(io::Error::new(io::ErrorKind::InvalidData, why)));
+    }
+    let (file, digest, size) = gzip.finish().map_err(&failed)?.finish();
+    cache.keep(&gzipped(&diff_id), file, &LayerRecord::new(diff_id, digest, size, tar_size, ()))?;
+    Ok((digest, size))
+}
+
+/// The key of a layer that was not gzipped, and is in the cache as one that is.
+pub(super) fn gzipped(diff_id: &Digest) -> Digest {
+    Digest::of(format!("tarsup base layer 1\n{ENCODER}\n{diff_id}\n"))
 }
 
 /// What a layer is uncompressed.

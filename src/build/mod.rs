@@ -18,7 +18,7 @@ use crate::tars::catalogue::{DEPLOY_PATH, TARS_PATH, WEB_PATH};
 
 pub mod after;
 pub mod base;
-mod blob;
+pub mod blob;
 pub mod bundle;
 pub mod check;
 pub mod compress;

@@ -4,9 +4,9 @@ use std::io::{self, BufReader};
 use std::path::Path;
 
 use super::base::{self, BasePaths, Look, Names, Tarball, Tee};
-use super::blob;
+use super::blob::{self, gzipped};
 use super::check::CheckError;
-use super::compress::{Compressors, ENCODER, GzipWriter};
+use super::compress::{Compressors, GzipWriter};
 use super::unpack::{Bounded, UnpackError};
 use super::{BuildError, Origin, Packed, Settings};
 use crate::contents::Kind;
@@ -128,11 +128,6 @@ fn is_gzip(layer: &Layer) -> bool {
         MediaType::Other(other) => other == super::after::DOCKER_GZIP,
         _ => false,
     }
-}
-
-/// The key of a layer that was not gzipped, and is in the cache as one that is.
-fn gzipped(diff_id: &Digest) -> Digest {
-    Digest::of(format!("tarsup base layer 1\n{ENCODER}\n{diff_id}\n"))
 }
 
 /// Reads one layer, and proves that it is what manifest and config say. A blob of a registry is kept in the cache on the way, so

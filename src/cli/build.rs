@@ -27,6 +27,7 @@ use crate::limits::{self, Beyond};
 use crate::oci::{Digest, Image, Reference, TarImage};
 use crate::sbom::PACKED_ANNOTATION;
 use crate::store::{self, Cache};
+use crate::tars::catalogue::IMAGE_ROLE_LABEL;
 use crate::transport::{ImageName, Receipt, TransportError};
 
 /// Build an image from a recipe; no engine is needed
@@ -276,9 +277,24 @@ fn outputs(args: &BuildArgs, reference: &Reference) -> Result<Vec<ImageName>, Fa
 fn after(args: &BuildArgs, places: &Places, ui: &Ui) -> Result<Option<Predecessor>, Failure> {
     let Some(text) = &args.after else { return Ok(None) };
     let mut before = match text.parse()? {
-        // Its layers would have to be taken out of the engine, all of them.
-        ImageName::Daemon(reference) => Predecessor::of_diff_ids(image::diff_ids(&reference, places, ui)?),
-        name => predecessor(&name, &near::gzipped(image::read(&name, places, ui)?), ui)?,
+        ImageName::Daemon(reference) => {
+            let found = image::of_engine(&reference, places, ui)?;
+            // What is not ours is not built upon, and a plan takes no image out of an engine.
+            let is_ours = found.labels.contains_key(IMAGE_ROLE_LABEL) && !args.relayer && !args.plan;
+            let name = ImageName::Daemon(reference);
+            let image = match near::of_engine(&found) {
+                None if is_ours => {
+                    ui.note(&format!("{name} is known to neither the store nor the cache: it is taken out of the engine, all of it"));
+                    Some(near::gzipped(image::read(&name, places, ui)?, args)?)
+                }
+                known => known,
+            };
+            match image {
+                Some(image) => predecessor(&name, &image, ui)?,
+                None => Predecessor::of_diff_ids(found.diff_ids),
+            }
+        }
+        name => predecessor(&name, &near::gzipped(image::read(&name, places, ui)?, args)?, ui)?,
     };
     before.relayer = args.relayer;
     Ok(Some(before))
@@ -304,9 +320,7 @@ fn settings(args: &BuildArgs, predecessor: Option<Predecessor>) -> Result<Settin
     Ok(Settings {
         architecture: architecture.to_owned(),
         created: epoch()?,
-        threads: threads()?
-            .or_else(|| std::thread::available_parallelism().ok())
-            .unwrap_or(NonZeroUsize::MIN),
+        threads: workers()?,
         cache: if args.plan { cache.rehearsing() } else { cache },
         predecessor,
         init: skeleton::default_init(),
@@ -323,6 +337,11 @@ fn epoch() -> Result<Option<i64>, UsageError> {
         Some(seconds) if !(0..=LAST).contains(&seconds) => Err(UsageError::Epoch(seconds.to_string())),
         seconds => Ok(seconds),
     }
+}
+
+/// As many as `TARSUP_THREADS` says, or as there are processors.
+fn workers() -> Result<NonZeroUsize, UsageError> {
+    Ok(threads()?.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN))
 }
 
 /// `TARSUP_THREADS`.

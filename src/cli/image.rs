@@ -9,7 +9,7 @@ use super::options::ImageOptions;
 use super::places::Places;
 use super::{Failure, Outcome, Ui, inspect, ui};
 use crate::diagnose::{Exit, shown};
-use crate::engine::Engine as _;
+use crate::engine::{Engine as _, EngineImage};
 use crate::oci::{Digest, Image, Reference, manifest};
 use crate::store;
 use crate::transport::archive::ArchiveFile;
@@ -107,15 +107,15 @@ pub fn digest_of(reference: &Reference, places: &Places, ui: &Ui) -> Result<Dige
     Ok(transfer(ui, places.registries.image(reference).digest())??)
 }
 
-/// The layers of an image in an engine, which is not read.
-pub fn diff_ids(reference: &Reference, places: &Places, ui: &Ui) -> Result<Vec<Digest>, Failure> {
+/// What an engine tells of an image, which is not read.
+pub fn of_engine(reference: &Reference, places: &Places, ui: &Ui) -> Result<EngineImage, Failure> {
     let asked = async { places.engine().await?.inspect_image(&reference.to_string()).await };
     let found = transfer(ui, asked)?.map_err(TransportError::from)?;
     let found = found.ok_or_else(|| TransportError::Absent {
         name: format!("docker-daemon:{reference}"),
         hint: "`docker images` lists what the engine has".to_owned(),
     })?;
-    Ok(found.diff_ids)
+    Ok(found)
 }
 
 /// Sees whether the engine is there.

@@ -80,7 +80,7 @@ impl Diagnose for InspectError {
     }
 }
 
-pub use held::note_sent;
+pub use held::{is_same, known_as, note_sent};
 
 /// What is asked of an image, beside its config: each is more than the one before, and takes longer to get out of an engine.
 #[derive(Clone, Copy, PartialEq, Eq)]

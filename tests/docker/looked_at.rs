@@ -145,3 +145,38 @@ async fn image_of_others_is_shown_by_its_layers_alone() {
         shown["layers"].as_array().unwrap().iter().map(|layer| layer["diff_id"].as_str().unwrap()).collect();
     assert_eq!(layers, found.diff_ids.iter().map(ToString::to_string).collect::<Vec<_>>());
 }
+
+#[tokio::test]
+async fn image_of_an_engine_is_built_upon_whoever_else_has_it() {
+    tiny::engine().await;
+    let (name, bench) = ("built-upon:1", Bench(TempDir::new().unwrap()));
+    tiny::remove_image(name).await;
+    // What is covered stays below the limit.
+    fs::write(bench.path("one"), "what stays\n".repeat(100)).unwrap();
+    fs::write(bench.path("two"), "of the first\n").unwrap();
+    let recipe =
+        "name: built-upon\nversion: 1\nrole: plain\nbase: scratch\nfiles: {one: /data/one, two: /data/two}\n";
+    fs::write(bench.path("plain.yaml"), recipe).unwrap();
+    let image = format!("docker-daemon:{name}");
+    bench.run(&["build", "plain.yaml", "-o", &image, "-o", name]);
+    fs::write(bench.path("two"), "of the second\n").unwrap();
+    let next = |after: &str| {
+        bench.run(&["build", "plain.yaml", "--version", "2", "--after", after, "-o", "oci:out:2"]).0
+    };
+    let names = |built: &Value| -> Vec<String> {
+        built["layers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|layer| layer["name"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let on_top = next(name);
+    assert_eq!(names(&on_top), ["files", "files", "contents"]);
+    assert_eq!(next(&image)["digest"], on_top["digest"], "the store has it");
+    fs::remove_dir_all(bench.path("store")).unwrap();
+    assert_eq!(next(&image)["digest"], on_top["digest"], "the cache has what was sent from here");
+    bench.forget();
+    assert_eq!(next(&image)["digest"], on_top["digest"], "the engine itself has it");
+    tiny::remove_image(name).await;
+}

@@ -1,23 +1,47 @@
-//! An image whose layers are not compressed, as `docker save` writes them, with the blobs that store or cache have of the same
-//! content: so that the next one is built upon it.
+//! An image whose layers are not compressed, as an engine has them and `docker save` writes them, with the blobs that store or cache
+//! have of the same content: so that the next one is built upon it.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
+use super::{BuildArgs, workers};
+use crate::build::compress::Compressors;
+use crate::build::{BuildError, blob};
+use crate::cli::Failure;
+use crate::cli::inspect::{is_same, known_as};
+use crate::engine::EngineImage;
 use crate::oci::{Descriptor, Digest, Image, Layer, MediaType};
 use crate::store::{self, Cache};
 
-/// The same image, gzipped where that is known: the store's where it is there, else layer by layer from the cache. What neither
-/// knows is as it was.
-pub(super) fn gzipped(image: Image) -> Image {
-    let raw: Vec<Digest> =
-        image.layers.iter().filter(|layer| is_raw(layer)).map(|layer| layer.diff_id).collect();
+/// The same image with gzipped layers: the store's where it is there, else layer by layer from the cache, which is given what it
+/// lacks: what is built upon it is the same whatever they know. Of a plan that stays as it was.
+pub(super) fn gzipped(image: Image, args: &BuildArgs) -> Result<Image, Failure> {
+    let raw: Vec<Layer> = image.layers.iter().filter(|layer| is_raw(layer)).cloned().collect();
     if raw.is_empty() {
-        return image;
+        return Ok(image);
     }
-    match in_store(&image) {
-        Some(stored) => stored,
-        None => from_cache(image, &raw),
+    // That of the same config: its layers have the same content.
+    if let Some(stored) = stored(|stored| stored.config == image.config) {
+        return Ok(stored);
     }
+    let cache = Cache::at(store::cache_folder()?);
+    let diff_ids: Vec<Digest> = raw.iter().map(|layer| layer.diff_id).collect();
+    let mut known = cache.blobs_of(&diff_ids);
+    if !args.plan {
+        let compressors = Compressors::new(workers()?);
+        for layer in &raw {
+            if let Entry::Vacant(place) = known.entry(layer.diff_id) {
+                place.insert(blob::gzip(layer, &cache, &compressors)?);
+            }
+        }
+        cache.settle().map_err(BuildError::from)?;
+    }
+    Ok(with(image, &known, &cache))
+}
+
+/// An image of an engine, where the store has it, or the cache has all that was sent of it from here.
+pub(super) fn of_engine(found: &EngineImage) -> Option<Image> {
+    stored(|stored| is_same(stored, found)).or_else(|| known_as(found).filter(is_there))
 }
 
 fn is_raw(layer: &Layer) -> bool {
@@ -28,23 +52,20 @@ fn is_raw(layer: &Layer) -> bool {
     }
 }
 
-/// The image of the same config: its layers have the same content.
-fn in_store(image: &Image) -> Option<Image> {
+/// The image of the store that is this one, and whole.
+fn stored(is_it: impl Fn(&Image) -> bool) -> Option<Image> {
     let store = store::local().ok()?;
     let listed = store.list().ok()?;
     let mut stored = listed.iter().filter_map(|(_, descriptor)| store.image(descriptor).ok());
-    stored
-        .find(|stored| stored.config == image.config && !stored.layers.iter().any(is_raw) && is_there(stored))
+    stored.find(|stored| is_it(stored) && !stored.layers.iter().any(is_raw) && is_there(stored))
 }
 
 fn is_there(stored: &Image) -> bool {
     stored.layers.iter().all(|layer| layer.source.open().is_ok())
 }
 
-fn from_cache(mut image: Image, raw: &[Digest]) -> Image {
-    let Ok(folder) = store::cache_folder() else { return image };
-    let cache = Cache::at(folder);
-    let known = cache.blobs_of(raw);
+/// The image with the gzipped layers that are known.
+fn with(mut image: Image, known: &BTreeMap<Digest, (Digest, u64)>, cache: &Cache) -> Image {
     for layer in image.layers.iter_mut().filter(|layer| is_raw(layer)) {
         if let Some((digest, size)) = known.get(&layer.diff_id).copied() {
             let media_type = MediaType::ImageLayerGzip;

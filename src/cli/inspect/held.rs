@@ -110,10 +110,7 @@ pub(super) fn subject(
         hint: "`tarsup images` lists what the engine holds".to_owned(),
     })?;
     let id: Option<Digest> = found.id.parse().ok();
-    let is_it = |image: &Image| {
-        (id == Some(image.config_digest()) || id == Some(image.digest()))
-            && image.diff_ids() == found.diff_ids
-    };
+    let is_it = |image: &Image| is_same(image, &found);
     if let Some(image) = in_store(is_it) {
         return Subject::of(&name, image);
     }
@@ -158,6 +155,18 @@ pub(super) fn subject(
     let told = Told(found);
     let (digest, id, config) = (told.digest(), told.id(), told.config());
     Ok(Subject { digest, id, config, layers, contents, summaries, image: None })
+}
+
+/// True for the image that an engine calls by this name: by its config, or with containerd's store by its manifest.
+pub fn is_same(image: &Image, found: &EngineImage) -> bool {
+    let id = found.id.parse().ok();
+    (id == Some(image.config_digest()) || id == Some(image.digest())) && image.diff_ids() == found.diff_ids
+}
+
+/// An image of an engine as it was seen before, by manifest and config. Its layers are read from the cache, if they are there.
+pub fn known_as(found: &EngineImage) -> Option<Image> {
+    let seen = recall(&found.id.parse().ok()?)?;
+    rebuilt(seen.image.as_ref()?).filter(|image| is_same(image, found))
 }
 
 /// The image whole, out of the engine; noted, so that it is not taken out again.

@@ -5,6 +5,7 @@ use std::fmt::{Display, Write as _};
 use clap::Args;
 
 use super::image::{bytes, read};
+use super::inspect::annotated;
 use super::options::ImageOptions;
 use super::places::Places;
 use super::{Outcome, Ui};
@@ -13,7 +14,7 @@ use crate::compare::{
 };
 use crate::diagnose::Exit;
 use crate::oci::Image;
-use crate::sbom::{PACKED_ANNOTATION, PATCH_LABEL};
+use crate::sbom::PATCH_LABEL;
 use crate::store;
 use crate::transport::{ImageName, TransportError};
 
@@ -58,10 +59,7 @@ fn packages(name: &ImageName, image: &Image) -> Packages {
     // Of two names of one image, the one that was asked for has the last word.
     known.sort_by_key(|(name, _)| name.as_deref() == Some(&own));
     for (_, descriptor) in known {
-        let noted = descriptor.annotations.iter().filter_map(|(key, package)| {
-            Some((key.strip_prefix(PACKED_ANNOTATION)?.to_owned(), package.parse().ok()?))
-        });
-        packages.extend(noted);
+        packages.extend(annotated(&descriptor.annotations));
     }
     let labels = image.parsed_config().map(|config| config.config.labels).unwrap_or_default();
     packages.extend(labels.iter().filter_map(|(key, value)| {
@@ -114,9 +112,13 @@ fn layers(count: usize) -> String {
 
 /// What differs in the config, by what it is.
 fn tell_config(text: &mut String, changes: &[ValueChange]) {
-    for (prefix, word) in
-        [("Env.", "environment "), ("ExposedPorts.", "port "), ("Volumes.", "volume "), ("Labels.", "label ")]
-    {
+    const TOLD: [(&str, &str); 4] = [
+        ("Env.", "environment "),
+        ("ExposedPorts.", "port "),
+        ("Volumes.", "volume "),
+        ("Labels.", "label "),
+    ];
+    for (prefix, word) in TOLD {
         for change in changes {
             let Some(key) = change.key.strip_prefix(prefix) else { continue };
             let line = match prefix {
@@ -128,9 +130,7 @@ fn tell_config(text: &mut String, changes: &[ValueChange]) {
             let _ = write!(text, "\n  {line}");
         }
     }
-    let is_told = |key: &str| {
-        ["Env.", "ExposedPorts.", "Volumes.", "Labels."].iter().any(|prefix| key.starts_with(prefix))
-    };
+    let is_told = |key: &str| TOLD.iter().any(|(prefix, _)| key.starts_with(prefix));
     for change in changes.iter().filter(|change| !is_told(&change.key)) {
         let _ = write!(text, "\n  {}", value("config ", change));
     }

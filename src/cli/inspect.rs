@@ -80,7 +80,7 @@ impl Diagnose for InspectError {
     }
 }
 
-pub use held::{is_same, known_as, note_sent};
+pub use held::{in_store, is_same, known_as, note_sent};
 
 /// What is asked of an image, beside its config: each is more than the one before, and takes longer to get out of an engine.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -262,7 +262,7 @@ struct Near {
 }
 
 /// What the annotations of an image say of its packages.
-fn annotated(annotations: &BTreeMap<String, String>) -> impl Iterator<Item = (String, Digest)> {
+pub fn annotated(annotations: &BTreeMap<String, String>) -> impl Iterator<Item = (String, Digest)> {
     annotations.iter().filter_map(|(key, value)| {
         Some((key.strip_prefix(PACKED_ANNOTATION)?.to_owned(), value.parse().ok()?))
     })

@@ -8,7 +8,7 @@ use super::{BuildArgs, workers};
 use crate::build::compress::Compressors;
 use crate::build::{BuildError, blob};
 use crate::cli::Failure;
-use crate::cli::inspect::{is_same, known_as};
+use crate::cli::inspect::{in_store, is_same, known_as};
 use crate::engine::EngineImage;
 use crate::oci::{Descriptor, Digest, Image, Layer, MediaType};
 use crate::store::{self, Cache};
@@ -54,10 +54,7 @@ fn is_raw(layer: &Layer) -> bool {
 
 /// The image of the store that is this one, and whole.
 fn stored(is_it: impl Fn(&Image) -> bool) -> Option<Image> {
-    let store = store::local().ok()?;
-    let listed = store.list().ok()?;
-    let mut stored = listed.iter().filter_map(|(_, descriptor)| store.image(descriptor).ok());
-    stored.find(|stored| is_it(stored) && !stored.layers.iter().any(is_raw) && is_there(stored))
+    in_store(|stored| is_it(stored) && !stored.layers.iter().any(is_raw) && is_there(stored))
 }
 
 fn is_there(stored: &Image) -> bool {

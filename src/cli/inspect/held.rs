@@ -184,7 +184,8 @@ fn whole(reference: &Reference, places: &Places, ui: &Ui) -> Result<Subject, Fai
     Ok(subject)
 }
 
-fn in_store(is_it: impl Fn(&Image) -> bool) -> Option<Image> {
+/// The first image of the local store that is the one.
+pub fn in_store(is_it: impl Fn(&Image) -> bool) -> Option<Image> {
     let store = store::local().ok()?;
     let listed = store.list().ok()?;
     listed.iter().filter_map(|(_, descriptor)| store.image(descriptor).ok()).find(is_it)

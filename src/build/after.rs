@@ -11,11 +11,8 @@ use super::ontop::Why;
 use super::patch::PATCH_LABEL;
 use crate::contents::{self, Contents};
 use crate::oci::image::{BASE, chain_id};
-use crate::oci::{BlobSource, Digest, Image, Layer, MediaType};
+use crate::oci::{BlobSource, Digest, Image, Layer};
 use crate::tars::Service;
-
-/// What docker calls a gzipped layer.
-pub(super) const DOCKER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 
 /// A predecessor. It decides where layers lie, and which blob stands for content that is known; never what is in a new layer.
 #[derive(Clone, Debug, Default)]
@@ -56,13 +53,10 @@ impl Predecessor {
     /// # Errors
     /// A list or a layer that cannot be read.
     pub fn of(image: &Image, read_in_full: impl FnOnce()) -> io::Result<Self> {
-        let is_gzip = |layer: &&Layer| match &layer.descriptor.media_type {
-            MediaType::ImageLayerGzip => true,
-            MediaType::Other(other) => other == DOCKER_GZIP,
-            _ => false,
-        };
+        let is_gzip = |layer: &&Layer| layer.descriptor.is_gzip();
+        let is_raw = !image.layers.iter().all(|layer| is_gzip(&layer));
         let is_ours = image.layer_purposes().iter().all(|purpose| !purpose.is_empty());
-        let made = if is_ours && image.layers.iter().all(|layer| is_gzip(&layer)) {
+        let made = if is_ours && !is_raw {
             let contents = if let Some(contents) = Contents::of(image)? {
                 contents
             } else {
@@ -81,7 +75,6 @@ impl Predecessor {
         let labels = image.parsed_config().map(|config| config.config.labels).unwrap_or_default();
         let patched =
             labels.keys().filter_map(|label| label.strip_prefix(PATCH_LABEL)?.parse().ok()).collect();
-        let is_raw = !image.layers.iter().all(|layer| is_gzip(&layer));
         Ok(Self { diff_ids: image.diff_ids(), blobs, made, patched, relayer: false, is_raw })
     }
 

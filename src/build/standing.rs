@@ -12,7 +12,7 @@ use super::{BuildError, Origin, Packed, Settings};
 use crate::contents::Kind;
 use crate::limits;
 use crate::oci::image::BASE;
-use crate::oci::{Digest, HashingReader, HashingWriter, Image, Layer, MediaType};
+use crate::oci::{Digest, HashingReader, HashingWriter, Image, Layer};
 use crate::store::Cache;
 use crate::store::cache::{Draft, LayerRecord};
 use crate::tarball::magic;
@@ -123,11 +123,7 @@ fn known_layer(layer: &Layer, settings: &Settings) -> Option<Packed> {
 }
 
 fn is_gzip(layer: &Layer) -> bool {
-    match &layer.descriptor.media_type {
-        MediaType::ImageLayerGzip => true,
-        MediaType::Other(other) => other == super::after::DOCKER_GZIP,
-        _ => false,
-    }
+    layer.descriptor.is_gzip()
 }
 
 /// Reads one layer, and proves that it is what manifest and config say. A blob of a registry is kept in the cache on the way, so

@@ -28,6 +28,26 @@ pub struct Descriptor {
     pub annotations: BTreeMap<String, String>,
 }
 
+impl Descriptor {
+    /// True for a gzipped layer, OCI's or docker's kind.
+    pub fn is_gzip(&self) -> bool {
+        match &self.media_type {
+            MediaType::ImageLayerGzip => true,
+            MediaType::Other(other) => other == "application/vnd.docker.image.rootfs.diff.tar.gzip",
+            _ => false,
+        }
+    }
+
+    /// True for a layer that is not compressed, OCI's or docker's kind.
+    pub fn is_raw(&self) -> bool {
+        match &self.media_type {
+            MediaType::ImageLayer => true,
+            MediaType::Other(other) => other == "application/vnd.docker.image.rootfs.diff.tar",
+            _ => false,
+        }
+    }
+}
+
 impl TryFrom<spec::Descriptor> for Descriptor {
     type Error = super::digest::InvalidDigest;
 

@@ -45,11 +45,7 @@ pub(super) fn of_engine(found: &EngineImage) -> Option<Image> {
 }
 
 fn is_raw(layer: &Layer) -> bool {
-    match &layer.descriptor.media_type {
-        MediaType::ImageLayer => true,
-        MediaType::Other(other) => other == "application/vnd.docker.image.rootfs.diff.tar",
-        _ => false,
-    }
+    layer.descriptor.is_raw()
 }
 
 /// The image of the store that is this one, and whole.

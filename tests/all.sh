@@ -4,6 +4,7 @@
 #   all.sh [--fast]     --fast: only what needs no engine; it says what it left out
 #
 # On a bare Debian 12 with Rust, as root, it installs what is missing; it starts a private Docker engine and stops it.
+# shellcheck disable=SC2086 # $tests is a list of words
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -27,6 +28,9 @@ clean_up() {
 }
 trap clean_up EXIT
 trap 'exit 130' INT TERM
+
+# With the features of one another, and of the programs: each crate is compiled once.
+tests="cargo test $alike"
 
 # Runs cargo's tests and adds up what each of them says; a target that does not even run counts as one failure.
 count() {
@@ -61,10 +65,19 @@ if [ -z "$fast" ]; then
     is_root || die "the tests with an engine need root: run this as root, or with --fast for the others"
     command -v apt-get >/dev/null || die "the tests with an engine need Debian: run this with --fast for the others"
     install_packages docker.io docker-compose iptables iproute2 util-linux mmdebstrap mariadb-server nodejs skopeo umoci jq busybox-static ca-certificates docker-registry python3-jsonschema golang-github-opencontainers-image-spec-dev
-    compile
-    # Those of the real framework where its packages lie beside the project.
+    # Meanwhile what is made of Debian's packages. Of the real framework's bases, where its packages lie beside the project.
     # shellcheck disable=SC2046 # a list of words, or none
-    bases=$(sh tests/bases.sh framework database $(real_bases)) || die "the root file systems could not be made"
+    sh tests/bases.sh framework database $(real_bases) >"$results/bases" &
+    making=$!
+    sh tests/engine.sh stop all-new
+    # Whether it runs is asked where it is needed.
+    sh tests/engine.sh start all-new --containerd 2>"$results/all-new" &
+    starting=$!
+    with_tests=1
+    compile
+    wait "$making" || die "the root file systems could not be made"
+    wait "$starting" || cat "$results/all-new" >&2
+    bases=$(cat "$results/bases")
     say "root file systems: $(printf '%s' "$bases" | tr '\n' ' ')"
     export TARSUP_TEST_BASES="${TARSUP_TEST_CACHE:-/var/tmp/tarsup-cache}/bases"
     export TARSUP_TEST_INIT="$init_program" TARSUP_TEST_STANDIN="$standin_program"
@@ -73,30 +86,29 @@ if [ -z "$fast" ]; then
     sh tests/engine.sh start all
 fi
 
-count "unit tests and documentation examples" cargo test --workspace --exclude tarsup-fuzz --lib --bins
-count "tests without an engine" cargo test --test it
-count "hostile inputs: packages, bases, images, deployments" cargo test --test hostile
+count "unit tests and documentation examples" $tests --lib --bins
+count "tests without an engine" $tests --test it
+count "hostile inputs: packages, bases, images, deployments" $tests --test hostile
 count "fuzz targets, ten seconds each" sh tests/fuzz.sh 10
 if [ -n "$fast" ]; then
     printf '\nLeft out by --fast: real processes and a real MariaDB (tests/init), a real Docker engine (tests/docker), the demo.\n'
 else
     # Most of them wait most of the time, as those below.
     count "tars-init with real processes and a real MariaDB" \
-        cargo test --features engine-tests --test init -- --test-threads=$(($(nproc) * 2 + 1))
-    count "a real registry, beside skopeo" cargo test --features engine-tests --test registry
-    cargo test --quiet --features engine-tests --test docker --no-run || true
+        $tests --test init -- --test-threads=$(($(nproc) * 2 + 1))
+    count "a real registry, beside skopeo" $tests --test registry
     count "a real Docker engine: images, upgrades, crashes, the guard" \
-        sh tests/engine.sh run all -- cargo test --features engine-tests --test docker -- --test-threads=$(($(nproc) * 2 + 1))
+        sh tests/engine.sh run all -- $tests --test docker -- --test-threads=$(($(nproc) * 2 + 1))
     if sh tests/engine.sh start all-new --containerd; then
         count "images, the engine's contract, adoption and an upgrade on Docker 26.1 with containerd's image store" \
-            sh tests/engine.sh run all-new -- cargo test --features engine-tests --test docker -- daemon_copy engine_contract run_lines:: recreate:: shapes:: compose_beside:: bases:: looked_at:: upgrade_replaces_every_role
+            sh tests/engine.sh run all-new -- $tests --test docker -- daemon_copy engine_contract run_lines:: recreate:: shapes:: compose_beside:: bases:: looked_at:: upgrade_replaces_every_role
     else
         failed=$((failed + 1))
     fi
     sh tests/engine.sh stop all-new
     if sh tests/engine.sh start all-classic --new; then
         count "images and an upgrade on Docker 26.1 with its classic store" \
-            sh tests/engine.sh run all-classic -- cargo test --features engine-tests --test docker -- daemon_copy bases:: looked_at:: upgrade_replaces_every_role
+            sh tests/engine.sh run all-classic -- $tests --test docker -- daemon_copy bases:: looked_at:: upgrade_replaces_every_role
     else
         failed=$((failed + 1))
     fi

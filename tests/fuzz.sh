@@ -31,8 +31,11 @@ level=0
 began=$(now)
 # Both levels would have the same name: each lies in a folder of its own, and the first shares it with the tests.
 [ "$level" = 0 ] || target=$target/fuzz
+programs=''
+for name; do programs="$programs --bin $name"; done
+# shellcheck disable=SC2086 # lists of words
 TARSUP_FUZZ_LEVEL=$level RUSTC_WORKSPACE_WRAPPER=$root/fuzz/instrumented.sh \
-    cargo build --quiet --package tarsup-fuzz --target-dir "$target" || die "the fuzz targets could not be compiled"
+    cargo build --quiet $alike $programs --examples --target-dir "$target" || die "the fuzz targets could not be compiled"
 say "compiled in $(since "$began"); seed $seed"
 
 # As many at once as there are processors; each says one line.

@@ -4,6 +4,10 @@
 
 target=${CARGO_TARGET_DIR:-$root/target}
 
+# Cargo adds up the features of what it is asked for, and compiles a crate once for each sum: whoever compiles asks for this,
+# so that programs, tests and fuzz targets share one. `--examples` (there are none) counts the tests' features in for a program.
+alike='--workspace --features engine-tests'
+
 say() { printf '%s\n' "$*"; }
 die() { printf '\n%s: %s\n' "$(basename "$0")" "$*" >&2; exit 1; }
 is_root() { [ "$(id -u)" = 0 ]; }
@@ -35,7 +39,7 @@ install_packages() {
     rm -f "$log"
 }
 
-# Compiles tarsup, the static tars-init and the stand-ins. The first time this takes minutes.
+# Compiles tarsup, the static tars-init and the stand-ins, and the tests where `with_tests` is set. The first time this takes minutes.
 compile() {
     began=$(now)
     command -v cargo >/dev/null || die "cargo is missing: install Rust first (rustup, or your distribution's)"
@@ -43,13 +47,20 @@ compile() {
     command -v cc >/dev/null || die "cc is missing, which Rust needs for linking: apt-get install gcc libc6-dev"
     host=$(rustc -vV | sed -n 's/^host: //p')
     say "compiling tarsup, tars-init and the stand-ins (minutes at the first time, then nothing)"
-    (
-        cd "$root"
-        cargo build --quiet --bin tarsup
-        RUSTFLAGS="-C target-feature=+crt-static" cargo build --quiet --profile init --no-default-features \
-            --features init --bin tars-init --target "$host"
-        cargo build --quiet --profile standin -p standin
-    ) || die "the compiler failed, see above"
+    # Side by side: each links, or optimises, on one processor for half of its time.
+    building=''
+    if [ -n "${with_tests:-}" ]; then host_part='test --no-run --lib --bins --tests'; else host_part='build --bin tarsup --examples'; fi
+    # shellcheck disable=SC2086 # lists of words
+    {
+        (cd "$root" && cargo $host_part --quiet $alike) &
+        building="$building $!"
+        (cd "$root" && RUSTFLAGS="-C target-feature=+crt-static" cargo build --quiet --profile init --no-default-features \
+            --features init --bin tars-init --target "$host") &
+        building="$building $!"
+        (cd "$root" && cargo build --quiet --profile standin -p standin) &
+        building="$building $!"
+    }
+    for one in $building; do wait "$one" || die "the compiler failed, see above"; done
     tarsup_program=$target/debug/tarsup
     init_program=$target/$host/init/tars-init
     standin_program=$target/standin/standin

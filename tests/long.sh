@@ -15,6 +15,7 @@
 # Half of the kills are resumed at once, half after 15 s, every third after a `docker system prune -f` of this deployment's
 # containers (the engine is shared with other tests). tests/all.sh runs three of them. Needs what all.sh needs, and the real
 # framework's packages in ../shared/tars/real. About half a minute a kill; gives up after two minutes a kill.
+# shellcheck disable=SC2086 # $alike is a list of words
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -36,7 +37,7 @@ export TARSUP_TEST_INIT="$init_program" TARSUP_TEST_STANDIN="$standin_program"
 
 # Each statement of a first boot, a migration and an ordinary start, with each fault: some forty minutes.
 TARSUP_EVERY=1 TARSUP_PART=$part TARSUP_PARTS=$parts \
-    cargo test --quiet --features engine-tests --test init -- --nocapture faults::
+    cargo test --quiet $alike --test init -- --nocapture faults::
 [ "$part" = 1 ] || exit 0
 
 # The bill of materials of the real framework with its console, by CycloneDX's own schema.
@@ -46,19 +47,19 @@ trap 'sh tests/engine.sh stop long' EXIT
 trap 'exit 130' INT TERM
 sh tests/engine.sh stop long
 sh tests/engine.sh start long
-cargo test --quiet --features engine-tests --test docker --no-run
-TARSUP_EVERY=1 cargo test --quiet --test it rollout::
+cargo test --quiet $alike --test docker --no-run
+TARSUP_EVERY=1 cargo test --quiet $alike --test it rollout::
 sh tests/fuzz.sh "${FUZZ:-3600}"
 # Every hostile input: tests/all.sh runs a third of the large classes. And what the program that is shipped needs of memory.
-TARSUP_EVERY=1 cargo test --quiet --test hostile
+TARSUP_EVERY=1 cargo test --quiet $alike --test hostile
 cargo build --quiet --release --bin tarsup
-TARSUP_EVERY=1 TARSUP_TELL=1 TARSUP_HOSTILE=$target/release/tarsup cargo test --quiet --test hostile -- --nocapture memory::
-CI=1 TARSUP_EVERY=1 sh tests/engine.sh run long -- cargo test --quiet --features engine-tests --test docker -- --nocapture \
+TARSUP_EVERY=1 TARSUP_TELL=1 TARSUP_HOSTILE=$target/release/tarsup cargo test --quiet $alike --test hostile -- --nocapture memory::
+CI=1 TARSUP_EVERY=1 sh tests/engine.sh run long -- cargo test --quiet $alike --test docker -- --nocapture \
     real::adopt real::beside real::drain e2e::drain e2e::three e2e::beside e2e::engines
 # Three hundred containers with random settings, adopted and replaced: some twenty minutes.
 TARSUP_RECREATE=300 TARSUP_SEED=$seed sh tests/engine.sh run long -- \
-    cargo test --quiet --features engine-tests --test docker -- --nocapture recreate::
+    cargo test --quiet $alike --test docker -- --nocapture recreate::
 say "$kills kills, seed $seed"
 # In CI's way: what cannot run has failed.
 CI=1 TARSUP_KILLS=$kills TARSUP_SEED=$seed timeout $((300 + kills * 120)) \
-    sh tests/engine.sh run long -- cargo test --quiet --features engine-tests --test docker -- --nocapture real::kills
+    sh tests/engine.sh run long -- cargo test --quiet $alike --test docker -- --nocapture real::kills

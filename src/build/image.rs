@@ -238,6 +238,7 @@ fn tars(recipe: &Recipe, role: ImageRole) -> Run {
             // The bounded wait for a database (two minutes), and then the services' start: nobody is to restart it before.
             start_period: 150 * SECOND,
             retries: 3,
+            ..Healthcheck::default()
         }),
         ..Run::default()
     }
@@ -276,6 +277,7 @@ fn healthcheck(recipe: &HealthcheckRecipe) -> Healthcheck {
         interval: nanoseconds(recipe.interval),
         timeout: nanoseconds(recipe.timeout),
         start_period: nanoseconds(recipe.start_period),
+        start_interval: nanoseconds(recipe.start_interval),
         retries: recipe.retries.unwrap_or(0),
     }
 }

@@ -104,6 +104,9 @@ pub struct HealthcheckRecipe {
     /// Before failures count.
     #[serde(default, deserialize_with = "duration")]
     pub start_period: Option<Duration>,
+    /// Between two checks before the first success or the end of `start_period`; engines before Docker 25 do not know it.
+    #[serde(default, deserialize_with = "duration")]
+    pub start_interval: Option<Duration>,
     /// Failures in a row.
     pub retries: Option<u32>,
 }

@@ -6,7 +6,7 @@
 use crate::tars::rebuild::{REBUILD, is_switch};
 
 /// Keys of compose files and recipes whose values are what is wrong, and no secret.
-const HARMLESS: [&str; 62] = [
+const HARMLESS: [&str; 63] = [
     "base",
     "batch",
     "client_refresh",
@@ -62,6 +62,7 @@ const HARMLESS: [&str; 62] = [
     "services_timeout",
     "shm_size",
     "soft",
+    "start_interval",
     "start_period",
     "stop_grace_period",
     "stop_signal",

@@ -80,6 +80,9 @@ pub struct Healthcheck {
     /// Before failures count, in nanoseconds.
     #[serde(skip_serializing_if = "is_zero")]
     pub start_period: u64,
+    /// Between two checks in that time, in nanoseconds (API 1.44, Docker 25).
+    #[serde(skip_serializing_if = "is_zero")]
+    pub start_interval: u64,
     /// How many failures in a row make it unhealthy.
     #[serde(skip_serializing_if = "is_zero_u32")]
     pub retries: u32,

@@ -197,7 +197,8 @@ fn container_is_asked_from_outside_and_an_administrators_stop_is_no_complaint() 
     let question = ["--ask", address.as_str(), "--role", "slave"];
     let (code, document) = cluster(&asker, &question);
     assert_eq!((code, &document["asked"]["healthy"]), (Some(0), &true.into()), "{document}");
-    kill(container.processes("tarsnotify")[0], Signal::SIGKILL).unwrap();
+    container.behave("tarsnotify", "fail");
+    container.crash("tarsnotify");
     container.await_words("tarsnotify (pid");
     let (code, document) = cluster(&asker, &question);
     assert_eq!(code, Some(1), "{document}");

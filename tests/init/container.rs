@@ -217,10 +217,22 @@ impl Container {
         self.log()
     }
 
-    /// The processes of a service's stand-in.
+    /// The processes of a service's stand-in; a shell that is about to start one is none.
     pub fn processes(&self, service: &str) -> Vec<Pid> {
         let program = self.path(&format!("usr/local/app/tars/{service}/bin/{service}"));
-        processes_with(&program.to_string_lossy())
+        let program = program.to_string_lossy();
+        processes_where(|line| line.split('\0').take(2).any(|word| word == program))
+    }
+
+    /// Kills a service, as a crash does, and waits until it is gone: a dying process shows its command line for a while.
+    pub fn crash(&self, service: &str) {
+        let pid = self.processes(service)[0];
+        kill(pid, Signal::SIGKILL).unwrap();
+        let begun = Instant::now();
+        while self.processes(service).contains(&pid) {
+            assert!(begun.elapsed() < LONGEST, "{service} ({pid}) does not die:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Has the tarsnode of the container run a shell's words: what they leave running is below PID 1, like all it starts.
@@ -254,20 +266,21 @@ impl Drop for Container {
             let _ = child.wait();
         }
         // Only what a failed test has left: the folder's name is nobody else's.
-        for pid in processes_with(&self.root.path().to_string_lossy()) {
+        let root = self.root.path().to_string_lossy();
+        for pid in processes_where(|line| line.contains(&*root)) {
             let _ = kill(pid, Signal::SIGKILL);
         }
     }
 }
 
-/// The living processes whose command line has this text.
-fn processes_with(text: &str) -> Vec<Pid> {
+/// The living processes whose command line, its words ended by NUL, is such a one.
+fn processes_where(wanted: impl Fn(&str) -> bool) -> Vec<Pid> {
     let entries = fs::read_dir("/proc").unwrap();
     entries
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
         .filter(|pid| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            String::from_utf8_lossy(&line).contains(text)
+            wanted(&String::from_utf8_lossy(&line))
         })
         .map(Pid::from_raw)
         .collect()

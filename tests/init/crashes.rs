@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 
 use crate::container::Container;
+use crate::health::await_health;
 use crate::server::Server;
 
 const STAT: &str = "usr/local/app/tars/tarsstat/bin";
@@ -15,11 +16,6 @@ fn healthy(server: &Server) -> Container {
     container.start();
     container.await_words("healthy:");
     container
-}
-
-/// Kills it, as a crash does; its successor.
-fn crash(container: &Container, service: &str) {
-    kill(container.processes(service)[0], Signal::SIGKILL).unwrap();
 }
 
 #[test]
@@ -33,7 +29,7 @@ fn service_that_crashed_and_tarsnode_does_not_bring_back_is_started_with_its_con
     fs::copy(container.path("usr/local/app/tars/tarsstat/conf").join(name), generated.join(name)).unwrap();
     let before = container.processes("tarsstat");
     let begun = Instant::now();
-    crash(&container, "tarsstat");
+    container.crash("tarsstat");
     container.await_words("was killed by SIGKILL; tarsnode restarts it, or tars-init in 2 s");
     let pid = container.await_successor("tarsstat", &before);
     assert!(begun.elapsed() >= Duration::from_secs(2), "tarsnode has its time");
@@ -53,11 +49,11 @@ fn service_that_crashes_in_its_start_comes_with_growing_pauses_and_its_words_are
     let server = Server::start();
     let mut container = healthy(&server);
     container.behave("tarsconfig", "fail");
-    crash(&container, "tarsconfig");
+    container.crash("tarsconfig");
     container.await_words("exited with 255; tarsnode restarts it, or tars-init in 3 s");
     container.await_words("tarsconfig: cannot assign requested address");
     container.behave("tarsconfig", "");
-    container.await_successor("tarsconfig", &[]);
+    await_health(&container, 0, "healthy: 12 servants answer");
 }
 
 #[test]
@@ -67,12 +63,12 @@ fn service_that_exits_with_0_or_that_an_administrator_stopped_is_left_alone() {
     server
         .run(&["UPDATE db_tars.t_server_conf SET setting_state = 'inactive' WHERE server_name = 'tarslog'"]);
     let witness = container.processes("tarsnotify");
-    crash(&container, "tarslog");
+    container.crash("tarslog");
     kill(container.processes("tarsstat")[0], Signal::SIGTERM).unwrap();
     container.await_words("exited with 0; tarsnode restarts it\n");
     container.await_words("tarslog was stopped by an administrator: left alone");
     // One that crashed later is back: by then they would be, too.
-    crash(&container, "tarsnotify");
+    container.crash("tarsnotify");
     container.await_successor("tarsnotify", &witness);
     assert!(container.processes("tarsstat").is_empty() && container.processes("tarslog").is_empty());
 }
@@ -81,15 +77,20 @@ fn service_that_exits_with_0_or_that_an_administrator_stopped_is_left_alone() {
 fn service_that_somebody_brings_back_in_time_gets_no_second_copy() {
     let server = Server::start();
     let mut container = healthy(&server);
-    crash(&container, "tarsstat");
     let program = container.path(STAT).join("tarsstat");
     let conf = container.path("usr/local/app/tars/tarsstat/conf/tars.tarsstat.config.conf");
-    // As tarsnode does: a process of its own, below the container's PID 1 in the end.
-    let started = format!("{} --config={} >/dev/null 2>&1 &", program.display(), conf.display());
-    container.run_below_init(&started);
-    let pid = container.await_successor("tarsstat", &[]);
+    // As tarsnode does: a process of its own, below the container's PID 1 in the end. It waits for the crash itself,
+    // however long this test is kept from going on.
+    let crashed = container.processes("tarsstat")[0];
+    container.run_below_init(&format!(
+        "(while kill -0 {crashed}; do sleep 0.01; done; exec {} --config={}) >/dev/null 2>&1 &",
+        program.display(),
+        conf.display()
+    ));
+    container.crash("tarsstat");
+    let pid = container.await_successor("tarsstat", &[crashed]);
     let witness = container.processes("tarsnotify");
-    crash(&container, "tarsnotify");
+    container.crash("tarsnotify");
     container.await_successor("tarsnotify", &witness);
     assert_eq!(container.processes("tarsstat"), [pid], "{}", container.log());
     // Nobody here started it, and its end is known all the same.
@@ -107,8 +108,8 @@ fn service_whose_files_have_just_changed_is_left_to_its_publisher() {
     // What tarsnode writes at each start is no publication.
     fs::write(container.path("usr/local/app/tars/tarslog/bin/tars_start.sh"), "").unwrap();
     fs::write(container.path("usr/local/app/tars/tarslog/bin/tars_start.sh.pid"), "").unwrap();
-    crash(&container, "tarsstat");
-    crash(&container, "tarslog");
+    container.crash("tarsstat");
+    container.crash("tarslog");
     container.await_words("tarsstat is not started yet: its files have just been changed");
     container.await_successor("tarslog", &witness);
     assert!(container.processes("tarsstat").is_empty());
@@ -119,7 +120,7 @@ fn service_that_crashes_while_the_database_is_away_waits_for_its_word() {
     let server = Server::start();
     let mut container = healthy(&server);
     drop(server);
-    crash(&container, "tarsstat");
+    container.crash("tarsstat");
     container.await_words("tarsstat is not started yet: the database does not say whether it is to run");
     assert!(container.processes("tarsstat").is_empty());
     assert_eq!(container.stop().code(), Some(0));

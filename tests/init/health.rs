@@ -16,7 +16,7 @@ fn health(container: &Container) -> (Option<i32>, String) {
     (output.status.code(), text)
 }
 
-fn await_health(container: &Container, code: i32, words: &str) -> String {
+pub fn await_health(container: &Container, code: i32, words: &str) -> String {
     let begun = Instant::now();
     loop {
         let (seen, text) = health(container);

@@ -3,8 +3,6 @@
 use std::fs;
 use std::process::Command;
 
-use nix::sys::signal::{Signal, kill};
-
 use crate::container::Container;
 use crate::server::Server;
 
@@ -83,7 +81,7 @@ fn volume_that_fills_while_services_run_is_named_once_where_one_dies() {
     container.await_words("healthy:");
     assert!(!container.log().contains("is full"), "{}", container.log());
     small.fill();
-    kill(container.processes("tarsregistry")[0], Signal::SIGKILL).unwrap();
+    container.crash("tarsregistry");
     container.await_words("data/tars is full, with 0 bytes left");
     container.await_words("tarsregistry is gone");
     fs::remove_file(container.path("data/tars/filler")).unwrap();
@@ -102,7 +100,7 @@ fn volume_without_a_file_left_is_named_where_a_service_dies() {
     // As many as there are.
     let found = nix::sys::statvfs::statvfs(&small.at).unwrap();
     small.remount(&format!("nr_inodes={}", found.files() - found.files_free()));
-    kill(container.processes("tarsregistry")[0], Signal::SIGKILL).unwrap();
+    container.crash("tarsregistry");
     container.await_words("data/tars is full: it takes no file more");
     assert_eq!(container.stop().code(), Some(0));
 }

@@ -95,6 +95,7 @@ fn build_writes_the_config_that_the_role_needs() {
     assert_eq!(run["Entrypoint"], serde_json::json!(["/usr/local/bin/tars-init", "framework"]));
     assert!(run["Env"].as_array().unwrap().contains(&"TARSUP_VERSION=3.0.17".into()));
     assert_eq!(run["Volumes"], serde_json::json!({ "/data/tars": {} }));
+    assert_eq!(run["Healthcheck"]["StartInterval"], 2_000_000_000_u64);
     assert_eq!(run["Healthcheck"]["Test"], serde_json::json!(["CMD", "/usr/local/bin/tars-init", "health"]));
     assert_eq!(run["Healthcheck"]["Interval"], 10_000_000_000_u64);
     assert_eq!(run["StopSignal"], "SIGTERM");
@@ -353,7 +354,7 @@ fn plain_image_holds_what_its_recipe_says() {
         "database.yaml",
         "name: tars/database\nversion: 3.10\nrole: plain\nbase: scratch\nentrypoint: [/start]\ncmd: mysqld\n\
          env: {TZ: UTC, N: 1}\nuser: mysql\nworkdir: /var\nports: [3306, 53/udp]\nvolumes: [/var/lib/mysql]\n\
-         stop_signal: SIGTERM\nhealthcheck: {test: mysqladmin ping, interval: 1m30s, retries: 5}\n\
+         stop_signal: SIGTERM\nhealthcheck: {test: mysqladmin ping, interval: 1m30s, start_period: 1m, start_interval: 2s, retries: 5}\n\
          files:\n  my.cnf: /etc/mysql/my.cnf\n  tars-init: {path: /start, mode: 0755}\n",
     );
     let built = workshop.json(&["build", "database.yaml", "-o", "oci:out"]);

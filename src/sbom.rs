@@ -11,7 +11,7 @@ use cyclonedx_bom::models::tool::Tools;
 use cyclonedx_bom::prelude::{Bom, Component, Components, DateTime, Metadata, Purl, SpecVersion};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::contents::summary::{Summaries, Summary, is_own_program};
+use crate::contents::summary::{self, Summaries, Summary, is_own_program};
 use crate::contents::{Contents, Kind, Part};
 use crate::oci::image::{BASE, VERSION_LABEL};
 use crate::oci::{Config, Digest, Image};
@@ -48,6 +48,8 @@ pub struct MadePart {
     pub compressed: Option<u64>,
     /// Bytes in its layers that later ones cover: dead weight.
     pub covered: u64,
+    /// Path → what lets a program do more than who starts it; of a base nobody knows that.
+    pub privileges: BTreeMap<String, String>,
     /// Its layers' content, the lowest first.
     pub layers: Vec<Digest>,
 }
@@ -109,6 +111,7 @@ pub fn summarized(
             size: summary.size,
             compressed: own.clone().map(|(_, _, size)| *size).sum(),
             covered: summary.covered,
+            privileges: summary.privileges.clone(),
             layers: own.map(|(_, diff_id, _)| *diff_id).collect(),
         }
     };
@@ -148,6 +151,7 @@ fn made(
         size: (!is_base).then(|| part.size()),
         compressed: stored.map(|(_, size)| *size).sum(),
         covered: part.covered,
+        privileges: summary::privileges(part),
         layers: part.layers.clone(),
     }
 }

@@ -10,7 +10,7 @@ fuzz_target!(|bytes: &[u8]| {
     let mut tar = TarReader::new(bytes);
     for _ in 0..1000 {
         let Ok(Some(entry)) = tar.next_entry() else { return };
-        let _ = entry.privilege();
+        let _ = entry.capabilities();
         let mut head = Vec::new();
         let _ = tar.content(&entry).take(4096).read_to_end(&mut head);
     }

@@ -23,6 +23,7 @@ use crate::limits;
 use crate::oci::{Digest, HashingReader};
 use crate::paths::ImagePathBuf;
 use crate::store::{Cache, StoreError};
+use crate::tarball::Capabilities;
 use crate::tars::Service;
 
 /// Hints to be read from the cache at once, and to be written only when something is built.
@@ -139,20 +140,20 @@ impl<'a> Hints<'a> {
 
 /// What a release makes of a package may differ from what the one before made of it.
 fn listing_key(package: &Digest) -> Digest {
-    Digest::of(format!("tarsup package 6 of {}\n{package}\n", env!("CARGO_PKG_VERSION")))
+    Digest::of(format!("tarsup package 7 of {}\n{package}\n", env!("CARGO_PKG_VERSION")))
 }
 
 /// `None` for what is too young to be told by its times.
 fn tree_key(what: &str, paths: &[PathBuf]) -> Option<Digest> {
     let mut text = same::Text::new(io::sink());
-    writeln!(text, "tarsup tree 1 of {}\n{what}", env!("CARGO_PKG_VERSION")).ok()?;
+    writeln!(text, "tarsup tree 2 of {}\n{what}", env!("CARGO_PKG_VERSION")).ok()?;
     let now = SystemTime::now();
     paths.iter().try_for_each(|path| same::told(path, &mut text, now).ok().flatten())?;
     Some(text.finish().1)
 }
 
 fn web_key(package: &Digest) -> Digest {
-    Digest::of(format!("tarsup web 1 of {}\n{package}\n", env!("CARGO_PKG_VERSION")))
+    Digest::of(format!("tarsup web 2 of {}\n{package}\n", env!("CARGO_PKG_VERSION")))
 }
 
 /// `None` for a file that changed a moment ago: it might change again within the clock's grain.
@@ -210,6 +211,8 @@ enum ListedEntry<'t> {
         elf: Option<Box<Elf>>,
         #[serde(default, skip_serializing_if = "<[Version]>::is_empty")]
         versions: Box<[Version]>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        capabilities: Option<Capabilities>,
     },
     Link {
         path: ImagePathBuf,
@@ -232,7 +235,8 @@ impl Serialize for Entries<'_> {
                 let elf = content.elf.as_ref().map(|known| Box::new(Elf::clone(known)));
                 let versions =
                     content.elf.as_ref().map_or_else(Box::default, |known| known.versions().into());
-                ListedEntry::File { path, mode, size, digest, machine, elf, versions }
+                let capabilities = content.capabilities;
+                ListedEntry::File { path, mode, size, digest, machine, elf, versions, capabilities }
             }
             TreeNode::Link { target } => ListedEntry::Link { path, target: target.into_string().into() },
         };
@@ -255,9 +259,19 @@ impl<'de> Deserialize<'de> for RecalledTree {
                 while let Some(entry) = entries.next_element::<ListedEntry<'static>>()? {
                     let (path, node) = match entry {
                         ListedEntry::Directory { path, mode } => (path, TreeNode::Directory { mode }),
-                        ListedEntry::File { path, mode, size, digest, machine, elf, versions } => {
+                        ListedEntry::File {
+                            path,
+                            mode,
+                            size,
+                            digest,
+                            machine,
+                            elf,
+                            versions,
+                            capabilities,
+                        } => {
                             let elf = elf.map(|elf| (*elf, versions));
-                            let content = Content::known(digest, size, machine, elf);
+                            let mut content = Content::known(digest, size, machine, elf);
+                            content.capabilities = capabilities;
                             (path, TreeNode::File { mode, content })
                         }
                         ListedEntry::Link { path, target } => {

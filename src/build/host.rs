@@ -1,34 +1,29 @@
 //! Files and folders of the host, read into trees by the same rules as archives.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
 use super::tree::{TreeNode, Unkept};
 use super::unpack::{UnpackError, Unpacked, Unpacking, normal_mode};
 use crate::limits;
+use crate::tarball::Capabilities;
+use crate::tarball::capabilities::ATTRIBUTE;
 
 type Result<T> = std::result::Result<T, UnpackError>;
 
-/// Who decides the modes of the files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Modes {
-    /// 0755 or 0644, as the owner may execute the file or not. A setuid bit is refused, as it would be lost.
-    Normal,
-    /// The recipe, which says so: what the host's file has is not asked for.
-    Given,
-}
-
 /// Reads a folder; what is no file, folder or link that stays within it is refused.
-pub fn read_folder(root: &Path, modes: Modes) -> Result<Unpacked> {
+pub fn read_folder(root: &Path) -> Result<Unpacked> {
     let mut reading = Unpacking::new(root);
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
         let failed = |source| UnpackError::Read { path: folder.clone(), source };
         for entry in fs::read_dir(&folder).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
-            if let Some(below) = take(&mut reading, root, &path, modes)? {
+            if let Some(below) = take(&mut reading, root, &path)? {
                 folders.push(below);
             }
         }
@@ -38,7 +33,7 @@ pub fn read_folder(root: &Path, modes: Modes) -> Result<Unpacked> {
 }
 
 /// Takes one entry of a folder in; a folder comes back, to be read in its turn.
-fn take(reading: &mut Unpacking<'_>, root: &Path, path: &Path, modes: Modes) -> Result<Option<PathBuf>> {
+fn take(reading: &mut Unpacking<'_>, root: &Path, path: &Path) -> Result<Option<PathBuf>> {
     let failed = |source| unread(path, source);
     let relative = path.strip_prefix(root).unwrap_or(path).as_os_str().as_bytes();
     let Some(name) = reading.name(relative)? else { return Ok(None) };
@@ -52,11 +47,10 @@ fn take(reading: &mut Unpacking<'_>, root: &Path, path: &Path, modes: Modes) -> 
         TreeNode::Link { target: reading.target(&name, target.as_os_str().as_bytes())? }
     } else if metadata.is_file() {
         let file = limits::open_within(path, &limits::FILE).map_err(failed)?;
-        if let Some(privilege) = privilege(&file, &metadata, modes) {
-            return Err(reading.privileged(relative, privilege));
-        }
+        let capabilities = capabilities(&file).map_err(|why| reading.unkept(relative, why))?;
         let mut content = reading.spool.keep(file).map_err(failed)?;
         content.modified = u32::try_from(metadata.mtime()).unwrap_or(0);
+        content.capabilities = capabilities;
         TreeNode::File { mode: normal_mode(metadata.mode()), content }
     } else {
         return Err(reading.refuse(relative, "is no file, folder or link"));
@@ -66,14 +60,17 @@ fn take(reading: &mut Unpacking<'_>, root: &Path, path: &Path, modes: Modes) -> 
 }
 
 /// Reads one file.
-pub fn read_file(path: &Path, modes: Modes) -> Result<TreeNode> {
+pub fn read_file(path: &Path) -> Result<TreeNode> {
     let failed = |source| unread(path, source);
     let file = limits::open_within(path, &limits::FILE).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
-    if let Some(privilege) = privilege(&file, &metadata, modes) {
-        return Err(UnpackError::Privilege { path: path.to_owned(), entry: String::new(), privilege });
-    }
-    let content = super::tree::Spool::default().keep(file).map_err(failed)?;
+    let capabilities = capabilities(&file).map_err(|why| UnpackError::Archive {
+        path: path.to_owned(),
+        why: format!("it has file capabilities ({ATTRIBUTE}) {why}"),
+        hint: "take them away (`setcap -r FILE`)".to_owned(),
+    })?;
+    let mut content = super::tree::Spool::default().keep(file).map_err(failed)?;
+    content.capabilities = capabilities;
     Ok(TreeNode::File { mode: normal_mode(metadata.mode()), content })
 }
 
@@ -95,16 +92,13 @@ pub(super) fn no_file(path: &Path) -> UnpackError {
     }
 }
 
-/// What the file would lose in a layer of ours.
-fn privilege(file: &File, metadata: &Metadata, modes: Modes) -> Option<&'static str> {
-    match metadata.mode() & 0o6000 {
-        0 => {}
-        _ if modes == Modes::Given => {}
-        bits if bits & 0o4000 != 0 => return Some("is setuid"),
-        _ => return Some("is setgid"),
-    }
+/// What the file lets its program do.
+fn capabilities(file: &File) -> std::result::Result<Option<Capabilities>, &'static str> {
     let mut value = [0_u8; 64];
-    // A file system without such attributes answers with an error, as one without this attribute does.
-    let has = rustix::fs::fgetxattr(file, "security.capability", &mut value[..]).is_ok_and(|size| size > 0);
-    has.then_some("has file capabilities (security.capability)")
+    match rustix::fs::fgetxattr(file, ATTRIBUTE, &mut value[..]) {
+        Ok(size) => Capabilities::from_attribute(&value[..size]).map(Some),
+        Err(Errno::RANGE) => Err("of a form that is not known"),
+        // A file system without such attributes answers with an error, as one without this attribute does.
+        Err(_) => Ok(None),
+    }
 }

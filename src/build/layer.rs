@@ -59,6 +59,9 @@ pub fn key(tree: &Tree, base: &Folders) -> Digest {
                 writeln!(text, "d {mode:o} {uid} {gid} {} {path}", path.len())
             }
             TreeNode::File { mode, content } => {
+                if let Some(capabilities) = content.capabilities {
+                    let _ = writeln!(text, "c {:?}", capabilities.to_numbers());
+                }
                 writeln!(text, "f {mode:o} {} {} {} {path}", content.size, content.digest, path.len())
             }
             TreeNode::Link { target } => writeln!(text, "l {} {target} {} {path}", target.len(), path.len()),
@@ -77,13 +80,14 @@ pub fn write(tree: &Tree, base: &Folders, out: &mut dyn Write) -> io::Result<()>
                 let Folder { mode, uid, gid } = base.get(path).unwrap_or(Folder::new(mode));
                 let name = format!("{path}/");
                 let kind = EntryKind::Directory;
-                header::write(out, &Header { name: &name, target: "", kind, mode, uid, gid, size: 0 })?;
+                header::write(out, &Header { uid, gid, ..ours(&name, "", kind, mode, 0) })?;
             }
             TreeNode::Link { target } => {
                 header::write(out, &ours(path, &target, EntryKind::Symlink, 0o777, 0))?;
             }
             TreeNode::File { mode, content } => {
-                header::write(out, &ours(path, "", EntryKind::File, mode, content.size))?;
+                let header = ours(path, "", EntryKind::File, mode, content.size);
+                header::write(out, &Header { capabilities: content.capabilities, ..header })?;
                 let mut reader = content.open();
                 loop {
                     let read = reader.read(&mut buffer)?;
@@ -101,7 +105,7 @@ pub fn write(tree: &Tree, base: &Folders, out: &mut dyn Write) -> io::Result<()>
 
 /// What is no folder of the base belongs to root.
 fn ours<'a>(name: &'a str, target: &'a str, kind: EntryKind, mode: u32, size: u64) -> Header<'a> {
-    Header { name, target, kind, mode, uid: 0, gid: 0, size }
+    Header { name, target, kind, mode, uid: 0, gid: 0, size, capabilities: None }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::iter::Peekable;
 
 use super::LayerInput;
 use super::base::BasePaths;
@@ -41,7 +42,8 @@ pub(super) fn entry(path: &str, node: TreeNode, folders: &Folders) -> Entry {
     match node {
         TreeNode::Directory { mode } => folder(&folders.get(path).unwrap_or(Folder { mode, uid: 0, gid: 0 })),
         TreeNode::File { mode, content } => {
-            Entry { mode, size: content.size, digest: Some(content.digest), ..Entry::default() }
+            let Content { size, digest, capabilities, .. } = content;
+            Entry { mode, size, digest: Some(digest), capabilities, ..Entry::default() }
         }
         TreeNode::Link { target } => link(target.into_string()),
     }
@@ -59,7 +61,11 @@ pub(super) fn goes_with(path: &str, node: &TreeNode, there: &Entry, base: &BaseP
 /// What the image's history tells of a layer that is new.
 pub(super) fn summary(layer: &LayerInput) -> (String, Summary) {
     let LayerInput { name, tree, .. } = layer;
-    (name.clone(), Summary::new(name, tree.size(), 0, offers(tree).as_ref()))
+    let mut summary = Summary::new(name, tree.size(), 0, offers(tree).as_ref());
+    summary.privileges.extend(tree.privileged().filter_map(|(path, mode, capabilities)| {
+        Some((format!("/{path}"), contents::privileges(mode, capabilities)?))
+    }));
+    (name.clone(), summary)
 }
 
 /// What programs find in a tree.
@@ -129,7 +135,7 @@ fn base_entries(base: &BasePaths) -> impl Iterator<Item = (ImagePathBuf, Entry)>
     let folders = base.folders.iter().map(|(path, known)| (path, folder(&known)));
     let links = base.links.iter().map(|(path, target)| (path, link(target)));
     let files = base.files.keys().map(|path| (path, Entry::default()));
-    tree::merged(folders, tree::merged(links, files))
+    merged(folders, merged(links, files))
 }
 
 /// The base that a part tells of.
@@ -182,6 +188,31 @@ pub fn place() -> Tree {
     let mut tree = Tree::default();
     let _ = tree.insert(PLACE, TreeNode::Directory { mode: 0o755 });
     tree
+}
+
+/// Two sorted rows without a common path as one.
+fn merged<K: Ord, V>(
+    one: impl Iterator<Item = (K, V)>,
+    other: impl Iterator<Item = (K, V)>,
+) -> impl Iterator<Item = (K, V)> {
+    Merged { one: one.peekable(), other: other.peekable() }
+}
+
+struct Merged<A: Iterator, B: Iterator> {
+    one: Peekable<A>,
+    other: Peekable<B>,
+}
+
+impl<K: Ord, V, A: Iterator<Item = (K, V)>, B: Iterator<Item = (K, V)>> Iterator for Merged<A, B> {
+    type Item = (K, V);
+
+    fn next(&mut self) -> Option<(K, V)> {
+        match (self.one.peek(), self.other.peek()) {
+            (Some((one, _)), Some((other, _))) if one > other => self.other.next(),
+            (None, _) => self.other.next(),
+            _ => self.one.next(),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -39,6 +39,7 @@ pub mod package;
 pub mod patch;
 mod pieces;
 mod plain;
+pub mod privileges;
 pub mod recipe;
 pub mod refusal;
 pub mod same;
@@ -57,6 +58,7 @@ use hints::Hints;
 use inputs::{Inputs, Reading};
 use mixture::ListedError;
 use package::{Package, PackageError, ServiceFiles};
+use privileges::PrivilegeError;
 use recipe::{Base, ImageRole, Recipe, RecipeError};
 use standing::BaseImage;
 use tree::Tree;
@@ -251,6 +253,9 @@ pub enum BuildError {
     /// The recipe lists versions that are not there.
     #[error(transparent)]
     Listed(#[from] ListedError),
+    /// A file with privileges that nobody said are meant.
+    #[error(transparent)]
+    Privilege(#[from] PrivilegeError),
     /// Something of it would not run.
     #[error(transparent)]
     Gate(#[from] GateError),
@@ -293,6 +298,7 @@ impl BuildError {
             Self::Input(error) => Some(error),
             Self::Check(error) => Some(error),
             Self::Listed(error) => Some(error),
+            Self::Privilege(error) => Some(error),
             Self::Gate(error) => Some(error),
             Self::Patch(error) => Some(error),
             Self::Store(error) => Some(error),
@@ -445,6 +451,10 @@ fn layers(
     used: &mut Vec<UsedPackage>,
 ) -> Result<Vec<LayerInput>, BuildError> {
     let mut layers = Vec::new();
+    let origin = |name: &str, path: &Option<PathBuf>| Some((name.to_owned(), path.clone()?));
+    let of_folders =
+        [origin("web", &recipe.web), origin("deploy", &recipe.deploy), origin("tars-init", &recipe.init)];
+    let mut origins: BTreeMap<String, PathBuf> = of_folders.into_iter().flatten().collect();
     let mut add = |name: &str, what: String, tree: Tree| {
         if !tree.is_empty() {
             layers.push(LayerInput { name: name.to_owned(), what, tree });
@@ -457,7 +467,8 @@ fn layers(
         skeleton::link_web_logs(&mut tree);
         add("web", format!("the web console at {WEB_PATH}"), tree);
     }
-    for (service, (_, files)) in services {
+    for (service, (package, files)) in services {
+        origins.insert(service.name().to_owned(), package);
         add(service.name(), format!("{TARS_PATH}/{service}"), files.tree);
     }
     add("files", "files that the recipe names".to_owned(), skeleton::files(&recipe.plain.files)?);
@@ -467,6 +478,7 @@ fn layers(
     if let Some(tree) = init {
         add("tars-init", "PID 1, and the links into the volume".to_owned(), tree);
     }
+    privileges::judge(recipe, &mut layers, &origins)?;
     Ok(layers)
 }
 

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::hints::Hints;
-use super::host::{self, Modes};
+use super::host;
+use super::privileges::BITS;
 use super::tree::{Tree, TreeNode};
 use super::unpack::{self, UnpackError};
 use crate::diagnose::{Diagnose, Exit, Place, shown};
@@ -107,7 +108,7 @@ pub fn install_tree(folder: &Path) -> Option<PathBuf> {
 /// Reads a package: a `.tgz`, or a folder that `make install` made.
 pub fn read(path: &Path) -> Result<Package, PackageError> {
     let unpacked = match install_tree(path) {
-        Some(servers) => host::read_folder(&servers, Modes::Normal)?,
+        Some(servers) => host::read_folder(&servers)?,
         None => unpack::read_archive(path)?,
     };
     let prefix = install_prefix(&unpacked.tree);
@@ -192,7 +193,7 @@ fn place(
         && let TreeNode::File { mode, content } = &mut node
     {
         // A program is a program, whatever the umask of whoever packed it.
-        *mode = 0o755;
+        *mode = 0o755 | *mode & BITS;
         files.built = content.modified.into();
     }
     files.tree.insert(target.path(), node).map_err(|taken| {
@@ -286,7 +287,7 @@ pub fn read_web(path: &Path, hints: Option<&Hints<'_>>) -> Result<(Tree, Option<
         }
     }
     if path.is_dir() {
-        let make = || console(path, host::read_folder(path, Modes::Normal)?.tree);
+        let make = || console(path, host::read_folder(path)?.tree);
         let tree = match hints {
             Some(hints) => hints.tree("web", &[path.to_owned()], make),
             None => make(),

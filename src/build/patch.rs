@@ -14,7 +14,7 @@ use super::pieces::{Piece, Workshop};
 use super::tree::Content;
 use super::{
     BuildError, Built, GateError, LayerInput, Settings, UsedPackage, Watch, check, gate, image, listing,
-    machine, ontop, pack, standing,
+    machine, ontop, pack, privileges, standing,
 };
 use crate::contents::summary::{self, Summaries, Summary};
 use crate::contents::{self, Part};
@@ -232,6 +232,9 @@ fn inputs(
         let tree = check::on_base(service.name(), &files.tree, base, image, path)?;
         machine::check(service.name(), &tree, &architecture, path)?;
         let what = format!("{TARS_PATH}/{service}");
+        if let Some(before) = made.contents.parts.get(service.name()) {
+            privileges::as_before(&tree, before, path, &patch.name)?;
+        }
         inputs.push(LayerInput { name: service.name().to_owned(), what, tree });
     }
     for input in &inputs {

@@ -8,16 +8,19 @@ use serde::Deserialize;
 
 use super::ontop::Limits;
 use super::plain;
+use super::privileges::{BITS, Kept};
 pub use super::refusal::RecipeError;
 use super::version::{self, Version};
-use super::written::{FullPlacement, Placement, RecipeFile, misfit};
+use super::written::{FullPlacement, Placement, RecipeFile, WrittenPrivileges, misfit};
 pub use super::written::{HealthcheckRecipe, StartCommand};
 use crate::diagnose::{Place, shown};
 use crate::limits;
 use crate::oci::Reference;
 use crate::oci::reference::is_tag;
 use crate::paths::ImagePathBuf;
+use crate::tarball::Capabilities;
 use crate::tars::Service;
+use crate::tars::catalogue::TARS_PATH;
 use crate::yaml;
 
 /// What an image is for: decides ports, health, volume, environment and start.
@@ -83,6 +86,8 @@ pub struct Recipe {
     pub waive: Vec<String>,
     /// Services that are of another version than the others, on purpose; and the lines that say so.
     pub versions: BTreeMap<Service, (Version, u64)>,
+    /// Path in the image → the setuid and setgid bits and capabilities that the file there keeps.
+    pub privileges: BTreeMap<ImagePathBuf, Kept>,
     /// What a plain image's config holds.
     pub plain: PlainImage,
 }
@@ -121,6 +126,8 @@ pub struct PlacedFile {
     pub to: ImagePathBuf,
     /// Permission bits; by default 0755 or 0644, as the file is executable or not.
     pub mode: Option<u32>,
+    /// What they let their program do; by default what the host's file has, where `privileges` says so.
+    pub capabilities: Option<Capabilities>,
 }
 
 /// What the command line says instead of the recipe.
@@ -217,6 +224,7 @@ impl Resolver<'_> {
             relayer: written.relayer,
             waive: written.waive.clone(),
             versions: self.versions(&written.versions)?,
+            privileges: self.privileges(&written.privileges)?,
             plain: self.plain(written)?,
         })
     }
@@ -437,24 +445,64 @@ impl Resolver<'_> {
     fn placed(&self, from: &str, placement: Placement) -> Result<PlacedFile, RecipeError> {
         let entry = [PathStep::Key("files"), PathStep::Key(from)];
         let [files, key] = entry;
-        let (to, mode, way) = match placement {
-            Placement::Path(path) => (path, None, entry.to_vec()),
-            Placement::Full(FullPlacement { path, mode }) => {
-                (path, mode, vec![files, key, PathStep::Key("path")])
+        let (to, mode, capabilities, way) = match placement {
+            Placement::Path(path) => (path, None, None, entry.to_vec()),
+            Placement::Full(FullPlacement { path, mode, capabilities }) => {
+                (path, mode, capabilities, vec![files, key, PathStep::Key("path")])
             }
         };
         let to = plain::place(&to).map_err(|(why, hint)| self.bad(&way, "files", &to, &why, hint))?;
-        let octal = |text: String| match u32::from_str_radix(text.trim_start_matches("0o"), 8) {
+        let mode = mode.map(|text| self.mode(&entry, &text)).transpose()?;
+        let capabilities = capabilities.map(|text| self.capabilities(&entry, &text)).transpose()?;
+        Ok(PlacedFile { from: self.folder.join(from), to, mode, capabilities })
+    }
+
+    fn mode(&self, entry: &[PathStep<'_>], text: &str) -> Result<u32, RecipeError> {
+        match u32::from_str_radix(text.trim_start_matches("0o"), 8) {
             Ok(mode) if mode <= 0o7777 => Ok(mode),
-            _ => Err(self.bad(
-                &[files, key, PathStep::Key("mode")],
-                "mode",
-                &text,
-                "not a mode",
-                "write it in octal digits, such as 0755",
-            )),
-        };
-        Ok(PlacedFile { from: self.folder.join(from), to, mode: mode.map(octal).transpose()? })
+            _ => {
+                let way = [entry, &[PathStep::Key("mode")]].concat();
+                let hint = "write it in octal digits, such as 0755";
+                Err(self.bad(&way, "mode", text, "not a mode", hint))
+            }
+        }
+    }
+
+    fn capabilities(&self, entry: &[PathStep<'_>], text: &str) -> Result<Capabilities, RecipeError> {
+        text.parse().map_err(|why| {
+            let way = [entry, &[PathStep::Key("capabilities")]].concat();
+            let hint = "write them as getcap shows them, such as cap_net_raw=ep";
+            self.bad(&way, "capabilities", text, why, hint)
+        })
+    }
+
+    /// What files keep: by their path, or a service and the path in its folder.
+    fn privileges(
+        &self,
+        written: &BTreeMap<String, WrittenPrivileges>,
+    ) -> Result<BTreeMap<ImagePathBuf, Kept>, RecipeError> {
+        let mut kept = BTreeMap::new();
+        for (name, WrittenPrivileges { mode, capabilities }) in written {
+            let way = [PathStep::Key("privileges"), PathStep::Key(name)];
+            let of_service = name.split_once(':').and_then(|(service, path)| {
+                Some(format!("{TARS_PATH}/{}/{path}", service.parse::<Service>().ok()?))
+            });
+            let path = plain::place(of_service.as_ref().unwrap_or(name)).map_err(|(why, _)| {
+                let hint = "name a file in the image, such as /usr/bin/ping, or of a service, such as tarsnode:bin/tarsnode";
+                self.bad(&way, "privileges", name, &why, hint)
+            })?;
+            let mode = mode.as_ref().map(|text| self.mode(&way, text)).transpose()?;
+            let capabilities = capabilities.as_ref().map(|text| self.capabilities(&way, text)).transpose()?;
+            let says = mode.map_or(capabilities.is_some(), |mode| mode & BITS != 0);
+            let entry = Kept { mode, capabilities, line: self.line(&way) };
+            if !says || kept.insert(path, entry).is_some() {
+                let why = if says { "the same file is there twice" } else { "it says nothing that is kept" };
+                let hint =
+                    "write `mode` with a setuid or setgid bit, such as 04755, or `capabilities`, or both";
+                return Err(self.bad(&way, "privileges", name, why, hint));
+            }
+        }
+        Ok(kept)
     }
 
     /// A bad value, with the line where it stands.

@@ -5,7 +5,8 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::check::CheckError;
-use super::host::{self, Modes};
+use super::host;
+use super::privileges::BITS;
 use super::recipe::{ImageRole, PlacedFile};
 use super::tree::{Tree, TreeNode};
 use super::unpack::UnpackError;
@@ -27,10 +28,10 @@ const TMP: ImagePath<'static> = ImagePath::known("/tmp");
 /// tars-init, the volume's folder, and the links into it. Source: upstream's images.
 pub fn skeleton(init: &Path, role: ImageRole, on_scratch: bool) -> Result<Tree, UnpackError> {
     let mut tree = Tree::default();
-    let TreeNode::File { content, .. } = host::read_file(init, Modes::Normal)? else {
+    let TreeNode::File { mode, content } = host::read_file(init)? else {
         return Err(host::no_file(init));
     };
-    put(&mut tree, INIT, TreeNode::File { mode: 0o755, content });
+    put(&mut tree, INIT, TreeNode::File { mode: 0o755 | mode & BITS, content });
     if role == ImageRole::Plain {
         return Ok(tree);
     }
@@ -95,7 +96,7 @@ pub fn deploy(folder: &Path, role: ImageRole) -> Result<Tree, super::BuildError>
         if !from.is_dir() {
             continue;
         }
-        for (path, node) in host::read_folder(&from, Modes::Normal)?.tree.into_entries() {
+        for (path, node) in host::read_folder(&from)?.tree.into_entries() {
             let place = format!("{DEPLOY_PATH}/framework/{part}/{path}");
             put(&mut tree, placed(&from.join(&*path), &place)?.path(), node);
         }
@@ -103,7 +104,7 @@ pub fn deploy(folder: &Path, role: ImageRole) -> Result<Tree, super::BuildError>
     let script = folder.parent().map(|above| above.join(INSTALL_SCRIPT)).filter(|script| script.is_file());
     if let Some(script) = script.filter(|_| role == ImageRole::Framework) {
         let place = format!("{DEPLOY_PATH}/{INSTALL_SCRIPT}");
-        put(&mut tree, placed(&script, &place)?.path(), host::read_file(&script, Modes::Normal)?);
+        put(&mut tree, placed(&script, &place)?.path(), host::read_file(&script)?);
     }
     Ok(tree)
 }
@@ -138,18 +139,18 @@ pub fn lacks_node_scripts(folder: &Path) -> Option<String> {
 /// The files and folders that a plain recipe names.
 pub fn files(placed: &[PlacedFile]) -> Result<Tree, super::BuildError> {
     let mut tree = Tree::default();
-    for PlacedFile { from, to, mode } in placed {
-        let modes = if mode.is_some() { Modes::Given } else { Modes::Normal };
+    for PlacedFile { from, to, mode, capabilities } in placed {
         let mut put = |path: ImagePath<'_>, mut node: TreeNode| {
-            if let (TreeNode::File { mode: bits, .. }, Some(mode)) = (&mut node, mode) {
-                *bits = *mode;
+            if let TreeNode::File { mode: bits, content } = &mut node {
+                *bits = mode.unwrap_or(*bits);
+                content.capabilities = capabilities.or(content.capabilities);
             }
             tree.insert(path, node)
                 .map_err(|taken| CheckError::Taken { path: format!("/{}", taken.path), file: from.clone() })
         };
         if fs::metadata(from).is_ok_and(|metadata| metadata.is_dir()) {
             // One by one: a folder may have many.
-            for (path, node) in host::read_folder(from, modes)?.tree.into_entries() {
+            for (path, node) in host::read_folder(from)?.tree.into_entries() {
                 let unfit = |why: Unfit| CheckError::Place {
                     file: from.join(&*path),
                     path: format!("/{to}/{path}"),
@@ -159,7 +160,7 @@ pub fn files(placed: &[PlacedFile]) -> Result<Tree, super::BuildError> {
             }
             put(to.path(), TreeNode::Directory { mode: 0o755 })?;
         } else {
-            put(to.path(), host::read_file(from, modes)?)?;
+            put(to.path(), host::read_file(from)?)?;
         }
     }
     Ok(tree)

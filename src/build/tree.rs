@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::iter::Peekable;
 use std::ops::Deref;
 use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,6 +14,7 @@ use crate::contents::meeting::{self, Meeting, Outcome};
 use crate::elf::{self, Elf, ReadAt};
 use crate::oci::{Digest, HashingReader, HashingWriter};
 use crate::paths::{ImagePath, ImagePathBuf, Rows, Share, Size, Unfit, put_number, take_number};
+use crate::tarball::Capabilities;
 
 /// Files up to this size may stay in memory.
 const IN_MEMORY: usize = 64 * 1024;
@@ -60,6 +60,8 @@ pub struct Content {
     pub elf: Option<Arc<Known>>,
     /// When the file was last changed, seconds since 1970, in 32 bits; 0 where nobody said. Not a part of any layer.
     pub modified: u32,
+    /// What a file system keeps with the bytes: what the program may do that its starter may not.
+    pub capabilities: Option<Capabilities>,
     place: Stored,
 }
 
@@ -132,6 +134,7 @@ impl Content {
                 .flatten()
                 .map(|elf| Known::of(elf, Search::of(&bytes))),
             modified: 0,
+            capabilities: None,
             place: Stored::Memory(Arc::new(Held::new(bytes))),
         }
     }
@@ -144,7 +147,7 @@ impl Content {
         elf: Option<(Elf, Box<[Version]>)>,
     ) -> Self {
         let elf = elf.map(|(elf, versions)| Known::of(elf, versions));
-        Self { digest, size, machine, elf, modified: 0, place: Stored::Elsewhere }
+        Self { digest, size, machine, elf, modified: 0, capabilities: None, place: Stored::Elsewhere }
     }
 
     /// A reader from the first byte.
@@ -218,7 +221,7 @@ impl Spool {
             let (digest, size) = reader.finish();
             let elf = elf::read(head.as_slice(), size)?.map(|elf| Known::of(elf, Search::of(&head)));
             let place = Stored::Memory(Arc::new(Held::new(head)));
-            return Ok(Content { digest, size, machine, elf, modified: 0, place });
+            return Ok(Content { digest, size, machine, elf, modified: 0, capabilities: None, place });
         }
         let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (file, end) = match &mut *guard {
@@ -255,7 +258,8 @@ impl Spool {
             }
             None => None,
         };
-        Ok(Content { digest, size, machine, elf, modified: 0, place: Stored::Spooled { file, offset } })
+        let place = Stored::Spooled { file, offset };
+        Ok(Content { digest, size, machine, elf, modified: 0, capabilities: None, place })
     }
 }
 
@@ -284,6 +288,7 @@ pub fn written(write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> io::
         machine: None,
         elf: None,
         modified: 0,
+        capabilities: None,
         place: Stored::Spooled { file, offset: 0 },
     })
 }
@@ -336,7 +341,9 @@ impl Places {
             }
             TreeNode::File { mode, content } => {
                 put_number(&mut out, FILE);
-                put_number(&mut out, (*mode).into());
+                put_number(&mut out, u64::from(*mode) << 1 | u64::from(content.capabilities.is_some()));
+                let capabilities = content.capabilities.map(Capabilities::to_numbers);
+                capabilities.into_iter().flatten().for_each(|number| put_number(&mut out, number));
                 out.extend_from_slice(content.digest.as_bytes());
                 put_number(&mut out, content.size);
                 put_number(&mut out, content.machine.map_or(0, |machine| u64::from(machine) + 1));
@@ -376,7 +383,7 @@ impl Places {
             FOLDER => TreeNode::Directory { mode: bits(take_number(bytes)) },
             LINK => TreeNode::Link { target: String::from_utf8_lossy(bytes).into() },
             _ => {
-                let mode = bits(take_number(bytes));
+                let (mode, capabilities) = take_rights(bytes);
                 let digest = Digest::take(bytes);
                 let size = take_number(bytes);
                 let machine =
@@ -393,7 +400,8 @@ impl Places {
                     _ => None,
                 };
                 let place = place.unwrap_or(Stored::Elsewhere);
-                TreeNode::File { mode, content: Content { digest, size, machine, elf, modified, place } }
+                let content = Content { digest, size, machine, elf, modified, capabilities, place };
+                TreeNode::File { mode, content }
             }
         }
     }
@@ -404,12 +412,20 @@ impl Places {
         if take_number(bytes) != FILE {
             return None;
         }
-        let _mode = take_number(bytes);
+        take_rights(bytes);
         let _digest = Digest::take(bytes);
         let (_size, _machine, _modified) = (take_number(bytes), take_number(bytes), take_number(bytes));
         let at = number_of(take_number(bytes)).checked_sub(1)?;
         self.elves.get(at).map(|known| &known.elf)
     }
+}
+
+/// The permission bits of a packed file, and its capabilities.
+fn take_rights(bytes: &mut &[u8]) -> (u32, Option<Capabilities>) {
+    let mode = take_number(bytes);
+    let capabilities =
+        (mode & 1 != 0).then(|| Capabilities::from_numbers([(); 3].map(|()| take_number(bytes))));
+    (u32::try_from(mode >> 1).unwrap_or_default(), capabilities)
 }
 
 fn number_of(number: u64) -> usize {
@@ -463,6 +479,11 @@ impl Tree {
         self.rows.insert(path, &bytes);
     }
 
+    /// Puts another node in the place of one that is there.
+    pub(super) fn replace(&mut self, path: ImagePath<'_>, node: &TreeNode) {
+        self.put(path, node);
+    }
+
     fn kind(&self, path: &str) -> Option<u64> {
         self.rows.get(path).map(|mut bytes| take_number(&mut bytes))
     }
@@ -480,6 +501,15 @@ impl Tree {
     /// The programs and libraries in it, in byte order of the paths.
     pub fn elves(&self) -> impl Iterator<Item = (ImagePathBuf, &Elf)> {
         self.rows.iter().filter_map(|(path, bytes)| Some((path, self.places.elf(bytes)?)))
+    }
+
+    /// The files that let a program do more than who starts it, with their permission bits, in byte order of the paths.
+    pub fn privileged(&self) -> impl Iterator<Item = (ImagePathBuf, u32, Option<Capabilities>)> {
+        self.rows.iter().filter_map(|(path, mut bytes)| {
+            let is_file = take_number(&mut bytes) == FILE;
+            let (mode, capabilities) = is_file.then(|| take_rights(&mut bytes))?;
+            (mode & 0o6000 != 0 || capabilities.is_some()).then_some((path, mode, capabilities))
+        })
     }
 
     /// All of it, in byte order of the paths.
@@ -559,35 +589,10 @@ impl TreeNode {
     fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::File { content: old, mode: one }, Self::File { content: new, mode: other }) => {
-                old.digest == new.digest && one == other
+                (old.digest, old.capabilities) == (new.digest, new.capabilities) && one == other
             }
             (Self::Link { target: old }, Self::Link { target: new }) => old == new,
             _ => false,
-        }
-    }
-}
-
-/// Two sorted rows without a common path as one.
-pub(super) fn merged<K: Ord, V>(
-    one: impl Iterator<Item = (K, V)>,
-    other: impl Iterator<Item = (K, V)>,
-) -> impl Iterator<Item = (K, V)> {
-    Merged { one: one.peekable(), other: other.peekable() }
-}
-
-struct Merged<A: Iterator, B: Iterator> {
-    one: Peekable<A>,
-    other: Peekable<B>,
-}
-
-impl<K: Ord, V, A: Iterator<Item = (K, V)>, B: Iterator<Item = (K, V)>> Iterator for Merged<A, B> {
-    type Item = (K, V);
-
-    fn next(&mut self) -> Option<(K, V)> {
-        match (self.one.peek(), self.other.peek()) {
-            (Some((one, _)), Some((other, _))) if one > other => self.other.next(),
-            (None, _) => self.other.next(),
-            _ => self.one.next(),
         }
     }
 }

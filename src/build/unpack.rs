@@ -3,16 +3,18 @@
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use super::privileges::BITS;
 use super::tree::{Spool, Tree, TreeNode, Unkept};
 use crate::diagnose::{Diagnose, Exit, Place, shown, shown_bytes};
 use crate::limits;
 use crate::oci::{Digest, HashingReader};
 use crate::paths::image::target_fits;
 use crate::paths::{self, ImagePath, ImagePathBuf, Unfit};
+use crate::tarball::capabilities::ATTRIBUTE;
 use crate::tarball::magic::{self, MagicError, is_cut};
-use crate::tarball::{Entry, EntryKind, ReadError, TarReader};
+use crate::tarball::{Capabilities, Entry, EntryKind, ReadError, TarReader};
 
-/// What was read: names are relative, modes 0755 or 0644.
+/// What was read: names are relative, modes 0755 or 0644, with setuid and setgid bits where a file has them.
 #[derive(Debug, Default)]
 pub struct Unpacked {
     /// Files, folders and links.
@@ -60,20 +62,6 @@ pub enum UnpackError {
         /// What is wrong.
         why: String,
     },
-    /// A file that lets a program do more than who starts it: a layer of ours has modes 0755 and 0644 alone.
-    #[error("{} {privilege}, and would lose that in the image", of(path, entry))]
-    Privilege {
-        /// The archive, folder or file.
-        path: PathBuf,
-        /// The entry, control characters escaped; empty for a file of its own.
-        entry: String,
-        /// What it is or has.
-        privilege: &'static str,
-    },
-}
-
-fn of(path: &Path, entry: &str) -> String {
-    if entry.is_empty() { shown(path).to_string() } else { format!("{}: entry `{entry}`", shown(path)) }
 }
 
 impl Diagnose for UnpackError {
@@ -90,13 +78,6 @@ impl Diagnose for UnpackError {
                 "pack it again from a clean folder, with `make X-tar` or `tar -czf`, and leave that entry out"
                     .to_owned()
             }
-            Self::Privilege { privilege, .. } if privilege.contains("capabilities") => {
-                "take them away (`setcap -r FILE`), or bring the file with the base, which is taken byte for byte"
-                    .to_owned()
-            }
-            Self::Privilege { .. } => {
-                "take the bit away (`chmod u-s,g-s FILE`); in a recipe's `files`, `mode: 04755` keeps it".to_owned()
-            }
         })
     }
 
@@ -105,8 +86,7 @@ impl Diagnose for UnpackError {
             Self::Read { path, .. }
             | Self::Unkept { path, .. }
             | Self::Archive { path, .. }
-            | Self::Entry { path, .. }
-            | Self::Privilege { path, .. } => Some(Place::file(path)),
+            | Self::Entry { path, .. } => Some(Place::file(path)),
         }
     }
 }
@@ -215,8 +195,9 @@ impl<'a> Unpacking<'a> {
         self.entries += 1;
         limits::ENTRIES.allow(self.entries).map_err(|beyond| self.beyond(beyond))?;
         let Some(name) = self.name(&entry.name)? else { return Ok(()) };
-        if let Some(privilege) = entry.privilege() {
-            return Err(self.privileged(name.as_bytes(), privilege));
+        let capabilities = entry.capabilities().map_err(|why| self.unkept(name.as_bytes(), why))?;
+        if capabilities.is_some() && !matches!(entry.kind, EntryKind::File | EntryKind::HardLink) {
+            return Err(self.unkept(name.as_bytes(), "and is no file"));
         }
         let node = match entry.kind {
             EntryKind::Directory => TreeNode::Directory { mode: 0o755 },
@@ -228,10 +209,11 @@ impl<'a> Unpacking<'a> {
                 let mut content =
                     self.spool.keep(tar.content(entry)).map_err(|error| self.broken_in(&name, error))?;
                 content.modified = u32::try_from(entry.modified).unwrap_or(0);
+                content.capabilities = capabilities;
                 TreeNode::File { mode: normal_mode(entry.mode), content }
             }
             EntryKind::Symlink => TreeNode::Link { target: self.target(&name, &entry.target)? },
-            EntryKind::HardLink => self.hard_link(&name, entry)?,
+            EntryKind::HardLink => self.hard_link(&name, entry, capabilities)?,
             other => return Err(self.refuse(name.as_bytes(), &format!("is {}", describe(other)))),
         };
         self.insert(name.path(), node)
@@ -269,7 +251,12 @@ impl<'a> Unpacking<'a> {
     }
 
     /// The same content under a second name.
-    fn hard_link(&mut self, name: &str, entry: &Entry) -> Result<TreeNode> {
+    fn hard_link(
+        &mut self,
+        name: &str,
+        entry: &Entry,
+        capabilities: Option<Capabilities>,
+    ) -> Result<TreeNode> {
         let target = self.target(name, &entry.target)?;
         let refuse =
             |why: &str| self.refuse(name.as_bytes(), &format!("is a hard link to `{target}`, which {why}"));
@@ -279,7 +266,15 @@ impl<'a> Unpacking<'a> {
             Err(why) => return Err(refuse(&why.to_string())),
         };
         match self.unpacked.tree.get(&key) {
-            Some(file @ TreeNode::File { .. }) => Ok(file),
+            Some(TreeNode::File { mode, content }) => {
+                // One file has one mode; a record that is not repeated for its second name takes nothing away.
+                let is_more = entry.mode & BITS & !mode != 0
+                    || capabilities.is_some_and(|some| content.capabilities != Some(some));
+                if is_more {
+                    return Err(refuse("has other setuid or setgid bits or capabilities"));
+                }
+                Ok(TreeNode::File { mode, content })
+            }
             _ => Err(refuse("is no file before it")),
         }
     }
@@ -314,8 +309,9 @@ impl<'a> Unpacking<'a> {
         UnpackError::Entry { path: self.path.to_owned(), entry: quoted(entry), why: why.to_owned() }
     }
 
-    pub(super) fn privileged(&self, entry: &[u8], privilege: &'static str) -> UnpackError {
-        UnpackError::Privilege { path: self.path.to_owned(), entry: quoted(entry), privilege }
+    /// File capabilities that no layer can have.
+    pub(super) fn unkept(&self, entry: &[u8], why: &str) -> UnpackError {
+        self.refuse(entry, &format!("has file capabilities ({ATTRIBUTE}) {why}"))
     }
 
     fn archive(&self, why: &str) -> UnpackError {
@@ -369,9 +365,9 @@ pub(super) fn quoted(entry: &[u8]) -> String {
     shown_bytes(entry).to_string().chars().take(200).collect()
 }
 
-/// Executable for its owner, or not: nothing else of a mode survives.
+/// Executable for its owner, or not: nothing else of a mode survives but setuid and setgid bits, which the recipe has to know of.
 pub(super) fn normal_mode(mode: u32) -> u32 {
-    if mode & 0o100 == 0 { 0o644 } else { 0o755 }
+    mode & BITS | if mode & 0o100 == 0 { 0o644 } else { 0o755 }
 }
 
 /// True where a link at `path` points out of the tree that `path` is relative to.

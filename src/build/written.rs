@@ -49,9 +49,21 @@ pub(super) struct RecipeFile {
     pub healthcheck: Option<HealthcheckRecipe>,
     #[serde(default)]
     pub files: BTreeMap<String, Placement>,
+    #[serde(default)]
+    pub privileges: BTreeMap<String, WrittenPrivileges>,
 }
 
-/// Where a file goes: a path, or a path with a mode.
+/// What a file keeps.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WrittenPrivileges {
+    #[serde(default)]
+    pub mode: Option<String>,
+    #[serde(default)]
+    pub capabilities: Option<String>,
+}
+
+/// Where a file goes: a path, or a path with a mode and capabilities.
 #[derive(Debug)]
 pub(super) enum Placement {
     Path(String),
@@ -64,6 +76,8 @@ pub(super) struct FullPlacement {
     pub path: String,
     #[serde(default)]
     pub mode: Option<String>,
+    #[serde(default)]
+    pub capabilities: Option<String>,
 }
 
 /// By hand: a choice that serde derives forgets where a wrong key stands, and takes unknown ones.
@@ -74,7 +88,9 @@ impl<'de> Deserialize<'de> for Placement {
             type Value = Placement;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("neither a path in the image nor a mapping with `path` and `mode`")
+                f.write_str(
+                    "neither a path in the image nor a mapping with `path`, `mode` and `capabilities`",
+                )
             }
 
             fn visit_str<E: de::Error>(self, path: &str) -> Result<Placement, E> {

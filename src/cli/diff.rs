@@ -94,6 +94,8 @@ fn text(from: &ImageName, to: &ImageName, diff: &Diff) -> String {
             let _ = write!(text, "\n  {sign} {:<18} {}", layer.name, bytes(layer.size));
         }
     }
+    let privileged = diff.privileges.iter().map(|change| value("privileges of ", change));
+    list(&mut text, 2, privileged.collect());
     tell_config(&mut text, &diff.config);
     let _ = write!(
         text,
@@ -157,6 +159,7 @@ fn tell(text: &mut String, details: &Details) {
     lines.extend(details.was.map(|was| format!("it was a {}", was.word())));
     let changes = [
         ("mode", &details.mode),
+        ("privileges", &details.privileges),
         ("owner", &details.owner),
         ("link to", &details.target),
         ("build id", &details.build_id),

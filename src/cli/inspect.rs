@@ -19,7 +19,7 @@ use super::table::aligned;
 use super::{Failure, Outcome, Ui, packed};
 use crate::contents::summary::Summaries;
 use crate::contents::{Contents, Part};
-use crate::diagnose::{Diagnose, Exit, Place};
+use crate::diagnose::{Diagnose, Exit, Place, shown};
 use crate::oci::{Config, Digest, Image};
 use crate::sbom::{self, MadePart, PACKED_ANNOTATION};
 use crate::store;
@@ -349,6 +349,15 @@ fn parts_text(parts: &[MadePart], near: &Near) -> String {
             bytes(covered)
         );
     }
+    let privileged = parts.iter().flat_map(|part| &part.privileges);
+    let rows: Vec<Vec<String>> =
+        privileged.map(|(path, has)| vec![shown(path).to_string(), has.clone()]).collect();
+    if !rows.is_empty() {
+        text += "\n  privileges";
+        for line in aligned(&rows) {
+            let _ = write!(text, "\n    {line}");
+        }
+    }
     text
 }
 
@@ -359,6 +368,7 @@ fn part_document(part: &MadePart, near: &Near) -> Value {
         "build_id": program.and_then(|program| program.build_id.clone()),
         "needed": program.map(|program| program.needed.clone()),
         "size": part.size, "compressed": part.compressed, "covered": part.covered,
+        "privileges": part.privileges,
         "shared_with": near.sharing(part),
     })
 }

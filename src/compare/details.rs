@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::config::ValueChange;
 use super::kind::FileKind;
 use super::layers::File;
-use crate::contents::{Offers, Program};
+use crate::contents::{self, Kind, Offers, Program};
 use crate::elf::{Elf, Offered};
 use crate::paths::ImagePathBuf;
 
@@ -21,6 +21,9 @@ pub struct Details {
     /// Permission bits, in octal digits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<Change>,
+    /// Setuid and setgid bits and capabilities that are other ones now: `setuid cap_net_raw=ep`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub privileges: Option<Change>,
     /// Owner and group, as `0:0`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub owner: Option<Change>,
@@ -143,13 +146,19 @@ impl Details {
 
     /// What the entries themselves say, where both are there.
     pub(super) fn of_entries(old: Option<&File>, new: Option<&File>) -> Self {
-        let (Some(old), Some(new)) = (old, new) else { return Self::default() };
+        let told = |file: Option<&File>| {
+            let file = file.filter(|file| file.kind == Kind::File)?;
+            contents::privileges(file.mode, file.capabilities)
+        };
+        let privileges = Change::of(told(old), told(new));
+        let (Some(old), Some(new)) = (old, new) else { return Self { privileges, ..Self::default() } };
         let mode = |file: &File| Some(format!("{:04o}", file.mode));
         let owner = |file: &File| Some(format!("{}:{}", file.uid, file.gid));
         Self {
             // A link has no mode of its own, and what became something else is told by its kind.
             mode: Change::of(mode(old), mode(new)).filter(|_| old.kind == new.kind),
             owner: Change::of(owner(old), owner(new)),
+            privileges,
             ..Self::default()
         }
     }

@@ -107,7 +107,16 @@ mod tests {
     #[test]
     fn kind_is_told_by_path_and_mode() {
         let print = Digest::of("");
-        let file = |mode| File { kind: Kind::File, size: 1, mode, uid: 0, gid: 0, layer: 0, print };
+        let file = |mode| File {
+            kind: Kind::File,
+            size: 1,
+            mode,
+            uid: 0,
+            gid: 0,
+            capabilities: None,
+            layer: 0,
+            print,
+        };
         for (part, path, mode, kind) in [
             ("tarsstat", "usr/local/app/tars/tarsstat/bin/tarsstat", 0o755, FileKind::Program),
             ("tarsstat", "usr/local/app/tars/tarsstat/bin/notes", 0o644, FileKind::Other),

@@ -7,7 +7,8 @@ use crate::contents::{Entry, Kind, Part};
 use crate::limits::{self, Beyond};
 use crate::oci::{Digest, HashingWriter, Layer};
 use crate::paths::{self, ImagePathBuf, LayerName, Packed, Paths, put_number, take_number};
-use crate::tarball::{EntryKind, TarReader, magic};
+use crate::tarball::capabilities::ATTRIBUTE;
+use crate::tarball::{Capabilities, EntryKind, TarReader, magic};
 
 /// What is kept of what lies at a path: two images may have hundreds of thousands.
 #[derive(Clone, Debug)]
@@ -17,6 +18,8 @@ pub(super) struct File {
     pub mode: u32,
     pub uid: u64,
     pub gid: u64,
+    /// What a file lets its program do.
+    pub capabilities: Option<Capabilities>,
     /// Which of the part's layers it lies in.
     pub layer: usize,
     /// The digest of content, target and attributes.
@@ -28,7 +31,7 @@ impl File {
     pub fn is_same(&self, other: &Self) -> bool {
         self.print == other.print
             && (self.kind, self.size, self.mode) == (other.kind, other.size, other.mode)
-            && (self.uid, self.gid) == (other.uid, other.gid)
+            && (self.uid, self.gid, self.capabilities) == (other.uid, other.gid, other.capabilities)
     }
 }
 
@@ -39,7 +42,12 @@ fn print(
     attributes: &[(String, Vec<u8>)],
     content: Option<Digest>,
 ) -> Digest {
-    Digest::of(format!("{kind:?} {target:?} {attributes:?} {content:?}"))
+    // Capabilities count for themselves, where they are some.
+    let is_other = |(name, value): &&(String, Vec<u8>)| {
+        name != ATTRIBUTE || Capabilities::from_attribute(value).is_err()
+    };
+    let others: Vec<&(String, Vec<u8>)> = attributes.iter().filter(is_other).collect();
+    Digest::of(format!("{kind:?} {target:?} {others:?} {content:?}"))
 }
 
 impl Packed for File {
@@ -52,6 +60,9 @@ impl Packed for File {
         for number in [kind, self.size, self.mode.into(), self.uid, self.gid, self.layer as u64] {
             put_number(out, number);
         }
+        put_number(out, self.capabilities.is_some().into());
+        let capabilities = self.capabilities.map(Capabilities::to_numbers);
+        capabilities.into_iter().flatten().for_each(|number| put_number(out, number));
         out.extend_from_slice(self.print.as_bytes());
     }
 
@@ -68,6 +79,8 @@ impl Packed for File {
             uid: take_number(bytes),
             gid: take_number(bytes),
             layer: usize::try_from(take_number(bytes)).unwrap_or_default(),
+            capabilities: (take_number(bytes) != 0)
+                .then(|| Capabilities::from_numbers([(); 3].map(|()| take_number(bytes)))),
             print: Digest::take(bytes),
         }
     }
@@ -90,6 +103,7 @@ pub(super) fn listed(part: &Part) -> Option<impl Iterator<Item = (ImagePathBuf, 
                 mode: entry.mode,
                 uid: entry.uid,
                 gid: entry.gid,
+                capabilities: entry.capabilities,
                 layer: entry.layer,
                 print: print(kind, entry.target.as_bytes(), &[], content),
             };
@@ -138,6 +152,7 @@ pub(super) fn read(layer: &Layer, index: usize, found: &mut Paths<File>) -> io::
             mode: entry.mode,
             uid: entry.uid,
             gid: entry.gid,
+            capabilities: entry.capabilities().unwrap_or_default(),
             layer: index,
             print: print(entry.kind, &entry.target, &entry.attributes, content),
         };

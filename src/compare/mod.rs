@@ -38,6 +38,9 @@ pub struct Diff {
     pub removed: Vec<LayerSize>,
     /// Parts whose files are the same, and that are packed otherwise.
     pub packing: Vec<Packing>,
+    /// Of layers that only one of them has: the files with setuid or setgid bits or capabilities, by path.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub privileges: Vec<ValueChange>,
     /// What differs in the config besides layers, history and dates.
     pub config: Vec<ValueChange>,
     /// What a classic engine that has the first is sent: it needs everything after the first difference.
@@ -123,6 +126,7 @@ pub fn diff(from: &Image, to: &Image, packages: [&Packages; 2]) -> io::Result<Di
         added: Vec::new(),
         removed: Vec::new(),
         packing: Vec::new(),
+        privileges: Vec::new(),
         config: config::changes(from, to),
         classic: after_common_chain(from, to),
         containerd: missing_blobs(from, to),
@@ -162,6 +166,7 @@ fn by_lists(from: &Image, old: &Contents, to: &Image, new: &Contents, diff: &mut
         let now = LayerSize { name: name.to_owned(), size: size_of(to, part) };
         let Some(before) = old.parts.get(name).filter(|before| !before.entries.is_empty()) else {
             diff.added.push(now);
+            diff.privileges.extend(privileged(part, true));
             continue;
         };
         if before.layers == part.layers {
@@ -186,10 +191,22 @@ fn by_lists(from: &Image, old: &Contents, to: &Image, new: &Contents, diff: &mut
         diff.changed.push(ChangedLayer { name: now.name, from, to: now.size, files, packages });
     }
     let is_gone = |name: &str| new.parts.get(name).is_none_or(|part| part.entries.is_empty());
-    let gone = in_order(from, old).into_iter().filter(|(name, _)| is_gone(name));
-    diff.removed =
-        gone.map(|(name, part)| LayerSize { name: name.to_owned(), size: size_of(from, part) }).collect();
+    let gone: Vec<(&str, &Part)> =
+        in_order(from, old).into_iter().filter(|(name, _)| is_gone(name)).collect();
+    diff.privileges.extend(gone.iter().flat_map(|(_, part)| privileged(part, false)));
+    diff.removed = gone
+        .into_iter()
+        .map(|(name, part)| LayerSize { name: name.to_owned(), size: size_of(from, part) })
+        .collect();
     Ok(())
+}
+
+/// What of a part that came or went lets programs do more than who starts them.
+fn privileged(part: &Part, came: bool) -> impl Iterator<Item = ValueChange> {
+    part.entries.iter().filter_map(move |(path, entry)| {
+        let [from, to] = [!came, came].map(|there| entry.privileges().filter(|_| there));
+        (from != to).then(|| ValueChange { key: format!("/{}", shown_bytes(path.as_bytes())), from, to })
+    })
 }
 
 /// The parts with something in them, as their lowest layers lie.

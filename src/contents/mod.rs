@@ -12,7 +12,7 @@ use crate::elf::Elf;
 use crate::limits;
 use crate::oci::{Digest, HashingWriter, Image, sizes};
 use crate::paths::{self, ImagePath, ImagePathBuf, LayerName, Packed, Paths, put_number, take_number};
-use crate::tarball::{EntryKind, TarReader, magic};
+use crate::tarball::{Capabilities, EntryKind, TarReader, magic};
 
 pub mod meeting;
 pub mod summary;
@@ -74,6 +74,9 @@ pub struct Entry {
     /// The digest of a file's bytes; none for one of the base.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,
+    /// What a file lets its program do that its starter may not; none is told of a base.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<Capabilities>,
     /// Where a link points, as written.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub target: String,
@@ -88,11 +91,25 @@ impl Entry {
         let here = |entry: &Self| Self { layer: 0, ..entry.clone() };
         here(self) == here(other)
     }
+
+    /// What lets a program do more than who starts it, in words: `setuid cap_net_raw=ep`.
+    pub fn privileges(&self) -> Option<String> {
+        (self.kind == Kind::File).then(|| privileges(self.mode, self.capabilities)).flatten()
+    }
+}
+
+/// What lets a program of these permission bits and capabilities do more than who starts it, in words.
+pub fn privileges(mode: u32, capabilities: Option<Capabilities>) -> Option<String> {
+    let bits = [(0o4000, "setuid"), (0o2000, "setgid")];
+    let words = bits.into_iter().filter(|(bit, _)| mode & bit != 0).map(|(_, word)| word.to_owned());
+    let words: Vec<String> = words.chain(capabilities.map(|some| some.to_string())).collect();
+    (!words.is_empty()).then(|| words.join(" "))
 }
 
 impl Packed for Entry {
     fn pack(&self, out: &mut Vec<u8>) {
         let kind = match self.kind {
+            Kind::File if self.capabilities.is_some() => 4,
             Kind::File if self.digest.is_some() => 3,
             Kind::File => 0,
             Kind::Folder => 1,
@@ -102,27 +119,40 @@ impl Packed for Entry {
         for number in numbers {
             put_number(out, number);
         }
+        if let Some(capabilities) = self.capabilities {
+            put_number(out, self.digest.is_some().into());
+            capabilities.to_numbers().into_iter().for_each(|number| put_number(out, number));
+        }
         out.extend(self.digest.iter().flat_map(Digest::as_bytes));
         out.extend_from_slice(self.target.as_bytes());
     }
 
     fn unpack(mut bytes: &[u8]) -> Self {
         let bytes = &mut bytes;
-        let (kind, has_digest) = match take_number(bytes) {
-            1 => (Kind::Folder, false),
-            2 => (Kind::Link, false),
-            other => (Kind::File, other == 3),
+        let number = take_number(bytes);
+        let kind = match number {
+            1 => Kind::Folder,
+            2 => Kind::Link,
+            _ => Kind::File,
         };
-        Self {
+        let mut entry = Self {
             kind,
             mode: u32::try_from(take_number(bytes)).unwrap_or_default(),
             uid: take_number(bytes),
             gid: take_number(bytes),
             size: take_number(bytes),
             layer: usize::try_from(take_number(bytes)).unwrap_or_default(),
-            digest: has_digest.then(|| Digest::take(bytes)),
-            target: String::from_utf8_lossy(bytes).into_owned(),
+            ..Self::default()
+        };
+        let mut has_digest = number == 3;
+        if number == 4 {
+            has_digest = take_number(bytes) != 0;
+            let numbers = [(); 3].map(|()| take_number(bytes));
+            entry.capabilities = Some(Capabilities::from_numbers(numbers));
         }
+        entry.digest = has_digest.then(|| Digest::take(bytes));
+        entry.target = String::from_utf8_lossy(bytes).into_owned();
+        entry
     }
 }
 
@@ -398,6 +428,8 @@ pub fn folded(image: &Image) -> io::Result<Contents> {
                     io::copy(&mut tar.content(&read), &mut out)?;
                     let (_, digest, size) = out.finish();
                     (entry.mode, entry.size, entry.digest) = (read.mode, size, Some(digest));
+                    // Of a foreign image, whose attributes may be anything.
+                    entry.capabilities = read.capabilities().unwrap_or_default();
                 }
             }
             contents.make_room(path.path(), kind);

@@ -24,6 +24,9 @@ pub struct Summary {
     /// The build id of its own program.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub build_id: Option<String>,
+    /// Path → what lets a program do more than who starts it, in words.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub privileges: BTreeMap<String, String>,
 }
 
 impl Summary {
@@ -31,13 +34,20 @@ impl Summary {
     pub fn new(name: &str, size: u64, covered: u64, offers: Option<&Offers>) -> Self {
         let mut programs = offers.into_iter().flat_map(|offers| &offers.programs);
         let own = programs.find(|(path, _)| is_own_program(name, path.as_str()));
-        Self { size: Some(size), covered, build_id: own.and_then(|(_, program)| program.build_id.clone()) }
+        let build_id = own.and_then(|(_, program)| program.build_id.clone());
+        Self { size: Some(size), covered, build_id, privileges: BTreeMap::new() }
     }
 
     /// A part that is at hand.
     pub fn of(name: &str, part: &Part) -> Self {
-        Self::new(name, part.size(), part.covered, part.offers.as_ref())
+        let summary = Self::new(name, part.size(), part.covered, part.offers.as_ref());
+        Self { privileges: privileges(part), ..summary }
     }
+}
+
+/// Path → what lets a program of this part do more than who starts it.
+pub fn privileges(part: &Part) -> BTreeMap<String, String> {
+    part.entries.iter().filter_map(|(path, entry)| Some((format!("/{path}"), entry.privileges()?))).collect()
 }
 
 /// True for the place of the program that a part is about: `BIN/NAME`, as `.../tarsstat/bin/tarsstat`.

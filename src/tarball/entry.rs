@@ -1,5 +1,6 @@
 //! One entry of a tar, with everything that its extension headers say of it.
 
+use super::capabilities::{ATTRIBUTE, Capabilities};
 use super::sparse::Segment;
 
 /// What an entry is.
@@ -54,17 +55,19 @@ impl Entry {
         self.segments.is_some()
     }
 
-    /// What lets a program do more than who starts it, and would be lost with normal modes: in words, with the bit or
-    /// attribute.
-    pub fn privilege(&self) -> Option<&'static str> {
-        let file = matches!(self.kind, EntryKind::File | EntryKind::HardLink);
-        if file && self.mode & 0o4000 != 0 {
-            return Some("is setuid");
+    /// The file capabilities that it has, in whatever records they are written.
+    ///
+    /// # Errors
+    /// Why they cannot be kept.
+    pub fn capabilities(&self) -> Result<Option<Capabilities>, &'static str> {
+        let mut found = None;
+        for (_, value) in self.attributes.iter().filter(|(name, _)| name == ATTRIBUTE) {
+            let capabilities = Capabilities::from_attribute(value)?;
+            if found.is_some_and(|before| before != capabilities) {
+                return Err("twice, and not the same");
+            }
+            found = Some(capabilities);
         }
-        if file && self.mode & 0o2000 != 0 {
-            return Some("is setgid");
-        }
-        let capability = |(name, _): &(String, Vec<u8>)| name == "security.capability";
-        self.attributes.iter().any(capability).then_some("has file capabilities (security.capability)")
+        Ok(found)
     }
 }

@@ -3,6 +3,7 @@
 
 use std::io::{self, Write};
 
+use super::capabilities::{ATTRIBUTE, Capabilities};
 use super::{EntryKind, pax};
 
 /// The modification time of every file that tarsup adds: 2020-01-01T00:00:00Z.
@@ -28,6 +29,8 @@ pub struct Header<'a> {
     pub gid: u64,
     /// Bytes of content.
     pub size: u64,
+    /// What a file lets its program do.
+    pub capabilities: Option<Capabilities>,
 }
 
 /// Room for a name, and for the target of a link.
@@ -56,6 +59,10 @@ pub fn write(out: &mut dyn Write, header: &Header<'_>) -> io::Result<()> {
             records.extend(pax::record(key, value.to_string().as_bytes()));
         }
     }
+    if let Some(capabilities) = header.capabilities {
+        // As GNU tar and Docker write it: bytes as they are.
+        records.extend(pax::record(&format!("SCHILY.xattr.{ATTRIBUTE}"), &capabilities.to_attribute()));
+    }
     if !records.is_empty() {
         let last = header.name.rsplit('/').find(|part| !part.is_empty()).unwrap_or_default();
         let name = format!("{PAX_FOLDER}{}", shortened(last, NAME - PAX_FOLDER.len()));
@@ -63,7 +70,16 @@ pub fn write(out: &mut dyn Write, header: &Header<'_>) -> io::Result<()> {
         raw(
             out,
             b'x',
-            &Header { name: &name, target: "", kind: EntryKind::File, mode: 0o644, uid: 0, gid: 0, size },
+            &Header {
+                name: &name,
+                target: "",
+                kind: EntryKind::File,
+                mode: 0o644,
+                uid: 0,
+                gid: 0,
+                size,
+                capabilities: None,
+            },
         )?;
         out.write_all(&records)?;
         pad(out, size)?;
@@ -127,7 +143,7 @@ mod tests {
     use crate::tarball::{Entry, TarReader};
 
     fn header<'a>(name: &'a str, target: &'a str, kind: EntryKind) -> Header<'a> {
-        Header { name, target, kind, mode: 0o755, uid: 0, gid: 0, size: 0 }
+        Header { name, target, kind, mode: 0o755, uid: 0, gid: 0, size: 0, capabilities: None }
     }
 
     fn archive(headers: &[Header<'_>]) -> Vec<u8> {

@@ -4,6 +4,7 @@
 //! ordinary packages wrongly without saying so. It stays as the tests' second opinion, and where tarsup reads back what
 //! engines save.
 
+pub mod capabilities;
 pub mod entry;
 pub mod header;
 pub mod magic;
@@ -11,6 +12,7 @@ mod pax;
 pub mod reader;
 mod sparse;
 
+pub use capabilities::Capabilities;
 pub use entry::{Entry, EntryKind};
 pub use reader::{ReadError, TarReader};
 

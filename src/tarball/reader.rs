@@ -2,6 +2,10 @@
 
 use std::io::{self, Read};
 
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+
 use super::entry::{Entry, EntryKind};
 use super::pax::{self, PaxRecord};
 use super::sparse::{self, Segment, Told, decimal};
@@ -53,6 +57,12 @@ pub struct TarReader<R> {
     name: Vec<u8>,
     started: bool,
 }
+
+/// base64, whether it is filled up with `=` or not: libarchive does not.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// What extension headers said of the entry that follows.
 #[derive(Default)]
@@ -351,11 +361,15 @@ fn global(records: &[PaxRecord]) -> Result<()> {
 }
 
 fn attributes(records: &[PaxRecord]) -> Vec<(String, Vec<u8>)> {
-    // bsdtar writes both: the second one has its value in base64, and is of use by its name alone.
-    let name = |key: &str| {
-        key.strip_prefix("SCHILY.xattr.").or_else(|| key.strip_prefix("LIBARCHIVE.xattr.")).map(str::to_owned)
+    // bsdtar writes both, the second one in base64. What is none stays as it is, and is no value that anybody knows.
+    let decoded = |value: &[u8]| BASE64.decode(value).unwrap_or_else(|_| value.to_vec());
+    let attribute = |PaxRecord { key, value }: &PaxRecord| {
+        let plain = key.strip_prefix("SCHILY.xattr.").map(|name| (name, value.clone()));
+        let (name, value) =
+            plain.or_else(|| Some((key.strip_prefix("LIBARCHIVE.xattr.")?, decoded(value))))?;
+        Some((name.to_owned(), value))
     };
-    records.iter().filter_map(|record| Some((name(&record.key)?, record.value.clone()))).collect()
+    records.iter().filter_map(attribute).collect()
 }
 
 fn kind(flag: u8, name: &[u8]) -> EntryKind {

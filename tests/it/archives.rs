@@ -18,16 +18,17 @@ use tarsup::transport::layout;
 use crate::packages::{Entry, Packer, RECIPE, Workshop, entries, program};
 
 /// One entry, written by hand: nothing that a crate would refuse or put right.
-struct Raw<'a> {
-    name: &'a [u8],
-    target: &'a [u8],
-    flag: u8,
-    mode: &'a str,
-    owner: &'a [u8],
-    mtime: &'a [u8],
+#[derive(Clone)]
+pub struct Raw<'a> {
+    pub name: &'a [u8],
+    pub target: &'a [u8],
+    pub flag: u8,
+    pub mode: &'a str,
+    pub owner: &'a [u8],
+    pub mtime: &'a [u8],
     /// PAX records before it.
-    pax: Vec<(&'a str, Vec<u8>)>,
-    content: &'a [u8],
+    pub pax: Vec<(&'a str, Vec<u8>)>,
+    pub content: &'a [u8],
 }
 
 impl Default for Raw<'_> {
@@ -86,17 +87,27 @@ fn block(out: &mut Vec<u8>, entry: &Raw<'_>) {
 }
 
 /// tarsstat's program and these entries, gzipped, in a workshop of its own.
-fn workshop_with(more: &[Raw<'_>]) -> Workshop {
+pub fn workshop_with(more: &[Raw<'_>]) -> Workshop {
     let workshop = Workshop::new();
-    let mut tar = Vec::new();
+    pack_with(&workshop, "packages/tarsstat.tgz", more);
+    workshop
+}
+
+/// A package of tarsstat's program and these entries.
+pub fn pack_with(workshop: &Workshop, package: &str, more: &[Raw<'_>]) {
     let program = program(Service::Stat, "3.0.17");
-    Raw { name: b"tarsstat/tarsstat", mode: "0000755", content: &program, ..Raw::default() }.write(&mut tar);
-    for entry in more {
+    let program = Raw { name: b"tarsstat/tarsstat", mode: "0000755", content: &program, ..Raw::default() };
+    pack(workshop, package, &[&[program], more].concat());
+}
+
+/// A package of these entries.
+pub fn pack(workshop: &Workshop, package: &str, entries: &[Raw<'_>]) {
+    let mut tar = Vec::new();
+    for entry in entries {
         entry.write(&mut tar);
     }
     tar.extend([0; 1024]);
-    fs::write(workshop.path("packages/tarsstat.tgz"), gzip(&tar)).unwrap();
-    workshop
+    fs::write(workshop.path(package), gzip(&tar)).unwrap();
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -112,7 +123,7 @@ fn gunzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// A layer's tar, by the layer's name.
-fn layer(image: &Image, name: &str) -> Vec<u8> {
+pub fn layer(image: &Image, name: &str) -> Vec<u8> {
     let index = image.layer_names().iter().position(|have| have == name).unwrap();
     let mut tar = Vec::new();
     flate2::read::MultiGzDecoder::new(image.layers[index].source.open().unwrap())
@@ -237,49 +248,6 @@ fn names_that_no_file_system_takes_are_refused_by_name() {
         .refused(&["build", "framework.yaml"], 2);
     assert!(message.contains("entry `tarsstat/conf/d/"), "{message}");
     assert!(message.contains("bytes; no path has more than 4095, where it lies in the image"), "{message}");
-}
-
-#[test]
-fn privileges_that_a_layer_would_lose_are_refused_by_name() {
-    let capability = vec![1, 0, 0, 2, b'\n', 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    let bits = |mode| Raw { mode, ..Raw::default() };
-    let schily = Raw { pax: vec![("SCHILY.xattr.security.capability", capability)], ..Raw::default() };
-    let bsd = vec![("LIBARCHIVE.xattr.security.capability", b"AQAAAgAEAAAAAAAAAAAAAAAAAAA".to_vec())];
-    for (entry, why) in [
-        (bits("0004755"), "is setuid"),
-        (bits("0002755"), "is setgid"),
-        (schily, "file capabilities"),
-        (Raw { pax: bsd, ..Raw::default() }, "file capabilities"),
-    ] {
-        let message = workshop_with(&[entry]).refused(&["build", "framework.yaml"], 2);
-        assert!(message.contains("tarsstat.tgz: entry `tarsstat/x`") && message.contains(why), "{message}");
-    }
-    // Other attributes say how the packer's disk was labelled: they change nothing.
-    let label = vec![("SCHILY.xattr.security.selinux", b"system_u:object_r:usr_t:s0\0".to_vec())];
-    built(&workshop_with(&[Raw { pax: label, ..Raw::default() }]));
-}
-
-#[test]
-fn setuid_file_of_the_host_needs_a_mode_in_the_recipe() {
-    let workshop = Workshop::new();
-    workshop.write("ping", "x");
-    fs::set_permissions(workshop.path("ping"), fs::Permissions::from_mode(0o4755)).unwrap();
-    let recipe = |files: &str| {
-        workshop
-            .write("p.yaml", &format!("name: p\nversion: 1\nrole: plain\nbase: scratch\nfiles: {files}\n"));
-    };
-    recipe("{ping: /bin/ping}");
-    let message = workshop.refused(&["build", "p.yaml"], 2);
-    assert!(message.contains("ping is setuid") && message.contains("mode: 04755"), "{message}");
-    recipe("{ping: {path: /bin/ping, mode: '04755'}}");
-    workshop.json(&["build", "p.yaml", "-o", "oci:out:1"]);
-    let bytes = layer(&layout::read(&workshop.path("out"), None).unwrap(), "files");
-    let modes: Vec<u32> = tar::Archive::new(bytes.as_slice())
-        .entries()
-        .unwrap()
-        .map(|entry| entry.unwrap().header().mode().unwrap())
-        .collect();
-    assert_eq!(modes, [0o755, 0o4755]);
 }
 
 #[test]

@@ -36,6 +36,7 @@ mod packages;
 mod patch;
 mod plan;
 mod poison;
+mod privileges;
 mod programs;
 mod registry;
 mod rewrite;

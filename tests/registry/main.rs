@@ -15,6 +15,7 @@ mod recipes;
 mod server;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use serde_json::json;
@@ -137,6 +138,8 @@ fn list_of_files_survives_what_copies_images() {
     let (registry, bench, workshop) =
         (Registry::start(&With::Nothing), Bench::new(&[10]), packages::Workshop::new());
     let (own, theirs) = (registry.name("tars/framework:1"), registry.name("by/skopeo:1"));
+    let rights = "files: {tars-init: {path: /opt/raw, mode: '04755', capabilities: cap_net_raw=ep}}\n";
+    workshop.write("framework.yaml", &format!("{}{rights}", packages::RECIPE));
     workshop.json(&["build", "framework.yaml", "-o", &own]);
     let tls = ["--src-tls-verify=false", "--dest-tls-verify=false"];
     skopeo(&bench, &[&["copy", "--format", "v2s2"], &tls[..], &[&own, &theirs]].concat());
@@ -145,7 +148,7 @@ fn list_of_files_survives_what_copies_images() {
     let diff = workshop.json(&["diff", &theirs, "tars/framework:2"]);
     assert_eq!(diff["changed"][0]["name"], "tarsstat", "{diff}");
     // Compared by layers, there would be one more, with the list itself.
-    assert_eq!((diff["changed"].as_array().unwrap().len(), diff["same"].as_array().unwrap().len()), (1, 12));
+    assert_eq!((diff["changed"].as_array().unwrap().len(), diff["same"].as_array().unwrap().len()), (1, 13));
 
     // Another tool sees a folder with files.
     skopeo(&bench, &["copy", "--src-tls-verify=false", &own, "oci:read:1"]);
@@ -159,6 +162,12 @@ fn list_of_files_survives_what_copies_images() {
     let size = packages::program(tarsup::tars::Service::Stat, "3.0.17").len();
     let binary = &part["entries"]["usr/local/app/tars/tarsstat/bin/tarsstat"];
     assert_eq!((&binary["mode"], &binary["size"]), (&0o755.into(), &size.into()), "{part}");
+    // And what the recipe says a file may do.
+    let raw = unpacked.join("rootfs/opt/raw");
+    let mut value = [0; 64];
+    let size = rustix::fs::getxattr(&raw, "security.capability", &mut value[..]).unwrap();
+    assert_eq!(value[..size], [1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(fs::metadata(&raw).unwrap().permissions().mode() & 0o7777, 0o4755);
 }
 
 /// What a container of the image would see, as umoci has it.

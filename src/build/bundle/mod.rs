@@ -15,7 +15,7 @@ use crate::contents::meeting::{Meeting, Outcome, outcome};
 use crate::diagnose::{Diagnose, Exit};
 use crate::oci::{Image, Layer};
 use crate::paths::{ImagePath, ImagePathBuf, LayerName};
-use crate::tarball::{EntryKind, TarReader, magic};
+use crate::tarball::{Capabilities, EntryKind, TarReader, magic};
 use crate::tars::Role;
 use crate::tars::catalogue::{DEPLOY_PATH, IMAGE_ROLE_LABEL, INIT_PATH, TARS_PATH};
 
@@ -45,6 +45,16 @@ pub enum BundleError {
         /// What is missing.
         path: String,
     },
+    /// A file whose capabilities an archive loses where it is unpacked.
+    #[error("/{path} of {image} has {capabilities}, and would lose that where the archive is unpacked")]
+    Capabilities {
+        /// The image.
+        image: String,
+        /// The file.
+        path: String,
+        /// What it has.
+        capabilities: Capabilities,
+    },
     /// A layer cannot be read, or the archive cannot be written.
     #[error("cannot make the archive of {image}")]
     Io {
@@ -64,6 +74,9 @@ impl Diagnose for BundleError {
         Some(match self {
             Self::Role { .. } | Self::Missing { .. } => {
                 "name an image that `tarsup build` made of a recipe with `role: node`".to_owned()
+            }
+            Self::Capabilities { .. } => {
+                "make it of an image whose recipe says nothing of them, and give them on the machine itself (`setcap`)".to_owned()
             }
             Self::Io { .. } => "see whether the image is whole and the disk is full".to_owned(),
         })
@@ -100,6 +113,13 @@ impl Bundle {
             if !found.contains_key(&needed[1..]) {
                 return Err(BundleError::Missing { image: name.to_owned(), path: needed });
             }
+        }
+        let lost = found.iter().find_map(|(path, (node, _))| match node {
+            TreeNode::File { content, .. } => Some((path.to_string(), content.capabilities?)),
+            _ => None,
+        });
+        if let Some((path, capabilities)) = lost {
+            return Err(BundleError::Capabilities { image: name.to_owned(), path, capabilities });
         }
         let mut tree = Tree::default();
         let env = format!("TARSUP_VERSION={version}\nTARS_REGISTRY_ADDRESS={registries}\n");
@@ -166,7 +186,9 @@ fn take(layer: &Layer, number: usize, spool: &Spool, found: &mut Found) -> io::R
         let node = match entry.kind {
             EntryKind::File => {
                 let mode = normal_mode(entry.mode);
-                TreeNode::File { mode, content: spool.keep(tar.content(&entry))? }
+                let mut content = spool.keep(tar.content(&entry))?;
+                content.capabilities = entry.capabilities().map_err(io::Error::other)?;
+                TreeNode::File { mode, content }
             }
             EntryKind::Symlink => {
                 TreeNode::Link { target: String::from_utf8_lossy(&entry.target).into_owned().into() }

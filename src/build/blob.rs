@@ -44,12 +44,22 @@ pub(super) fn near(settings: &Settings, found: &Layer) -> Layer {
     layer
 }
 
+/// Whether a layer may be one that the predecessor has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Chance {
+    /// It may well be: it is hashed first.
+    Even,
+    /// It holds what changed since: it is compressed and hashed in one, and let go where the predecessor has it after all.
+    Slight,
+}
+
 /// A layer: the predecessor's or the cache's where the content is known, else made.
 pub(super) fn pack(
     settings: &Settings,
     input: &LayerInput,
     contents: &BasePaths,
     compressors: &Compressors,
+    chance: Chance,
 ) -> Result<Packed, BuildError> {
     let cache = &settings.cache;
     let key = layer::key(&input.tree, &contents.folders);
@@ -64,16 +74,21 @@ pub(super) fn pack(
         known,
     };
     let failed = BuildError::compress(&input.name);
+    let of_predecessor = |diff_id: Digest| {
+        let found = known_blobs(settings)?.layer(&diff_id)?;
+        let near = near(settings, found);
+        let (digest, size) = (found.descriptor.digest, found.descriptor.size);
+        Some(packed(diff_id, digest, size, Origin::Predecessor, Some(near)))
+    };
     let cached = cache.find_proven::<()>(&key);
-    if let Some(known) = known_blobs(settings) {
-        let diff_id = match &cached {
-            Some(record) => record.diff_id,
-            None => hashed_as(settings, input, contents, &key)?.diff_id,
+    if known_blobs(settings).is_some() {
+        let diff_id = match (&cached, chance) {
+            (Some(record), _) => Some(record.diff_id),
+            (None, Chance::Even) => Some(hashed_as(settings, input, contents, &key)?.diff_id),
+            (None, Chance::Slight) => cache.recall::<Hashed>(&hashed_key(&key)).map(|hashed| hashed.diff_id),
         };
-        if let Some(found) = known.layer(&diff_id) {
-            let near = near(settings, found);
-            let (digest, size) = (found.descriptor.digest, found.descriptor.size);
-            return Ok(packed(diff_id, digest, size, Origin::Predecessor, Some(near)));
+        if let Some(found) = diff_id.and_then(of_predecessor) {
+            return Ok(found);
         }
     }
     if let Some(record) = cached {
@@ -86,6 +101,9 @@ pub(super) fn pack(
     tar.flush().map_err(&failed)?;
     let (gzip, diff_id, tar_size) = tar.finish();
     let (file, digest, size) = gzip.finish().map_err(&failed)?.finish();
+    if let Some(found) = of_predecessor(diff_id) {
+        return Ok(found);
+    }
     let record = LayerRecord::new(diff_id, digest, size, tar_size, ());
     cache.keep(&key, file, &record)?;
     Ok(packed(diff_id, digest, size, Origin::Made, None))

@@ -39,7 +39,7 @@ impl Compressors {
         let queue = Arc::new(Mutex::new(queue));
         let work = |queue: Arc<Mutex<Receiver<Job>>>| {
             move || {
-                // Its tables are made with the first block: a thread that has none costs nothing.
+                // Its tables and its room are made with the first block: a thread that has none costs nothing.
                 let mut compressor = None;
                 loop {
                     let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
@@ -135,21 +135,22 @@ fn gone() -> io::Error {
 }
 
 /// One block as a member of its own.
-fn compress(compressor: &mut Option<Compressor>, block: &[u8]) -> io::Result<Vec<u8>> {
-    let compressor = match compressor {
+fn compress(compressor: &mut Option<(Compressor, Vec<u8>)>, block: &[u8]) -> io::Result<Vec<u8>> {
+    let (compressor, room) = match compressor {
         Some(compressor) => compressor,
         none => {
             let level = CompressionLvl::new(LEVEL)
                 .map_err(|error| io::Error::other(format!("libdeflate has no level {LEVEL}: {error:?}")))?;
-            none.insert(Compressor::new(level))
+            none.insert((Compressor::new(level), Vec::new()))
         }
     };
-    let mut bytes = vec![0; compressor.gzip_compress_bound(block.len())];
-    let size = compressor.gzip_compress(block, &mut bytes).map_err(io::Error::other)?;
-    bytes.truncate(size);
-    // What waits to be written is to take what it has, not what it might have had.
-    bytes.shrink_to_fit();
-    Ok(bytes)
+    let bound = compressor.gzip_compress_bound(block.len());
+    if room.len() < bound {
+        room.resize(bound, 0);
+    }
+    let size = compressor.gzip_compress(block, room).map_err(io::Error::other)?;
+    // What waits to be written takes what it has, not what it might have had.
+    Ok(room[..size].to_vec())
 }
 
 #[cfg(test)]

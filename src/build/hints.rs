@@ -58,7 +58,8 @@ impl<'a> Hints<'a> {
             return Ok(digest);
         }
         let mut reader = HashingReader::new(file);
-        let mut buffer = vec![0; 1024 * 1024];
+        // What the processor's cache holds: a megabyte is mapped anew for each file.
+        let mut buffer = vec![0; 128 * 1024];
         while reader.read(&mut buffer)? > 0 {}
         let (digest, _) = reader.finish();
         if let Some(key) = key

@@ -1,7 +1,11 @@
 //! What a build reads whole, side by side: the web console, the base's bytes, the packages, the deploy folder and tars-init; or
 //! what is known of them.
 
-use std::path::Path;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::base::Rootfs;
 use super::hints::Hints;
@@ -38,7 +42,8 @@ pub struct Inputs {
 enum Input<'r> {
     Web(&'r Path),
     Base(&'r Path),
-    Package(&'r Path),
+    /// And its place in the recipe.
+    Package(usize, &'r Path),
     Deploy(&'r Path),
     Init(&'r Path),
 }
@@ -46,12 +51,13 @@ enum Input<'r> {
 enum Output {
     Web(Result<(Tree, Option<Digest>), PackageError>),
     Base(Result<Rootfs, BuildError>),
-    Package(Result<Package, PackageError>),
+    Package(usize, Result<Package, PackageError>),
     Deploy(Result<Tree, BuildError>),
     Init(Result<Tree, UnpackError>),
 }
 
-/// Reads them, the largest first.
+/// Reads them, the largest first, and of the packages the newest: what was made last is what has to be read whole, if anything,
+/// while the others are merely hashed.
 pub fn read(
     (recipe, init): (&Recipe, Option<&Path>),
     settings: &Settings,
@@ -62,7 +68,9 @@ pub fn read(
     if let Base::Rootfs(path) = &recipe.base {
         wanted.push(Input::Base(path));
     }
-    wanted.extend(recipe.packages.iter().map(|path| Input::Package(path)));
+    let mut packages: Vec<(usize, &PathBuf)> = recipe.packages.iter().enumerate().collect();
+    packages.sort_by_key(|(_, path)| Reverse(modified(path)));
+    wanted.extend(packages.into_iter().map(|(place, path)| Input::Package(place, path)));
     wanted.extend(recipe.deploy.iter().map(|path| Input::Deploy(path)));
     wanted.extend(init.map(Input::Init));
     let known = (reading == Reading::Recalling).then_some(hints);
@@ -70,10 +78,13 @@ pub fn read(
         Ok(match input {
             Input::Web(path) => Output::Web(package::read_web(path, known)),
             Input::Base(path) => Output::Base(Rootfs::find(path, hints)),
-            Input::Package(path) => Output::Package(match known {
-                Some(hints) => package::read_or_recall(path, hints),
-                None => package::read(path),
-            }),
+            Input::Package(place, path) => {
+                let read = match known {
+                    Some(hints) => package::read_or_recall(path, hints),
+                    None => package::read(path),
+                };
+                Output::Package(*place, read)
+            }
             Input::Deploy(path) => {
                 let make = || skeleton::deploy(path, recipe.role);
                 let (what, paths) =
@@ -91,14 +102,69 @@ pub fn read(
     };
     let mut inputs = Inputs { packages: Vec::new(), base: None, web: None, deploy: None, init: None };
     let Ok(outputs) = parallel(settings.threads, &wanted, read);
+    let mut packages = BTreeMap::new();
     for output in outputs {
         match output {
             Output::Web(web) => inputs.web = Some(web),
             Output::Base(base) => inputs.base = Some(base),
-            Output::Package(package) => inputs.packages.push(package),
+            Output::Package(place, package) => {
+                packages.insert(place, package);
+            }
             Output::Deploy(tree) => inputs.deploy = Some(tree),
             Output::Init(tree) => inputs.init = Some(tree),
         }
     }
+    inputs.packages = packages.into_values().collect();
     inputs
+}
+
+/// When a file or folder was last changed, as far as that is known.
+fn modified(path: &Path) -> Option<SystemTime> {
+    fs::metadata(path).and_then(|metadata| metadata.modified()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+    use std::time::Duration;
+
+    use super::super::recipe::Overrides;
+    use super::*;
+    use crate::diagnose::Diagnose as _;
+    use crate::store::Cache;
+
+    #[test]
+    fn packages_come_in_the_recipes_order_whichever_is_the_newest() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let names = ["a.tgz", "b.tgz", "c.tgz"];
+        let recipe =
+            "name: x/f\nversion: 1\nrole: framework\nbase: scratch\npackages: [a.tgz, b.tgz, c.tgz]\n";
+        fs::write(path("recipe.yaml"), recipe).unwrap();
+        let settings = Settings {
+            architecture: "amd64".to_owned(),
+            created: None,
+            threads: NonZeroUsize::MIN,
+            cache: Cache::at(path("cache")),
+            predecessor: None,
+            init: None,
+            base: None,
+            strict: false,
+            waive: Vec::new(),
+        };
+        for newest in names {
+            for name in names {
+                fs::write(path(name), "no package").unwrap();
+                let age = Duration::from_secs(if name == newest { 10 } else { 100 });
+                let file = fs::File::options().write(true).open(path(name)).unwrap();
+                file.set_modified(SystemTime::now() - age).unwrap();
+            }
+            let recipe = Recipe::read(&path("recipe.yaml"), &Overrides::default()).unwrap();
+            let hints = Hints::new(&settings.cache);
+            let read = read((&recipe, None), &settings, &hints, Reading::Recalling);
+            let places = read.packages.into_iter().map(|package| package.unwrap_err().place().unwrap().file);
+            let expected = names.map(path);
+            assert_eq!(places.collect::<Vec<_>>(), expected, "{newest}");
+        }
+    }
 }

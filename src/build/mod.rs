@@ -203,6 +203,11 @@ pub trait Watch: Sync {
     fn tars(&self, image: TarImage) {
         let _ = image;
     }
+
+    /// The image, whole: its blobs have their names, and may not be on the disk yet.
+    fn image(&self, image: &Image) {
+        let _ = image;
+    }
 }
 
 /// Nobody hears.

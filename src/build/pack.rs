@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::after::{self, Made, Predecessor};
 use super::base::{self, BasePaths, Look, Rootfs};
-use super::blob::{self, Hashed, hashed_key, known_blobs};
+use super::blob::{self, Chance, Hashed, hashed_key, known_blobs};
 use super::compress::Compressors;
 use super::gate;
 use super::inputs::Reading;
@@ -62,12 +62,12 @@ impl PreparedBuild<'_> {
                 let (mut pieces, tops) = shop.on_top(made, changes)?;
                 let parts = files_on_top(made, changes, &tops, &on_base, contents).map_err(unlisted)?;
                 above = self.list(contents::LAYER, &parts, contents)?;
-                pieces.push(shop.piece(&above)?);
+                pieces.push(shop.piece(&above, Chance::Slight)?);
                 (pieces, None)
             }
             Stack::Canonical(layers, why) => {
                 shop.tell(&base);
-                let made = shop.pieces(&layers.iter().collect::<Vec<_>>())?;
+                let made = shop.pieces(&layers.iter().collect::<Vec<_>>(), Chance::Even)?;
                 let diff_ids = made.iter().map(Piece::diff_id);
                 let (files_below, files) =
                     parts(&on_base, layers.iter().zip(diff_ids), contents).map_err(unlisted)?;
@@ -76,16 +76,17 @@ impl PreparedBuild<'_> {
                 let mut pieces: Vec<Piece<'_>> = base.into_iter().map(Piece::from).chain(low).collect();
                 if !files_below.is_empty() {
                     below = self.list(contents::LAYER_BELOW, &files_below, contents)?;
-                    pieces.push(shop.piece(&below)?);
+                    pieces.push(shop.piece(&below, Chance::Even)?);
                 }
                 pieces.extend(high);
                 let mut pieces = self.ordered(pieces, on_base.len(), why.as_ref());
                 above = self.list(contents::LAYER, &files, contents)?;
-                pieces.push(shop.piece(&above)?);
+                pieces.push(shop.piece(&above, Chance::Even)?);
                 (pieces, why.as_ref())
             }
         };
         let built = self.assemble(&shop, &pieces, stack.summaries(!on_base.is_empty()), why)?;
+        watch.image(&built.image);
         self.settings.cache.settle()?;
         let built = Built { warnings, refused, ..built };
         same::remember(self, &built);

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::after::{Made, Predecessor};
 use super::base::BasePaths;
+use super::blob::Chance;
 use super::compress::Compressors;
 use super::package;
 use super::pieces::{Piece, Workshop};
@@ -135,16 +136,17 @@ pub fn patch(patch: &Patch<'_>, settings: &Settings, watch: &dyn Watch) -> Resul
     let files = parts.into_iter().map(|(name, part)| Ok((name, listing::rendered_part(&part)?)));
     let files = files.collect::<Result<_, _>>().map_err(pack::unlisted)?;
     let list = list(&files, patch, &base)?;
-    pieces.push(shop.piece(&list)?);
+    pieces.push(shop.piece(&list, Chance::Slight)?);
     let on_base = (!on_base.is_empty()).then(|| (BASE.to_owned(), Summary::default()));
     let summaries = ontop::summaries(&changes).into_iter().chain(on_base).collect();
     let config = config(patch, settings, &pieces, (&digests, &summaries))
         .map_err(|error| unfit(format!("its config cannot be read: {error}")))?;
     let after = patch.before.chain_id();
     let layers = shop.finish(&pieces, &config, after)?;
-    settings.cache.settle()?;
     let image = image::of_config(config, &layers, after, &settings.cache)
         .map_err(BuildError::compress("of the config"))?;
+    watch.image(&image);
+    settings.cache.settle()?;
     let note = ontop::beyond(ontop::Limits::default(), &changes)
         .map(|why| format!("{why}, and a patch cannot change that: build from the recipe when it suits"));
     let packages = patch.services.iter().filter_map(|(service, path)| {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::after::Made;
 use super::base::BasePaths;
-use super::blob::{self, Hashed};
+use super::blob::{self, Chance, Hashed};
 use super::compress::Compressors;
 use super::layer::{self, Folders};
 use super::ontop::Change;
@@ -63,16 +63,20 @@ impl<'a> Workshop<'a> {
     }
 
     /// A layer that is there, or hashed where that is what is waited for.
-    pub(super) fn piece<'i>(&self, input: &'i LayerInput) -> Result<Piece<'i>, BuildError> {
+    pub(super) fn piece<'i>(&self, input: &'i LayerInput, chance: Chance) -> Result<Piece<'i>, BuildError> {
         if self.early && input.tree.is_read() {
             return Ok(Piece::Hashed(input, blob::hashed(self.settings, input, self.base)?));
         }
-        self.pack(input).map(Piece::from)
+        self.pack(input, chance).map(Piece::from)
     }
 
     /// The same of several, side by side.
-    pub(super) fn pieces<'i>(&self, inputs: &[&'i LayerInput]) -> Result<Vec<Piece<'i>>, BuildError> {
-        parallel(self.settings.threads, inputs, |input| self.piece(input))
+    pub(super) fn pieces<'i>(
+        &self,
+        inputs: &[&'i LayerInput],
+        chance: Chance,
+    ) -> Result<Vec<Piece<'i>>, BuildError> {
+        parallel(self.settings.threads, inputs, |input| self.piece(input, chance))
     }
 
     /// The layers that stay, what the changes put on top of them, and the diff ids of that.
@@ -84,7 +88,7 @@ impl<'a> Workshop<'a> {
         let kept: Vec<Packed> = made.layers.iter().map(|layer| blob::kept(self.settings, layer)).collect();
         self.tell(&kept);
         let inputs: Vec<&LayerInput> = changes.iter().filter_map(|change| change.layer.as_ref()).collect();
-        let tops = self.pieces(&inputs)?;
+        let tops = self.pieces(&inputs, Chance::Slight)?;
         let diff_ids = tops.iter().map(Piece::diff_id).collect();
         Ok((kept.into_iter().map(Piece::from).chain(tops).collect(), diff_ids))
     }
@@ -96,8 +100,8 @@ impl<'a> Workshop<'a> {
         }
     }
 
-    fn pack(&self, input: &LayerInput) -> Result<Packed, BuildError> {
-        let layer = blob::pack(self.settings, input, self.base, self.compressors)?;
+    fn pack(&self, input: &LayerInput, chance: Chance) -> Result<Packed, BuildError> {
+        let layer = blob::pack(self.settings, input, self.base, self.compressors, chance)?;
         self.watch.layer(&layer);
         Ok(layer)
     }
@@ -115,7 +119,7 @@ impl<'a> Workshop<'a> {
         }
         parallel(self.settings.threads, pieces, |piece| match piece {
             Piece::Packed(layer) => Ok(Packed::clone(layer)),
-            Piece::Hashed(input, _) => self.pack(input),
+            Piece::Hashed(input, _) => self.pack(input, Chance::Even),
         })
     }
 

@@ -212,6 +212,10 @@ impl Watch for Telling<'_> {
     fn tars(&self, image: TarImage) {
         self.places.send_early(image, self.outputs, self.ui);
     }
+
+    fn image(&self, image: &Image) {
+        self.places.send_whole(image, self.outputs, self.ui);
+    }
 }
 
 fn say(layer: &Packed, ui: &Ui) {

@@ -136,6 +136,7 @@ pub fn send(
     if let Some(reference) = destination.of_engine()
         && let Some(receipt) = places.sent_early(image, reference, ui)
     {
+        let receipt = receipt.map_err(TransportError::at_its_source)?;
         inspect::note_sent(image);
         return Ok(receipt);
     }

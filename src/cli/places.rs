@@ -15,7 +15,7 @@ use crate::oci::{Digest, Image, Reference, TarImage};
 use crate::transport::daemon::{Daemon, Loaded, takes_tars};
 use crate::transport::held::Ahead;
 use crate::transport::registry::Registries;
-use crate::transport::{ImageName, Receipt, TransportError};
+use crate::transport::{ImageName, Receipt, Sink as _, TransportError};
 
 /// Where images are read from and written to: an engine, and the registries of one command.
 pub struct Places {
@@ -26,7 +26,7 @@ pub struct Places {
     ahead: Mutex<BTreeMap<String, JoinHandle<Option<Ahead>>>>,
     /// Whether the engine takes tars, once it has told.
     takes_tars: Arc<OnceLock<bool>>,
-    /// An image that the engine is being sent before its layers are compressed.
+    /// An image that the engine is being sent before the build has ended.
     early: Mutex<Option<Early>>,
     pub(super) registries: Registries,
 }
@@ -37,8 +37,15 @@ struct Early {
     reference: Reference,
     /// The digest of its config.
     id: Digest,
-    /// What the engine told, where it takes no tars.
-    loading: JoinHandle<Result<Result<Loaded, Ahead>, TransportError>>,
+    loading: Loading,
+}
+
+/// What of an image is being sent.
+enum Loading {
+    /// Tars, before they are compressed: what became of that, or what the engine told where it takes none.
+    Tars(JoinHandle<Result<Result<Loaded, Ahead>, TransportError>>),
+    /// All of it.
+    Whole(JoinHandle<Result<Receipt, TransportError>>),
 }
 
 impl Places {
@@ -116,15 +123,51 @@ impl Places {
             loaded.map(Ok)
         });
         let mut early = self.early.lock().unwrap_or_else(PoisonError::into_inner);
-        *early = Some(Early { reference, id, loading });
+        *early = Some(Early { reference, id, loading: Loading::Tars(loading) });
     }
 
-    /// What became of an image that was begun to be sent. One that the engine did not take is sent as any other.
-    pub(super) fn sent_early(&self, image: &Image, reference: &Reference, ui: &Ui) -> Option<Receipt> {
+    /// Begins to send an image that is whole to the first engine among the outputs, where that has told that it takes no tars:
+    /// meanwhile the disk takes what was made.
+    pub fn send_whole(&self, image: &Image, outputs: &[ImageName], ui: &Ui) {
+        let Ok(transfers) = ui.transfers() else { return };
+        let Some(reference) = outputs.iter().find_map(ImageName::of_engine).cloned() else { return };
+        if self.takes_tars.get() != Some(&false) {
+            return;
+        }
+        let bar = Bar(ui.progress(&ImageName::Daemon(reference.clone()).to_string(), image.layers_size()));
+        let mut early = self.early.lock().unwrap_or_else(PoisonError::into_inner);
+        let (refused, begun) = (early.take(), self.begun(&reference));
+        let (connected, options, name) =
+            (Arc::clone(&self.connected), self.engine.clone(), reference.clone());
+        let (id, image) = (image.config_digest(), image.clone());
+        let loading = transfers.spawn(async move {
+            let ahead = match refused.map(|early| early.loading) {
+                Some(Loading::Tars(loading)) => loading.await.ok().and_then(Result::ok).and_then(Result::err),
+                Some(Loading::Whole(_)) | None => known(begun).await,
+            };
+            let engine = connect(&connected, &options).await?;
+            let receipt = Daemon::new(engine, name).knowing(ahead).put(&image, &bar).await;
+            bar.0.finish();
+            receipt
+        });
+        *early = Some(Early { reference, id, loading: Loading::Whole(loading) });
+    }
+
+    /// What became of an image that was begun to be sent. One that the engine did not take as tars is sent as any other.
+    pub(super) fn sent_early(
+        &self,
+        image: &Image,
+        reference: &Reference,
+        ui: &Ui,
+    ) -> Option<Result<Receipt, TransportError>> {
         let is_it = |early: &mut Early| early.reference == *reference && early.id == image.config_digest();
         let early = self.early.lock().unwrap_or_else(PoisonError::into_inner).take_if(is_it)?;
-        match transfer(ui, early.loading).ok()?.ok()? {
-            Ok(Ok(loaded)) => Some(loaded.receipt(image)),
+        let loading = match early.loading {
+            Loading::Tars(loading) => loading,
+            Loading::Whole(loading) => return transfer(ui, loading).ok()?.ok(),
+        };
+        match transfer(ui, loading).ok()?.ok()? {
+            Ok(Ok(loaded)) => Some(Ok(loaded.receipt(image))),
             Ok(Err(known)) => {
                 let known = ui.transfers().ok()?.spawn(async move { Some(known) });
                 let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);

@@ -266,9 +266,10 @@ impl Daemon {
     /// What the engine has of the image's repository, and the names by which it knows the very image.
     async fn known(&self, wanted: &Wanted<'_>) -> Result<Known> {
         self.tag()?;
-        let names: Vec<String> = [self.reference.to_string()].into_iter().chain(wanted.ids()).collect();
-        let asked = names.iter().map(|name| self.holds(name, wanted));
-        let (ahead, found) = futures_util::try_join!(self.ahead(), try_join_all(asked))?;
+        let ahead = self.ahead().await?;
+        let names = [Some(self.reference.to_string()), wanted.id_in(ahead.store())];
+        let names: Vec<String> = names.into_iter().flatten().collect();
+        let found = try_join_all(names.iter().map(|name| self.holds(name, wanted))).await?;
         let found = names.into_iter().zip(found).find_map(|(name, found)| Some((name, found?)));
         Ok(Known { ahead, found })
     }
@@ -362,6 +363,16 @@ impl Wanted<'_> {
         match self {
             Self::Stored(image) => vec![image.config_digest().to_string(), image.digest().to_string()],
             Self::Tars(image) => vec![image.config_digest().to_string()],
+        }
+    }
+
+    /// What an engine with this store calls it. Each question that leads nowhere costs one with containerd a look at all its images.
+    fn id_in(&self, store: ImageStore) -> Option<String> {
+        match (self, store) {
+            (Self::Stored(image), ImageStore::Containerd) => Some(image.digest().to_string()),
+            (Self::Stored(image), ImageStore::Classic) => Some(image.config_digest().to_string()),
+            (Self::Tars(image), ImageStore::Classic) => Some(image.config_digest().to_string()),
+            (Self::Tars(_), ImageStore::Containerd) => None,
         }
     }
 

@@ -1,14 +1,16 @@
 //! The image before its layers are compressed is the image that is built, and its tars are the layers.
 
+use std::fs;
 use std::io;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Mutex;
 
 use tarsup::build::after::Predecessor;
 use tarsup::build::patch::{self, Patch};
 use tarsup::build::recipe::{Overrides, Recipe};
 use tarsup::build::{self, Built, Origin, Packed, Settings, Watch};
-use tarsup::oci::{HashingWriter, Image, TarImage, TarLayer};
+use tarsup::oci::{Digest, HashingReader, HashingWriter, Image, TarImage, TarLayer};
 use tarsup::store::Cache;
 use tarsup::tars::Service;
 use tarsup::transport::tars;
@@ -107,6 +109,54 @@ fn image_before_its_layers_are_compressed_is_the_one_that_is_built() {
     let (next, early) = both(["next", "more"], |scene| build(&workshop, Some(&first.image), scene));
     assert_eq!(next.layers.len(), first.layers.len() + 1, "on top");
     assert_eq!(assert_same(&next, &early), 2, "the change, and the list");
+}
+
+/// Reads the image as soon as it is told, as an engine would that is sent it.
+struct Reading {
+    /// What the cache writes once its blobs are on the disk.
+    settled: PathBuf,
+    /// The digest of the manifest.
+    read: Mutex<Option<Digest>>,
+}
+
+impl Watch for Reading {
+    fn image(&self, image: &Image) {
+        assert!(!self.settled.exists(), "nobody waits for the disk");
+        for layer in &image.layers {
+            let mut blob = HashingReader::new(layer.source.open().unwrap());
+            io::copy(&mut blob, &mut io::sink()).unwrap();
+            assert_eq!(blob.finish(), (layer.descriptor.digest, layer.descriptor.size));
+        }
+        *self.read.lock().unwrap() = Some(image.digest());
+    }
+}
+
+#[test]
+fn whole_image_is_told_before_the_disk_has_it() {
+    let workshop = Workshop::new();
+    let reading = Reading { settled: workshop.path("first/proven.json"), read: Mutex::default() };
+    let built = build(&workshop, None, (&reading, "first"));
+    assert_eq!(reading.read.into_inner().unwrap(), Some(built.image.digest()));
+    assert!(reading.settled.exists(), "and then waited for");
+}
+
+#[test]
+fn change_that_goes_back_to_a_layer_of_the_predecessor_is_that_layer() {
+    let workshop = Workshop::new();
+    let recipe = fs::read_to_string(workshop.path("framework.yaml")).unwrap();
+    workshop.write("framework.yaml", &(recipe + "relayer: {share: 90}\n"));
+    let packed = |version: &str, before: Option<&Built>, cache: &str| {
+        workshop.pack(Packer::default(), Service::Stat, version);
+        build(&workshop, before.map(|built| &built.image), (&(), cache))
+    };
+    let first = packed("3.0.17", None, "first");
+    let there = packed("3.0.18", Some(&first), "second");
+    let back = packed("3.0.17", Some(&there), "third");
+    let top = |built: &Built| built.layers[built.layers.len() - 2].clone();
+    let below = first.layers.iter().find(|layer| layer.name == top(&back).name).unwrap();
+    assert_eq!(top(&there).origin, Origin::Made);
+    assert_eq!((top(&back).origin, top(&back).digest), (Origin::Predecessor, below.digest));
+    assert_eq!(back.layers.len(), first.layers.len() + 2, "it lies on top once more");
 }
 
 #[test]

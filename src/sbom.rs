@@ -3,18 +3,22 @@
 use std::collections::BTreeMap;
 use std::io;
 
+use cyclonedx_bom::external_models::spdx::{SpdxExpression, SpdxIdentifier};
 use cyclonedx_bom::models::component::Classification;
 use cyclonedx_bom::models::dependency::{Dependencies, Dependency};
 use cyclonedx_bom::models::hash::{Hash, HashAlgorithm, HashValue, Hashes};
+use cyclonedx_bom::models::license::{License, LicenseChoice, Licenses};
 use cyclonedx_bom::models::property::{Properties, Property};
 use cyclonedx_bom::models::tool::Tools;
 use cyclonedx_bom::prelude::{Bom, Component, Components, DateTime, Metadata, Purl, SpecVersion};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use crate::contents::npm::{self, Module};
 use crate::contents::summary::{self, Summaries, Summary, is_own_program};
 use crate::contents::{Contents, Kind, Part};
 use crate::oci::image::{BASE, VERSION_LABEL};
 use crate::oci::{Config, Digest, Image};
+use crate::paths::ImagePathBuf;
 use crate::tars::Service;
 
 /// What the annotations of an image in the local store begin with that say which package a layer was made of; the layer's name
@@ -32,7 +36,7 @@ const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'-').remove(b'_'
 pub struct MadePart {
     /// The name of its layers.
     pub name: String,
-    /// Of a service: its version.
+    /// Of a service, and of the web console: its version.
     pub version: Option<String>,
     /// Of a patched service: its package, and the image that was patched.
     pub patched: Option<String>,
@@ -42,6 +46,10 @@ pub struct MadePart {
     pub program: Option<Code>,
     /// What else of it is machine code.
     pub others: Vec<Code>,
+    /// The npm packages that are installed in it, by folder.
+    pub modules: BTreeMap<ImagePathBuf, Module>,
+    /// Folders of npm packages of which nothing is known: their `package.json` makes no sense, or an older tarsup made the list.
+    pub unread: Vec<String>,
     /// Bytes of the files that are visible; of a base nobody knows them.
     pub size: Option<u64>,
     /// Bytes of its layers, as stored; an engine does not tell them.
@@ -100,6 +108,7 @@ pub fn summarized(
     let made = |(name, summary): (&String, &Summary)| {
         let own = layers.iter().filter(|(of, ..)| of == name);
         let (patched, version) = version(config, name);
+        let version = version.or_else(|| summary.version.clone());
         let program = summary.build_id.clone().map(|id| Code { build_id: Some(id), ..Code::default() });
         MadePart {
             name: name.clone(),
@@ -108,6 +117,8 @@ pub fn summarized(
             patched,
             program,
             others: Vec::new(),
+            modules: BTreeMap::new(),
+            unread: Vec::new(),
             size: summary.size,
             compressed: own.clone().map(|(_, _, size)| *size).sum(),
             covered: summary.covered,
@@ -140,10 +151,17 @@ fn made(
     let is_base = name == BASE;
     let mut others = if is_base { Vec::new() } else { code(part) };
     let program = others.iter().position(|code| is_own_program(name, &code.path)).map(|at| others.remove(at));
+    let modules = part.offers.iter().flat_map(|offers| &offers.modules);
+    let own = part.offers.as_ref().and_then(|offers| npm::own(&offers.modules));
     let stored = layers.iter().filter(|(diff_id, _)| part.layers.contains(diff_id));
     MadePart {
         name: name.to_owned(),
-        version,
+        version: version.or_else(|| own.map(|own| own.version.clone())),
+        modules: modules
+            .filter(|(folder, _)| npm::is_installed(folder.path()))
+            .map(|(folder, module)| (folder.clone(), module.clone()))
+            .collect(),
+        unread: if is_base { Vec::new() } else { unread(part) },
         package: of_patch().or_else(|| packages.get(name).copied()),
         patched,
         program,
@@ -154,6 +172,14 @@ fn made(
         privileges: summary::privileges(part),
         layers: part.layers.clone(),
     }
+}
+
+/// The npm packages of a part that its list says nothing of.
+fn unread(part: &Part) -> Vec<String> {
+    let known = |folder: &str| part.offers.as_ref().is_some_and(|offers| offers.modules.contains_key(folder));
+    let manifests =
+        part.entries.keys().filter_map(|path| Some(npm::installed(path.path())?.as_str().to_owned()));
+    manifests.filter(|folder| !known(folder)).collect()
 }
 
 /// What of a part is machine code, by path.
@@ -276,6 +302,7 @@ impl Bill<'_> {
         told.extend(part.patched.clone().map(|patched| ("patched", patched)));
         told.extend(part.program.iter().flat_map(of_code));
         told.extend(part.layers.iter().map(|layer| ("layer", layer.to_string())));
+        told.extend(part.unread.iter().map(|folder| ("npm-unread", format!("/{folder}"))));
         made.properties = properties(told);
         let nested = part.others.iter().map(|code| {
             let kind = if code.is_library { Classification::Library } else { Classification::Application };
@@ -284,7 +311,7 @@ impl Bill<'_> {
             nested.properties = properties(of_code(code));
             nested
         });
-        let nested: Vec<Component> = nested.collect();
+        let nested: Vec<Component> = nested.chain(part.modules.iter().map(installed)).collect();
         made.components = (!nested.is_empty()).then_some(Components(nested));
         self.components.push(made);
         let asked = part.program.iter().map(|program| (reference.clone(), program));
@@ -335,6 +362,35 @@ impl Bill<'_> {
             package.purl = url.parse::<Purl>().ok();
             self.components.push(package);
         }
+    }
+}
+
+/// An npm package: its scope is its group, as CycloneDX's own tool for npm has it, and its name the rest.
+fn installed((folder, module): (&ImagePathBuf, &Module)) -> Component {
+    let (scope, name) = match module.name.split_once('/') {
+        Some((scope, name)) if scope.starts_with('@') => (Some(scope), name),
+        _ => (None, module.name.as_str()),
+    };
+    // npm's names count as lower case in a URL (purl-spec, type npm).
+    let names = scope.into_iter().chain([name]).map(|part| encoded(&part.to_lowercase()));
+    let url = format!("pkg:npm/{}@{}", names.collect::<Vec<_>>().join("/"), encoded(&module.version));
+    let mut package = component(Classification::Library, name, format!("npm:/{}", &**folder));
+    package.group = scope.map(Into::into);
+    package.version = Some(module.version.as_str().into());
+    package.purl = url.parse::<Purl>().ok();
+    package.licenses = module.license.as_deref().map(|license| Licenses(vec![licence(license)]));
+    package.properties = properties([("path", format!("/{}", &**folder))]);
+    package
+}
+
+/// A licence by its SPDX identifier, as an SPDX expression, or else by the name that it is given.
+fn licence(written: &str) -> LicenseChoice {
+    if SpdxIdentifier::try_from(written.to_owned()).is_ok() {
+        return LicenseChoice::License(License::license_id(written));
+    }
+    match SpdxExpression::try_from(written.to_owned()) {
+        Ok(expression) => LicenseChoice::Expression(expression),
+        Err(_) => LicenseChoice::license(written),
     }
 }
 

@@ -18,6 +18,7 @@ use super::package::ServiceFiles;
 use super::same;
 use super::tree::{Content, Tree, TreeNode};
 use super::version::Version;
+use crate::contents::npm::Module;
 use crate::elf::Elf;
 use crate::limits;
 use crate::oci::{Digest, HashingReader};
@@ -141,20 +142,20 @@ impl<'a> Hints<'a> {
 
 /// What a release makes of a package may differ from what the one before made of it.
 fn listing_key(package: &Digest) -> Digest {
-    Digest::of(format!("tarsup package 7 of {}\n{package}\n", env!("CARGO_PKG_VERSION")))
+    Digest::of(format!("tarsup package 8 of {}\n{package}\n", env!("CARGO_PKG_VERSION")))
 }
 
 /// `None` for what is too young to be told by its times.
 fn tree_key(what: &str, paths: &[PathBuf]) -> Option<Digest> {
     let mut text = same::Text::new(io::sink());
-    writeln!(text, "tarsup tree 2 of {}\n{what}", env!("CARGO_PKG_VERSION")).ok()?;
+    writeln!(text, "tarsup tree 3 of {}\n{what}", env!("CARGO_PKG_VERSION")).ok()?;
     let now = SystemTime::now();
     paths.iter().try_for_each(|path| same::told(path, &mut text, now).ok().flatten())?;
     Some(text.finish().1)
 }
 
 fn web_key(package: &Digest) -> Digest {
-    Digest::of(format!("tarsup web 2 of {}\n{package}\n", env!("CARGO_PKG_VERSION")))
+    Digest::of(format!("tarsup web 3 of {}\n{package}\n", env!("CARGO_PKG_VERSION")))
 }
 
 /// `None` for a file that changed a moment ago: it might change again within the clock's grain.
@@ -214,6 +215,8 @@ enum ListedEntry<'t> {
         versions: Box<[Version]>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         capabilities: Option<Capabilities>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        module: Option<Box<Module>>,
     },
     Link {
         path: ImagePathBuf,
@@ -236,8 +239,9 @@ impl Serialize for Entries<'_> {
                 let elf = content.elf.as_ref().map(|known| Box::new(Elf::clone(known)));
                 let versions =
                     content.elf.as_ref().map_or_else(Box::default, |known| known.versions().into());
+                let module = content.module.as_ref().map(|known| Box::new(Module::clone(known)));
                 let capabilities = content.capabilities;
-                ListedEntry::File { path, mode, size, digest, machine, elf, versions, capabilities }
+                ListedEntry::File { path, mode, size, digest, machine, elf, versions, capabilities, module }
             }
             TreeNode::Link { target } => ListedEntry::Link { path, target: target.into_string().into() },
         };
@@ -269,9 +273,11 @@ impl<'de> Deserialize<'de> for RecalledTree {
                             elf,
                             versions,
                             capabilities,
+                            module,
                         } => {
                             let elf = elf.map(|elf| (*elf, versions));
-                            let mut content = Content::known(digest, size, machine, elf);
+                            let module = module.map(|module| *module);
+                            let mut content = Content::known(digest, size, machine, elf, module);
                             content.capabilities = capabilities;
                             (path, TreeNode::File { mode, content })
                         }

@@ -70,7 +70,9 @@ pub(super) fn summary(layer: &LayerInput) -> (String, Summary) {
 
 /// What programs find in a tree.
 pub(super) fn offers(tree: &Tree) -> Option<Offers> {
-    let offers = Offers { libraries: libraries(tree), programs: programs(tree), ..Offers::default() };
+    let modules = tree.modules().map(|(folder, module)| (folder, module.clone())).collect();
+    let offers =
+        Offers { libraries: libraries(tree), programs: programs(tree), modules, ..Offers::default() };
     (!offers.is_empty()).then_some(offers)
 }
 

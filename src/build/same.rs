@@ -97,7 +97,7 @@ fn key_at(recipe: &Recipe, settings: &Settings, now: SystemTime) -> Option<Diges
     }
     let Settings { architecture, created, strict, waive, .. } = settings;
     let mut text = Text::new(io::sink());
-    let _ = writeln!(text, "tarsup image 2 of {}\n{ENCODER}", env!("CARGO_PKG_VERSION"));
+    let _ = writeln!(text, "tarsup image 3 of {}\n{ENCODER}", env!("CARGO_PKG_VERSION"));
     let _ = writeln!(
         text,
         "{recipe:?}\n{architecture} {created:?} {strict} {waive:?}\n{:?}",

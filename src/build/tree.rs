@@ -1,29 +1,19 @@
-//! A file tree in canonical (byte) order; contents lie in memory or in an anonymous temporary file.
+//! A file tree in canonical (byte) order.
 
 use std::fs::File;
-use std::io::{self, Read};
-use std::ops::Deref;
-use std::os::unix::fs::FileExt as _;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use super::machine;
-use super::version::{Search, Version};
+pub use super::content::{Content, Spool, Unkept, written};
+use super::content::{Held, Known, Stored};
+pub(super) use super::content::{Slice, unkept};
+use super::modules::{self, KnownModule};
 use crate::contents::Kind;
 use crate::contents::meeting::{self, Meeting, Outcome};
-use crate::elf::{self, Elf, ReadAt};
-use crate::oci::{Digest, HashingReader, HashingWriter};
-use crate::paths::{ImagePath, ImagePathBuf, Rows, Share, Size, Unfit, put_number, take_number};
+use crate::contents::npm::Module;
+use crate::elf::Elf;
+use crate::oci::Digest;
+use crate::paths::{ImagePath, ImagePathBuf, Rows, Size, Unfit, put_number, take_number};
 use crate::tarball::Capabilities;
-
-/// Files up to this size may stay in memory.
-const IN_MEMORY: usize = 64 * 1024;
-/// So many bytes of files stay in memory, of all inputs together; whatever comes later is spooled.
-const ALL_IN_MEMORY: usize = 4 << 20;
-/// What a content in memory takes besides its bytes.
-const BESIDE: usize = 64;
-/// How many bytes the files in memory take now.
-static HELD: AtomicUsize = AtomicUsize::new(0);
 
 /// What stands at a path.
 #[derive(Clone, Debug)]
@@ -47,252 +37,6 @@ pub enum TreeNode {
     },
 }
 
-/// The bytes of a file: known by digest and size, read when needed.
-#[derive(Clone, Debug)]
-pub struct Content {
-    /// The digest of the bytes.
-    pub digest: Digest,
-    /// How many there are.
-    pub size: u64,
-    /// For an ELF file, the machine that it is made for.
-    pub machine: Option<u16>,
-    /// What a program or library asks and offers.
-    pub elf: Option<Arc<Known>>,
-    /// When the file was last changed, seconds since 1970, in 32 bits; 0 where nobody said. Not a part of any layer.
-    pub modified: u32,
-    /// What a file system keeps with the bytes: what the program may do that its starter may not.
-    pub capabilities: Option<Capabilities>,
-    place: Stored,
-}
-
-#[derive(Clone, Debug)]
-enum Stored {
-    Memory(Arc<Held>),
-    Spooled {
-        file: Arc<File>,
-        offset: u64,
-    },
-    /// Known from before, not read this time.
-    Elsewhere,
-}
-
-/// What an ELF file says, with its share of what may be in memory.
-#[derive(Debug)]
-pub struct Known {
-    elf: Elf,
-    versions: Box<[Version]>,
-    /// Until it is dropped.
-    _share: Share,
-}
-
-impl Known {
-    fn of(elf: Elf, versions: Box<[Version]>) -> Arc<Self> {
-        Arc::new(Self { _share: Share::of(elf.weight() + size_of_val(&*versions) as u64), elf, versions })
-    }
-
-    /// The versions that are compiled into it.
-    pub fn versions(&self) -> &[Version] {
-        &self.versions
-    }
-}
-
-impl Deref for Known {
-    type Target = Elf;
-
-    fn deref(&self) -> &Elf {
-        &self.elf
-    }
-}
-
-/// Bytes that count as long as they are in memory.
-#[derive(Debug)]
-struct Held(Box<[u8]>);
-
-impl Held {
-    fn new(bytes: Vec<u8>) -> Self {
-        HELD.fetch_add(bytes.len() + BESIDE, Ordering::Relaxed);
-        Self(bytes.into())
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        HELD.fetch_sub(self.0.len() + BESIDE, Ordering::Relaxed);
-    }
-}
-
-impl Content {
-    /// Content that is at hand.
-    pub fn bytes(bytes: impl Into<Vec<u8>>) -> Self {
-        let bytes = bytes.into();
-        Self {
-            digest: Digest::of(&bytes),
-            size: bytes.len() as u64,
-            machine: machine::of(&bytes),
-            elf: elf::read(bytes.as_slice(), bytes.len() as u64)
-                .ok()
-                .flatten()
-                .map(|elf| Known::of(elf, Search::of(&bytes))),
-            modified: 0,
-            capabilities: None,
-            place: Stored::Memory(Arc::new(Held::new(bytes))),
-        }
-    }
-
-    /// Content of which only this is known. It cannot be opened.
-    pub fn known(
-        digest: Digest,
-        size: u64,
-        machine: Option<u16>,
-        elf: Option<(Elf, Box<[Version]>)>,
-    ) -> Self {
-        let elf = elf.map(|(elf, versions)| Known::of(elf, versions));
-        Self { digest, size, machine, elf, modified: 0, capabilities: None, place: Stored::Elsewhere }
-    }
-
-    /// A reader from the first byte.
-    pub fn open(&self) -> ContentReader<'_> {
-        ContentReader { content: self, position: 0 }
-    }
-}
-
-/// Reads a content without moving anybody else's position.
-pub struct ContentReader<'a> {
-    content: &'a Content,
-    position: u64,
-}
-
-impl Read for ContentReader<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let rest = usize::try_from(self.content.size - self.position).unwrap_or(usize::MAX);
-        let want = rest.min(buffer.len());
-        let read = match &self.content.place {
-            Stored::Memory(bytes) => {
-                let start = usize::try_from(self.position).unwrap_or(usize::MAX);
-                buffer[..want].copy_from_slice(&bytes.0[start..start + want]);
-                want
-            }
-            Stored::Spooled { file, offset } => file.read_at(&mut buffer[..want], offset + self.position)?,
-            Stored::Elsewhere => return Err(io::Error::other("the content was not read")),
-        };
-        if read == 0 && want > 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        self.position += read as u64;
-        Ok(read)
-    }
-}
-
-/// A content that cannot be kept: nothing is wrong with where it came from.
-#[derive(Debug, thiserror::Error)]
-#[error("{} takes no more", std::env::temp_dir().display())]
-pub struct Unkept {
-    /// The operating system's words.
-    source: io::Error,
-}
-
-pub(super) fn unkept(error: io::Error) -> io::Error {
-    io::Error::other(Unkept { source: error })
-}
-
-impl Unkept {
-    /// True where this is why a reading failed.
-    pub fn is(error: &io::Error) -> bool {
-        error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<Self>)
-    }
-}
-
-/// Keeps contents: small ones in memory while there is room, others in a temporary file that has no name and goes away by
-/// itself.
-///
-/// One spool serves one reader of files; several readers have a spool each.
-#[derive(Debug, Default)]
-pub struct Spool(Mutex<Option<(Arc<File>, u64)>>);
-
-impl Spool {
-    /// Reads `reader` to its end.
-    pub fn keep(&self, reader: impl Read) -> io::Result<Content> {
-        let mut reader = HashingReader::new(reader);
-        let mut head = Vec::new();
-        (&mut reader).take(IN_MEMORY as u64 + 1).read_to_end(&mut head)?;
-        let machine = machine::of(&head);
-        let room = ALL_IN_MEMORY.saturating_sub(HELD.load(Ordering::Relaxed));
-        if head.len() <= IN_MEMORY.min(room) {
-            let (digest, size) = reader.finish();
-            let elf = elf::read(head.as_slice(), size)?.map(|elf| Known::of(elf, Search::of(&head)));
-            let place = Stored::Memory(Arc::new(Held::new(head)));
-            return Ok(Content { digest, size, machine, elf, modified: 0, capabilities: None, place });
-        }
-        let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (file, end) = match &mut *guard {
-            Some((file, end)) => (Arc::clone(file), end),
-            empty => {
-                let file = Arc::new(tempfile::tempfile().map_err(unkept)?);
-                (Arc::clone(&file), &mut empty.insert((file, 0)).1)
-            }
-        };
-        let offset = *end;
-        let is_whole = head.len() <= IN_MEMORY;
-        let mut buffer = head;
-        let mut search = Search::default();
-        loop {
-            if machine.is_some() {
-                search.feed(&buffer);
-            }
-            file.write_all_at(&buffer, *end).map_err(unkept)?;
-            *end += buffer.len() as u64;
-            if is_whole {
-                break;
-            }
-            buffer.resize(256 * 1024, 0);
-            let read = reader.read(&mut buffer)?;
-            buffer.truncate(read);
-            if read == 0 {
-                break;
-            }
-        }
-        let (digest, size) = reader.finish();
-        let elf = match machine {
-            Some(_) => {
-                elf::read(&Slice { file: &file, offset }, size)?.map(|elf| Known::of(elf, search.finish()))
-            }
-            None => None,
-        };
-        let place = Stored::Spooled { file, offset };
-        Ok(Content { digest, size, machine, elf, modified: 0, capabilities: None, place })
-    }
-}
-
-/// A piece of a file, read at places counted from its beginning.
-pub(super) struct Slice<'f> {
-    pub file: &'f File,
-    pub offset: u64,
-}
-
-impl ReadAt for Slice<'_> {
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        self.file.read_at(buffer, self.offset + offset)
-    }
-}
-
-/// Keeps what is written, in a file of its own that has no name.
-pub fn written(write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> io::Result<Content> {
-    let file = tempfile::tempfile().map_err(unkept)?;
-    let mut out = HashingWriter::new(io::BufWriter::with_capacity(64 * 1024, file));
-    write(&mut out)?;
-    let (file, digest, size) = out.finish();
-    let file = Arc::new(file.into_inner().map_err(|error| unkept(error.into_error()))?);
-    Ok(Content {
-        digest,
-        size,
-        machine: None,
-        elf: None,
-        modified: 0,
-        capabilities: None,
-        place: Stored::Spooled { file, offset: 0 },
-    })
-}
-
 /// Path → what stands there. Parents come before children; every parent is a folder.
 ///
 /// A copy shares what is in it.
@@ -310,6 +54,7 @@ struct Places {
     files: Vec<Arc<File>>,
     held: Vec<Arc<Held>>,
     elves: Vec<Arc<Known>>,
+    modules: Vec<Arc<KnownModule>>,
 }
 
 /// Two things want the same path, or one wants to lie below something that is no folder.
@@ -353,6 +98,11 @@ impl Places {
                     this.elves.len() as u64
                 });
                 put_number(&mut out, elf);
+                let module = content.module.as_ref().map_or(0, |module| {
+                    Arc::make_mut(this).modules.push(module.clone());
+                    this.modules.len() as u64
+                });
+                put_number(&mut out, module);
                 match &content.place {
                     Stored::Elsewhere => put_number(&mut out, ELSEWHERE),
                     Stored::Memory(held) => {
@@ -391,6 +141,8 @@ impl Places {
                 let modified = bits(take_number(bytes));
                 let elf =
                     number_of(take_number(bytes)).checked_sub(1).and_then(|at| self.elves.get(at).cloned());
+                let module =
+                    number_of(take_number(bytes)).checked_sub(1).and_then(|at| self.modules.get(at).cloned());
                 let place = match take_number(bytes) {
                     IN_PLACE => self.held.get(number_of(take_number(bytes))).cloned().map(Stored::Memory),
                     SPOOLED => self
@@ -400,14 +152,26 @@ impl Places {
                     _ => None,
                 };
                 let place = place.unwrap_or(Stored::Elsewhere);
-                let content = Content { digest, size, machine, elf, modified, capabilities, place };
+                let content = Content { digest, size, machine, elf, modified, capabilities, module, place };
                 TreeNode::File { mode, content }
             }
         }
     }
 
     /// What the program or library of a node says, without the node.
-    fn elf(&self, mut bytes: &[u8]) -> Option<&Elf> {
+    fn elf(&self, bytes: &[u8]) -> Option<&Elf> {
+        let (elf, _) = Self::numbers(bytes)?;
+        self.elves.get(elf.checked_sub(1)?).map(|known| &known.elf)
+    }
+
+    /// The same of an npm package.
+    fn module(&self, bytes: &[u8]) -> Option<&Module> {
+        let (_, module) = Self::numbers(bytes)?;
+        self.modules.get(module.checked_sub(1)?).map(|known| &***known)
+    }
+
+    /// Of a file: where its program and its package are, counted from 1.
+    fn numbers(mut bytes: &[u8]) -> Option<(usize, usize)> {
         let bytes = &mut bytes;
         if take_number(bytes) != FILE {
             return None;
@@ -415,8 +179,7 @@ impl Places {
         take_rights(bytes);
         let _digest = Digest::take(bytes);
         let (_size, _machine, _modified) = (take_number(bytes), take_number(bytes), take_number(bytes));
-        let at = number_of(take_number(bytes)).checked_sub(1)?;
-        self.elves.get(at).map(|known| &known.elf)
+        Some((number_of(take_number(bytes)), number_of(take_number(bytes))))
     }
 }
 
@@ -436,12 +199,12 @@ impl Tree {
     /// Puts a node at a path, with folders (0755) above it where there are none.
     ///
     /// The same content or link again, or a folder again, is no collision.
-    #[expect(clippy::needless_pass_by_value, reason = "whoever puts it there has it no more")]
-    pub fn insert(&mut self, path: ImagePath<'_>, node: TreeNode) -> Result<(), Collision> {
+    pub fn insert(&mut self, path: ImagePath<'_>, mut node: TreeNode) -> Result<(), Collision> {
         self.room_above(path)?;
         if self.get(&path).is_some_and(|old| !old.goes_with(&node)) {
             return Err(Collision { path: path.to_buf() });
         }
+        modules::learn(path, &mut node);
         self.put(path, &node);
         Ok(())
     }
@@ -501,6 +264,14 @@ impl Tree {
     /// The programs and libraries in it, in byte order of the paths.
     pub fn elves(&self) -> impl Iterator<Item = (ImagePathBuf, &Elf)> {
         self.rows.iter().filter_map(|(path, bytes)| Some((path, self.places.elf(bytes)?)))
+    }
+
+    /// The npm packages in it by their folders, in byte order of the paths of their `package.json`.
+    pub fn modules(&self) -> impl Iterator<Item = (ImagePathBuf, &Module)> {
+        self.rows.iter().filter_map(|(path, bytes)| {
+            let module = self.places.module(bytes)?;
+            Some((modules::folder(path.path())?.to_buf(), module))
+        })
     }
 
     /// The files that let a program do more than who starts it, with their permission bits, in byte order of the paths.
@@ -676,21 +447,5 @@ mod tests {
         assert_eq!(insert("a/b", "2"), Err(Collision { path: path("a/b") }));
         assert_eq!(insert("a/b/c", "2"), Err(Collision { path: path("a/b") }));
         assert_eq!(insert("a", "2"), Err(Collision { path: path("a") }));
-    }
-
-    #[test]
-    fn spooled_content_reads_back_and_leaves_others_alone() {
-        let spool = Spool::default();
-        let big = vec![7; 3 * IN_MEMORY];
-        let contents = [
-            spool.keep(&b"small"[..]).unwrap(),
-            spool.keep(&big[..]).unwrap(),
-            spool.keep(&big[1..]).unwrap(),
-        ];
-        for (content, bytes) in contents.iter().zip([&b"small"[..], &big, &big[1..]]) {
-            let mut read = Vec::new();
-            content.open().read_to_end(&mut read).unwrap();
-            assert!(read == bytes && content.digest == Digest::of(bytes));
-        }
     }
 }

@@ -185,6 +185,9 @@ pub fn inspect(args: &InspectArgs, ui: &Ui) -> Outcome {
         write_bill(file, image, contents, &near.packages)?;
     }
     let parts = subject.parts(&near.packages);
+    if args.sbom.is_some() {
+        parts.iter().filter_map(unread).for_each(|words| ui.warn(&words));
+    }
     let mut text = subject_text(&name, &subject, &parts, &near);
     if let Some(file) = &args.sbom {
         let _ = write!(text, "\nits bill of materials: {}", file.display());
@@ -192,6 +195,22 @@ pub fn inspect(args: &InspectArgs, ui: &Ui) -> Outcome {
     ui.result(&text);
     ui.json(&document(&name, &subject, &parts, &near));
     Ok(Exit::Done)
+}
+
+/// The npm packages of a part that its bill cannot tell.
+fn unread(part: &MadePart) -> Option<String> {
+    let (name, first) = (&part.name, part.unread.first()?);
+    let count = part.unread.len();
+    Some(if part.modules.is_empty() {
+        format!(
+            "{name}: none of its {count} npm packages is in the bill: the image's list says nothing of them; an image that this tarsup \
+             builds has them"
+        )
+    } else {
+        format!(
+            "{name}: {count} npm packages are in the bill as `npm-unread` alone: /{first}/package.json, for one, tells no name and version"
+        )
+    })
 }
 
 /// The services that the image says it has.

@@ -15,9 +15,11 @@ use crate::paths::{self, ImagePath, ImagePathBuf, LayerName, Packed, Paths, put_
 use crate::tarball::{Capabilities, EntryKind, TarReader, magic};
 
 pub mod meeting;
+pub mod npm;
 pub mod summary;
 
 use meeting::{Meeting, Outcome};
+use npm::Module;
 
 /// The folder that the list lies in: a file for each part, named as its layer, with `.json`.
 pub const FOLDER: &str = "/usr/share/tarsup/contents";
@@ -192,6 +194,9 @@ pub struct Offers {
     /// Debian package → version, as dpkg has it installed.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub packages: BTreeMap<String, String>,
+    /// Folder of an npm package → what its `package.json` says. None of a base.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub modules: BTreeMap<ImagePathBuf, Module>,
 }
 
 /// What is told of a program.
@@ -213,6 +218,7 @@ impl Offers {
             && self.programs.is_empty()
             && self.folders.is_empty()
             && self.packages.is_empty()
+            && self.modules.is_empty()
     }
 }
 

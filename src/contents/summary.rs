@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Offers, Part};
+use super::{Offers, Part, npm};
 use crate::oci::sizes;
 
 /// The parts of an image by name: the `comment` of the history entry, as JSON. `tarsup inspect` shows it, and nothing is built by it.
@@ -27,6 +27,9 @@ pub struct Summary {
     /// Path → what lets a program do more than who starts it, in words.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub privileges: BTreeMap<String, String>,
+    /// Of what is an npm package itself, as the web console: its version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
 }
 
 impl Summary {
@@ -35,7 +38,8 @@ impl Summary {
         let mut programs = offers.into_iter().flat_map(|offers| &offers.programs);
         let own = programs.find(|(path, _)| is_own_program(name, path.as_str()));
         let build_id = own.and_then(|(_, program)| program.build_id.clone());
-        Self { size: Some(size), covered, build_id, privileges: BTreeMap::new() }
+        let version = offers.and_then(|offers| npm::own(&offers.modules)).map(|own| own.version.clone());
+        Self { size: Some(size), covered, build_id, privileges: BTreeMap::new(), version }
     }
 
     /// A part that is at hand.

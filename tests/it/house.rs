@@ -16,7 +16,7 @@ const MAY_IMPORT: [(&str, &[&str]); 21] = [
     ("elf", &[]),
     ("contents", &["elf", "limits", "oci", "paths", "tarball"]),
     ("compare", &["contents", "diagnose", "elf", "limits", "oci", "paths", "secretive", "tarball", "tars"]),
-    ("sbom", &["contents", "oci", "tars"]),
+    ("sbom", &["contents", "oci", "paths", "tars"]),
     ("engine", &["diagnose", "limits", "oci", "secretive"]),
     ("store", &["diagnose", "limits", "oci", "tars"]),
     ("build", &["contents", "diagnose", "elf", "limits", "oci", "paths", "store", "tarball", "tars", "yaml"]),

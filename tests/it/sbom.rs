@@ -195,6 +195,9 @@ fn assert_summarized(workshop: &Workshop, image: &str) {
         assert_eq!(told["size"], part["size"], "{image}: {part}");
         assert_eq!(told["covered"].as_u64().unwrap_or(0), part["covered"], "{image}: {part}");
         assert_eq!(told["build_id"], part["build_id"], "{image}: {part}");
+        if part["name"] == "web" {
+            assert_eq!(told["version"], part["version"], "{image}: {part}");
+        }
     }
     assert_eq!(told, BTreeMap::new(), "{image}");
     assert!(history.iter().rev().skip(1).all(|entry| entry["comment"].is_null()), "{history:?}");
@@ -234,6 +237,90 @@ fn history_tells_of_the_parts_what_their_list_does() {
     let last = config["history"].as_array().unwrap().last().unwrap();
     let size = fs::metadata(workshop.path("plain.yaml")).unwrap().len();
     assert_eq!(last["comment"], format!(r#"{{"base":{{}},"files":{{"size":{size}}}}}"#), "{last}");
+}
+
+/// A console with packages that are installed in every way, and some that are none.
+fn console(workshop: &Workshop, lodash: &str) {
+    let large = format!(r#"{{"name":"large","version":"1","x":"{}"}}"#, "x".repeat(1 << 20));
+    let manifest = |path: &str, text: &str| {
+        Entry::File(format!("web/{path}package.json"), text.as_bytes().to_vec(), false)
+    };
+    let entries = vec![
+        Entry::File("web/bin/www".to_owned(), b"www".to_vec(), true),
+        manifest("", r#"{"name":"tars-web","version":"3.0.15"}"#),
+        manifest(
+            "node_modules/@Babel/core/",
+            r#"{"name":"@Babel/core","version":"7.0.0+x","license":"MIT"}"#,
+        ),
+        manifest("node_modules/a/", r#"{"name":"a","version":"1.0.0","license":"(MIT OR GPL-3.0)"}"#),
+        manifest("node_modules/a/esm/", r#"{"name":"no-package","version":"1.0.0"}"#),
+        manifest(
+            "node_modules/a/node_modules/lodash/",
+            r#"{"name":"lodash","version":"3.0.0","license":"BSD"}"#,
+        ),
+        manifest("node_modules/broken/", "{"),
+        manifest("node_modules/large/", &large),
+        manifest("node_modules/lodash/", &format!(r#"{{"name":"lodash","version":"{lodash}"}}"#)),
+        manifest("node_modules/other-name/", r#"{"name":"c","version":"1","licenses":[{"type":"ISC"}]}"#),
+    ];
+    Packer::default().write(&workshop.path("web.tgz"), entries);
+    workshop.write("framework.yaml", &format!("{RECIPE}web: web.tgz\nfiles: {{tars-init: /usr/bin/node}}\n"));
+}
+
+/// The npm packages of the console: folder → URL and licences.
+fn modules(bill: &Value) -> BTreeMap<String, (String, Value)> {
+    let modules = component(bill, "web")["components"].as_array().unwrap().iter();
+    let told = |module: &Value| {
+        let folder =
+            told(module, "path").remove(0).trim_start_matches("/usr/local/app/web/node_modules/").to_owned();
+        (folder, (module["purl"].as_str().unwrap().to_owned(), module["licenses"].clone()))
+    };
+    modules.map(told).collect()
+}
+
+#[test]
+fn bill_tells_the_npm_packages_of_the_console_and_what_it_cannot() {
+    let workshop = Workshop::new();
+    console(&workshop, "4.17.21");
+    let built = workshop.json(&["build", "framework.yaml", "-o", "tars/framework:3.0.17", "-o", "oci:out:1"]);
+    let (bytes, document) = bill(&workshop, "oci:out:1");
+    let web = component(&document, "web");
+    assert_eq!((&web["version"], &web["type"]), (&"3.0.15".into(), &"application".into()));
+    let folder = "/usr/local/app/web/node_modules";
+    assert_eq!(told(web, "npm-unread"), [format!("{folder}/broken"), format!("{folder}/large")]);
+    let id = |id: &str| serde_json::json!([{"license": {"id": id}}]);
+    let expected = [
+        ("@Babel/core", "pkg:npm/%40babel/core@7.0.0%2Bx", id("MIT")),
+        ("a", "pkg:npm/a@1.0.0", serde_json::json!([{"expression": "(MIT OR GPL-3.0)"}])),
+        ("a/node_modules/lodash", "pkg:npm/lodash@3.0.0", serde_json::json!([{"license": {"name": "BSD"}}])),
+        ("lodash", "pkg:npm/lodash@4.17.21", Value::Null),
+        ("other-name", "pkg:npm/c@1", id("ISC")),
+    ];
+    let expected = expected.map(|(folder, url, licence)| (folder.to_owned(), (url.to_owned(), licence)));
+    let found = modules(&document);
+    assert_eq!(found, BTreeMap::from(expected));
+    let scoped = &web["components"][0];
+    assert_eq!((&scoped["group"], &scoped["name"]), (&"@Babel".into(), &"core".into()));
+    let output = workshop.run(&["inspect", "oci:out:1", "--sbom", "bill.json"]);
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(words.contains("web: 2 npm packages are in the bill as `npm-unread` alone: /usr/local/app/web/node_modules/broken"), "{words}");
+    assert_summarized(&workshop, "tars/framework:3.0.17");
+
+    // What is recalled of the console without reading it makes the same list.
+    let again = workshop.json(&["build", "framework.yaml", "--version", "1"]);
+    let list = |built: &Value| {
+        let layers = built["layers"].as_array().unwrap();
+        layers.iter().find(|layer| layer["name"] == "contents-below").unwrap()["diff_id"].clone()
+    };
+    assert_eq!(list(&again), list(&built));
+
+    // A package that changed is told as it is now.
+    console(&workshop, "4.17.22");
+    workshop.json(&["build", "framework.yaml", "--version", "2", "--after", "oci:out:1"]);
+    let (now, document) = bill(&workshop, "tars/framework:2");
+    assert_ne!(now, bytes);
+    assert_eq!(modules(&document)["lodash"].0, "pkg:npm/lodash@4.17.22");
+    assert_eq!(modules(&document).len(), found.len());
 }
 
 #[test]

@@ -142,6 +142,7 @@ mod tests {
             "name: x/f\nversion: 1\nrole: framework\nbase: scratch\npackages: [a.tgz, b.tgz, c.tgz]\n";
         fs::write(path("recipe.yaml"), recipe).unwrap();
         let settings = Settings {
+            rehearses: false,
             architecture: "amd64".to_owned(),
             created: None,
             threads: NonZeroUsize::MIN,

@@ -75,8 +75,10 @@ pub struct Settings {
     pub created: Option<i64>,
     /// How many threads compress. Does not show in any byte.
     pub threads: NonZeroUsize,
-    /// Layers that were made before. One that rehearses makes the build a plan: nothing is written.
+    /// Layers that were made before, and those that are made.
     pub cache: Cache,
+    /// The build is a plan: what the gates refuse does not end it.
+    pub rehearses: bool,
     /// The image whose order of layers is kept.
     pub predecessor: Option<Predecessor>,
     /// tars-init, where the recipe names none.
@@ -287,7 +289,7 @@ impl Settings {
     fn allow(&self, refused: Result<(), GateError>) -> Result<Option<GateError>, GateError> {
         match refused {
             Ok(()) => Ok(None),
-            Err(error) if self.cache.rehearses() => Ok(Some(error)),
+            Err(error) if self.rehearses => Ok(Some(error)),
             Err(error) => Err(error),
         }
     }

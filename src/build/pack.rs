@@ -29,8 +29,8 @@ use crate::oci::image::BASE;
 use crate::store::cache::LayerRecord;
 
 impl PreparedBuild<'_> {
-    /// Makes what is not known, and puts the image together. With a cache that rehearses all is done as it would be and
-    /// nothing kept: the image is the one that would be built, and only its new layers cannot be opened.
+    /// Makes what is not known, and puts the image together. A rehearsal does the same: its layers are in the cache for the build
+    /// that may follow.
     pub fn build(&self, watch: &dyn Watch) -> Result<Built, BuildError> {
         self.hints.keep()?;
         let compressors = Compressors::new(self.settings.threads);
@@ -89,7 +89,9 @@ impl PreparedBuild<'_> {
         watch.image(&built.image);
         self.settings.cache.settle()?;
         let built = Built { warnings, refused, ..built };
-        same::remember(self, &built);
+        if built.refused.is_empty() {
+            same::remember(self, &built);
+        }
         Ok(built)
     }
 
@@ -218,8 +220,7 @@ impl PreparedBuild<'_> {
             origin,
             known,
         };
-        let cached: Option<LayerRecord<BasePaths>> =
-            found.cloned().and_then(|record| cache.proven(&key, record));
+        let cached: Option<LayerRecord<BasePaths>> = found.cloned().and_then(|record| cache.proven(record));
         if let Some(known) = known_blobs(self.settings) {
             let noted = || cache.recall(&hashed_key(&key));
             let known_names = cached.as_ref().map(|record| (record.diff_id, record.extra.clone()));

@@ -36,6 +36,7 @@ struct NotedLayer {
     diff_id: Digest,
     digest: Digest,
     size: u64,
+    content: Option<u64>,
 }
 
 /// The image that was made of the inputs with this [`key`], with what there was to say of them; `None` where there is none, or
@@ -43,9 +44,9 @@ struct NotedLayer {
 pub fn recall(key: Digest, settings: &Settings) -> Option<(Vec<String>, Built)> {
     let noted: Noted = settings.cache.recall(&key)?;
     let layer = |layer: NotedLayer| {
-        let NotedLayer { name, what, diff_id, digest, size } = layer;
+        let NotedLayer { name, what, diff_id, digest, size, content } = layer;
         let is_here = settings.cache.holds(&digest, size);
-        let (content, origin) = (None, Origin::Cache);
+        let origin = Origin::Cache;
         is_here.then_some(Packed { name, what, diff_id, digest, size, content, origin, known: None })
     };
     let layers = noted.layers.into_iter().map(layer).collect::<Option<Vec<Packed>>>()?;
@@ -73,6 +74,7 @@ fn remember_at(before: Option<Digest>, prepared: &PreparedBuild<'_>, built: &Bui
         diff_id: layer.diff_id,
         digest: layer.digest,
         size: layer.size,
+        content: layer.content,
     };
     let noted = Noted {
         config,
@@ -92,7 +94,7 @@ pub fn key(recipe: &Recipe, settings: &Settings) -> Option<Digest> {
 
 fn key_at(recipe: &Recipe, settings: &Settings, now: SystemTime) -> Option<Digest> {
     let is_alone = settings.predecessor.is_none() && !matches!(recipe.base, Base::Image(_));
-    if !is_alone || settings.cache.rehearses() {
+    if !is_alone {
         return None;
     }
     let Settings { architecture, created, strict, waive, .. } = settings;
@@ -178,6 +180,7 @@ mod tests {
             created: None,
             threads: NonZeroUsize::MIN,
             cache: Cache::at(cache),
+            rehearses: false,
             predecessor: None,
             init: None,
             base: None,

@@ -158,6 +158,9 @@ pub fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
             ui.warn(warning);
         }
         reach(&outputs, &places, ui)?;
+        if args.plan {
+            return plan::show(built, &warnings, &recipe.reference, &outputs, &places, ui);
+        }
         for layer in &built.layers {
             say(layer, ui);
         }
@@ -289,7 +292,7 @@ fn after(args: &BuildArgs, places: &Places, ui: &Ui) -> Result<Option<Predecesso
             let image = match near::of_engine(&found) {
                 None if is_ours => {
                     ui.note(&format!("{name} is known to neither the store nor the cache: it is taken out of the engine, all of it"));
-                    Some(near::gzipped(image::read(&name, places, ui)?, args)?)
+                    Some(near::gzipped(image::read(&name, places, ui)?)?)
                 }
                 known => known,
             };
@@ -298,7 +301,7 @@ fn after(args: &BuildArgs, places: &Places, ui: &Ui) -> Result<Option<Predecesso
                 None => Predecessor::of_diff_ids(found.diff_ids),
             }
         }
-        name => predecessor(&name, &near::gzipped(image::read(&name, places, ui)?, args)?, ui)?,
+        name => predecessor(&name, &near::gzipped(image::read(&name, places, ui)?)?, ui)?,
     };
     before.relayer = args.relayer;
     Ok(Some(before))
@@ -320,12 +323,12 @@ fn settings(args: &BuildArgs, predecessor: Option<Predecessor>) -> Result<Settin
         _ => None,
     };
     let architecture = architecture.ok_or_else(|| UsageError::Platform(args.platform.join(",")))?;
-    let cache = Cache::at(store::cache_folder()?);
     Ok(Settings {
         architecture: architecture.to_owned(),
         created: epoch()?,
         threads: workers()?,
-        cache: if args.plan { cache.rehearsing() } else { cache },
+        cache: Cache::at(store::cache_folder()?),
+        rehearses: args.plan,
         predecessor,
         init: skeleton::default_init(),
         base: None,

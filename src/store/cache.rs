@@ -36,24 +36,19 @@ pub struct Cache {
     unsettled: Arc<Mutex<Vec<PathBuf>>>,
     /// Nothing of it is cleared out before this and every source of a blob is dropped.
     held: Arc<Mutex<Option<Held>>>,
-    /// What would have been kept, where nothing is: key → record.
-    rehearsed: Option<Arc<Mutex<BTreeMap<Digest, String>>>>,
 }
 
-/// A blob that is being made; nowhere, where a build is only rehearsed.
+/// A blob that is being made.
 #[derive(Debug)]
-pub struct Draft(Option<NamedTempFile>);
+pub struct Draft(NamedTempFile);
 
 impl Write for Draft {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match &mut self.0 {
-            Some(file) => file.write(bytes),
-            None => Ok(bytes.len()),
-        }
+        self.0.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.as_mut().map_or(Ok(()), Write::flush)
+        self.0.flush()
     }
 }
 
@@ -63,8 +58,6 @@ struct CacheBlob {
     digest: Digest,
     size: u64,
     proven: Arc<Proven>,
-    /// What it would unpack to, where it was only rehearsed.
-    unpacked: Option<u64>,
     _held: Option<Held>,
 }
 
@@ -82,7 +75,7 @@ impl BlobSource for CacheBlob {
     }
 
     fn unpacked(&self) -> Option<u64> {
-        self.unpacked.or_else(|| said(&self.path).ok().flatten())
+        said(&self.path).ok().flatten()
     }
 }
 
@@ -119,25 +112,13 @@ impl Cache {
     pub fn at(root: impl Into<PathBuf>) -> Self {
         let root = root.into();
         let proven = Arc::new(Proven::in_folder(&root));
-        Self { root, proven, unsettled: Arc::default(), held: Arc::default(), rehearsed: None }
-    }
-
-    /// The same cache, into which nothing is ever written: a build goes as it would, and its blobs go nowhere.
-    #[must_use]
-    pub fn rehearsing(self) -> Self {
-        Self { rehearsed: Some(Arc::default()), ..self }
-    }
-
-    /// True where nothing is written.
-    pub fn rehearses(&self) -> bool {
-        self.rehearsed.is_some()
+        Self { root, proven, unsettled: Arc::default(), held: Arc::default() }
     }
 
     /// The bytes of a blob.
     pub fn source(&self, digest: Digest, size: u64) -> Arc<dyn BlobSource> {
         let (path, proven) = (self.blob(&digest), Arc::clone(&self.proven));
-        let (unpacked, held) = (self.unpacked_of_rehearsed(&digest), self.hold());
-        Arc::new(CacheBlob { path, digest, size, proven, unpacked, _held: held })
+        Arc::new(CacheBlob { path, digest, size, proven, _held: self.hold() })
     }
 
     /// True where a blob is there, and its bytes are proven.
@@ -163,18 +144,11 @@ impl Cache {
     /// The record of that key, where the blob is still there and its bytes are what they were. They are read where that
     /// is not known.
     pub fn find_proven<E: DeserializeOwned>(&self, key: &Digest) -> Option<LayerRecord<E>> {
-        self.find_rehearsed(key).or_else(|| self.proven(key, self.find(key)?))
+        self.proven(self.find(key)?)
     }
 
-    /// A record of that key that was found before, where the blob is still there and its bytes are what they were.
-    pub fn proven<E: DeserializeOwned>(
-        &self,
-        key: &Digest,
-        record: LayerRecord<E>,
-    ) -> Option<LayerRecord<E>> {
-        if let Some(record) = self.find_rehearsed(key) {
-            return Some(record);
-        }
+    /// A record that was found before, where the blob is still there and its bytes are what they were.
+    pub fn proven<E>(&self, record: LayerRecord<E>) -> Option<LayerRecord<E>> {
         let holds = self.proven.holds(&self.blob(&record.digest), &record.digest, record.size);
         match holds {
             Ok(true) => Some(record),
@@ -194,9 +168,6 @@ impl Cache {
     /// # Errors
     /// The disk does not take them.
     pub fn settle(&self) -> Result<(), StoreError> {
-        if self.rehearses() {
-            return Ok(());
-        }
         let mut blobs = std::mem::take(&mut *self.unsettled.lock().unwrap_or_else(PoisonError::into_inner));
         if !blobs.is_empty() {
             blobs.push(self.root.join("blobs/sha256"));
@@ -206,22 +177,9 @@ impl Cache {
         Ok(())
     }
 
-    fn find_rehearsed<E: DeserializeOwned>(&self, key: &Digest) -> Option<LayerRecord<E>> {
-        let rehearsed = self.rehearsed.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
-        serde_json::from_str(rehearsed.get(key)?).ok()
-    }
-
-    fn unpacked_of_rehearsed(&self, blob: &Digest) -> Option<u64> {
-        let rehearsed = self.rehearsed.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
-        rehearsed.values().find_map(|text| {
-            let record: LayerRecord<IgnoredAny> = serde_json::from_str(text).ok()?;
-            (record.digest == *blob).then_some(record.tar_size)
-        })
-    }
-
     /// The record of that key, where a blob of its size is there.
     pub fn find<E: DeserializeOwned>(&self, key: &Digest) -> Option<LayerRecord<E>> {
-        let record: LayerRecord<E> = self.read(&self.record(key))?;
+        let record: LayerRecord<E> = Self::read(&self.record(key))?;
         let whole =
             fs::metadata(self.blob(&record.digest)).is_ok_and(|metadata| metadata.len() == record.size);
         (record.is_of_this_version() && whole).then_some(record)
@@ -249,7 +207,7 @@ impl Cache {
 
     /// A place for a blob that is being made.
     pub fn start(&self) -> Result<Draft, StoreError> {
-        if self.rehearses() { Ok(Draft(None)) } else { self.temporary().map(|file| Draft(Some(file))) }
+        self.temporary().map(Draft)
     }
 
     fn temporary(&self) -> Result<NamedTempFile, StoreError> {
@@ -279,15 +237,8 @@ impl Cache {
         blob: Draft,
         record: &LayerRecord<E>,
     ) -> Result<(), StoreError> {
-        if let Some(rehearsed) = &self.rehearsed {
-            let text = serde_json::to_string(record);
-            let mut rehearsed = rehearsed.lock().unwrap_or_else(PoisonError::into_inner);
-            rehearsed.extend(text.ok().map(|text| (*key, text)));
-            return Ok(());
-        }
-        let Some(blob) = blob.0 else { return Ok(()) };
         let blob_path = self.blob(&record.digest);
-        persist(blob, &blob_path)?;
+        persist(blob.0, &blob_path)?;
         self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).push(blob_path.clone());
         // It was hashed as it was written.
         let _ = self.proven.note(&blob_path, &record.digest);
@@ -300,14 +251,14 @@ impl Cache {
 
     /// What was noted under this key.
     pub fn recall<T: DeserializeOwned>(&self, key: &Digest) -> Option<T> {
-        self.read(&self.noted(key))
+        Self::read(&self.noted(key))
     }
 
     /// A document, which is used from now on: `gc` leaves it for a while.
-    fn read<T: DeserializeOwned>(&self, path: &Path) -> Option<T> {
+    fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
         let (value, file) = read_json(path).ok()?;
         let modified = file.metadata().and_then(|metadata| metadata.modified()).ok()?;
-        if !self.rehearses() && modified.elapsed().is_ok_and(|age| age > USED) {
+        if modified.elapsed().is_ok_and(|age| age > USED) {
             // Another user's, or on a disk that is only read: it goes a little early.
             let _ = file.set_modified(SystemTime::now());
         }
@@ -317,9 +268,6 @@ impl Cache {
     /// Notes something that can be found out again. What needs blobs of the cache lists them, with `digest` and `size`, under
     /// `layers`: `gc` leaves those while it leaves the note.
     pub fn note<T: Serialize>(&self, key: &Digest, value: &T) -> Result<(), StoreError> {
-        if self.rehearses() {
-            return Ok(());
-        }
         let path = self.noted(key);
         let failed = |source| StoreError::Io { act: "write", path: path.clone(), source };
         let mut file = self.temporary()?;

@@ -533,6 +533,7 @@ fn base_that_changes_between_hash_and_use_is_refused_and_not_kept() {
         created: None,
         threads: std::num::NonZeroUsize::MIN,
         cache: Cache::at(workshop.path("cache")),
+        rehearses: false,
         predecessor: None,
         init: None,
         base: None,

@@ -45,6 +45,7 @@ type Scene<'a> = (&'a dyn Watch, &'a str);
 
 fn settings(workshop: &Workshop, before: Option<&Image>, cache: &str) -> Settings {
     Settings {
+        rehearses: false,
         architecture: "amd64".to_owned(),
         created: None,
         threads: NonZeroUsize::new(2).unwrap(),

@@ -1,4 +1,4 @@
-//! `build --plan` and `copy --dry-run`: what they say is what happens, to the byte, and saying it changes nothing.
+//! `build --plan` and `copy --dry-run`: what they say is what happens, to the byte, and saying it changes nothing but the cache.
 
 use std::fs;
 use std::sync::Arc;
@@ -21,15 +21,32 @@ fn to_registry(document: &Value) -> u64 {
     registry.map(|output| output["bytes_sent"].as_u64().unwrap()).sum()
 }
 
+/// What lies in a workshop, but for the cache.
+fn beside_cache(workshop: &Workshop) -> Vec<String> {
+    workshop.listing().into_iter().filter(|path| !path.starts_with("cache")).collect()
+}
+
+/// The blobs in the cache.
+fn cached(workshop: &Workshop) -> Vec<String> {
+    workshop.listing().into_iter().filter(|path| path.starts_with("cache/blobs/sha256/")).collect()
+}
+
 /// Plans a build, then carries it out: both say the same, the registry got so many bytes, and the plan changed nothing.
 fn planned_then_built(workshop: &Workshop, stub: &Stub, command: &[&str]) -> (Value, Value) {
-    let (files, before) = (workshop.listing(), stub.kept.lock().unwrap().taken as u64);
+    let (files, before) = (beside_cache(workshop), stub.kept.lock().unwrap().taken as u64);
     let changes = || ["POST", "PUT", "PATCH"].map(|method| stub.count(method, "")).iter().sum::<usize>();
     let earlier = changes();
     let plan = workshop.json(&[command, &["--plan"]].concat());
-    assert_eq!(workshop.listing(), files, "a plan writes nothing");
+    assert_eq!(beside_cache(workshop), files, "a plan writes to its cache alone");
+    let blobs = cached(workshop);
     assert_eq!(changes(), earlier, "a plan only asks");
     let built = workshop.json(command);
+    let made = built["layers"].as_array().unwrap().iter().filter(|layer| layer["cached"] != true);
+    assert_eq!(
+        (made.count(), cached(workshop)),
+        (0, blobs),
+        "what a plan compressed is not compressed again"
+    );
     for key in ["image", "digest", "config_digest", "outputs"] {
         assert_eq!(plan[key], built[key], "{key}");
     }
@@ -104,11 +121,11 @@ fn plan_shows_what_the_gates_refuse_beside_everything_else() {
     let file = crate::packages::Entry::File("tarsstat/tarsstat".to_owned(), stray.bytes(), true);
     Packer { mtime: 1_500_000_000, ..Packer::default() }
         .write(&workshop.path("packages/tarsstat.tgz"), vec![file]);
-    let files = workshop.listing();
+    let files = beside_cache(&workshop);
     let output = workshop.run(&["build", "framework.yaml", "--plan", "--strict", "--json"]);
     assert_eq!(output.status.code(), Some(3));
     let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(workshop.listing(), files);
+    assert_eq!(beside_cache(&workshop), files);
     assert!(plan["outputs"][0]["bytes_sent"].as_u64().unwrap() > 1000, "{plan}");
     let refused = plan["refused"].as_array().unwrap();
     let message = |index: usize| refused[index]["message"].as_str().unwrap();
@@ -121,7 +138,7 @@ fn plan_shows_what_the_gates_refuse_beside_everything_else() {
     let output = workshop.run(&["build", "framework.yaml", "--plan"]);
     assert_eq!(output.status.code(), Some(3));
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(out.contains("would build tars/framework:3.0.17") && out.contains("to be compressed"), "{out}");
+    assert!(out.contains("would build tars/framework:3.0.17") && out.contains("in the cache"), "{out}");
     assert!(err.contains("error: tarsstat needs libmariadb.so.3; no layer has it\n"), "{err}");
     assert!(err.contains("warning: "), "{err}");
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use super::{BuildArgs, workers};
+use super::workers;
 use crate::build::compress::Compressors;
 use crate::build::{BuildError, blob};
 use crate::cli::Failure;
@@ -14,8 +14,8 @@ use crate::oci::{Descriptor, Digest, Image, Layer, MediaType};
 use crate::store::{self, Cache};
 
 /// The same image with gzipped layers: the store's where it is there, else layer by layer from the cache, which is given what it
-/// lacks: what is built upon it is the same whatever they know. Of a plan that stays as it was.
-pub(super) fn gzipped(image: Image, args: &BuildArgs) -> Result<Image, Failure> {
+/// lacks: what is built upon it is the same whatever they know.
+pub(super) fn gzipped(image: Image) -> Result<Image, Failure> {
     let raw: Vec<Layer> = image.layers.iter().filter(|layer| is_raw(layer)).cloned().collect();
     if raw.is_empty() {
         return Ok(image);
@@ -27,15 +27,13 @@ pub(super) fn gzipped(image: Image, args: &BuildArgs) -> Result<Image, Failure> 
     let cache = Cache::at(store::cache_folder()?);
     let diff_ids: Vec<Digest> = raw.iter().map(|layer| layer.diff_id).collect();
     let mut known = cache.blobs_of(&diff_ids);
-    if !args.plan {
-        let compressors = Compressors::new(workers()?);
-        for layer in &raw {
-            if let Entry::Vacant(place) = known.entry(layer.diff_id) {
-                place.insert(blob::gzip(layer, &cache, &compressors)?);
-            }
+    let compressors = Compressors::new(workers()?);
+    for layer in &raw {
+        if let Entry::Vacant(place) = known.entry(layer.diff_id) {
+            place.insert(blob::gzip(layer, &cache, &compressors)?);
         }
-        cache.settle().map_err(BuildError::from)?;
     }
+    cache.settle().map_err(BuildError::from)?;
     Ok(with(image, &known, &cache))
 }
 

@@ -18,7 +18,7 @@ pub(super) fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
     let version = args.version.clone().filter(|version| is_tag(version)).ok_or(UsageError::PatchVersion)?;
     let source: ImageName = args.recipe.to_string_lossy().parse()?;
     let places = Places::new(&args.places);
-    let old = near::gzipped(image::read(&source, &places, ui)?, args)?;
+    let old = near::gzipped(image::read(&source, &places, ui)?)?;
     let reference = image::name_of(&source, &old);
     if reference.tag.as_deref() == Some(version.as_str()) {
         return Err(UsageError::SameVersion(version).into());

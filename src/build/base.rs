@@ -1,13 +1,15 @@
 //! The base: a root file system whose tar becomes the first layer as it is, byte for byte.
 
-use std::io::{self, BufReader, Read, Write};
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek as _, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
 use super::BuildError;
 use super::compress::{Compressors, ENCODER};
-use super::hints::Hints;
+use super::hints::{self, Hints};
 use super::layer::{Folder, Folders};
 use super::offers::Gathering;
 use super::tree::Unkept;
@@ -39,23 +41,36 @@ pub struct BasePaths {
 }
 
 /// A base as it was when it was hashed.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Rootfs {
     /// The file.
     pub path: PathBuf,
     /// The digest of its bytes.
     digest: Digest,
+    /// What [`hash`] found in the very bytes that have this digest, where it read them.
+    hashed: Mutex<Option<Box<(Digest, BasePaths)>>>,
 }
 
 impl Rootfs {
-    /// Hashes the file, or recalls its digest.
-    pub fn find(path: &Path, hints: &Hints<'_>) -> Result<Self, BuildError> {
+    /// Hashes the file, or recalls its digest. Where the names in it will be `asked` for and it is a tar as it is, the same
+    /// reading finds them: it is not read again.
+    pub fn find(path: &Path, hints: &Hints<'_>, asked: bool) -> Result<Self, BuildError> {
         let failed = |source| UnpackError::Read { path: path.to_owned(), source };
         if std::fs::metadata(path).map_err(failed)?.len() == 0 {
             return Err(unusable(path, "it is empty").into());
         }
         let _span = tracing::debug_span!("hash", what = "the base's file").entered();
-        Ok(Self { path: path.to_owned(), digest: hints.digest(path).map_err(failed)? })
+        let mut hashed = None;
+        let made = hints.digest_by(path, |file| -> Result<Digest, BuildError> {
+            if !asked || is_compressed(&file) {
+                return hints::hash(file).map_err(|error| failed(error).into());
+            }
+            let (digest, whole) = read(path, file, io::sink(), Look::AtNames)?;
+            hashed = Some(Box::new((whole.diff_id, whole.contents)));
+            Ok(digest)
+        });
+        let digest = made.map_err(failed)??;
+        Ok(Self { path: path.to_owned(), digest, hashed: Mutex::new(hashed) })
     }
 
     /// The key of its layer: the bytes of the file, and what they become.
@@ -75,7 +90,7 @@ pub fn pack(
     let _span = tracing::debug_span!("compress", what = "the base").entered();
     let blob = HashingWriter::new(cache.start()?);
     let gzip = compressors.writer(blob);
-    let Whole { out: gzip, diff_id, tar_size, contents } = read(base, gzip, Look::IntoLibraries)?;
+    let Whole { out: gzip, diff_id, tar_size, contents } = read_again(base, gzip, Look::IntoLibraries)?;
     let blob = gzip.finish().map_err(BuildError::compress("base"))?;
     let (file, digest, size) = blob.finish();
     let record = LayerRecord::new(diff_id, digest, size, tar_size, contents);
@@ -85,8 +100,12 @@ pub fn pack(
 
 /// The diff id of the root file system and its names, without its blob.
 pub fn hash(base: &Rootfs, look: Look) -> Result<(Digest, BasePaths), BuildError> {
+    let known = base.hashed.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(known) = known.filter(|_| look == Look::AtNames) {
+        return Ok(*known);
+    }
     let _span = tracing::debug_span!("hash", what = "the base").entered();
-    let read = read(base, io::sink(), look)?;
+    let read = read_again(base, io::sink(), look)?;
     Ok((read.diff_id, read.contents))
 }
 
@@ -107,11 +126,29 @@ struct Whole<W> {
     contents: BasePaths,
 }
 
-/// Writes the tar to `out`, and reads its names.
-fn read<W: Write>(base: &Rootfs, out: W, look: Look) -> Result<Whole<W>, BuildError> {
+/// Writes the tar of a base that was hashed before to `out`, and reads its names.
+fn read_again<W: Write>(base: &Rootfs, out: W, look: Look) -> Result<Whole<W>, BuildError> {
     let path = base.path.as_path();
     let failed = |source| UnpackError::Read { path: path.to_owned(), source };
     let file = limits::open_within(path, &limits::FILE).map_err(failed)?;
+    let (digest, whole) = read(path, file, out, look)?;
+    if digest == base.digest {
+        Ok(whole)
+    } else {
+        Err(unusable(path, "it was changed while the image was being built").into())
+    }
+}
+
+/// True for what has to be unpacked first; a stream that cannot be read is none.
+fn is_compressed(mut file: &File) -> bool {
+    let is_compressed =
+        magic::open(BufReader::with_capacity(64, file)).is_ok_and(|stream| stream.is_compressed());
+    file.rewind().is_err() || is_compressed
+}
+
+/// Writes the tar in a file to `out`, reads its names, and hashes the file.
+fn read<W: Write>(path: &Path, file: File, out: W, look: Look) -> Result<(Digest, Whole<W>), BuildError> {
+    let failed = |source| UnpackError::Read { path: path.to_owned(), source };
     let packed = file.metadata().map_err(failed)?.len();
     let file = HashingReader::new(file);
     let file = BufReader::with_capacity(1024 * 1024, file);
@@ -131,14 +168,11 @@ fn read<W: Write>(base: &Rootfs, out: W, look: Look) -> Result<Whole<W>, BuildEr
     // What may follow the compressed stream is a part of the file all the same.
     io::copy(&mut file, &mut io::sink()).map_err(failed)?;
     let (digest, size) = file.into_inner().finish();
-    if digest != base.digest {
-        return Err(unusable(path, "it was changed while the image was being built").into());
-    }
     let (out, diff_id, tar_size) = match tee.out {
         Tar::Unpacked(out) => out.finish(),
         Tar::File(out) => (out, digest, size),
     };
-    Ok(Whole { out, diff_id, tar_size, contents })
+    Ok((digest, Whole { out, diff_id, tar_size, contents }))
 }
 
 /// Where a tar goes, hashed where its file's own hash does not say what it is.
@@ -465,6 +499,33 @@ fn unusable(path: &Path, why: &str) -> UnpackError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn plain_tar_whose_names_are_asked_for_is_read_once_and_what_is_compressed_is_not_unpacked_for_that() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut tar = tar::Builder::new(Vec::new());
+        tar.append_dir("etc", folder.path()).unwrap();
+        let mut header = tar::Header::new_gnu();
+        header.set_size(1);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, "etc/x", &b"x"[..]).unwrap();
+        let plain = tar.into_inner().unwrap();
+        let zipped = zstd::encode_all(&plain[..], 1).unwrap();
+        let cache = Cache::at(folder.path().join("cache"));
+        let file = folder.path().join("base.tar");
+        for (bytes, asked, is_known) in [(&plain, true, true), (&plain, false, false), (&zipped, true, false)]
+        {
+            std::fs::write(&file, bytes).unwrap();
+            let found = Rootfs::find(&file, &Hints::new(&cache), asked).unwrap();
+            assert_eq!(found.digest, Digest::of(bytes));
+            let again = Rootfs::find(&file, &Hints::new(&cache), false).unwrap();
+            let (diff_id, names) = hash(&again, Look::AtNames).unwrap();
+            assert!(diff_id == Digest::of(&plain) && names.files.has("etc/x"));
+            std::fs::remove_file(&file).unwrap();
+            let known = hash(&found, Look::AtNames).ok();
+            assert_eq!(known, is_known.then_some((diff_id, names)), "{asked}");
+        }
+    }
 
     #[test]
     fn path_is_followed_through_the_links_of_the_base() {

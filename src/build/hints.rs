@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -53,20 +53,26 @@ impl<'a> Hints<'a> {
 
     /// The digest of a file, without reading it where device, inode, size and both times are as they were.
     pub fn digest(&self, path: &Path) -> io::Result<Digest> {
+        self.digest_by(path, hash)?
+    }
+
+    /// The same, where who asks hashes the file, as it has something else to do with its bytes.
+    pub fn digest_by<E>(
+        &self,
+        path: &Path,
+        make: impl FnOnce(File) -> Result<Digest, E>,
+    ) -> io::Result<Result<Digest, E>> {
         let file = limits::open_within(path, &limits::FILE)?;
         let key = identity(&file.metadata()?, SystemTime::now());
         if let Some(digest) = key.and_then(|key| self.cache.recall(&key)) {
-            return Ok(digest);
+            return Ok(Ok(digest));
         }
-        let mut reader = HashingReader::new(file);
-        // What the processor's cache holds: a megabyte is mapped anew for each file.
-        let mut buffer = vec![0; 128 * 1024];
-        while reader.read(&mut buffer)? > 0 {}
-        let (digest, _) = reader.finish();
-        if let Some(key) = key
-            .filter(|key| fs::metadata(path).is_ok_and(|now| identity(&now, SystemTime::now()) == Some(*key)))
-        {
-            self.learn(key, Learned::Digest(digest));
+        let digest = make(file);
+        let is_as_it_was = |key: &Digest| {
+            fs::metadata(path).is_ok_and(|now| identity(&now, SystemTime::now()) == Some(*key))
+        };
+        if let (Ok(digest), Some(key)) = (&digest, key.filter(is_as_it_was)) {
+            self.learn(key, Learned::Digest(*digest));
         }
         Ok(digest)
     }
@@ -138,6 +144,15 @@ impl<'a> Hints<'a> {
             Learned::Tree(tree) => self.cache.note(key, &Entries(tree)),
         })
     }
+}
+
+/// The digest of a file from where it is open on.
+pub(super) fn hash(file: File) -> io::Result<Digest> {
+    let mut reader = HashingReader::new(file);
+    // What the processor's cache holds: a megabyte is mapped anew for each file.
+    let mut buffer = vec![0; 128 * 1024];
+    while reader.read(&mut buffer)? > 0 {}
+    Ok(reader.finish().0)
 }
 
 /// What a release makes of a package may differ from what the one before made of it.

@@ -13,7 +13,7 @@ use super::package::{self, Package, PackageError};
 use super::recipe::{Base, Recipe};
 use super::tree::Tree;
 use super::unpack::UnpackError;
-use super::{BuildError, Settings, parallel, skeleton};
+use super::{BuildError, Settings, blob, parallel, skeleton};
 use crate::oci::Digest;
 
 /// Whether what is known of an input spares its reading.
@@ -77,7 +77,10 @@ pub fn read(
     let read = |input: &Input<'_>| -> Result<Output, std::convert::Infallible> {
         Ok(match input {
             Input::Web(path) => Output::Web(package::read_web(path, known)),
-            Input::Base(path) => Output::Base(Rootfs::find(path, hints)),
+            // Beside a predecessor with its blobs the base is hashed alone, and its names are asked for.
+            Input::Base(path) => {
+                Output::Base(Rootfs::find(path, hints, blob::known_blobs(settings).is_some()))
+            }
             Input::Package(place, path) => {
                 let read = match known {
                     Some(hints) => package::read_or_recall(path, hints),

@@ -59,7 +59,7 @@ fn doors(folder: &Path, name: &str) -> Vec<(&'static str, Option<String>)> {
         let files = read.tree.iter().filter(|(path, _)| !read.tree.has_below(path));
         odd(files.map(|(path, _)| path))
     });
-    let rootfs = Rootfs::find(&file, &Hints::new(&Cache::at(folder.join("cache")))).unwrap();
+    let rootfs = Rootfs::find(&file, &Hints::new(&Cache::at(folder.join("cache"))), false).unwrap();
     let base = base::hash(&rootfs, Look::AtNames).ok().and_then(|(_, paths)| odd(paths.files.keys()));
     let layer = Layer {
         diff_id: Digest::of(&tar),

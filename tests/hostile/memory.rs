@@ -38,6 +38,15 @@ fn write_package(folder: &Path, members: &[Member]) {
     fs::write(folder.join("packages/tarsstat.tgz"), gzip(&tar(&all))).unwrap();
 }
 
+/// So many npm packages; each has a licence of so many bytes.
+fn modules(count: usize, licence: usize) -> Vec<Member> {
+    let module = |number: usize| {
+        let text = format!(r#"{{"name":"m{number}","version":"1.0.0","license":"{}"}}"#, "x".repeat(licence));
+        Member::file(&format!("tarsstat/node_modules/m{number}/package.json"), text.as_bytes())
+    };
+    (0..count).map(module).collect()
+}
+
 /// A workshop with one package, and a base where one is given.
 fn build(name: &str, package: &[Member], base: Option<&[Member]>) -> Attack {
     let workshop = Workshop::new();
@@ -125,6 +134,7 @@ fn memory_of_a_build_is_bounded_whatever_comes() {
     let mut attacks = vec![
         build("both as large as may be", &many(LESS, "tarsstat", Member::file), Some(&base_of(LESS))),
         build("a package of many small files", &small, None),
+        build("npm packages with long licences", &modules(8_000, 1024), None),
         folder_of(20_000),
         build("twice the largest real input", &real(), Some(&base_of(20_000))),
         after("twice the largest real input, after another", &first, &changed),
@@ -141,6 +151,10 @@ fn memory_of_a_build_is_bounded_whatever_comes() {
         let differ = ["diff", "tars/framework:3.0.17", "tars/framework:3.0.18"];
         attacks.push(Attack::new("what differs between two such", both.folder, &differ).taken().slowly());
         attacks.push(folder_of(190_000));
+        attacks.push(build("npm packages as many as may be", &modules(40_000, 20), None).or_taken());
+        attacks.push(
+            build("npm packages as many as fit, with long licences", &modules(12_000, 1024), None).or_taken(),
+        );
         attacks.push(build("as many files as may be", &many(LESS, "tarsstat", Member::file), None));
         attacks.push(build("names that begin unlike", &unlike(190_000, 80), None).or_taken());
     }

@@ -4,9 +4,9 @@ use std::fmt::{Display, Write as _};
 
 use clap::Args;
 
-use super::image::{bytes, read};
+use super::image::{bytes, read_asked};
 use super::inspect::annotated;
-use super::options::ImageOptions;
+use super::options::{ImageOptions, PlatformOptions};
 use super::places::Places;
 use super::{Outcome, Ui};
 use crate::compare::{
@@ -33,6 +33,9 @@ pub struct DiffArgs {
     to: String,
 
     #[command(flatten)]
+    platform: PlatformOptions,
+
+    #[command(flatten)]
     places: ImageOptions,
 }
 
@@ -40,7 +43,8 @@ pub struct DiffArgs {
 pub fn compare(args: &DiffArgs, ui: &Ui) -> Outcome {
     let (from, to): (ImageName, ImageName) = (args.from.parse()?, args.to.parse()?);
     let places = Places::new(&args.places);
-    let (old, new) = (read(&from, &places, ui)?, read(&to, &places, ui)?);
+    let (old, new) =
+        (read_asked(&from, &args.platform, &places, ui)?, read_asked(&to, &args.platform, &places, ui)?);
     let packages = [(&from, &old), (&to, &new)].map(|(name, image)| packages(name, image));
     let diff = compare::diff(&old, &new, [&packages[0], &packages[1]])
         .map_err(|source| TransportError::Read { name: format!("{from} or {to}"), source }.at_its_source())?;

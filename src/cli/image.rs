@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use clap::Args;
 use serde_json::json;
 
-use super::options::ImageOptions;
+use super::options::{ImageOptions, PlatformOptions};
 use super::places::Places;
 use super::{Failure, Outcome, Ui, inspect, ui};
 use crate::diagnose::{Exit, shown};
@@ -38,6 +38,9 @@ pub struct CopyArgs {
     pub timings: bool,
 
     #[command(flatten)]
+    platform: PlatformOptions,
+
+    #[command(flatten)]
     places: ImageOptions,
 }
 
@@ -51,7 +54,7 @@ pub fn copy(args: &CopyArgs, ui: &Ui) -> Outcome {
     let source: ImageName = args.source.parse()?;
     let destination: ImageName = args.destination.parse()?;
     let places = Places::new(&args.places);
-    let image = read(&source, &places, ui)?;
+    let image = read_asked(&source, &args.platform, &places, ui)?;
     let reference = name_of(&source, &image);
     if args.dry_run {
         let receipts = forecast(&image, std::slice::from_ref(&destination), &reference, &places, ui)?;
@@ -80,6 +83,19 @@ fn tell(receipt: &Receipt, ui: &Ui) {
 /// Reads an image, wherever it lies; what there is for several platforms, for this machine's.
 pub fn read(name: &ImageName, places: &Places, ui: &Ui) -> Result<Image, Failure> {
     read_for(name, manifest::architecture(), places, ui)
+}
+
+/// The same for the platform that is asked for, and for no other.
+pub fn read_asked(
+    name: &ImageName,
+    platform: &PlatformOptions,
+    places: &Places,
+    ui: &Ui,
+) -> Result<Image, Failure> {
+    let architecture = platform.architecture()?.unwrap_or_else(|| manifest::architecture());
+    let image = read_for(name, architecture, places, ui)?;
+    platform.check(name, &image.parsed_config().unwrap_or_default())?;
+    Ok(image)
 }
 
 /// The same for this architecture.

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::image::{bytes, read};
-use super::options::ImageOptions;
+use super::image::{bytes, read_asked};
+use super::options::{ImageOptions, PlatformOptions};
 use super::places::Places;
 use super::table::aligned;
 use super::{Failure, Outcome, Ui, packed};
@@ -34,6 +34,9 @@ pub struct InspectArgs {
     /// Write its bill of materials there (CycloneDX 1.5, JSON)
     #[arg(long, value_name = "FILE")]
     sbom: Option<PathBuf>,
+
+    #[command(flatten)]
+    platform: PlatformOptions,
 
     #[command(flatten)]
     places: ImageOptions,
@@ -174,10 +177,12 @@ pub fn inspect(args: &InspectArgs, ui: &Ui) -> Outcome {
         None if ui.is_json() => Needed::List,
         None => Needed::Parts,
     };
+    let _ = args.platform.architecture()?;
     let subject = match &name {
         ImageName::Daemon(reference) => held::subject(reference, needed, &places, ui)?,
-        name => Subject::of(&name.to_string(), read(name, &places, ui)?)?,
+        name => Subject::of(&name.to_string(), read_asked(name, &args.platform, &places, ui)?)?,
     };
+    args.platform.check(&name, &subject.config)?;
     let near = Near::of(subject.digest, subject.contents.as_ref());
     if let Some(file) = &args.sbom {
         let none = || InspectError::NoList { image: name.to_string() };

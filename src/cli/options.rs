@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::diagnose::{Diagnose, Exit};
+use crate::oci::Config;
+use crate::transport::ImageName;
 use crate::transport::registry::Mirror;
 
 /// Which engine: `-H`, `--context`, and the environment as docker reads it.
@@ -42,6 +45,78 @@ pub struct ImageOptions {
         value_delimiter = ','
     )]
     pub registry_mirrors: Vec<Mirror>,
+}
+
+/// Which platform, of an image that there is for several.
+#[derive(Clone, Debug, Default, Args)]
+pub struct PlatformOptions {
+    /// Of an image for several platforms that one; whatever the image, it must be for this platform (default: this machine's, where there is a choice)
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Vec<String>,
+}
+
+/// Why `--platform` cannot be followed.
+#[derive(Debug, thiserror::Error)]
+pub enum PlatformError {
+    /// What is asked for is not one platform that tarsup knows.
+    #[error("`--platform {0}`: not yet possible")]
+    Asked(String),
+    /// The image is made for another one.
+    #[error("{name} is for {found}, and `--platform` asks for {wanted}")]
+    Other {
+        /// The image.
+        name: String,
+        /// Its platform.
+        found: String,
+        /// What was asked for.
+        wanted: String,
+    },
+}
+
+impl Diagnose for PlatformError {
+    fn exit(&self) -> Exit {
+        Exit::Usage
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Asked(_) => "name one: linux/ARCH, such as linux/amd64 or linux/arm64".to_owned(),
+            Self::Other { found, .. } => format!("there is {found} alone: name that, or another image"),
+        })
+    }
+}
+
+impl PlatformOptions {
+    /// The architecture that is asked for, where one is.
+    ///
+    /// # Errors
+    /// Several, another system than linux, or a variant.
+    pub fn architecture(&self) -> Result<Option<&str>, PlatformError> {
+        let is_plain = |name: &&str| {
+            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+        };
+        match self.platform.as_slice() {
+            [] => Some(None),
+            [one] => one.strip_prefix("linux/").filter(is_plain).map(Some),
+            _ => None,
+        }
+        .ok_or_else(|| PlatformError::Asked(self.platform.join(",")))
+    }
+
+    /// Sees whether an image is for the platform that is asked for.
+    ///
+    /// # Errors
+    /// It is for another one.
+    pub fn check(&self, name: &ImageName, config: &Config) -> Result<(), PlatformError> {
+        let Some(architecture) = self.architecture()? else { return Ok(()) };
+        let (found, wanted) =
+            (format!("{}/{}", config.os, config.architecture), format!("linux/{architecture}"));
+        if found == wanted {
+            Ok(())
+        } else {
+            Err(PlatformError::Other { name: name.to_string(), found, wanted })
+        }
+    }
 }
 
 /// Which deployment: `-f`, `-p`, and which engine it runs on.

@@ -7,8 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 
 use rustix::fs::{FlockOperation, flock};
 use serde_json::{Value, json};
@@ -233,19 +236,20 @@ impl Layout {
     }
 
     /// Writes an image under a name, which it takes away from another. Blobs that are there already stay.
-    pub fn write(&self, image: &Image, name: &str, progress: &dyn Fn(u64)) -> Result<NewBlobs> {
+    ///
+    /// Layers come side by side: one of a registry has the speed of its connection.
+    pub fn write(&self, image: &Image, name: &str, progress: &(dyn Fn(u64) + Sync)) -> Result<NewBlobs> {
         let _held = self.create()?;
         let mut written = NewBlobs::default();
         let mut new = Vec::new();
-        for layer in &image.layers {
-            if self.put_layer(layer)? {
+        for (layer, is_new) in image.layers.iter().zip(self.put_layers(&image.layers, progress)?) {
+            if is_new {
                 new.push(self.blob(&layer.descriptor.digest));
                 written.bytes += layer.descriptor.size;
                 written.layers += 1;
             } else {
                 written.skipped += layer.descriptor.size;
             }
-            progress(layer.descriptor.size);
         }
         for bytes in [&image.config, &image.manifest] {
             if self.put_bytes(bytes)? {
@@ -340,6 +344,37 @@ impl Layout {
     /// What is there stays, until what comes back is dropped.
     fn hold(&self) -> Option<Held> {
         hold::hold(&self.root.join("blobs"))
+    }
+
+    /// Which of the layers were not there; the first failure by their order ends it.
+    fn put_layers(&self, layers: &[Layer], progress: &(dyn Fn(u64) + Sync)) -> Result<Vec<bool>> {
+        /// So many at once, as to a registry.
+        const AT_ONCE: usize = 4;
+        let mut seen = BTreeSet::new();
+        // What comes twice in an image is brought once.
+        let is_first: Vec<bool> = layers.iter().map(|layer| seen.insert(layer.descriptor.digest)).collect();
+        let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let work = || {
+            let mut done = Vec::new();
+            while !failed.load(Ordering::Relaxed) {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                let Some(layer) = layers.get(index) else { break };
+                let put = if is_first[index] { self.put_layer(layer) } else { Ok(false) };
+                failed.fetch_or(put.is_err(), Ordering::Relaxed);
+                progress(layer.descriptor.size);
+                done.push((index, put));
+            }
+            done
+        };
+        let mut done: Vec<(usize, Result<bool>)> = thread::scope(|scope| {
+            let running: Vec<_> = (0..AT_ONCE.min(layers.len())).map(|_| scope.spawn(work)).collect();
+            running
+                .into_iter()
+                .flat_map(|one| one.join().unwrap_or_else(|panic| resume_unwind(panic)))
+                .collect()
+        });
+        done.sort_by_key(|(index, _)| *index);
+        done.into_iter().map(|(_, put)| put).collect()
     }
 
     /// True where the layer was not there. A blob that is there under its name, with other bytes, is replaced.

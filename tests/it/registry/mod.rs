@@ -10,7 +10,7 @@ use std::fs;
 use std::io::Write as _;
 use std::sync::Mutex;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tarsup::oci::Digest;
 
 use image::{Bench, noise, refusal};
@@ -185,6 +185,43 @@ fn blobs_go_side_by_side() {
     let kept = stub.kept.lock().unwrap();
     let begun = kept.asked.iter().take_while(|asked| !asked.is("PUT", "/uploads/"));
     assert!(begun.filter(|asked| asked.is("POST", "/uploads/")).count() > 1, "one after the other");
+}
+
+#[test]
+fn layers_come_side_by_side_and_the_first_that_fails_is_named() {
+    let bench = Bench::new(&[MIB, MIB, MIB]);
+    let layers: Vec<String> = bench.layers.iter().map(|layer| format!("/blobs/{layer}")).collect();
+    // The first layer is answered once the second one is asked for.
+    let (first, second) = (layers[0].clone(), layers[1].clone());
+    let (asked, waits) = std::sync::mpsc::channel();
+    let waits = std::sync::Arc::new(Mutex::new(waits));
+    let bytes = bench.blob(&bench.layers[0]);
+    let stub = Stub::that(move |request, _| {
+        if request.is("GET", &second) {
+            let _ = asked.send(());
+        }
+        let (waits, bytes) = (waits.clone(), bytes.clone());
+        request.is("GET", &first).then(|| {
+            Act::Odd(Box::new(move |out| {
+                let came = waits.lock().unwrap().recv_timeout(std::time::Duration::from_secs(20));
+                let status = if came.is_ok() { "200 OK" } else { "404 One after the other" };
+                let _ = write!(out, "HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n", bytes.len());
+                let _ = out.write_all(&bytes);
+            }))
+        })
+    });
+    bench.json(&["copy", "oci:image:1", &stub.name("a:1")]);
+    let copied = bench.json(&["copy", &stub.name("a:1"), "oci:back:1"]);
+    assert_eq!(copied["layers_sent"], 3);
+
+    let lies = layers[1].clone();
+    let stub = Stub::that(move |request, _| {
+        request.is("GET", &lies).then(|| Act::Answer(200, Vec::new(), noise(7, MIB)))
+    });
+    bench.json(&["copy", "oci:image:1", &stub.name("a:1")]);
+    let message = bench.refused(&["copy", &stub.name("a:1"), "oci:other:1"], 2);
+    assert!(message.contains("other bytes"), "{message}");
+    assert!(!bench.path("other/index.json").exists());
 }
 
 #[test]
@@ -393,6 +430,89 @@ fn index_is_followed_to_what_fits_and_no_further() {
         let message = bench.refused(&["inspect", &stub.name("a:odd")], 2);
         assert!(message.contains("a:odd is no image: its "), "{text}: {message}");
     }
+}
+
+/// Puts images into the stub that differ in their platform alone, and the index of them as `a:both`; digests of their manifests.
+fn platforms(stub: &Stub, bench: &Bench, names: &[&str]) -> Vec<Digest> {
+    bench.json(&["copy", "oci:image:1", &stub.name("a:1")]);
+    let put = |name: &str, bytes: &str| {
+        let digest = Digest::of(bytes);
+        let mut kept = stub.kept.lock().unwrap();
+        for tag in [name.to_owned(), digest.to_string()] {
+            kept.manifests.insert(("a".to_owned(), tag), ("x/y".to_owned(), bytes.as_bytes().to_vec()));
+        }
+        digest
+    };
+    let manifest: Value = serde_json::from_slice(&bench.blob(&bench.manifest)).unwrap();
+    let config: Value = serde_json::from_slice(&bench.blob(&bench.config)).unwrap();
+    let (mut entries, mut digests) = (Vec::new(), Vec::new());
+    for name in names {
+        let (os, architecture) = name.split_once('/').unwrap();
+        let (mut manifest, mut config) = (manifest.clone(), config.clone());
+        (config["os"], config["architecture"]) = (os.into(), architecture.into());
+        let text = config.to_string();
+        let digest = Digest::of(&text);
+        stub.kept
+            .lock()
+            .unwrap()
+            .blobs
+            .insert(("a".to_owned(), digest.to_string()), text.clone().into_bytes());
+        (manifest["config"]["digest"], manifest["config"]["size"]) = (json!(digest), text.len().into());
+        let text = manifest.to_string();
+        digests.push(put(architecture, &text));
+        entries.push(
+            json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digests.last(),
+            "size": text.len(), "platform": {"os": os, "architecture": architecture}}),
+        );
+    }
+    put("both", &json!({"schemaVersion": 2, "manifests": entries}).to_string());
+    digests
+}
+
+#[test]
+fn platform_that_is_asked_for_is_what_is_copied_and_shown_and_no_other() {
+    let (stub, bench) = (Stub::honest(), Bench::new(&[10]));
+    let both = stub.name("a:both");
+    let digests = platforms(&stub, &bench, &["linux/amd64", "linux/arm64", "windows/arm64"]);
+    for (architecture, digest) in ["amd64", "arm64"].iter().zip(&digests) {
+        let platform = format!("linux/{architecture}");
+        let copied = bench.json(&["copy", "--platform", &platform, &both, "oci:back:1"]);
+        assert_eq!(copied["digest"], digest.to_string());
+        for image in [both.as_str(), "oci:back:1"] {
+            let shown = bench.json(&["inspect", "--platform", &platform, image]);
+            assert_eq!((&shown["digest"], &shown["architecture"]), (&json!(digest), &json!(architecture)));
+        }
+    }
+    // What it has not is refused with what it has, in a registry and in a layout.
+    let refused = |arguments: &[&str], words: &[&str]| {
+        let message = bench.refused(arguments, 2);
+        for word in words {
+            assert!(message.contains(word), "{word}: {message}");
+        }
+        assert!(!bench.path("none").exists());
+    };
+    let riscv = ["--platform", "linux/riscv64"];
+    let copy = |image: &str| -> Vec<String> {
+        ["copy", riscv[0], riscv[1], image, "oci:none:1"].map(str::to_owned).to_vec()
+    };
+    let copy_of = |image: &str, words: &[&str]| {
+        let arguments = copy(image);
+        refused(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), words);
+    };
+    let (amd, arm) = (format!("linux/amd64 ({})", digests[0]), format!("linux/arm64 ({})", digests[1]));
+    copy_of(&both, &["has no image for linux/riscv64", &amd, &arm]);
+    // An image for one platform, and an index of one, are not taken for another.
+    copy_of("oci:back:1", &["is for linux/arm64, and `--platform` asks for linux/riscv64"]);
+    platforms(&stub, &bench, &["linux/amd64"]);
+    copy_of(&both, &["is for linux/amd64, and `--platform` asks for linux/riscv64"]);
+    refused(&["inspect", riscv[0], riscv[1], &both], &["is for linux/amd64"]);
+    for wrong in ["windows/amd64", "linux/arm/v7", "amd64", "linux/"] {
+        refused(&["copy", "--platform", wrong, &both, "oci:none:1"], &["not yet possible", "linux/amd64"]);
+    }
+    refused(
+        &["inspect", "--platform", "linux/amd64", "--platform", "linux/arm64", &both],
+        &["not yet possible"],
+    );
 }
 
 #[test]

@@ -38,6 +38,10 @@ pub struct BasePaths {
     /// What programs find in it; none where that was not looked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offers: Option<Offers>,
+    /// Entries that not every engine takes, or that each takes in its own way: sentences for a person. Not known where a list tells of
+    /// the base.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub doubts: Vec<String>,
 }
 
 /// A base as it was when it was hashed.
@@ -75,7 +79,7 @@ impl Rootfs {
 
     /// The key of its layer: the bytes of the file, and what they become.
     pub fn key(&self) -> Digest {
-        Digest::of(format!("tarsup base 4\n{ENCODER}\n{}\n", self.digest))
+        Digest::of(format!("tarsup base 5\n{ENCODER}\n{}\n", self.digest))
     }
 }
 
@@ -234,12 +238,25 @@ pub(super) struct Names {
     pub gone: Vec<ImagePathBuf>,
     /// Folders of which nothing shows that lies below.
     pub opaque: Vec<ImagePathBuf>,
+    /// See [`BasePaths::doubts`].
+    pub doubts: Vec<String>,
 }
 
+/// So many doubts are told.
+const MOST_DOUBTS: usize = 20;
+
 impl Names {
+    /// Says what engines make of an entry.
+    pub(super) fn doubt(&mut self, entry: &str, why: &str) {
+        if self.doubts.len() < MOST_DOUBTS {
+            self.doubts.push(format!("its entry `{}` {why}", quoted(entry.as_bytes())));
+        }
+    }
+
     /// The names, with what programs find.
     pub(super) fn finish(mut self) -> BasePaths {
         self.paths.offers = self.gathering.map(|gathering| gathering.finish(&self.paths));
+        self.paths.doubts = self.doubts;
         self.paths
     }
 
@@ -250,7 +267,13 @@ impl Names {
         }
         match LayerName::parse(name)? {
             LayerName::Here(path) => return Ok(Some(path)),
-            LayerName::Gone(path) => self.gone.push(path),
+            LayerName::Gone(path) => {
+                let path = self.paths.within_links(path);
+                if self.paths.kind(&path).is_some() {
+                    self.doubt(&path.path().whiteout(), TAKES_ITS_OWN);
+                }
+                self.gone.push(path);
+            }
             LayerName::Opaque(folder) => self.opaque.push(folder),
             LayerName::Nothing => {}
         }
@@ -317,11 +340,17 @@ pub(super) fn read_names(
             Err(Unfit::Climbs) => return Err(refused(path, name, LEAVES)),
             Err(why) => return Err(refused(path, name, &why.to_string())),
         };
+        if read.paths.is_named(&clean) && !clean.contains(char::REPLACEMENT_CHARACTER) {
+            read.doubt(&clean, TWICE);
+        }
+        let clean = read.paths.within_links(clean);
         images += usize::from(matches!(&*clean, "manifest.json" | "oci-layout" | "repositories"));
         // A hard link of a layer may lead to what lies below.
         let is_link_down = kind == Tarball::Layer && entry.kind == EntryKind::HardLink;
-        if let Some(why) = read.paths.misfit(&entry).filter(|_| !is_link_down) {
-            return Err(refused(path, name, &why));
+        match read.paths.misfit(&entry) {
+            Some(_) if is_link_down => read.doubt(&clean, LINKS_DOWN),
+            Some(why) => return Err(refused(path, name, &why)),
+            None => {}
         }
         if let Some(file) = read.paths.file_above(clean.path()) {
             let why = format!("lies below `{}`, which is no folder", quoted(file.as_bytes()));
@@ -348,16 +377,8 @@ pub(super) fn read_names(
             _ => {}
         }
     }
-    let mut rest = io::BufReader::new(tar.into_inner());
-    loop {
-        let bytes = io::BufRead::fill_buf(&mut rest).map_err(|error| broken(error.into()))?;
-        if bytes.iter().any(|byte| *byte != 0) {
-            return Err(unusable("something follows the end of its tar, which no reader would see"));
-        }
-        match bytes.len() {
-            0 => break,
-            length => io::BufRead::consume(&mut rest, length),
-        }
+    if !only_zeros(tar.into_inner()).map_err(|error| broken(error.into()))? {
+        return Err(unusable("something follows the end of its tar, which no reader would see"));
     }
     if images > 0 && kind == Tarball::Rootfs {
         return Err(unusable("it is an image archive, not a root file system"));
@@ -367,6 +388,27 @@ pub(super) fn read_names(
     }
     Ok(read)
 }
+
+/// Reads to the end; false at the first byte that is none.
+fn only_zeros(stream: impl Read) -> io::Result<bool> {
+    let mut rest = io::BufReader::new(stream);
+    loop {
+        let bytes = io::BufRead::fill_buf(&mut rest)?;
+        if bytes.iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+        match bytes.len() {
+            0 => return Ok(true),
+            length => io::BufRead::consume(&mut rest, length),
+        }
+    }
+}
+
+/// Tried on Docker 20.10 and 26.1 with overlay2, and on 26.1 with containerd's store: `tests/docker/bases.rs`.
+const TWICE: &str = "is there twice in one layer: an engine with a classic store refuses it, and any other takes the last one";
+const TAKES_ITS_OWN: &str = "deletes what the same layer has before it: engines refuse that layer, and what unpacks it otherwise keeps the file";
+const LINKS_DOWN: &str =
+    "is a hard link to a file of another layer: engines refuse that layer, and umoci links the file";
 
 /// What is said of a name that is no name within a root file system.
 const LEAVES: &str = "leaves the root file system";
@@ -388,6 +430,27 @@ impl BasePaths {
         for path in self.files.below(folder) {
             self.files.remove(&path);
         }
+    }
+
+    /// True for what is no folder.
+    pub(super) fn is_link_or_file(&self, path: &str) -> bool {
+        self.links.has(path) || self.files.has(path)
+    }
+
+    /// True for what an entry names.
+    pub(super) fn is_named(&self, path: &str) -> bool {
+        self.folders.has(path) || self.links.has(path) || self.files.has(path)
+    }
+
+    /// Where an entry lands that comes after links on its way, in the tar that has both: every engine follows them there. What leads
+    /// in a circle stays as it is.
+    fn within_links(&self, path: ImagePathBuf) -> ImagePathBuf {
+        let Some((folder, name)) = path.rsplit_once('/') else { return path };
+        if !path.path().ancestors().any(|above| self.links.has(&above)) {
+            return path;
+        }
+        let led = self.led(folder).and_then(|folder| ImagePathBuf::parse(format!("{folder}/{name}")).ok());
+        led.unwrap_or(path)
     }
 
     /// What stands at a path. A folder that no entry names, and has something in it, is one all the same.

@@ -47,7 +47,13 @@ impl PreparedBuild<'_> {
             let _span = tracing::debug_span!("place", what = "files on the base").entered();
             self.placed(contents)?
         };
-        let (warnings, refused) = self.gate(&layers, contents)?;
+        let (mut warnings, mut refused) = self.gate(&layers, contents)?;
+        let name = self.base.as_ref().map(BaseInput::name).unwrap_or_default();
+        let doubts: Vec<String> =
+            contents.doubts.iter().map(|doubt| format!("the base {name}: {doubt}")).collect();
+        let doubted = gate::strict(&doubts, self.settings.strict, &self.recipe.file);
+        refused.extend(self.settings.allow(doubted)?);
+        warnings.extend(doubts);
         let on_base: Vec<Digest> = base.iter().map(|layer| layer.diff_id).collect();
         let stack = self.stack(&on_base, layers, contents);
         if stack.inputs().any(|input| self.must_be_read(input, contents)) {

@@ -1,5 +1,6 @@
 //! An image that another one stands on: its layers stay as they are, and what shows of them is found as an engine finds it.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufReader};
 use std::path::Path;
 
@@ -7,12 +8,15 @@ use super::base::{self, BasePaths, Look, Names, Tarball, Tee};
 use super::blob::{self, gzipped};
 use super::check::CheckError;
 use super::compress::{Compressors, GzipWriter};
+use super::layer::Folder;
 use super::unpack::{Bounded, UnpackError};
 use super::{BuildError, Origin, Packed, Settings};
 use crate::contents::Kind;
+use crate::diagnose::shown;
 use crate::limits;
 use crate::oci::image::BASE;
 use crate::oci::{Digest, HashingReader, HashingWriter, Image, Layer};
+use crate::paths::{ImagePath, ImagePathBuf};
 use crate::store::Cache;
 use crate::store::cache::{Draft, LayerRecord};
 use crate::tarball::magic;
@@ -30,7 +34,7 @@ impl BaseImage {
     /// The key of what shows of it: its layers decide that.
     pub(super) fn key(&self) -> Digest {
         let layers: Vec<String> = self.image.diff_ids().iter().map(ToString::to_string).collect();
-        Digest::of(format!("tarsup base image 2\n{}\n", layers.join("\n")))
+        Digest::of(format!("tarsup base image 3\n{}\n", layers.join("\n")))
     }
 
     /// Refuses one for another machine, and one that cannot be stood upon.
@@ -226,6 +230,9 @@ fn unfit(base: &BaseImage, why: &str) -> UnpackError {
 
 /// Puts a layer over what lies below it, as an engine does (image-spec, layer.md).
 fn cover(below: &mut Names, mut above: Names) {
+    below.doubts.append(&mut above.doubts);
+    replace_links(below, &above);
+    doubt_whiteouts(below, &above);
     for path in &above.gone {
         below.paths.hide(path, true);
     }
@@ -247,4 +254,165 @@ fn cover(below: &mut Names, mut above: Names) {
     below.paths.folders.extend(&above.paths.folders);
     below.paths.links.extend(&above.paths.links);
     below.paths.files.extend(&above.paths.files);
+}
+
+/// What a layer deletes and has itself is gone by the specification, and engines take it otherwise: their whiteout is a device at that
+/// path, which the folder replaces.
+fn doubt_whiteouts(below: &mut Names, above: &Names) {
+    for path in &above.gone {
+        let paths = &above.paths;
+        let has_below =
+            paths.files.has_below(path) || paths.links.has_below(path) || paths.folders.has_below(path);
+        let is_folder_in_both = paths.folders.has(path) && below.paths.kind(path) == Some(Kind::Folder);
+        let why = if is_folder_in_both {
+            "deletes a folder that its own layer has too: engines show what both layers have in it, and umoci the upper one's alone"
+        } else if has_below && !paths.is_named(path) {
+            "deletes a folder that its own layer has something in: engines refuse that layer, and umoci takes it"
+        } else {
+            continue;
+        };
+        below.doubt(&path.path().whiteout(), why);
+    }
+}
+
+/// A layer has something below what is a link or a file in the layers below, and no entry for the folder. Engines unpack a layer by
+/// itself and lay it over the others: a folder is there then, whatever was before (`tests/docker/bases.rs`).
+fn replace_links(below: &mut Names, above: &Names) {
+    let mut implied: BTreeMap<ImagePathBuf, String> = BTreeMap::new();
+    let mut imply = |folder: ImagePath<'_>, entry: &str| {
+        if !folder.is_root() && below.paths.is_link_or_file(&folder) && !above.paths.is_named(&folder) {
+            implied.entry(folder.to_buf()).or_insert_with(|| entry.to_owned());
+        }
+    };
+    let named = above.paths.files.keys().chain(above.paths.links.keys()).chain(above.paths.folders.keys());
+    for path in named {
+        path.path().ancestors().for_each(|folder| imply(folder, &path));
+    }
+    for path in &above.gone {
+        let whiteout = path.path().whiteout();
+        path.path().ancestors().for_each(|folder| imply(folder, &whiteout));
+    }
+    for folder in &above.opaque {
+        let entry = format!("{folder}/.wh..wh..opq");
+        imply(folder.path(), &entry);
+        folder.path().ancestors().for_each(|above| imply(above, &entry));
+    }
+    for (folder, entry) in implied {
+        // What the same layer takes away by name, or with all that is around it, is gone before.
+        let within = |taken: &ImagePathBuf| folder.path().ancestors().any(|around| *around == **taken);
+        if above.gone.iter().any(|gone| *gone == folder || within(gone)) || above.opaque.iter().any(within) {
+            continue;
+        }
+        let (what, others) = if below.paths.links.has(&folder) {
+            ("link", "what unpacks one layer into another (umoci) puts the entry where the link leads")
+        } else {
+            ("file", "what unpacks one layer into another (umoci) fails")
+        };
+        let why = format!(
+            "lies below the {what} `{}` of a lower layer: engines have a new folder in its place, and {others}",
+            shown(&*folder)
+        );
+        below.doubt(&entry, &why);
+        below.paths.hide(&folder, true);
+        below.paths.folders.insert(folder.path(), &Folder { mode: 0o755, uid: 0, gid: 0 });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tarball::EntryKind;
+    use crate::tarball::header::{self, Header};
+
+    /// `path/`, `path -> target`, `path = file before it`, or a file.
+    fn names(entries: &[&str]) -> Names {
+        let mut tar = Vec::new();
+        for entry in entries {
+            let (name, target, kind) = match (entry.split_once(" -> "), entry.split_once(" = ")) {
+                (Some((name, target)), _) => (name, target, EntryKind::Symlink),
+                (_, Some((name, target))) => (name, target, EntryKind::HardLink),
+                _ if entry.ends_with('/') => (*entry, "", EntryKind::Directory),
+                _ => (*entry, "", EntryKind::File),
+            };
+            let mut one = Vec::new();
+            let header =
+                Header { name, target, kind, mode: 0o755, uid: 0, gid: 0, size: 0, capabilities: None };
+            header::write(&mut one, &header).unwrap();
+            if kind == EntryKind::HardLink {
+                // tarsup writes none: the flag, and eight more in the sum of a header.
+                one[156] = b'1';
+                let sum = u32::from_str_radix(std::str::from_utf8(&one[148..155]).unwrap(), 8).unwrap() + 1;
+                one[148..155].copy_from_slice(format!("{sum:07o}").as_bytes());
+            }
+            tar.extend(one);
+        }
+        tar.extend([0; 1024]);
+        base::read_names(Path::new("base"), &mut tar.as_slice(), Tarball::Layer, Look::AtNames).unwrap()
+    }
+
+    /// What shows, folders that something lies in left out; and what is said.
+    fn folded(layers: &[&[&str]]) -> (Vec<String>, Vec<String>) {
+        let mut all = Names::default();
+        for layer in layers {
+            cover(&mut all, names(layer));
+        }
+        let paths = all.finish();
+        let folders = paths.folders.keys().filter(|folder| paths.kind(folder).is_some());
+        let empty = folders.filter(|folder| {
+            !paths.files.has_below(folder)
+                && !paths.links.has_below(folder)
+                && !paths.folders.has_below(folder)
+        });
+        let mut shown: Vec<String> = empty.map(|folder| format!("{folder}/")).collect();
+        shown.extend(paths.links.iter().map(|(path, target)| format!("{path} -> {target}")));
+        shown.extend(paths.files.keys().map(String::from));
+        shown.sort();
+        (shown, paths.doubts)
+    }
+
+    /// What the three engines showed of the same layers, and umoci where that is something else (`tests/docker/bases.rs`).
+    #[test]
+    fn entries_below_links_lie_where_engines_put_them_and_are_told() {
+        const LINK: &[&str] = &["usr/", "usr/lib/", "usr/lib/a", "lib -> usr/lib"];
+        for (layers, shows, says) in [
+            (&[LINK, &["lib/x"]][..], &["lib/x", "usr/lib/a"][..], "`lib/x` lies below the link `lib`"),
+            (&[LINK, &["lib/d/", "lib/d/x"]], &["lib/d/x", "usr/lib/a"], "lies below the link `lib`"),
+            (&[&["lib -> nowhere"], &["lib/x"]], &["lib/x"], "lies below the link `lib`"),
+            (&[LINK, &["lib/.wh.a"]], &["lib/", "usr/lib/a"], "`lib/.wh.a` lies below the link `lib`"),
+            (&[LINK, &["lib/.wh..wh..opq"]], &["lib/", "usr/lib/a"], "`lib/.wh..wh..opq` lies below"),
+            (&[&["lib"], &["lib/x"]], &["lib/x"], "lies below the file `lib`"),
+            (
+                &[LINK, &["lib/x"], &["lib/y"]],
+                &["lib/x", "lib/y", "usr/lib/a"],
+                "`lib/x` lies below the link",
+            ),
+            (&[LINK, &["lib/x"], &["lib/.wh.x"]], &["lib/", "usr/lib/a"], "`lib/x` lies below the link"),
+            // All of them agree.
+            (&[LINK, &["lib/", "lib/x"]], &["lib/x", "usr/lib/a"], ""),
+            (&[LINK, &[".wh.lib"]], &["usr/lib/a"], ""),
+            (&[&["usr/", "usr/lib/", "lib -> usr/lib", "lib/x"]], &["lib -> usr/lib", "usr/lib/x"], ""),
+            (&[&["p"], &[".wh.p", "p"]], &["p"], ""),
+            (&[&["d/", "d/o"], &["d/", "d/n", "d/.wh..wh..opq"]], &["d/n"], ""),
+            // What the classic store refuses, and containerd's and umoci take.
+            (&[&["p", "p/", "p/x"]], &["p/x"], "`p` is there twice"),
+            (&[&["p/", "p/x", "p"]], &["p"], "`p` is there twice"),
+            (&[&["q/", "p/", "p/x", "p -> q"]], &["p -> q", "q/"], "`p` is there twice"),
+            (&[&["q/", "p -> q", "p/", "p/x"]], &["p/x", "q/"], "`p` is there twice"),
+            // What engines merge, and the specification does not.
+            (
+                &[&["q/", "q/old"], &[".wh.q", "q/", "q/new"]],
+                &["q/new"],
+                "`.wh.q` deletes a folder that its own",
+            ),
+            // What no engine takes.
+            (&[&["q/", "q/old"], &[".wh.q", "q/new"]], &["q/new"], "`.wh.q` deletes a folder that its own"),
+            (&[&["p"], &["p", ".wh.p"]], &["p"], "`.wh.p` deletes what the same layer has before it"),
+            (&[&["p"], &["h = p"]], &["h", "p"], "`h` is a hard link to a file of another layer"),
+        ] {
+            let (shown, said) = folded(layers);
+            assert_eq!(shown, shows, "{layers:?}");
+            assert_eq!(said.len(), usize::from(!says.is_empty()), "{layers:?}: {said:?}");
+            assert!(said.iter().all(|said| said.contains(says)), "{layers:?}: {said:?}");
+        }
+    }
 }

@@ -1,11 +1,17 @@
 //! An image of an engine as base: whatever the engine keeps of it, it is stood upon and runs.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
+use tarsup::contents::{Contents, Kind};
 use tarsup::engine::{CreateBody, DockerEngine, Engine as _};
+use tarsup::transport::Sink as _;
+use tarsup::transport::daemon::Daemon;
+use tarsup::transport::layout;
 use tempfile::TempDir;
 
 use crate::tiny;
@@ -125,5 +131,160 @@ async fn privileges_that_a_recipe_keeps_work_in_a_container_and_come_out_of_the_
     };
     assert_eq!(content(&again), content(&built));
     assert_eq!(again["parts"][0]["privileges"], told["parts"][0]["privileges"]);
+    tiny::remove_image(name).await;
+}
+
+/// `path/`, `path -> target` or a file.
+fn tar_of(entries: &[&str]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for entry in entries {
+        let (name, target) = entry.split_once(" -> ").unwrap_or((entry, ""));
+        let mut header = tar::Header::new_ustar();
+        header.set_mode(0o755);
+        header.set_size(0);
+        header.set_entry_type(match (name.ends_with('/'), target) {
+            (true, _) => tar::EntryType::Directory,
+            (_, "") => tar::EntryType::Regular,
+            _ => tar::EntryType::Symlink,
+        });
+        if target.is_empty() {
+            builder.append_data(&mut header, name, &[][..]).unwrap();
+        } else {
+            builder.append_link(&mut header, name, target).unwrap();
+        }
+    }
+    builder.into_inner().unwrap()
+}
+
+/// What lies in the root of a container that is never started, but what engines put there themselves.
+async fn shown(engine: &DockerEngine, container: &str, image: &str) -> BTreeMap<String, Kind> {
+    tiny::remove_container(container).await;
+    let body = json!({"Image": image, "Entrypoint": ["none"]});
+    let id =
+        engine.create_container(container, &CreateBody(body.as_object().unwrap().clone())).await.unwrap();
+    let tar = engine.get_archive(&id, "/").await.unwrap().unwrap();
+    engine.remove_container(&id).await.unwrap();
+    let mut archive = tar::Archive::new(tar.as_slice());
+    let entries = archive.entries().unwrap().map(Result::unwrap);
+    let told = entries.map(|entry| {
+        let kind = match entry.header().entry_type() {
+            tar::EntryType::Directory => Kind::Folder,
+            tar::EntryType::Symlink => Kind::Link,
+            _ => Kind::File,
+        };
+        let path =
+            entry.path().unwrap().to_string_lossy().trim_start_matches('.').trim_matches('/').to_owned();
+        (path, kind)
+    });
+    let own = |path: &str| {
+        ["", "dev", "etc", "proc", "sys", ".dockerenv", "dockerenv"]
+            .contains(&path.split('/').next().unwrap())
+    };
+    told.filter(|(path, _)| !own(path)).collect()
+}
+
+/// Two layers, in the second of which entries lie below links and files of the first, and what else of a base's own whiteouts engines
+/// unpack.
+const LAYERS: [&[&str]; 2] = [
+    &[
+        "usr/",
+        "usr/lib/",
+        "usr/lib/a",
+        "one -> usr/lib",
+        "two -> usr/lib",
+        "three -> usr/lib",
+        "four -> nowhere",
+        "five",
+        "six -> /usr/lib",
+        "up/",
+        "up/b/",
+        "b -> up/b",
+        "up/b/c -> ../..",
+        "same -> usr/lib",
+        "same/z",
+        "folder -> usr/lib",
+        "gone -> usr/lib",
+        "d/",
+        "d/old",
+        "e/",
+        "e/old",
+        "p",
+        "was/",
+        "was/x",
+        "file",
+        "q/",
+        "q/old",
+    ],
+    &[
+        "one/x",
+        "two/.wh.a",
+        "three/.wh..wh..opq",
+        "three/y",
+        "four/x",
+        "five/x",
+        "six/x",
+        "b/c/x",
+        "folder/",
+        "folder/x",
+        ".wh.gone",
+        "d/",
+        "d/new",
+        "d/.wh..wh..opq",
+        "e/.wh..wh..opq",
+        ".wh.p",
+        "p",
+        "was",
+        "file/",
+        "file/x",
+        ".wh.q",
+        "q/",
+        "q/new",
+    ],
+];
+
+#[tokio::test]
+async fn base_with_entries_below_its_links_is_listed_as_the_engine_shows_it_and_told() {
+    let engine = tiny::engine().await;
+    let name = "bases-links:1";
+    tiny::remove_image(name).await;
+    let image = tiny::image_of_tars(&LAYERS.map(tar_of));
+    let daemon = Daemon::new(Arc::new(engine.clone()), name.parse().unwrap());
+    daemon.put(&image, &()).await.unwrap();
+    let mut shown = shown(&engine, "bases-links", name).await;
+
+    let folder = TempDir::new().unwrap();
+    let path = |below: &str| folder.path().join(below);
+    fs::write(path("ours"), "ours").unwrap();
+    let recipe =
+        format!("name: x\nversion: 1\nrole: plain\nbase: docker-daemon:{name}\nfiles: {{ours: /ours}}\n");
+    fs::write(path("on.yaml"), recipe).unwrap();
+    let build = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tarsup"));
+        command.args(["build", "on.yaml", "-o", "oci:out:1"]).args(more).current_dir(folder.path());
+        command.env("TARSUP_STORE", path("store")).env("TARSUP_CACHE", path("cache")).output().unwrap()
+    };
+    let output = build(&[]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    for told in [
+        "`one/x` lies below the link `one`",
+        "`two/.wh.a` lies below the link `two`",
+        "`five/x` lies below the file",
+    ] {
+        assert!(said.contains(told), "{said}");
+    }
+    let contents = Contents::of(&layout::read(&path("out"), None).unwrap()).unwrap().unwrap();
+    // The specification has a deleted folder empty where its own layer has one; engines merge both, and that is said.
+    assert!(
+        shown.remove("q/old").is_some()
+            && said.contains("`.wh.q` deletes a folder that its own layer has too"),
+        "{said}"
+    );
+    let listed = contents.parts["base"].entries.iter().map(|(path, entry)| (String::from(path), entry.kind));
+    let mut listed: BTreeMap<String, Kind> = listed.collect();
+    // A folder that no entry names is one all the same.
+    assert_eq!(listed.insert("b/c".to_owned(), Kind::Folder), None);
+    assert_eq!(listed, shown);
+    assert_eq!(build(&["--strict"]).status.code(), Some(3));
     tiny::remove_image(name).await;
 }

@@ -145,7 +145,15 @@ pub fn image(layers: &[Vec<(&str, Vec<u8>)>], env: &[&str]) -> Image {
 
 /// The same, its layers compressed otherwise: other digests, the same diff ids.
 pub fn compressed_image(layers: &[Vec<(&str, Vec<u8>)>], env: &[&str], level: Compression) -> Image {
-    let layers: Vec<Layer> = layers.iter().map(|files| layer(files, level)).collect();
+    image_of(layers.iter().map(|files| layer(files, level)).collect(), env)
+}
+
+/// An image whose layers are these tars.
+pub fn image_of_tars(tars: &[Vec<u8>]) -> Image {
+    image_of(tars.iter().map(|tar| packed(tar, Compression::fast())).collect(), &[])
+}
+
+fn image_of(layers: Vec<Layer>, env: &[&str]) -> Image {
     let diff_ids: Vec<Digest> = layers.iter().map(|layer| layer.diff_id).collect();
     // PID 1 ignores signals that it has no handler for: only SIGKILL stops it at once.
     let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
@@ -173,9 +181,12 @@ fn layer(files: &[(&str, Vec<u8>)], level: Compression) -> Layer {
         header.set_size(content.len() as u64);
         builder.append_data(&mut header, name, content.as_slice()).expect("memory takes it");
     }
-    let tar = builder.into_inner().expect("memory takes it");
+    packed(&builder.into_inner().expect("memory takes it"), level)
+}
+
+fn packed(tar: &[u8], level: Compression) -> Layer {
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), level);
-    io::Write::write_all(&mut gzip, &tar).expect("memory takes it");
+    io::Write::write_all(&mut gzip, tar).expect("memory takes it");
     let blob = gzip.finish().expect("memory takes it");
     let descriptor = Descriptor {
         media_type: MediaType::ImageLayerGzip,
@@ -183,5 +194,5 @@ fn layer(files: &[(&str, Vec<u8>)], level: Compression) -> Layer {
         size: blob.len() as u64,
         annotations: BTreeMap::new(),
     };
-    Layer { diff_id: Digest::of(&tar), descriptor, source: Arc::new(Bytes(blob)) }
+    Layer { diff_id: Digest::of(tar), descriptor, source: Arc::new(Bytes(blob)) }
 }

@@ -349,7 +349,11 @@ mod tests {
                             .ancestors()
                             .any(|above| next.get(&*above).is_some_and(|kind| *kind != Kind::Folder))
                     };
-                    if next.keys().any(stray) || entries.iter().any(|(path, _)| stray(path)) {
+                    let clears_no_folder = entries.iter().any(|(path, does)| {
+                        *does == Does::Clear && next.get(path).is_some_and(|kind| *kind != Kind::Folder)
+                    });
+                    let strays = next.keys().any(stray) || entries.iter().any(|(path, _)| stray(path));
+                    if strays || clears_no_folder {
                         entries.pop();
                         continue;
                     }

@@ -40,7 +40,7 @@ enum Learned {
     /// Of a file.
     Digest(Digest),
     /// Of a package. Trees are shared.
-    Services(Vec<(Service, u64, Tree)>),
+    Services(Vec<(Service, u64, Option<Version>, Tree)>),
     /// Of the web console, or of files and folders.
     Tree(Tree),
 }
@@ -82,7 +82,8 @@ impl<'a> Hints<'a> {
         let listing: Vec<Recalled> = self.cache.recall(&listing_key(package))?;
         let files = |listed: Recalled| {
             let tree = listed.entries.0?;
-            Some((listed.service.parse().ok()?, ServiceFiles { tree, built: listed.built }))
+            let files = ServiceFiles { tree, built: listed.built, release: listed.release };
+            Some((listed.service.parse().ok()?, files))
         };
         listing.into_iter().map(files).collect()
     }
@@ -93,7 +94,8 @@ impl<'a> Hints<'a> {
         package: &Digest,
         services: impl Iterator<Item = (&'s Service, &'s ServiceFiles)>,
     ) {
-        let listing = services.map(|(service, files)| (*service, files.built, files.tree.clone()));
+        let listing =
+            services.map(|(service, files)| (*service, files.built, files.release, files.tree.clone()));
         self.learn(listing_key(package), Learned::Services(listing.collect()));
     }
 
@@ -194,6 +196,7 @@ pub(super) fn identity(metadata: &fs::Metadata, now: SystemTime) -> Option<Diges
 struct Listed<'t> {
     service: &'static str,
     built: u64,
+    release: Option<Version>,
     entries: Entries<'t>,
 }
 
@@ -204,6 +207,7 @@ struct Entries<'t>(&'t Tree);
 struct Recalled {
     service: String,
     built: u64,
+    release: Option<Version>,
     entries: RecalledTree,
 }
 
@@ -240,8 +244,8 @@ enum ListedEntry<'t> {
 }
 
 impl<'t> Listed<'t> {
-    fn of((service, built, tree): &'t (Service, u64, Tree)) -> Self {
-        Self { service: service.name(), built: *built, entries: Entries(tree) }
+    fn of((service, built, release, tree): &'t (Service, u64, Option<Version>, Tree)) -> Self {
+        Self { service: service.name(), built: *built, release: *release, entries: Entries(tree) }
     }
 }
 

@@ -205,18 +205,26 @@ pub fn judge(
     };
     let compiled: Compiled = services.iter().filter_map(versions).collect();
     check_listed(recipe, &compiled, wanted)?;
-    let (said, mut mixtures) = said(recipe)?;
+    let packed: BTreeMap<&PathBuf, Version> =
+        services.values().filter_map(|(package, files)| Some((package, files.release?))).collect();
+    let (said, mut mixtures) = said(recipe, &packed)?;
     let is_exempt = |service: &Service| recipe.versions.contains_key(service) || patched.contains(service);
+    let mut notes = Vec::new();
     if let Some((said, what)) = &said {
         // A bundle of another release is one, also where its tarsnode alone goes into the image.
         let comes_along = |service: &Service| {
             let package = |of: &Service| services.get(of).map(|(package, _)| package);
             wanted.contains(service) || wanted.iter().any(|wanted| package(wanted) == package(service))
         };
+        let is_alone =
+            !services.contains_key(&Service::AdminRegistry) || !comes_along(&Service::AdminRegistry);
+        if is_alone && wanted.contains(&Service::Node) && !is_exempt(&Service::Node) {
+            notes.extend(untold(&compiled, *said));
+        }
         let judged = [Service::AdminRegistry, Service::Node].into_iter();
         mixtures.extend(judged.filter(|service| comes_along(service) && !is_exempt(service)).filter_map(
             |service| {
-                let found = of_another_release(service, &compiled, *said)?;
+                let found = of_another_release(service, &compiled, *said, is_alone)?;
                 let (said, what, recipe) = (*said, what.clone(), recipe.file.clone());
                 Some(Mixture::Framework { service, found, said, what, recipe })
             },
@@ -225,7 +233,6 @@ pub fn judge(
     let own = compiled.iter().filter(|(service, _)| wanted.contains(service));
     let (exempt, judged): (Vec<_>, Vec<_>) = own.partition(|(service, _)| is_exempt(service));
     let groups = groups(&judged, said.map(|(said, _)| said));
-    let mut notes = Vec::new();
     if let Some(((rest, common), odd)) = groups.split_first() {
         let differs = exempt.iter().filter(|(_, versions)| !versions.contains(common));
         notes.extend(differs.map(|(service, _)| {
@@ -262,13 +269,21 @@ fn check_listed(recipe: &Recipe, compiled: &Compiled, wanted: &[Service]) -> Res
 }
 
 /// Which version of the framework the image is to have, and who says so; and trees that say another one.
-fn said(recipe: &Recipe) -> Result<(Option<Said>, Vec<Mixture>), ListedError> {
+fn said(
+    recipe: &Recipe,
+    packed: &BTreeMap<&PathBuf, Version>,
+) -> Result<(Option<Said>, Vec<Mixture>), ListedError> {
     let mut said =
         Version::leading(&recipe.version).map(|version| (version, "the image's version".to_owned()));
     let mut mixtures = Vec::new();
+    let mut files = Vec::new();
     for file in version::files_of(recipe) {
         let failed = |error: std::io::Error| ListedError::File { file: file.clone(), why: error.to_string() };
-        let Some(found) = version::read(&file).map_err(failed)? else { continue };
+        let found = version::read(&file).map_err(failed)?;
+        files.extend(found.map(|found| (file, found)));
+    }
+    files.extend(packed.iter().map(|(package, version)| ((*package).clone(), *version)));
+    for (file, found) in files {
         match &said {
             _ if recipe.versions.values().any(|(listed, _)| *listed == found) => {}
             None => said = Some((found, format!("that of {}", shown(&file)))),
@@ -283,7 +298,13 @@ fn said(recipe: &Recipe) -> Result<(Option<Said>, Vec<Mixture>), ListedError> {
 
 /// What may be the framework's version in a program that is of another release than that; `None` for one that is of this
 /// release, or does not tell. The admin registry always has its version, tarsnode since 3.0.
-fn of_another_release(service: Service, compiled: &Compiled, said: Version) -> Option<Vec<Version>> {
+/// One that is alone (`is_alone`: no admin registry comes with it) is asked for more, as nothing else tells.
+fn of_another_release(
+    service: Service,
+    compiled: &Compiled,
+    said: Version,
+    is_alone: bool,
+) -> Option<Vec<Version>> {
     let versions = compiled.get(&service).filter(|versions| !versions.contains(&said))?;
     let tells = [Service::AdminRegistry, Service::Node];
     let others =
@@ -293,9 +314,28 @@ fn of_another_release(service: Service, compiled: &Compiled, said: Version) -> O
     if service == Service::AdminRegistry {
         return Some(if own.is_empty() { versions.iter().copied().collect() } else { own });
     }
+    // The library of before 3.0 is of the framework's first number; a tarsnode of 3.0 and later would have that release itself.
+    if let Some(one) = single(versions).filter(|_| is_alone) {
+        return (said.is_in_node() || !one.is_of_major(said)).then(|| vec![one]);
+    }
     // Beside the framework's version there is the RPC library's, which is near it: one alone may be either.
     let is_one_of_two = |one: &Version| versions.iter().any(|other| other != one && one.is_akin(*other));
     Some(own.into_iter().filter(is_one_of_two).collect::<Vec<_>>()).filter(|own| !own.is_empty())
+}
+
+fn single(versions: &BTreeSet<Version>) -> Option<Version> {
+    versions.first().copied().filter(|_| versions.len() == 1)
+}
+
+/// What there is to say of a tarsnode that came alone and has no version but its RPC library's, as before 3.0.
+fn untold(compiled: &Compiled, said: Version) -> Option<String> {
+    let one = single(compiled.get(&Service::Node)?)?;
+    (one != said && !said.is_in_node() && one.is_of_major(said)).then(|| {
+        format!(
+            "tarsnode has {one} compiled in, that of its RPC library: a tarsnode of before 3.0 does not tell its release, and whether \
+             it is of {said} is not proven"
+        )
+    })
 }
 
 /// The services by their version of the RPC library, the most of them first: the fewest versions of which each program has

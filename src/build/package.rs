@@ -1,6 +1,7 @@
 //! A TARS package: which services it holds, and where their files lie in an image.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::hints::Hints;
@@ -8,7 +9,9 @@ use super::host;
 use super::privileges::BITS;
 use super::tree::{Tree, TreeNode};
 use super::unpack::{self, UnpackError};
+use super::version::{self, Version};
 use crate::diagnose::{Diagnose, Exit, Place, shown};
+use crate::limits;
 use crate::oci::Digest;
 use crate::paths::{ImagePath, ImagePathBuf, Unfit};
 use crate::tars::Service;
@@ -32,6 +35,8 @@ pub struct ServiceFiles {
     pub tree: Tree,
     /// When the binary was made, seconds since 1970.
     pub built: u64,
+    /// What the packed install tree that it comes from says of its release.
+    pub release: Option<Version>,
 }
 
 /// Why a package cannot be used.
@@ -112,12 +117,15 @@ pub fn read(path: &Path) -> Result<Package, PackageError> {
         None => unpack::read_archive(path)?,
     };
     let prefix = install_prefix(&unpacked.tree);
+    let release = version::place_in_tree(prefix).and_then(|file| unpacked.tree.get(&file));
     let mut services: BTreeMap<Service, ServiceFiles> = BTreeMap::new();
     for (entry, node) in unpacked.tree.into_entries() {
         let Some(inner) = entry.path().below(prefix) else { continue };
         place(path, entry.path(), inner, node, &mut services)?;
     }
+    let release = release.map(|text| told(path, &text)).transpose()?;
     for (service, files) in &mut services {
+        files.release = release;
         let binary = binary_path(*service);
         match files.tree.get(&binary) {
             Some(TreeNode::File { content, .. }) if content.size > 0 => {}
@@ -128,6 +136,31 @@ pub fn read(path: &Path) -> Result<Package, PackageError> {
         }
     }
     Ok(Package { path: path.to_owned(), digest: unpacked.digest, services })
+}
+
+/// The release that the file of a packed install tree names.
+fn told(path: &Path, file: &TreeNode) -> Result<Version, PackageError> {
+    let mut text = Vec::new();
+    let read = match file {
+        TreeNode::File { content, .. } => content.open().take(limits::TEXT.value()).read_to_end(&mut text),
+        _ => Ok(0),
+    };
+    let version = read.and_then(|_| version::of_text(&text));
+    version.map_err(|error| PackageError::Layout {
+        path: path.to_owned(),
+        entry: version::FILE.to_owned(),
+        why: format!("does not tell a release: {error}"),
+        hint: "it is what `make install` writes: one version such as 3.0.17; leave it out otherwise"
+            .to_owned(),
+    })
+}
+
+/// What a package that is a file says of its release.
+///
+/// # Errors
+/// A package that cannot be used.
+pub fn release(path: &Path) -> Result<Option<Version>, PackageError> {
+    Ok(read(path)?.services.values().find_map(|files| files.release))
 }
 
 /// Reads a package, or takes what is known of it where its bytes were read before.

@@ -247,6 +247,21 @@ impl Resolver<'_> {
                 _ => found = Some((file, read)),
             }
         }
+        if found.is_none() {
+            // A packed tree has the file in it, and is read for it where nothing else tells.
+            for package in packages.iter().filter(|package| package.is_file()) {
+                let bad = |error: &dyn std::fmt::Display| RecipeError::Syntax {
+                    place: Place::file(package),
+                    message: error.to_string(),
+                };
+                found = super::package::release(package)
+                    .map_err(|error| bad(&error))?
+                    .map(|version| (package.clone(), version));
+                if found.is_some() {
+                    break;
+                }
+            }
+        }
         let message =
             || "missing field `version`, and no tree with a FRAMEWORK_VERSION.txt says it".to_owned();
         let missing = || RecipeError::Syntax { place: Place::line(self.path, 1), message: message() };

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::package;
 use super::recipe::Recipe;
 use crate::limits;
+use crate::paths::ImagePath;
 
 /// Three numbers, as in `3.0.17`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -43,6 +44,16 @@ impl Version {
     /// True for two of which one may be the framework's, and the other that of its RPC library.
     pub fn is_akin(self, other: Self) -> bool {
         self.0[..2] == other.0[..2]
+    }
+
+    /// True for two of the same first number.
+    pub fn is_of_major(self, other: Self) -> bool {
+        self.0[0] == other.0[0]
+    }
+
+    /// True for releases of the framework whose tarsnode has their version compiled in: since 3.0.
+    pub fn is_in_node(self) -> bool {
+        self.0[0] >= 3
     }
 }
 
@@ -124,7 +135,7 @@ fn look(bytes: &[u8], found: &mut BTreeSet<Version>) {
 }
 
 /// What upstream's `make install` calls the file that names its version.
-const FILE: &str = "FRAMEWORK_VERSION.txt";
+pub(super) const FILE: &str = "FRAMEWORK_VERSION.txt";
 
 /// Where that file may lie: at the top of an install tree or of the tree whose `framework` is the deploy folder, and beside
 /// packages, in the folder where they were made.
@@ -142,6 +153,21 @@ pub fn files_of(recipe: &Recipe) -> BTreeSet<PathBuf> {
     files_beside(&recipe.packages, recipe.deploy.as_deref())
 }
 
+/// Where that file lies in a packed install tree, whose services lie in this folder.
+pub(super) fn place_in_tree(servers: ImagePath<'_>) -> Option<String> {
+    let above = servers.as_str().strip_suffix("framework/servers")?;
+    Some(format!("{above}{FILE}"))
+}
+
+/// What such a file says that is at hand.
+///
+/// # Errors
+/// One that names no version.
+pub fn of_text(bytes: &[u8]) -> io::Result<Version> {
+    let unfit = || io::Error::new(io::ErrorKind::InvalidData, "it names no version such as 3.0.17");
+    std::str::from_utf8(bytes).ok().and_then(|text| text.trim().parse().ok()).ok_or_else(unfit)
+}
+
 /// What such a file says; `None` where there is none.
 ///
 /// # Errors
@@ -151,8 +177,7 @@ pub fn read(file: &Path) -> io::Result<Option<Version>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         text => text?,
     };
-    let unfit = || io::Error::new(io::ErrorKind::InvalidData, "it names no version such as 3.0.17");
-    text.trim().parse().map(Some).map_err(|()| unfit())
+    of_text(text.as_bytes()).map(Some)
 }
 
 #[cfg(test)]

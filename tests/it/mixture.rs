@@ -144,7 +144,74 @@ fn node_of_another_release_is_refused_where_it_or_its_bundle_tells() {
     // The tarsnode of 2.4 has the RPC library's version alone.
     Packer::default().write(&workshop.path("node.tgz"), vec![entry(Service::Node, "2.4.17", "2.4.23")]);
     node("2.4.17", "node.tgz");
+    let text = said(&workshop.run(&BUILD));
+    assert!(text.contains("tarsnode has 2.4.23 compiled in, that of its RPC library"), "{text}");
+    assert!(text.contains("whether it is of 2.4.17 is not proven"), "{text}");
+    // Since 3.0 it has its release, and no release of another first number has this library.
+    let refused_alone = |version: &str, found: &str| {
+        node(version, "node.tgz");
+        let message = workshop.refused(&BUILD, 3);
+        let sentence = format!("tarsnode has {found} compiled in, and the image's version is {version}");
+        assert!(message.contains(&sentence), "{message}");
+        assert!(message.contains(&format!("versions: {{tarsnode: {found}}}")), "{message}");
+    };
+    refused_alone("3.0.17", "2.4.23");
+    refused_alone("9.9.9", "2.4.23");
+    refused_alone("1.6.0", "2.4.23");
+    Packer::default().write(&workshop.path("node.tgz"), vec![entry(Service::Node, "2.4.17", "3.0.19")]);
+    refused_alone("3.0.17", "3.0.19");
+    refused_alone("2.4.17", "3.0.19");
+    // What the recipe lists may be, and one version that is the release's own.
+    let text = fs::read_to_string(workshop.path("framework.yaml")).unwrap();
+    workshop.write("framework.yaml", &format!("{text}versions: {{tarsnode: 3.0.19}}\n"));
     said(&workshop.run(&BUILD));
+    node("3.0.19", "node.tgz");
+    let text = said(&workshop.run(&BUILD));
+    assert!(!text.contains("is not proven"), "{text}");
+}
+
+#[test]
+fn packed_install_tree_says_its_version_as_the_folder_does() {
+    let workshop = workshop("3.0.17", "3.0.19");
+    let pack = |above: &str, version: &str| {
+        fs::remove_dir_all(workshop.path("packages")).unwrap();
+        fs::create_dir(workshop.path("packages")).unwrap();
+        let service = |service: &Service| {
+            let bytes = program(*service, "3.0.17", "3.0.19");
+            Entry::File(format!("{above}framework/servers/{service}/bin/{service}"), bytes, true)
+        };
+        let mut entries: Vec<Entry> = Service::ALL.iter().map(service).collect();
+        entries.push(Entry::File(
+            format!("{above}FRAMEWORK_VERSION.txt"),
+            version.as_bytes().to_vec(),
+            false,
+        ));
+        Packer::default().write(&workshop.path("packages/tree.tgz"), entries);
+    };
+    for above in ["", "./", "deploy/"] {
+        pack(above, "3.0.17\n");
+        recipe(&workshop, "", "");
+        assert_eq!(workshop.json(&BUILD)["image"], "tars/framework:3.0.17", "{above}");
+        pack(above, "2.4.17");
+        // Also of a package that was read before.
+        for version in ["3.0.17", "3.0.17-1"] {
+            recipe(&workshop, version, "");
+            let message = workshop.refused(&BUILD, 3);
+            assert!(
+                message.contains("tree.tgz is of 2.4.17, and the image's version is 3.0.17"),
+                "{message}"
+            );
+        }
+        recipe(&workshop, "main-0a1b2c3", "");
+        let message = workshop.refused(&BUILD, 3);
+        assert!(
+            message.contains("has 3.0.17 compiled in, and that of ") && message.contains("tree.tgz"),
+            "{message}"
+        );
+        pack(above, "about three");
+        let message = workshop.refused(&BUILD, 2);
+        assert!(message.contains("FRAMEWORK_VERSION.txt` does not tell a release"), "{message}");
+    }
 }
 
 #[test]

@@ -49,6 +49,18 @@ pub enum PrivilegeError {
         /// What to write.
         hint: String,
     },
+    /// An image that is patched has more than the package that comes.
+    #[error("{}: /{} lacks what the file has in {image}: {had}", shown(origin), shown(&**path))]
+    Lost {
+        /// The package.
+        origin: PathBuf,
+        /// The path in the image.
+        path: ImagePathBuf,
+        /// The image.
+        image: String,
+        /// What the file has there, in words.
+        had: String,
+    },
     /// What a recipe says is not true.
     #[error("`privileges: {{/{}: {kept}}}`: {why}", shown(&**path))]
     Untrue {
@@ -71,13 +83,17 @@ impl Diagnose for PrivilegeError {
     fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Unsaid { hint, .. } => hint.clone(),
+            Self::Lost { .. } => {
+                "give it to the file of the package (`chmod`, `setcap`); or build from the recipe, without it under `privileges`"
+                    .to_owned()
+            }
             Self::Untrue { .. } => "correct the line, or take it away: what it says is no more so".to_owned(),
         })
     }
 
     fn place(&self) -> Option<Place> {
         match self {
-            Self::Unsaid { origin, .. } => Some(Place::file(origin)),
+            Self::Unsaid { origin, .. } | Self::Lost { origin, .. } => Some(Place::file(origin)),
             Self::Untrue { place, .. } => Some(place.clone()),
         }
     }
@@ -212,7 +228,7 @@ fn unsaid(
     }
 }
 
-/// Refuses what an image that is patched does not have already: it stands in the recipe's place.
+/// Refuses privileges other than those that an image which is patched has: it stands in the recipe's place.
 pub(super) fn as_before(
     tree: &Tree,
     before: &Part,
@@ -237,5 +253,19 @@ pub(super) fn as_before(
             });
         }
     }
-    Ok(())
+    let lost = before.entries.iter().find_map(|(path, entry)| {
+        let had = entry.privileges()?;
+        let is_bare = match tree.get(&path)? {
+            TreeNode::File { mode, content } => contents::privileges(mode, content.capabilities).is_none(),
+            TreeNode::Directory { .. } | TreeNode::Link { .. } => true,
+        };
+        is_bare.then_some((path, had))
+    });
+    match lost {
+        None => Ok(()),
+        Some((path, had)) => {
+            let (origin, image) = (package.to_owned(), image.to_owned());
+            Err(PrivilegeError::Lost { origin, path, image, had })
+        }
+    }
 }

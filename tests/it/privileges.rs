@@ -262,6 +262,9 @@ fn layers_on_top_of_a_predecessor_carry_privileges_and_a_change_of_them_alone_is
     pack_with(&workshop, "new.tgz", &[with(b"new", &RAW)]);
     let message = workshop.refused(&patch("oci:five:1", "oci:two:1").each_ref().map(String::as_str), 2);
     assert!(message.contains("is not what the file has in oci:two:1: cap_net_bind_service=ep"), "{message}");
+    pack_with(&workshop, "new.tgz", &[with_bits("0000755")]);
+    let message = workshop.refused(&patch("oci:five:1", "oci:two:1").each_ref().map(String::as_str), 2);
+    assert!(message.contains("lacks what the file has in oci:two:1: cap_net_bind_service=ep"), "{message}");
 }
 
 #[test]

@@ -442,15 +442,9 @@ impl BasePaths {
         self.folders.has(path) || self.links.has(path) || self.files.has(path)
     }
 
-    /// Where an entry lands that comes after links on its way, in the tar that has both: every engine follows them there. What leads
-    /// in a circle stays as it is.
+    /// Where an entry lands that comes after links on its way.
     fn within_links(&self, path: ImagePathBuf) -> ImagePathBuf {
-        let Some((folder, name)) = path.rsplit_once('/') else { return path };
-        if !path.path().ancestors().any(|above| self.links.has(&above)) {
-            return path;
-        }
-        let led = self.led(folder).and_then(|folder| ImagePathBuf::parse(format!("{folder}/{name}")).ok());
-        led.unwrap_or(path)
+        image::within_links(|path| self.links.get(path), path)
     }
 
     /// What stands at a path. A folder that no entry names, and has something in it, is one all the same.
@@ -536,14 +530,8 @@ impl BasePaths {
 
     /// Where a whole path leads.
     pub fn led(&self, path: &str) -> Option<ImagePathBuf> {
-        led(|path| self.links.get(path), path)
+        image::led(|path| self.links.get(path), path)
     }
-}
-
-/// Where a whole path leads, as a program names it; `link` says where a path points that is a link.
-pub(super) fn led(link: impl Fn(&str) -> Option<String>, path: &str) -> Option<ImagePathBuf> {
-    let root = ImagePathBuf::default();
-    path.split('/').try_fold(root, |folder, name| image::follow(&link, folder.path(), name)).ok()
 }
 
 fn refused(path: &Path, entry: &[u8], why: &str) -> UnpackError {

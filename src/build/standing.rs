@@ -34,7 +34,7 @@ impl BaseImage {
     /// The key of what shows of it: its layers decide that.
     pub(super) fn key(&self) -> Digest {
         let layers: Vec<String> = self.image.diff_ids().iter().map(ToString::to_string).collect();
-        Digest::of(format!("tarsup base image 3\n{}\n", layers.join("\n")))
+        Digest::of(format!("tarsup base image 4\n{}\n", layers.join("\n")))
     }
 
     /// Refuses one for another machine, and one that cannot be stood upon.
@@ -234,7 +234,10 @@ fn cover(below: &mut Names, mut above: Names) {
     replace_links(below, &above);
     doubt_whiteouts(below, &above);
     for path in &above.gone {
-        below.paths.hide(path, true);
+        // An engine's whiteout is a device; the layer's own folder takes its place, and lies over the one below.
+        if !above.paths.folders.has(path) {
+            below.paths.hide(path, true);
+        }
     }
     for folder in &above.opaque {
         below.paths.hide(folder, false);
@@ -256,8 +259,7 @@ fn cover(below: &mut Names, mut above: Names) {
     below.paths.files.extend(&above.paths.files);
 }
 
-/// What a layer deletes and has itself is gone by the specification, and engines take it otherwise: their whiteout is a device at that
-/// path, which the folder replaces.
+/// A folder that a layer deletes and has itself: by the specification what was in it is gone, and engines show it.
 fn doubt_whiteouts(below: &mut Names, above: &Names) {
     for path in &above.gone {
         let paths = &above.paths;
@@ -401,7 +403,7 @@ mod tests {
             // What engines merge, and the specification does not.
             (
                 &[&["q/", "q/old"], &[".wh.q", "q/", "q/new"]],
-                &["q/new"],
+                &["q/new", "q/old"],
                 "`.wh.q` deletes a folder that its own",
             ),
             // What no engine takes.

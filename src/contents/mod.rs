@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::elf::Elf;
 use crate::limits;
 use crate::oci::{Digest, HashingWriter, Image, sizes};
-use crate::paths::{self, ImagePath, ImagePathBuf, LayerName, Packed, Paths, put_number, take_number};
+use crate::paths::{self, ImagePath, ImagePathBuf, LayerName, Packed, Paths, image, put_number, take_number};
 use crate::tarball::{Capabilities, EntryKind, TarReader, magic};
 
 pub mod meeting;
@@ -410,25 +410,36 @@ pub fn folded(image: &Image) -> io::Result<Contents> {
         let index = part.layers.len() - 1;
         let stream = BufReader::with_capacity(256 * 1024, layer.source.open()?);
         let mut tar = TarReader::new(magic::open(stream).map_err(io::Error::other)?);
+        let mut links: BTreeMap<ImagePathBuf, String> = BTreeMap::new();
+        let (mut gone, mut emptied, mut opened) = (Vec::new(), Vec::new(), Vec::new());
         while let Some(read) = tar.next_entry().map_err(io::Error::other)? {
+            let within = |path| image::within_links(|path| links.get(path).cloned(), path);
             let path = match LayerName::read(&read.name)? {
                 LayerName::Here(path) if path.path().is_root() => continue,
-                LayerName::Here(path) => path,
+                LayerName::Here(path) => within(path),
                 LayerName::Opaque(folder) => {
+                    opened.extend(contents.open_up(folder.path(), true, (&name, index)));
                     contents.hide(folder.path(), false, (&name, index));
+                    emptied.push(folder);
                     continue;
                 }
                 LayerName::Gone(path) => {
-                    contents.hide(path.path(), true, (&name, index));
+                    let path = within(path);
+                    opened.extend(contents.open_up(path.path(), false, (&name, index)));
+                    gone.push(path);
                     continue;
                 }
                 LayerName::Nothing => continue,
             };
+            opened.extend(contents.open_up(path.path(), false, (&name, index)));
             let kind = Kind::of(read.kind);
             let mut entry = Entry { kind, uid: read.uid, gid: read.gid, layer: index, ..Entry::default() };
             match kind {
                 Kind::Folder => entry.mode = read.mode,
-                Kind::Link => entry.target = String::from_utf8_lossy(&read.target).into_owned(),
+                Kind::Link => {
+                    entry.target = String::from_utf8_lossy(&read.target).into_owned();
+                    links.insert(path.clone(), entry.target.clone());
+                }
                 Kind::File => {
                     let mut out = HashingWriter::new(io::sink());
                     io::copy(&mut tar.content(&read), &mut out)?;
@@ -438,10 +449,27 @@ pub fn folded(image: &Image) -> io::Result<Contents> {
                     entry.capabilities = read.capabilities().unwrap_or_default();
                 }
             }
+            opened.retain(|folder| *folder != path);
             contents.make_room(path.path(), kind);
             if let Some(part) = contents.parts.get_mut(&name) {
                 part.entries.insert(path.path(), &entry);
                 paths::within()?;
+            }
+        }
+        // What the layer takes away by name, or with all that is around it, was gone before it had something there.
+        for folder in opened {
+            let is_within = |taken: &ImagePathBuf| folder.path().ancestors().any(|around| *around == **taken);
+            if (gone.contains(&folder) || gone.iter().chain(&emptied).any(is_within))
+                && let Some(part) = contents.parts.get_mut(&name)
+            {
+                part.take(&folder);
+            }
+        }
+        for path in gone {
+            // What the layer has itself lies over what was there.
+            let own = contents.parts.get(&name).and_then(|part| part.entries.get(&path));
+            if own.is_none_or(|own| own.layer != index || own.kind != Kind::Folder) {
+                contents.hide(path.path(), true, (&name, index));
             }
         }
     }
@@ -462,6 +490,36 @@ impl Contents {
                 _ => part.take(path.as_str()),
             }
         }
+    }
+
+    /// Puts a folder wherever a layer below has a link or a file on the way to a path, and at it (`itself`): an engine unpacks each
+    /// layer by itself, and lays it over the others. Where that was.
+    fn open_up(
+        &mut self,
+        path: ImagePath<'_>,
+        itself: bool,
+        (of, layer): (&str, usize),
+    ) -> Vec<ImagePathBuf> {
+        let mut opened = Vec::new();
+        let folders = path.ancestors().chain(itself.then_some(path)).filter(|folder| !folder.is_root());
+        for folder in folders.map(ImagePath::to_buf).collect::<Vec<_>>() {
+            let mut is_in_the_way = false;
+            for (name, part) in &mut self.parts {
+                let found = part.entries.get(&folder);
+                if found
+                    .is_some_and(|entry| entry.kind != Kind::Folder && (name != of || entry.layer != layer))
+                {
+                    part.take(&folder);
+                    is_in_the_way = true;
+                }
+            }
+            if is_in_the_way && let Some(part) = self.parts.get_mut(of) {
+                let entry = Entry { kind: Kind::Folder, mode: 0o755, layer, ..Entry::default() };
+                part.entries.insert(folder.path(), &entry);
+                opened.push(folder);
+            }
+        }
+        opened
     }
 
     /// Takes out what lies below a path, and what lies at it, but what is of this layer of a part: what takes away is heard of the

@@ -367,6 +367,23 @@ pub fn follow(
     Ok(reached)
 }
 
+/// Where a whole path leads, as a program names it; `link` as for [`follow`]. None where nobody knows.
+pub fn led(link: impl Fn(&str) -> Option<String>, path: &str) -> Option<ImagePathBuf> {
+    let root = ImagePathBuf::default();
+    path.split('/').try_fold(root, |folder, name| follow(&link, folder.path(), name)).ok()
+}
+
+/// Where an entry of a layer lands that comes after links on its way, in the tar that has both: every engine follows them there.
+/// What leads in a circle stays as it is. `link` as for [`follow`], of this tar alone.
+pub fn within_links(link: impl Fn(&str) -> Option<String>, path: ImagePathBuf) -> ImagePathBuf {
+    let Some((folder, name)) = path.rsplit_once('/') else { return path };
+    if !path.path().ancestors().any(|above| link(&above).is_some()) {
+        return path;
+    }
+    let led = led(link, folder).and_then(|folder| ImagePathBuf::parse(format!("{folder}/{name}")).ok());
+    led.unwrap_or(path)
+}
+
 impl Deref for ImagePath<'_> {
     type Target = str;
 

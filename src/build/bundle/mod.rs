@@ -1,7 +1,7 @@
 //! A node for a machine without Docker: what an image of the role node holds, without its base, as one archive with a
 //! script that installs it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufReader, Write};
 use std::num::NonZeroUsize;
 use std::ops::Bound;
@@ -164,11 +164,12 @@ type Found = BTreeMap<ImagePathBuf, (TreeNode, usize)>;
 fn take(layer: &Layer, number: usize, spool: &Spool, found: &mut Found) -> io::Result<()> {
     let stream = BufReader::with_capacity(256 * 1024, layer.source.open()?);
     let mut tar = TarReader::new(magic::open(stream).map_err(io::Error::other)?);
+    let (mut gone, mut folders) = (Vec::new(), BTreeSet::new());
     while let Some(entry) = tar.next_entry().map_err(io::Error::other)? {
         let path = match LayerName::read(&entry.name)? {
             LayerName::Here(path) => path,
             LayerName::Gone(path) => {
-                hide(found, path.path(), true, number);
+                gone.push(path);
                 continue;
             }
             LayerName::Opaque(folder) => {
@@ -178,6 +179,9 @@ fn take(layer: &Layer, number: usize, spool: &Spool, found: &mut Found) -> io::R
             LayerName::Nothing => continue,
         };
         let kind = Kind::of(entry.kind);
+        if kind == Kind::Folder {
+            folders.insert(path.clone());
+        }
         make_room(found, path.path(), kind);
         // Folders come by themselves.
         if !is_wanted(&path) || kind == Kind::Folder {
@@ -204,6 +208,10 @@ fn take(layer: &Layer, number: usize, spool: &Spool, found: &mut Found) -> io::R
             _ => continue,
         };
         found.insert(path, (node, number));
+    }
+    // A folder that a layer deletes and has itself lies over the one below, as engines have it.
+    for path in gone.iter().filter(|path| !folders.contains(*path)) {
+        hide(found, path.path(), true, number);
     }
     Ok(())
 }
@@ -296,11 +304,14 @@ mod tests {
         Layer { diff_id: digest, descriptor, source: Arc::new(InMemory(tar)) }
     }
 
-    /// The specification in the plainest words (image-spec, layer.md, "Applying Changesets"): a map of what is there.
+    /// The specification in the plainest words (image-spec, layer.md, "Applying Changesets"): a map of what is there. But for a folder
+    /// that a layer deletes and has itself, which engines lay over the one below.
     fn applied(there: &mut BTreeMap<String, Kind>, entries: &[(String, Does)]) {
         let is_below = |path: &str, folder: &str| path.starts_with(&format!("{folder}/"));
+        let is_own = |path: &String| entries.contains(&(path.clone(), Does::Put(Kind::Folder)));
         for (gone, does) in entries {
             match does {
+                Does::Delete if is_own(gone) => {}
                 Does::Delete => there.retain(|path, _| path != gone && !is_below(path, gone)),
                 Does::Clear => there.retain(|path, _| !is_below(path, gone)),
                 Does::Put(_) => {}
@@ -316,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn every_reader_of_layers_puts_them_over_each_other_as_the_specification_has_it() {
+    fn every_reader_of_layers_puts_them_over_each_other_as_engines_do() {
         let names = ["a", "a/x", "a/x/1", "a/x/2", "a/y", "b", "b/x"];
         let mut state = 11_u64;
         let mut random = move |below: usize| {
@@ -352,8 +363,12 @@ mod tests {
                     let clears_no_folder = entries.iter().any(|(path, does)| {
                         *does == Does::Clear && next.get(path).is_some_and(|kind| *kind != Kind::Folder)
                     });
+                    // A folder and something else of one name in one layer: no classic store takes it, which is said.
+                    let has = |does| entries.contains(&(path.clone(), does));
+                    let is_odd = has(Does::Put(Kind::Folder))
+                        && (has(Does::Put(Kind::File)) || has(Does::Put(Kind::Link)));
                     let strays = next.keys().any(stray) || entries.iter().any(|(path, _)| stray(path));
-                    if strays || clears_no_folder {
+                    if strays || clears_no_folder || is_odd {
                         entries.pop();
                         continue;
                     }

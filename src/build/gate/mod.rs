@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::base::{BasePaths, led};
+use super::base::BasePaths;
 use super::listing;
 use super::offers::standard_folders_of;
 use super::tree::{Tree, TreeNode};
@@ -17,7 +17,7 @@ use crate::diagnose::first_few;
 use crate::elf::Elf;
 use crate::limits;
 use crate::paths::ImagePathBuf;
-use crate::paths::image::follow;
+use crate::paths::image::{follow, led};
 use crate::tars::catalogue::TARS_PATH;
 
 mod debian;

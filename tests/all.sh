@@ -86,7 +86,7 @@ if [ -z "$fast" ]; then
     sh tests/engine.sh start all
 fi
 
-count "unit tests and documentation examples" $tests --lib --bins
+count "unit tests and documentation examples" $tests --lib --bin tarsup --bin tars-init --bin standin
 count "tests without an engine" $tests --test it
 count "hostile inputs: packages, bases, images, deployments" $tests --test hostile
 count "fuzz targets, ten seconds each" sh tests/fuzz.sh 10

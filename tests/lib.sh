@@ -49,7 +49,7 @@ compile() {
     say "compiling tarsup, tars-init and the stand-ins (minutes at the first time, then nothing)"
     # Side by side: each links, or optimises, on one processor for half of its time.
     building=''
-    if [ -n "${with_tests:-}" ]; then host_part='test --no-run --lib --bins --tests'; else host_part='build --bin tarsup --examples'; fi
+    if [ -n "${with_tests:-}" ]; then host_part='test --no-run --tests'; else host_part='build --bin tarsup --examples'; fi
     # shellcheck disable=SC2086 # lists of words
     {
         (cd "$root" && cargo $host_part --quiet $alike) &

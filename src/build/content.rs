@@ -105,19 +105,10 @@ impl Content {
     /// Content that is at hand.
     pub fn bytes(bytes: impl Into<Vec<u8>>) -> Self {
         let bytes = bytes.into();
-        Self {
-            digest: Digest::of(&bytes),
-            size: bytes.len() as u64,
-            machine: machine::of(&bytes),
-            elf: elf::read(bytes.as_slice(), bytes.len() as u64)
-                .ok()
-                .flatten()
-                .map(|elf| Known::of(elf, Search::of(&bytes))),
-            modified: 0,
-            capabilities: None,
-            module: None,
-            place: Stored::Memory(Arc::new(Held::new(bytes))),
-        }
+        let (digest, size, machine) = (Digest::of(&bytes), bytes.len() as u64, machine::of(&bytes));
+        let elf = elf::read(bytes.as_slice(), size).ok().flatten();
+        let elf = elf.map(|elf| Known::of(elf, Search::of(&bytes)));
+        Self::at(Stored::Memory(Arc::new(Held::new(bytes))), digest, size, machine, elf)
     }
 
     /// Content of which only this is known. It cannot be opened.
@@ -128,9 +119,13 @@ impl Content {
         elf: Option<(Elf, Box<[Version]>)>,
         module: Option<Module>,
     ) -> Self {
-        let module = module.map(KnownModule::of);
         let elf = elf.map(|(elf, versions)| Known::of(elf, versions));
-        Self { digest, size, machine, elf, modified: 0, capabilities: None, module, place: Stored::Elsewhere }
+        let module = module.map(KnownModule::of);
+        Self { module, ..Self::at(Stored::Elsewhere, digest, size, machine, elf) }
+    }
+
+    fn at(place: Stored, digest: Digest, size: u64, machine: Option<u16>, elf: Option<Arc<Known>>) -> Self {
+        Self { digest, size, machine, elf, modified: 0, capabilities: None, module: None, place }
     }
 
     /// A reader from the first byte.
@@ -204,16 +199,7 @@ impl Spool {
             let (digest, size) = reader.finish();
             let elf = elf::read(head.as_slice(), size)?.map(|elf| Known::of(elf, Search::of(&head)));
             let place = Stored::Memory(Arc::new(Held::new(head)));
-            return Ok(Content {
-                digest,
-                size,
-                machine,
-                elf,
-                modified: 0,
-                capabilities: None,
-                module: None,
-                place,
-            });
+            return Ok(Content::at(place, digest, size, machine, elf));
         }
         let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (file, end) = match &mut *guard {
@@ -250,16 +236,7 @@ impl Spool {
             }
             None => None,
         };
-        Ok(Content {
-            digest,
-            size,
-            machine,
-            elf,
-            modified: 0,
-            capabilities: None,
-            module: None,
-            place: Stored::Spooled { file, offset },
-        })
+        Ok(Content::at(Stored::Spooled { file, offset }, digest, size, machine, elf))
     }
 }
 
@@ -282,16 +259,7 @@ pub fn written(write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> io::
     write(&mut out)?;
     let (file, digest, size) = out.finish();
     let file = Arc::new(file.into_inner().map_err(|error| unkept(error.into_error()))?);
-    Ok(Content {
-        digest,
-        size,
-        machine: None,
-        elf: None,
-        modified: 0,
-        capabilities: None,
-        module: None,
-        place: Stored::Spooled { file, offset: 0 },
-    })
+    Ok(Content::at(Stored::Spooled { file, offset: 0 }, digest, size, None, None))
 }
 
 #[cfg(test)]

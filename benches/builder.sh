@@ -65,10 +65,18 @@ for name in packages stat notify both; do
     cp "$real"/v3.0.17/*.tgz "$work/build/$name/"
     rm "$work/build/$name/deploy.tgz"
 done
-for service in stat notify; do
-    cp "$real/v3.0.17-patched/tars$service.tgz" "$work/build/$service/"
-    cp "$real/v3.0.17-patched/tars$service.tgz" "$work/build/both/"
-done
+# replace SERVICE FOLDER RELEASE: a package made anew, as `make` leaves it between the others.
+replace() {
+    cp "$real/$3/tars$1.tgz" "$work/build/$2/new"
+    mv "$work/build/$2/new" "$work/build/$2/tars$1.tgz"
+}
+change() {
+    for service in stat notify; do
+        replace "$service" "$service" "$1"
+        replace "$service" both "$1"
+    done
+}
+change v3.0.17-patched
 sed 's#base/framework.tar#base/real.tar#' "$root/images/framework.yaml" >"$work/images/framework.yaml"
 sed 's#base/framework.tar#base/web.tar#' "$root/images/framework.yaml" >"$work/images/web.yaml"
 echo "web: $real/web.tgz" >>"$work/images/web.yaml"
@@ -297,8 +305,12 @@ for kind in $engines; do
     (cd "$TARSUP_CACHE" && find . -type f | sort) >"$work/cache.list"
     pair "cold → runnable, base in the engine ($of)" BuildKit "≤ 0.8" engine_tarsup engine_buildkit engine
     remove_ours
-    into_engine packages 3.0.17 >>"$work/log" 2>&1
+    # Each folder as it was when the predecessor was built: what is older than some seconds is known by its times from then on.
+    change v3.0.17
+    sleep 4
+    for name in packages stat notify both; do into_engine "$name" 3.0.17 >>"$work/log" 2>&1; done
     (cd "$TARSUP_CACHE" && find . -type f | sort) >"$work/cache.17"
+    change v3.0.17-patched
     for changed in stat notify both; do
         what=tars$changed
         [ "$changed" != both ] || what='tarsstat and tarsnotify'

@@ -1,6 +1,6 @@
 //! The blob of a layer: the predecessor's or the cache's where the content is known, else made.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -45,10 +45,12 @@ pub(super) fn near(settings: &Settings, found: &Layer) -> Layer {
 }
 
 /// Whether a layer may be one that the predecessor has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Chance {
     /// It may well be: it is hashed first.
     Even,
+    /// It is hashed.
+    Told(Hashed),
     /// It holds what changed since: it is compressed and hashed in one, and let go where the predecessor has it after all.
     Slight,
 }
@@ -84,6 +86,7 @@ pub(super) fn pack(
     if known_blobs(settings).is_some() {
         let diff_id = match (&cached, chance) {
             (Some(record), _) => Some(record.diff_id),
+            (None, Chance::Told(hashed)) => Some(hashed.diff_id),
             (None, Chance::Even) => Some(hashed_as(settings, input, contents, &key)?.diff_id),
             (None, Chance::Slight) => cache.recall::<Hashed>(&hashed_key(&key)).map(|hashed| hashed.diff_id),
         };
@@ -95,11 +98,15 @@ pub(super) fn pack(
         return Ok(packed(record.diff_id, record.digest, record.size, Origin::Cache, None));
     }
     let _span = tracing::debug_span!("compress", what = input.name).entered();
-    let blob = HashingWriter::new(cache.start()?);
-    let mut tar = HashingWriter::new(compressors.writer(blob));
-    layer::write(&input.tree, &contents.folders, &mut tar).map_err(&failed)?;
-    tar.flush().map_err(&failed)?;
-    let (gzip, diff_id, tar_size) = tar.finish();
+    let mut gzip = compressors.writer(HashingWriter::new(cache.start()?));
+    let Hashed { diff_id, size: tar_size, .. } = match chance {
+        // The bytes of a tree are this process's own, and stay what they were.
+        Chance::Told(hashed) if hashed.is_of_this_run => {
+            layer::write(&input.tree, &contents.folders, &mut gzip).map_err(&failed)?;
+            hashed
+        }
+        _ => hashed_into(input, contents, &mut gzip)?,
+    };
     let (file, digest, size) = gzip.finish().map_err(&failed)?.finish();
     if let Some(found) = of_predecessor(diff_id) {
         return Ok(found);
@@ -141,6 +148,9 @@ pub(super) struct Hashed {
     pub(super) diff_id: Digest,
     /// Its size in bytes.
     pub(super) size: u64,
+    /// True where this process hashed it, false where the cache knew.
+    #[serde(skip)]
+    pub(super) is_of_this_run: bool,
 }
 
 /// What a layer is uncompressed: as the cache knows it, else made, and thrown away.
@@ -151,7 +161,9 @@ pub(super) fn hashed(
 ) -> Result<Hashed, BuildError> {
     let key = layer::key(&input.tree, &contents.folders);
     match settings.cache.find::<()>(&key) {
-        Some(LayerRecord { diff_id, tar_size: size, .. }) => Ok(Hashed { diff_id, size }),
+        Some(LayerRecord { diff_id, tar_size: size, .. }) => {
+            Ok(Hashed { diff_id, size, is_of_this_run: false })
+        }
         None => hashed_as(settings, input, contents, &key),
     }
 }
@@ -166,12 +178,21 @@ fn hashed_as(
         return Ok(noted);
     }
     let _span = tracing::debug_span!("hash", what = input.name).entered();
-    let mut tar = HashingWriter::new(io::sink());
-    layer::write(&input.tree, &contents.folders, &mut tar).map_err(BuildError::compress(&input.name))?;
-    let (_, diff_id, size) = tar.finish();
-    let hashed = Hashed { diff_id, size };
+    let hashed = hashed_into(input, contents, &mut io::sink())?;
     settings.cache.note(&hashed_key(key), &hashed)?;
     Ok(hashed)
+}
+
+/// Hashes a layer's tar on its way out.
+fn hashed_into(
+    input: &LayerInput,
+    contents: &BasePaths,
+    out: &mut dyn io::Write,
+) -> Result<Hashed, BuildError> {
+    let mut tar = HashingWriter::new(out);
+    layer::write(&input.tree, &contents.folders, &mut tar).map_err(BuildError::compress(&input.name))?;
+    let (_, diff_id, size) = tar.finish();
+    Ok(Hashed { diff_id, size, is_of_this_run: true })
 }
 
 /// The key of what a layer is uncompressed, where no blob of it was made.

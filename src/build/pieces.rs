@@ -119,14 +119,14 @@ impl<'a> Workshop<'a> {
         }
         parallel(self.settings.threads, pieces, |piece| match piece {
             Piece::Packed(layer) => Ok(Packed::clone(layer)),
-            Piece::Hashed(input, _) => self.pack(input, Chance::Even),
+            Piece::Hashed(input, hashed) => self.pack(input, Chance::Told(*hashed)),
         })
     }
 
     fn tar(&self, piece: &Piece<'_>) -> TarLayer {
         match piece {
             Piece::Packed(layer) => TarLayer::Stored(image::as_layer(layer, &self.settings.cache)),
-            Piece::Hashed(input, Hashed { diff_id, size }) => {
+            Piece::Hashed(input, Hashed { diff_id, size, .. }) => {
                 let (tree, folders) = (input.tree.clone(), self.base.folders.clone());
                 TarLayer::Tar { diff_id: *diff_id, size: *size, source: Arc::new(TreeTar { tree, folders }) }
             }

@@ -247,8 +247,9 @@ fn write(written: &Written<'_>, outputs: &[ImageName], places: &Places, ui: &Ui)
         ui.note(note);
     }
     let noted = |output: &ImageName| note_packages(packages, output);
-    let receipts = image::send_all(&built.image, outputs, reference, places, ui, &noted)?;
+    // An engine that is being sent the image already has it no later for that.
     packed::note(packages, &built.layers);
+    let receipts = image::send_all(&built.image, outputs, reference, places, ui, &noted)?;
     report(reference, built, &receipts, ui);
     Ok(Exit::Done)
 }

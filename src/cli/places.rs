@@ -88,7 +88,7 @@ impl Places {
                 transfers.spawn(async move {
                     let engine = connect(&connected, &options).await.ok()?;
                     let ahead = Ahead::of(engine.as_ref(), &of, likely.as_deref()).await.ok()?;
-                    let _ = told.set(takes_tars(&ahead.info));
+                    let _ = told.set(takes_tars(&ahead.kind));
                     Some(ahead)
                 })
             });
@@ -115,7 +115,7 @@ impl Places {
                 Some(ahead) => ahead,
                 None => Ahead::of(engine.as_ref(), &name, None).await?,
             };
-            if !takes_tars(&ahead.info) {
+            if !takes_tars(&ahead.kind) {
                 return Ok(Err(ahead));
             }
             let loaded = Daemon::new(engine, name).knowing(Some(ahead)).put_tars(image, &bar).await;

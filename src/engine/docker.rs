@@ -17,6 +17,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{Stream, StreamExt as _, TryFutureExt as _, TryStreamExt as _, stream};
 use serde_json::{Value, json};
+use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::address::{self, ConnectOptions, Surroundings, configuration};
@@ -25,7 +26,7 @@ use super::patience::{Moved, UNLIMITED, flowing, grow, patience, patience_of_ima
 use super::raw::{ApiRequest, Raw, absent, in_path, in_query, shareable, traced, unexpected, words};
 use super::{
     Attached, ByteStream, Change, ChangeKind, Container, ContainerSummary, CreateBody, Engine, EngineError,
-    EngineImage, EngineInfo, ExecOutput, Executing, HistoryItem, ImageSummary, Network, Printed,
+    EngineImage, EngineInfo, ExecOutput, Executing, Greeting, HistoryItem, ImageSummary, Network, Printed,
     RestartPolicy, Result, Status, answers,
 };
 
@@ -48,12 +49,13 @@ impl ApiVersion {
 pub struct DockerEngine {
     raw: Raw,
     docker: Docker,
-    /// What `GET /version` answered at first.
-    version: Value,
+    greeting: Greeting,
+    /// What `GET /version` answered, where it was asked.
+    version: OnceCell<Value>,
 }
 
 impl DockerEngine {
-    /// Finds the engine that flags, environment and docker's contexts name, asks for its version and agrees on an API.
+    /// Finds the engine that flags, environment and docker's contexts name, and agrees on an API, as docker's client does.
     ///
     /// # Errors
     /// [`EngineError::Configuration`] for an address or a context that cannot be used, [`EngineError::Unreachable`]
@@ -64,11 +66,18 @@ impl DockerEngine {
             Connection::open(&address::resolve(options, &around)?)?
         };
         let mut raw = Raw { connection, api_version: String::new() };
-        let version = raw.json(ApiRequest::new("version", "GET", "/version")).await?;
-        let ApiVersion(major, minor) = negotiate(&version)?;
+        let said = raw.ping().await?;
+        let version = OnceCell::new();
+        let offered = said.api_version.as_deref().and_then(ApiVersion::parse);
+        let ApiVersion(major, minor) = match offered.filter(|offered| *offered <= NEWEST_API) {
+            Some(offered) => offered,
+            // It has left older versions behind, perhaps, or is none of Docker's.
+            None => negotiate(version.get_or_try_init(|| ask_version(&raw)).await?)?,
+        };
         raw.api_version = format!("{major}.{minor}");
         let docker = raw.connection.bollard(major as usize, minor as usize)?;
-        Ok(Self { raw, docker, version })
+        let greeting = Greeting { version: said.docker_version(), is_near: raw.connection.is_near };
+        Ok(Self { raw, docker, greeting, version })
     }
 
     /// The address, as a person would write it.
@@ -171,6 +180,10 @@ impl DockerEngine {
     }
 }
 
+async fn ask_version(raw: &Raw) -> Result<Value> {
+    raw.json(ApiRequest::new("version", "GET", "/version")).await
+}
+
 /// The API version to speak: the engine's, or the newest known here.
 fn negotiate(version: &Value) -> Result<ApiVersion> {
     let offered = answers::text(version, "/ApiVersion");
@@ -236,10 +249,15 @@ fn text(bytes: &[u8]) -> String {
 
 #[async_trait]
 impl Engine for DockerEngine {
+    fn greeting(&self) -> Greeting {
+        self.greeting.clone()
+    }
+
     async fn info(&self) -> Result<EngineInfo> {
-        let info = self.raw.model(ApiRequest::new("info", "GET", "/info")).await?;
-        let is_near = self.raw.connection.is_near;
-        answers::info("info", (&self.raw.api_version, is_near), &self.version, info)
+        let version = self.version.get_or_try_init(|| ask_version(&self.raw));
+        let info = self.raw.model(ApiRequest::new("info", "GET", "/info"));
+        let (version, info) = futures_util::try_join!(version, info)?;
+        answers::info("info", (&self.raw.api_version, self.greeting.is_near), version, info)
     }
 
     async fn list_containers(&self, labels: &[String]) -> Result<Vec<ContainerSummary>> {

@@ -14,7 +14,8 @@ use bollard::errors::Error as BollardError;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use http_body_util::BodyExt as _;
-use hyper::{Request as HttpRequest, StatusCode};
+use hyper::body::Incoming;
+use hyper::{Request as HttpRequest, Response, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -70,7 +71,35 @@ impl Raw {
         traced(call, self.ask(request)).await
     }
 
+    /// `GET /_ping`: what an engine's headers say of it. One that has no such page says nothing.
+    pub async fn ping(&self) -> Result<Pinged> {
+        let call = "ping";
+        let asked = async {
+            let (head, body) = self.send(ApiRequest::new(call, "GET", "/_ping")).await?.into_parts();
+            // To its end: the connection is wanted for what follows.
+            patience::whole(call, patience(), body).await?;
+            let said = |name: &str| head.headers.get(name)?.to_str().ok().map(str::to_owned);
+            if !head.status.is_success() {
+                return Ok(Pinged::default());
+            }
+            Ok(Pinged { api_version: said("api-version"), server: said("server") })
+        };
+        traced(call, asked).await
+    }
+
     async fn ask(&self, request: ApiRequest<'_>) -> Result<Bytes> {
+        let (call, limit) = (request.call, request.limit);
+        let answered = self.send(request).await?;
+        let status = answered.status();
+        let body = patience::whole(call, limit, answered.into_body()).await?;
+        if status.is_success() || status.as_u16() == 304 {
+            return Ok(body);
+        }
+        Err(refused_by(call, status, &body))
+    }
+
+    /// Sends a request; the answer as it begins.
+    async fn send(&self, request: ApiRequest<'_>) -> Result<Response<Incoming>> {
         let ApiRequest { call, method, path, body, limit } = request;
         let request = HttpRequest::builder()
             .method(method)
@@ -78,17 +107,11 @@ impl Raw {
             .header("content-type", "application/json")
             .body(bollard::body_full(Bytes::from(body)))
             .map_err(|error| unexpected(call, &error.to_string()))?;
-        let answered = match timeout(limit, self.connection.send(request)).await {
-            Err(_) => return Err(lost(call, "it does not answer")),
-            Ok(Err(error)) => return Err(self.failed(call, &BollardError::from(error))),
-            Ok(Ok(answered)) => answered,
-        };
-        let status = answered.status();
-        let body = patience::whole(call, limit, answered.into_body()).await?;
-        if status.is_success() || status.as_u16() == 304 {
-            return Ok(body);
+        match timeout(limit, self.connection.send(request)).await {
+            Err(_) => Err(lost(call, "it does not answer")),
+            Ok(Err(error)) => Err(self.failed(call, &BollardError::from(error))),
+            Ok(Ok(answered)) => Ok(answered),
         }
-        Err(refused_by(call, status, &body))
     }
 
     fn address_of(&self, path: &str) -> String {
@@ -168,6 +191,23 @@ impl Raw {
             BollardError::JsonSerdeError { err } if err.is_eof() => lost(call, "its answer is cut off"),
             other => unexpected(call, &words(other)),
         }
+    }
+}
+
+/// What the headers of a ping said, as they said it.
+#[derive(Debug, Default)]
+pub(super) struct Pinged {
+    /// `Api-Version`, the newest that it speaks.
+    pub api_version: Option<String>,
+    /// `Server`, such as `Docker/20.10.24 (linux)`.
+    pub server: Option<String>,
+}
+
+impl Pinged {
+    /// The version of an engine that is Docker's.
+    pub fn docker_version(&self) -> Option<String> {
+        let words = self.server.as_deref()?.strip_prefix("Docker/")?;
+        words.split_whitespace().next().map(str::to_owned)
     }
 }
 
@@ -344,6 +384,17 @@ mod tests {
         }
         let mut messages = Messages { bytes: limits::ANSWER.most, ..Messages::default() };
         assert!(messages.add("load", b"[").unwrap_err().to_string().contains("TARSUP_LIMIT_ANSWER"));
+    }
+
+    #[test]
+    fn engine_of_another_maker_has_no_version_of_dockers() {
+        let version =
+            |server: &str| Pinged { server: Some(server.to_owned()), ..Pinged::default() }.docker_version();
+        assert_eq!(version("Docker/26.1.5+dfsg1 (linux)").as_deref(), Some("26.1.5+dfsg1"));
+        assert_eq!(version("Docker/20.10.24").as_deref(), Some("20.10.24"));
+        for other in ["Libpod/4.9.3 (linux)", "nginx", "Docker/", "", "docker"] {
+            assert_eq!(version(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -13,10 +13,10 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
 
 use super::archive::Archive;
-use super::held::Ahead;
+use super::held::{Ahead, Kind};
 use super::tars::{self, TarArchive};
 use super::{Progress, Receipt, Result, Sink, Source, TransportError, saved};
-use crate::engine::{ByteStream, CreateBody, Engine, EngineError, EngineImage, EngineInfo, ImageStore};
+use crate::engine::{ByteStream, CreateBody, Engine, EngineError, EngineImage, ImageStore};
 use crate::oci::{Digest, Image, Reference, TarImage};
 
 /// How much of the archive is sent at once.
@@ -77,13 +77,13 @@ impl Daemon {
     async fn load(
         &self,
         wanted: &Wanted<'_>,
-        (info, skipped): (&EngineInfo, &BTreeSet<usize>),
+        (kind, skipped): (&Kind, &BTreeSet<usize>),
         sent: &mut u64,
         progress: &dyn Progress,
     ) -> Result<()> {
         let (pieces, mut receiver) = mpsc::channel(WAITING);
         let (counter, mut progressed) = mpsc::unbounded_channel();
-        let (sending, reference, left_out) = (wanted.sent(info), self.reference.clone(), skipped.clone());
+        let (sending, reference, left_out) = (wanted.sent(kind), self.reference.clone(), skipped.clone());
         let writer = tokio::task::spawn_blocking(move || {
             let mut out = Pieces { out: pieces, piece: BytesMut::new() };
             let includes = |index: usize| !left_out.contains(&index);
@@ -119,12 +119,12 @@ impl Daemon {
             }
             (answer, Ok(_)) => answer?,
         };
-        self.prove(wanted, info, &said).await
+        self.prove(wanted, kind, &said).await
     }
 
     /// A load may fail without saying so: the image is asked for, and where the store takes half of one and the engine does
     /// not tell, mounted.
-    async fn prove(&self, wanted: &Wanted<'_>, info: &EngineInfo, said: &[String]) -> Result<()> {
+    async fn prove(&self, wanted: &Wanted<'_>, kind: &Kind, said: &[String]) -> Result<()> {
         let name = self.reference.to_string();
         let not_loaded = |why: String| TransportError::NotLoaded { name: name.clone(), why };
         let found = match self.engine.inspect_image(&name).await? {
@@ -134,10 +134,10 @@ impl Daemon {
             }
             Some(found) => found,
         };
-        match wanted.unpacked(info, said) {
+        match wanted.unpacked(kind, said) {
             Some(Err(why)) => Err(not_loaded(why)),
             Some(Ok(())) => Ok(()),
-            None => self.prove_whole(&found, &name, info.image_store).await,
+            None => self.prove_whole(&found, &name, kind.store).await,
         }
     }
 
@@ -267,7 +267,7 @@ impl Daemon {
     async fn known(&self, wanted: &Wanted<'_>) -> Result<Known> {
         self.tag()?;
         let ahead = self.ahead().await?;
-        let names = [Some(self.reference.to_string()), wanted.id_in(ahead.store())];
+        let names = [Some(self.reference.to_string()), wanted.id_in(ahead.kind.store)];
         let names: Vec<String> = names.into_iter().flatten().collect();
         let found = try_join_all(names.iter().map(|name| self.holds(name, wanted))).await?;
         let found = names.into_iter().zip(found).find_map(|(name, found)| Some((name, found?)));
@@ -282,12 +282,12 @@ impl Daemon {
         progress: &dyn Progress,
     ) -> Result<Loaded> {
         let tag = self.tag()?;
-        let info = ahead.info.clone();
+        let kind = ahead.kind.clone();
         let mut loaded = Loaded { skipped: (0..wanted.diff_ids().len()).collect(), sent: 0 };
         let mut skipped = None;
         if let Some((name, found)) = found {
             // An earlier run may have been killed after it sent the image without a layer, and before it proved it.
-            match self.prove_whole(&found, &name, info.image_store).await {
+            match self.prove_whole(&found, &name, kind.store).await {
                 Ok(()) => {
                     if name != self.reference.to_string() {
                         self.engine.tag_image(&name, &self.reference.familiar_name(), &tag).await?;
@@ -305,14 +305,14 @@ impl Daemon {
             Some(none) => none,
             None => ahead.layers(self.engine.as_ref(), wanted.line(), &self.reference).await?,
         };
-        let mut answer = self.load(wanted, (&info, &loaded.skipped), &mut loaded.sent, progress).await;
+        let mut answer = self.load(wanted, (&kind, &loaded.skipped), &mut loaded.sent, progress).await;
         if let Err(error) = &answer
             && !loaded.skipped.is_empty()
             && self.is_worth_another_try(error).await
         {
             tracing::info!(image = %self.reference, %error, "the engine lacks more layers than it seemed: sending all");
             loaded.skipped.clear();
-            answer = self.load(wanted, (&info, &loaded.skipped), &mut loaded.sent, progress).await;
+            answer = self.load(wanted, (&kind, &loaded.skipped), &mut loaded.sent, progress).await;
         }
         answer.map(|()| loaded)
     }
@@ -334,7 +334,7 @@ impl Sink for Daemon {
         if found.is_some() {
             return Ok(Receipt::of_nothing(image));
         }
-        let sending = wanted.sent(&ahead.info);
+        let sending = wanted.sent(&ahead.kind);
         let skipped = ahead.layers(self.engine.as_ref(), wanted.line(), &self.reference).await?;
         let includes = |index: usize| !skipped.contains(&index);
         let size = sending.size((&self.reference, &includes));
@@ -345,8 +345,8 @@ impl Sink for Daemon {
 }
 
 /// True for an engine that keeps layers as tars, with no network in between that compressed ones would spare.
-pub fn takes_tars(info: &EngineInfo) -> bool {
-    info.image_store == ImageStore::Classic && info.is_near
+pub fn takes_tars(kind: &Kind) -> bool {
+    kind.store == ImageStore::Classic && kind.is_near
 }
 
 /// An image that an engine is to have.
@@ -398,28 +398,29 @@ impl Wanted<'_> {
     }
 
     /// What this engine is sent of it.
-    fn sent(&self, info: &EngineInfo) -> Sent {
+    fn sent(&self, kind: &Kind) -> Sent {
         match self {
             Self::Tars(image) => Sent::Tars((*image).clone()),
-            Self::Stored(image) if takes_tars(info) => Sent::Tars(tars::of(image)),
+            Self::Stored(image) if takes_tars(kind) => Sent::Tars(tars::of(image)),
             Self::Stored(image) => Sent::Stored((*image).clone()),
         }
     }
 
     /// What an engine with containerd's store says of the image that it was just sent: it unpacks what is for its own kind of machine,
     /// and then a container can be made of it, or it says why not. `None` where nothing follows from what it says.
-    fn unpacked(&self, info: &EngineInfo, said: &[String]) -> Option<std::result::Result<(), String>> {
+    fn unpacked(&self, kind: &Kind, said: &[String]) -> Option<std::result::Result<(), String>> {
         let Self::Stored(image) = self else { return None };
-        let major: u32 = info.version.split('.').next()?.parse().ok()?;
-        if info.image_store != ImageStore::Containerd || major < SAYS_SO {
+        let major: u32 = kind.version.split('.').next()?.parse().ok()?;
+        if kind.store != ImageStore::Containerd || major < SAYS_SO {
             return None;
         }
         if let Some(failed) = said.iter().find(|line| line.starts_with(NOT_UNPACKED)) {
             return Some(Err(failed.clone()));
         }
         let config = image.parsed_config().ok()?;
-        let is_for_it =
-            config.os == "linux" && config.architecture == info.architecture && config.variant.is_none();
+        let is_for_it = config.os == "linux"
+            && kind.architecture.as_ref() == Some(&config.architecture)
+            && config.variant.is_none();
         (is_for_it && said.iter().any(|line| line.starts_with(LOADED))).then_some(Ok(()))
     }
 }
@@ -530,17 +531,14 @@ mod tests {
             Image { manifest: Vec::new(), config: config.to_string().into_bytes(), layers: Vec::new() }
         };
         let judged = |store, version: &str, architecture: &str, said: &[&str]| {
-            let info = EngineInfo {
-                id: String::new(),
-                version: version.to_owned(),
-                api_version: String::new(),
-                architecture: "amd64".to_owned(),
-                image_store: store,
-                data_root: String::new(),
+            let kind = Kind {
+                store,
                 is_near: true,
+                version: version.to_owned(),
+                architecture: Some("amd64".to_owned()),
             };
             let said: Vec<String> = said.iter().map(|line| (*line).to_owned()).collect();
-            Wanted::Stored(&image(architecture)).unpacked(&info, &said).map(|proven| proven.is_ok())
+            Wanted::Stored(&image(architecture)).unpacked(&kind, &said).map(|proven| proven.is_ok())
         };
         let (loaded, failed) = ("Loaded image: x:1", "Error unpacking image x:1: not found");
         let new =

@@ -4,19 +4,64 @@ use std::collections::BTreeSet;
 
 use futures_util::{StreamExt as _, stream};
 
-use crate::engine::{Engine, EngineError, EngineImage, EngineInfo, ImageStore, ImageSummary, Result};
+use crate::engine::{
+    Engine, EngineError, EngineImage, EngineInfo, Greeting, ImageStore, ImageSummary, Result,
+};
 use crate::oci::image::chain_id;
+use crate::oci::manifest::architecture;
 use crate::oci::reference::is_tag;
 use crate::oci::{Digest, Reference};
 
 /// How many images an engine is asked for at once.
 const TOGETHER: usize = 8;
 
+/// What of an engine decides how it is sent an image, and what its answer proves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kind {
+    /// How it stores images.
+    pub store: ImageStore,
+    /// True where it is spoken to through a socket of this machine.
+    pub is_near: bool,
+    /// Its version.
+    pub version: String,
+    /// Its machine, as images name it, where that is known.
+    pub architecture: Option<String>,
+}
+
+impl From<EngineInfo> for Kind {
+    fn from(info: EngineInfo) -> Self {
+        Self {
+            store: info.image_store,
+            is_near: info.is_near,
+            version: info.version,
+            architecture: Some(info.architecture),
+        }
+    }
+}
+
+impl Kind {
+    /// As an engine's first words and an image of its store tell, where they do: to be asked for more costs it more than all else
+    /// that is asked before a load.
+    fn told(Greeting { version, is_near }: Greeting, image: &EngineImage) -> Option<Self> {
+        let (store, architecture) = (image.store()?, is_near.then(machine).flatten());
+        // With containerd it is wanted afterwards: see `Wanted::unpacked`.
+        let is_enough = store == ImageStore::Classic || architecture.is_some();
+        is_enough.then_some(Self { store, is_near, version: version?, architecture })
+    }
+}
+
+/// The architecture of this machine, where its kernel (Linux 6.1 and later) says that it is the one that this program is made for: an
+/// emulator would show it another.
+fn machine() -> Option<String> {
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/arch").ok()?;
+    (kernel.trim_end() == std::env::consts::ARCH).then(|| architecture().to_owned())
+}
+
 /// What an engine tells before there is an image to send: what it is, and what it has of the image's repository.
 #[derive(Clone, Debug)]
 pub struct Ahead {
     /// The engine.
-    pub info: EngineInfo,
+    pub kind: Kind,
     /// The images of the repository that were asked for.
     asked: Vec<EngineImage>,
     /// The others, where it was asked which there are.
@@ -30,23 +75,17 @@ impl Ahead {
     /// # Errors
     /// The engine's.
     pub async fn of(engine: &dyn Engine, reference: &Reference, likely: Option<&str>) -> Result<Self> {
-        let images = async {
-            if let Some(tag) = likely.filter(|tag| is_tag(tag))
-                && let Some(found) = engine.inspect_image(&reference.with_tag(tag).to_string()).await?
-            {
-                return Ok((vec![found], None));
-            }
-            let mut listed = list(engine, reference).await?;
-            let rest = listed.split_off(listed.len().min(TOGETHER));
-            Ok((ask(engine, listed, |_| false).await?, Some(rest)))
-        };
-        let (info, (asked, unasked)) = futures_util::try_join!(engine.info(), images)?;
-        Ok(Self { info, asked, unasked })
-    }
-
-    /// How the engine stores images.
-    pub fn store(&self) -> ImageStore {
-        self.info.image_store
+        if let Some(tag) = likely.filter(|tag| is_tag(tag))
+            && let Some(found) = engine.inspect_image(&reference.with_tag(tag).to_string()).await?
+        {
+            let kind = Kind::told(engine.greeting(), &found);
+            return Ok(Self { kind: known_kind(engine, kind).await?, asked: vec![found], unasked: None });
+        }
+        let mut listed = list(engine, reference).await?;
+        let rest = listed.split_off(listed.len().min(TOGETHER));
+        let asked = ask(engine, listed, |_| false).await?;
+        let kind = asked.first().and_then(|image| Kind::told(engine.greeting(), image));
+        Ok(Self { kind: known_kind(engine, kind).await?, asked, unasked: Some(rest) })
     }
 
     /// The layers of these diff ids, by index, that the engine need not be sent. Of its images those are asked first that may be of the same
@@ -60,7 +99,7 @@ impl Ahead {
         (wanted, predecessor): (Vec<Digest>, Option<Digest>),
         reference: &Reference,
     ) -> Result<BTreeSet<usize>> {
-        let store = self.store();
+        let store = self.kind.store;
         let is_whole = |found: &EngineImage| {
             found.diff_ids == wanted
                 || predecessor.is_some_and(|chain| chain_id(&found.diff_ids) == Some(chain))
@@ -96,6 +135,14 @@ impl Ahead {
             }
         }
         Ok(BTreeSet::new())
+    }
+}
+
+/// What an engine is: told already, or asked for.
+async fn known_kind(engine: &dyn Engine, told: Option<Kind>) -> Result<Kind> {
+    match told {
+        Some(kind) => Ok(kind),
+        None => engine.info().await.map(Kind::from),
     }
 }
 
@@ -172,6 +219,25 @@ mod tests {
 
     fn digests(layers: &[&str]) -> Vec<Digest> {
         layers.iter().map(Digest::of).collect()
+    }
+
+    #[test]
+    fn engine_is_asked_for_what_its_image_does_not_tell() {
+        let told = |is_near, version: Option<&str>, raw: serde_json::Value| {
+            let greeting = Greeting { version: version.map(str::to_owned), is_near };
+            Kind::told(greeting, &EngineImage { id: "sha256:a".to_owned(), raw, ..EngineImage::default() })
+                .map(|kind| kind.store)
+        };
+        let of = |driver: &str, digests: &[&str]| serde_json::json!({"GraphDriver": {"Name": driver}, "RepoDigests": digests});
+        // What was pulled has a manifest's digest, and is called by that of its config.
+        let pulled = of("overlay2", &["tars/framework@sha256:b"]);
+        assert_eq!(told(true, Some("20.10.24"), pulled.clone()), Some(ImageStore::Classic));
+        assert_eq!(told(false, Some("20.10.24"), pulled.clone()), Some(ImageStore::Classic));
+        assert_eq!(told(true, None, pulled), None, "no version");
+        assert_eq!(told(true, Some("26.1.5"), of("btrfs", &[])), None, "both have such a driver");
+        let kept = of("overlayfs", &["tars/framework@sha256:a"]);
+        assert_eq!(told(false, Some("26.1.5"), kept.clone()), None, "its machine is not this one");
+        assert_eq!(told(true, None, kept), None, "no version");
     }
 
     #[test]

@@ -82,6 +82,7 @@ macro_rules! contract_tests {
     ($setting:path) => {
         contract_tests!(@each $setting:
             created_container_shows_what_it_was_created_with
+            first_words_and_an_image_tell_what_info_tells
             container_is_listed_by_its_labels
             list_shows_what_inspect_shows
             name_is_given_to_one_of_four_at_once
@@ -115,6 +116,13 @@ macro_rules! contract_tests {
             crate::contract::$behaviour(&setting).await;
         })+
     };
+}
+
+pub async fn first_words_and_an_image_tell_what_info_tells(s: &Setting) {
+    let (info, first) = (s.engine.info().await.unwrap(), s.engine.greeting());
+    assert_eq!((first.version, first.is_near), (Some(info.version), info.is_near));
+    let image = s.engine.inspect_image(&s.image).await.unwrap().expect("the image is there");
+    assert_eq!(image.store(), Some(info.image_store), "{}", image.raw);
 }
 
 pub async fn created_container_shows_what_it_was_created_with(s: &Setting) {

@@ -165,7 +165,7 @@ async fn connection_is_kept_for_the_calls_of_a_command() {
     let engine = stub.connect().await;
     use_it(&engine).await;
     let requests = stub.requests.lock().unwrap().clone();
-    assert_eq!(requests.len(), 17, "{requests:#?}");
+    assert_eq!(requests.len(), 18, "{requests:#?}");
     assert!(requests.contains(&"POST /containers/tars/stop?t=3".to_owned()), "{requests:#?}");
     assert!(
         requests.iter().any(|request| request.starts_with("DELETE /containers/tars?v=false&force=false"))

@@ -9,8 +9,8 @@ use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use tarsup::engine::{
     Attached, ByteStream, Change, ChangeKind, Container, ContainerSummary, CreateBody, Engine, EngineError,
-    EngineImage, EngineInfo, Environment, ExecOutput, Executing, HistoryItem, ImageStore, ImageSummary,
-    Network, RestartPolicy, Result, Status,
+    EngineImage, EngineInfo, Environment, ExecOutput, Executing, Greeting, HistoryItem, ImageStore,
+    ImageSummary, Network, RestartPolicy, Result, Status,
 };
 use tarsup::oci::Digest;
 
@@ -21,15 +21,34 @@ use super::disk::Volume;
 use super::world::{Held, World, answered, not_found};
 use super::{template, tools};
 
+/// The version, the API's version, and the store of an engine.
+fn versions(containerd: bool) -> (&'static str, &'static str, ImageStore) {
+    if containerd {
+        ("26.1.5", "1.45", ImageStore::Containerd)
+    } else {
+        ("20.10.24", "1.41", ImageStore::Classic)
+    }
+}
+
+/// An image's answer, with what tells of the store.
+fn told(image: &EngineImage, containerd: bool) -> Value {
+    let mut raw = image.raw.clone();
+    let digests: Vec<String> = if containerd { vec![format!("image@{}", image.id)] } else { Vec::new() };
+    raw["RepoDigests"] = json!(digests);
+    raw["GraphDriver"] = json!({"Name": if containerd { "overlayfs" } else { "overlay2" }});
+    raw
+}
+
 #[async_trait]
 impl Engine for FakeEngine {
+    fn greeting(&self) -> Greeting {
+        let (version, ..) = versions(super::up_to_date(&self.world, &self.late).containerd);
+        Greeting { version: Some(version.to_owned()), is_near: true }
+    }
+
     async fn info(&self) -> Result<EngineInfo> {
         self.call("info".to_owned(), |world, _| {
-            let (version, api_version, image_store) = if world.containerd {
-                ("26.1.5", "1.45", ImageStore::Containerd)
-            } else {
-                ("20.10.24", "1.41", ImageStore::Classic)
-            };
+            let (version, api_version, image_store) = versions(world.containerd);
             Ok(EngineInfo {
                 id: "FAKE".to_owned(),
                 version: version.to_owned(),
@@ -329,7 +348,8 @@ impl Engine for FakeEngine {
     async fn inspect_image(&self, image: &str) -> Result<Option<EngineImage>> {
         let image = image.to_owned();
         self.call(format!("inspect image {image}"), move |world, _| {
-            Ok(world.image_id(&image).and_then(|id| world.images.get(&id).cloned()))
+            let found = world.image_id(&image).and_then(|id| world.images.get(&id).cloned());
+            Ok(found.map(|image| EngineImage { raw: told(&image, world.containerd), ..image }))
         })
         .await
     }

@@ -393,9 +393,13 @@ impl Layout {
         }
         if !self.link(layer, &target) {
             let mut out = HashingWriter::new(self.temporary()?);
-            let reader = layer.source.open().map_err(io("read"))?;
+            let unreadable = |source| StoreError::Unreadable { wanted: digest, source };
+            let reader = layer.source.open().map_err(unreadable)?;
             // One byte more than there should be, and no endless stream.
-            io::copy(&mut reader.take(size.saturating_add(1)), &mut out).map_err(io("write"))?;
+            let mut reader = Reading { reader: reader.take(size.saturating_add(1)), has_failed: false };
+            if let Err(error) = io::copy(&mut reader, &mut out) {
+                return Err(if reader.has_failed { unreadable(error) } else { io("write")(error) });
+            }
             let (file, found, length) = out.finish();
             if found != digest {
                 return Err(StoreError::WrongBytes { wanted: digest, found });
@@ -506,6 +510,20 @@ impl Layout {
         file.as_file().set_permissions(fs::Permissions::from_mode(0o644)).map_err(failed)?;
         file.persist(path).map_err(|error| failed(error.error))?;
         Ok(())
+    }
+}
+
+/// Tells a failure to read from one to write.
+struct Reading<R> {
+    reader: R,
+    has_failed: bool,
+}
+
+impl<R: Read> Read for Reading<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reader.read(buffer).inspect_err(|error| {
+            self.has_failed |= error.kind() != io::ErrorKind::Interrupted;
+        })
     }
 }
 

@@ -50,6 +50,14 @@ pub enum StoreError {
         /// What came.
         found: Digest,
     },
+    /// Bytes that cannot be read where they come from.
+    #[error("the bytes of the layer {wanted} cannot be read")]
+    Unreadable {
+        /// What the manifest names.
+        wanted: Digest,
+        /// Why not.
+        source: io::Error,
+    },
     /// No image of that name.
     #[error("there is no image {name} in {}", shown(layout))]
     Absent {
@@ -88,6 +96,7 @@ impl Diagnose for StoreError {
             Self::Io { .. } => Exit::Failed,
             Self::Malformed { .. }
             | Self::WrongBytes { .. }
+            | Self::Unreadable { .. }
             | Self::Absent { .. }
             | Self::Unknown { .. }
             | Self::NoHome { .. } => Exit::Usage,
@@ -108,7 +117,7 @@ impl Diagnose for StoreError {
             Self::Malformed { .. } => {
                 "name an OCI layout, or a folder that is empty or does not exist".to_owned()
             }
-            Self::WrongBytes { .. } => {
+            Self::WrongBytes { .. } | Self::Unreadable { .. } => {
                 "whatever it is copied from is damaged, or was tampered with: get the image again".to_owned()
             }
             Self::Absent { present, .. } if present.is_empty() => {
@@ -127,7 +136,7 @@ impl Diagnose for StoreError {
             Self::Io { path, .. } | Self::Malformed { path, .. } => Some(Place::file(path)),
             Self::Absent { layout, .. } => Some(Place::file(layout)),
             Self::Unknown { source, .. } => source.place(),
-            Self::WrongBytes { .. } | Self::NoHome { .. } => None,
+            Self::WrongBytes { .. } | Self::Unreadable { .. } | Self::NoHome { .. } => None,
         }
     }
 }

@@ -281,7 +281,7 @@ impl TransportError {
             }
             Self::Read { source, .. }
             | Self::Io { source, .. }
-            | Self::Store(StoreError::Io { source, .. })
+            | Self::Store(StoreError::Io { source, .. } | StoreError::Unreadable { source, .. })
                 if is_registry(&source) =>
             {
                 match source.downcast() {

@@ -4,12 +4,19 @@ use std::fs;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tarsup::diagnose::{Diagnose as _, Exit};
+use tarsup::engine::Engine as _;
 use tarsup::oci::Digest;
+use tarsup::transport::daemon::Daemon;
+use tarsup::transport::{Sink as _, layout};
 
+use crate::fake::FakeEngine;
 use crate::packages::Workshop;
+use crate::registry::stub::Stub;
 
 /// What goes wrong, and how it is done.
 type Evil<'a> = (&'a str, Box<dyn Fn() + 'a>);
@@ -43,6 +50,7 @@ fn all_whole(folder: &Path) -> bool {
 #[test]
 fn copy_of_a_layer_with_wrong_bytes_is_refused_and_the_store_stays_clean() {
     let workshop = Workshop::new();
+    let stub = Stub::honest();
     let built = workshop.json(&["build", "framework.yaml", "-o", "oci:evil:1"]);
     poison(&blob(&workshop, "evil", &built, 0));
     // The cache had the very file as long as it was linked: what is tested is the way from a folder into the store.
@@ -61,10 +69,25 @@ fn copy_of_a_layer_with_wrong_bytes_is_refused_and_the_store_stays_clean() {
         if let Some(evil) = evil {
             evil(&blob(&workshop, "evil", &built, 0));
         }
-        let message = workshop.refused(&["copy", "oci:evil:1", "docker-archive:evil.tar"], 2);
-        assert!(message.contains("the bytes of the layer sha256:") && message.contains(why), "{message}");
-        assert!(message.contains("whatever it is copied from is damaged"), "{message}");
-        assert!(!workshop.path("evil.tar").exists(), "{message}");
+        for destination in ["docker-archive:evil.tar", "oci:other:1", "tars/framework:3.0.17"] {
+            let message = workshop.refused(&["copy", "oci:evil:1", destination], 2);
+            assert!(message.contains("the bytes of the layer sha256:") && message.contains(why), "{message}");
+            assert!(message.contains("whatever it is copied from is damaged"), "{message}");
+        }
+        assert!(!workshop.path("evil.tar").exists() && !workshop.path("other/index.json").exists());
+        let message = workshop.refused(&["copy", "oci:evil:1", &stub.name("a:1")], 2);
+        assert!(message.contains("cannot be sent: "), "{message}");
+        assert_eq!(stub.count("PUT", "/manifests/"), 0);
+        // An engine, as the command line has it.
+        let image = layout::read(&workshop.path("evil"), None).unwrap();
+        let engine = Arc::new(FakeEngine::new());
+        let sent = Daemon::new(engine.clone(), "a:1".parse().unwrap());
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let error = runtime.block_on(sent.put(&image, &())).unwrap_err().at_its_source();
+        assert_eq!(error.exit(), Exit::Usage, "{error}");
+        // What it is sent is inflated on the way: what is cut off cannot be read.
+        assert!(error.to_string().contains("the bytes of the layer sha256:"), "{error}");
+        assert!(runtime.block_on(engine.list_images()).unwrap().is_empty());
     }
     let genuine = workshop.json(&["build", "framework.yaml"]);
     assert_eq!(genuine["digest"], built["digest"]);

@@ -211,7 +211,8 @@ impl Diagnose for RegistryError {
             | Self::WrongBytes { .. }
             | Self::Platform { .. }
             | Self::Configuration { .. }
-            | Self::Name { .. } => Exit::Usage,
+            | Self::Name { .. }
+            | Self::Unsendable { .. } => Exit::Usage,
             Self::Unreachable { .. }
             | Self::Untrusted { .. }
             | Self::Login { .. }
@@ -220,8 +221,7 @@ impl Diagnose for RegistryError {
             | Self::Answered { .. }
             | Self::Lost { .. }
             | Self::Silent { .. }
-            | Self::NotKept { .. }
-            | Self::Unsendable { .. } => Exit::Failed,
+            | Self::NotKept { .. } => Exit::Failed,
         }
     }
 

@@ -184,14 +184,14 @@ pub enum CheckError {
         origin: PathBuf,
     },
     /// The base is made for another platform.
-    #[error("the base {} is for {}, and the image is for linux/{architecture}", shown(base), shown(found))]
+    #[error("the base {} is for {}, and the image is for {wanted}", shown(base), shown(found))]
     BaseMachine {
         /// As the recipe names it.
         base: String,
         /// Its platform.
         found: String,
         /// What the image is for.
-        architecture: String,
+        wanted: String,
         /// The recipe.
         recipe: PathBuf,
     },

@@ -15,7 +15,7 @@ use crate::contents::{
 };
 use crate::oci::config::{Healthcheck, History, RootFs, Run};
 use crate::oci::image::{ANNOTATION_AFTER, ANNOTATION_LAYER, CREATED_BY};
-use crate::oci::{Config, Descriptor, Digest, Image, Layer, Manifest, MediaType};
+use crate::oci::{Config, Descriptor, Digest, Image, Layer, Manifest, MediaType, Platform};
 use crate::store::Cache;
 use crate::tarball::header::MODIFIED;
 use crate::tars::catalogue::{DATA_PATH, INIT_PATH, WEB_PORT};
@@ -29,8 +29,8 @@ pub const LABEL_IMAGE_SERVICES: &str = "io.tarsup.image.services";
 pub struct Parts<'a> {
     /// The recipe.
     pub recipe: &'a Recipe,
-    /// `amd64`, `arm64`, ...
-    pub architecture: &'a str,
+    /// What the image is for.
+    pub platform: &'a Platform,
     /// Seconds since 1970 for config and history.
     pub created: Option<i64>,
     /// The layers in their final order: what they are called, what they are, and their diff ids.
@@ -53,9 +53,9 @@ pub fn config(parts: &Parts<'_>) -> serde_json::Result<Vec<u8>> {
     };
     let config = Config {
         created: created.clone(),
-        architecture: parts.architecture.to_owned(),
+        architecture: parts.platform.architecture.clone(),
         os: "linux".to_owned(),
-        variant: None,
+        variant: parts.platform.variant.clone(),
         config: run(parts.recipe),
         rootfs: RootFs {
             diff_ids: parts.layers.iter().map(|(_, _, diff_id)| *diff_id).collect(),

@@ -134,6 +134,7 @@ mod tests {
     use super::super::recipe::Overrides;
     use super::*;
     use crate::diagnose::Diagnose as _;
+    use crate::oci::Platform;
     use crate::store::Cache;
 
     #[test]
@@ -146,7 +147,7 @@ mod tests {
         fs::write(path("recipe.yaml"), recipe).unwrap();
         let settings = Settings {
             rehearses: false,
-            architecture: "amd64".to_owned(),
+            platform: Platform::linux("amd64"),
             created: None,
             threads: NonZeroUsize::MIN,
             cache: Cache::at(path("cache")),

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde::{Deserialize, Serialize};
 
 use crate::diagnose::{Diagnose, Exit, Place, shown};
-use crate::oci::{Digest, Image, Layer, TarImage};
+use crate::oci::{Digest, Image, Layer, Platform, TarImage};
 use crate::store::cache::LayerRecord;
 use crate::store::{Cache, StoreError};
 use crate::tars::Service;
@@ -69,8 +69,8 @@ use unpack::UnpackError;
 /// Everything that decides an image besides the recipe.
 #[derive(Debug)]
 pub struct Settings {
-    /// `amd64`, `arm64`, ...
-    pub architecture: String,
+    /// What the image is for.
+    pub platform: Platform,
     /// The date of config and history, in seconds since 1970: `SOURCE_DATE_EPOCH`.
     pub created: Option<i64>,
     /// How many threads compress. Does not show in any byte.
@@ -411,7 +411,7 @@ fn prepare_with<'a>(
                 why: "it was not read".to_owned(),
                 recipe: recipe.file.clone(),
             })?;
-            base.check(&settings.architecture, &recipe.file)?;
+            base.check(&settings.platform, &recipe.file)?;
             Some(BaseInput::Image(base))
         }
     };

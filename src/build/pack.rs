@@ -163,7 +163,7 @@ impl PreparedBuild<'_> {
             let tree = self.place(input, contents)?;
             // A console's modules bring programs for every machine, and choose.
             if input.name != "web" {
-                machine::check(&input.name, &tree, &self.settings.architecture, &self.recipe.file)?;
+                machine::check(&input.name, &tree, &self.settings.platform.architecture, &self.recipe.file)?;
             }
             layers.push(LayerInput { name: input.name.clone(), what: input.what.clone(), tree });
         }
@@ -271,7 +271,7 @@ impl PreparedBuild<'_> {
         let predecessor = self.settings.predecessor.as_ref();
         let parts = image::Parts {
             recipe: self.recipe,
-            architecture: &self.settings.architecture,
+            platform: &self.settings.platform,
             created: self.settings.created,
             layers: pieces.iter().map(Piece::told).collect(),
             summaries,

@@ -97,12 +97,12 @@ fn key_at(recipe: &Recipe, settings: &Settings, now: SystemTime) -> Option<Diges
     if !is_alone {
         return None;
     }
-    let Settings { architecture, created, strict, waive, .. } = settings;
+    let Settings { platform, created, strict, waive, .. } = settings;
     let mut text = Text::new(io::sink());
     let _ = writeln!(text, "tarsup image 3 of {}\n{ENCODER}", env!("CARGO_PKG_VERSION"));
     let _ = writeln!(
         text,
-        "{recipe:?}\n{architecture} {created:?} {strict} {waive:?}\n{:?}",
+        "{recipe:?}\n{platform} {created:?} {strict} {waive:?}\n{:?}",
         limits::all().map(Limit::value)
     );
     let mut inputs: Vec<PathBuf> = recipe.packages.iter().chain(&recipe.web).cloned().collect();
@@ -169,6 +169,7 @@ mod tests {
 
     use super::super::recipe::Overrides;
     use super::*;
+    use crate::oci::Platform;
     use crate::store::Cache;
 
     const RECIPE: &str = "name: x/plain\nversion: 1\nrole: plain\nbase: scratch\n\
@@ -176,7 +177,7 @@ mod tests {
 
     fn settings(cache: &Path) -> Settings {
         Settings {
-            architecture: "amd64".to_owned(),
+            platform: Platform::linux("amd64"),
             created: None,
             threads: NonZeroUsize::MIN,
             cache: Cache::at(cache),

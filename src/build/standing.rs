@@ -15,7 +15,7 @@ use crate::contents::Kind;
 use crate::diagnose::shown;
 use crate::limits;
 use crate::oci::image::BASE;
-use crate::oci::{Digest, HashingReader, HashingWriter, Image, Layer};
+use crate::oci::{Digest, HashingReader, HashingWriter, Image, Layer, Platform, platform};
 use crate::paths::{ImagePath, ImagePathBuf};
 use crate::store::Cache;
 use crate::store::cache::{Draft, LayerRecord};
@@ -38,15 +38,15 @@ impl BaseImage {
     }
 
     /// Refuses one for another machine, and one that cannot be stood upon.
-    pub(super) fn check(&self, architecture: &str, recipe: &Path) -> Result<(), CheckError> {
+    pub(super) fn check(&self, platform: &Platform, recipe: &Path) -> Result<(), CheckError> {
         let config: serde_json::Value = serde_json::from_slice(&self.image.config).unwrap_or_default();
-        let of = |key: &str| config[key].as_str().unwrap_or_default().to_owned();
-        let found = format!("{}/{}", of("os"), of("architecture"));
-        if found != format!("linux/{architecture}") {
+        let of = |key: &str| config[key].as_str().unwrap_or_default();
+        let (os, architecture, variant) = (of("os"), of("architecture"), of("variant"));
+        if os != "linux" || platform.fit(architecture, Some(variant)).is_none() {
             return Err(CheckError::BaseMachine {
                 base: self.name.clone(),
-                found,
-                architecture: architecture.to_owned(),
+                found: platform::shown(os, architecture, Some(variant)),
+                wanted: platform.to_string(),
                 recipe: recipe.to_owned(),
             });
         }
@@ -137,7 +137,9 @@ fn read(base: &BaseImage, layer: &Layer, keep: Option<(&Cache, &Compressors)>) -
     let failed = |source| UnpackError::Read { path: path.to_owned(), source };
     let blob = HashingReader::new(layer.source.open().map_err(failed)?);
     let kept = keep.filter(|_| is_gzip(layer) && layer.source.registry().is_some());
-    let copy = kept.map(|(cache, _)| cache.start()).transpose()?;
+    // Where several outputs want it, it is there by now.
+    let is_here = |cache: &Cache| cache.holds(&layer.descriptor.digest, layer.descriptor.size);
+    let copy = kept.filter(|(cache, _)| !is_here(cache)).map(|(cache, _)| cache.start()).transpose()?;
     let blob = Tee { inner: blob, out: Copy(copy), broken: None };
     let stream = BufReader::with_capacity(256 * 1024, blob);
     let tar = magic::open(stream).map_err(|error| unfit(base, &error.to_string()))?;
@@ -174,9 +176,12 @@ fn read(base: &BaseImage, layer: &Layer, keep: Option<(&Cache, &Compressors)>) -
         let why = format!("{digest} unpacks to {diff_id}, and its config names {}", layer.diff_id);
         return Err(unfit(base, &why).into());
     }
-    if let (Some((cache, _)), Copy(Some(file))) = (kept, blob.out) {
+    if let Some((cache, _)) = kept {
         let record = LayerRecord::new(diff_id, digest, size, tar_size, ());
-        cache.keep(&gzipped(&diff_id), file, &record)?;
+        match blob.out.0 {
+            Some(file) => cache.keep(&gzipped(&diff_id), file, &record)?,
+            None => cache.keep_record(&gzipped(&diff_id), &record)?,
+        }
     }
     if let (Some((cache, _)), Made::Gzip(gzip)) = (keep, made) {
         let (file, digest, size) = gzip.finish().map_err(BuildError::compress(BASE))?.finish();

@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::image::{self, Receipts};
-use super::options::ImageOptions;
+use super::options::{ImageOptions, PlatformOptions};
 use super::places::Places;
 use super::{Failure, Outcome, Ui, packed};
 use crate::build::after::Predecessor;
@@ -24,7 +24,7 @@ use crate::build::{self, Built, Origin, Packed, Settings, UsedPackage, Watch, sk
 use crate::deploy::pins::PACKAGE_ANNOTATION;
 use crate::diagnose::{Diagnose, Exit};
 use crate::limits::{self, Beyond};
-use crate::oci::{Digest, Image, Reference, TarImage};
+use crate::oci::{Digest, Image, Platform, Reference, TarImage};
 use crate::sbom::PACKED_ANNOTATION;
 use crate::store::{self, Cache};
 use crate::tars::catalogue::IMAGE_ROLE_LABEL;
@@ -56,8 +56,8 @@ pub struct BuildArgs {
     #[arg(long, value_name = "VERSION")]
     version: Option<String>,
 
-    /// The platform of the image
-    #[arg(long, value_name = "OS/ARCH", default_value = "linux/amd64")]
+    /// The platform of the image (default: linux/amd64), and what is taken of a base or predecessor for several; with --patch, that of the image
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     platform: Vec<String>,
 
     /// Keep the layers of this image and put what changed on top: a host that has it is sent that and nothing else
@@ -145,13 +145,15 @@ pub fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
     }
     let overrides = Overrides { version: args.version.clone(), packages: args.packages.clone() };
     let recipe = Recipe::read(&args.recipe, &overrides).map_err(build::BuildError::from)?;
-    let outputs = outputs(args, &recipe.reference)?;
+    let reference = &recipe.reference;
+    let outputs = outputs(args, reference)?;
     let places = Places::new(&args.places);
     let before = args.after.as_ref().and_then(|text| text.parse().ok());
     places.look_ahead(&outputs, before.as_ref().and_then(ImageName::tag), ui);
     // The process ends with it: what is known of thousands of files need not be given back one by one.
-    let mut settings = ManuallyDrop::new(settings(args, after(args, &places, ui)?)?);
-    let pinned = base::read(args, &recipe, &mut settings, &places, ui)?;
+    let mut settings = ManuallyDrop::new(settings(args)?);
+    settings.predecessor = after(args, &settings, &outputs, &places, ui)?;
+    let pinned = base::read(args, &recipe, &mut settings, &outputs, &places, ui)?;
     let key = build::same::key(&recipe, &settings);
     if let Some((warnings, built)) = key.and_then(|key| build::same::recall(key, &settings)) {
         for warning in &warnings {
@@ -159,12 +161,12 @@ pub fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
         }
         reach(&outputs, &places, ui)?;
         if args.plan {
-            return plan::show(built, &warnings, &recipe.reference, &outputs, &places, ui);
+            return plan::show(built, &warnings, reference, &outputs, &places, ui);
         }
         for layer in &built.layers {
             say(layer, ui);
         }
-        let written = Written { built: &built, reference: &recipe.reference, packages: &built.packages };
+        let written = Written { built: &built, reference, packages: &built.packages, cache: &settings.cache };
         return write(&written, &outputs, &places, ui);
     }
     let prepared = ManuallyDrop::new(build::prepare_keyed(&recipe, &settings, key)?);
@@ -173,18 +175,11 @@ pub fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
     }
     reach(&outputs, &places, ui)?;
     if args.plan {
-        return plan::show(
-            prepared.build(&())?,
-            &prepared.warnings,
-            &recipe.reference,
-            &outputs,
-            &places,
-            ui,
-        );
+        return plan::show(prepared.build(&())?, &prepared.warnings, reference, &outputs, &places, ui);
     }
     let built = prepared.build(&Telling { outputs: &outputs, places: &places, ui })?;
     pinned.keep(ui)?;
-    let written = Written { built: &built, reference: &recipe.reference, packages: &prepared.packages };
+    let written = Written { built: &built, reference, packages: &prepared.packages, cache: &settings.cache };
     write(&written, &outputs, &places, ui)
 }
 
@@ -236,10 +231,12 @@ struct Written<'a> {
     built: &'a Built,
     reference: &'a Reference,
     packages: &'a [UsedPackage],
+    /// What the outputs read of a registry may have come into it.
+    cache: &'a Cache,
 }
 
 fn write(written: &Written<'_>, outputs: &[ImageName], places: &Places, ui: &Ui) -> Outcome {
-    let Written { built, reference, packages } = written;
+    let Written { built, reference, packages, cache } = written;
     for warning in &built.warnings {
         ui.warn(warning);
     }
@@ -250,6 +247,9 @@ fn write(written: &Written<'_>, outputs: &[ImageName], places: &Places, ui: &Ui)
     // An engine that is being sent the image already has it no later for that.
     packed::note(packages, &built.layers);
     let receipts = image::send_all(&built.image, outputs, reference, places, ui, &noted)?;
+    if let Err(error) = cache.settle() {
+        tracing::debug!(%error, "what the outputs read may be read again");
+    }
     report(reference, built, &receipts, ui);
     Ok(Exit::Done)
 }
@@ -282,8 +282,18 @@ fn outputs(args: &BuildArgs, reference: &Reference) -> Result<Vec<ImageName>, Fa
 }
 
 /// What `--after` names.
-fn after(args: &BuildArgs, places: &Places, ui: &Ui) -> Result<Option<Predecessor>, Failure> {
+fn after(
+    args: &BuildArgs,
+    Settings { platform, cache, .. }: &Settings,
+    outputs: &[ImageName],
+    places: &Places,
+    ui: &Ui,
+) -> Result<Option<Predecessor>, Failure> {
     let Some(text) = &args.after else { return Ok(None) };
+    let read = |name: &ImageName| -> Result<Image, Failure> {
+        let image = near::gzipped(image::read_for(name, platform, places, ui)?, cache)?;
+        Ok(near::shared(image, outputs, cache))
+    };
     let mut before = match text.parse()? {
         ImageName::Daemon(reference) => {
             let found = image::of_engine(&reference, places, ui)?;
@@ -293,7 +303,7 @@ fn after(args: &BuildArgs, places: &Places, ui: &Ui) -> Result<Option<Predecesso
             let image = match near::of_engine(&found) {
                 None if is_ours => {
                     ui.note(&format!("{name} is known to neither the store nor the cache: it is taken out of the engine, all of it"));
-                    Some(near::gzipped(image::read(&name, places, ui)?)?)
+                    Some(read(&name)?)
                 }
                 known => known,
             };
@@ -302,7 +312,7 @@ fn after(args: &BuildArgs, places: &Places, ui: &Ui) -> Result<Option<Predecesso
                 None => Predecessor::of_diff_ids(found.diff_ids),
             }
         }
-        name => predecessor(&name, &near::gzipped(image::read(&name, places, ui)?)?, ui)?,
+        name => predecessor(&name, &read(&name)?, ui)?,
     };
     before.relayer = args.relayer;
     Ok(Some(before))
@@ -315,22 +325,22 @@ fn predecessor(name: &ImageName, image: &Image, ui: &Ui) -> Result<Predecessor, 
     Ok(Predecessor::of(image, read_in_full).map_err(failed)?)
 }
 
-fn settings(args: &BuildArgs, predecessor: Option<Predecessor>) -> Result<Settings, Failure> {
+/// As the arguments say, without predecessor and base.
+fn settings(args: &BuildArgs) -> Result<Settings, Failure> {
     if let Some(unnamed) = args.waive.iter().find(|given| !is_waiver(given)) {
         return Err(UsageError::Waive(unnamed.clone()).into());
     }
-    let architecture = match args.platform.as_slice() {
-        [one] => one.strip_prefix("linux/").filter(|arch| matches!(*arch, "amd64" | "arm64")),
-        _ => None,
-    };
-    let architecture = architecture.ok_or_else(|| UsageError::Platform(args.platform.join(",")))?;
+    let platform = PlatformOptions::of(&args.platform).asked()?.unwrap_or_else(|| Platform::linux("amd64"));
+    if !matches!(platform.architecture.as_str(), "amd64" | "arm64") {
+        return Err(UsageError::Platform(platform.to_string()).into());
+    }
     Ok(Settings {
-        architecture: architecture.to_owned(),
+        platform,
         created: epoch()?,
         threads: workers()?,
         cache: Cache::at(store::cache_folder()?),
         rehearses: args.plan,
-        predecessor,
+        predecessor: None,
         init: skeleton::default_init(),
         base: None,
         strict: args.strict,

@@ -10,7 +10,7 @@ use super::places::Places;
 use super::{Failure, Outcome, Ui, inspect, ui};
 use crate::diagnose::{Exit, shown};
 use crate::engine::{Engine as _, EngineImage};
-use crate::oci::{Digest, Image, Reference, manifest};
+use crate::oci::{Digest, Image, Platform, Reference};
 use crate::store;
 use crate::transport::archive::ArchiveFile;
 use crate::transport::daemon::Daemon;
@@ -82,7 +82,7 @@ fn tell(receipt: &Receipt, ui: &Ui) {
 
 /// Reads an image, wherever it lies; what there is for several platforms, for this machine's.
 pub fn read(name: &ImageName, places: &Places, ui: &Ui) -> Result<Image, Failure> {
-    read_for(name, manifest::architecture(), places, ui)
+    read_for(name, &Platform::of_machine(), places, ui)
 }
 
 /// The same for the platform that is asked for, and for no other.
@@ -92,20 +92,20 @@ pub fn read_asked(
     places: &Places,
     ui: &Ui,
 ) -> Result<Image, Failure> {
-    let architecture = platform.architecture()?.unwrap_or_else(|| manifest::architecture());
-    let image = read_for(name, architecture, places, ui)?;
+    let asked = platform.asked()?.unwrap_or_else(Platform::of_machine);
+    let image = read_for(name, &asked, places, ui)?;
     platform.check(name, &image.parsed_config().unwrap_or_default())?;
     Ok(image)
 }
 
-/// The same for this architecture.
-pub fn read_for(name: &ImageName, architecture: &str, places: &Places, ui: &Ui) -> Result<Image, Failure> {
+/// The same for this platform, where there is a choice.
+pub fn read_for(name: &ImageName, platform: &Platform, places: &Places, ui: &Ui) -> Result<Image, Failure> {
     let _span = tracing::debug_span!("read", what = %name).entered();
     match name {
         ImageName::Oci { directory, tag } => {
-            Ok(LayoutImage::new(directory, tag.as_deref()).read_for(architecture)?)
+            Ok(LayoutImage::new(directory, tag.as_deref()).read_for(platform)?)
         }
-        ImageName::Store(reference) => Ok(LayoutImage::local(reference)?.read_for(architecture)?),
+        ImageName::Store(reference) => Ok(LayoutImage::local(reference)?.read_for(platform)?),
         ImageName::Archive { file, reference } => {
             Ok(saved::read(saved::Archived::plain(file)?, reference.as_ref())?)
         }
@@ -113,7 +113,7 @@ pub fn read_for(name: &ImageName, architecture: &str, places: &Places, ui: &Ui) 
             Ok(transfer(ui, async { Daemon::new(places.engine().await?, reference.clone()).get().await })??)
         }
         ImageName::Registry(reference) => {
-            Ok(transfer(ui, places.registries.image_for(reference, architecture).get())??)
+            Ok(transfer(ui, places.registries.image_for(reference, platform.clone()).get())??)
         }
     }
 }

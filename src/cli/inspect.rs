@@ -20,7 +20,7 @@ use super::{Failure, Outcome, Ui, packed};
 use crate::contents::summary::Summaries;
 use crate::contents::{Contents, Part};
 use crate::diagnose::{Diagnose, Exit, Place, shown};
-use crate::oci::{Config, Digest, Image};
+use crate::oci::{Config, Digest, Image, platform};
 use crate::sbom::{self, MadePart, PACKED_ANNOTATION};
 use crate::store;
 use crate::transport::{ImageName, TransportError};
@@ -177,7 +177,7 @@ pub fn inspect(args: &InspectArgs, ui: &Ui) -> Outcome {
         None if ui.is_json() => Needed::List,
         None => Needed::Parts,
     };
-    let _ = args.platform.architecture()?;
+    let _ = args.platform.asked()?;
     let subject = match &name {
         ImageName::Daemon(reference) => held::subject(reference, needed, &places, ui)?,
         name => Subject::of(&name.to_string(), read_asked(name, &args.platform, &places, ui)?)?,
@@ -232,8 +232,8 @@ fn subject_text(name: &ImageName, subject: &Subject, parts: &[MadePart], near: &
             let _ = write!(text, "\n  {what}    {digest}");
         }
     }
-    let _ =
-        write!(text, "\n  platform  {}/{}\n  created   {}", config.os, config.architecture, config.created);
+    let platform = platform::shown(&config.os, &config.architecture, config.variant.as_deref());
+    let _ = write!(text, "\n  platform  {platform}\n  created   {}", config.created);
     let services = services(config);
     if !services.is_empty() {
         let _ = write!(text, "\n  services  {}", services.join(" "));

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::diagnose::{Diagnose, Exit};
-use crate::oci::Config;
+use crate::oci::{Config, Platform, platform};
 use crate::transport::ImageName;
 use crate::transport::registry::Mirror;
 
@@ -51,7 +51,7 @@ pub struct ImageOptions {
 #[derive(Clone, Debug, Default, Args)]
 pub struct PlatformOptions {
     /// Of an image for several platforms that one; whatever the image, it must be for this platform (default: this machine's, where there is a choice)
-    #[arg(long, value_name = "OS/ARCH")]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     platform: Vec<String>,
 }
 
@@ -80,27 +80,30 @@ impl Diagnose for PlatformError {
 
     fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::Asked(_) => "name one: linux/ARCH, such as linux/amd64 or linux/arm64".to_owned(),
+            Self::Asked(_) => {
+                "name one: linux/ARCH[/VARIANT], such as linux/amd64, linux/arm64 or linux/arm/v7".to_owned()
+            }
             Self::Other { found, .. } => format!("there is {found} alone: name that, or another image"),
         })
     }
 }
 
 impl PlatformOptions {
-    /// The architecture that is asked for, where one is.
+    /// What these texts ask for.
+    pub fn of(platform: &[String]) -> Self {
+        Self { platform: platform.to_vec() }
+    }
+
+    /// The platform that is asked for, where one is.
     ///
     /// # Errors
-    /// Several, another system than linux, or a variant.
-    pub fn architecture(&self) -> Result<Option<&str>, PlatformError> {
-        let is_plain = |name: &&str| {
-            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
-        };
+    /// Several, or another system than linux.
+    pub fn asked(&self) -> Result<Option<Platform>, PlatformError> {
         match self.platform.as_slice() {
-            [] => Some(None),
-            [one] => one.strip_prefix("linux/").filter(is_plain).map(Some),
-            _ => None,
+            [] => Ok(None),
+            [one] => one.parse().map(Some).map_err(|_| PlatformError::Asked(one.clone())),
+            several => Err(PlatformError::Asked(several.join(","))),
         }
-        .ok_or_else(|| PlatformError::Asked(self.platform.join(",")))
     }
 
     /// Sees whether an image is for the platform that is asked for.
@@ -108,14 +111,13 @@ impl PlatformOptions {
     /// # Errors
     /// It is for another one.
     pub fn check(&self, name: &ImageName, config: &Config) -> Result<(), PlatformError> {
-        let Some(architecture) = self.architecture()? else { return Ok(()) };
-        let (found, wanted) =
-            (format!("{}/{}", config.os, config.architecture), format!("linux/{architecture}"));
-        if found == wanted {
-            Ok(())
-        } else {
-            Err(PlatformError::Other { name: name.to_string(), found, wanted })
+        let Some(wanted) = self.asked()? else { return Ok(()) };
+        let variant = config.variant.as_deref();
+        if config.os == "linux" && wanted.fit(&config.architecture, variant).is_some() {
+            return Ok(());
         }
+        let found = platform::shown(&config.os, &config.architecture, variant);
+        Err(PlatformError::Other { name: name.to_string(), found, wanted: wanted.to_string() })
     }
 }
 

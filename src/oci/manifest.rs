@@ -10,7 +10,7 @@ pub use oci_spec::image::MediaType;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Digest, sizes};
+use super::{Digest, Platform, platform, sizes};
 use crate::diagnose::shown;
 
 /// A content descriptor (image-spec, descriptor.md).
@@ -145,19 +145,12 @@ pub fn instead(bytes: &[u8]) -> Option<Instead> {
     })
 }
 
-/// The architecture of this machine, as images name it.
-pub fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        "x86" => "386",
-        other => other,
-    }
-}
-
-/// What an index, OCI's or docker's, has for linux on this architecture, or the only thing that it has for linux at all.
+/// What an index, OCI's or docker's, has for this platform, or the only thing that it has for linux at all. Where no variant is asked
+/// for, that is what names none or the usual one, else the only one. Of several that fit alike the first, as engines have it.
 /// In the inner error: the platforms that it has instead.
-pub fn for_platform(index: &[u8], architecture: &str) -> Result<Result<Descriptor, String>, String> {
+pub fn for_platform(index: &[u8], wanted: &Platform) -> Result<Result<Descriptor, String>, String> {
+    /// What is no better than another one of its kind.
+    const SPECIAL: u8 = 2;
     let index: spec::ImageIndex = serde_json::from_slice(index).map_err(|error| error.to_string())?;
     let is_manifest = |read: &&spec::Descriptor| {
         matches!(
@@ -169,21 +162,38 @@ pub fn for_platform(index: &[u8], architecture: &str) -> Result<Result<Descripto
         )
     };
     // What is no image (an attestation, say) is for the platform `unknown`.
-    let platform = |read: &spec::Descriptor| match read.platform() {
-        Some(platform) => (platform.os().to_string(), platform.architecture().to_string()),
-        None => ("linux".to_owned(), String::new()),
+    let of = |read: &spec::Descriptor| match read.platform() {
+        Some(platform) => {
+            (platform.os().to_string(), platform.architecture().to_string(), platform.variant().clone())
+        }
+        None => ("linux".to_owned(), String::new(), None),
     };
-    let linux: Vec<&spec::Descriptor> =
-        index.manifests().iter().filter(is_manifest).filter(|read| platform(read).0 == "linux").collect();
-    let fitting = linux.iter().find(|read| platform(read).1 == architecture);
-    let only = || linux.first().filter(|_| linux.len() == 1);
-    match fitting.or_else(only) {
-        Some(found) => Descriptor::try_from((*found).clone()).map(Ok).map_err(|error| error.to_string()),
+    let linux: Vec<(&spec::Descriptor, String, Option<String>)> = index
+        .manifests()
+        .iter()
+        .filter(is_manifest)
+        .map(|read| (read, of(read)))
+        .filter(|(_, (os, ..))| os == "linux")
+        .map(|(read, (_, architecture, variant))| (read, architecture, variant))
+        .collect();
+    let fits = linux.iter().filter_map(|(read, architecture, variant)| {
+        Some((wanted.fit(architecture, variant.as_deref())?, *read))
+    });
+    let mut fits: Vec<(u8, &spec::Descriptor)> = fits.collect();
+    fits.sort_by_key(|(fit, _)| *fit);
+    let chosen = match fits.as_slice() {
+        [(SPECIAL, _), _, ..] => None,
+        [(_, best), ..] => Some(*best),
+        [] => linux.first().filter(|_| linux.len() == 1).map(|(read, ..)| *read),
+    };
+    match chosen {
+        Some(found) => Descriptor::try_from(found.clone()).map(Ok).map_err(|error| error.to_string()),
         None if linux.is_empty() => Ok(Err("nothing for linux".to_owned())),
         None => {
-            let present: Vec<String> =
-                linux.iter().map(|read| format!("linux/{} ({})", platform(read).1, read.digest())).collect();
-            Ok(Err(crate::diagnose::first_few(&present)))
+            let present = linux.iter().map(|(read, architecture, variant)| {
+                format!("{} ({})", platform::shown("linux", architecture, variant.as_deref()), read.digest())
+            });
+            Ok(Err(crate::diagnose::first_few(&present.collect::<Vec<String>>())))
         }
     }
 }
@@ -292,7 +302,7 @@ mod tests {
         let (windows, proof) = (entry(oci, "windows", "amd64"), entry(oci, "unknown", "unknown"));
         let chosen = |entries: &[&str], architecture: &str| {
             let index = format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, entries.join(","));
-            for_platform(index.as_bytes(), architecture).unwrap().map(|found| found.digest)
+            for_platform(index.as_bytes(), &Platform::linux(architecture)).unwrap().map(|found| found.digest)
         };
         assert_eq!(chosen(&[&windows, &arm, &amd], "amd64"), Ok(Digest::of("linux/amd64")));
         assert_eq!(chosen(&[&windows, &arm, &amd], "arm64"), Ok(Digest::of("linux/arm64")));
@@ -300,6 +310,46 @@ mod tests {
         let error = chosen(&[&arm, &amd, &proof], "riscv64").unwrap_err();
         assert!(error.contains("linux/arm64 (sha256:") && error.contains("linux/amd64 (sha256:"), "{error}");
         assert_eq!(chosen(&[&windows], "amd64"), Err("nothing for linux".to_owned()));
-        assert!(for_platform(b"{}", "amd64").is_err());
+        assert!(for_platform(b"{}", &Platform::linux("amd64")).is_err());
+    }
+
+    #[test]
+    fn index_gives_the_variant_that_is_asked_for_else_the_usual_one_and_no_odd_one_of_several() {
+        let entry = |name: &str| {
+            let (architecture, variant) = name.split_once('/').unwrap_or((name, ""));
+            let digest = Digest::of(name);
+            let variant =
+                if variant.is_empty() { String::new() } else { format!(r#","variant":"{variant}""#) };
+            let platform =
+                format!(r#","platform":{{"os":"linux","architecture":"{architecture}"{variant}}}"#);
+            descriptor("application/vnd.oci.image.manifest.v1+json", &platform)
+                .replace(&Digest::of("x").to_string(), &digest.to_string())
+        };
+        let chosen = |entries: &[&str], wanted: &str| {
+            let entries: Vec<String> = entries.iter().map(|name| entry(name)).collect();
+            let index = format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, entries.join(","));
+            let wanted: Platform = format!("linux/{wanted}").parse().unwrap();
+            for_platform(index.as_bytes(), &wanted).unwrap().map(|found| found.digest)
+        };
+        for (entries, wanted, expected) in [
+            (&["amd64/v3", "amd64"][..], "amd64", "amd64"),
+            (&["amd64/v3", "amd64/v1", "arm64"], "amd64", "amd64/v1"),
+            (&["arm64/v9", "arm64/v8"], "arm64", "arm64/v8"),
+            (&["arm/v5", "arm/v6", "arm/v7"], "arm", "arm/v7"),
+            (&["amd64/v3", "arm64"], "amd64", "amd64/v3"),
+            (&["amd64", "amd64/v3"], "amd64/v3", "amd64/v3"),
+            (&["amd64/v3", "amd64"], "amd64/v1", "amd64"),
+            (&["arm/v6", "arm/v7"], "arm/v6", "arm/v6"),
+            (&["arm/v6"], "arm/v7", "arm/v6"),
+        ] {
+            assert_eq!(chosen(entries, wanted), Ok(Digest::of(expected)), "{wanted} of {entries:?}");
+        }
+        for (entries, wanted) in [(&["amd64/v3", "amd64/v2"], "amd64"), (&["amd64", "amd64/v2"], "amd64/v3")]
+        {
+            let present = chosen(entries, wanted).unwrap_err();
+            for name in entries {
+                assert!(present.contains(&format!("linux/{name} ({})", Digest::of(name))), "{present}");
+            }
+        }
     }
 }

@@ -12,9 +12,11 @@ use std::time::{Duration, SystemTime};
 
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use tempfile::NamedTempFile;
 
 use super::hold::{Held, hold};
+use super::kept::Kept;
 use super::proven::open_regular;
 use super::unpacked::said;
 use super::{Proven, StoreError};
@@ -119,6 +121,16 @@ impl Cache {
     pub fn source(&self, digest: Digest, size: u64) -> Arc<dyn BlobSource> {
         let (path, proven) = (self.blob(&digest), Arc::clone(&self.proven));
         Arc::new(CacheBlob { path, digest, size, proven, _held: self.hold() })
+    }
+
+    /// A blob that lies elsewhere. The first who reads it brings it here, once its bytes are proven, and everybody reads it here.
+    pub fn keeping(&self, there: Arc<dyn BlobSource>, digest: Digest, size: u64) -> Arc<dyn BlobSource> {
+        Arc::new(Kept { cache: self.clone(), there, digest, size, failed: Mutex::default() })
+    }
+
+    /// The folder.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
     }
 
     /// True where a blob is there, and its bytes are proven.
@@ -237,16 +249,33 @@ impl Cache {
         blob: Draft,
         record: &LayerRecord<E>,
     ) -> Result<(), StoreError> {
-        let blob_path = self.blob(&record.digest);
-        persist(blob.0, &blob_path)?;
-        self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).push(blob_path.clone());
-        // It was hashed as it was written.
-        let _ = self.proven.note(&blob_path, &record.digest);
+        self.put(blob, &record.digest)?;
+        self.keep_record(key, record)
+    }
+
+    /// The same of a blob that is there.
+    pub fn keep_record<E: Serialize>(&self, key: &Digest, record: &LayerRecord<E>) -> Result<(), StoreError> {
         let path = self.record(key);
         let failed = |source| StoreError::Io { act: "write", path: path.clone(), source };
         let mut file = self.temporary()?;
         write_json(&mut file, record).map_err(failed)?;
         persist(file, &path)
+    }
+
+    /// Keeps a blob of which no more is known than that it has this digest. A note leads to it.
+    pub(super) fn keep_as_it_came(&self, blob: Draft, digest: Digest, size: u64) -> Result<(), StoreError> {
+        self.put(blob, &digest)?;
+        let key = Digest::of(format!("tarsup blob as it came 1\n{digest}\n"));
+        self.note(&key, &json!({ "layers": [{ "digest": digest, "size": size }] }))
+    }
+
+    /// Gives a finished blob its name. It was hashed as it was written.
+    fn put(&self, blob: Draft, digest: &Digest) -> Result<(), StoreError> {
+        let path = self.blob(digest);
+        persist(blob.0, &path)?;
+        self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).push(path.clone());
+        let _ = self.proven.note(&path, digest);
+        Ok(())
     }
 
     /// What was noted under this key.

@@ -25,7 +25,8 @@ use crate::diagnose::shown;
 use crate::limits::{self, Beyond};
 use crate::oci::image::ANNOTATION_REF_NAME;
 use crate::oci::{
-    BlobSource, Config, Descriptor, Digest, HashingWriter, Image, Layer, Manifest, MediaType, manifest,
+    BlobSource, Config, Descriptor, Digest, HashingWriter, Image, Layer, Manifest, MediaType, Platform,
+    manifest,
 };
 
 type Result<T> = std::result::Result<T, StoreError>;
@@ -127,11 +128,11 @@ impl Layout {
 
     /// The image of that name; without a name, the only one there is.
     pub fn read(&self, name: Option<&str>) -> Result<Image> {
-        self.read_for(name, manifest::architecture())
+        self.read_for(name, &Platform::of_machine())
     }
 
-    /// The same for this architecture, where there is one for several.
-    pub fn read_for(&self, name: Option<&str>, architecture: &str) -> Result<Image> {
+    /// The same for this platform, where there is one for several.
+    pub fn read_for(&self, name: Option<&str>, platform: &Platform) -> Result<Image> {
         self.check_version()?;
         // From before the name is looked up until the image is dropped.
         let _held = self.hold();
@@ -148,29 +149,29 @@ impl Layout {
             None => None,
         };
         let (_, descriptor) = descriptor.ok_or_else(absent)?;
-        self.image_for(descriptor, architecture, 0)
+        self.image_for(descriptor, platform, 0)
     }
 
     /// The image that this descriptor names: its manifest, or what an index has for this machine.
     pub fn image(&self, descriptor: &Descriptor) -> Result<Image> {
-        self.image_for(descriptor, manifest::architecture(), 0)
+        self.image_for(descriptor, &Platform::of_machine(), 0)
     }
 
-    fn image_for(&self, descriptor: &Descriptor, architecture: &str, depth: usize) -> Result<Image> {
+    fn image_for(&self, descriptor: &Descriptor, platform: &Platform, depth: usize) -> Result<Image> {
         /// So many indexes may lie in each other.
         const DEEPEST: usize = 3;
         let bytes = self.read_blob(descriptor)?;
         let unreadable = |why: String| malformed(&self.blob(&descriptor.digest), &why);
         if descriptor.media_type == MediaType::ImageIndex {
-            let chosen = manifest::for_platform(&bytes, architecture)
+            let chosen = manifest::for_platform(&bytes, platform)
                 .map_err(|error| unreadable(format!("no OCI index: {error}")))?;
             let chosen = chosen.map_err(|present| {
-                unreadable(format!("the index names no manifest for linux/{architecture}: {present}"))
+                unreadable(format!("the index names no manifest for {platform}: {present}"))
             })?;
             if depth == DEEPEST {
                 return Err(unreadable("its indexes lead on and on".to_owned()));
             }
-            return self.image_for(&chosen, architecture, depth + 1);
+            return self.image_for(&chosen, platform, depth + 1);
         }
         let or_what_it_is = |why: String| {
             unreadable(manifest::instead(&bytes).map_or(why, |instead| format!("no image: {}", instead.what)))

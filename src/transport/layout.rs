@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::{Progress, Receipt, Result, Sink, Source, TransportError};
 use crate::diagnose::shown;
-use crate::oci::{Image, Reference};
+use crate::oci::{Image, Platform, Reference};
 use crate::store::layout::NewBlobs;
 use crate::store::{self, Layout, Proven, StoreError};
 
@@ -33,9 +33,9 @@ impl LayoutImage {
         Ok(self.layout.read(self.name.as_deref())?)
     }
 
-    /// Reads the image for this architecture, where there is one for several.
-    pub fn read_for(&self, architecture: &str) -> Result<Image> {
-        Ok(self.layout.read_for(self.name.as_deref(), architecture)?)
+    /// Reads the image for this platform, where there is one for several.
+    pub fn read_for(&self, platform: &Platform) -> Result<Image> {
+        Ok(self.layout.read_for(self.name.as_deref(), platform)?)
     }
 }
 

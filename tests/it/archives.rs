@@ -10,7 +10,7 @@ use std::process::Command;
 
 use tarsup::build::recipe::{Overrides, Recipe};
 use tarsup::build::{self, Settings};
-use tarsup::oci::{Digest, Image};
+use tarsup::oci::{Digest, Image, Platform};
 use tarsup::store::Cache;
 use tarsup::tars::Service;
 use tarsup::transport::layout;
@@ -529,7 +529,7 @@ fn base_that_changes_between_hash_and_use_is_refused_and_not_kept() {
     let path = workshop.path("base.tar");
     fs::write(&path, &genuine).unwrap();
     let settings = || Settings {
-        architecture: "amd64".to_owned(),
+        platform: Platform::linux("amd64"),
         created: None,
         threads: std::num::NonZeroUsize::MIN,
         cache: Cache::at(workshop.path("cache")),

@@ -296,8 +296,57 @@ fn base_for_several_platforms_is_chosen_by_platform_and_another_one_refused() {
     assert!(words.contains("no manifest for linux/amd64") && words.contains("linux/arm64"), "{words}");
     foreign.name(arm);
     let words = workshop.refused(&BUILD, 2);
-    assert!(words.contains("is for linux/arm64, and the image is for linux/amd64"), "{words}");
+    assert!(words.contains("is for linux/arm64/v2, and the image is for linux/amd64"), "{words}");
     assert!(words.contains("framework.yaml"), "{words}");
+}
+
+#[test]
+fn one_lock_pins_the_index_of_a_registrys_base_and_serves_every_platform() {
+    let (stub, workshop) = (Stub::honest(), workshop("oci:base:1"));
+    fs::remove_file(workshop.path("packages/tarsstat.tgz")).unwrap();
+    workshop.pack(Packer::default(), Service::Stat, "1");
+    let foreign = Foreign { workshop: &workshop, folder: "base" };
+    let image = |architecture, name| {
+        let tar = tar_of(&[("usr", Lies::Folder), (name, Lies::File(b"x".to_vec()))]);
+        let blob = gzip(&tar);
+        (Digest::of(&blob), foreign.image(architecture, &[(tar, blob, OCI_GZIP)]))
+    };
+    let [arm, amd] = [("arm64", "usr/arm"), ("amd64", "usr/amd")].map(|(machine, name)| image(machine, name));
+    let index = foreign.index(&[arm.1.clone(), amd.1.clone()]);
+    let pinned = index["digest"].as_str().unwrap();
+    let kind = |name: &str| {
+        let kind = if name == pinned { "index" } else { "manifest" };
+        format!("application/vnd.oci.image.{kind}.v1+json")
+    };
+    for entry in fs::read_dir(workshop.path("base/blobs/sha256")).unwrap() {
+        let bytes = fs::read(entry.unwrap().path()).unwrap();
+        let name = Digest::of(&bytes).to_string();
+        let mut kept = stub.kept.lock().unwrap();
+        kept.blobs.insert(("debian".to_owned(), name.clone()), bytes.clone());
+        let names = if name == pinned { vec![name.clone(), "12".to_owned()] } else { vec![name.clone()] };
+        for one in names {
+            kept.manifests.insert(("debian".to_owned(), one), (kind(&name), bytes.clone()));
+        }
+    }
+    let name = stub.name("debian:12");
+    workshop.write("framework.yaml", &RECIPE.replace("scratch", &name));
+    let outputs = ["-o", "oci:out:1", "-o", "docker-archive:out.tar"];
+    let builds = [("linux/amd64", &amd, "usr/amd"), ("linux/arm64", &arm, "usr/arm")];
+    for (round, (platform, (layer, _), file)) in builds.into_iter().enumerate() {
+        let locked = if round == 0 { &[][..] } else { &["--locked"] };
+        workshop.json(&[&["build", "framework.yaml", "--platform", platform][..], &outputs, locked].concat());
+        let lock: Value = serde_json::from_slice(&fs::read(workshop.path("tarsup.lock")).unwrap()).unwrap();
+        assert_eq!(lock["bases"][&name], *pinned, "{platform}");
+        let (image, config) = built(&workshop, "1");
+        assert!(Contents::of(&image).unwrap().unwrap().parts["base"].entries.has(file), "{platform}");
+        assert_eq!(format!("linux/{}", config["architecture"].as_str().unwrap()), platform);
+        assert_eq!(stub.count("GET", &format!("/blobs/{layer}")), 1, "both outputs, and what is read of it");
+        // The name moves on, to what is no index; the lock does not.
+        let moved = stub.kept.lock().unwrap().manifests
+            [&("debian".to_owned(), amd.1["digest"].as_str().unwrap().to_owned())]
+            .clone();
+        stub.kept.lock().unwrap().manifests.insert(("debian".to_owned(), "12".to_owned()), moved);
+    }
 }
 
 #[test]

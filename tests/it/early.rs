@@ -10,7 +10,7 @@ use tarsup::build::after::Predecessor;
 use tarsup::build::patch::{self, Patch};
 use tarsup::build::recipe::{Overrides, Recipe};
 use tarsup::build::{self, Built, Origin, Packed, Settings, Watch};
-use tarsup::oci::{Digest, HashingReader, HashingWriter, Image, TarImage, TarLayer};
+use tarsup::oci::{Digest, HashingReader, HashingWriter, Image, Platform, TarImage, TarLayer};
 use tarsup::store::Cache;
 use tarsup::tars::Service;
 use tarsup::transport::tars;
@@ -46,7 +46,7 @@ type Scene<'a> = (&'a dyn Watch, &'a str);
 fn settings(workshop: &Workshop, before: Option<&Image>, cache: &str) -> Settings {
     Settings {
         rehearses: false,
-        architecture: "amd64".to_owned(),
+        platform: Platform::linux("amd64"),
         created: None,
         threads: NonZeroUsize::new(2).unwrap(),
         cache: Cache::at(workshop.path(cache)),

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::BuildArgs;
+use super::{BuildArgs, near};
 use crate::build::Settings;
 use crate::build::recipe::{Base, Recipe};
 use crate::build::standing::BaseImage;
@@ -63,6 +63,7 @@ pub(super) fn read(
     args: &BuildArgs,
     recipe: &Recipe,
     settings: &mut Settings,
+    outputs: &[ImageName],
     places: &Places,
     ui: &Ui,
 ) -> Result<NewPin, Failure> {
@@ -86,7 +87,8 @@ pub(super) fn read(
         };
         reference.digest = Some(digest);
     }
-    let image = image::read_for(&name, &settings.architecture, places, ui)?;
+    let image = image::read_for(&name, &settings.platform, places, ui)?;
+    let image = near::shared(image, outputs, &settings.cache);
     settings.base = Some(BaseImage { name: text.clone(), image });
     Ok(new)
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::sync::Arc;
 
 use super::workers;
 use crate::build::compress::Compressors;
@@ -11,11 +12,12 @@ use crate::cli::Failure;
 use crate::cli::inspect::{in_store, is_same, known_as};
 use crate::engine::EngineImage;
 use crate::oci::{Descriptor, Digest, Image, Layer, MediaType};
-use crate::store::{self, Cache};
+use crate::store::Cache;
+use crate::transport::ImageName;
 
 /// The same image with gzipped layers: the store's where it is there, else layer by layer from the cache, which is given what it
 /// lacks: what is built upon it is the same whatever they know.
-pub(super) fn gzipped(image: Image) -> Result<Image, Failure> {
+pub(super) fn gzipped(image: Image, cache: &Cache) -> Result<Image, Failure> {
     let raw: Vec<Layer> = image.layers.iter().filter(|layer| is_raw(layer)).cloned().collect();
     if raw.is_empty() {
         return Ok(image);
@@ -24,17 +26,29 @@ pub(super) fn gzipped(image: Image) -> Result<Image, Failure> {
     if let Some(stored) = stored(|stored| stored.config == image.config) {
         return Ok(stored);
     }
-    let cache = Cache::at(store::cache_folder()?);
     let diff_ids: Vec<Digest> = raw.iter().map(|layer| layer.diff_id).collect();
     let mut known = cache.blobs_of(&diff_ids);
     let compressors = Compressors::new(workers()?);
     for layer in &raw {
         if let Entry::Vacant(place) = known.entry(layer.diff_id) {
-            place.insert(blob::gzip(layer, &cache, &compressors)?);
+            place.insert(blob::gzip(layer, cache, &compressors)?);
         }
     }
     cache.settle().map_err(BuildError::from)?;
-    Ok(with(image, &known, &cache))
+    Ok(with(image, &known, cache))
+}
+
+/// The same image. Where several outputs may want its bytes, those that lie in a registry come once: to whoever reads them first, and
+/// into the cache.
+pub(super) fn shared(mut image: Image, outputs: &[ImageName], cache: &Cache) -> Image {
+    if outputs.len() > 1 {
+        let is_there = |layer: &&mut Layer| layer.descriptor.is_gzip() && layer.source.registry().is_some();
+        for layer in image.layers.iter_mut().filter(is_there) {
+            let Descriptor { digest, size, .. } = layer.descriptor;
+            layer.source = cache.keeping(Arc::clone(&layer.source), digest, size);
+        }
+    }
+    image
 }
 
 /// An image of an engine, where the store has it, or the cache has all that was sent of it from here.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::{BuildArgs, Telling, UsageError, Written, near, predecessor, settings};
 use crate::build::patch::{self, Patch};
 use crate::cli::image;
+use crate::cli::options::PlatformOptions;
 use crate::cli::places::Places;
 use crate::cli::{Outcome, Ui};
 use crate::oci::reference::is_tag;
@@ -18,7 +19,7 @@ pub(super) fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
     let version = args.version.clone().filter(|version| is_tag(version)).ok_or(UsageError::PatchVersion)?;
     let source: ImageName = args.recipe.to_string_lossy().parse()?;
     let places = Places::new(&args.places);
-    let old = near::gzipped(image::read(&source, &places, ui)?)?;
+    let old = image::read_asked(&source, &PlatformOptions::of(&args.platform), &places, ui)?;
     let reference = image::name_of(&source, &old);
     if reference.tag.as_deref() == Some(version.as_str()) {
         return Err(UsageError::SameVersion(version).into());
@@ -27,8 +28,10 @@ pub(super) fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
     let outputs = super::outputs(args, &reference)?;
     places.look_ahead(&outputs, source.tag(), ui);
     super::reach(&outputs, &places, ui)?;
+    let mut settings = settings(args)?;
+    let old = near::shared(near::gzipped(old, &settings.cache)?, &outputs, &settings.cache);
     let before = predecessor(&source, &old, ui)?;
-    let settings = settings(args, Some(before.clone()))?;
+    settings.predecessor = Some(before.clone());
     let on_read = |what: &str| ui.note(&format!("{source} has no list of {what}: it is read"));
     let name = source.to_string();
     let patch = Patch { name, image: &old, before: &before, services, version, on_read: &on_read };
@@ -37,7 +40,8 @@ pub(super) fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
         return super::plan::show(built, &[], &reference, &outputs, &places, ui);
     }
     let built = patch::patch(&patch, &settings, &Telling { outputs: &outputs, places: &places, ui })?;
-    let written = Written { built: &built, reference: &reference, packages: &built.packages };
+    let written =
+        Written { built: &built, reference: &reference, packages: &built.packages, cache: &settings.cache };
     super::write(&written, &outputs, &places, ui)
 }
 

@@ -12,7 +12,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 
 use super::{Progress, Receipt, Result, Sink, Source, TransportError};
-use crate::oci::{Digest, Image, Reference, manifest};
+use crate::oci::{Digest, Image, Platform, Reference};
 
 mod challenge;
 mod client;
@@ -69,13 +69,13 @@ impl Registries {
 
     /// An image of a registry, whether it is there or not.
     pub fn image(&self, reference: &Reference) -> RegistryImage {
-        self.image_for(reference, manifest::architecture())
+        self.image_for(reference, Platform::of_machine())
     }
 
-    /// The same for this architecture, where there is one for several.
-    pub fn image_for(&self, reference: &Reference, architecture: &str) -> RegistryImage {
+    /// The same for this platform, where there is one for several.
+    pub fn image_for(&self, reference: &Reference, platform: Platform) -> RegistryImage {
         let (registries, reference) = (self.clone(), reference.clone());
-        RegistryImage { registries, reference, architecture: architecture.to_owned() }
+        RegistryImage { registries, reference, platform }
     }
 
     fn session(&self, registry: &str) -> Result<Arc<Session>> {
@@ -155,7 +155,7 @@ fn host(registry: &str) -> &str {
 pub struct RegistryImage {
     registries: Registries,
     reference: Reference,
-    architecture: String,
+    platform: Platform,
 }
 
 impl RegistryImage {
@@ -171,11 +171,11 @@ impl Source for RegistryImage {
     /// Manifest and config are read; the layers when they are opened.
     async fn get(&self) -> Result<Image> {
         let places = self.registries.places(&self.reference)?;
-        let (registries, architecture) = (self.registries.clone(), self.architecture.clone());
+        let (registries, platform) = (self.registries.clone(), self.platform.clone());
         let handle = self.registries.handle()?;
         let own = places[places.len() - 1].clone();
         let read =
-            move |at| pull::image(at, own.clone(), architecture.clone(), registries.clone(), handle.clone());
+            move |at| pull::image(at, own.clone(), platform.clone(), registries.clone(), handle.clone());
         self.registries.run(pull::first(places, read)).await
     }
 }

@@ -16,7 +16,8 @@ use super::client::{Answer, Call, Scopes, Session, length};
 use super::error::{RegistryError, Result};
 use super::patience::{Pace, silence};
 use crate::oci::{
-    BlobSource, Config, Descriptor, Digest, HashingReader, Image, Layer, Manifest, Reference, manifest,
+    BlobSource, Config, Descriptor, Digest, HashingReader, Image, Layer, Manifest, Platform, Reference,
+    manifest,
 };
 
 /// More than this is no manifest, config or index.
@@ -79,7 +80,7 @@ async fn named(session: &Session, reference: &Reference) -> Result<Vec<u8>> {
 pub(super) async fn image(
     place: Place,
     own: Place,
-    architecture: String,
+    platform: Platform,
     registries: Registries,
     handle: Handle,
 ) -> Result<Image> {
@@ -93,11 +94,11 @@ pub(super) async fn image(
         if depth > DEEPEST {
             return Err(session.malformed("an index", "it leads on and on"));
         }
-        let chosen = manifest::for_platform(&bytes, &architecture)
+        let chosen = manifest::for_platform(&bytes, &platform)
             .map_err(|why| no_image(&name, &bytes, &format!("its index cannot be read: {why}")))?;
         let chosen = chosen.map_err(|present| RegistryError::Platform {
             name: name.clone(),
-            wanted: format!("linux/{architecture}"),
+            wanted: platform.to_string(),
             present,
         })?;
         bytes = self::manifest(

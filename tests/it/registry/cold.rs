@@ -135,3 +135,96 @@ fn diff_of_two_images_in_a_registry_reads_their_lists_alone() {
     assert_eq!(changed[0]["files"][0]["path"], "/usr/local/app/tars/tarsstat/bin/tarsstat");
     assert_eq!(diff["same"].as_array().unwrap().len(), 13, "{diff}");
 }
+
+/// What changes goes on top, however much of it.
+pub fn wide(workshop: &Workshop) {
+    let recipe = fs::read_to_string(workshop.path("framework.yaml")).unwrap();
+    workshop.write("framework.yaml", &format!("{recipe}relayer: {{share: 99}}\n"));
+}
+
+/// The digests of these layers.
+fn digests(document: &Value) -> Vec<String> {
+    let layers = document["layers"].as_array().unwrap();
+    layers.iter().map(|layer| layer["digest"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn layer_of_a_registry_comes_once_however_many_outputs_want_it_and_never_where_none_does() {
+    let (stub, elsewhere, workshop) = (Stub::honest(), Stub::honest(), workshop());
+    wide(&workshop);
+    let one = stub.name("tars/framework:1");
+    let before = digests(&workshop.json(&["build", "framework.yaml", "-o", &one]));
+    pack_stat(&workshop, 2);
+    let (other, third) = (elsewhere.name("a/b:2"), elsewhere.name("a/c:2"));
+    let from_recipe = ["build", "framework.yaml", "--version", "2", "--after", &one];
+    let patch = ["build", "--patch", "tarsstat=packages/tarsstat.tgz", "--version", "2", &one];
+    let (two, three) = (["oci:a:2", "docker-archive:b.tar"], ["oci:a:2", "docker-archive:b.tar", &other]);
+    for (command, outputs) in [
+        (&from_recipe, &two[..]),
+        (&from_recipe, &three),
+        (&from_recipe, &[&other, &third, "oci:a:2"]),
+        (&patch, &two),
+    ] {
+        for gone in ["cache", "store", "a"] {
+            let _ = fs::remove_dir_all(workshop.path(gone));
+        }
+        let _ = fs::remove_file(workshop.path("b.tar"));
+        for stub in [&stub, &elsewhere] {
+            stub.kept.lock().unwrap().asked.clear();
+        }
+        elsewhere.kept.lock().unwrap().blobs.clear();
+        let named: Vec<&str> = outputs.iter().flat_map(|output| ["-o", *output]).collect();
+        let built = workshop.json(&[&command[..], &named].concat());
+        for layer in &before {
+            assert_eq!(
+                stub.count("GET", &format!("/blobs/{layer}")),
+                1,
+                "{layer} of {before:?}: {outputs:?}"
+            );
+        }
+        for output in outputs {
+            let copied = workshop.json(&["copy", output, "oci:proof:1"]);
+            assert_eq!(
+                (&copied["digest"], built["layers"].as_array().unwrap().len()),
+                (&built["digest"], before.len() + 1)
+            );
+        }
+        // What came is proven, and stays for the next build.
+        stub.kept.lock().unwrap().asked.clear();
+        workshop.json(&[&command[..], &named].concat());
+        assert_eq!(stub.count("GET", "/blobs/"), 1, "the config");
+        workshop.json(&["store", "verify"]);
+    }
+
+    // The registry mounts what it has: nobody reads anything but the lists.
+    fs::remove_dir_all(workshop.path("cache")).unwrap();
+    stub.kept.lock().unwrap().asked.clear();
+    let (two, three) = (stub.name("tars/framework:2"), stub.name("b/c:2"));
+    workshop.json(&[&from_recipe[..], &["-o", &two, "-o", &three]].concat());
+    let read: Vec<&String> =
+        before.iter().filter(|layer| stub.count("GET", &format!("/blobs/{layer}")) > 0).collect();
+    assert_eq!(read.len(), 2, "{read:?}");
+}
+
+#[test]
+fn layer_of_a_registry_that_lies_fails_every_output_and_is_not_kept() {
+    let (stub, workshop) = (Stub::honest(), workshop());
+    wide(&workshop);
+    let one = stub.name("tars/framework:1");
+    let before = digests(&workshop.json(&["build", "framework.yaml", "-o", &one]));
+    pack_stat(&workshop, 2);
+    for gone in ["cache", "store"] {
+        let _ = fs::remove_dir_all(workshop.path(gone));
+    }
+    for ((_, name), blob) in &mut stub.kept.lock().unwrap().blobs {
+        if *name == before[0] {
+            *blob = noise(3, blob.len());
+        }
+    }
+    let command = ["build", "framework.yaml", "--version", "2", "--after", &one];
+    let outputs = ["-o", "oci:a:2", "-o", "docker-archive:b.tar"];
+    let words = workshop.refused(&[&command[..], &outputs].concat(), 2);
+    assert!(words.contains("other bytes") && words.contains(&before[0]), "{words}");
+    assert!(!made(&workshop).contains(&before[0]));
+    assert!(!workshop.path("a/index.json").exists() && !workshop.path("b.tar").exists());
+}

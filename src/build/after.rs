@@ -57,16 +57,19 @@ impl Predecessor {
         let is_raw = !image.layers.iter().all(|layer| is_gzip(&layer));
         let is_ours = image.layer_purposes().iter().all(|purpose| !purpose.is_empty());
         let made = if is_ours && !is_raw {
-            let contents = if let Some(contents) = Contents::of(image)? {
-                contents
-            } else {
-                read_in_full();
-                contents::folded(image)?
-            };
             let layers = image.layer_names().into_iter().zip(image.layer_purposes()).zip(&image.layers);
             let mut layers: Vec<(String, String, Layer)> =
                 layers.map(|((name, purpose), layer)| (name, purpose, layer.clone())).collect();
             layers.pop_if(|(name, _, _)| name == contents::LAYER);
+            let contents = if let Some(contents) = Contents::of(image)? {
+                contents
+            } else {
+                read_in_full();
+                // A list that counts as none does not stay either, where it is the last layer.
+                let mut below = image.clone();
+                below.layers.truncate(layers.len());
+                contents::folded(&below)?
+            };
             Some(Made { layers, contents })
         } else {
             None

@@ -291,18 +291,17 @@ impl Contents {
         if names.last().is_none_or(|last| last != LAYER) {
             return Ok(None);
         }
-        let mut contents = Self::default();
+        let (mut contents, mut unknown) = (Self::default(), BTreeSet::new());
         for (name, layer) in names.iter().zip(&image.layers) {
             if !matches!(name.as_str(), LAYER | LAYER_BELOW) {
                 continue;
             }
-            if limits::LIST.allow(layer.descriptor.size).is_err()
-                || !contents.take(layer.source.open()?, name == LAYER_BELOW)?
-            {
+            if limits::LIST.allow(layer.descriptor.size).is_err() {
                 return Ok(None);
             }
+            contents.take(layer.source.open()?, name == LAYER_BELOW, &mut unknown)?;
         }
-        Ok(contents.fitting(&image.diff_ids()))
+        Ok(Some(contents).filter(|_| unknown.is_empty()).and_then(|all| all.fitting(&image.diff_ids())))
     }
 
     /// The list as it lies in an image of these layers, out of a tar with its folder; in which layer a part lies, nobody tells.
@@ -310,9 +309,9 @@ impl Contents {
     /// # Errors
     /// A list that cannot be read, or is none.
     pub fn of_folder(tar: &mut dyn io::Read, diff_ids: &[Digest]) -> io::Result<Option<Self>> {
-        let mut contents = Self::default();
-        let is_known = contents.take(tar, false)?;
-        Ok(Some(contents).filter(|_| is_known).and_then(|contents| contents.fitting(diff_ids)))
+        let (mut contents, mut unknown) = (Self::default(), BTreeSet::new());
+        contents.take(tar, false, &mut unknown)?;
+        Ok(Some(contents).filter(|_| unknown.is_empty()).and_then(|all| all.fitting(diff_ids)))
     }
 
     /// What a list says of layers that are not there, or of more bytes than there can be, it does not say of this image.
@@ -327,8 +326,13 @@ impl Contents {
         self.parts.values().all(fits).then_some(self)
     }
 
-    /// Reads the parts of one layer; a later one covers an earlier one. False for a version that is not known.
-    fn take(&mut self, layer: impl io::Read, lies_below: bool) -> io::Result<bool> {
+    /// Reads the parts of one layer; a later one covers an earlier one, also one of a version that is not known.
+    fn take(
+        &mut self,
+        layer: impl io::Read,
+        lies_below: bool,
+        unknown: &mut BTreeSet<String>,
+    ) -> io::Result<()> {
         let stream = BufReader::with_capacity(256 * 1024, layer.take(limits::LIST.value()));
         let mut tar = TarReader::new(magic::open(stream).map_err(io::Error::other)?);
         while let Some(entry) = tar.next_entry().map_err(io::Error::other)? {
@@ -339,8 +343,10 @@ impl Contents {
             limits::LISTED.allow(entry.size)?;
             let unreadable = |error| invalid(format!("the list of {name} cannot be read: {error}"));
             let Some(part) = read_part(tar.content(&entry), entry.size, unreadable)? else {
-                return Ok(false);
+                unknown.insert(name);
+                continue;
             };
+            unknown.remove(&name);
             if lies_below {
                 self.below.insert(name.clone())
             } else {
@@ -350,7 +356,7 @@ impl Contents {
         }
         // To its end, so that the bytes are proven.
         io::copy(&mut tar.into_inner(), &mut io::sink())?;
-        Ok(true)
+        Ok(())
     }
 }
 
@@ -559,7 +565,7 @@ fn part_name(path: &[u8]) -> Option<String> {
     let (folder, file) = path.rsplit_once('/')?;
     let inner = FOLDER.strip_prefix("/usr/share").unwrap_or(FOLDER);
     let is_inner = folder.ends_with(inner) || folder == &inner[1..];
-    file.strip_suffix(".json").filter(|_| is_inner).map(str::to_owned)
+    file.strip_suffix(".json").filter(|_| is_inner && !file.starts_with(".wh.")).map(str::to_owned)
 }
 
 #[cfg(test)]

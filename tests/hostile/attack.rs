@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -266,16 +266,23 @@ fn kinds_of(folder: &Path, paths: &[String]) -> Vec<Option<(u32, u64)>> {
 /// Classes of more inputs than this are sampled, unless `TARSUP_EVERY` is set (tests/long.sh).
 const SAMPLED: usize = 100;
 
+/// 0, 1 or 2: another one in each run, or what `TARSUP_SEED` says.
+pub fn seed() -> usize {
+    static SEED: OnceLock<usize> = OnceLock::new();
+    let drawn = || {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        now.map_or(0, |now| now.subsec_micros() as usize)
+    };
+    let said = || std::env::var("TARSUP_SEED").ok().and_then(|text| text.parse().ok());
+    *SEED.get_or_init(|| said().unwrap_or_else(drawn) % 3)
+}
+
 /// Of a large class every third, from a place that differs from run to run; `TARSUP_SEED` brings a run back.
 fn sample(class: &str, attacks: Vec<Attack>) -> Vec<Attack> {
     if attacks.len() <= SAMPLED || std::env::var_os("TARSUP_EVERY").is_some() {
         return attacks;
     }
-    let drawn = || {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        now.map_or(0, |now| now.subsec_micros() as usize)
-    };
-    let seed = std::env::var("TARSUP_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(drawn) % 3;
+    let seed = seed();
     eprintln!("{class}: every third of {} (TARSUP_SEED={seed})", attacks.len());
     attacks.into_iter().skip(seed).step_by(3).collect()
 }

@@ -10,6 +10,7 @@
 
 mod archives;
 mod attack;
+mod builds;
 mod deployments;
 mod elves;
 mod engine;

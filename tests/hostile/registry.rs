@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
 
 use crate::attack::{Attack, End, SECRET, all_hold};
+use crate::builds;
 use crate::engine::{Nonsense, QUICK, SLOW, say};
 use crate::packages::Workshop;
 use crate::stub::{Act, Asked, Kept, Stub};
@@ -85,6 +86,7 @@ fn attack(
     } else {
         TempDir::new().unwrap()
     };
+    builds::write(folder.path(), &there);
     fs::create_dir(folder.path().join(".docker")).unwrap();
     let mut login = fs::File::create(folder.path().join(".docker/config.json")).unwrap();
     // base64 of `user:` and the secret.
@@ -105,7 +107,7 @@ fn nonsense_of_a_registry_is_a_sentence() {
     workshop.json(&["copy", "tars/framework:3.0.17", &honest.name("a/b:1")]);
     let mut attacks = Vec::new();
     let mut waited_for = BTreeSet::new();
-    for command in COMMANDS {
+    for command in COMMANDS.into_iter().chain(builds::COMMANDS) {
         let (sane, seen) = attack(command, &honest.kept, None);
         sane.run();
         let seen = seen.lock().unwrap().clone();

@@ -225,18 +225,29 @@ fn image_as_base_stays_as_it_is_and_what_shows_of_it_counts() {
 }
 
 #[test]
-fn base_is_the_same_in_a_layout_an_archive_and_a_gzipped_archive() {
+fn base_is_the_same_in_a_layout_an_archive_and_a_compressed_archive() {
     let workshop = workshop("oci:base:1");
     let expected = workshop.json(&BUILD)["digest"].clone();
     workshop.json(&["copy", "oci:base:1", "docker-archive:base.tar:x/base:1"]);
     fs::write(workshop.path("base.tgz"), gzip(&fs::read(workshop.path("base.tar")).unwrap())).unwrap();
-    for base in ["docker-archive:base.tar", "docker-archive:base.tar:x/base:1", "docker-archive:base.tgz"] {
+    fs::write(workshop.path("base.zst"), zstd(&fs::read(workshop.path("base.tar")).unwrap())).unwrap();
+    for base in [
+        "docker-archive:base.tar",
+        "docker-archive:base.tar:x/base:1",
+        "docker-archive:base.tgz",
+        "docker-archive:base.zst",
+    ] {
         fs::remove_dir_all(workshop.path("cache")).unwrap();
         workshop.write("framework.yaml", &RECIPE.replace("scratch", base));
         assert_eq!(workshop.json(&BUILD)["digest"], expected, "{base}");
     }
-    let words = workshop.json(&["inspect", "docker-archive:base.tgz"]);
-    assert_eq!(words["architecture"], "amd64");
+    for archive in ["docker-archive:base.tgz", "docker-archive:base.zst"] {
+        let shown = workshop.json(&["inspect", archive]);
+        assert_eq!(shown["architecture"], "amd64", "{archive}");
+        let copied = workshop.json(&["copy", archive, "oci:copied:1"]);
+        assert_eq!(copied["layers_sent"].as_u64().unwrap() + copied["layers_skipped"].as_u64().unwrap(), 2);
+        fs::remove_dir_all(workshop.path("copied")).unwrap();
+    }
     // A layer that is not gzipped is, once.
     let [low, high]: [_; 2] = layers().try_into().unwrap();
     let zstd = zstd(&high.0);

@@ -220,6 +220,35 @@ fn build_after_a_predecessor_leaves_its_layers_and_puts_what_changed_on_top() {
 }
 
 #[test]
+fn no_more_layers_lie_on_top_than_the_recipe_lets() {
+    let workshop = Workshop::new();
+    let recipe = fs::read_to_string(workshop.path("framework.yaml")).unwrap();
+    workshop.write("framework.yaml", &(recipe + "relayer: {share: 90, layers: 2}\n"));
+    let first = workshop.json(&["build", "framework.yaml", "--version", "1"]);
+    let mut before = names(&first);
+    for (version, service) in [(2, Service::Stat), (3, Service::Log), (4, Service::Property)] {
+        let after = format!("tars/framework:{}", version - 1);
+        workshop.pack(Packer::default(), service, &format!("3.1.{version}"));
+        let (version, is_canonical) = (version.to_string(), version == 4);
+        let command = ["build", "framework.yaml", "--version", &version, "--after", &after, "--json"];
+        let output = workshop.run(&command);
+        let built = document(&output);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(said.contains("3 layers would lie on top"), is_canonical, "{version}: {said}");
+        if is_canonical {
+            assert_eq!(names(&built), names(&first));
+        } else {
+            before.insert(before.len() - 1, service.name());
+            assert_eq!(names(&built), before);
+        }
+    }
+    // What was put into order may be built upon once more.
+    workshop.pack(Packer::default(), Service::Stat, "3.1.5");
+    let next = workshop.json(&["build", "framework.yaml", "--version", "5", "--after", "tars/framework:4"]);
+    assert_eq!(names(&next).len(), names(&first).len() + 1);
+}
+
+#[test]
 fn build_reads_the_installers_layout_and_an_installed_tree() {
     let workshop = Workshop::new();
     let expected = workshop.json(&["build", "framework.yaml"]);

@@ -189,6 +189,31 @@ async fn forecast_for_an_engine_is_what_it_is_sent() {
     }
 }
 
+/// The images of the repository are asked for, and of hundreds of others none.
+#[tokio::test]
+async fn engine_with_many_other_images_is_asked_for_a_handful_at_each_copy() {
+    let workshop = Workshop::new();
+    workshop.json(&["build", "framework.yaml", "-o", "oci:out:1"]);
+    workshop.pack(Packer::default(), Service::Property, "3.0.18");
+    workshop.json(&["build", "framework.yaml", "--version", "2", "--after", "oci:out:1", "-o", "oci:out:2"]);
+    let engine = Arc::new(FakeEngine::new());
+    let put = async |tag: &str| {
+        let image = layout::read(&workshop.path("out"), Some(tag)).unwrap();
+        let name = format!("tars/framework:{tag}").parse().unwrap();
+        let before = engine.calls().len();
+        let receipt = Daemon::new(engine.clone(), name).put(&image, &()).await.unwrap();
+        let asked = engine.calls().split_off(before);
+        let count = |of: &str| asked.iter().filter(|call| call.starts_with(of)).count();
+        assert!(count("inspect image") <= 6 && count("list images") <= 2, "{tag}: {asked:?}");
+        receipt.layers_sent
+    };
+    put("1").await;
+    for number in 0..300 {
+        engine.add_image(&format!("other/app-{number}:1"), &format!("app {number}"), &[]);
+    }
+    assert_eq!((put("2").await, put("2").await, put("1").await), (2, 0, 0));
+}
+
 #[test]
 fn timings_say_where_the_time_went() {
     let workshop = Workshop::new();

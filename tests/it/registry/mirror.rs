@@ -4,9 +4,10 @@ use std::fs;
 
 use serde_json::json;
 
-use super::image::{Bench, noise};
+use super::image::{Bench, document, noise};
 use super::stub::{Act, Asked, Kept, Stub};
 use super::{MIB, first};
+use crate::packages::Workshop;
 
 /// An image in its registry and, where it `lies_there`, below `hub/` in a mirror.
 struct Pair {
@@ -135,4 +136,71 @@ fn what_names_no_mirror_is_a_mistake_of_the_command_line() {
     let output = output.unwrap();
     let words = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.code() == Some(2) && words.contains("write REGISTRY=MIRROR"), "{words}");
+}
+
+/// No host of that name has to be there: what its mirror has is read.
+#[test]
+fn mirrors_are_named_in_the_environment_as_well() {
+    let pair = Pair::new(Stub::honest(), true);
+    let mirrors = format!("other.invalid=127.0.0.1:1,registry.invalid=127.0.0.1:{}/hub", pair.mirror.port);
+    let mut command = pair.bench.command(&["inspect", "docker://registry.invalid/a/b:1", "--json"]);
+    let read = document(&command.env("TARSUP_REGISTRY_MIRRORS", &mirrors).output().unwrap());
+    assert_eq!(read["digest"], pair.bench.manifest.to_string());
+    // An option is instead of them.
+    let mut command = pair.bench.command(&["inspect", &pair.own.name("a/b:1"), "--json"]);
+    let own = format!("127.0.0.1:{}=127.0.0.1:1", pair.own.port);
+    document(
+        &command
+            .args(["--registry-mirror", &pair.option()])
+            .env("TARSUP_REGISTRY_MIRRORS", own)
+            .output()
+            .unwrap(),
+    );
+    assert_eq!(pair.own.count("GET", "/a/b/"), 0);
+    let mut command = pair.bench.command(&["inspect", "oci:image:1", "--json"]);
+    let output = command.env("TARSUP_REGISTRY_MIRRORS", "registry.invalid").output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+}
+
+#[test]
+fn base_of_a_build_comes_from_the_mirror() {
+    let (own, mirror, workshop) = (Stub::honest(), Stub::honest(), Workshop::new());
+    workshop.json(&["build", "framework.yaml", "-o", &mirror.name("hub/tars/base:1")]);
+    let base = own.name("tars/base:1");
+    let plain = format!(
+        "name: x/plain\nversion: 1\nrole: plain\nbase: {base}\nfiles: {{tars-init: /opt/file}}\nentrypoint: [/opt/file]\n"
+    );
+    workshop.write("plain.yaml", &plain);
+    let option = format!("127.0.0.1:{}=127.0.0.1:{}/hub", own.port, mirror.port);
+    let built = workshop.json(&["build", "plain.yaml", "--registry-mirror", &option, "-o", "oci:out:1"]);
+    assert!(own.kept.lock().unwrap().asked.is_empty(), "{:?}", own.kept.lock().unwrap().asked);
+    // The lock names the registry, not the mirror: whoever has none builds the same.
+    let lock = fs::read_to_string(workshop.path("tarsup.lock")).unwrap();
+    assert!(lock.contains(&base) && !lock.contains(&mirror.port.to_string()), "{lock}");
+    let mut command = workshop.command(&["build", "plain.yaml", "--locked", "-o", "oci:out:2", "--json"]);
+    fs::remove_dir_all(workshop.path("cache")).unwrap();
+    let again = document(&command.env("TARSUP_REGISTRY_MIRRORS", &option).output().unwrap());
+    assert_eq!((&again["digest"], own.kept.lock().unwrap().asked.len()), (&built["digest"], 0));
+}
+
+/// 0.0.0.0 leads to this machine, and is not one of its names.
+#[test]
+fn registry_that_is_not_of_this_machine_may_do_without_tls_where_it_is_named() {
+    let (stub, bench) = (Stub::honest(), Bench::new(&[10]));
+    bench.json(&["copy", "oci:image:1", &stub.name("a:1")]);
+    let (host, asked) = (format!("0.0.0.0:{}", stub.port), || stub.count("GET", "/manifests/"));
+    let image = format!("docker://{host}/a:1");
+    let before = asked();
+    bench.refused(&["inspect", &image], 1);
+    for others in ["0.0.0.0:1", "127.0.0.1", "0.0.0"] {
+        bench.refused(&["inspect", &image, "--insecure-registry", others], 1);
+    }
+    assert_eq!(asked(), before, "nothing is asked in the clear");
+    for named in [&host, "0.0.0.0"] {
+        bench.json(&["inspect", &image, "--insecure-registry", named]);
+        let mut command = bench.command(&["inspect", &image, "--json"]);
+        let several = format!("other.invalid,{named}");
+        document(&command.env("TARSUP_INSECURE_REGISTRIES", several).output().unwrap());
+    }
+    assert_eq!(asked(), before + 4);
 }

@@ -362,12 +362,22 @@ fn tags_and_repositories_that_are_not_there_are_named() {
     let digest = Digest::of("x");
     let message = bench.refused(&["copy", "oci:image:1", &stub.name(&format!("a@{digest}"))], 2);
     assert!(message.contains("cannot be written"), "{message}");
-    let full = Stub::that(|asked, _| {
-        let body = br#"{"errors":[{"code":"DENIED","message":"quota exceeded: 10 of 10 GB"}]}"#.to_vec();
-        asked.is("POST", "/uploads/").then(|| Act::Answer(403, Vec::new(), body))
-    });
-    let message = bench.refused(&["copy", "oci:image:1", &full.name("a:1")], 1);
-    assert!(message.contains("quota exceeded") && message.contains("make room"), "{message}");
+    for (status, method, said) in [
+        (403, "POST", r#"{"errors":[{"code":"DENIED","message":"quota exceeded: 10 of 10 GB"}]}"#),
+        // As a proxy says it, to what is too large for it, and a disk that is full.
+        (413, "PATCH", "<html>413 Request Entity Too Large</html>"),
+        (507, "PUT", r#"{"errors":[{"code":"UNKNOWN","message":"no space left"}]}"#),
+    ] {
+        let full = Stub::that(move |asked, _| {
+            asked.is(method, "/uploads/").then(|| Act::Answer(status, Vec::new(), said.as_bytes().to_vec()))
+        });
+        let message = bench.refused(&["copy", "oci:image:1", &full.name("a:1")], 1);
+        assert!(
+            message.contains("does not take this") && message.contains("make room"),
+            "{status}: {message}"
+        );
+        assert_eq!(full.count("PUT", "/manifests/"), 0, "{status}");
+    }
 }
 
 #[test]

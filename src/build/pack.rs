@@ -24,8 +24,8 @@ use super::{
 };
 use crate::contents::summary::{Summaries, Summary};
 use crate::contents::{self, Part};
-use crate::oci::Digest;
 use crate::oci::image::BASE;
+use crate::oci::{Digest, Layer};
 use crate::store::cache::LayerRecord;
 
 impl PreparedBuild<'_> {
@@ -284,11 +284,12 @@ impl PreparedBuild<'_> {
         let image = image::of_config(config, &layers, after, &self.settings.cache).map_err(unmade)?;
         let before = predecessor.map(|image| image.diff_ids.as_slice()).unwrap_or_default();
         let sent = layers.iter().zip(before).take_while(|(layer, before)| layer.diff_id == **before).count();
-        let bytes: u64 = layers.iter().skip(sent).map(|layer| layer.size).sum();
+        let of_all = |bytes: fn(&Layer) -> u64| image.layers.iter().skip(sent).map(bytes).sum::<u64>();
+        let (near, far) = (of_all(Layer::sent_as_tar), of_all(|layer| layer.descriptor.size));
         let note = why.map(|why| {
             format!(
                 "{why}: the layers are in an order of their own; an engine with a classic store that has the predecessor is \
-                 sent {} of them, {bytes} bytes",
+                 sent {} of them, {near} bytes as tars through its socket, {far} bytes over a network",
                 layers.len() - sent
             )
         });

@@ -103,10 +103,11 @@ fn text(from: &ImageName, to: &ImageName, diff: &Diff) -> String {
     tell_config(&mut text, &diff.config);
     let _ = write!(
         text,
-        "\nan engine that has the first is sent {}, {} (with containerd's store: {}, {})",
+        "\nan engine that has the first is sent {}: {} as tars through its socket, {} over a network (with containerd's store {}: {})",
         layers(diff.classic.layers),
+        bytes(diff.classic_near.bytes),
         bytes(diff.classic.bytes),
-        diff.containerd.layers,
+        layers(diff.containerd.layers),
         bytes(diff.containerd.bytes)
     );
     text

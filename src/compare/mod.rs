@@ -43,8 +43,10 @@ pub struct Diff {
     pub privileges: Vec<ValueChange>,
     /// What differs in the config besides layers, history and dates.
     pub config: Vec<ValueChange>,
-    /// What a classic engine that has the first is sent: it needs everything after the first difference.
+    /// What a classic engine that has the first is sent over a network: everything after the first difference, as stored.
     pub classic: Sent,
+    /// The same where the engine is reached through a Unix socket: it is sent tars.
+    pub classic_near: Sent,
     /// What an engine with containerd's store is sent: the blobs that it lacks.
     pub containerd: Sent,
 }
@@ -108,7 +110,7 @@ pub struct FileChange {
 pub struct Sent {
     /// Layers.
     pub layers: usize,
-    /// Their bytes, as stored.
+    /// Their bytes in the form in which they are sent, without what wraps them.
     pub bytes: u64,
 }
 
@@ -128,7 +130,8 @@ pub fn diff(from: &Image, to: &Image, packages: [&Packages; 2]) -> io::Result<Di
         packing: Vec::new(),
         privileges: Vec::new(),
         config: config::changes(from, to),
-        classic: after_common_chain(from, to),
+        classic: sum(after_common_chain(from, to), stored),
+        classic_near: sum(after_common_chain(from, to), Layer::sent_as_tar),
         containerd: missing_blobs(from, to),
     };
     match (Contents::of(from)?, Contents::of(to)?) {
@@ -354,21 +357,30 @@ fn size(name: &str, layer: &Layer) -> LayerSize {
 }
 
 /// A classic engine finds a layer by the chain below it.
-fn after_common_chain(from: &Image, to: &Image) -> Sent {
+fn after_common_chain<'i>(from: &Image, to: &'i Image) -> &'i [Layer] {
     let common =
         from.layers.iter().zip(&to.layers).take_while(|(old, new)| old.diff_id == new.diff_id).count();
-    sum(to.layers.iter().skip(common))
+    &to.layers[common..]
 }
 
 fn missing_blobs(from: &Image, to: &Image) -> Sent {
     // By diff id, not by blob: an image that was read out of an engine may have its layers uncompressed.
     let present: BTreeSet<Digest> = from.diff_ids().into_iter().collect();
-    sum(to.layers.iter().filter(|layer| !present.contains(&layer.diff_id)))
+    sum(to.layers.iter().filter(|layer| !present.contains(&layer.diff_id)), stored)
 }
 
-fn sum<'a>(layers: impl Iterator<Item = &'a Layer>) -> Sent {
-    layers.fold(Sent::default(), |sent, layer| Sent {
-        layers: sent.layers + 1,
-        bytes: sent.bytes + layer.descriptor.size,
-    })
+fn stored(layer: &Layer) -> u64 {
+    layer.descriptor.size
+}
+
+/// What travels of these layers; two of one content are sent once.
+fn sum<'i>(layers: impl IntoIterator<Item = &'i Layer>, bytes: impl Fn(&Layer) -> u64) -> Sent {
+    let (mut sent, mut seen) = (Sent::default(), BTreeSet::new());
+    for layer in layers {
+        sent.layers += 1;
+        if seen.insert(layer.diff_id) {
+            sent.bytes += bytes(layer);
+        }
+    }
+    sent
 }

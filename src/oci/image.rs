@@ -67,6 +67,14 @@ pub struct Layer {
     pub source: Arc<dyn BlobSource>,
 }
 
+impl Layer {
+    /// How many bytes an engine that takes layers as tars is sent of it: those of the tar, where it is known how many these are,
+    /// else those of the blob, which goes as it is stored.
+    pub fn sent_as_tar(&self) -> u64 {
+        self.source.unpacked().unwrap_or(self.descriptor.size)
+    }
+}
+
 impl fmt::Debug for Layer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Layer")

@@ -9,7 +9,7 @@ use tarsup::transport::daemon::Daemon;
 use tarsup::transport::{Sink as _, layout};
 
 use crate::fake::FakeEngine;
-use crate::packages::{Packer, RECIPE, Workshop};
+use crate::packages::{Entry, Packer, RECIPE, Workshop};
 use crate::programs::{PROGRAM, Program, debian, write_base};
 use crate::registry::image::Bench;
 use crate::registry::stub::Stub;
@@ -212,6 +212,68 @@ async fn engine_with_many_other_images_is_asked_for_a_handful_at_each_copy() {
         engine.add_image(&format!("other/app-{number}:1"), &format!("app {number}"), &[]);
     }
     assert_eq!((put("2").await, put("2").await, put("1").await), (2, 0, 0));
+}
+
+/// The bytes of a forecast without what wraps the layers: a few headers, config, manifests, and the ends of blocks.
+fn is_wrapped(sent: u64, layers: u64) -> bool {
+    (layers + 1..layers + 24 * 1024).contains(&sent)
+}
+
+#[tokio::test]
+async fn bytes_of_a_diff_are_those_that_each_kind_of_engine_is_sent() {
+    let workshop = Workshop::new();
+    workshop.json(&["build", "framework.yaml", "-o", "tars/framework:1", "-o", "oci:out:1"]);
+    // Half of it makes a gzip smaller, so that tars and blobs differ by far more than what wraps them.
+    let half = crate::registry::image::noise(7, 150_000);
+    let file = Entry::File("tarsproperty/tarsproperty".to_owned(), [half, vec![0; 150_000]].concat(), true);
+    Packer::default().write(&workshop.path("packages/tarsproperty.tgz"), vec![file]);
+    let build = ["build", "framework.yaml", "--version", "2", "--after", "tars/framework:1"];
+    let relayered = workshop.json(&[&build[..], &["--relayer", "--plan"]].concat());
+    for (name, layers) in [("relayered", &["--relayer"][..]), ("on top", &[])] {
+        let outputs = ["-o", "tars/framework:2", "-o", "oci:out:2"];
+        let built = workshop.json(&[&build[..], layers, &outputs].concat());
+        let diff = workshop.json(&["diff", "tars/framework:1", "tars/framework:2"]);
+        let bytes = |key: &str| diff[key]["bytes"].as_u64().unwrap();
+        let image = |tag: &str| layout::read(&workshop.path("out"), Some(tag)).unwrap();
+        let engines = [("classic_near", FakeEngine::new()), ("containerd", FakeEngine::containerd())];
+        for (key, engine) in engines {
+            engine.add_image("x:1", "one", &[]);
+            engine.edit_image("x:1", |held| held.diff_ids = image("1").diff_ids());
+            let daemon = Daemon::new(Arc::new(engine), "x:2".parse().unwrap());
+            let said = daemon.forecast(&image("2")).await.unwrap();
+            assert_eq!(diff[key]["layers"], said.layers_sent, "{name}, {key}: {diff}");
+            assert!(is_wrapped(said.bytes_sent, bytes(key)), "{name}, {key}: {said:?}, {diff}");
+        }
+        // Over a network a classic engine is sent the same layers as they are stored.
+        let sizes =
+            built["layers"].as_array().unwrap().iter().rev().map(|layer| layer["size"].as_u64().unwrap());
+        let sent = usize::try_from(diff["classic"]["layers"].as_u64().unwrap()).unwrap();
+        assert_eq!(
+            (sent, bytes("classic")),
+            (
+                usize::try_from(diff["classic_near"]["layers"].as_u64().unwrap()).unwrap(),
+                sizes.take(sent).sum()
+            )
+        );
+        assert!(bytes("classic_near") > bytes("classic") + 140_000, "{name}: {diff}");
+        let output = workshop.run(&["diff", "tars/framework:1", "tars/framework:2"]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        let told = |bytes: u64| {
+            let line = text.lines().last().unwrap();
+            #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+            let kilobytes = bytes as f64 / 1000.0;
+            assert!(line.contains(&format!("{kilobytes:.1} kB")), "{kilobytes}: {line}");
+        };
+        told(bytes("classic_near"));
+        told(bytes("classic"));
+        if name == "relayered" {
+            let note = relayered["note"].as_str().unwrap();
+            let (near, far) = (bytes("classic_near"), bytes("classic"));
+            let words =
+                format!("of them, {near} bytes as tars through its socket, {far} bytes over a network");
+            assert!(note.ends_with(&words), "{note}");
+        }
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@ use cyclonedx_bom::models::tool::Tools;
 use cyclonedx_bom::prelude::{Bom, Component, Components, DateTime, Metadata, Purl, SpecVersion};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use crate::contents::debian;
 use crate::contents::npm::{self, Module};
 use crate::contents::summary::{self, Summaries, Summary, is_own_program};
 use crate::contents::{Contents, Kind, Part};
@@ -38,7 +39,7 @@ pub struct MadePart {
     pub name: String,
     /// Of a service, and of the web console: its version.
     pub version: Option<String>,
-    /// Of a patched service: its package, and the image that was patched.
+    /// Of a patched service: its package, the image that was patched, and what its program has compiled in.
     pub patched: Option<String>,
     /// The digest of the package that it was made of, where that is known.
     pub package: Option<Digest>,
@@ -60,6 +61,15 @@ pub struct MadePart {
     pub privileges: BTreeMap<String, String>,
     /// Its layers' content, the lowest first.
     pub layers: Vec<Digest>,
+}
+
+impl MadePart {
+    /// Of a patched service: that no rule holds it against the others, and what its program has compiled in, where it tells.
+    pub fn release(&self) -> Option<String> {
+        let told = self.patched.as_ref()?.split_once(", ").map(|(_, told)| format!("it has {told}; "));
+        let told = told.unwrap_or_default();
+        Some(format!("{} is patched: {told}the rule of one release does not hold for it", self.name))
+    }
 }
 
 /// A program or library.
@@ -302,6 +312,7 @@ impl Bill<'_> {
         told.extend(part.patched.clone().map(|patched| ("patched", patched)));
         told.extend(part.program.iter().flat_map(of_code));
         told.extend(part.layers.iter().map(|layer| ("layer", layer.to_string())));
+        told.extend(part.privileges.iter().map(|(path, has)| ("privileges", format!("{path}: {has}"))));
         told.extend(part.unread.iter().map(|folder| ("npm-unread", format!("/{folder}"))));
         made.properties = properties(told);
         let nested = part.others.iter().map(|code| {
@@ -345,23 +356,37 @@ impl Bill<'_> {
             let mut library = component(Classification::Library, name, reference.clone());
             library.properties = properties([("path", format!("/{path}")), ("layer", BASE.to_owned())]);
             self.components.push(library);
+            let package = debian::installed(name, self.packages()).filter(|_| debian::is_packaged(&path));
+            let of_package = package.map(|(name, version)| self.package_url(name, version));
+            self.dependencies.insert(reference.clone(), of_package.into_iter().collect());
         }
         Some(reference)
     }
 
-    /// The packages of the base, as dpkg has them installed.
-    fn add_packages(&mut self) {
-        let packages = self.base.and_then(|base| base.offers.as_ref()).map(|offers| &offers.packages);
-        // What a derivative calls its versions tells whose they are: no list says it.
-        let is_ubuntu = packages.into_iter().flatten().any(|(_, version)| version.contains("ubuntu"));
+    /// The packages of the base, as dpkg has them installed: name → version.
+    fn packages(&self) -> &BTreeMap<String, String> {
+        const NONE: &BTreeMap<String, String> = &BTreeMap::new();
+        self.base.and_then(|base| base.offers.as_ref()).map_or(NONE, |offers| &offers.packages)
+    }
+
+    /// The URL of such a package. What a derivative calls its versions tells whose they are: no list says it.
+    fn package_url(&self, name: &str, version: &str) -> String {
+        let is_ubuntu = self.packages().values().any(|version| version.contains("ubuntu"));
         let vendor = if is_ubuntu { "ubuntu" } else { "debian" };
-        for (name, version) in packages.into_iter().flatten() {
-            let url = format!("pkg:deb/{vendor}/{}@{}", encoded(name), encoded(version));
+        format!("pkg:deb/{vendor}/{}@{}", encoded(name), encoded(version))
+    }
+
+    /// A component for each package of the base.
+    fn add_packages(&mut self) {
+        let made = |(name, version): (&String, &String)| {
+            let url = self.package_url(name, version);
             let mut package = component(Classification::Library, name, url.clone());
             package.version = Some(version.as_str().into());
             package.purl = url.parse::<Purl>().ok();
-            self.components.push(package);
-        }
+            package
+        };
+        let packages: Vec<Component> = self.packages().iter().map(made).collect();
+        self.components.extend(packages);
     }
 }
 

@@ -14,6 +14,7 @@ use crate::oci::{Digest, HashingWriter, Image, sizes};
 use crate::paths::{self, ImagePath, ImagePathBuf, LayerName, Packed, Paths, image, put_number, take_number};
 use crate::tarball::{Capabilities, EntryKind, TarReader, magic};
 
+pub mod debian;
 pub mod meeting;
 pub mod npm;
 pub mod summary;

@@ -6,7 +6,7 @@ use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 
 use rustix::fs::{XattrFlags, setxattr};
-use serde_json::json;
+use serde_json::{Value, json};
 use tarsup::transport::layout;
 
 use crate::archives::{Raw, layer, pack, pack_with, workshop_with};
@@ -164,6 +164,12 @@ fn what_the_recipe_keeps_is_in_the_layer_byte_for_byte_and_the_list_inspect_and_
     let parts = inspected["parts"].as_array().unwrap();
     let told = parts.iter().find(|part| part["name"] == "tarsstat").unwrap();
     assert_eq!(told["privileges"], json!({X: format!("setuid {said}")}));
+    workshop.json(&["inspect", "oci:out:1", "--sbom", "bill.json"]);
+    let bill: Value = serde_json::from_slice(&fs::read(workshop.path("bill.json")).unwrap()).unwrap();
+    let mut components = bill["components"].as_array().unwrap().iter();
+    let stat = components.find(|component| component["name"] == "tarsstat").unwrap();
+    let property = json!({"name": "tarsup:privileges", "value": format!("{X}: setuid {said}")});
+    assert!(stat["properties"].as_array().unwrap().contains(&property), "{stat}");
     let text = String::from_utf8(workshop.run(&["inspect", "oci:out:1"]).stdout).unwrap();
     assert!(text.contains("\n  privileges\n") && text.contains(&format!("setuid {said}")), "{text}");
 

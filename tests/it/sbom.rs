@@ -101,6 +101,12 @@ fn bill_tells_packages_builds_and_libraries_in_the_same_bytes_each_time() {
         "file:/usr/lib/x86_64-linux-gnu/libc.so.6",
     ];
     assert_eq!(of_stat["dependsOn"], serde_json::json!(given));
+    // A library leads to its package, where the base has that one: dpkg's list knows no libc6 here.
+    let package = &component(&document, "libstdc++6")["bom-ref"];
+    assert_eq!(package, "pkg:deb/debian/libstdc%2B%2B6@12.2.0-14");
+    let depends_on = |of: &str| &dependencies.iter().find(|one| one["ref"] == of).unwrap()["dependsOn"];
+    assert_eq!(*depends_on(given[0]), serde_json::json!([package]));
+    assert_eq!(depends_on(given[2]).as_array().map_or(0, Vec::len), 0);
 
     // Wherever it lies; and on another machine nobody knows the packages, and all else is the same.
     assert_eq!(bill(&workshop, "oci:out:1").0, bytes);
@@ -176,6 +182,26 @@ fn bill_and_parts_speak_of_what_is_visible_and_count_what_is_covered() {
     for word in ["1-1 (patched)", "abcd01", "20."] {
         assert!(row.contains(word), "{row}");
     }
+    // Name, version, build id, size, compressed, covered, and who shares it: as the document has them.
+    let shown = |bytes: &Value| match bytes.as_u64().unwrap() {
+        bytes if bytes < 1000 => format!("{bytes} B"),
+        #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+        bytes => format!("{:.1} kB", bytes as f64 / 1000.0),
+    };
+    for name in ["tarsstat", "tarslog", "deploy"] {
+        let row = words.lines().find(|line| line.trim_start().starts_with(&format!("{name} "))).unwrap();
+        let part = part(name);
+        let compressed = inspected["layers"].as_array().unwrap().iter().filter(|one| one["name"] == name);
+        let compressed: u64 = compressed.map(|layer| layer["size"].as_u64().unwrap()).sum();
+        assert_eq!(part["compressed"], compressed, "{part}");
+        let sharing: Vec<String> = serde_json::from_value(part["shared_with"].clone()).unwrap();
+        let columns: Vec<&str> = row.split("  ").map(str::trim).filter(|word| !word.is_empty()).collect();
+        assert_eq!((columns[3], columns[4]), (&*shown(&part["size"]), &*shown(&part["compressed"])), "{row}");
+        assert_eq!(columns.get(6).copied().unwrap_or_default(), sharing.join(" "), "{row}");
+        assert_eq!(sharing.len(), if name == "tarsstat" { 0 } else { 2 }, "{row}");
+    }
+    let header = words.lines().find(|line| line.contains("SHARED WITH")).unwrap();
+    assert!(header.contains("COMPRESSED"), "{header}");
     assert!(words.contains("covered by later ones"), "{words}");
 }
 
@@ -234,6 +260,16 @@ fn history_tells_of_the_parts_what_their_list_does() {
     let id = inspected["config_digest"].as_str().unwrap().trim_start_matches("sha256:");
     let config = fs::read(workshop.path("store/blobs/sha256").join(id)).unwrap();
     let config: Value = serde_json::from_slice(&config).unwrap();
+    // The base's own layers are told apart from those that stand on it, by how their history begins.
+    let told = |index: usize| config["history"][index]["created_by"].as_str().unwrap().to_owned();
+    assert!(told(0).starts_with("tarsup built files: "), "{config:#}");
+    assert!(told(1).starts_with("tarsup built contents: "), "{config:#}");
+    let own = config["history"].as_array().unwrap().iter().skip(2);
+    assert!(
+        own.clone().count() > 1
+            && own.clone().all(|entry| entry["created_by"].as_str().unwrap().starts_with("tarsup build ")),
+        "{config:#}"
+    );
     let last = config["history"].as_array().unwrap().last().unwrap();
     let size = fs::metadata(workshop.path("plain.yaml")).unwrap().len();
     assert_eq!(last["comment"], format!(r#"{{"base":{{}},"files":{{"size":{size}}}}}"#), "{last}");
@@ -321,6 +357,24 @@ fn bill_tells_the_npm_packages_of_the_console_and_what_it_cannot() {
     assert_ne!(now, bytes);
     assert_eq!(modules(&document)["lodash"].0, "pkg:npm/lodash@4.17.22");
     assert_eq!(modules(&document).len(), found.len());
+}
+
+#[test]
+fn library_that_no_package_brought_leads_to_none() {
+    let workshop = Workshop::new();
+    let strange = Program { exports: &["libz.so.1"], ..LIBRARY };
+    let base = debian(vec![("usr/local/lib/libz.so.1", Lies::File(strange.bytes()))]);
+    write_base(&workshop.path("base.tar"), &base);
+    let environment = "env: {LD_LIBRARY_PATH: /usr/local/lib}\n";
+    workshop
+        .write("framework.yaml", &RECIPE.replace("scratch\n", &format!("rootfs:base.tar\n{environment}")));
+    pack(&workshop, Program { needed: &["libz.so.1"], ..STAT });
+    workshop.json(&["build", "framework.yaml"]);
+    let (_, document) = bill(&workshop, "tars/framework:3.0.17");
+    component(&document, "zlib1g");
+    let dependencies = document["dependencies"].as_array().unwrap();
+    let library = dependencies.iter().find(|one| one["ref"] == "file:/usr/local/lib/libz.so.1").unwrap();
+    assert_eq!(library["dependsOn"].as_array().map_or(0, Vec::len), 0, "{library}");
 }
 
 #[test]

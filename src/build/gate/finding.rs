@@ -5,8 +5,8 @@ use std::error::Error;
 use std::fmt;
 use std::path::PathBuf;
 
-use super::debian;
 use crate::build::mixture::Mixture;
+use crate::contents::debian;
 use crate::diagnose::{Diagnose, Exit, Place, first_few, shown};
 use crate::limits::Beyond;
 
@@ -160,7 +160,7 @@ fn version(library: &str, owner: &Owner, base: &str, packages: &BTreeMap<String,
             short(library)
         );
     }
-    let package = debian::package_of(library).and_then(|name| packages.get_key_value(&name));
+    let package = debian::installed(library, packages);
     let known = package.map(|(name, version)| format!(" ({base} has {name} {version})")).unwrap_or_default();
     format!("take a newer base, or build the package where {} is no newer than there{known}", short(library))
 }

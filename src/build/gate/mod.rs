@@ -20,7 +20,6 @@ use crate::paths::ImagePathBuf;
 use crate::paths::image::{follow, led};
 use crate::tars::catalogue::TARS_PATH;
 
-mod debian;
 mod finding;
 
 pub use finding::{Finding, GateError, SCRATCH};

@@ -1,7 +1,9 @@
 //! Which Debian package brings a library, by its name (Debian policy, 8.1): a guess, and a good one.
 
+use std::collections::BTreeMap;
+
 /// Libraries whose packages are not called as they are.
-const OTHERS: [(&str, &str); 14] = [
+const OTHERS: [(&str, &str); 17] = [
     ("libz.so.1", "zlib1g"),
     ("libc.so.6", "libc6"),
     ("libm.so.6", "libc6"),
@@ -11,6 +13,9 @@ const OTHERS: [(&str, &str); 14] = [
     ("libresolv.so.2", "libc6"),
     ("libutil.so.1", "libc6"),
     ("libnsl.so.1", "libc6"),
+    ("libanl.so.1", "libc6"),
+    ("libmvec.so.1", "libc6"),
+    ("libthread_db.so.1", "libc6"),
     ("ld-linux-x86-64.so.2", "libc6"),
     ("ld-linux-aarch64.so.1", "libc6"),
     ("libcrypto.so.3", "libssl3"),
@@ -19,7 +24,7 @@ const OTHERS: [(&str, &str); 14] = [
 ];
 
 /// The package of a library; `None` where its name tells none.
-pub(super) fn package_of(library: &str) -> Option<String> {
+pub fn package_of(library: &str) -> Option<String> {
     if let Some((_, package)) = OTHERS.iter().find(|(known, _)| *known == library) {
         return Some((*package).to_owned());
     }
@@ -33,6 +38,23 @@ pub(super) fn package_of(library: &str) -> Option<String> {
     let name = name.to_ascii_lowercase().replace('_', "-");
     let joint = if name.ends_with(|c: char| c.is_ascii_digit()) { "-" } else { "" };
     Some(format!("{name}{joint}{version}"))
+}
+
+/// The package of a library, with its version, among those that are installed. What was built anew for 64 bits of time has a name that
+/// ends with `t64`.
+pub fn installed<'p>(
+    library: &str,
+    packages: &'p BTreeMap<String, String>,
+) -> Option<(&'p String, &'p String)> {
+    let name = package_of(library)?;
+    packages.get_key_value(&name).or_else(|| packages.get_key_value(&format!("{name}t64")))
+}
+
+/// True for a path, without leading slash, in a folder of which packages have what lies there: none puts anything into `/usr/local` or
+/// `/opt` (Debian policy, 9.1.2).
+pub fn is_packaged(path: &str) -> bool {
+    let path = path.strip_prefix("usr/").unwrap_or(path);
+    ["lib/", "lib32/", "lib64/", "libx32/"].iter().any(|folder| path.starts_with(folder))
 }
 
 #[cfg(test)]
@@ -57,6 +79,26 @@ mod tests {
             ("lib x.so.1", None),
         ] {
             assert_eq!(package_of(library).as_deref(), package, "{library}");
+        }
+    }
+
+    #[test]
+    fn package_is_one_that_is_installed_under_either_name() {
+        let packages = ["libssl3t64", "libcurl4"].map(|name| (name.to_owned(), "1".to_owned())).into();
+        for (library, package) in
+            [("libssl.so.3", Some("libssl3t64")), ("libcurl.so.4", Some("libcurl4")), ("libz.so.1", None)]
+        {
+            assert_eq!(installed(library, &packages).map(|(name, _)| name.as_str()), package, "{library}");
+        }
+    }
+
+    #[test]
+    fn packages_have_what_lies_in_the_systems_own_folders() {
+        for path in ["usr/lib/x86_64-linux-gnu/libx.so.1", "lib/libx.so.1", "usr/lib64/libx.so.1"] {
+            assert!(is_packaged(path), "{path}");
+        }
+        for path in ["usr/local/lib/libx.so.1", "opt/lib/libx.so.1", "usr/libexec/libx.so.1"] {
+            assert!(!is_packaged(path), "{path}");
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::contents::{
 };
 use crate::oci::config::{Healthcheck, History, RootFs, Run};
 use crate::oci::image::{ANNOTATION_AFTER, ANNOTATION_LAYER, CREATED_BY};
-use crate::oci::{Config, Descriptor, Digest, Image, Layer, Manifest, MediaType, Platform};
+use crate::oci::{Config, Descriptor, Digest, Image, Layer, Manifest, MediaType, Platform, exact};
 use crate::store::Cache;
 use crate::tarball::header::MODIFIED;
 use crate::tars::catalogue::{DATA_PATH, INIT_PATH, WEB_PORT};
@@ -71,11 +71,11 @@ pub fn config(parts: &Parts<'_>) -> serde_json::Result<Vec<u8>> {
 
 /// The config of an image that stands on another one: every key of the base as it is, but for what its successor is.
 fn inherit(base: &Image, role: ImageRole, ours: &Config) -> serde_json::Result<Vec<u8>> {
-    let mut config: Value = serde_json::from_slice(&base.config)?;
+    let mut config = exact::read(&base.config)?;
     config["created"] = json!(ours.created);
     config["rootfs"] = json!(ours.rootfs);
     let mut history: Vec<Value> = config["history"].as_array().cloned().unwrap_or_default();
-    // What is made here is told by how its history begins: a base of ours is a base all the same.
+    // What is made here is told by how its history begins (`Image::layer_names`): a base of ours is a base all the same.
     for entry in &mut history {
         let made = entry["created_by"].as_str().and_then(|text| text.strip_prefix(CREATED_BY));
         if let Some(rest) = made {
@@ -108,7 +108,7 @@ fn inherit(base: &Image, role: ImageRole, ours: &Config) -> serde_json::Result<V
             _ => value,
         };
     }
-    serde_json::to_vec(&config)
+    exact::write(&config)
 }
 
 /// The base's variables, and ours over them; a `PATH` of the base stays, as it leads to what is in it.

@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod digest;
+pub mod exact;
 pub mod image;
 pub mod manifest;
 pub mod platform;

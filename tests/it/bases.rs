@@ -22,6 +22,9 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 const OCI_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 const DOCKER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 
+/// More than any type of Rust holds exactly.
+const NUMBER: &str = "123456789012345678901234567890.10";
+
 /// A layout in the workshop, made by hand.
 struct Foreign<'w> {
     workshop: &'w Workshop,
@@ -45,12 +48,13 @@ impl Foreign<'_> {
         history.extend(layers.iter().map(|_| json!({"created": "2001-01-01T00:00:00.5Z", "created_by": "COPY x", "comment": "buildkit.dockerfile.v0"})));
         let config = json!({
             "architecture": architecture, "variant": "v2", "os": "linux", "os.version": "1.2", "author": "somebody",
-            "created": "2001-01-01T00:00:00Z", "x-unknown": {"b": [1, null]},
+            "created": "2001-01-01T00:00:00Z", "x-unknown": {"b": [1, null], "n": "A NUMBER"},
             "config": {"Env": ["PATH=/opt/bin:/usr/bin", "A=base", "TARSUP_VERSION=old"], "Cmd": ["sh"], "User": "nobody", "Shell": ["/bin/bash", "-c"],
                 "OnBuild": ["RUN x"], "Labels": {"team": "red", "io.tarsup.image.role": "plain"}, "ExposedPorts": {"1/tcp": {}}, "ArgsEscaped": true},
             "rootfs": {"type": "layers", "diff_ids": diff_ids}, "history": history,
         })
-        .to_string();
+        .to_string()
+        .replace("\"A NUMBER\"", NUMBER);
         let named: Vec<Value> = layers
             .iter()
             .map(|(_, blob, kind)| json!({"mediaType": kind, "digest": self.put(blob), "size": blob.len()}))
@@ -167,14 +171,17 @@ fn image_as_base_stays_as_it_is_and_what_shows_of_it_counts() {
     assert_eq!(&image.layer_names()[..3], ["base", "base", "contents-below"]);
 
     // Every key of the base, and ours over them.
+    let unknown = format!("{{\"b\":[1,null],\"n\":{NUMBER}}}");
     for (key, value) in [
         ("variant", json!("v2")),
         ("os.version", json!("1.2")),
         ("author", json!("somebody")),
-        ("x-unknown", json!({"b": [1, null]})),
+        ("x-unknown", serde_json::from_str(&unknown).unwrap()),
     ] {
         assert_eq!(config[key], value, "{key}");
     }
+    let text = String::from_utf8(image.config.clone()).unwrap();
+    assert!(text.contains(&format!("\"x-unknown\":{unknown}")), "to the digit: {text}");
     let history = config["history"].as_array().unwrap();
     assert_eq!(
         history[0],

@@ -85,8 +85,16 @@ fn libraries(tree: &Tree) -> BTreeMap<ImagePathBuf, Elf> {
 /// What else of a tree is machine code.
 fn programs(tree: &Tree) -> BTreeMap<ImagePathBuf, Program> {
     let found = tree.elves().filter(|(path, _)| !is_library(file_name(path)));
-    let told = |elf: &Elf| Program { build_id: elf.build_id.clone(), needed: elf.needed.clone() };
-    found.map(|(path, elf)| (path, told(elf))).collect()
+    let told = |path: &str, elf: &Elf| Program {
+        build_id: elf.build_id.clone(),
+        needed: elf.needed.clone(),
+        versions: tree.versions(path).iter().map(ToString::to_string).collect(),
+    };
+    let told = found.map(|(path, elf)| {
+        let program = told(&path, elf);
+        (path, program)
+    });
+    told.collect()
 }
 
 /// A library at one path.

@@ -252,6 +252,60 @@ pub fn judge(
     Ok((mixtures, notes))
 }
 
+/// What there is to say of a service that takes the place of another one without a recipe.
+pub struct Patched {
+    /// What it has compiled in, beside what the other services have.
+    pub told: String,
+    /// True where that is not of one release.
+    pub is_mixture: bool,
+}
+
+/// Holds a patched service against those that stay in the image (`others`), as the image's list tells them, and against the image's
+/// version of the framework. `None` for a program without versions: a script, say.
+pub fn patched(
+    service: Service,
+    own: &BTreeSet<Version>,
+    others: &BTreeMap<Service, BTreeSet<Version>>,
+    framework: Option<Version>,
+) -> Option<Patched> {
+    if own.is_empty() {
+        return None;
+    }
+    let mut compiled = others.clone();
+    compiled.insert(service, own.clone());
+    let judged: Vec<_> = others.iter().collect();
+    let groups = groups(&judged, framework);
+    let rest = groups.first();
+    let (mut told, mut against) = (BTreeSet::new(), Vec::new());
+    if let Some((rest, common)) = rest.filter(|(_, common)| !own.contains(common)) {
+        told.extend(telling(&[service], rest, &compiled));
+        against.push(format!("the other services {common}"));
+    }
+    let tells = [Service::AdminRegistry, Service::Node].contains(&service);
+    if let Some(said) = framework.filter(|_| tells)
+        && let Some(found) = of_another_release(service, &compiled, said, others.is_empty())
+    {
+        told.extend(found);
+        against.push(format!("the framework of the image is {said}"));
+    }
+    let is_mixture = !against.is_empty();
+    let told = match rest {
+        _ if is_mixture => {
+            let told: Vec<Version> = told.into_iter().collect();
+            format!("{} compiled in, and {}", listed(&told), against.join(", and "))
+        }
+        Some((_, common)) => format!("{common} compiled in, as the other services"),
+        None => {
+            let own: Vec<Version> = own.iter().copied().collect();
+            format!(
+                "{} compiled in; what the other services have, the image's list does not tell",
+                listed(&own)
+            )
+        }
+    };
+    Some(Patched { told, is_mixture })
+}
+
 /// What is listed must be there: a list that is out of date hides the next mixture.
 fn check_listed(recipe: &Recipe, compiled: &Compiled, wanted: &[Service]) -> Result<(), ListedError> {
     for (service, (version, line)) in &recipe.versions {

@@ -1,7 +1,7 @@
 //! The next image from one that exists: one service is replaced, without a recipe and without the other packages.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -10,9 +10,11 @@ use super::after::{Made, Predecessor};
 use super::base::BasePaths;
 use super::blob::Chance;
 use super::compress::Compressors;
+use super::mixture::{self, Patched};
 use super::package;
 use super::pieces::{Piece, Workshop};
 use super::tree::Content;
+use super::version::Version;
 use super::{
     BuildError, Built, GateError, LayerInput, Settings, UsedPackage, Watch, check, gate, image, listing,
     machine, ontop, pack, privileges, standing,
@@ -21,12 +23,12 @@ use crate::contents::summary::{self, Summaries, Summary};
 use crate::contents::{self, Part};
 use crate::diagnose::{Diagnose, Exit, shown};
 use crate::oci::image::{BASE, CREATED_BY, VERSION_LABEL};
-use crate::oci::{Digest, Image};
+use crate::oci::{Digest, Image, exact};
 use crate::tars::Service;
 use crate::tars::catalogue::TARS_PATH;
 
-/// What the label of a patched service begins with; its name follows. The value is the package's digest and the digest of the
-/// image that was patched.
+/// What the label of a patched service begins with; its name follows. The value is the package's digest, the digest of the image that
+/// was patched, and after a comma what the program has compiled in, where it tells.
 pub const PATCH_LABEL: &str = "io.tarsup.patch.";
 
 /// What is to be replaced, in which image.
@@ -123,7 +125,12 @@ pub fn patch(patch: &Patch<'_>, settings: &Settings, watch: &dyn Watch) -> Resul
     let mut base = made.contents.parts.get(BASE).map(listing::base_paths).unwrap_or_default();
     let (inputs, digests) = inputs(patch, made, &base)?;
     let learned = learn_offers(patch, &inputs, &on_base, &mut base)?;
-    let (warnings, refused) = gate(patch, settings, made, &inputs, &base)?;
+    let (mut warnings, refused) = gate(patch, settings, made, &inputs, &base)?;
+    let releases = releases(patch, made, &inputs);
+    let mixed = releases.iter().filter(|(_, told)| told.is_mixture);
+    warnings.extend(mixed.map(|(service, Patched { told, .. })| {
+        format!("{service} has {told}: a mixture, which a patched service may be")
+    }));
     let changes = ontop::replaced(&made.contents, &inputs, &base).map_err(|why| unfit(why.to_string()))?;
     let compressors = Compressors::new(settings.threads);
     let shop = Workshop::new(settings, &base, &compressors, watch);
@@ -139,7 +146,8 @@ pub fn patch(patch: &Patch<'_>, settings: &Settings, watch: &dyn Watch) -> Resul
     pieces.push(shop.piece(&list, Chance::Slight)?);
     let on_base = (!on_base.is_empty()).then(|| (BASE.to_owned(), Summary::default()));
     let summaries = ontop::summaries(&changes).into_iter().chain(on_base).collect();
-    let config = config(patch, settings, &pieces, (&digests, &summaries))
+    let labels = labels(patch, &digests, &releases);
+    let config = config(patch, settings, &pieces, (labels, &summaries))
         .map_err(|error| unfit(format!("its config cannot be read: {error}")))?;
     let after = patch.before.chain_id();
     let layers = shop.finish(&pieces, &config, after)?;
@@ -276,14 +284,52 @@ fn list(
     Ok(LayerInput { name: contents::LAYER.to_owned(), what: listing::purpose(parts), tree })
 }
 
+/// Of which release the new programs are, beside those that stay.
+fn releases(patch: &Patch<'_>, made: &Made, inputs: &[LayerInput]) -> BTreeMap<Service, Patched> {
+    let config = patch.image.parsed_config().unwrap_or_default().config;
+    let framework = config.env.iter().find_map(|variable| variable.strip_prefix("TARSUP_VERSION="));
+    let framework = framework.and_then(Version::leading);
+    let is_patched =
+        |service: &Service| patch.services.contains_key(service) || patch.before.patched.contains(service);
+    let others = Service::ALL.into_iter().filter(|service| !is_patched(service)).filter_map(|service| {
+        let offers = made.contents.parts.get(service.name())?.offers.as_ref()?;
+        let program = offers.programs.get(package::binary_path(service).as_str())?;
+        let versions: BTreeSet<Version> =
+            program.versions.iter().filter_map(|version| version.parse().ok()).collect();
+        (!versions.is_empty()).then_some((service, versions))
+    });
+    let others: BTreeMap<Service, BTreeSet<Version>> = others.collect();
+    let told = inputs.iter().filter_map(|input| {
+        let service: Service = input.name.parse().ok()?;
+        let own = input.tree.versions(&package::binary_path(service)).iter().copied().collect();
+        Some((service, mixture::patched(service, &own, &others, framework)?))
+    });
+    told.collect()
+}
+
+/// What the image says of the patched services: the package's digest, the image that was patched, and what the program has compiled in.
+fn labels(
+    patch: &Patch<'_>,
+    digests: &Digests,
+    releases: &BTreeMap<Service, Patched>,
+) -> BTreeMap<String, String> {
+    let label = |(service, digest): (&Service, &Option<Digest>)| {
+        let package = digest.map_or_else(|| "a folder".to_owned(), |digest| digest.to_string());
+        let release =
+            releases.get(service).map(|Patched { told, .. }| format!(", {told}")).unwrap_or_default();
+        (format!("{PATCH_LABEL}{service}"), format!("{package} on {}{release}", patch.image.digest()))
+    };
+    digests.iter().map(label).collect()
+}
+
 /// The config of the old image, every key of it, but for what a patch is.
 fn config(
     patch: &Patch<'_>,
     settings: &Settings,
     layers: &[Piece<'_>],
-    (digests, summaries): (&Digests, &Summaries),
+    (patched, summaries): (BTreeMap<String, String>, &Summaries),
 ) -> serde_json::Result<Vec<u8>> {
-    let mut config: Value = serde_json::from_slice(&patch.image.config)?;
+    let mut config = exact::read(&patch.image.config)?;
     let created = image::rfc3339(settings.created);
     config["created"] = json!(created);
     config["rootfs"]["diff_ids"] = json!(layers.iter().map(Piece::diff_id).collect::<Vec<_>>());
@@ -305,9 +351,8 @@ fn config(
     config["history"] = json!(history);
     let labels = &mut config["config"]["Labels"];
     labels[VERSION_LABEL] = json!(patch.version);
-    for (service, digest) in digests {
-        let package = digest.map_or_else(|| "a folder".to_owned(), |digest| digest.to_string());
-        labels[format!("{PATCH_LABEL}{service}")] = json!(format!("{package} on {}", patch.image.digest()));
+    for (label, said) in patched {
+        labels[label] = json!(said);
     }
-    serde_json::to_vec(&config)
+    exact::write(&config)
 }

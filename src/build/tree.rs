@@ -7,6 +7,7 @@ pub use super::content::{Content, Spool, Unkept, written};
 use super::content::{Held, Known, Stored};
 pub(super) use super::content::{Slice, unkept};
 use super::modules::{self, KnownModule};
+use super::version::Version;
 use crate::contents::Kind;
 use crate::contents::meeting::{self, Meeting, Outcome};
 use crate::contents::npm::Module;
@@ -159,9 +160,9 @@ impl Places {
     }
 
     /// What the program or library of a node says, without the node.
-    fn elf(&self, bytes: &[u8]) -> Option<&Elf> {
+    fn elf(&self, bytes: &[u8]) -> Option<&Known> {
         let (elf, _) = Self::numbers(bytes)?;
-        self.elves.get(elf.checked_sub(1)?).map(|known| &known.elf)
+        self.elves.get(elf.checked_sub(1)?).map(|known| &**known)
     }
 
     /// The same of an npm package.
@@ -258,12 +259,17 @@ impl Tree {
 
     /// What the program or library at a path says of itself.
     pub fn elf(&self, path: &str) -> Option<&Elf> {
-        self.places.elf(self.rows.get(path)?)
+        self.places.elf(self.rows.get(path)?).map(|known| &known.elf)
+    }
+
+    /// The versions that are compiled into the program at this path.
+    pub fn versions(&self, path: &str) -> &[Version] {
+        self.rows.get(path).and_then(|bytes| self.places.elf(bytes)).map_or(&[], Known::versions)
     }
 
     /// The programs and libraries in it, in byte order of the paths.
     pub fn elves(&self) -> impl Iterator<Item = (ImagePathBuf, &Elf)> {
-        self.rows.iter().filter_map(|(path, bytes)| Some((path, self.places.elf(bytes)?)))
+        self.rows.iter().filter_map(|(path, bytes)| Some((path, &self.places.elf(bytes)?.elf)))
     }
 
     /// The npm packages in it by their folders, in byte order of the paths of their `package.json`.

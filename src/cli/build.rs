@@ -107,8 +107,10 @@ enum UsageError {
     Patch(String),
     #[error("a version is also the image's tag: up to 128 letters, digits, `_`, `.` and `-`")]
     PatchVersion,
-    #[error("`--version {0}` is the image's own tag")]
+    #[error("`--version {0}` is the image's own tag or version")]
     SameVersion(String),
+    #[error("`-o {0}` would replace the image that is patched")]
+    SamePlace(String),
     #[error("`--waive {0}` names no program and what it needs")]
     Waive(String),
     #[error("TARSUP_THREADS is `{0}`, which is no number above 0")]
@@ -129,6 +131,10 @@ impl Diagnose for UsageError {
             Self::Patch(_) => "write it as tarsstat=tarsstat.tgz".to_owned(),
             Self::PatchVersion => "write one such as 3.0.17-1".to_owned(),
             Self::SameVersion(_) => "give the next image a tag of its own, such as 3.0.17-1".to_owned(),
+            Self::SamePlace(_) => {
+                "give the next image a place or tag of its own: the one before it is what a rollback goes back to"
+                    .to_owned()
+            }
             Self::Waive(_) => {
                 "write it as the gate's hint has it, such as tarsstat:libmariadb.so.3".to_owned()
             }
@@ -302,7 +308,7 @@ fn after(
             let name = ImageName::Daemon(reference);
             let image = match near::of_engine(&found) {
                 None if is_ours => {
-                    ui.note(&format!("{name} is known to neither the store nor the cache: it is taken out of the engine, all of it"));
+                    near::taking_out(&name, ui);
                     Some(read(&name)?)
                 }
                 known => known,

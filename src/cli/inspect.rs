@@ -365,6 +365,9 @@ fn parts_text(parts: &[MadePart], near: &Near) -> String {
     for line in aligned(&rows) {
         let _ = write!(text, "\n    {line}");
     }
+    for sentence in parts.iter().filter_map(MadePart::release) {
+        let _ = write!(text, "\n    {sentence}");
+    }
     let covered: u64 = parts.iter().map(|part| part.covered).sum();
     if covered > 0 {
         let _ = write!(
@@ -388,7 +391,7 @@ fn parts_text(parts: &[MadePart], near: &Near) -> String {
 fn part_document(part: &MadePart, near: &Near) -> Value {
     let program = part.program.as_ref();
     json!({
-        "name": part.name, "version": part.version, "patched": part.patched, "package": part.package,
+        "name": part.name, "version": part.version, "patched": part.patched, "release": part.release(), "package": part.package,
         "build_id": program.and_then(|program| program.build_id.clone()),
         "needed": program.map(|program| program.needed.clone()),
         "size": part.size, "compressed": part.compressed, "covered": part.covered,

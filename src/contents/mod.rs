@@ -210,6 +210,9 @@ pub struct Program {
     /// The libraries that it is linked with (`DT_NEEDED`), in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub needed: Vec<String>,
+    /// The texts in it that are three numbers, such as `3.0.17`: among them its release, and that of its RPC library.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub versions: Vec<String>,
 }
 
 impl Offers {

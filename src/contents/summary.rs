@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn comment_tells_what_was_written_and_is_silent_of_what_is_none() {
-        let program = Program { build_id: Some("5f3c".to_owned()), needed: Vec::new() };
+        let program = Program { build_id: Some("5f3c".to_owned()), ..Program::default() };
         let at = |path: &str| ImagePathBuf::parse(path).unwrap();
         let mut offers = Offers::default();
         offers.programs.insert(at("usr/local/app/tars/a/bin/a"), program.clone());

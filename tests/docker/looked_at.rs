@@ -95,6 +95,7 @@ async fn image_of_an_engine_is_shown_without_being_taken_out_and_taken_out_once_
     bench.run(&["build", "plain.yaml", "-o", &image, "-o", "oci:out:1"]);
     let (whole, _) = bench.inspect(&["oci:out:1"]);
     assert_eq!(whole["parts"][0]["name"], "files", "{whole:#}");
+    assert_eq!(whole["parts"][0]["compressed"], whole["layers"][0]["size"], "{whole:#}");
 
     // What was sent from here is known, its bytes too.
     let (sent, words) = bench.inspect(&[&image]);
@@ -179,4 +180,61 @@ async fn image_of_an_engine_is_built_upon_whoever_else_has_it() {
     bench.forget();
     assert_eq!(next(&image)["digest"], on_top["digest"], "the engine itself has it");
     tiny::remove_image(name).await;
+}
+
+#[tokio::test]
+async fn image_of_an_engine_is_patched_and_taken_out_only_where_nobody_else_has_it() {
+    tiny::engine().await;
+    let (name, bench) = ("patched-in-place:1", Bench(TempDir::new().unwrap()));
+    let next = "patched-in-place:2";
+    for name in [name, next] {
+        tiny::remove_image(name).await;
+    }
+    for (file, text) in [
+        ("deploy/conf/tarsnode/conf/tars.tarsnode.config.conf", "<tars></tars>\n"),
+        ("deploy/sql/db_tars.sql", "CREATE TABLE t (a INT);\n"),
+        ("deploy/sql/template/tars.default", "<tars></tars>\n"),
+        ("init", "#!/bin/sh\n"),
+    ] {
+        fs::create_dir_all(bench.path(file).parent().unwrap()).unwrap();
+        fs::write(bench.path(file), text).unwrap();
+    }
+    let pack = |text: &str| {
+        fs::create_dir_all(bench.path("made/tarsnode/bin")).unwrap();
+        fs::write(bench.path("made/tarsnode/bin/tarsnode"), format!("#!/bin/sh\n# {text}\n")).unwrap();
+        let (archive, folder) = (bench.path("tarsnode.tgz"), bench.path("made"));
+        let mut packing = Command::new("tar");
+        packing.arg("-czf").arg(archive).arg("-C").arg(folder).arg("tarsnode");
+        assert!(packing.status().unwrap().success());
+    };
+    let recipe = "name: patched-in-place\nversion: 1\nrole: node\nbase: scratch\npackages: [tarsnode.tgz]\ndeploy: deploy\ninit: init\n";
+    fs::write(bench.path("node.yaml"), recipe).unwrap();
+    pack("the first");
+    let image = format!("docker-daemon:{name}");
+    bench.run(&["build", "node.yaml", "-o", &image, "-o", name]);
+    pack("the second");
+    let patch = |from: &str, output: &str| {
+        let command = ["build", "--patch", "tarsnode=tarsnode.tgz", "--version", "2", from, "-o", output];
+        let (built, words) = bench.run(&command);
+        (built, words.contains(TAKEN_OUT))
+    };
+    let (patched, _) = patch(name, "oci:out:2");
+    let (of_engine, is_taken_out) = patch(&image, "oci:out:3");
+    assert_eq!((&of_engine["digest"], is_taken_out), (&patched["digest"], false), "the store has it");
+    fs::remove_dir_all(bench.path("store")).unwrap();
+    let (of_engine, is_taken_out) = patch(&image, "oci:out:4");
+    assert_eq!((&of_engine["digest"], is_taken_out), (&patched["digest"], false), "the cache has it");
+    bench.forget();
+    let (of_engine, is_taken_out) = patch(&image, &format!("docker-daemon:{next}"));
+    assert!(is_taken_out);
+    let diff_ids = |built: &Value| -> Vec<Value> {
+        let layers = built["layers"].as_array().unwrap();
+        layers.iter().map(|layer| layer["diff_id"].clone()).collect()
+    };
+    assert_eq!(diff_ids(&of_engine), diff_ids(&patched));
+    let shown = bench.inspect(&[&format!("docker-daemon:{next}")]).0;
+    assert!(shown["parts"][0]["patched"].as_str().unwrap().contains(" on sha256:"), "{shown:#}");
+    for name in [name, next] {
+        tiny::remove_image(name).await;
+    }
 }

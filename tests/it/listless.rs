@@ -53,7 +53,7 @@ pub fn take_lists_out(workshop: &Workshop) {
         let is_list =
             |layer: &Value| layer["annotations"]["io.tarsup.layer"].as_str().unwrap().starts_with("contents");
         let kept: Vec<usize> = (0..layers.len()).filter(|index| !is_list(&layers[*index])).collect();
-        assert_eq!(kept.len() + 2, layers.len());
+        assert!(kept.len() < layers.len());
         config["rootfs"]["diff_ids"] = kept.iter().map(|index| diff_ids[*index].clone()).collect();
         config["history"] = kept.iter().map(|index| history[*index].clone()).collect();
         manifest["layers"] = kept.iter().map(|index| manifest["layers"][*index].clone()).collect();

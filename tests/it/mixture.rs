@@ -6,6 +6,7 @@ use std::process::Command;
 use serde_json::Value;
 use tarsup::tars::Service;
 
+use crate::listless::take_lists_out;
 use crate::packages::{Entry, Packer, RECIPE, Workshop};
 use crate::programs::LIBRARY;
 
@@ -310,6 +311,7 @@ fn patched_service_is_exempt_and_stays_so_for_what_is_built_after_it() {
     said(&workshop.run(&patch));
     let inspected = said_out(&workshop.run(&["inspect", "tars/framework:3.0.17-1"]));
     assert!(inspected.contains("(patched)"), "{inspected}");
+    assert!(inspected.contains("the rule of one release does not hold for it"), "{inspected}");
 
     let next = ["build", "framework.yaml", "--version", "3.0.17-2", "--after"];
     let message = workshop.refused(&[&next[..], &["tars/framework:3.0.17"]].concat(), 3);
@@ -319,6 +321,58 @@ fn patched_service_is_exempt_and_stays_so_for_what_is_built_after_it() {
     pack(&workshop, Service::Log, "2.4.17", "2.4.23");
     let message = workshop.refused(&[&next[..], &["tars/framework:3.0.17-1"]].concat(), 3);
     assert!(message.contains("tarslog has 2.4.23 compiled in"), "{message}");
+}
+
+#[test]
+fn patch_tells_of_which_release_its_service_is_and_so_does_inspect() {
+    let workshop = workshop("3.0.17", "3.0.19");
+    said(&workshop.run(&BUILD));
+    let patch = |service: Service, framework: &str, library: &str, image: &str, version: &str| {
+        Packer::default().write(&workshop.path("next.tgz"), vec![entry(service, framework, library)]);
+        let patch = format!("{service}=next.tgz");
+        let text = said(&workshop.run(&["build", "--patch", &patch, "--version", version, image]));
+        let image = format!("tars/framework:{version}");
+        let part = workshop.json(&["inspect", &image])["parts"].as_array().unwrap().iter().find_map(|part| {
+            (part["name"] == service.name()).then(|| part["release"].as_str().unwrap().to_owned())
+        });
+        let inspected = said_out(&workshop.run(&["inspect", &image]));
+        let sentence = part.unwrap();
+        assert!(inspected.contains(&format!("\n    {sentence}\n")), "{inspected}");
+        (text, sentence)
+    };
+    let other = "2.4.23 compiled in, and the other services 3.0.19";
+    let framework_differs = "3.0.18 compiled in, and the framework of the image is 3.0.17";
+    let image = "tars/framework:3.0.17";
+    for (service, framework, library, told, is_mixture) in [
+        (Service::Stat, "3.0.17", "3.0.19", "3.0.19 compiled in, as the other services", false),
+        (Service::Stat, "2.4.17", "2.4.23", other, true),
+        (Service::Node, "3.0.17", "3.0.19", "3.0.19 compiled in, as the other services", false),
+        (Service::Node, "3.0.18", "3.0.19", framework_differs, true),
+    ] {
+        let (text, sentence) = patch(service, framework, library, image, "1");
+        let expected =
+            format!("{service} is patched: it has {told}; the rule of one release does not hold for it");
+        assert_eq!(sentence, expected);
+        let note = format!("{service} has {told}: a mixture, which a patched service may be");
+        assert_eq!((text.contains(&note), text.contains("a mixture")), (is_mixture, is_mixture), "{text}");
+    }
+    // What was patched before is none of the others, and keeps what is said of it.
+    let (text, _) = patch(Service::Stat, "2.4.17", "2.4.23", image, "1");
+    assert!(text.contains(other), "{text}");
+    let (text, _) = patch(Service::Log, "2.4.17", "2.4.23", "tars/framework:1", "2");
+    assert!(text.contains(&format!("tarslog has {other}")), "{text}");
+    let inspected = said_out(&workshop.run(&["inspect", "tars/framework:2"]));
+    for service in ["tarsstat", "tarslog"] {
+        assert!(inspected.contains(&format!("{service} is patched: it has {other}; ")), "{inspected}");
+    }
+    // An image whose list says nothing of versions, as those of an older tarsup.
+    workshop.json(&["copy", image, "oci:out:1"]);
+    take_lists_out(&workshop);
+    let (text, sentence) = patch(Service::Log, "2.4.17", "2.4.23", "oci:out:old", "3");
+    assert!(!text.contains("a mixture"), "{text}");
+    assert!(
+        sentence.contains("2.4.23 compiled in; what the other services have, the image's list does not tell")
+    );
 }
 
 fn said_out(output: &std::process::Output) -> String {

@@ -86,7 +86,8 @@ fn patch_replaces_one_service_and_nothing_else() {
 #[test]
 fn patch_says_what_is_wrong_with_it() {
     let workshop = Workshop::new();
-    workshop.json(&["build", "framework.yaml"]);
+    let outputs = ["-o", "tars/framework:3.0.17", "-o", "oci:out:1", "-o", "docker-archive:image.tar"];
+    workshop.json(&[&["build", "framework.yaml"][..], &outputs].concat());
     workshop.write(
         "node.yaml",
         &RECIPE.replace("role: framework", "role: node").replace("tars/framework", "tars/node"),
@@ -106,12 +107,33 @@ fn patch_says_what_is_wrong_with_it() {
         (&good, "1", "tars/node:3.0.17", "there is no tarsstat in tars/node:3.0.17"),
         (&good, "1", "tars/none:1", "tars/none:1"),
         ("tarsstat=hostile.tgz", "1", image, "hostile.tgz"),
+        // By its tag, and by the version that it says of itself.
+        (&good, "1", "oci:out:1", "`--version 1` is the image's own tag"),
+        (&good, "3.0.17", "oci:out:1", "`--version 3.0.17` is the image's own tag"),
     ] {
         let message = workshop.refused(&["build", "--patch", patch, "--version", version, image], 2);
         assert!(message.contains(said), "{patch}: {message}");
     }
     let output = workshop.run(&["build", "--patch", &good, image]);
     assert_eq!(output.status.code(), Some(2), "a version is required");
+    // Nothing replaces the image that is patched, however it is called.
+    let before = workshop.json(&["inspect", "oci:out:1"]);
+    for (image, version, output) in [
+        (image, "2", "tars/framework:3.0.17"),
+        ("oci:out:1", "2", "oci:out:1"),
+        ("oci:out:1", "2", "oci:./out:1"),
+        ("oci:out", "2", "oci:out:1"),
+        ("docker-archive:image.tar", "2", "docker-archive:image.tar:x:2"),
+    ] {
+        let command = ["build", "--patch", &good, "--version", version, image, "-o", output];
+        let message = workshop.refused(&command, 2);
+        assert!(
+            message.contains(&format!("`-o {output}` would replace the image that is patched")),
+            "{message}"
+        );
+    }
+    assert_eq!(workshop.json(&["inspect", "oci:out:1"]), before);
+    workshop.json(&["build", "--patch", &good, "--version", "2", "oci:out:1", "-o", "oci:out:2"]);
 }
 
 #[test]

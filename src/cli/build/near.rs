@@ -8,8 +8,8 @@ use std::sync::Arc;
 use super::workers;
 use crate::build::compress::Compressors;
 use crate::build::{BuildError, blob};
-use crate::cli::Failure;
 use crate::cli::inspect::{in_store, is_same, known_as};
+use crate::cli::{Failure, Ui};
 use crate::engine::EngineImage;
 use crate::oci::{Descriptor, Digest, Image, Layer, MediaType};
 use crate::store::Cache;
@@ -54,6 +54,13 @@ pub(super) fn shared(mut image: Image, outputs: &[ImageName], cache: &Cache) -> 
 /// An image of an engine, where the store has it, or the cache has all that was sent of it from here.
 pub(super) fn of_engine(found: &EngineImage) -> Option<Image> {
     stored(|stored| is_same(stored, found)).or_else(|| known_as(found).filter(is_there))
+}
+
+/// Says of an image that neither of them has how it is read.
+pub(super) fn taking_out(name: &ImageName, ui: &Ui) {
+    ui.note(&format!(
+        "{name} is known to neither the store nor the cache: it is taken out of the engine, all of it"
+    ));
 }
 
 fn is_raw(layer: &Layer) -> bool {

@@ -1,17 +1,38 @@
 //! `tarsup build --patch`: the next image from one that exists, without a recipe.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{BuildArgs, Telling, UsageError, Written, near, predecessor, settings};
 use crate::build::patch::{self, Patch};
 use crate::cli::image;
 use crate::cli::options::PlatformOptions;
 use crate::cli::places::Places;
-use crate::cli::{Outcome, Ui};
+use crate::cli::{Failure, Outcome, Ui};
+use crate::diagnose::{Diagnose, Exit};
+use crate::oci::Image;
+use crate::oci::image::VERSION_LABEL;
 use crate::oci::reference::is_tag;
 use crate::tars::Service;
-use crate::transport::ImageName;
+use crate::transport::{ImageName, layout};
+
+/// An output that is the image itself.
+#[derive(Debug, thiserror::Error)]
+#[error("`-o {0}` would replace the image that is patched")]
+struct SamePlace(String);
+
+impl Diagnose for SamePlace {
+    fn exit(&self) -> Exit {
+        Exit::Usage
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(
+            "give the next image a place or tag of its own: the one before it is what a rollback goes back to"
+                .to_owned(),
+        )
+    }
+}
 
 /// Patches the image that stands in the recipe's place.
 pub(super) fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
@@ -19,13 +40,16 @@ pub(super) fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
     let version = args.version.clone().filter(|version| is_tag(version)).ok_or(UsageError::PatchVersion)?;
     let source: ImageName = args.recipe.to_string_lossy().parse()?;
     let places = Places::new(&args.places);
-    let old = image::read_asked(&source, &PlatformOptions::of(&args.platform), &places, ui)?;
-    let reference = image::name_of(&source, &old);
-    if reference.tag.as_deref() == Some(version.as_str()) {
+    let old = read(&source, &PlatformOptions::of(&args.platform), &places, ui)?;
+    let labels = old.parsed_config().map(|config| config.config.labels).unwrap_or_default();
+    if [source.tag(), labels.get(VERSION_LABEL).map(String::as_str)].contains(&Some(version.as_str())) {
         return Err(UsageError::SameVersion(version).into());
     }
-    let reference = reference.with_tag(&version);
+    let reference = image::name_of(&source, &old).with_tag(&version);
     let outputs = super::outputs(args, &reference)?;
+    if let Some(same) = outputs.iter().find(|output| replaces(output, &source, &version)) {
+        return Err(SamePlace(same.to_string()).into());
+    }
     places.look_ahead(&outputs, source.tag(), ui);
     super::reach(&outputs, &places, ui)?;
     let mut settings = settings(args)?;
@@ -43,6 +67,38 @@ pub(super) fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
     let written =
         Written { built: &built, reference: &reference, packages: &built.packages, cache: &settings.cache };
     super::write(&written, &outputs, &places, ui)
+}
+
+/// The image that is patched: one of an engine as the store or the cache have it, where they do.
+fn read(source: &ImageName, platform: &PlatformOptions, places: &Places, ui: &Ui) -> Result<Image, Failure> {
+    if let ImageName::Daemon(reference) = source {
+        if let Some(known) = near::of_engine(&image::of_engine(reference, places, ui)?) {
+            return Ok(known);
+        }
+        near::taking_out(source, ui);
+    }
+    Ok(image::read_asked(source, platform, places, ui)?)
+}
+
+/// True for an output that would take the place of the image that is patched.
+fn replaces(output: &ImageName, source: &ImageName, version: &str) -> bool {
+    let same = |one: &Path, other: &Path| {
+        let known = one.canonicalize().ok().zip(other.canonicalize().ok());
+        known.is_some_and(|(one, other)| one == other)
+    };
+    match (output, source) {
+        (ImageName::Oci { directory, tag }, ImageName::Oci { directory: patched, tag: patched_tag }) => {
+            let tag = tag.as_deref().unwrap_or(version);
+            // A source without a tag is the only image of its layout, whatever its tag.
+            let is_it = || match patched_tag {
+                Some(patched) => patched == tag,
+                None => layout::read(directory, Some(tag)).is_ok(),
+            };
+            same(directory, patched) && is_it()
+        }
+        (ImageName::Archive { file, .. }, ImageName::Archive { file: patched, .. }) => same(file, patched),
+        (output, source) => output == source,
+    }
 }
 
 /// `SERVICE=PACKAGE`, each service once.

@@ -158,7 +158,9 @@ pub fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
     places.look_ahead(&outputs, before.as_ref().and_then(ImageName::tag), ui);
     // The process ends with it: what is known of thousands of files need not be given back one by one.
     let mut settings = ManuallyDrop::new(settings(args)?);
-    settings.predecessor = after(args, &settings, &outputs, &places, ui)?;
+    let (after, inexact) = after(args, &settings, &outputs, &places, ui)?;
+    let inexact = inexact.as_deref();
+    settings.predecessor = after;
     let pinned = base::read(args, &recipe, &mut settings, &outputs, &places, ui)?;
     let key = build::same::key(&recipe, &settings);
     if let Some((warnings, built)) = key.and_then(|key| build::same::recall(key, &settings)) {
@@ -167,7 +169,7 @@ pub fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
         }
         reach(&outputs, &places, ui)?;
         if args.plan {
-            return plan::show(built, &warnings, reference, &outputs, &places, ui);
+            return plan::show(built, (&warnings, inexact), reference, &outputs, &places, ui);
         }
         for layer in &built.layers {
             say(layer, ui);
@@ -181,7 +183,8 @@ pub fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
     }
     reach(&outputs, &places, ui)?;
     if args.plan {
-        return plan::show(prepared.build(&())?, &prepared.warnings, reference, &outputs, &places, ui);
+        let told = (prepared.warnings.as_slice(), inexact);
+        return plan::show(prepared.build(&())?, told, reference, &outputs, &places, ui);
     }
     let built = prepared.build(&Telling { outputs: &outputs, places: &places, ui })?;
     pinned.keep(ui)?;
@@ -287,26 +290,33 @@ fn outputs(args: &BuildArgs, reference: &Reference) -> Result<Vec<ImageName>, Fa
     Ok(outputs)
 }
 
-/// What `--after` names.
+/// What `--after` names; and why a plan does not know of it what the build will.
 fn after(
     args: &BuildArgs,
     Settings { platform, cache, .. }: &Settings,
     outputs: &[ImageName],
     places: &Places,
     ui: &Ui,
-) -> Result<Option<Predecessor>, Failure> {
-    let Some(text) = &args.after else { return Ok(None) };
+) -> Result<(Option<Predecessor>, Option<String>), Failure> {
+    let Some(text) = &args.after else { return Ok((None, None)) };
     let read = |name: &ImageName| -> Result<Image, Failure> {
         let image = near::gzipped(image::read_for(name, platform, places, ui)?, cache)?;
         Ok(near::shared(image, outputs, cache))
     };
+    let mut inexact = None;
     let mut before = match text.parse()? {
         ImageName::Daemon(reference) => {
             let found = image::of_engine(&reference, places, ui)?;
             // What is not ours is not built upon, and a plan takes no image out of an engine.
-            let is_ours = found.labels.contains_key(IMAGE_ROLE_LABEL) && !args.relayer && !args.plan;
+            let is_ours = found.labels.contains_key(IMAGE_ROLE_LABEL) && !args.relayer;
             let name = ImageName::Daemon(reference);
             let image = match near::of_engine(&found) {
+                None if is_ours && args.plan => {
+                    inexact = Some(format!(
+                        "{name} is known to neither the store nor the cache: a build takes it out of the engine, and leaves its layers as they are"
+                    ));
+                    None
+                }
                 None if is_ours => {
                     near::taking_out(&name, ui);
                     Some(read(&name)?)
@@ -321,7 +331,7 @@ fn after(
         name => predecessor(&name, &read(&name)?, ui)?,
     };
     before.relayer = args.relayer;
-    Ok(Some(before))
+    Ok((Some(before), inexact))
 }
 
 /// An image that the next one is built upon, and what is visible in it.

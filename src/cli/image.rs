@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::options::{ImageOptions, PlatformOptions};
 use super::places::Places;
@@ -15,10 +15,13 @@ use crate::store;
 use crate::transport::archive::ArchiveFile;
 use crate::transport::daemon::Daemon;
 use crate::transport::layout::LayoutImage;
-use crate::transport::{ImageName, Progress, Receipt, Sink, Source as _, TransportError, saved};
+use crate::transport::{Forecast, ImageName, Progress, Receipt, Sink, Source as _, TransportError, saved};
 
 /// Where each output went.
 pub type Receipts = Vec<(String, Receipt)>;
+
+/// What each output would be sent.
+pub type Forecasts = Vec<(String, Forecast)>;
 
 /// Copy an image; an engine or a registry is sent only the layers that it lacks
 #[derive(Debug, Args)]
@@ -57,25 +60,22 @@ pub fn copy(args: &CopyArgs, ui: &Ui) -> Outcome {
     let image = read_asked(&source, &args.platform, &places, ui)?;
     let reference = name_of(&source, &image);
     if args.dry_run {
-        let receipts = forecast(&image, std::slice::from_ref(&destination), &reference, &places, ui)?;
-        for (name, receipt) in &receipts {
-            ui.result(&format!(
-                "would write {name}: {} bytes ({})",
-                receipt.bytes_sent,
-                receipt_text(receipt)
-            ));
-            tell(receipt, ui);
+        let forecasts = forecast(&image, std::slice::from_ref(&destination), &reference, &places, ui)?;
+        for (name, forecast) in &forecasts {
+            ui.result(&forecast_text(name, forecast));
+            let mut document = json!(forecast.receipt);
+            note_inexact(forecast, &mut document);
+            tell(document, ui);
         }
         return Ok(Exit::Done);
     }
     let receipt = send(&image, &destination, &reference, &places, ui)?;
     ui.result(&format!("{destination}: {}", receipt_text(&receipt)));
-    tell(&receipt, ui);
+    tell(json!(receipt), ui);
     Ok(Exit::Done)
 }
 
-fn tell(receipt: &Receipt, ui: &Ui) {
-    let mut document = json!(receipt);
+fn tell(mut document: Value, ui: &Ui) {
     ui.tell_timings(&mut document);
     ui.json(&document);
 }
@@ -223,9 +223,9 @@ pub fn forecast(
     reference: &Reference,
     places: &Places,
     ui: &Ui,
-) -> Result<Receipts, Failure> {
+) -> Result<Forecasts, Failure> {
     let mut before = BTreeSet::new();
-    let mut receipts = Receipts::new();
+    let mut forecasts = Forecasts::new();
     for destination in destinations {
         // A second name in one place is a name and no bytes. A registry knows by itself, and a file holds everything.
         let place = match destination {
@@ -236,15 +236,15 @@ pub fn forecast(
             }
             ImageName::Archive { .. } | ImageName::Registry(_) => None,
         };
-        let receipt = if place.is_some_and(|place| !before.insert(place)) {
-            Receipt::of_nothing(image)
+        let forecast = if place.is_some_and(|place| !before.insert(place)) {
+            Receipt::of_nothing(image).into()
         } else {
-            transfer(ui, async { sink(destination, reference, places).await?.forecast(image).await })?
+            transfer(ui, async { sink(destination, reference, places).await?.foresee(image).await })?
                 .map_err(TransportError::at_its_source)?
         };
-        receipts.push((destination.to_string(), receipt));
+        forecasts.push((destination.to_string(), forecast));
     }
-    Ok(receipts)
+    Ok(forecasts)
 }
 
 async fn sink(
@@ -294,6 +294,23 @@ pub fn name_of(source: &ImageName, image: &Image) -> Reference {
             tag: Some("latest".to_owned()),
             digest: None,
         }),
+    }
+}
+
+/// What an output would be sent, and why that may be more.
+pub fn forecast_text(output: &str, Forecast { receipt, inexact }: &Forecast) -> String {
+    let mut text = format!("would write {output}: {} bytes ({})", receipt.bytes_sent, receipt_text(receipt));
+    if let Some(why) = inexact {
+        text += "\n  not exact: ";
+        text += why;
+    }
+    text
+}
+
+/// Adds why the bytes of a forecast are not exact, where they are not.
+pub fn note_inexact(forecast: &Forecast, document: &mut Value) {
+    if let Some(why) = &forecast.inexact {
+        document["inexact"] = json!(why);
     }
 }
 

@@ -145,6 +145,22 @@ impl Receipt {
     }
 }
 
+/// What a sink would do with an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forecast {
+    /// What is said of it, as [`Sink::put`] would.
+    pub receipt: Receipt,
+    /// Why more may be sent after all; `None` where the bytes are exact.
+    pub inexact: Option<String>,
+}
+
+impl From<Receipt> for Forecast {
+    /// One that is exact.
+    fn from(receipt: Receipt) -> Self {
+        Self { receipt, inexact: None }
+    }
+}
+
 /// Hears how far a transfer is, in bytes.
 pub trait Progress: Send + Sync {
     /// `bytes` more are done.
@@ -172,6 +188,11 @@ pub trait Sink: Send + Sync {
     /// What `put` would do now, to the byte. The place is asked what it has; nothing is sent or written, and no layer that
     /// is still to be made is opened.
     async fn forecast(&self, image: &Image) -> Result<Receipt>;
+
+    /// The same, and what nobody knows before it is tried.
+    async fn foresee(&self, image: &Image) -> Result<Forecast> {
+        Ok(self.forecast(image).await?.into())
+    }
 }
 
 /// The result of a transfer.

@@ -174,10 +174,23 @@ async fn image_of_an_engine_is_built_upon_whoever_else_has_it() {
     };
     let on_top = next(name);
     assert_eq!(names(&on_top), ["files", "files", "contents"]);
+    let plan = ["build", "plain.yaml", "--version", "2", "--after", &image, "-o", "oci:out:2", "--plan"];
+    let (planned, _) = bench.run(&plan);
+    assert_eq!((&planned["digest"], &planned["inexact"]), (&on_top["digest"], &Value::Null), "{planned:#}");
     assert_eq!(next(&image)["digest"], on_top["digest"], "the store has it");
     fs::remove_dir_all(bench.path("store")).unwrap();
     assert_eq!(next(&image)["digest"], on_top["digest"], "the cache has what was sent from here");
     bench.forget();
+    // A plan takes nothing out of the engine, and says what it does not know therefore.
+    let (planned, words) = bench.run(&plan);
+    let why = planned["inexact"].as_str().unwrap_or_else(|| panic!("{planned:#}"));
+    assert!(why.contains(&format!("{image} is known to neither the store nor the cache")), "{why}");
+    assert_eq!(
+        (&planned["outputs"][0]["inexact"], words.contains(TAKEN_OUT)),
+        (&why.into(), false),
+        "{words}"
+    );
+    assert_ne!(planned["digest"], on_top["digest"]);
     assert_eq!(next(&image)["digest"], on_top["digest"], "the engine itself has it");
     tiny::remove_image(name).await;
 }

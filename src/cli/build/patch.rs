@@ -61,7 +61,7 @@ pub(super) fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
     let patch = Patch { name, image: &old, before: &before, services, version, on_read: &on_read };
     if args.plan {
         let built = patch::patch(&patch, &settings, &())?;
-        return super::plan::show(built, &[], &reference, &outputs, &places, ui);
+        return super::plan::show(built, (&[], None), &reference, &outputs, &places, ui);
     }
     let built = patch::patch(&patch, &settings, &Telling { outputs: &outputs, places: &places, ui })?;
     let written =

@@ -11,18 +11,19 @@ use crate::cli::places::Places;
 use crate::cli::{Failure, Outcome, Ui};
 use crate::diagnose::Exit;
 use crate::oci::Reference;
-use crate::transport::ImageName;
+use crate::transport::{Forecast, ImageName};
 
-/// Shows a rehearsed build, of which `said` was said already. Where the gates refuse it, so does the exit code.
+/// Shows a rehearsed build, of which `said` was said already, and why a build would come to something else where it would. Where the
+/// gates refuse it, so does the exit code.
 pub(super) fn show(
     built: Built,
-    said: &[String],
+    (said, inexact): (&[String], Option<&str>),
     reference: &Reference,
     outputs: &[ImageName],
     places: &Places,
     ui: &Ui,
 ) -> Outcome {
-    let receipts = image::forecast(&built.image, outputs, reference, places, ui)?;
+    let mut forecasts = image::forecast(&built.image, outputs, reference, places, ui)?;
     for warning in &built.warnings {
         ui.warn(warning);
     }
@@ -35,9 +36,12 @@ pub(super) fn show(
     if let Some(note) = &built.note {
         let _ = write!(text, "\n{note}");
     }
-    for (output, receipt) in &receipts {
-        let sent = image::receipt_text(receipt);
-        let _ = write!(text, "\nwould write {output}: {} bytes ({sent})", receipt.bytes_sent);
+    for (output, forecast) in &mut forecasts {
+        if let Some(why) = inexact {
+            forecast.inexact = Some(why.to_owned());
+        }
+        text.push('\n');
+        text += &image::forecast_text(output, forecast);
     }
     ui.result(&text);
     let refused: Vec<Failure> = built.refused.into_iter().map(Failure::from).collect();
@@ -45,12 +49,18 @@ pub(super) fn show(
         json!({ "name": layer.name, "what": layer.what, "content": layer.content, "diff_id": layer.diff_id,
                 "digest": layer.digest, "size": layer.size, "cached": layer.is_cached(), "origin": layer.origin })
     };
+    let output = |(output, forecast): &(String, Forecast)| {
+        let mut document = output_report(&(output.clone(), forecast.receipt.clone()));
+        image::note_inexact(forecast, &mut document);
+        document
+    };
     let mut document = json!({
         "image": reference.to_string(),
         "digest": built.image.digest(),
         "config_digest": built.image.config_digest(),
         "layers": built.layers.iter().map(layer).collect::<Vec<_>>(),
-        "outputs": receipts.iter().map(output_report).collect::<Vec<_>>(),
+        "outputs": forecasts.iter().map(output).collect::<Vec<_>>(),
+        "inexact": inexact,
         "note": built.note,
         "warnings": said.iter().chain(&built.warnings).collect::<Vec<_>>(),
         "refused": refused.iter().map(Failure::document).collect::<Vec<Value>>(),

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 
-use super::{Progress, Receipt, Result, Sink, Source, TransportError};
+use super::{Forecast, Progress, Receipt, Result, Sink, Source, TransportError};
 use crate::oci::{Digest, Image, Platform, Reference};
 
 mod challenge;
@@ -198,6 +198,10 @@ impl Sink for RegistryImage {
     }
 
     async fn forecast(&self, image: &Image) -> Result<Receipt> {
+        Ok(self.foresee(image).await?.receipt)
+    }
+
+    async fn foresee(&self, image: &Image) -> Result<Forecast> {
         let session = self.registries.session(&self.reference.registry)?;
         let (reference, image) = (self.reference.clone(), image.clone());
         self.registries.run(async move { push::forecast(&session, &reference, &image).await }).await

@@ -15,7 +15,7 @@ use super::error::{RegistryError, Result};
 use super::upload::{Upload, kept_as_sent};
 use super::{location, pull};
 use crate::oci::{BlobSource, Digest, Image, Manifest, Reference};
-use crate::transport::Receipt;
+use crate::transport::{Forecast, Receipt};
 
 /// So many blobs are on their way at the same time.
 const AT_ONCE: usize = 4;
@@ -82,33 +82,59 @@ pub(super) async fn image(
     Ok(receipt)
 }
 
-/// What [`image`] would send. A blob that another repository of the registry has counts as mounted.
-pub(super) async fn forecast(session: &Session, reference: &Reference, image: &Image) -> Result<Receipt> {
+/// What [`image`] would send. A blob that another repository of the registry has counts as mounted, which is said.
+pub(super) async fn forecast(session: &Session, reference: &Reference, image: &Image) -> Result<Forecast> {
     media_type(reference, image)?;
     let repository = reference.repository.as_str();
     let mut put: BTreeMap<Digest, u64> = BTreeMap::new();
+    let (mut mounted, mut bytes_mounted) = (0_usize, 0);
     let mut asking = stream::iter(blobs(session, repository, image))
-        .map(|blob| async move { Ok::<_, RegistryError>((lacks(session, repository, &blob).await?, blob)) })
+        .map(|blob| async move { Ok::<_, RegistryError>((found(session, repository, &blob).await?, blob)) })
         .buffer_unordered(AT_ONCE);
-    while let Some((is_lacking, blob)) = asking.try_next().await? {
-        put.extend(is_lacking.then_some((blob.digest, blob.size)));
+    while let Some((found, blob)) = asking.try_next().await? {
+        match found {
+            Found::There => {}
+            Found::Elsewhere => {
+                mounted += 1;
+                bytes_mounted += blob.size;
+            }
+            Found::Nowhere => {
+                put.insert(blob.digest, blob.size);
+            }
+        }
     }
     drop(asking);
     let coming = image.layers.iter().map(|layer| layer.descriptor.digest).chain([image.config_digest()]);
     let mut foreseen = session.foreseen.lock().unwrap_or_else(PoisonError::into_inner);
     foreseen.extend(coming.map(|digest| (repository.to_owned(), digest)));
     session.written.lock().unwrap_or_else(PoisonError::into_inner).insert(repository.to_owned());
-    Ok(receipt(reference, image, &put))
+    let inexact = (mounted > 0).then(|| {
+        format!(
+            "blobs that another repository of {} has count as mounted: {mounted}, with {bytes_mounted} bytes; where it refuses that, they \
+             are sent",
+            session.host
+        )
+    });
+    Ok(Forecast { receipt: receipt(reference, image, &put), inexact })
 }
 
-/// True where a blob would have to be sent.
-async fn lacks(session: &Session, repository: &str, blob: &Blob) -> Result<bool> {
+/// Where a registry has a blob.
+enum Found {
+    /// In the repository.
+    There,
+    /// In another one, from which it may be mounted.
+    Elsewhere,
+    /// It would have to be sent.
+    Nowhere,
+}
+
+async fn found(session: &Session, repository: &str, blob: &Blob) -> Result<Found> {
     let foreseen = |repository: &str| {
         let foreseen = session.foreseen.lock().unwrap_or_else(PoisonError::into_inner);
         foreseen.contains(&(repository.to_owned(), blob.digest))
     };
     if foreseen(repository) || has(session, repository, &blob.digest, blob.size).await? {
-        return Ok(false);
+        return Ok(Found::There);
     }
     for from in &blob.elsewhere {
         let scopes = scopes(repository, Some(from));
@@ -116,10 +142,10 @@ async fn lacks(session: &Session, repository: &str, blob: &Blob) -> Result<bool>
         if foreseen(from)
             || asked(session, from, &blob.digest, blob.size, scopes).await.is_ok_and(|is_there| is_there)
         {
-            return Ok(false);
+            return Ok(Found::Elsewhere);
         }
     }
-    Ok(true)
+    Ok(Found::Nowhere)
 }
 
 /// The media type of the manifest; an image that cannot be kept under this name is refused.

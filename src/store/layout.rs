@@ -166,7 +166,11 @@ impl Layout {
             let chosen = manifest::for_platform(&bytes, platform)
                 .map_err(|error| unreadable(format!("no OCI index: {error}")))?;
             let chosen = chosen.map_err(|present| {
-                unreadable(format!("the index names no manifest for {platform}: {present}"))
+                StoreError::Platform {
+                    layout: self.root.clone(),
+                    wanted: platform.to_string(),
+                    present,
+                }
             })?;
             if depth == DEEPEST {
                 return Err(unreadable("its indexes lead on and on".to_owned()));

@@ -69,6 +69,16 @@ pub enum StoreError {
         /// The names that there are, joined by commas.
         present: String,
     },
+    /// An index without what fits.
+    #[error("{}: there is no image for {wanted}", shown(layout))]
+    Platform {
+        /// The layout's folder.
+        layout: PathBuf,
+        /// The platform.
+        wanted: String,
+        /// What there is.
+        present: String,
+    },
     /// An image of which nobody can say what it needs.
     #[error("what the image {} needs is not known, so nothing is removed", shown(image))]
     Unknown {
@@ -99,6 +109,7 @@ impl Diagnose for StoreError {
             | Self::WrongBytes { .. }
             | Self::Unreadable { .. }
             | Self::Absent { .. }
+            | Self::Platform { .. }
             | Self::Unknown { .. }
             | Self::NoHome { .. } => Exit::Usage,
         }
@@ -125,6 +136,7 @@ impl Diagnose for StoreError {
                 "there is none in it yet: `tarsup build` makes one".to_owned()
             }
             Self::Absent { present, .. } => format!("there are: {present}"),
+            Self::Platform { present, .. } => format!("there is {present}"),
             Self::Unknown { .. } => {
                 "build or copy the image again; `tarsup store verify` names all that is damaged".to_owned()
             }
@@ -135,7 +147,7 @@ impl Diagnose for StoreError {
     fn place(&self) -> Option<Place> {
         match self {
             Self::Io { path, .. } | Self::Malformed { path, .. } => Some(Place::file(path)),
-            Self::Absent { layout, .. } => Some(Place::file(layout)),
+            Self::Absent { layout, .. } | Self::Platform { layout, .. } => Some(Place::file(layout)),
             Self::Unknown { source, .. } => source.place(),
             Self::WrongBytes { .. } | Self::Unreadable { .. } | Self::NoHome { .. } => None,
         }

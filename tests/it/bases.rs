@@ -311,7 +311,19 @@ fn base_for_several_platforms_is_chosen_by_platform_and_another_one_refused() {
     }
     foreign.name(foreign.index(&[arm.clone(), riscv]));
     let words = workshop.refused(&BUILD, 2);
-    assert!(words.contains("no manifest for linux/amd64") && words.contains("linux/arm64"), "{words}");
+    assert!(words.contains("no image for linux/amd64") && words.contains("linux/arm64"), "{words}");
+    // The same for a copy, which says what there is.
+    let copy = ["copy", "--platform", "linux/amd64", "oci:base:1", "oci:none:1"];
+    let words = workshop.refused(&copy, 2);
+    assert!(
+        words.contains("base: there is no image for linux/amd64 | there is linux/arm64 (sha256:"),
+        "{words}"
+    );
+    assert!(words.contains(", linux/riscv64 (sha256:"), "{words}");
+    assert!(!workshop.path("none").exists());
+    workshop.json(&["copy", "--platform", "linux/riscv64", "oci:base:1", "oci:none:1"]);
+    let copied = layout::read(&workshop.path("none"), None).unwrap();
+    assert_eq!(copied.parsed_config().unwrap().architecture, "riscv64");
     foreign.name(arm);
     let words = workshop.refused(&BUILD, 2);
     assert!(words.contains("is for linux/arm64/v2, and the image is for linux/amd64"), "{words}");

@@ -101,14 +101,14 @@ else
         sh tests/engine.sh run all -- $tests --test docker -- --test-threads=$(($(nproc) * 2 + 1))
     if sh tests/engine.sh start all-new --containerd; then
         count "images, the engine's contract, adoption and an upgrade on Docker 26.1 with containerd's image store" \
-            sh tests/engine.sh run all-new -- $tests --test docker -- daemon_copy engine_contract run_lines:: recreate:: shapes:: compose_beside:: bases:: looked_at:: upgrade_replaces_every_role
+            sh tests/engine.sh run all-new -- $tests --test docker -- daemon_copy engine_contract run_lines:: recreate:: shapes:: compose_beside:: bases:: far:: looked_at:: upgrade_replaces_every_role
     else
         failed=$((failed + 1))
     fi
     sh tests/engine.sh stop all-new
     if sh tests/engine.sh start all-classic --new; then
         count "images and an upgrade on Docker 26.1 with its classic store" \
-            sh tests/engine.sh run all-classic -- $tests --test docker -- daemon_copy bases:: looked_at:: upgrade_replaces_every_role
+            sh tests/engine.sh run all-classic -- $tests --test docker -- daemon_copy bases:: far:: looked_at:: upgrade_replaces_every_role
     else
         failed=$((failed + 1))
     fi

@@ -15,6 +15,7 @@ mod daemon_copy;
 mod e2e;
 mod engine_contract;
 mod engine_lost;
+mod far;
 mod inspected;
 mod looked_at;
 mod real;

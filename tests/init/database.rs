@@ -1,5 +1,7 @@
 //! Installing, completing, and above all not emptying a database.
 
+use std::fs;
+
 use crate::container::Container;
 use crate::proxy::Proxy;
 use crate::server::{Server, free_port};
@@ -118,6 +120,33 @@ fn schema_without_tables_is_installed_into_and_one_with_a_strangers_table_never(
     assert_eq!(tables_of(&server, "db_tars"), TABLES);
     assert_eq!(tables_of(&server, "db_base"), 1);
     assert_eq!(server.number("SELECT x FROM db_base.t_of_somebody"), 42);
+}
+
+#[test]
+fn sql_of_the_web_console_joins_that_of_deploy_and_wins_over_files_of_the_same_name() {
+    let server = Server::start();
+    let mut container = Container::framework(&server);
+    let folder = container.path("usr/local/app/web/sql");
+    fs::create_dir_all(&folder).unwrap();
+    for (file, text) in [
+        (
+            "db_tars_web.sql",
+            "CREATE TABLE `t_login` (`id` int NOT NULL PRIMARY KEY);\nINSERT INTO `t_login` VALUES (7);\n",
+        ),
+        ("db_base.sql", "CREATE TABLE `t_of_the_web` (`id` int NOT NULL PRIMARY KEY);\n"),
+    ] {
+        fs::write(folder.join(file), text).unwrap();
+    }
+    container.run_once();
+    let tables: Vec<(String, String)> = server.rows(
+        "SELECT table_schema, table_name FROM information_schema.tables WHERE table_schema IN ('db_base', 'db_tars_web') \
+         ORDER BY 1, 2",
+    );
+    let tables: Vec<_> = tables.iter().map(|(schema, table)| (schema.as_str(), table.as_str())).collect();
+    // `deploy` has a `db_base.sql`, too, with the table `t_station`.
+    assert_eq!(tables, [("db_base", "t_of_the_web"), ("db_tars_web", "t_login")]);
+    assert_eq!(server.number("SELECT id FROM db_tars_web.t_login"), 7);
+    assert_eq!(tables_of(&server, "db_user_system"), 2, "what `deploy` has alone");
 }
 
 #[test]

@@ -342,6 +342,26 @@ fn bill_tells_the_npm_packages_of_the_console_and_what_it_cannot() {
     assert!(words.contains("web: 2 npm packages are in the bill as `npm-unread` alone: /usr/local/app/web/node_modules/broken"), "{words}");
     assert_summarized(&workshop, "tars/framework:3.0.17");
 
+    // The list tells it all: no other layer needs to be there.
+    let mut copy = std::process::Command::new("cp");
+    assert!(
+        copy.args(["-r", "out", "listed"]).current_dir(workshop.folder.path()).status().unwrap().success()
+    );
+    for layer in built["layers"].as_array().unwrap() {
+        if !layer["name"].as_str().unwrap().starts_with("contents") {
+            let digest = layer["digest"].as_str().unwrap().trim_start_matches("sha256:");
+            fs::remove_file(workshop.path("listed/blobs/sha256").join(digest)).unwrap();
+        }
+    }
+    fs::rename(workshop.path("store"), workshop.path("away")).unwrap();
+    fs::rename(workshop.path("cache"), workshop.path("far")).unwrap();
+    let of_the_list = bill(&workshop, "oci:listed:1").1;
+    assert_eq!(modules(&of_the_list), found);
+    assert_eq!(component(&of_the_list, "tarsstat")["hashes"], component(&document, "tarsstat")["hashes"]);
+    fs::rename(workshop.path("away"), workshop.path("store")).unwrap();
+    assert!(!workshop.path("cache").exists());
+    fs::rename(workshop.path("far"), workshop.path("cache")).unwrap();
+
     // What is recalled of the console without reading it makes the same list.
     let again = workshop.json(&["build", "framework.yaml", "--version", "1"]);
     let list = |built: &Value| {

@@ -10,6 +10,9 @@ mod image;
 #[path = "../it/packages.rs"]
 #[allow(dead_code, reason = "what the tests without a registry use as well")]
 mod packages;
+#[path = "../it/programs.rs"]
+#[allow(dead_code, reason = "what the tests without a registry use as well")]
+mod programs;
 mod read_back;
 mod recipes;
 mod server;

@@ -8,7 +8,8 @@ use serde_json::Value;
 use tarsup::tars::Service;
 use tempfile::TempDir;
 
-use crate::packages::{Packer, Workshop};
+use crate::packages::{Packer, RECIPE, Workshop};
+use crate::programs::{debian, write_base};
 use crate::server::{PASSWORD, Registry, With};
 
 /// The YAML of a section.
@@ -34,7 +35,10 @@ impl Runner {
         unpack.arg("-xf").arg(PathBuf::from(bases).join("framework.tar")).arg("-C").arg(root.path());
         assert!(unpack.status().unwrap().success());
         fs::copy(env!("CARGO_BIN_EXE_tarsup"), root.path().join("usr/local/bin/tarsup")).unwrap();
-        Self { root, workshop: Workshop::new() }
+        let workshop = Workshop::new();
+        write_base(&workshop.path("base.tar"), &debian(Vec::new()));
+        workshop.write("framework.yaml", &RECIPE.replace("scratch", "rootfs:base.tar"));
+        Self { root, workshop }
     }
 
     /// A cold machine's run of the script: the project as it is, and nothing of the run before.

@@ -145,6 +145,16 @@ pub fn instead(bytes: &[u8]) -> Option<Instead> {
     })
 }
 
+/// The architecture of this machine, as images name it.
+pub fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" => "386",
+        other => other,
+    }
+}
+
 /// What an index, OCI's or docker's, has for this platform, or the only thing that it has for linux at all. Where no variant is asked
 /// for, that is what names none or the usual one, else the only one. Of several that fit alike the first, as engines have it.
 /// In the inner error: the platforms that it has instead.

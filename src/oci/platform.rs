@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::manifest;
+
 /// A platform of linux, such as `linux/amd64` or `linux/arm/v7`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Platform {
@@ -25,12 +27,7 @@ impl Platform {
 
     /// That of this machine.
     pub fn of_machine() -> Self {
-        Self::linux(match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            "x86" => "386",
-            other => other,
-        })
+        Self::linux(manifest::architecture())
     }
 
     /// How well something for this architecture and variant fits: the lowest number best, `None` where it does not.

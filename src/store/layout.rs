@@ -165,12 +165,10 @@ impl Layout {
         if descriptor.media_type == MediaType::ImageIndex {
             let chosen = manifest::for_platform(&bytes, platform)
                 .map_err(|error| unreadable(format!("no OCI index: {error}")))?;
-            let chosen = chosen.map_err(|present| {
-                StoreError::Platform {
-                    layout: self.root.clone(),
-                    wanted: platform.to_string(),
-                    present,
-                }
+            let chosen = chosen.map_err(|present| StoreError::Platform {
+                layout: self.root.clone(),
+                wanted: platform.to_string(),
+                present,
             })?;
             if depth == DEEPEST {
                 return Err(unreadable("its indexes lead on and on".to_owned()));

@@ -293,16 +293,16 @@ async fn archive_that_a_build_wrote_is_loaded_by_docker_and_runs() {
             "-o",
             &layout,
         ];
-        let built = run(env!("CARGO_BIN_EXE_tarsup"), &[&build[..], after].concat());
-        let built: Value = serde_json::from_str(&built).unwrap();
+        let made = run(env!("CARGO_BIN_EXE_tarsup"), &[&build[..], after].concat());
+        let made: Value = serde_json::from_str(&made).unwrap();
         let said = run("docker", &["load", "-i", "x.tar"]);
         assert_eq!(said.trim(), format!("Loaded image: {name}"));
         assert_eq!(read(&engine, &name, &["/data/ours"]).await, format!("of {version}\n"));
         // It is that image, and not one that the engine made of it.
         let found = engine.inspect_image(&name).await.unwrap().unwrap();
         let id = match engine.info().await.unwrap().image_store {
-            ImageStore::Classic => &built["config_digest"],
-            ImageStore::Containerd => &built["digest"],
+            ImageStore::Classic => &made["config_digest"],
+            ImageStore::Containerd => &made["digest"],
         };
         assert_eq!(found.id, id.as_str().unwrap());
     }

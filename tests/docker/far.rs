@@ -233,8 +233,8 @@ async fn disk_that_does_not_take_what_an_engine_is_being_sent_is_told_and_the_en
 
     // With room it goes on.
     door.watch.holds_images.store(false, Ordering::SeqCst);
-    let built = document(&bench.run(&door, TARSUP, &build), 0);
-    assert!(built["layers"].as_array().unwrap().iter().all(|layer| layer["cached"] == true), "{built}");
+    let made = document(&bench.run(&door, TARSUP, &build), 0);
+    assert!(made["layers"].as_array().unwrap().iter().all(|layer| layer["cached"] == true), "{made}");
     assert_eq!(read(&engine, "far-sync:large", &["/data/ours"]).await, "of ours\n");
     document(&bench.run(&door, TARSUP, &["store", "verify", "--json"]), 0);
     tiny::remove_image("far-sync:large").await;
@@ -264,11 +264,11 @@ async fn store_that_is_full_is_told_and_the_engine_has_the_image_all_the_same() 
     assert_eq!(door.watch.images.load(Ordering::SeqCst), 1);
     assert_eq!(read(&engine, "far-store:large", &["/data/ours"]).await, "of ours\n");
 
-    let built = document(&bench.run(&door, TARSUP, &build), 0);
+    let made = document(&bench.run(&door, TARSUP, &build), 0);
     assert_eq!(
-        (&built["outputs"][0]["bytes_sent"], &built["outputs"][1]["layers_sent"]),
+        (&made["outputs"][0]["bytes_sent"], &made["outputs"][1]["layers_sent"]),
         (&0.into(), &2.into()),
-        "{built}"
+        "{made}"
     );
     tiny::remove_image("far-store:large").await;
 }

@@ -266,7 +266,7 @@ async fn bytes_of_a_diff_are_those_that_each_kind_of_engine_is_sent() {
     let relayered = workshop.json(&[&build[..], &["--relayer", "--plan"]].concat());
     for (name, layers) in [("relayered", &["--relayer"][..]), ("on top", &[])] {
         let outputs = ["-o", "tars/framework:2", "-o", "oci:out:2"];
-        let built = workshop.json(&[&build[..], layers, &outputs].concat());
+        let made = workshop.json(&[&build[..], layers, &outputs].concat());
         let diff = workshop.json(&["diff", "tars/framework:1", "tars/framework:2"]);
         let bytes = |key: &str| diff[key]["bytes"].as_u64().unwrap();
         let image = |tag: &str| layout::read(&workshop.path("out"), Some(tag)).unwrap();
@@ -281,7 +281,7 @@ async fn bytes_of_a_diff_are_those_that_each_kind_of_engine_is_sent() {
         }
         // Over a network a classic engine is sent the same layers as they are stored.
         let sizes =
-            built["layers"].as_array().unwrap().iter().rev().map(|layer| layer["size"].as_u64().unwrap());
+            made["layers"].as_array().unwrap().iter().rev().map(|layer| layer["size"].as_u64().unwrap());
         let sent = usize::try_from(diff["classic"]["layers"].as_u64().unwrap()).unwrap();
         assert_eq!(
             (sent, bytes("classic")),

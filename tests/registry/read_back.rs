@@ -75,16 +75,16 @@ impl Place<'_> {
     fn read_back(&self, build: &[&str], layout: &str) -> PathBuf {
         let image = layout.trim_start_matches("oci:");
         let output = image.strip_prefix("store:").unwrap_or(layout);
-        let built = self.json(TARSUP, &[build, &["-o", output, "--json"]].concat());
+        let made = self.json(TARSUP, &[build, &["-o", output, "--json"]].concat());
         let told = self.json("skopeo", &["inspect", layout]);
-        assert_eq!(told["Digest"], built["digest"], "{layout}");
-        assert_eq!(told["Layers"].as_array().unwrap().len(), built["layers"].as_array().unwrap().len());
+        assert_eq!(told["Digest"], made["digest"], "{layout}");
+        assert_eq!(told["Layers"].as_array().unwrap().len(), made["layers"].as_array().unwrap().len());
         // Byte for byte, and every digest proven on the way.
         let name = image.replace([':', '/'], "-");
         let copied = format!("{name}-by-skopeo");
         self.run("skopeo", &["copy", "--preserve-digests", layout, &format!("dir:{copied}")]);
         let manifest = fs::read(self.0.join(copied).join("manifest.json")).unwrap();
-        assert_eq!(Digest::of(manifest).to_string(), built["digest"].as_str().unwrap());
+        assert_eq!(Digest::of(manifest).to_string(), made["digest"].as_str().unwrap());
         let bundle = format!("{name}-by-umoci");
         self.run("umoci", &["unpack", "--image", image, &bundle]);
         self.0.join(bundle).join("rootfs")

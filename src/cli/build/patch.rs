@@ -9,30 +9,11 @@ use crate::cli::image;
 use crate::cli::options::PlatformOptions;
 use crate::cli::places::Places;
 use crate::cli::{Failure, Outcome, Ui};
-use crate::diagnose::{Diagnose, Exit};
 use crate::oci::Image;
 use crate::oci::image::VERSION_LABEL;
 use crate::oci::reference::is_tag;
 use crate::tars::Service;
 use crate::transport::{ImageName, layout};
-
-/// An output that is the image itself.
-#[derive(Debug, thiserror::Error)]
-#[error("`-o {0}` would replace the image that is patched")]
-struct SamePlace(String);
-
-impl Diagnose for SamePlace {
-    fn exit(&self) -> Exit {
-        Exit::Usage
-    }
-
-    fn hint(&self) -> Option<String> {
-        Some(
-            "give the next image a place or tag of its own: the one before it is what a rollback goes back to"
-                .to_owned(),
-        )
-    }
-}
 
 /// Patches the image that stands in the recipe's place.
 pub(super) fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
@@ -48,7 +29,7 @@ pub(super) fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
     let reference = image::name_of(&source, &old).with_tag(&version);
     let outputs = super::outputs(args, &reference)?;
     if let Some(same) = outputs.iter().find(|output| replaces(output, &source, &version)) {
-        return Err(SamePlace(same.to_string()).into());
+        return Err(UsageError::SamePlace(same.to_string()).into());
     }
     places.look_ahead(&outputs, source.tag(), ui);
     super::reach(&outputs, &places, ui)?;
@@ -77,7 +58,7 @@ fn read(source: &ImageName, platform: &PlatformOptions, places: &Places, ui: &Ui
         }
         near::taking_out(source, ui);
     }
-    Ok(image::read_asked(source, platform, places, ui)?)
+    image::read_asked(source, platform, places, ui)
 }
 
 /// True for an output that would take the place of the image that is patched.

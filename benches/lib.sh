@@ -1,5 +1,5 @@
 #!/bin/sh
-# Shared by builder.sh and run.sh; to be sourced, with `root` set and `help` saying which lines of the caller tell its usage.
+# Shared by builder.sh and upgrade.sh; to be sourced, with `root` set and `help` saying which lines of the caller tell its usage.
 #
 # `options "$@"` reads --runs N (default: $RUNS, else 5), --write, and what the caller names in `choices`: --CHOICE VALUE sets
 # the variable CHOICE. `begin NAME` makes `$work` with the release build in its bin/, and a clean-up that stops what is named

@@ -4,7 +4,7 @@
 #
 #   nodes.sh [--runs N] [--nodes M]     N runs of each (default 5), medians; M nodes in the large rollout (default 20)
 #
-# Writes benches/nodes.md, which benches/run.sh puts into docs/performance.md. Root on Debian, as tests/all.sh; some fifteen minutes.
+# Writes benches/nodes.md, which benches/page.sh puts into docs/performance.md. Root on Debian, as tests/all.sh; some fifteen minutes.
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -142,6 +142,8 @@ printed() {
     echo '|---|---|---|---|'
     printf '| two nodes | %s | %s | %s |\n' "$(value drained-2)" "$(value undrained-2)" "$(value hand-2)"
     printf '| %s nodes | see below | %s | %s |\n' "$many" "$(value "undrained-$many")" "$(value "hand-$many")"
+    echo
+    echo "(Medians of $runs, $(date -u +%Y-%m-%d). Of what \`--no-drain\` takes, 5 s a node are the dwell.)"
 }
 printed >"$root/benches/nodes.md"
 cat "$root/benches/nodes.md"

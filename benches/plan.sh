@@ -4,7 +4,7 @@
 #   sh benches/plan.sh BEFORE      BEFORE is a tarsup built from an earlier commit, in the same profile (release)
 #
 # The engine is a socket that a test answers (tests/it/engine_http.rs), the same for both. Writes benches/plan.md, which
-# benches/run.sh puts into docs/performance.md.
+# benches/page.sh puts into docs/performance.md.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 before=$(realpath "$1")

@@ -3,7 +3,7 @@
 #
 #   sh benches/rollout.sh
 #
-# Writes benches/rollout.md, which benches/run.sh puts into docs/performance.md.
+# Writes benches/rollout.md, which benches/page.sh puts into docs/performance.md.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"

@@ -252,14 +252,51 @@ impl ReadAt for Slice<'_> {
     }
 }
 
-/// Keeps what is written, in a file of its own that has no name.
+/// Keeps what is written: in memory where it is small, else in a file of its own that has no name.
 pub fn written(write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> io::Result<Content> {
-    let file = tempfile::tempfile().map_err(unkept)?;
-    let mut out = HashingWriter::new(io::BufWriter::with_capacity(64 * 1024, file));
+    let mut out = HashingWriter::new(Kept::Memory(Vec::new()));
     write(&mut out)?;
-    let (file, digest, size) = out.finish();
-    let file = Arc::new(file.into_inner().map_err(|error| unkept(error.into_error()))?);
-    Ok(Content::at(Stored::Spooled { file, offset: 0 }, digest, size, None, None))
+    let (kept, digest, size) = out.finish();
+    let place = match kept {
+        Kept::Memory(bytes) => Stored::Memory(Arc::new(Held::new(bytes))),
+        Kept::File(file) => {
+            let file = file.into_inner().map_err(|error| unkept(error.into_error()))?;
+            Stored::Spooled { file: Arc::new(file), offset: 0 }
+        }
+    };
+    Ok(Content::at(place, digest, size, None, None))
+}
+
+/// Where what is written goes.
+enum Kept {
+    Memory(Vec<u8>),
+    File(io::BufWriter<File>),
+}
+
+impl io::Write for Kept {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let room = ALL_IN_MEMORY.saturating_sub(HELD.load(Ordering::Relaxed)).min(IN_MEMORY);
+        match self {
+            Self::File(file) => return file.write(bytes),
+            Self::Memory(head) if head.len() + bytes.len() <= room => {
+                head.extend_from_slice(bytes);
+                return Ok(bytes.len());
+            }
+            Self::Memory(head) => {
+                let mut file = io::BufWriter::with_capacity(IN_MEMORY, tempfile::tempfile().map_err(unkept)?);
+                file.write_all(head)?;
+                *self = Self::File(file);
+            }
+        }
+        self.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Memory(_) => Ok(()),
+            Self::File(file) => file.flush(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -279,6 +316,20 @@ mod tests {
             let mut read = Vec::new();
             content.open().read_to_end(&mut read).unwrap();
             assert!(read == bytes && content.digest == Digest::of(bytes));
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_in_memory_while_it_is_small_and_whole_either_way() {
+        let piece = [7_u8; 1000];
+        for (pieces, in_memory) in
+            [(0, true), (1, true), (IN_MEMORY / 1000, true), (IN_MEMORY / 1000 + 1, false), (200, false)]
+        {
+            let content = written(|out| (0..pieces).try_for_each(|_| out.write_all(&piece))).unwrap();
+            let mut read = Vec::new();
+            content.open().read_to_end(&mut read).unwrap();
+            assert!(read == piece.repeat(pieces) && content.digest == Digest::of(&read), "{pieces}");
+            assert_eq!(matches!(content.place, Stored::Memory(_)), in_memory, "{pieces}");
         }
     }
 }

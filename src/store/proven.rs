@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -20,6 +20,8 @@ use crate::oci::{Digest, HashingReader};
 const VERSION: u32 = 1;
 /// So many files are remembered: an image has fourteen.
 const MOST: usize = 20_000;
+/// So often a file is read whose bytes are right and whose times move meanwhile.
+const TRIES: usize = 8;
 
 /// What was proven, and where it is remembered.
 #[derive(Debug, Default)]
@@ -94,23 +96,29 @@ impl Proven {
             }
             Err(error) => return Err(error),
         };
-        let before = file.metadata()?;
-        if before.len() != size {
-            return Ok(false);
+        // A link that somebody else makes meanwhile, another output say, moves its time: it is read once more.
+        for _ in 0..TRIES {
+            let before = file.metadata()?;
+            if before.len() != size {
+                return Ok(false);
+            }
+            let known = self.state().files.get(&key(&before)).cloned();
+            if known.is_some_and(|seen| seen == Seen::of(&before, *digest)) {
+                return Ok(true);
+            }
+            (&file).rewind()?;
+            let mut reader = HashingReader::new(&file);
+            let mut buffer = vec![0; 1024 * 1024];
+            while reader.read(&mut buffer)? > 0 {}
+            if reader.finish() != (*digest, size) {
+                return Ok(false);
+            }
+            if Seen::of(&file.metadata()?, *digest) == Seen::of(&before, *digest) {
+                self.learn(&before, digest);
+                return Ok(true);
+            }
         }
-        let known = self.state().files.get(&key(&before)).cloned();
-        if known.is_some_and(|seen| seen == Seen::of(&before, *digest)) {
-            return Ok(true);
-        }
-        let mut reader = HashingReader::new(&file);
-        let mut buffer = vec![0; 1024 * 1024];
-        while reader.read(&mut buffer)? > 0 {}
-        let same = reader.finish() == (*digest, size);
-        let unmoved = Seen::of(&file.metadata()?, *digest) == Seen::of(&before, *digest);
-        if same && unmoved {
-            self.learn(&before, digest);
-        }
-        Ok(same && unmoved)
+        Ok(false)
     }
 
     /// Takes down that a file holds these bytes: whoever says so has hashed them on their way into it.
@@ -224,6 +232,26 @@ mod tests {
             file.set_modified(modified).unwrap();
         }
         assert!(!proven.holds(&path, &wrong, 7).unwrap(), "size and modification time are those of before");
+    }
+
+    #[test]
+    fn link_that_is_made_meanwhile_is_no_other_content() {
+        let folder = tempfile::tempdir().unwrap();
+        let bytes = vec![7; 512 * 1024];
+        let digest = Digest::of(&bytes);
+        for round in 0..20 {
+            let path = folder.path().join(format!("blob-{round}"));
+            fs::write(&path, &bytes).unwrap();
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    for number in 0..3 {
+                        fs::hard_link(&path, folder.path().join(format!("link-{round}-{number}"))).unwrap();
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                });
+                assert!(Proven::default().holds(&path, &digest, bytes.len() as u64).unwrap(), "{round}");
+            });
+        }
     }
 
     #[test]

@@ -240,6 +240,22 @@ fn sources() -> Vec<(PathBuf, String)> {
     found
 }
 
+#[test]
+fn page_of_the_benches_has_what_each_of_them_wrote() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/performance.md")).expect("the page is there");
+    let mut parts = 0;
+    for entry in fs::read_dir(root.join("benches")).expect("the benches are there") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_some_and(|extension| extension == "md") {
+            let part = fs::read_to_string(&path).expect("a part is text");
+            assert!(page.contains(part.trim_end()), "{}: `sh benches/page.sh --write`", path.display());
+            parts += 1;
+        }
+    }
+    assert!(parts > 4, "{parts}");
+}
+
 /// The module below `src` that a file belongs to; `None` for the crate's root and its binaries.
 fn module_of(path: &Path) -> Option<String> {
     let mut parts = path.iter().skip(1).map(|part| part.to_string_lossy().into_owned());

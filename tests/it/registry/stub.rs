@@ -98,9 +98,14 @@ impl Stub {
         format!("docker://127.0.0.1:{}/{name}", self.port)
     }
 
+    /// What of this was asked.
+    pub fn asked(&self, method: &str, part: &str) -> Vec<Asked> {
+        self.kept.lock().unwrap().asked.iter().filter(|asked| asked.is(method, part)).cloned().collect()
+    }
+
     /// How often this was asked.
     pub fn count(&self, method: &str, part: &str) -> usize {
-        self.kept.lock().unwrap().asked.iter().filter(|asked| asked.is(method, part)).count()
+        self.asked(method, part).len()
     }
 }
 

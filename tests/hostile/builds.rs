@@ -13,10 +13,11 @@ pub const COMMANDS: [&[&str]; 3] = [
     &["build", "upon.yaml", "-o", "oci:back:1"],
 ];
 
-/// Those that the input at this place of a class meets: one of them, which differs from run to run; all with `TARSUP_EVERY`.
-pub fn drawn(place: usize) -> impl Iterator<Item = &'static [&'static str]> {
+/// Those that the input at this place of a class meets: of `every` so many inputs one meets one of them, which differs from run to
+/// run; with `TARSUP_EVERY` each meets all.
+pub fn drawn(place: usize, every: usize) -> impl Iterator<Item = &'static [&'static str]> {
     let all = std::env::var_os("TARSUP_EVERY").is_some();
-    let chosen = (place + seed()) % COMMANDS.len();
+    let chosen = (place + seed()) % (every * COMMANDS.len());
     COMMANDS
         .into_iter()
         .enumerate()

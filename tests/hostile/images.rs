@@ -77,7 +77,7 @@ fn attacks(name: &str, place: usize, make: &dyn Fn(&Layout)) -> Vec<Attack> {
     ];
     commands
         .into_iter()
-        .chain(builds::drawn(place))
+        .chain(builds::drawn(place, 2))
         .map(|command| {
             let layout = Layout::new();
             make(&layout);
@@ -248,7 +248,7 @@ fn saved(name: &str, members: &[Member]) -> Vec<Attack> {
     let bytes = tar(members);
     [&["inspect", IMAGE][..], &["copy", IMAGE, "oci:out:1"]]
         .into_iter()
-        .chain(builds::drawn(name.len()))
+        .chain(builds::drawn(name.len(), 2))
         .flat_map(|command| {
             [bytes.clone(), gzip(&bytes)].into_iter().map(move |bytes| {
                 let folder = TempDir::new().unwrap();

@@ -225,7 +225,11 @@ pub fn write(
         image.layers.iter().map(|layer| (layer.diff_id, Some(layer.descriptor.size))).collect();
     let parts = parts(&image.parsed_config().unwrap_or_default(), &layers, contents, packages);
     let base = contents.parts.get(BASE);
-    let mut bill = Bill { base, components: Vec::new(), dependencies: BTreeMap::new() };
+    let mut bill = Bill { base, vendor: "debian", components: Vec::new(), dependencies: BTreeMap::new() };
+    // What a derivative calls its versions tells whose they are: no list says it.
+    if bill.packages().values().any(|version| version.contains("ubuntu")) {
+        bill.vendor = "ubuntu";
+    }
     let own: BTreeMap<&str, String> = parts
         .iter()
         .flat_map(|part| part.others.iter().filter(|code| code.is_library))
@@ -291,6 +295,8 @@ fn metadata(image: &Image) -> Metadata {
 /// A bill that is being made.
 struct Bill<'c> {
     base: Option<&'c Part>,
+    /// Whose the base's packages are.
+    vendor: &'static str,
     components: Vec<Component>,
     dependencies: BTreeMap<String, Vec<String>>,
 }
@@ -369,11 +375,9 @@ impl Bill<'_> {
         self.base.and_then(|base| base.offers.as_ref()).map_or(NONE, |offers| &offers.packages)
     }
 
-    /// The URL of such a package. What a derivative calls its versions tells whose they are: no list says it.
+    /// The URL of such a package.
     fn package_url(&self, name: &str, version: &str) -> String {
-        let is_ubuntu = self.packages().values().any(|version| version.contains("ubuntu"));
-        let vendor = if is_ubuntu { "ubuntu" } else { "debian" };
-        format!("pkg:deb/{vendor}/{}@{}", encoded(name), encoded(version))
+        format!("pkg:deb/{}/{}@{}", self.vendor, encoded(name), encoded(version))
     }
 
     /// A component for each package of the base.

@@ -95,6 +95,11 @@ impl Held {
     }
 }
 
+/// How large a file may be now that stays in memory.
+fn room() -> usize {
+    IN_MEMORY.min(ALL_IN_MEMORY.saturating_sub(HELD.load(Ordering::Relaxed)))
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
         HELD.fetch_sub(self.0.len() + BESIDE, Ordering::Relaxed);
@@ -194,8 +199,7 @@ impl Spool {
         let mut head = Vec::new();
         (&mut reader).take(IN_MEMORY as u64 + 1).read_to_end(&mut head)?;
         let machine = machine::of(&head);
-        let room = ALL_IN_MEMORY.saturating_sub(HELD.load(Ordering::Relaxed));
-        if head.len() <= IN_MEMORY.min(room) {
+        if head.len() <= room() {
             let (digest, size) = reader.finish();
             let elf = elf::read(head.as_slice(), size)?.map(|elf| Known::of(elf, Search::of(&head)));
             let place = Stored::Memory(Arc::new(Held::new(head)));
@@ -275,10 +279,9 @@ enum Kept {
 
 impl io::Write for Kept {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let room = ALL_IN_MEMORY.saturating_sub(HELD.load(Ordering::Relaxed)).min(IN_MEMORY);
         match self {
             Self::File(file) => return file.write(bytes),
-            Self::Memory(head) if head.len() + bytes.len() <= room => {
+            Self::Memory(head) if head.len() + bytes.len() <= room() => {
                 head.extend_from_slice(bytes);
                 return Ok(bytes.len());
             }

@@ -42,7 +42,7 @@ impl BaseImage {
         let config: serde_json::Value = serde_json::from_slice(&self.image.config).unwrap_or_default();
         let of = |key: &str| config[key].as_str().unwrap_or_default();
         let (os, architecture, variant) = (of("os"), of("architecture"), of("variant"));
-        if os != "linux" || platform.fit(architecture, Some(variant)).is_none() {
+        if !platform.is_that_of(os, architecture, Some(variant)) {
             return Err(CheckError::BaseMachine {
                 base: self.name.clone(),
                 found: platform::shown(os, architecture, Some(variant)),

@@ -113,7 +113,7 @@ impl PlatformOptions {
     pub fn check(&self, name: &ImageName, config: &Config) -> Result<(), PlatformError> {
         let Some(wanted) = self.asked()? else { return Ok(()) };
         let variant = config.variant.as_deref();
-        if config.os == "linux" && wanted.fit(&config.architecture, variant).is_some() {
+        if wanted.is_that_of(&config.os, &config.architecture, variant) {
             return Ok(());
         }
         let found = platform::shown(&config.os, &config.architecture, variant);

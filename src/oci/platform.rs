@@ -30,6 +30,11 @@ impl Platform {
         Self::linux(manifest::architecture())
     }
 
+    /// True where something for this system, architecture and variant is for this platform.
+    pub fn is_that_of(&self, os: &str, architecture: &str, variant: Option<&str>) -> bool {
+        os == "linux" && self.fit(architecture, variant).is_some()
+    }
+
     /// How well something for this architecture and variant fits: the lowest number best, `None` where it does not.
     ///
     /// What names no variant is the usual one (containerd, platforms/database.go).

@@ -4,8 +4,9 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::incoming::{self, Broken};
 use super::{Cache, StoreError};
-use crate::oci::{BlobSource, Digest, HashingWriter};
+use crate::oci::{BlobSource, Digest};
 
 /// See [`Cache::keeping`].
 pub(super) struct Kept {
@@ -48,21 +49,14 @@ impl Kept {
     fn copy(&self) -> Result<(), Unkept> {
         let _span = tracing::debug_span!("keep", what = self.digest.short()).entered();
         // A cache that takes nothing costs no transfer.
-        let mut draft = HashingWriter::new(self.cache.start().map_err(Unkept::Full)?);
-        let mut reader = self.there.open().map_err(Unkept::Unread)?.take(self.size.saturating_add(1));
-        let mut buffer = vec![0; 128 * 1024];
-        loop {
-            let read = match reader.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(read) => read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(Unkept::Unread(error)),
-            };
-            let full =
-                |source| StoreError::Io { act: "write in", path: self.cache.root().to_owned(), source };
-            io::Write::write_all(&mut draft, &buffer[..read]).map_err(full).map_err(Unkept::Full)?;
-        }
-        let (draft, digest, size) = draft.finish();
+        let draft = self.cache.start().map_err(Unkept::Full)?;
+        let reader = self.there.open().map_err(Unkept::Unread)?;
+        let full = |source| StoreError::Io { act: "write in", path: self.cache.root().to_owned(), source };
+        let (draft, digest, size) =
+            incoming::copy(reader, self.size, draft).map_err(|broken| match broken {
+                Broken::Read(error) => Unkept::Unread(error),
+                Broken::Write(error) => Unkept::Full(full(error)),
+            })?;
         if (digest, size) != (self.digest, self.size) {
             let why = format!("{} has other bytes, {digest}", self.digest);
             return Err(Unkept::Unread(io::Error::new(io::ErrorKind::InvalidData, why)));

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
 use super::hold::{self, Held};
+use super::incoming::{self, Broken};
 use super::proven::open_regular;
 use super::unpacked::said;
 use super::{Proven, StoreError};
@@ -25,8 +26,7 @@ use crate::diagnose::shown;
 use crate::limits::{self, Beyond};
 use crate::oci::image::ANNOTATION_REF_NAME;
 use crate::oci::{
-    BlobSource, Config, Descriptor, Digest, HashingWriter, Image, Layer, Manifest, MediaType, Platform,
-    manifest,
+    BlobSource, Config, Descriptor, Digest, Image, Layer, Manifest, MediaType, Platform, manifest,
 };
 
 type Result<T> = std::result::Result<T, StoreError>;
@@ -395,15 +395,13 @@ impl Layout {
             tracing::warn!(blob = %digest, "a blob of the layout is not what its name says, and is replaced");
         }
         if !self.link(layer, &target) {
-            let mut out = HashingWriter::new(self.temporary()?);
+            let out = self.temporary()?;
             let unreadable = |source| StoreError::Unreadable { wanted: digest, source };
             let reader = layer.source.open().map_err(unreadable)?;
-            // One byte more than there should be, and no endless stream.
-            let mut reader = Reading { reader: reader.take(size.saturating_add(1)), has_failed: false };
-            if let Err(error) = io::copy(&mut reader, &mut out) {
-                return Err(if reader.has_failed { unreadable(error) } else { io("write")(error) });
-            }
-            let (file, found, length) = out.finish();
+            let (file, found, length) = incoming::copy(reader, size, out).map_err(|broken| match broken {
+                Broken::Read(error) => unreadable(error),
+                Broken::Write(error) => io("write")(error),
+            })?;
             if found != digest {
                 return Err(StoreError::WrongBytes { wanted: digest, found });
             }
@@ -513,20 +511,6 @@ impl Layout {
         file.as_file().set_permissions(fs::Permissions::from_mode(0o644)).map_err(failed)?;
         file.persist(path).map_err(|error| failed(error.error))?;
         Ok(())
-    }
-}
-
-/// Tells a failure to read from one to write.
-struct Reading<R> {
-    reader: R,
-    has_failed: bool,
-}
-
-impl<R: Read> Read for Reading<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.reader.read(buffer).inspect_err(|error| {
-            self.has_failed |= error.kind() != io::ErrorKind::Interrupted;
-        })
     }
 }
 

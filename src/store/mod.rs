@@ -9,6 +9,7 @@ use crate::oci::Digest;
 pub mod cache;
 pub mod gc;
 mod hold;
+mod incoming;
 mod kept;
 pub mod layout;
 mod origin;

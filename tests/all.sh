@@ -5,6 +5,7 @@
 #
 # On a bare Debian 12 with Rust, as root, it installs what is missing; it starts a private Docker engine and stops it.
 # shellcheck disable=SC2086 # $tests is a list of words
+# shellcheck disable=SC2030,SC2031 # what runs beside the rest counts for itself
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -48,7 +49,11 @@ count() {
     # A test that finds no data says so and ends well; where it must find them (CI is set) it fails by itself.
     sed -n 's/^SKIPPED /skipped: /p' "$results/out"
     left=$(sed -n 's/^SKIPPED \([^:]*\):.*/\1/p' "$results/out" | sort -u | wc -l)
-    ok=$((ok - left))
+    # One whose twin has its turn in this run says that as well.
+    sed -n 's/^ANOTHER TIME /another time: /p' "$results/out"
+    later=$(sed -n 's/^ANOTHER TIME \([^:]*\):.*/\1/p' "$results/out" | sort -u | wc -l)
+    ok=$((ok - left - later))
+    [ "$later" = 0 ] || later_too=", $later another time"
     if [ "$code" != 0 ] && [ "$bad" = 0 ]; then bad=1; fi
     if [ "$code" != 0 ]; then tail -n 60 "$results/out"; fi
     if [ "$ignored" != 0 ]; then
@@ -56,7 +61,42 @@ count() {
         bad=$((bad + ignored))
     fi
     passed=$((passed + ok)) failed=$((failed + bad)) skipped=$((skipped + left))
-    say "$ok passed, $bad failed, $left skipped ($(since "$part"))"
+    say "$ok passed, $bad failed, $left skipped${later_too:-} ($(since "$part"))"
+    later_too=''
+}
+
+# The same beside what follows, for a function that counts; `wait_beside` shows it and adds it up.
+beside() {
+    (
+        passed=0 failed=0 skipped=0 results=$results/beside
+        mkdir "$results"
+        "$@"
+        echo "$passed $failed $skipped" >"$results/counts"
+    ) >"$results/beside.said" 2>&1 &
+    beside=$!
+}
+wait_beside() {
+    wait "$beside" || true
+    cat "$results/beside.said"
+    read -r also_passed also_failed also_skipped <"$results/beside/counts" || die "what ran beside it broke off"
+    passed=$((passed + also_passed)) failed=$((failed + also_failed)) skipped=$((skipped + also_skipped))
+}
+
+on_newer_engines() {
+    if sh tests/engine.sh start all-new --containerd; then
+        count "images, the engine's contract, adoption and an upgrade on Docker 26.1 with containerd's image store" \
+            sh tests/engine.sh run all-new -- $tests --test docker -- daemon_copy engine_contract run_lines:: recreate:: shapes:: compose_beside:: bases:: far:: looked_at:: upgrade_replaces_every_role
+    else
+        failed=$((failed + 1))
+    fi
+    sh tests/engine.sh stop all-new
+    if sh tests/engine.sh start all-classic --new; then
+        count "images and an upgrade on Docker 26.1 with its classic store" \
+            sh tests/engine.sh run all-classic -- $tests --test docker -- daemon_copy bases:: far:: looked_at:: upgrade_replaces_every_role
+    else
+        failed=$((failed + 1))
+    fi
+    sh tests/engine.sh stop all-classic
 }
 
 real_bases() { [ ! -d "${TARSUP_SHARED:-../shared}/tars/real" ] || echo real web upstream; }
@@ -89,7 +129,7 @@ fi
 count "unit tests and documentation examples" $tests --lib --bin tarsup --bin tars-init --bin standin
 count "tests without an engine" $tests --test it
 count "hostile inputs: packages, bases, images, deployments" $tests --test hostile
-count "fuzz targets, ten seconds each" sh tests/fuzz.sh 10
+count "fuzz targets, five seconds each" sh tests/fuzz.sh 5
 if [ -n "$fast" ]; then
     printf '\nLeft out by --fast: real processes and a real MariaDB (tests/init), a real Docker engine (tests/docker), the demo.\n'
 else
@@ -97,22 +137,11 @@ else
     count "tars-init with real processes and a real MariaDB" \
         $tests --test init -- --test-threads=$(($(nproc) * 2 + 1))
     count "a real registry, beside skopeo" $tests --test registry
+    # An engine works for two thirds of the time: the newer ones have the rest.
+    beside on_newer_engines
     count "a real Docker engine: images, upgrades, crashes, the guard" \
         sh tests/engine.sh run all -- $tests --test docker -- --test-threads=$(($(nproc) * 2 + 1))
-    if sh tests/engine.sh start all-new --containerd; then
-        count "images, the engine's contract, adoption and an upgrade on Docker 26.1 with containerd's image store" \
-            sh tests/engine.sh run all-new -- $tests --test docker -- daemon_copy engine_contract run_lines:: recreate:: shapes:: compose_beside:: bases:: far:: looked_at:: upgrade_replaces_every_role
-    else
-        failed=$((failed + 1))
-    fi
-    sh tests/engine.sh stop all-new
-    if sh tests/engine.sh start all-classic --new; then
-        count "images and an upgrade on Docker 26.1 with its classic store" \
-            sh tests/engine.sh run all-classic -- $tests --test docker -- daemon_copy bases:: far:: looked_at:: upgrade_replaces_every_role
-    else
-        failed=$((failed + 1))
-    fi
-    sh tests/engine.sh stop all-classic
+    wait_beside
     printf '\n== the demo\n'
     if sh tests/demo.sh </dev/null; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
 fi

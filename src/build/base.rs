@@ -58,7 +58,7 @@ pub struct Rootfs {
 impl Rootfs {
     /// Hashes the file, or recalls its digest. Where the names in it will be `asked` for and it is a tar as it is, the same
     /// reading finds them: it is not read again.
-    pub fn find(path: &Path, hints: &Hints<'_>, asked: bool) -> Result<Self, BuildError> {
+    pub fn find(path: &Path, hints: &Hints, asked: bool) -> Result<Self, BuildError> {
         let failed = |source| UnpackError::Read { path: path.to_owned(), source };
         if std::fs::metadata(path).map_err(failed)?.len() == 0 {
             return Err(unusable(path, "it is empty").into());

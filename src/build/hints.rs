@@ -29,8 +29,8 @@ use crate::tars::Service;
 
 /// Hints to be read from the cache at once, and to be written only when something is built.
 #[derive(Debug)]
-pub struct Hints<'a> {
-    cache: &'a Cache,
+pub struct Hints {
+    cache: Cache,
     learned: Mutex<Vec<(Digest, Learned)>>,
 }
 
@@ -45,10 +45,10 @@ enum Learned {
     Tree(Tree),
 }
 
-impl<'a> Hints<'a> {
+impl Hints {
     /// The hints of this cache.
-    pub fn new(cache: &'a Cache) -> Self {
-        Self { cache, learned: Mutex::default() }
+    pub fn new(cache: &Cache) -> Self {
+        Self { cache: cache.clone(), learned: Mutex::default() }
     }
 
     /// The digest of a file, without reading it where device, inode, size and both times are as they were.

@@ -4,7 +4,10 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fs;
+use std::num::NonZeroUsize;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::thread::{self, JoinHandle};
 use std::time::SystemTime;
 
 use super::base::Rootfs;
@@ -13,7 +16,7 @@ use super::package::{self, Package, PackageError};
 use super::recipe::{Base, Recipe};
 use super::tree::Tree;
 use super::unpack::UnpackError;
-use super::{BuildError, Settings, blob, parallel, skeleton};
+use super::{BuildError, Settings, check, init_of, parallel, skeleton};
 use crate::oci::Digest;
 
 /// Whether what is known of an input spares its reading.
@@ -23,6 +26,37 @@ pub enum Reading {
     Recalling,
     /// Everything is read.
     Everything,
+}
+
+/// How inputs are read.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    /// So many at once.
+    pub threads: NonZeroUsize,
+    /// Whether what is known is enough.
+    pub reading: Reading,
+    /// The base's blob is not made here, as far as is known: its names are asked for, and found by the reading that hashes it.
+    pub asks_names: bool,
+}
+
+/// Inputs that are being read while a predecessor is, or a base that lies elsewhere.
+pub struct Begun(JoinHandle<(Inputs, Hints)>);
+
+impl Begun {
+    /// Begins to read what the recipe names; `None` where [`super::prepare`] will say what is wrong with it. `after` says whether there
+    /// will be a predecessor.
+    pub fn reading(recipe: &Recipe, settings: &Settings, after: bool) -> Option<Self> {
+        check::keys(recipe).ok()?;
+        let init = init_of(recipe, settings).ok()?;
+        let manner = Manner { threads: settings.threads, reading: Reading::Recalling, asks_names: after };
+        let (recipe, hints) = (recipe.clone(), Hints::new(&settings.cache));
+        Some(Self(thread::spawn(move || (read((&recipe, init.as_deref()), manner, &hints), hints))))
+    }
+
+    /// What was read, and learned on the way.
+    pub(super) fn end(self) -> (Inputs, Hints) {
+        self.0.join().unwrap_or_else(|panic| resume_unwind(panic))
+    }
 }
 
 /// What was read, each to be taken when its turn has come: a person hears of a package before the base.
@@ -60,10 +94,10 @@ enum Output {
 /// while the others are merely hashed.
 pub fn read(
     (recipe, init): (&Recipe, Option<&Path>),
-    settings: &Settings,
-    hints: &Hints<'_>,
-    reading: Reading,
+    Manner { threads, reading, asks_names }: Manner,
+    hints: &Hints,
 ) -> Inputs {
+    let _span = tracing::debug_span!("read", what = "the packages").entered();
     let mut wanted: Vec<Input<'_>> = recipe.web.iter().map(|path| Input::Web(path)).collect();
     if let Base::Rootfs(path) = &recipe.base {
         wanted.push(Input::Base(path));
@@ -77,10 +111,7 @@ pub fn read(
     let read = |input: &Input<'_>| -> Result<Output, std::convert::Infallible> {
         Ok(match input {
             Input::Web(path) => Output::Web(package::read_web(path, known)),
-            // Beside a predecessor with its blobs the base is hashed alone, and its names are asked for.
-            Input::Base(path) => {
-                Output::Base(Rootfs::find(path, hints, blob::known_blobs(settings).is_some()))
-            }
+            Input::Base(path) => Output::Base(Rootfs::find(path, hints, asks_names)),
             Input::Package(place, path) => {
                 let read = match known {
                     Some(hints) => package::read_or_recall(path, hints),
@@ -104,7 +135,7 @@ pub fn read(
         })
     };
     let mut inputs = Inputs { packages: Vec::new(), base: None, web: None, deploy: None, init: None };
-    let Ok(outputs) = parallel(settings.threads, &wanted, read);
+    let Ok(outputs) = parallel(threads, &wanted, read);
     let mut packages = BTreeMap::new();
     for output in outputs {
         match output {
@@ -128,13 +159,11 @@ fn modified(path: &Path) -> Option<SystemTime> {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroUsize;
     use std::time::Duration;
 
     use super::super::recipe::Overrides;
     use super::*;
     use crate::diagnose::Diagnose as _;
-    use crate::oci::Platform;
     use crate::store::Cache;
 
     #[test]
@@ -145,18 +174,7 @@ mod tests {
         let recipe =
             "name: x/f\nversion: 1\nrole: framework\nbase: scratch\npackages: [a.tgz, b.tgz, c.tgz]\n";
         fs::write(path("recipe.yaml"), recipe).unwrap();
-        let settings = Settings {
-            rehearses: false,
-            platform: Platform::linux("amd64"),
-            created: None,
-            threads: NonZeroUsize::MIN,
-            cache: Cache::at(path("cache")),
-            predecessor: None,
-            init: None,
-            base: None,
-            strict: false,
-            waive: Vec::new(),
-        };
+        let cache = Cache::at(path("cache"));
         for newest in names {
             for name in names {
                 fs::write(path(name), "no package").unwrap();
@@ -165,8 +183,10 @@ mod tests {
                 file.set_modified(SystemTime::now() - age).unwrap();
             }
             let recipe = Recipe::read(&path("recipe.yaml"), &Overrides::default()).unwrap();
-            let hints = Hints::new(&settings.cache);
-            let read = read((&recipe, None), &settings, &hints, Reading::Recalling);
+            let hints = Hints::new(&cache);
+            let manner =
+                Manner { threads: NonZeroUsize::MIN, reading: Reading::Recalling, asks_names: false };
+            let read = read((&recipe, None), manner, &hints);
             let places = read.packages.into_iter().map(|package| package.unwrap_err().place().unwrap().file);
             let expected = names.map(path);
             assert_eq!(places.collect::<Vec<_>>(), expected, "{newest}");

@@ -57,7 +57,8 @@ use base::{BasePaths, Rootfs};
 use check::CheckError;
 pub use gate::GateError;
 use hints::Hints;
-use inputs::{Inputs, Reading};
+pub use inputs::Begun;
+use inputs::{Inputs, Manner, Reading};
 use mixture::ListedError;
 use package::{Package, PackageError, ServiceFiles};
 use privileges::PrivilegeError;
@@ -102,7 +103,7 @@ pub struct PreparedBuild<'a> {
     pub warnings: Vec<String>,
     /// The packages that are files.
     pub packages: Vec<UsedPackage>,
-    hints: Hints<'a>,
+    hints: Hints,
     /// What the gates refuse of the inputs; of a rehearsal alone.
     refused: Vec<GateError>,
     /// What the inputs were before they were read.
@@ -339,31 +340,36 @@ impl Diagnose for BuildError {
 
 /// Reads and checks all inputs. Writes nothing that has a name.
 pub fn prepare<'a>(recipe: &'a Recipe, settings: &'a Settings) -> Result<PreparedBuild<'a>, BuildError> {
-    prepare_keyed(recipe, settings, same::key(recipe, settings))
+    prepare_begun(recipe, settings, same::key(recipe, settings), None)
 }
 
-/// The same with the [`same::key`] that the inputs had a moment ago.
-pub fn prepare_keyed<'a>(
+/// The same with the [`same::key`] that the inputs had a moment ago, where their reading may have begun.
+pub fn prepare_begun<'a>(
     recipe: &'a Recipe,
     settings: &'a Settings,
     key: Option<Digest>,
+    begun: Option<Begun>,
 ) -> Result<PreparedBuild<'a>, BuildError> {
-    prepare_with(recipe, settings, key, Reading::Recalling)
+    prepare_with(recipe, settings, key, (begun, Reading::Recalling))
 }
 
 fn prepare_with<'a>(
     recipe: &'a Recipe,
     settings: &'a Settings,
     key: Option<Digest>,
-    reading: Reading,
+    (begun, reading): (Option<Begun>, Reading),
 ) -> Result<PreparedBuild<'a>, BuildError> {
     check::keys(recipe)?;
     let init = init_of(recipe, settings)?;
-    let hints = Hints::new(&settings.cache);
-    let Inputs { packages, base: rootfs, web, deploy, init: skeleton } = {
-        let _span = tracing::debug_span!("read", what = "the packages").entered();
-        inputs::read((recipe, init.as_deref()), settings, &hints, reading)
+    let (inputs, hints) = if let Some(begun) = begun {
+        begun.end()
+    } else {
+        let asks_names = blob::known_blobs(settings).is_some();
+        let (manner, hints) =
+            (Manner { threads: settings.threads, reading, asks_names }, Hints::new(&settings.cache));
+        (inputs::read((recipe, init.as_deref()), manner, &hints), hints)
     };
+    let Inputs { packages, base: rootfs, web, deploy, init: skeleton } = inputs;
     let packages = packages.into_iter().collect::<Result<Vec<Package>, PackageError>>()?;
     let wanted = check::services_of(recipe.role);
     let used = |package: &Package| {

@@ -58,7 +58,7 @@ impl PreparedBuild<'_> {
         let stack = self.stack(&on_base, layers, contents);
         if stack.inputs().any(|input| self.must_be_read(input, contents)) {
             // The cache knew the package, but has lost the layer: read everything, and once only.
-            let read = prepare_with(self.recipe, self.settings, self.key, Reading::Everything)?;
+            let read = prepare_with(self.recipe, self.settings, self.key, (None, Reading::Everything))?;
             return read.build(watch);
         }
         let shop = Workshop::new(self.settings, contents, &compressors, watch);

@@ -164,7 +164,7 @@ pub fn release(path: &Path) -> Result<Option<Version>, PackageError> {
 }
 
 /// Reads a package, or takes what is known of it where its bytes were read before.
-pub fn read_or_recall(path: &Path, hints: &Hints<'_>) -> Result<Package, PackageError> {
+pub fn read_or_recall(path: &Path, hints: &Hints) -> Result<Package, PackageError> {
     if path.is_file() {
         let failed = |source| UnpackError::Read { path: path.to_owned(), source };
         let digest = hints.digest(path).map_err(failed)?;
@@ -311,7 +311,7 @@ const WEB: ImagePath<'static> = ImagePath::known(WEB_PATH);
 
 /// The web console's package, and the digest of its bytes, or a folder: its files lie at the root, or below one folder. With
 /// hints, what is known of bytes that were read before is enough.
-pub fn read_web(path: &Path, hints: Option<&Hints<'_>>) -> Result<(Tree, Option<Digest>), PackageError> {
+pub fn read_web(path: &Path, hints: Option<&Hints>) -> Result<(Tree, Option<Digest>), PackageError> {
     let failed = |source| UnpackError::Read { path: path.to_owned(), source };
     if let Some(hints) = hints.filter(|_| path.is_file()) {
         let digest = hints.digest(path).map_err(failed)?;

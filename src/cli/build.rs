@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use std::mem::ManuallyDrop;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 use serde::Serialize;
@@ -19,8 +20,8 @@ use super::options::{ImageOptions, PlatformOptions};
 use super::places::Places;
 use super::{Failure, Outcome, Ui, packed};
 use crate::build::after::Predecessor;
-use crate::build::recipe::{Overrides, Recipe, is_waiver};
-use crate::build::{self, Built, Origin, Packed, Settings, UsedPackage, Watch, skeleton};
+use crate::build::recipe::{Base, Overrides, Recipe, is_waiver};
+use crate::build::{self, Begun, Built, Origin, Packed, Settings, UsedPackage, Watch, skeleton};
 use crate::deploy::pins::PACKAGE_ANNOTATION;
 use crate::diagnose::{Diagnose, Exit};
 use crate::limits::{self, Beyond};
@@ -158,6 +159,9 @@ pub fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
     places.look_ahead(&outputs, before.as_ref().and_then(ImageName::tag), ui);
     // The process ends with it: what is known of thousands of files need not be given back one by one.
     let mut settings = ManuallyDrop::new(settings(args)?);
+    // Without a predecessor or a base elsewhere there is nothing to wait for, and perhaps nothing to read.
+    let begun = (args.after.is_some() || matches!(recipe.base, Base::Image(_)))
+        .then(|| Begun::reading(&recipe, &settings, args.after.is_some()));
     let (after, inexact) = after(args, &settings, &outputs, &places, ui)?;
     let inexact = inexact.as_deref();
     settings.predecessor = after;
@@ -177,7 +181,7 @@ pub fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
         let written = Written { built: &built, reference, packages: &built.packages, cache: &settings.cache };
         return write(&written, &outputs, &places, ui);
     }
-    let prepared = ManuallyDrop::new(build::prepare_keyed(&recipe, &settings, key)?);
+    let prepared = ManuallyDrop::new(build::prepare_begun(&recipe, &settings, key, begun.flatten())?);
     for warning in &prepared.warnings {
         ui.warn(warning);
     }
@@ -186,7 +190,7 @@ pub fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
         let told = (prepared.warnings.as_slice(), inexact);
         return plan::show(prepared.build(&())?, told, reference, &outputs, &places, ui);
     }
-    let built = prepared.build(&Telling { outputs: &outputs, places: &places, ui })?;
+    let built = prepared.build(&Telling::new(&outputs, &places, ui))?;
     pinned.keep(ui)?;
     let written = Written { built: &built, reference, packages: &prepared.packages, cache: &settings.cache };
     write(&written, &outputs, &places, ui)
@@ -205,10 +209,19 @@ struct Telling<'a> {
     outputs: &'a [ImageName],
     places: &'a Places,
     ui: &'a Ui,
+    /// A layer was made.
+    made: AtomicBool,
+}
+
+impl<'a> Telling<'a> {
+    fn new(outputs: &'a [ImageName], places: &'a Places, ui: &'a Ui) -> Self {
+        Self { outputs, places, ui, made: AtomicBool::new(false) }
+    }
 }
 
 impl Watch for Telling<'_> {
     fn layer(&self, layer: &Packed) {
+        self.made.fetch_or(layer.origin == Origin::Made, Ordering::Relaxed);
         say(layer, self.ui);
     }
 
@@ -221,7 +234,7 @@ impl Watch for Telling<'_> {
     }
 
     fn image(&self, image: &Image) {
-        self.places.send_whole(image, self.outputs, self.ui);
+        self.places.send_whole(image, self.made.load(Ordering::Relaxed), self.outputs, self.ui);
     }
 }
 

@@ -127,8 +127,8 @@ impl Places {
     }
 
     /// Begins to send an image that is whole to the first engine among the outputs, where that has told that it takes no tars:
-    /// meanwhile the disk takes what was made.
-    pub fn send_whole(&self, image: &Image, outputs: &[ImageName], ui: &Ui) {
+    /// meanwhile the disk takes what was made. `is_new` where that is any of its layers.
+    pub fn send_whole(&self, image: &Image, is_new: bool, outputs: &[ImageName], ui: &Ui) {
         let Ok(transfers) = ui.transfers() else { return };
         let Some(reference) = outputs.iter().find_map(ImageName::of_engine).cloned() else { return };
         if self.takes_tars.get() != Some(&false) {
@@ -146,7 +146,9 @@ impl Places {
                 Some(Loading::Whole(_)) | None => known(begun).await,
             };
             let engine = connect(&connected, &options).await?;
-            let receipt = Daemon::new(engine, name).knowing(ahead).put(&image, &bar).await;
+            let daemon = Daemon::new(engine, name).knowing(ahead);
+            let daemon = if is_new { daemon.of_new() } else { daemon };
+            let receipt = daemon.put(&image, &bar).await;
             bar.0.finish();
             receipt
         });

@@ -37,18 +37,26 @@ pub struct Daemon {
     reference: Reference,
     /// What the engine told before, to be used once.
     ahead: Mutex<Option<Ahead>>,
+    /// What it is to have was made a moment ago.
+    is_new: bool,
 }
 
 impl Daemon {
     /// The image of this name in this engine, whether it is there or not.
     pub fn new(engine: Arc<dyn Engine>, reference: Reference) -> Self {
-        Self { engine, reference, ahead: Mutex::default() }
+        Self { engine, reference, ahead: Mutex::default(), is_new: false }
     }
 
     /// The same, where the engine was asked a moment ago. What changed there since costs more bytes, or one load more.
     #[must_use]
     pub fn knowing(self, ahead: Option<Ahead>) -> Self {
         Self { ahead: Mutex::new(ahead), ..self }
+    }
+
+    /// The same for an image of which a layer was made a moment ago: the engine is not asked whether it has it under another name.
+    #[must_use]
+    pub fn of_new(self) -> Self {
+        Self { is_new: true, ..self }
     }
 
     /// What the engine has of the repository.
@@ -127,6 +135,11 @@ impl Daemon {
     async fn prove(&self, wanted: &Wanted<'_>, kind: &Kind, said: &[String]) -> Result<()> {
         let name = self.reference.to_string();
         let not_loaded = |why: String| TransportError::NotLoaded { name: name.clone(), why };
+        let unpacked = wanted.unpacked(kind, said);
+        if matches!(unpacked, Some(Ok(()))) && said.contains(&format!("{LOADED}: {name}")) {
+            // It keeps blobs by their digests, and says this of an image whose blobs it has all read and unpacked.
+            return Ok(());
+        }
         let found = match self.engine.inspect_image(&name).await? {
             None => return Err(not_loaded("it is not there afterwards".to_owned())),
             Some(found) if !wanted.is(&found) => {
@@ -134,7 +147,7 @@ impl Daemon {
             }
             Some(found) => found,
         };
-        match wanted.unpacked(kind, said) {
+        match unpacked {
             Some(Err(why)) => Err(not_loaded(why)),
             Some(Ok(())) => Ok(()),
             None => self.prove_whole(&found, &name, kind.store).await,
@@ -267,7 +280,9 @@ impl Daemon {
     async fn known(&self, wanted: &Wanted<'_>) -> Result<Known> {
         self.tag()?;
         let ahead = self.ahead().await?;
-        let names = [Some(self.reference.to_string()), wanted.id_in(ahead.kind.store)];
+        let own = (!ahead.is_free).then(|| self.reference.to_string());
+        let id = (!self.is_new).then(|| wanted.id_in(ahead.kind.store)).flatten();
+        let names = [own, id];
         let names: Vec<String> = names.into_iter().flatten().collect();
         let found = try_join_all(names.iter().map(|name| self.holds(name, wanted))).await?;
         let found = names.into_iter().zip(found).find_map(|(name, found)| Some((name, found?)));

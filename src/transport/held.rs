@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use futures_util::future::try_join;
 use futures_util::{StreamExt as _, stream};
 
 use crate::engine::{
@@ -66,26 +67,30 @@ pub struct Ahead {
     asked: Vec<EngineImage>,
     /// The others, where it was asked which there are.
     unasked: Option<Vec<String>>,
+    /// It was asked for the very name, and has nothing under it.
+    pub is_free: bool,
 }
 
 impl Ahead {
-    /// Asks the engine. Where it has the image of the `likely` tag, that one is asked for alone: containerd's store works long on a
-    /// list. Else of a repository with many images the first ones.
+    /// Asks the engine. Where it has the image of the `likely` tag, that one is asked for, and the name itself: containerd's store works
+    /// long on a list. Else of a repository with many images the first ones.
     ///
     /// # Errors
     /// The engine's.
     pub async fn of(engine: &dyn Engine, reference: &Reference, likely: Option<&str>) -> Result<Self> {
-        if let Some(tag) = likely.filter(|tag| is_tag(tag))
-            && let Some(found) = engine.inspect_image(&reference.with_tag(tag).to_string()).await?
-        {
-            let kind = Kind::told(engine.greeting(), &found);
-            return Ok(Self { kind: known_kind(engine, kind).await?, asked: vec![found], unasked: None });
+        if let Some(tag) = likely.filter(|tag| is_tag(tag)) {
+            let (likely, own) = (reference.with_tag(tag).to_string(), reference.to_string());
+            let (found, under) = try_join(engine.inspect_image(&likely), engine.inspect_image(&own)).await?;
+            if let Some(found) = found {
+                let kind = known_kind(engine, Kind::told(engine.greeting(), &found)).await?;
+                return Ok(Self { kind, asked: vec![found], unasked: None, is_free: under.is_none() });
+            }
         }
         let mut listed = list(engine, reference).await?;
         let rest = listed.split_off(listed.len().min(TOGETHER));
         let asked = ask(engine, listed, |_| false).await?;
         let kind = asked.first().and_then(|image| Kind::told(engine.greeting(), image));
-        Ok(Self { kind: known_kind(engine, kind).await?, asked, unasked: Some(rest) })
+        Ok(Self { kind: known_kind(engine, kind).await?, asked, unasked: Some(rest), is_free: false })
     }
 
     /// The layers of these diff ids, by index, that the engine need not be sent. Of its images those are asked first that may be of the same

@@ -23,3 +23,4 @@ mod recreate;
 mod run_lines;
 mod shapes;
 mod tiny;
+mod turns;

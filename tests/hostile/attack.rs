@@ -266,7 +266,10 @@ fn kinds_of(folder: &Path, paths: &[String]) -> Vec<Option<(u32, u64)>> {
 /// Classes of more inputs than this are sampled, unless `TARSUP_EVERY` is set (tests/long.sh).
 const SAMPLED: usize = 100;
 
-/// 0, 1 or 2: another one in each run, or what `TARSUP_SEED` says.
+/// Of a class that is sampled, one input in so many.
+const ONE_IN: usize = 6;
+
+/// Below [`ONE_IN`]: another one in each run, or what `TARSUP_SEED` says.
 pub fn seed() -> usize {
     static SEED: OnceLock<usize> = OnceLock::new();
     let drawn = || {
@@ -274,17 +277,32 @@ pub fn seed() -> usize {
         now.map_or(0, |now| now.subsec_micros() as usize)
     };
     let said = || std::env::var("TARSUP_SEED").ok().and_then(|text| text.parse().ok());
-    *SEED.get_or_init(|| said().unwrap_or_else(drawn) % 3)
+    *SEED.get_or_init(|| said().unwrap_or_else(drawn) % ONE_IN)
 }
 
-/// Of a large class every third, from a place that differs from run to run; `TARSUP_SEED` brings a run back.
+/// Of a large class one in six, from a place that differs from run to run; `TARSUP_SEED` brings a run back.
 fn sample(class: &str, attacks: Vec<Attack>) -> Vec<Attack> {
-    if attacks.len() <= SAMPLED || std::env::var_os("TARSUP_EVERY").is_some() {
-        return attacks;
+    if attacks.len() <= SAMPLED { attacks } else { sample_of(class, attacks, ONE_IN) }
+}
+
+/// One in so many, from a place that differs from run to run; all of them with `TARSUP_EVERY`.
+fn sample_of<A>(class: &str, all: Vec<A>, one_in: usize) -> Vec<A> {
+    if std::env::var_os("TARSUP_EVERY").is_some() {
+        return all;
     }
     let seed = seed();
-    eprintln!("{class}: every third of {} (TARSUP_SEED={seed})", attacks.len());
-    attacks.into_iter().skip(seed).step_by(3).collect()
+    eprintln!("{class}: one in {one_in} of {} (TARSUP_SEED={seed})", all.len());
+    all.into_iter().skip(seed % one_in).step_by(one_in).collect()
+}
+
+/// What makes an input, where that alone takes seconds.
+pub type Making = Box<dyn FnOnce() -> Attack>;
+
+/// The same as [`all_hold`] of a third of them; `least` is of all of them.
+pub fn third_holds(class: &str, least: usize, makings: Vec<Making>) {
+    assert!(makings.len() >= least, "{class}: {} inputs of at least {least}", makings.len());
+    let made = sample_of(class, makings, 3).into_iter().map(|make| make()).collect();
+    all_hold(class, 1, made);
 }
 
 /// Every input of a class; at least so many, so that a generator that has lost its inputs is noticed.

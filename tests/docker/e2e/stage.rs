@@ -37,7 +37,7 @@ impl Stage {
 
     /// A folder below cargo's for tests with the project's recipes under another prefix, and no package yet.
     pub fn empty(name: &str, prefix: &'static str) -> Self {
-        let stage = Self { folder: Path::new(env!("CARGO_TARGET_TMPDIR")).join(name), prefix };
+        let stage = Self { folder: Path::new(env!("CARGO_TARGET_TMPDIR")).join(of_engine(name)), prefix };
         let _ = fs::remove_dir_all(&stage.folder);
         fs::create_dir_all(stage.path("images")).unwrap();
         let project = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -46,8 +46,7 @@ impl Stage {
             let text = fs::read_to_string(project.join(format!("images/{recipe}.yaml"))).unwrap();
             let mut text = text.replace("name: tars/", &format!("name: {prefix}/"));
             if recipe != "database" {
-                let init = program("TARSUP_TEST_INIT", &static_init());
-                text = format!("{text}init: {}\n", init.display());
+                text = format!("{text}init: {}\n", init_program().display());
             }
             fs::write(stage.path(&format!("images/{recipe}.yaml")), text).unwrap();
         }
@@ -121,6 +120,13 @@ pub fn bases() -> PathBuf {
     folder
 }
 
+/// Tests against several engines run beside each other: what they share is called by the engine as well.
+fn of_engine(name: &str) -> String {
+    let host = std::env::var("DOCKER_HOST").unwrap_or_default();
+    let engine = Path::new(&host).parent().and_then(Path::file_name).unwrap_or_default();
+    format!("{name}-{}", engine.to_string_lossy())
+}
+
 fn target() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().to_owned()
 }
@@ -130,6 +136,11 @@ fn static_init() -> PathBuf {
 }
 
 /// A program from a variable, else from where cargo puts it.
+/// The static tars-init of these tests.
+pub fn init_program() -> PathBuf {
+    program("TARSUP_TEST_INIT", &static_init())
+}
+
 fn program(variable: &str, usual: &Path) -> PathBuf {
     let path = std::env::var_os(variable).map_or_else(|| usual.to_owned(), PathBuf::from);
     assert!(

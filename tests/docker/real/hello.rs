@@ -1,6 +1,6 @@
 //! A business service on the nodes: deployed into their volumes as a publish leaves it, called through the registries.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::beside;
@@ -50,13 +50,14 @@ pub fn statements(nodes: &[String]) -> Vec<String> {
 /// Calls the service for two seconds; with `host` that node's own, else whatever the registries hand out.
 pub fn call(deployment: &Deployment, host: Option<u8>) -> Ran {
     let host = host.map(|host| deployment.address(host));
-    call_at(&deployment.network(), [&deployment.address(3), &deployment.address(4)], host.as_deref())
+    call_at([&deployment.address(3), &deployment.address(4)], host.as_deref())
 }
 
-/// The same on any network, with the addresses of its registries.
-pub fn call_at(network: &str, registries: [&str; 2], host: Option<&str>) -> Ran {
-    let mut command = run_client(network, registries, None);
-    command.args(["-r", "50", "-c", "8", "-t", "2"]);
+/// The same with the addresses of any registries. From where the tests are, which every network of the engine lets in: a container for
+/// each try costs a second of processor.
+pub fn call_at(registries: [&str; 2], host: Option<&str>) -> Ran {
+    let mut command = Command::new(folder().join("hello-client"));
+    command.args(["-l", &locator(registries), "-r", "50", "-c", "8", "-t", "2"]);
     if let Some(host) = host {
         command.args(["-o", &format!("Demo.HelloServer.HelloObj@tcp -h {host} -p 9001")]);
     }
@@ -67,18 +68,33 @@ pub fn call_at(network: &str, registries: [&str; 2], host: Option<&str>) -> Ran 
 
 /// The client in a container of its own; more arguments are its own.
 pub fn client(network: &str, registries: [&str; 2], container: &str) -> Command {
-    run_client(network, registries, Some(container))
+    let mut command = Command::new("docker");
+    command.args([
+        "run",
+        "--rm",
+        "--name",
+        container,
+        "--network",
+        network,
+        "--entrypoint",
+        "/hello/hello-client",
+    ]);
+    command.args([
+        "-v",
+        &mounted(&folder()),
+        &format!("{PREFIX}/node:{RELEASE}"),
+        "-l",
+        &locator(registries),
+    ]);
+    command
 }
 
-fn run_client(network: &str, registries: [&str; 2], name: Option<&str>) -> Command {
-    let client = beside::folder("real/hello", "the client of `hello`").expect("it lies beside the framework");
-    let [master, slave] = registries;
-    let locator = format!("tars.tarsregistry.QueryObj@tcp -h {master} -p 17890:tcp -h {slave} -p 17890");
-    let mut command = Command::new("docker");
-    command.args(["run", "--rm", "--network", network, "--entrypoint", "/hello/hello-client"]);
-    command.args(name.map(|name| ["--name", name]).into_iter().flatten());
-    command.args(["-v", &mounted(&client), &format!("{PREFIX}/node:{RELEASE}"), "-l", &locator]);
-    command
+fn folder() -> PathBuf {
+    beside::folder("real/hello", "the client of `hello`").expect("it lies beside the framework")
+}
+
+fn locator([master, slave]: [&str; 2]) -> String {
+    format!("tars.tarsregistry.QueryObj@tcp -h {master} -p 17890:tcp -h {slave} -p 17890")
 }
 
 fn mounted(folder: &Path) -> String {

@@ -10,7 +10,7 @@ use tarsup::tars::conf;
 
 use super::stage::{PREFIX, RELEASE, UPSTREAM_FRAMEWORK, WITH_WEB, stage, stage_with};
 use crate::e2e::deployment::wait_for;
-use crate::e2e::stage::succeed;
+use crate::e2e::stage::{init_program, succeed};
 use crate::run_lines::HOST_PORTS;
 
 const PASSWORD: &str = "lines-secret";
@@ -145,7 +145,7 @@ impl Lines {
 
     /// Every servant of the master's answers tars_ping, whatever image it is of.
     pub fn answers(&self) -> bool {
-        answers_at(self.net, &format!("{}.3", self.subnet), "master").len() == 12
+        answers_at(&format!("{}.3", self.subnet), "master").len() == 12
     }
 
     pub fn try_query(&self, sql: &str) -> Option<String> {
@@ -195,26 +195,44 @@ impl Lines {
         queries.into_iter().map(|(name, query)| (name, self.query(query))).collect()
     }
 
+    /// The containers' names, those of parked ones too.
+    fn containers(&self) -> Vec<String> {
+        let filter = format!("name=^/{}[-.]", self.net);
+        let mut list = Command::new("docker");
+        let listed = list.args(["ps", "-a", "--format", "{{.Names}}", "--filter", &filter]).output().unwrap();
+        String::from_utf8_lossy(&listed.stdout).split_whitespace().map(str::to_owned).collect()
+    }
+
+    /// What a failure leaves: the last words of the containers, and of tarsnode and the services that it starts in each.
+    fn tell(&self) {
+        let of_database = format!("{}-{}", self.net, self.database);
+        let last = "ps -eo pid,etime,cmd; for file in /data/tars/app_log/tars/*/*.log; do echo \"== $file\"; tail -n 12 \"$file\"; done";
+        for name in self.containers().into_iter().filter(|name| *name != of_database) {
+            let said = ["logs", "--tail", "25", &name];
+            for words in [&said[..], &["exec", &name, "sh", "-c", last]] {
+                let Ok(output) = Command::new("docker").args(words).output() else { continue };
+                let [out, err] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+                eprintln!("--- {name} {}\n{out}{err}", words[0]);
+            }
+        }
+    }
+
     fn remove(&self) {
-        let net = self.net;
-        // Parked ones too.
-        let filter = format!("name=^/{net}[-.]");
-        let listed = Command::new("docker").args(["ps", "-aq", "--filter", &filter]).output().unwrap();
-        for id in String::from_utf8_lossy(&listed.stdout).split_whitespace() {
-            let _ = Command::new("docker").args(["rm", "-f", "-v", id]).output();
+        for name in self.containers() {
+            let _ = Command::new("docker").args(["rm", "-f", "-v", &name]).output();
         }
         for service in [self.database, "framework", "slave", "node"] {
-            let _ = Command::new("docker").args(["volume", "rm", &format!("{net}-{service}")]).output();
+            let volume = format!("{}-{service}", self.net);
+            let _ = Command::new("docker").args(["volume", "rm", &volume]).output();
         }
         let _ = Command::new("docker").args(["network", "rm", self.net]).output();
     }
 }
 
-/// The servants of a role at this address, asked from that network; none where one of them does not answer.
-fn answers_at(net: &str, address: &str, role: &str) -> Vec<Value> {
-    let image = format!("{PREFIX}/framework:{RELEASE}");
-    let mut command = Command::new("docker");
-    command.args(["run", "--rm", &format!("--net={net}"), "--entrypoint", "tars-init", &image]);
+/// The servants of a role at this address; none where one of them does not answer. Asked from where the tests are: a container for
+/// each try costs a second of processor.
+fn answers_at(address: &str, role: &str) -> Vec<Value> {
+    let mut command = Command::new(init_program());
     command.args(["cluster", "--json", "--ask", address, "--role", role]);
     let report: Value = serde_json::from_slice(&command.output().unwrap().stdout).unwrap();
     let servants = report["asked"]["servants"].as_array().unwrap();
@@ -224,13 +242,7 @@ fn answers_at(net: &str, address: &str, role: &str) -> Vec<Value> {
 impl Drop for Lines {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            for service in ["framework", "slave", "node"] {
-                let output = Command::new("docker")
-                    .args(["logs", "--tail", "25", &format!("{}-{service}", self.net)])
-                    .output();
-                let said = output.map(|output| String::from_utf8_lossy(&output.stderr).into_owned());
-                eprintln!("--- {service}\n{}", said.unwrap_or_default());
-            }
+            self.tell();
         }
         self.remove();
     }
@@ -297,7 +309,7 @@ fn real_upstream_start_and_ours_take_turns_on_one_database_and_volume_by_the_doc
     lines.rm("slave");
     lines.framework("slave", 4, "true", &upstream);
     let slave = format!("{SUBNET}.4");
-    wait_for("upstream's slave", || !answers_at(NET, &slave, "slave").is_empty());
+    wait_for("upstream's slave", || !answers_at(&slave, "slave").is_empty());
     is_rendered_as(&lines.configuration("slave"), rendered_by_our_slave, 6);
     assert_eq!(lines.rows(), with_ours);
 }
@@ -322,7 +334,7 @@ fn real_line_of_the_hosts_network_goes_from_upstreams_start_to_ours_and_back() {
     let own = shown[0]["addr_info"][0]["local"].as_str().unwrap().to_owned();
     let turn = |image: &str| {
         lines.framework_on_host(HOSTS_INTERFACE, image);
-        wait_for("the master on the host's network", || answers_at("host", &own, "master").len() == 12);
+        wait_for("the master on the host's network", || answers_at(&own, "master").len() == 12);
         let rows = lines.rows();
         lines.rm("framework");
         rows

@@ -4,8 +4,11 @@ use std::fs;
 use std::sync::Arc;
 
 use serde_json::Value;
+use tarsup::engine::{Engine as _, ImageStore};
+use tarsup::oci::Reference;
 use tarsup::tars::Service;
 use tarsup::transport::daemon::Daemon;
+use tarsup::transport::held::Ahead;
 use tarsup::transport::{Sink as _, layout};
 
 use crate::fake::FakeEngine;
@@ -247,6 +250,45 @@ async fn engine_with_many_other_images_is_asked_for_a_handful_at_each_copy() {
         engine.add_image(&format!("other/app-{number}:1"), &format!("app {number}"), &[]);
     }
     assert_eq!((put("2").await, put("2").await, put("1").await), (2, 0, 0));
+}
+
+/// What was asked ahead is not asked again, and of what was just made nobody asks whether it is there under another name; what
+/// containerd says of a load is its proof.
+#[tokio::test]
+async fn image_that_was_just_made_is_sent_without_a_question() {
+    let workshop = Workshop::new();
+    workshop.json(&["build", "framework.yaml", "-o", "oci:out:1"]);
+    workshop.pack(Packer::default(), Service::Property, "3.0.18");
+    workshop.json(&["build", "framework.yaml", "--version", "2", "--after", "oci:out:1", "-o", "oci:out:2"]);
+    let [first, second] = ["1", "2"].map(|tag| layout::read(&workshop.path("out"), Some(tag)).unwrap());
+    let [one, two]: [Reference; 2] =
+        ["tars/framework:1", "tars/framework:2"].map(|name| name.parse().unwrap());
+    for engine in [FakeEngine::containerd(), FakeEngine::new()] {
+        let engine = Arc::new(engine);
+        let asked = async |daemon: Daemon| {
+            let before = engine.calls().len();
+            let receipt = daemon.put(&second, &()).await.unwrap();
+            (receipt.layers_sent, engine.calls().split_off(before))
+        };
+        Daemon::new(engine.clone(), one.clone()).put(&first, &()).await.unwrap();
+        let ahead = Ahead::of(engine.as_ref(), &two, Some("1")).await.unwrap();
+        assert!(ahead.is_free);
+        let (sent, calls) =
+            asked(Daemon::new(engine.clone(), two.clone()).knowing(Some(ahead)).of_new()).await;
+        let is_classic = engine.info().await.unwrap().image_store == ImageStore::Classic;
+        // A classic store is asked for the image afterwards.
+        let proof = if is_classic { &["load", "inspect image tars/framework:2"][..] } else { &["load"] };
+        assert_eq!((sent, calls.iter().map(String::as_str).collect::<Vec<_>>().as_slice()), (2, proof));
+
+        // A name that leads somewhere is looked at, and what is not new is asked for by its id as well.
+        let ahead = Ahead::of(engine.as_ref(), &two, Some("1")).await.unwrap();
+        assert!(!ahead.is_free);
+        let (_, calls) = asked(Daemon::new(engine.clone(), two.clone()).knowing(Some(ahead))).await;
+        assert!(
+            calls.len() >= 2 && calls[..2].iter().all(|call| call.starts_with("inspect image")),
+            "{calls:?}"
+        );
+    }
 }
 
 /// The bytes of a forecast without what wraps the layers: a few headers, config, manifests, and the ends of blocks.

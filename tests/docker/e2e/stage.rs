@@ -135,12 +135,12 @@ fn static_init() -> PathBuf {
     target().join(format!("{}-unknown-linux-gnu/init/tars-init", std::env::consts::ARCH))
 }
 
-/// A program from a variable, else from where cargo puts it.
 /// The static tars-init of these tests.
 pub fn init_program() -> PathBuf {
     program("TARSUP_TEST_INIT", &static_init())
 }
 
+/// A program from a variable, else from where cargo puts it.
 fn program(variable: &str, usual: &Path) -> PathBuf {
     let path = std::env::var_os(variable).map_or_else(|| usual.to_owned(), PathBuf::from);
     assert!(

@@ -79,9 +79,12 @@ wait_beside() {
     wait "$beside" || true
     cat "$results/beside.said"
     read -r also_passed also_failed also_skipped <"$results/beside/counts" || die "what ran beside it broke off"
+    rm -r "$results/beside" "$results/beside.said"
     passed=$((passed + also_passed)) failed=$((failed + also_failed)) skipped=$((skipped + also_skipped))
 }
 
+hostile_inputs() { count "hostile inputs: packages, bases, images, deployments" $tests --test hostile; }
+registries() { count "a real registry, beside skopeo" $tests --test registry; }
 on_newer_engines() {
     if sh tests/engine.sh start all-new --containerd; then
         count "images, the engine's contract, adoption and an upgrade on Docker 26.1 with containerd's image store" \
@@ -127,16 +130,19 @@ if [ -z "$fast" ]; then
 fi
 
 count "unit tests and documentation examples" $tests --lib --bin tarsup --bin tars-init --bin standin
+# Neither has enough to do for two processors.
+beside hostile_inputs
 count "tests without an engine" $tests --test it
-count "hostile inputs: packages, bases, images, deployments" $tests --test hostile
+wait_beside
 count "fuzz targets, five seconds each" sh tests/fuzz.sh 5
 if [ -n "$fast" ]; then
     printf '\nLeft out by --fast: real processes and a real MariaDB (tests/init), a real Docker engine (tests/docker), the demo.\n'
 else
+    beside registries
     # Most of them wait most of the time, as those below.
     count "tars-init with real processes and a real MariaDB" \
         $tests --test init -- --test-threads=$(($(nproc) * 2 + 1))
-    count "a real registry, beside skopeo" $tests --test registry
+    wait_beside
     # An engine works for two thirds of the time: the newer ones have the rest.
     beside on_newer_engines
     count "a real Docker engine: images, upgrades, crashes, the guard" \

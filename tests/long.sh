@@ -55,7 +55,7 @@ TARSUP_EVERY=1 cargo test --quiet $alike --test hostile
 cargo build --quiet --release --bin tarsup
 TARSUP_EVERY=1 TARSUP_TELL=1 TARSUP_HOSTILE=$target/release/tarsup cargo test --quiet $alike --test hostile -- --nocapture memory::
 CI=1 TARSUP_EVERY=1 sh tests/engine.sh run long -- cargo test --quiet $alike --test docker -- --nocapture \
-    real::adopt real::rebuild real::roll real::dwell real::beside real::drain e2e::drain e2e::three e2e::beside e2e::engines
+    real::adopt real::roll real::dwell real::beside real::drain e2e::drain e2e::back e2e::faults e2e::odd e2e::three e2e::beside e2e::engines
 # Three hundred containers with random settings, adopted and replaced: some twenty minutes.
 TARSUP_RECREATE=300 TARSUP_SEED=$seed sh tests/engine.sh run long -- \
     cargo test --quiet $alike --test docker -- --nocapture recreate::

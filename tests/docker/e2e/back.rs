@@ -5,9 +5,13 @@ use std::process::Command;
 use super::deployment::Deployment;
 use super::stage::{NEW, OLD, succeed};
 use crate::inspected::differing;
+use crate::turns::{Turn, has_turn};
 
 #[test]
 fn rollback_after_a_prune_makes_once_more_what_was_there() {
+    if !has_turn("rollback_after_a_prune_makes_once_more_what_was_there", Turn::First) {
+        return;
+    }
     let services = ["framework", "slave", "node"];
     let deployment = Deployment::new("e2e-back", 38, &["database", "framework", "slave", "node"]);
     deployment.tarsup(&["up", "--yes"]).exits(0);
@@ -63,6 +67,9 @@ fn image_of_a_way_back_is_held_where_its_tag_is_removed() {
 
 #[test]
 fn locked_up_on_an_engine_without_containers_and_networks_brings_the_whole_deployment_back() {
+    if !has_turn("locked_up_on_an_engine_without", Turn::Second) {
+        return;
+    }
     let services = ["database", "framework", "slave", "node"];
     let deployment = Deployment::new("e2e-empty", 41, &services);
     deployment.tarsup(&["up", "--yes"]).exits(0);

@@ -6,11 +6,15 @@ use std::process::Command;
 use super::deployment::Deployment;
 use super::servers::{Server, deploy, is_given_back};
 use super::stage::{NEW, succeed};
+use crate::turns::{Turn, has_turn};
 
 const ON: &[(&str, u8)] = &[("node", 5)];
 
 #[test]
 fn servers_that_cannot_be_asked_or_lie_elsewhere_serve_again_before_a_gate_passes() {
+    if !has_turn("servers_that_cannot_be_asked_or", Turn::First) {
+        return;
+    }
     let deployment = &Deployment::new("e2e-odd", 100, &["database", "framework", "node"]);
     deployment.edit("compose.yaml", "drain: off", "client_refresh: 2s, drain_timeout: 3s");
     deployment.tarsup(&["up", "--yes"]).exits(0);

@@ -3,6 +3,7 @@
 
 mod abi;
 mod adopt;
+mod adopt_rebuild;
 mod backup;
 mod beside;
 mod columns;
@@ -19,7 +20,6 @@ mod lines;
 mod machine;
 mod preflight;
 mod publish;
-mod rebuild;
 mod roll;
 mod rows;
 mod secrets;

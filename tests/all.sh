@@ -4,6 +4,9 @@
 #   all.sh [--fast]     --fast: only what needs no engine; it says what it left out
 #
 # On a bare Debian 12 with Rust, as root, it installs what is missing; it starts a private Docker engine and stops it.
+#
+# Of large classes of inputs, of kills and of long tests that are much alike a part runs each time, and its seed is said: `TARSUP_SEED`
+# brings it back, and long.sh runs them all.
 # shellcheck disable=SC2086 # $tests is a list of words
 # shellcheck disable=SC2030,SC2031 # what runs beside the rest counts for itself
 set -eu
@@ -16,7 +19,7 @@ fast=''
 case "${1:-}" in
     '') ;;
     --fast) fast=1 ;;
-    *) sed -n '2,6s/^# *//p' "$0" >&2; exit 2 ;;
+    *) sed -n '2,9s/^# *//p' "$0" >&2; exit 2 ;;
 esac
 cd "$root"
 

@@ -160,8 +160,8 @@ pub fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
     // The process ends with it: what is known of thousands of files need not be given back one by one.
     let mut settings = ManuallyDrop::new(settings(args)?);
     // Without a predecessor or a base elsewhere there is nothing to wait for, and perhaps nothing to read.
-    let begun = (args.after.is_some() || matches!(recipe.base, Base::Image(_)))
-        .then(|| Begun::reading(&recipe, &settings, args.after.is_some()));
+    let waits = args.after.is_some() || matches!(recipe.base, Base::Image(_));
+    let begun = waits.then(|| Begun::reading(&recipe, &settings, args.after.is_some())).flatten();
     let (after, inexact) = after(args, &settings, &outputs, &places, ui)?;
     let inexact = inexact.as_deref();
     settings.predecessor = after;
@@ -181,7 +181,7 @@ pub fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
         let written = Written { built: &built, reference, packages: &built.packages, cache: &settings.cache };
         return write(&written, &outputs, &places, ui);
     }
-    let prepared = ManuallyDrop::new(build::prepare_begun(&recipe, &settings, key, begun.flatten())?);
+    let prepared = ManuallyDrop::new(build::prepare_begun(&recipe, &settings, key, begun)?);
     for warning in &prepared.warnings {
         ui.warn(warning);
     }

@@ -209,9 +209,9 @@ pub trait Watch: Sync {
         let _ = image;
     }
 
-    /// The image, whole: its blobs have their names, and may not be on the disk yet.
-    fn image(&self, image: &Image) {
-        let _ = image;
+    /// The image, whole, and its layers: their blobs have their names, and may not be on the disk yet.
+    fn image(&self, image: &Image, layers: &[Packed]) {
+        let _ = (image, layers);
     }
 }
 

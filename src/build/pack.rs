@@ -92,7 +92,7 @@ impl PreparedBuild<'_> {
             }
         };
         let built = self.assemble(&shop, &pieces, stack.summaries(!on_base.is_empty()), why)?;
-        watch.image(&built.image);
+        watch.image(&built.image, &built.layers);
         self.settings.cache.settle()?;
         let built = Built { warnings, refused, ..built };
         if built.refused.is_empty() {

@@ -153,7 +153,7 @@ pub fn patch(patch: &Patch<'_>, settings: &Settings, watch: &dyn Watch) -> Resul
     let layers = shop.finish(&pieces, &config, after)?;
     let image = image::of_config(config, &layers, after, &settings.cache)
         .map_err(BuildError::compress("of the config"))?;
-    watch.image(&image);
+    watch.image(&image, &layers);
     settings.cache.settle()?;
     let note = ontop::beyond(ontop::Limits::default(), &changes)
         .map(|why| format!("{why}, and a patch cannot change that: build from the recipe when it suits"));

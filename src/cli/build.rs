@@ -9,7 +9,6 @@ use std::fmt::Write as _;
 use std::mem::ManuallyDrop;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 use serde::Serialize;
@@ -190,7 +189,7 @@ pub fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
         let told = (prepared.warnings.as_slice(), inexact);
         return plan::show(prepared.build(&())?, told, reference, &outputs, &places, ui);
     }
-    let built = prepared.build(&Telling::new(&outputs, &places, ui))?;
+    let built = prepared.build(&Telling { outputs: &outputs, places: &places, ui })?;
     pinned.keep(ui)?;
     let written = Written { built: &built, reference, packages: &prepared.packages, cache: &settings.cache };
     write(&written, &outputs, &places, ui)
@@ -209,19 +208,10 @@ struct Telling<'a> {
     outputs: &'a [ImageName],
     places: &'a Places,
     ui: &'a Ui,
-    /// A layer was made.
-    made: AtomicBool,
-}
-
-impl<'a> Telling<'a> {
-    fn new(outputs: &'a [ImageName], places: &'a Places, ui: &'a Ui) -> Self {
-        Self { outputs, places, ui, made: AtomicBool::new(false) }
-    }
 }
 
 impl Watch for Telling<'_> {
     fn layer(&self, layer: &Packed) {
-        self.made.fetch_or(layer.origin == Origin::Made, Ordering::Relaxed);
         say(layer, self.ui);
     }
 
@@ -233,8 +223,9 @@ impl Watch for Telling<'_> {
         self.places.send_early(image, self.outputs, self.ui);
     }
 
-    fn image(&self, image: &Image) {
-        self.places.send_whole(image, self.made.load(Ordering::Relaxed), self.outputs, self.ui);
+    fn image(&self, image: &Image, layers: &[Packed]) {
+        let is_new = layers.iter().any(|layer| layer.origin == Origin::Made);
+        self.places.send_whole(image, is_new, self.outputs, self.ui);
     }
 }
 

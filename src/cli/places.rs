@@ -127,7 +127,7 @@ impl Places {
     }
 
     /// Begins to send an image that is whole to the first engine among the outputs, where that has told that it takes no tars:
-    /// meanwhile the disk takes what was made. `is_new` where that is any of its layers.
+    /// meanwhile the disk takes what was made. `is_new` where a layer of it was made just now.
     pub fn send_whole(&self, image: &Image, is_new: bool, outputs: &[ImageName], ui: &Ui) {
         let Ok(transfers) = ui.transfers() else { return };
         let Some(reference) = outputs.iter().find_map(ImageName::of_engine).cloned() else { return };

@@ -14,7 +14,11 @@ pub fn folder(of: &str, test: &str) -> Option<PathBuf> {
     }
     let why = format!("{} is not there; TARSUP_SHARED names another place", folder.display());
     assert!(std::env::var_os("CI").is_none(), "{test} cannot run: {why}");
-    // Past the capture of the test harness, on a line of its own, and in one piece.
-    let _ = std::io::stderr().write_all(format!("\nSKIPPED {test}: {why}\n").as_bytes());
+    say(&format!("SKIPPED {test}: {why}"));
     None
+}
+
+/// A line for `tests/all.sh`: past the capture of the test harness, by itself, and in one piece.
+pub fn say(line: &str) {
+    let _ = std::io::stderr().write_all(format!("\n{line}\n").as_bytes());
 }

@@ -1,8 +1,9 @@
 //! Tests that take minutes each: of two that prove much the same, CI runs one.
 
-use std::io::Write as _;
 use std::sync::OnceLock;
 use std::time::SystemTime;
+
+use crate::beside;
 
 /// Which of two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,9 +25,7 @@ pub fn has_turn(test: &str, turn: Turn) -> bool {
     let seed = *SEED.get_or_init(|| said().unwrap_or_else(clock) % 2);
     let is_its = (seed == 0) == (turn == Turn::First);
     if !is_its {
-        // Past the capture of the test harness, on a line of its own, and in one piece.
-        let _ = std::io::stderr()
-            .write_all(format!("\nANOTHER TIME {test}: TARSUP_SEED={seed} runs its twin\n").as_bytes());
+        beside::say(&format!("ANOTHER TIME {test}: TARSUP_SEED={seed} runs its twin"));
     }
     is_its
 }

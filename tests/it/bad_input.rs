@@ -6,6 +6,7 @@ use std::path::Path;
 
 use tarsup::tars::Service;
 
+use crate::beside;
 use crate::packages::{Entry, Packer, RECIPE, Workshop, entries};
 
 /// The build must refuse, name all of this, and leave every file as it was.
@@ -443,9 +444,7 @@ fn with_a_full_temporary_folder(workshop: &Workshop, arguments: &[&str]) -> Opti
     let said = String::from_utf8_lossy(&output.stderr);
     if output.status.code() == Some(99) || said.contains("unshare:") {
         assert!(std::env::var_os("CI").is_none(), "no file system can be mounted here: {said}");
-        let skipped =
-            format!("\nSKIPPED full_temporary_folder: no file system can be mounted here: {said}\n");
-        let _ = std::io::stderr().write_all(skipped.as_bytes());
+        beside::say(&format!("SKIPPED full_temporary_folder: no file system can be mounted here: {said}"));
         return None;
     }
     Some(output)

@@ -121,7 +121,7 @@ struct Reading {
 }
 
 impl Watch for Reading {
-    fn image(&self, image: &Image) {
+    fn image(&self, image: &Image, _: &[Packed]) {
         assert!(!self.settled.exists(), "nobody waits for the disk");
         for layer in &image.layers {
             let mut blob = HashingReader::new(layer.source.open().unwrap());

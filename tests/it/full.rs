@@ -1,11 +1,11 @@
 //! A disk that is full, wherever it is: named, with exit 1; what was there is whole, and the same build with room goes on.
 
 use std::fs;
-use std::io::Write as _;
 use std::process::{Command, Output};
 
 use serde_json::Value;
 
+use crate::beside;
 use crate::packages::{RECIPE, Workshop};
 
 /// In a file system of its own, which is gone afterwards: version 1 with room, version 2 with so many KiB more, then with room
@@ -53,8 +53,7 @@ fn ran(output: &Output) -> bool {
     let said = String::from_utf8_lossy(&output.stderr);
     if output.status.code() == Some(99) || said.contains("unshare:") {
         assert!(std::env::var_os("CI").is_none(), "no file system can be mounted here: {said}");
-        let skipped = format!("\nSKIPPED full_disk: no file system can be mounted here: {said}\n");
-        let _ = std::io::stderr().write_all(skipped.as_bytes());
+        beside::say(&format!("SKIPPED full_disk: no file system can be mounted here: {said}"));
         return false;
     }
     assert!(output.status.success(), "{said}");

@@ -44,7 +44,7 @@ pub(super) fn run(args: &BuildArgs, ui: &Ui) -> Outcome {
         let built = patch::patch(&patch, &settings, &())?;
         return super::plan::show(built, (&[], None), &reference, &outputs, &places, ui);
     }
-    let built = patch::patch(&patch, &settings, &Telling::new(&outputs, &places, ui))?;
+    let built = patch::patch(&patch, &settings, &Telling { outputs: &outputs, places: &places, ui })?;
     let written =
         Written { built: &built, reference: &reference, packages: &built.packages, cache: &settings.cache };
     super::write(&written, &outputs, &places, ui)

@@ -43,7 +43,7 @@ TARSUP_EVERY=1 TARSUP_PART=$part TARSUP_PARTS=$parts \
 # The bill of materials of the real framework with its console, by CycloneDX's own schema.
 sh tests/bill.sh
 
-trap 'sh tests/engine.sh stop long' EXIT
+trap 'sh tests/engine.sh stop long; sh tests/engine.sh stop long-new' EXIT
 trap 'exit 130' INT TERM
 sh tests/engine.sh stop long
 sh tests/engine.sh start long
@@ -55,11 +55,18 @@ TARSUP_EVERY=1 cargo test --quiet $alike --test hostile
 cargo build --quiet --release --bin tarsup
 TARSUP_EVERY=1 TARSUP_TELL=1 TARSUP_HOSTILE=$target/release/tarsup cargo test --quiet $alike --test hostile -- --nocapture memory::
 CI=1 TARSUP_EVERY=1 sh tests/engine.sh run long -- cargo test --quiet $alike --test docker -- --nocapture \
-    real::adopt real::roll real::dwell real::beside real::drain e2e::drain e2e::back e2e::faults e2e::odd e2e::three e2e::beside e2e::engines
+    real::adopt real::roll real::columns real::dwell real::beside real::drain real::backup real::lines e2e::drain e2e::back e2e::faults e2e::odd \
+    e2e::three e2e::beside e2e::engines e2e::upgrade shapes::
+# Docker 26.1 with either store: all.sh runs the upgrade on one of them.
+for store in --containerd --new; do
+    sh tests/engine.sh start long-new "$store"
+    CI=1 TARSUP_EVERY=1 sh tests/engine.sh run long-new -- cargo test --quiet $alike --test docker -- shapes:: e2e::upgrade
+    sh tests/engine.sh stop long-new
+done
 # Three hundred containers with random settings, adopted and replaced: some twenty minutes.
 TARSUP_RECREATE=300 TARSUP_SEED=$seed sh tests/engine.sh run long -- \
     cargo test --quiet $alike --test docker -- --nocapture recreate::
 say "$kills kills, seed $seed"
 # In CI's way: what cannot run has failed.
-CI=1 TARSUP_KILLS=$kills TARSUP_SEED=$seed timeout $((300 + kills * 120)) \
+CI=1 TARSUP_EVERY=1 TARSUP_KILLS=$kills TARSUP_SEED=$seed timeout $((300 + kills * 120)) \
     sh tests/engine.sh run long -- cargo test --quiet $alike --test docker -- --nocapture real::kills

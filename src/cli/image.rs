@@ -239,7 +239,7 @@ pub fn forecast(
         let forecast = if place.is_some_and(|place| !before.insert(place)) {
             Receipt::of_nothing(image).into()
         } else {
-            transfer(ui, async { sink(destination, reference, places).await?.foresee(image).await })?
+            transfer(ui, async { sink(destination, reference, places).await?.forecast(image).await })?
                 .map_err(TransportError::at_its_source)?
         };
         forecasts.push((destination.to_string(), forecast));

@@ -126,12 +126,12 @@ impl Places {
         *early = Some(Early { reference, id, loading: Loading::Tars(loading) });
     }
 
-    /// Begins to send an image that is whole to the first engine among the outputs, where that has told that it takes no tars:
-    /// meanwhile the disk takes what was made. `is_new` where a layer of it was made just now.
+    /// Begins to send an image that is whole to the first engine among the outputs, where that does not take it as tars: meanwhile
+    /// the disk takes what was made. `is_new` where a layer of it was made just now.
     pub fn send_whole(&self, image: &Image, is_new: bool, outputs: &[ImageName], ui: &Ui) {
         let Ok(transfers) = ui.transfers() else { return };
         let Some(reference) = outputs.iter().find_map(ImageName::of_engine).cloned() else { return };
-        if self.takes_tars.get() != Some(&false) {
+        if self.takes_tars.get() == Some(&true) {
             return;
         }
         let bar = Bar(ui.progress(&ImageName::Daemon(reference.clone()).to_string(), image.layers_size()));
@@ -142,7 +142,16 @@ impl Places {
         let (id, image) = (image.config_digest(), image.clone());
         let loading = transfers.spawn(async move {
             let ahead = match refused.map(|early| early.loading) {
-                Some(Loading::Tars(loading)) => loading.await.ok().and_then(Result::ok).and_then(Result::err),
+                // It may not have told before it was sent to.
+                Some(Loading::Tars(loading)) => match loading.await {
+                    Ok(Ok(Ok(loaded))) => return Ok(loaded.receipt(&image)),
+                    Ok(Ok(Err(ahead))) => Some(ahead),
+                    Ok(Err(error)) => {
+                        not_taken(&error);
+                        None
+                    }
+                    Err(_) => None,
+                },
                 Some(Loading::Whole(_)) | None => known(begun).await,
             };
             let engine = connect(&connected, &options).await?;
@@ -164,22 +173,15 @@ impl Places {
     ) -> Option<Result<Receipt, TransportError>> {
         let is_it = |early: &mut Early| early.reference == *reference && early.id == image.config_digest();
         let early = self.early.lock().unwrap_or_else(PoisonError::into_inner).take_if(is_it)?;
-        let loading = match early.loading {
-            Loading::Tars(loading) => loading,
-            Loading::Whole(loading) => return transfer(ui, loading).ok()?.ok(),
-        };
-        match transfer(ui, loading).ok()?.ok()? {
-            Ok(Ok(loaded)) => Some(Ok(loaded.receipt(image))),
-            Ok(Err(known)) => {
-                let known = ui.transfers().ok()?.spawn(async move { Some(known) });
-                let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
-                ahead.insert(reference.familiar_name(), known);
-                None
-            }
-            Err(error) => {
-                tracing::debug!(%error, "the engine did not take the image before it was compressed");
-                None
-            }
+        match early.loading {
+            Loading::Whole(loading) => transfer(ui, loading).ok()?.ok(),
+            Loading::Tars(loading) => match transfer(ui, loading).ok()?.ok()? {
+                Ok(loaded) => Some(Ok(loaded.ok()?.receipt(image))),
+                Err(error) => {
+                    not_taken(&error);
+                    None
+                }
+            },
         }
     }
 
@@ -194,6 +196,10 @@ impl Places {
         let known = known(self.begun(reference)).await;
         Ok(Daemon::new(self.engine().await?, reference.clone()).knowing(known))
     }
+}
+
+fn not_taken(error: &TransportError) {
+    tracing::debug!(%error, "the engine did not take the image before it was compressed");
 }
 
 /// What an engine told, where it was asked.

@@ -121,20 +121,29 @@ fn is_about_a_certificate(alert: AlertDescription) -> bool {
     )
 }
 
-/// The TLS library's error below those of the transport, which hide it in one of the operating system's kind.
+/// The TLS library's error below those of the transport.
 pub(crate) fn inner<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
-    let mut at = Some(error);
-    while let Some(error) = at {
-        if let Some(found) = error.downcast_ref::<rustls::Error>() {
-            return Some(found);
-        }
+    below(error).find_map(|error| error.downcast_ref())
+}
+
+/// True where the other side was reached, and ended the connection: of an error that befell the making of one, while TLS began.
+pub(crate) fn ended(error: &(dyn Error + 'static)) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let kinds = [BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof];
+    below(error)
+        .any(|error| error.downcast_ref::<io::Error>().is_some_and(|error| kinds.contains(&error.kind())))
+}
+
+/// An error and what it comes from: one of the operating system's kind hides another.
+fn below<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| {
+        let error = *error;
         let held = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        at = match held {
+        match held {
             Some(held) => Some(held),
             None => error.source(),
-        };
-    }
-    None
+        }
+    })
 }
 
 /// `DnsName("engine")` → `engine`: the library says names as its own types.

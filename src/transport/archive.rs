@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Progress, Receipt, RegistryError, Result, Sink, TransportError};
+use super::{Forecast, Progress, Receipt, RegistryError, Result, Sink, TransportError};
 use crate::oci::image::{ANNOTATION_CONTAINERD_NAME, ANNOTATION_REF_NAME};
 use crate::oci::{Descriptor, Digest, HashingReader, Image, Layer, MediaType, Reference};
 
@@ -195,10 +195,10 @@ impl Sink for ArchiveFile {
         Ok(whole(image, bytes_sent))
     }
 
-    async fn forecast(&self, image: &Image) -> Result<Receipt> {
+    async fn forecast(&self, image: &Image) -> Result<Forecast> {
         self.check()?;
         let io = |source| TransportError::Io { act: "write", path: self.file.clone(), source };
-        Ok(whole(image, self.archive(image).size().map_err(io)?))
+        Ok(whole(image, self.archive(image).size().map_err(io)?).into())
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use super::archive::Archive;
 use super::held::{Ahead, Kind};
 use super::tars::{self, TarArchive};
-use super::{Progress, Receipt, Result, Sink, Source, TransportError, saved};
+use super::{Forecast, Progress, Receipt, Result, Sink, Source, TransportError, saved};
 use crate::engine::{ByteStream, CreateBody, Engine, EngineError, EngineImage, ImageStore};
 use crate::oci::{Digest, Image, Reference, TarImage};
 
@@ -341,21 +341,31 @@ impl Sink for Daemon {
         Ok(self.place(&wanted, known, progress).await?.receipt(image))
     }
 
-    /// By what the engine lists. One whose store says that it has a layer and does not is sent all of them after all; and
-    /// whether an image that is there is whole is proven by `put` alone, as only a container tells.
-    async fn forecast(&self, image: &Image) -> Result<Receipt> {
+    /// By what the engine lists. containerd's store tells of no layer whether it has it compressed as it is here, and of no image
+    /// whether it is whole: `put` proves both.
+    async fn forecast(&self, image: &Image) -> Result<Forecast> {
         let wanted = Wanted::Stored(image);
         let Known { ahead, found } = self.known(&wanted).await?;
+        let guessed = |guess: &str| {
+            (ahead.kind.store == ImageStore::Containerd)
+                .then(|| format!("the engine keeps images in containerd's store, and {guess}"))
+        };
         if found.is_some() {
-            return Ok(Receipt::of_nothing(image));
+            let inexact =
+                guessed("does not tell whether it has all of this one; where it has not, all of it is sent");
+            return Ok(Forecast { receipt: Receipt::of_nothing(image), inexact });
         }
         let sending = wanted.sent(&ahead.kind);
+        let guess = guessed(
+            "tells what its layers hold, not how they are compressed; where another program compressed one that it has, all are sent",
+        );
         let skipped = ahead.layers(self.engine.as_ref(), wanted.line(), &self.reference).await?;
         let includes = |index: usize| !skipped.contains(&index);
         let size = sending.size((&self.reference, &includes));
         let size =
             size.map_err(|source| TransportError::Read { name: self.reference.to_string(), source })?;
-        Ok(without(image, &skipped, size))
+        let inexact = guess.filter(|_| !skipped.is_empty());
+        Ok(Forecast { receipt: without(image, &skipped, size), inexact })
     }
 }
 

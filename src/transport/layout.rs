@@ -4,7 +4,7 @@ use std::path::Path;
 
 use async_trait::async_trait;
 
-use super::{Progress, Receipt, Result, Sink, Source, TransportError};
+use super::{Forecast, Progress, Receipt, Result, Sink, Source, TransportError};
 use crate::diagnose::shown;
 use crate::oci::{Image, Platform, Reference};
 use crate::store::layout::NewBlobs;
@@ -68,9 +68,9 @@ impl Sink for LayoutImage {
         Ok(receipt(image, &written))
     }
 
-    async fn forecast(&self, image: &Image) -> Result<Receipt> {
+    async fn forecast(&self, image: &Image) -> Result<Forecast> {
         let (layout, _) = self.proven()?;
-        Ok(receipt(image, &layout.lacks(image)?))
+        Ok(receipt(image, &layout.lacks(image)?).into())
     }
 }
 

@@ -185,14 +185,9 @@ pub trait Sink: Send + Sync {
     /// Writes the image, without what is there already.
     async fn put(&self, image: &Image, progress: &dyn Progress) -> Result<Receipt>;
 
-    /// What `put` would do now, to the byte. The place is asked what it has; nothing is sent or written, and no layer that
-    /// is still to be made is opened.
-    async fn forecast(&self, image: &Image) -> Result<Receipt>;
-
-    /// The same, and what nobody knows before it is tried.
-    async fn foresee(&self, image: &Image) -> Result<Forecast> {
-        Ok(self.forecast(image).await?.into())
-    }
+    /// What `put` would do now, to the byte, or what nobody knows before it is tried. The place is asked what it has; nothing
+    /// is sent or written, and no layer that is still to be made is opened.
+    async fn forecast(&self, image: &Image) -> Result<Forecast>;
 }
 
 /// The result of a transfer.

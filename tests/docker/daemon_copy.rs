@@ -41,7 +41,7 @@ pub async fn copy(engine: &DockerEngine, image: &Image, name: &str) -> Receipt {
 /// The same, and the dry run before it has said so.
 pub async fn copy_as_said(engine: &DockerEngine, image: &Image, name: &str) -> Receipt {
     let daemon = Daemon::new(Arc::new(engine.clone()), name.parse().unwrap());
-    let said = daemon.forecast(image).await.unwrap();
+    let said = daemon.forecast(image).await.unwrap().receipt;
     assert_eq!(daemon.put(image, &()).await.unwrap(), said, "{name}");
     said
 }

@@ -9,9 +9,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Output};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
+use std::time::Duration;
 
 use serde_json::Value;
 use tarsup::engine::{ConnectOptions, DockerEngine, Engine as _};
@@ -40,6 +41,8 @@ struct Watch {
     images: AtomicUsize,
     /// A file that is made as soon as one is.
     begun: OnceLock<PathBuf>,
+    /// So many seconds pass before a question goes through.
+    thinks: AtomicU64,
 }
 
 impl Door {
@@ -84,6 +87,9 @@ impl Watch {
                 self.images.fetch_add(1, Ordering::SeqCst);
                 self.begun.get().map(fs::File::create);
                 holds = self.holds_images.load(Ordering::SeqCst);
+            }
+            if piece[..read].starts_with(b"GET ") {
+                thread::sleep(Duration::from_secs(self.thinks.load(Ordering::SeqCst)));
             }
             if engine.write_all(&piece[..read]).is_err() {
                 break;
@@ -213,11 +219,19 @@ fn document(output: &Output, exit: i32) -> Value {
     serde_json::from_str(&said).unwrap()
 }
 
+/// Whether the engine has told what it is when the image is whole, or thinks longer.
 #[tokio::test]
 async fn disk_that_does_not_take_what_an_engine_is_being_sent_is_told_and_the_engine_has_nothing_of_it() {
+    for seconds in [0, 2] {
+        is_sent_to_while_the_disk_has_no_room(seconds).await;
+    }
+}
+
+async fn is_sent_to_while_the_disk_has_no_room(seconds: u64) {
     let (engine, door, bench) = (tiny::engine().await, Door::open(), Bench::of("far-sync"));
     tiny::remove_image("far-sync:large").await;
     door.watch.holds_images.store(true, Ordering::SeqCst);
+    door.watch.thinks.store(seconds, Ordering::SeqCst);
     let build = build("far-sync");
     door.watch.begun.set(bench.path("begun")).unwrap();
     let words: Vec<&str> =
@@ -233,6 +247,7 @@ async fn disk_that_does_not_take_what_an_engine_is_being_sent_is_told_and_the_en
 
     // With room it goes on.
     door.watch.holds_images.store(false, Ordering::SeqCst);
+    door.watch.thinks.store(0, Ordering::SeqCst);
     let made = document(&bench.run(&door, TARSUP, &build), 0);
     assert!(made["layers"].as_array().unwrap().iter().all(|layer| layer["cached"] == true), "{made}");
     assert_eq!(read(&engine, "far-sync:large", &["/data/ours"]).await, "of ours\n");

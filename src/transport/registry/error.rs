@@ -31,6 +31,8 @@ pub enum RegistryError {
         host: String,
         /// The operating system's words.
         why: String,
+        /// True where somebody is there, and ended the connection before TLS had begun.
+        at_handshake: bool,
     },
     /// Its certificate is not believed, or it speaks no TLS.
     #[error("{host} is not trusted: {why}")]
@@ -230,6 +232,9 @@ impl Diagnose for RegistryError {
             Self::UnknownHost { .. } => {
                 "see how it is spelt, and whether this machine's DNS knows it".to_owned()
             }
+            Self::Unreachable { at_handshake: true, .. } => {
+                "see its log; a registry without TLS is named with --insecure-registry".to_owned()
+            }
             Self::Unreachable { .. } => "see that it runs, and that nothing is in the way".to_owned(),
             Self::Untrusted { host, .. } => format!(
                 "put its authority's certificate into /etc/docker/certs.d/{host}/ca.crt; a registry without TLS is named with --insecure-registry"
@@ -294,7 +299,10 @@ pub(super) fn unanswered(host: &str, act: &str, error: &hyper_util::client::lega
         if words.contains("dns error") {
             return RegistryError::UnknownHost { host };
         }
-        return RegistryError::Unreachable { host, why: words };
+        let at_handshake = tls::ended(error);
+        let why =
+            if at_handshake { format!("it ends the connection where TLS begins ({words})") } else { words };
+        return RegistryError::Unreachable { host, why, at_handshake };
     }
     RegistryError::Lost { host, act: act.to_owned(), why: words }
 }

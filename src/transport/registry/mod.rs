@@ -197,11 +197,7 @@ impl Sink for RegistryImage {
         }
     }
 
-    async fn forecast(&self, image: &Image) -> Result<Receipt> {
-        Ok(self.foresee(image).await?.receipt)
-    }
-
-    async fn foresee(&self, image: &Image) -> Result<Forecast> {
+    async fn forecast(&self, image: &Image) -> Result<Forecast> {
         let session = self.registries.session(&self.reference.registry)?;
         let (reference, image) = (self.reference.clone(), image.clone());
         self.registries.run(async move { push::forecast(&session, &reference, &image).await }).await

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::deployment::{Deployment, wait_for};
 use super::servers::{AS_BY_DEFAULT, CLIENTS, Clients, Server, deploy, wait_until_they_run};
 use super::stage::{NEW, OLD, succeed};
-use crate::turns::{Turn, has_turn};
+use crate::turns::is_for_another_time;
 
 const ALL: &[&str] = &["database", "framework", "slave", "node", "node2"];
 const TWO: &[(&str, u8)] = &[("node", 5), ("node2", 7)];
@@ -37,7 +37,7 @@ fn no_call_is_lost_with_the_defaults() {
 
 #[test]
 fn no_call_is_lost_while_the_nodes_of_a_service_are_rolled() {
-    if !has_turn("no_call_is_lost_while_the_nodes_of_a_service_are_rolled", Turn::Second) {
+    if is_for_another_time() {
         return;
     }
     let deployment = Deployment::new("e2e-drain", 15, ALL);

@@ -6,13 +6,13 @@ use std::process::Command;
 use super::deployment::Deployment;
 use super::servers::{Server, deploy, is_given_back};
 use super::stage::{NEW, succeed};
-use crate::turns::{Turn, has_turn};
+use crate::turns::is_for_another_time;
 
 const ON: &[(&str, u8)] = &[("node", 5)];
 
 #[test]
 fn servers_that_cannot_be_asked_or_lie_elsewhere_serve_again_before_a_gate_passes() {
-    if !has_turn("servers_that_cannot_be_asked_or", Turn::First) {
+    if is_for_another_time() {
         return;
     }
     let deployment = &Deployment::new("e2e-odd", 100, &["database", "framework", "node"]);

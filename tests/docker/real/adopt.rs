@@ -19,7 +19,7 @@ use super::tables::Tables;
 use crate::beside;
 use crate::e2e::deployment::{Ran, wait_for};
 use crate::e2e::stage::{Stage, succeed};
-use crate::turns::{Turn, has_turn};
+use crate::turns::is_for_another_time;
 
 /// From which of upstream's images over which of ours, and back.
 struct Way {
@@ -99,12 +99,15 @@ pub fn changed(before: &Tables, now: &Tables, may: &[&str]) -> Vec<String> {
     differs
 }
 
-/// Waits for upstream's console. Its first start makes tables, and may end with them: pm2 starts it again.
+/// Waits for upstream's console. It answers while it brings each table of its models to its shape, and may end with them: pm2 starts
+/// it again.
 pub fn console_stays(lines: &Lines, url: &str) {
+    const HAS_ITS_TABLES: &str = "cd /usr/local/app/web && \
+        [ $(cat log/*info.log* | grep -oE 'database [a-z_.]+ sync succ' | sort -u | wc -l) = $(ls app/dao/db/*_models/*.js | wc -l) ]";
     let ask = ["curl", "-sfo", "/dev/null", url];
     wait_for("upstream's console to stay", || {
         let answers = || lines.inside("framework", &ask).is_some();
-        answers() && {
+        answers() && lines.inside("framework", &["sh", "-c", HAS_ITS_TABLES]).is_some() && {
             std::thread::sleep(Duration::from_secs(3));
             answers()
         }
@@ -457,7 +460,7 @@ fn is_the_same(walk: &Walk, before: &Value, now: &Value) {
 
 #[test]
 fn real_run_lines_of_upstream_are_adopted_and_moved_to_our_image_and_back_by_the_page() {
-    if !has_turn("real_run_lines_of_upstream", Turn::First) {
+    if is_for_another_time() {
         return;
     }
     walk(PAGE, Some(page()));

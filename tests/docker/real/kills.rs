@@ -13,6 +13,7 @@ use super::rows::{Rows, difference, rows, wait_for_nodes};
 use super::stage::{PATCHED, RELEASE, stage};
 use crate::e2e::deployment::{Deployment, wait_for};
 use crate::e2e::stage::succeed;
+use crate::turns::is_for_another_time;
 
 const ALL: &[&str] = &["database", "framework", "slave", "node", "node2"];
 const TARS: &[&str] = &["framework", "slave", "node", "node2"];
@@ -54,6 +55,9 @@ struct Round<'a> {
 
 #[test]
 fn real_upgrade_killed_at_random_moments_is_whole_after_a_resume() {
+    if is_for_another_time() {
+        return;
+    }
     let Some(stage) = stage("real_upgrade_killed_at_random_moments") else { return };
     let kills = number("TARSUP_KILLS").unwrap_or(3);
     let clock = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos().into();

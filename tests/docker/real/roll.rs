@@ -9,7 +9,7 @@ use super::rows::{Rows, difference, rows, wait_for_nodes};
 use super::stage::{FORMER, PATCHED, RELEASE, WRONG, stage, stage_with};
 use crate::e2e::deployment::{Deployment, wait_for};
 use crate::e2e::stage::{Stage, succeed};
-use crate::turns::{Turn, has_turn};
+use crate::turns::is_for_another_time;
 
 const ALL: &[&str] = &["database", "framework", "slave", "node", "node2"];
 const TARS: &[&str] = &["framework", "slave", "node", "node2"];
@@ -102,13 +102,13 @@ fn real_version_that_does_not_come_up_is_rolled_back_by_itself() {
 }
 
 /// The stage with the former release, where it is the test's turn.
-fn in_turn(test: &str, turn: Turn) -> Option<&'static Stage> {
-    if has_turn(test, turn) { stage_with(FORMER, test) } else { None }
+fn in_turn(test: &str) -> Option<&'static Stage> {
+    if is_for_another_time() { None } else { stage_with(FORMER, test) }
 }
 
 #[test]
 fn real_upgrade_that_fails_between_migration_and_swap_puts_back_what_the_migration_changed() {
-    let Some(stage) = in_turn("real_upgrade_that_fails_between", Turn::First) else { return };
+    let Some(stage) = in_turn("real_upgrade_that_fails_between") else { return };
     stage_with(WRONG, "real_upgrade_that_fails_between");
     let deployment = Deployment::of(stage, FORMER, "real-between", 97, &["database", "framework", "slave"]);
     deployment.edit("compose.yaml", "gate_timeout: 90s", "gate_timeout: 4m");
@@ -152,7 +152,7 @@ fn saved(deployment: &Deployment) -> Vec<Value> {
 
 #[test]
 fn real_upgrade_from_2_4_17_to_3_0_17_and_back() {
-    let Some(stage) = in_turn("real_upgrade_from_2_4_17", Turn::Second) else { return };
+    let Some(stage) = in_turn("real_upgrade_from_2_4_17") else { return };
     let deployment = Deployment::of(stage, FORMER, "real-former", 53, ALL);
     // On the way back each node is proven by a heartbeat, and those come every 48 s.
     deployment.edit("compose.yaml", "gate_timeout: 90s", "gate_timeout: 4m");

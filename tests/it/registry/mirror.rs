@@ -1,6 +1,8 @@
 //! `--registry-mirror`: what is read is asked for there first; what it lacks, breaks or refuses comes from the registry itself.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 
 use serde_json::json;
 
@@ -181,6 +183,33 @@ fn base_of_a_build_comes_from_the_mirror() {
     fs::remove_dir_all(workshop.path("cache")).unwrap();
     let again = document(&command.env("TARSUP_REGISTRY_MIRRORS", &option).output().unwrap());
     assert_eq!((&again["digest"], own.kept.lock().unwrap().asked.len()), (&built["digest"], 0));
+}
+
+/// Some end the connection where TLS begins, with what they were sent read or not, and some answer in the clear.
+#[test]
+fn option_for_a_registry_without_tls_is_named_however_it_turns_tls_down() {
+    let bench = Bench::new(&[10]);
+    let in_the_clear = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n";
+    let turns: [(&str, bool, &'static [u8]); 3] = [
+        ("it ends the connection where TLS begins", false, b""),
+        ("it ends the connection where TLS begins", true, b""),
+        ("it does not speak TLS", true, in_the_clear),
+    ];
+    for (said, reads, answer) in turns {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let image = format!("docker://0.0.0.0:{}/a:1", listener.local_addr().unwrap().port());
+        std::thread::spawn(move || {
+            for peer in listener.incoming() {
+                let mut peer = peer.unwrap();
+                let _ = if reads { peer.read(&mut [0; 4096]) } else { Ok(0) };
+                let _ = peer.write_all(answer);
+            }
+        });
+        let message = bench.refused(&["inspect", &image], 1);
+        assert!(message.contains(said) && message.contains("--insecure-registry"), "{message}");
+    }
+    let message = bench.refused(&["inspect", "docker://0.0.0.0:1/a:1"], 1);
+    assert!(message.contains("see that it runs") && !message.contains("--insecure"), "{message}");
 }
 
 /// 0.0.0.0 leads to this machine, and is not one of its names.

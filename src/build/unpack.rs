@@ -10,6 +10,7 @@ use crate::limits;
 use crate::oci::{Digest, HashingReader};
 use crate::paths::image::target_fits;
 use crate::paths::{self, ImagePath, ImagePathBuf, Unfit};
+use crate::tarball::aside;
 use crate::tarball::capabilities::ATTRIBUTE;
 use crate::tarball::magic::{self, MagicError, is_cut};
 use crate::tarball::{Capabilities, Entry, EntryKind, ReadError, TarReader};
@@ -93,6 +94,9 @@ impl Diagnose for UnpackError {
 
 type Result<T> = std::result::Result<T, UnpackError>;
 
+/// What is at least as large is worth a thread that unpacks it while what is in it is hashed and kept.
+const ASIDE: u64 = 64 * 1024;
+
 /// Reads a tar, gzipped, in zstd, in xz or plain: its first bytes tell, not its name.
 pub fn read_archive(path: &Path) -> Result<Unpacked> {
     let open = |source| UnpackError::Read { path: path.to_owned(), source };
@@ -104,8 +108,16 @@ pub fn read_archive(path: &Path) -> Result<Unpacked> {
         MagicError::Read(source) => open(source),
         other => unpacking.archive(&other.to_string()),
     })?;
-    let (mut unpacked, stream) = unpacking.read(Bounded::new(plain, limits::UNPACKED.unpacking(packed)))?;
-    let mut file = stream.inner.into_inner();
+    let most = limits::UNPACKED.unpacking(packed);
+    let (unpacked, plain) = if packed < ASIDE {
+        let (unpacked, stream) = unpacking.read(Bounded::new(plain, most))?;
+        (unpacked, stream.inner)
+    } else {
+        let read = |pieces| unpacking.read(Bounded::new(pieces, most)).map(|(unpacked, _)| unpacked);
+        let (unpacked, plain) = aside::reading(plain, read);
+        (unpacked?, plain)
+    };
+    let (mut unpacked, mut file) = (unpacked, plain.into_inner());
     io::copy(&mut file, &mut io::sink()).map_err(open)?;
     unpacked.digest = Some(file.into_inner().finish().0);
     Ok(unpacked)

@@ -4,6 +4,7 @@
 //! ordinary packages wrongly without saying so. It stays as the tests' second opinion, and where tarsup reads back what
 //! engines save.
 
+pub mod aside;
 pub mod capabilities;
 pub mod entry;
 pub mod header;

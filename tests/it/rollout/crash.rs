@@ -25,11 +25,11 @@ fn shipping(value: &'static str) -> Behaviour {
     Behaviour { ships: Some(value), ..Behaviour::default() }
 }
 
-/// The calls at which a matrix kills: every one with `TARSUP_EVERY=1` (tests/long.sh), else each fifth from a place that differs
+/// The calls at which a matrix kills: every one with `TARSUP_EVERY=1` (tests/long.sh), else each eighth from a place that differs
 /// from run to run. The place is printed, and `TARSUP_SEED` brings it back.
 pub fn points() -> impl Iterator<Item = usize> {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<usize>().ok());
-    let stride = number("TARSUP_EVERY").unwrap_or(5).max(1);
+    let stride = number("TARSUP_EVERY").unwrap_or(8).max(1);
     let drawn = || {
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.subsec_nanos())
     };

@@ -87,14 +87,21 @@ wait_beside() {
 }
 
 hostile_inputs() { count "hostile inputs: packages, bases, images, deployments" $tests --test hostile; }
+fuzzing() { count "fuzz targets, five seconds each" sh tests/fuzz.sh 5; }
+registries_and_fuzzing() {
+    registries
+    fuzzing
+}
 registries() { count "a real registry, beside skopeo" $tests --test registry; }
 on_newer_engines() {
-    # Both stores take what is built; a whole upgrade runs on one of them, and the other has its turn at another time.
+    # Both stores take what is built. A whole upgrade runs on one of them, and of what containers are made of one half.
     of_all="daemon_copy bases:: far:: looked_at::" upgrade=upgrade_replaces_every_role with_containerd='' with_classic=''
-    if [ $((${TARSUP_SEED:-$(date +%s)} % 2)) = 0 ]; then with_containerd=$upgrade; else with_classic=$upgrade; fi
+    seed=$((${TARSUP_SEED:-$(date +%s)} % 2))
+    if [ "$seed" = 0 ]; then with_containerd="$upgrade recreate:: compose_beside::"; else with_containerd=shapes:: with_classic=$upgrade; fi
+    say "Docker 26.1: TARSUP_SEED=$seed runs $with_containerd $with_classic; the other seed runs the rest of $upgrade shapes:: recreate:: compose_beside::"
     if sh tests/engine.sh start all-new --containerd; then
-        count "images, the engine's contract and adoption${with_containerd:+, and an upgrade,} on Docker 26.1 with containerd's image store" \
-            sh tests/engine.sh run all-new -- $tests --test docker -- $of_all engine_contract run_lines:: recreate:: shapes:: compose_beside:: $with_containerd
+        count "images, the engine's contract, adoption and $with_containerd on Docker 26.1 with containerd's image store" \
+            sh tests/engine.sh run all-new -- $tests --test docker -- $of_all engine_contract run_lines:: $with_containerd
     else
         failed=$((failed + 1))
     fi
@@ -148,11 +155,11 @@ count "unit tests and documentation examples" $tests --lib --bin tarsup --bin ta
 beside hostile_inputs
 count "tests without an engine" $tests --test it
 wait_beside
-count "fuzz targets, five seconds each" sh tests/fuzz.sh 5
 if [ -n "$fast" ]; then
+    fuzzing
     printf '\nLeft out by --fast: real processes and a real MariaDB (tests/init), a real Docker engine (tests/docker), the demo.\n'
 else
-    beside registries
+    beside registries_and_fuzzing
     # Most of them wait most of the time, as those below.
     count "tars-init with real processes and a real MariaDB" \
         $tests --test init -- --test-threads=$(($(nproc) * 2 + 1))

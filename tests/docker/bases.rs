@@ -49,8 +49,10 @@ async fn image_of_an_engine_is_a_base_and_what_stands_on_it_runs() {
     let planned = build(&["-o", &output, "--plan"]);
     let made = build(&["-o", &output]);
     assert_eq!(made["layers"][0]["name"], "base", "{made}");
-    // One that keeps tars is sent them before they are compressed.
-    assert_eq!(made["outputs"], planned["outputs"]);
+    // One that keeps tars is sent them before they are compressed; containerd's store may have had the base compressed otherwise.
+    let mut outputs = planned["outputs"].clone();
+    outputs[0].as_object_mut().unwrap().remove("inexact");
+    assert_eq!(made["outputs"], outputs);
     // An engine has the layers of the base as it has them; which file they came from does not show.
     fs::remove_dir_all(path("cache")).unwrap();
     assert_eq!(build(&["-o", &format!("docker-daemon:{name}")])["digest"], made["digest"]);

@@ -5,6 +5,9 @@ use std::time::SystemTime;
 
 use crate::beside;
 
+/// So many runs one after another are all that there are: groups have two, three or four.
+const RUNS: u64 = 12;
+
 /// By what they prove much alike, each by its path.
 const GROUPS: &[&[&str]] = &[
     // The way back makes what is not there any more.
@@ -36,10 +39,12 @@ const GROUPS: &[&[&str]] = &[
         "real::dwell::real_database_stopped_in_the_slaves_dwell_proves_nothing_and_leaves_the_master_alone",
         "real::dwell::real_database_stopped_in_the_masters_dwell_commits_nothing",
     ],
-    // From upstream's image to ours and back.
+    // From upstream's image and start to ours and back.
     &[
         "real::adopt::real_run_lines_of_upstream_are_adopted_and_moved_to_our_image_and_back_by_the_page",
         "real::adopt_rebuild::real_master_with_a_forbidden_rebuild_is_adopted_and_replaced_and_comes_back_as_its_twin_alone",
+        "real::lines::real_upstream_start_and_ours_take_turns_on_one_database_and_volume_by_the_documented_lines",
+        "real::lines::real_line_of_the_hosts_network_goes_from_upstreams_start_to_ours_and_back",
     ],
     // Over a migration of the database and back.
     &[
@@ -58,10 +63,29 @@ const GROUPS: &[&[&str]] = &[
         "real::kills::real_upgrade_killed_at_random_moments_is_whole_after_a_resume",
         "e2e::upgrade::killed_upgrade_is_resumed",
     ],
-    // Upstream's start and ours in turn.
+    // Passwords through a life.
     &[
-        "real::lines::real_upstream_start_and_ours_take_turns_on_one_database_and_volume_by_the_documented_lines",
-        "real::lines::real_line_of_the_hosts_network_goes_from_upstreams_start_to_ours_and_back",
+        "e2e::secrets::marked_passwords_through_a_whole_life_show_nowhere",
+        "real::secrets::real_master_with_passwords_in_files_and_tls_starts_upgrades_and_shows_no_secret",
+    ],
+    // A service dies, or hangs.
+    &[
+        "real::crashes::real_service_that_crashes_again_and_again_is_back_within_seconds_and_once",
+        "real::silence::real_registry_that_never_answers_is_started_again_and_tarsnode_takes_it_for_its_own",
+    ],
+    // A node on a machine without Docker.
+    &[
+        "real::machine::real_machine_without_docker_gets_a_node_the_next_version_of_it_and_loses_it_again",
+        "real::machine::real_machine_with_systemd_brings_its_node_back_after_a_kill_and_a_reboot",
+    ],
+    // Each of a thing of its own: they are long, and share the time.
+    &[
+        "real::costs::real_health_check_and_an_idle_tars_init_are_cheap",
+        "real::limits::a_tenth_of_every_limit_is_enough_for_the_largest_real_input",
+    ],
+    &[
+        "real::downloads::real_node_made_the_upstream_way_comes_back_after_a_restart_and_after_a_recreate",
+        "real::preflight::real_preflight_tells_all_at_once_and_touches_nothing",
     ],
     // A network namespace of several containers.
     &[
@@ -83,8 +107,7 @@ pub fn is_for_another_time() -> bool {
     let Some(test) = test.filter(|_| set("CI") && !set("TARSUP_EVERY")) else { return false };
     let clock = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs());
     let said = || std::env::var("TARSUP_SEED").ok()?.parse().ok();
-    // Groups have two or three: six runs one after another are all there are.
-    let seed = *SEED.get_or_init(|| said().unwrap_or_else(clock) % 6);
+    let seed = *SEED.get_or_init(|| said().unwrap_or_else(clock) % RUNS);
     let turn = chosen(seed).find(|(group, _)| group.contains(&test));
     let (_, turn) = turn.unwrap_or_else(|| panic!("{test} is of no group"));
     if turn != test {
@@ -104,7 +127,7 @@ fn every_test_of_a_group_is_there_and_has_its_turn() {
     let list = std::process::Command::new(std::env::current_exe().unwrap()).arg("--list").output().unwrap();
     let list = String::from_utf8(list.stdout).unwrap();
     let mut ran = Vec::new();
-    for seed in 0..6 {
+    for seed in 0..RUNS {
         ran.extend(chosen(seed).map(|(_, test)| test));
     }
     for test in GROUPS.concat() {

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::deployment::{Deployment, PASSWORD, Ran, wait_for};
 use super::stage::{NEW, OLD, succeed};
+use crate::turns::is_for_another_time;
 
 /// In the place of passwords, each by another way: every one begins alike.
 const MARK: &str = "MARKED-2026-";
@@ -227,6 +228,9 @@ fn adopted(deployment: &Deployment) {
 
 #[test]
 fn marked_passwords_through_a_whole_life_show_nowhere() {
+    if is_for_another_time() {
+        return;
+    }
     let deployment = Deployment::new("e2e-marked", 99, &["database", "framework"]);
     declare(&deployment);
     let (done, found, looked) = (AtomicBool::new(false), Mutex::default(), Mutex::default());

@@ -9,6 +9,7 @@ use tarsup::tars::conf;
 use super::stage::{PREFIX, RELEASE, UPSTREAM_NODE, WITH_WEB, stage_with};
 use crate::e2e::deployment::{Deployment, wait_for};
 use crate::e2e::stage::succeed;
+use crate::turns::is_for_another_time;
 
 const FILES: [&str; 12] = [
     "install.sh",
@@ -141,6 +142,9 @@ fn sum(deployment: &Deployment, service: &str) -> String {
 
 #[test]
 fn real_node_made_the_upstream_way_comes_back_after_a_restart_and_after_a_recreate() {
+    if is_for_another_time() {
+        return;
+    }
     let test = "real_node_made_the_upstream_way";
     let Some(stage) = stage_with(WITH_WEB, test) else { return };
     stage_with(UPSTREAM_NODE, test);

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use crate::beside;
 use crate::e2e::stage::{bases, succeed};
+use crate::turns::is_for_another_time;
 
 /// Services of the largest deployment.
 const SERVICES: usize = 400;
@@ -78,6 +79,9 @@ fn compose() -> String {
 #[test]
 fn a_tenth_of_every_limit_is_enough_for_the_largest_real_input() {
     const NAME: &str = "a_tenth_of_every_limit_is_enough_for_the_largest_real_input";
+    if is_for_another_time() {
+        return;
+    }
     let Some(real) = beside::folder("real", NAME) else { return };
     let folder = TempDir::new().unwrap();
     let path = |below: &str| folder.path().join(below);

@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 use super::stage::{FORMER, PREFIX, RELEASE, UPSTREAM_NODE, stage, stage_with};
 use crate::e2e::deployment::{Deployment, wait_for};
 use crate::e2e::stage::{Stage, succeed};
+use crate::turns::is_for_another_time;
 
 /// The machine: nothing of TARS is on it.
 struct Machine<'a> {
@@ -99,6 +100,9 @@ impl<'a> Machine<'a> {
 
 #[test]
 fn real_machine_without_docker_gets_a_node_the_next_version_of_it_and_loses_it_again() {
+    if is_for_another_time() {
+        return;
+    }
     let test = "real_machine_without_docker";
     let Some(stage) = stage(test) else { return };
     stage_with(FORMER, test);
@@ -153,6 +157,9 @@ fn real_machine_without_docker_gets_a_node_the_next_version_of_it_and_loses_it_a
 
 #[test]
 fn real_machine_with_systemd_brings_its_node_back_after_a_kill_and_a_reboot() {
+    if is_for_another_time() {
+        return;
+    }
     let test = "real_machine_with_systemd";
     let Some(stage) = stage(test) else { return };
     stage_with(UPSTREAM_NODE, test);

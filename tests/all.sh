@@ -87,11 +87,6 @@ wait_beside() {
 }
 
 hostile_inputs() { count "hostile inputs: packages, bases, images, deployments" $tests --test hostile; }
-fuzzing() { count "fuzz targets, five seconds each" sh tests/fuzz.sh 5; }
-registries_and_fuzzing() {
-    registries
-    fuzzing
-}
 registries() { count "a real registry, beside skopeo" $tests --test registry; }
 on_newer_engines() {
     # Both stores take what is built. A whole upgrade runs on one of them, and of what containers are made of one half.
@@ -155,11 +150,11 @@ count "unit tests and documentation examples" $tests --lib --bin tarsup --bin ta
 beside hostile_inputs
 count "tests without an engine" $tests --test it
 wait_beside
+count "fuzz targets, five seconds each" sh tests/fuzz.sh 5
 if [ -n "$fast" ]; then
-    fuzzing
     printf '\nLeft out by --fast: real processes and a real MariaDB (tests/init), a real Docker engine (tests/docker), the demo.\n'
 else
-    beside registries_and_fuzzing
+    beside registries
     # Most of them wait most of the time, as those below.
     count "tars-init with real processes and a real MariaDB" \
         $tests --test init -- --test-threads=$(($(nproc) * 2 + 1))

@@ -94,9 +94,6 @@ impl Diagnose for UnpackError {
 
 type Result<T> = std::result::Result<T, UnpackError>;
 
-/// What is at least as large is worth a thread that unpacks it while what is in it is hashed and kept.
-const ASIDE: u64 = 64 * 1024;
-
 /// Reads a tar, gzipped, in zstd, in xz or plain: its first bytes tell, not its name.
 pub fn read_archive(path: &Path) -> Result<Unpacked> {
     let open = |source| UnpackError::Read { path: path.to_owned(), source };
@@ -109,15 +106,9 @@ pub fn read_archive(path: &Path) -> Result<Unpacked> {
         other => unpacking.archive(&other.to_string()),
     })?;
     let most = limits::UNPACKED.unpacking(packed);
-    let (unpacked, plain) = if packed < ASIDE {
-        let (unpacked, stream) = unpacking.read(Bounded::new(plain, most))?;
-        (unpacked, stream.inner)
-    } else {
-        let read = |pieces| unpacking.read(Bounded::new(pieces, most)).map(|(unpacked, _)| unpacked);
-        let (unpacked, plain) = aside::reading(plain, read);
-        (unpacked?, plain)
-    };
-    let (mut unpacked, mut file) = (unpacked, plain.into_inner());
+    // One thread unpacks it while what is in it is hashed and kept.
+    let (unpacked, plain) = aside::reading(plain, |pieces| unpacking.read(Bounded::new(pieces, most)));
+    let (mut unpacked, mut file) = (unpacked?, plain.into_inner());
     io::copy(&mut file, &mut io::sink()).map_err(open)?;
     unpacked.digest = Some(file.into_inner().finish().0);
     Ok(unpacked)
@@ -173,8 +164,8 @@ impl<'a> Unpacking<'a> {
         Self { path, unpacked: Unpacked::default(), spool: Spool::default(), entries: 0, bytes: 0 }
     }
 
-    /// The tree, and the stream at its end.
-    fn read<R: Read>(mut self, stream: Bounded<R>) -> Result<(Unpacked, Bounded<R>)> {
+    /// The tree, once the stream has come to its end.
+    fn read<R: Read>(mut self, stream: Bounded<R>) -> Result<Unpacked> {
         let mut tar = TarReader::new(stream);
         while let Some(entry) = tar.next_entry().map_err(|error| self.broken(error))? {
             self.entry(&entry, &mut tar)?;
@@ -200,7 +191,7 @@ impl<'a> Unpacking<'a> {
             return Err(self.archive("there is nothing in it"));
         }
         self.check_links()?;
-        Ok((self.unpacked, stream))
+        Ok(self.unpacked)
     }
 
     fn entry<R: Read>(&mut self, entry: &Entry, tar: &mut TarReader<R>) -> Result<()> {

@@ -143,14 +143,9 @@ impl Places {
         let loading = transfers.spawn(async move {
             let ahead = match refused.map(|early| early.loading) {
                 // It may not have told before it was sent to.
-                Some(Loading::Tars(loading)) => match loading.await {
-                    Ok(Ok(Ok(loaded))) => return Ok(loaded.receipt(&image)),
-                    Ok(Ok(Err(ahead))) => Some(ahead),
-                    Ok(Err(error)) => {
-                        not_taken(&error);
-                        None
-                    }
-                    Err(_) => None,
+                Some(Loading::Tars(loading)) => match taken(loading).await {
+                    Ok(loaded) => return Ok(loaded.receipt(&image)),
+                    Err(told) => told,
                 },
                 Some(Loading::Whole(_)) | None => known(begun).await,
             };
@@ -175,13 +170,7 @@ impl Places {
         let early = self.early.lock().unwrap_or_else(PoisonError::into_inner).take_if(is_it)?;
         match early.loading {
             Loading::Whole(loading) => transfer(ui, loading).ok()?.ok(),
-            Loading::Tars(loading) => match transfer(ui, loading).ok()?.ok()? {
-                Ok(loaded) => Some(Ok(loaded.ok()?.receipt(image))),
-                Err(error) => {
-                    not_taken(&error);
-                    None
-                }
-            },
+            Loading::Tars(loading) => Some(Ok(transfer(ui, taken(loading)).ok()?.ok()?.receipt(image))),
         }
     }
 
@@ -198,8 +187,18 @@ impl Places {
     }
 }
 
-fn not_taken(error: &TransportError) {
-    tracing::debug!(%error, "the engine did not take the image before it was compressed");
+/// What became of tars that were begun to be sent; else what the engine told, where it takes none.
+async fn taken(
+    loading: JoinHandle<Result<Result<Loaded, Ahead>, TransportError>>,
+) -> Result<Loaded, Option<Ahead>> {
+    match loading.await {
+        Ok(Ok(taken)) => taken.map_err(Some),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "the engine did not take the image before it was compressed");
+            Err(None)
+        }
+        Err(_) => Err(None),
+    }
 }
 
 /// What an engine told, where it was asked.
